@@ -1,0 +1,46 @@
+"""What sgbench says when it cannot go on: one sentence for a person, never a traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Bad input from a person: a name, a value, a file or a folder.
+
+    The message is one sentence that names the key, the value received and what would be valid. The command line
+    prints it without a traceback and exits with code 2.
+    """
+
+
+class NotFiniteError(ArithmeticError):
+    """A loss became NaN or infinite during training.
+
+    Attributes:
+        step: The optimiser step, counted from 1, whose loss was the first that was not finite.
+        value: ``"NaN"`` or ``"infinite"``.
+    """
+
+    def __init__(self, step: int, value: str) -> None:
+        super().__init__(f"loss is {value} at step {step}")
+        self.step = step
+        self.value = value
+
+    def __reduce__(self) -> tuple[type["NotFiniteError"], tuple[int, str]]:
+        return type(self), (self.step, self.value)
+
+
+def unknown(kind: str, received: str, valid: Iterable[str]) -> InputError:
+    """Build the error for a name that is not in a closed list, with the nearest valid names.
+
+    Args:
+        kind: What the name stands for, such as ``"backbone"``.
+        received: The name as the person wrote it.
+        valid: Every name that would have been accepted.
+
+    Returns:
+        An `InputError` such as ``unknown backbone 'edrs': did you mean 'edsr'? Valid: edsr, rdn.``
+    """
+    names = sorted(valid)
+    close = difflib.get_close_matches(received, names, n=1, cutoff=0.6)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return InputError(f"unknown {kind} '{received}': {hint}Valid: {', '.join(names)}.")

@@ -1,0 +1,117 @@
+"""Named things that a person can choose and a plug-in can add: losses, backbones, metrics.
+
+A registry maps a name to a *target*, ``"package.module:attribute"``, and imports it only when it is asked for, so that
+listing what exists loads neither torch nor a plug-in. Names come from three places, looked at in this order:
+
+1. the built-in targets and whatever `Registry.register` added in this process;
+2. the entry points of installed packages, one group a registry;
+3. a name that is itself a target, such as ``my_package.my_module:MyLoss``.
+"""
+
+import importlib
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+from sgbench.errors import InputError, unknown
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """A set of names, each loaded on first use.
+
+    Args:
+        kind: What an entry is, in the singular, for messages: ``"loss"``.
+        group: Entry-point group in which other packages announce theirs.
+        targets: The built-in names and where each one lives.
+    """
+
+    def __init__(self, kind: str, group: str, targets: Mapping[str, str]) -> None:
+        self.kind = kind
+        self.group = group
+        self._targets: dict[str, str] = dict(targets)
+        self._loaded: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Return a decorator that adds its object under ``name``.
+
+        Raises:
+            InputError: If the name is taken by something else.
+        """
+
+        def decorate(entry: T) -> T:
+            taken = self._loaded.get(name)
+            if name in self._targets or (taken is not None and taken is not entry):
+                raise InputError(f"the {self.kind} name '{name}' is taken; choose another.")
+            self._loaded[name] = entry
+            return entry
+
+        return decorate
+
+    def names(self) -> list[str]:
+        """Return every name known without importing anything, sorted."""
+        return sorted({*self._targets, *self._loaded, *self._entry_points()})
+
+    def load(self, name: str) -> T:
+        """Return the entry called ``name``, importing it on first use.
+
+        Args:
+            name: A registered name or a target ``module:attribute``.
+
+        Raises:
+            InputError: If there is no such name, or its target cannot be imported.
+        """
+        if name not in self._loaded:
+            self._loaded[name] = self._import(name)
+        return self._loaded[name]
+
+    def _entry_points(self) -> dict[str, importlib.metadata.EntryPoint]:
+        return {point.name: point for point in importlib.metadata.entry_points(group=self.group)}
+
+    def _import(self, name: str) -> T:
+        target = self._targets.get(name)
+        if target is None and (point := self._entry_points().get(name)) is not None:
+            target = point.value
+        if target is None and ":" in name:
+            target = name
+        if target is None:
+            raise unknown(self.kind, name, self.names())
+        module, _, attribute = target.partition(":")
+        try:
+            entry: Any = importlib.import_module(module)
+            for part in attribute.split("."):
+                entry = getattr(entry, part)
+        except (ImportError, AttributeError) as error:
+            raise InputError(f"{self.kind} '{name}' cannot be imported from '{target}': {error}.") from error
+        loaded: T = entry
+        return loaded
+
+
+LOSSES: Registry[Any] = Registry(
+    "loss",
+    "sgbench.losses",
+    {
+        "l1": "sgbench.losses.pixel:L1",
+        "sg": "sgbench.losses.gradient:SecondOrderGradient",
+    },
+)
+"""Classes of `torch.nn.Module` with keyword-only options, called as ``loss(sr, hr) -> scalar``."""
+
+BACKBONES: Registry[Any] = Registry("backbone", "sgbench.backbones", {"edsr": "sgbench.backbones.edsr:EDSR"})
+"""Classes of `torch.nn.Module` whose constructor takes ``scale`` and which may carry named ``sizes``."""
+
+METRICS: Registry[Any] = Registry(
+    "metric",
+    "sgbench.metrics",
+    {
+        "lpips_alex": "sgbench.metrics.lpips:lpips_alex",
+        "fid": "sgbench.metrics.frechet:fid",
+        "fd_alex": "sgbench.metrics.frechet:fd_alex",
+        "psnr_y": "sgbench.metrics.distortion:psnr_y",
+        "psnr_rgb": "sgbench.metrics.distortion:psnr_rgb",
+        "ssim_y": "sgbench.metrics.distortion:ssim_y",
+        "ssim_rgb": "sgbench.metrics.distortion:ssim_rgb",
+    },
+)
+"""`sgbench.metrics.base.Metric` objects."""
