@@ -1,0 +1,302 @@
+"""Images decoded once into one file of pixels, read through a memory map ever after.
+
+A prepared set is a folder of three files:
+
+- ``hr.bin`` and ``lr.bin``: the uint8 H×W×3 pixels of all images, one after the other;
+- ``manifest.json``: where each image lies in them, and hashes of its pixels.
+
+The folder is named after the set and a key: a hash of the names, sizes and times of the image files, the scale and the
+degradation. It is made under a hidden name and renamed, so that it is there whole or not at all.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+
+from sgbench.data.catalog import Source
+from sgbench.data.images import Pixels, crop_to_multiple, image_size, read_image
+from sgbench.data.resize import downscale
+from sgbench.errors import InputError
+from sgbench.spec import Degradation, canonical_json
+
+FORMAT_VERSION = 1
+"""Raised when the layout changes, so that folders of before and after differ."""
+
+MAX_DEFAULT_WORKERS = 8
+"""More threads than this wait for the disk."""
+
+CHANNELS = 3
+
+
+@dataclass(frozen=True)
+class PackedImage:
+    """One image of a prepared set."""
+
+    name: str
+    """The file's name without its ending, unique in the set."""
+    file: str
+    """The file's name."""
+    height: int
+    """Of the high-resolution image, in pixels, a multiple of the scale."""
+    width: int
+    """Of the high-resolution image, in pixels, a multiple of the scale."""
+    hr_offset: int
+    """First byte in ``hr.bin``."""
+    lr_offset: int
+    """First byte in ``lr.bin``."""
+    hr_sha256: str
+    """SHA-256 of the high-resolution pixels, hexadecimal."""
+    lr_sha256: str
+    """SHA-256 of the low-resolution pixels, hexadecimal."""
+
+
+class PackedImages:
+    """A prepared set of images; made by `prepare`, opened by `PackedImages.open`.
+
+    Pickled as its path alone, so that it travels to other processes at no cost. The memory maps are opened when the
+    first pixel is asked for.
+
+    Attributes:
+        path: The folder.
+        name: What a person calls the set.
+        role: ``"train"`` or ``"test"``.
+        scale: HR pixels for each LR pixel.
+        degradation: How the LR images were made.
+        sha256: The manifest hash: which pixels the set holds, in order, whatever the files are called.
+        images: Where each image lies.
+    """
+
+    def __init__(
+        self, path: Path, name: str, role: str, scale: int, degradation: Degradation, images: Sequence[PackedImage]
+    ) -> None:
+        self.path = path
+        self.name = name
+        self.role = role
+        self.scale = scale
+        self.degradation = degradation
+        self.images = tuple(images)
+        self.sha256 = _manifest_sha256(self.images, scale)
+
+    @classmethod
+    def open(cls, path: Path) -> "PackedImages":
+        """Open a prepared set.
+
+        Raises:
+            InputError: If the folder is not a whole prepared set of this version.
+        """
+        try:
+            manifest = json.loads((path / "manifest.json").read_bytes())
+            if manifest["format"] != FORMAT_VERSION:
+                raise ValueError(f"its format is {manifest['format']}, not {FORMAT_VERSION}")
+            opened = cls(
+                path=path,
+                name=manifest["name"],
+                role=manifest["role"],
+                scale=manifest["scale"],
+                degradation=Degradation.model_validate(manifest["degradation"]),
+                images=[PackedImage(**record) for record in manifest["images"]],
+            )
+            if opened.sha256 != manifest["sha256"]:
+                raise ValueError("its records do not match their hash")
+            for file, expected in zip(("hr.bin", "lr.bin"), opened._byte_counts(), strict=True):
+                if (size := (path / file).stat().st_size) != expected:
+                    raise ValueError(f"{file} has {size} bytes, not {expected}")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"the prepared images in '{path}' are damaged ({error}); remove that folder.") from error
+        return opened
+
+    def __reduce__(self) -> tuple[Callable[[Path], "PackedImages"], tuple[Path]]:
+        return PackedImages.open, (self.path,)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def hr(self, index: int) -> Pixels:
+        """Return a high-resolution image, a read-only view of the memory map, uint8, H×W×3."""
+        image = self.images[index]
+        return _view(self._hr, image.hr_offset, image.height, image.width)
+
+    def lr(self, index: int) -> Pixels:
+        """Return a low-resolution image, a read-only view of the memory map, uint8, H/scale × W/scale × 3."""
+        image = self.images[index]
+        return _view(self._lr, image.lr_offset, image.height // self.scale, image.width // self.scale)
+
+    def verify(self) -> None:
+        """Read every pixel and compare the hashes.
+
+        Raises:
+            InputError: If an image is not what it was when it was prepared.
+        """
+        for index, image in enumerate(self.images):
+            if (_sha256(self.hr(index)), _sha256(self.lr(index))) != (image.hr_sha256, image.lr_sha256):
+                raise InputError(
+                    f"the prepared image '{image.name}' in '{self.path}' has changed on disk; remove that folder."
+                )
+
+    def _byte_counts(self) -> tuple[int, int]:
+        hr = sum(image.height * image.width * CHANNELS for image in self.images)
+        return hr, hr // self.scale**2
+
+    @functools.cached_property
+    def _hr(self) -> Pixels:
+        return np.asarray(np.memmap(self.path / "hr.bin", dtype=np.uint8, mode="r"))
+
+    @functools.cached_property
+    def _lr(self) -> Pixels:
+        return np.asarray(np.memmap(self.path / "lr.bin", dtype=np.uint8, mode="r"))
+
+
+def prepare(
+    source: Source,
+    *,
+    scale: int,
+    degradation: Degradation,
+    cache: Path,
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> PackedImages:
+    """Decode a set of images, make the low-resolution ones and pack both; find them there the next time.
+
+    Threads are enough: decoding, resizing and hashing all release the interpreter's lock. Two processes may prepare
+    the same set at once: the one that ends last takes what the other made.
+
+    Args:
+        source: The image files. The high-resolution images are cropped from the top left to a multiple of the scale.
+        scale: 2, 3 or 4.
+        degradation: How the low-resolution images are made.
+        cache: Folder for prepared sets, made if it is not there.
+        workers: Threads; 0 means one a processor, at most `MAX_DEFAULT_WORKERS`.
+        progress: Called after each image with the number of images done and of all.
+
+    Returns:
+        The prepared set.
+
+    Raises:
+        InputError: If a file cannot be read or is too small, two files have the same name but for their ending, or the
+            cache cannot be written. Nothing is left behind.
+    """
+    target = cache / f"{source.name}-{source.role}-x{scale}-{_key(source, scale, degradation)}"
+    if target.is_dir():
+        return PackedImages.open(target)
+    temporary = cache / f".{target.name}.{secrets.token_hex(4)}"
+    plan = _plan(source, scale)
+    try:
+        temporary.mkdir(parents=True)
+        images = _pack(source.images, plan, temporary, degradation, scale, workers, progress)
+        manifest = {
+            "format": FORMAT_VERSION,
+            "name": source.name,
+            "role": source.role,
+            "scale": scale,
+            "degradation": degradation.model_dump(),
+            "sha256": _manifest_sha256(images, scale),
+            "images": [asdict(image) for image in images],
+        }
+        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        try:
+            temporary.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+    except OSError as error:
+        raise InputError(f"cannot prepare {source.name} in the cache '{cache}': {error}.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return PackedImages.open(target)
+
+
+def default_cache() -> Path:
+    """Return the folder for prepared sets: ``$SGBENCH_CACHE/data``, or one in the user's cache folder."""
+    root = os.environ.get("SGBENCH_CACHE")
+    return (Path(root).expanduser().absolute() if root else platformdirs.user_cache_path("sgbench")) / "data"
+
+
+def shared_images(a: PackedImages, b: PackedImages) -> list[tuple[str, str]]:
+    """Return the names of images with the same high-resolution pixels in two sets, as pairs, in the order of ``a``."""
+    names: dict[str, list[str]] = {}
+    for image in b.images:
+        names.setdefault(image.hr_sha256, []).append(image.name)
+    return [(image.name, other) for image in a.images for other in names.get(image.hr_sha256, ())]
+
+
+def _key(source: Source, scale: int, degradation: Degradation) -> str:
+    try:
+        files = [(path.name, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in source.images]
+    except OSError as error:
+        raise InputError(f"an image of {source.name} cannot be read: {error}.") from error
+    identity = [FORMAT_VERSION, files, scale, degradation.model_dump()]
+    return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:12]
+
+
+def _plan(source: Source, scale: int) -> list[PackedImage]:
+    """Lay out the files of pixels from the headers of the images, leaving the hashes empty."""
+    plan: list[PackedImage] = []
+    files: dict[str, str] = {}
+    offset = 0
+    for path in source.images:
+        if (taken := files.setdefault(path.stem, path.name)) != path.name:
+            raise InputError(f"'{taken}' and '{path.name}' in '{path.parent}' would have the same name; rename one.")
+        height, width = (side // scale * scale for side in image_size(path))
+        if not height or not width:
+            raise InputError(f"'{path}' is smaller than {scale}×{scale} pixels, which scale {scale} needs.")
+        plan.append(PackedImage(path.stem, path.name, height, width, offset, offset // scale**2, "", ""))
+        offset += height * width * CHANNELS
+    return plan
+
+
+def _pack(
+    paths: Sequence[Path],
+    plan: Sequence[PackedImage],
+    folder: Path,
+    degradation: Degradation,
+    scale: int,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[PackedImage]:
+    """Write the pixels of every image to its place and return the plan with the hashes filled in."""
+    for file in ("hr.bin", "lr.bin"):
+        (folder / file).touch()
+
+    def pack(path: Path, image: PackedImage) -> PackedImage:
+        hr = crop_to_multiple(read_image(path), scale)
+        lr = downscale(hr, scale, degradation)
+        _write(folder / "hr.bin", image.hr_offset, hr)
+        _write(folder / "lr.bin", image.lr_offset, lr)
+        return replace(image, hr_sha256=_sha256(hr), lr_sha256=_sha256(lr))
+
+    packed: list[PackedImage] = []
+    with ThreadPoolExecutor(workers or min(os.cpu_count() or 1, MAX_DEFAULT_WORKERS)) as pool:
+        for image in pool.map(pack, paths, plan):
+            packed.append(image)
+            if progress is not None:
+                progress(len(packed), len(plan))
+    return packed
+
+
+def _write(path: Path, offset: int, pixels: Pixels) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(np.ascontiguousarray(pixels).data)
+
+
+def _view(pixels: Pixels, offset: int, height: int, width: int) -> Pixels:
+    return pixels[offset : offset + height * width * CHANNELS].reshape(height, width, CHANNELS)
+
+
+def _sha256(pixels: Pixels) -> str:
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
+
+
+def _manifest_sha256(images: Sequence[PackedImage], scale: int) -> str:
+    pixels = [(image.hr_sha256, image.lr_sha256, image.height, image.width) for image in images]
+    return hashlib.sha256(canonical_json([pixels, scale]).encode()).hexdigest()

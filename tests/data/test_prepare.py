@@ -1,0 +1,217 @@
+import importlib
+import json
+import pickle
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from sgbench.data import PackedImages, Source, default_cache, downscale, list_images, prepare, shared_images, write_png
+from sgbench.errors import InputError
+from sgbench.spec import Degradation
+
+SIZES = [(17, 21), (32, 24), (20, 45)]
+
+
+def noise(i):
+    return np.random.default_rng(i).integers(0, 256, (*SIZES[i], 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def source(tmp_path):
+    for i in range(3):
+        write_png(tmp_path / "photos" / f"photo{i}.png", noise(i))
+    return Source("mine", "train", tuple(list_images(tmp_path / "photos")))
+
+
+@pytest.fixture
+def pack(tmp_path):
+    def call(source, **changes):
+        options = {"scale": 4, "degradation": Degradation(), "cache": tmp_path / "cache"} | changes
+        return prepare(source, **options)
+
+    return call
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_pixels_are_the_cropped_images_and_their_degradation(source, pack, scale, workers):
+    degradation = Degradation(edges="mirror")
+    packed = pack(source, scale=scale, workers=workers, degradation=degradation)
+    assert len(packed) == 3
+    assert (packed.name, packed.role, packed.scale, packed.degradation) == ("mine", "train", scale, degradation)
+    for i, image in enumerate(packed.images):
+        hr = noise(i)[: SIZES[i][0] // scale * scale, : SIZES[i][1] // scale * scale]
+        np.testing.assert_array_equal(packed.hr(i), hr)
+        np.testing.assert_array_equal(packed.lr(i), downscale(hr, scale, degradation))
+        assert (image.name, image.file, image.height, image.width) == (f"photo{i}", f"photo{i}.png", *hr.shape[:2])
+    packed.verify()
+
+
+def test_views_are_read_only_and_share_memory(source, pack):
+    packed = pack(source)
+    assert not packed.hr(1).flags.writeable
+    assert not packed.lr(1).flags.writeable
+    assert np.shares_memory(packed.hr(1), packed.hr(1))
+
+
+def test_the_second_time_nothing_is_decoded(source, pack, monkeypatch):
+    first = pack(source)
+    module = importlib.import_module("sgbench.data.prepare")
+    monkeypatch.setattr(module, "read_image", None)
+    monkeypatch.setattr(module, "image_size", None)
+    assert pack(source).path == first.path
+
+
+def test_progress_counts_images(source, pack):
+    seen = []
+    pack(source, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_the_key_follows_files_scale_and_degradation(source, pack):
+    paths = {pack(source).path, pack(source, scale=2).path, pack(source, degradation=Degradation(edges="mirror")).path}
+    write_png(source.images[0], noise(1))
+    paths.add(pack(source).path)
+    assert len(paths) == 4
+    assert pack(source).path.name.startswith("mine-train-x4-")
+
+
+def test_the_manifest_hash_is_of_pixels_and_not_of_names(source, pack, tmp_path):
+    for i in range(3):
+        write_png(tmp_path / "other" / f"x{i}.png", noise(i))
+    renamed = Source("yours", "test", tuple(list_images(tmp_path / "other")))
+    assert pack(renamed).sha256 == pack(source).sha256
+    assert pack(source, scale=2).sha256 != pack(source).sha256
+    assert pack(source, degradation=Degradation(edges="mirror")).sha256 != pack(source).sha256
+    assert pack(Source("less", "train", source.images[:2])).sha256 != pack(source).sha256
+
+
+def test_a_packed_set_is_pickled_as_its_path(source, pack):
+    packed = pack(source)
+    packed.hr(0)
+    pickled = pickle.dumps(packed)
+    assert len(pickled) < 500
+    np.testing.assert_array_equal(pickle.loads(pickled).hr(2), packed.hr(2))
+
+
+def test_shared_images_are_found_by_their_pixels(source, pack, tmp_path):
+    write_png(tmp_path / "test" / "same.png", noise(1))
+    write_png(tmp_path / "test" / "another.png", noise(1)[::-1])
+    other = Source("other", "test", tuple(list_images(tmp_path / "test")))
+    assert shared_images(pack(source), pack(other)) == [("photo1", "same")]
+    assert shared_images(pack(other), pack(source)) == [("same", "photo1")]
+
+
+def test_a_bad_image_leaves_nothing_behind(source, pack, tmp_path):
+    source.images[1].write_bytes(source.images[1].read_bytes()[:-60])
+    with pytest.raises(InputError, match=r"photo1\.png' cannot be read as an image"):
+        pack(source)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_an_interruption_leaves_nothing_behind(source, pack, tmp_path):
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(source, progress=interrupt)
+    assert list((tmp_path / "cache").iterdir()) == []
+    pack(source).verify()
+
+
+def test_two_at_once_make_one(source, pack, tmp_path):
+    barrier = threading.Barrier(2, timeout=30)
+
+    def meet(done, total):
+        if done == total:
+            barrier.wait()
+
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda _: pack(source, progress=meet), range(2))
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [one.path.name] == [other.path.name]
+    other.verify()
+
+
+def test_files_that_would_have_one_name_are_refused(source, pack, tmp_path):
+    shutil.copy(source.images[1], tmp_path / "photos" / "photo1.bmp")
+    twice = Source("mine", "train", tuple(list_images(tmp_path / "photos")))
+    with pytest.raises(InputError, match=r"'photo1\.bmp' and 'photo1\.png' .* would have the same name"):
+        pack(twice)
+
+
+def test_an_image_smaller_than_the_scale_is_refused(pack, tmp_path):
+    write_png(tmp_path / "small" / "a.png", noise(0)[:3])
+    with pytest.raises(InputError, match=r"a\.png' is smaller than 4×4 pixels"):
+        pack(Source("small", "test", tuple(list_images(tmp_path / "small"))))
+
+
+def test_a_file_that_is_gone_is_refused(pack, tmp_path):
+    with pytest.raises(InputError, match="an image of gone cannot be read"):
+        pack(Source("gone", "test", (tmp_path / "a.png",)))
+
+
+def test_a_cache_that_cannot_be_written_is_refused(source, pack, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot prepare mine in the cache '.*file'"):
+        pack(source, cache=tmp_path / "file")
+
+
+def damage_json(path):
+    (path / "manifest.json").write_text("{")
+
+
+def damage_field(path):
+    manifest = json.loads((path / "manifest.json").read_text())
+    del manifest["scale"]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+def damage_record(path):
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["images"][0]["height"] += 4
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+def damage_version(path):
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(manifest | {"format": 0}))
+
+
+def damage_length(path):
+    (path / "hr.bin").write_bytes(b"short")
+
+
+def damage_presence(path):
+    (path / "lr.bin").unlink()
+
+
+@pytest.mark.parametrize(
+    "damage", [damage_json, damage_field, damage_record, damage_version, damage_length, damage_presence]
+)
+def test_damage_is_found_when_opened(source, pack, damage):
+    path = pack(source).path
+    damage(path)
+    with pytest.raises(InputError, match=rf"'{path}' are damaged .*; remove that folder"):
+        PackedImages.open(path)
+    with pytest.raises(InputError, match="are damaged"):
+        pack(source)
+
+
+@pytest.mark.parametrize("file", ["hr.bin", "lr.bin"])
+def test_changed_pixels_are_found_when_verified(source, pack, file):
+    packed = pack(source)
+    content = bytearray((packed.path / file).read_bytes())
+    content[-1] ^= 1
+    (packed.path / file).write_bytes(content)
+    with pytest.raises(InputError, match=r"the prepared image 'photo2' .* has changed on disk"):
+        packed.verify()
+
+
+def test_default_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("SGBENCH_CACHE", str(tmp_path))
+    assert default_cache() == tmp_path / "data"
+    monkeypatch.delenv("SGBENCH_CACHE")
+    assert default_cache().parts[-2:] == ("sgbench", "data")
