@@ -1,0 +1,36 @@
+"""How far a super-resolved image, or a set of them, is from its reference.
+
+`base` is the contract and the `Suite` that runs many metrics over pairs of images; `distortion`, `lpips` and `frechet`
+hold the metrics, which `sgbench.registry.METRICS` loads by name; `weights` finds what their networks need. Importing
+this package loads no torch: only a metric with a network, and `weights` itself, do.
+"""
+
+from sgbench.metrics.base import (
+    Image,
+    ImageMetric,
+    LoadedWeights,
+    Metric,
+    MissingWeights,
+    Pair,
+    Result,
+    Runtime,
+    Score,
+    SetMetric,
+    Suite,
+    Undefined,
+)
+
+__all__ = [
+    "Image",
+    "ImageMetric",
+    "LoadedWeights",
+    "Metric",
+    "MissingWeights",
+    "Pair",
+    "Result",
+    "Runtime",
+    "Score",
+    "SetMetric",
+    "Suite",
+    "Undefined",
+]

@@ -1,0 +1,390 @@
+"""The contract of a metric, and a suite of metrics over pairs of images.
+
+A metric is a small frozen object. An `ImageMetric` gives a number for one pair of images. A `SetMetric` reduces each
+image to a vector and gives a number for two sets of vectors. Neither invents a number: what cannot be computed is a
+`Score` without a value that says why.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sgbench.errors import InputError
+from sgbench.registry import METRICS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sgbench.metrics.weights import Locator
+
+T = TypeVar("T")
+Array = NDArray[np.float64]
+
+BT601 = (65.481, 128.553, 24.966)
+"""Weights of R, G and B in Y, for values in [0, 1]; Y runs from 16 to 235 (ITU-R BT.601, as MATLAB's ``rgb2ycbcr``)."""
+
+
+class Undefined(Exception):  # noqa: N818 - an outcome, not a fault
+    """Raised by a metric that has no value for what it was given; the message is the reason."""
+
+
+class MissingWeights(Exception):  # noqa: N818 - an outcome, not a fault
+    """A network's weights are not within reach; the message says which file to bring and where to put it."""
+
+
+class Image:
+    """One picture and the views of it that metrics share, each computed once.
+
+    The views live as long as the image does: whoever keeps the `Image` of a reference saves all work on it, at the
+    price of the memory (about 40 bytes a pixel for AlexNet's features).
+
+    Args:
+        pixels: RGB, uint8, shape [3, H, W]; an array or a tensor on the CPU.
+
+    Raises:
+        InputError: For another type or shape.
+    """
+
+    def __init__(self, pixels: ArrayLike) -> None:
+        array = np.asarray(pixels)
+        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[0] != 3 or array.size == 0:
+            raise InputError(f"an image is {array.dtype} of shape {list(array.shape)}; uint8 [3, H, W] is needed.")
+        self.pixels: NDArray[np.uint8] = np.ascontiguousarray(array)
+        self._views: dict[Hashable, Any] = {}
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        _, height, width = self.pixels.shape
+        return width, height
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the shape and the pixels, in hex."""
+        return hashlib.sha256(f"{self.pixels.shape}".encode() + self.pixels.tobytes()).hexdigest()
+
+    @cached_property
+    def luma(self) -> Array:
+        """Y of BT.601, float64 [H, W], in [16, 235], not rounded."""
+        return np.tensordot(np.array(BT601) / 255, self.pixels, axes=1) + 16
+
+    def view(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """Return what ``compute`` returned the first time that it was called for ``key``.
+
+        Args:
+            key: Names the view and all that it depends on, such as ``("alexnet", sha256, device)``.
+            compute: Called at most once.
+        """
+        if key not in self._views:
+            self._views[key] = compute()
+        view: T = self._views[key]
+        return view
+
+
+class Pair:
+    """A super-resolved image and its reference.
+
+    Args:
+        name: What the image is called in results.
+        sr: The super-resolved image, an `Image` or its pixels.
+        hr: The reference, of the same size.
+        crop: Pixels that PSNR and SSIM leave out on each side; the scale, by custom.
+
+    Raises:
+        InputError: If the sizes differ, or an image is not uint8 [3, H, W].
+    """
+
+    def __init__(self, name: str, sr: Image | ArrayLike, hr: Image | ArrayLike, crop: int) -> None:
+        self.name = name
+        self.sr = sr if isinstance(sr, Image) else Image(sr)
+        self.hr = hr if isinstance(hr, Image) else Image(hr)
+        self.crop = crop
+        if self.sr.size != self.hr.size:
+            (sr_w, sr_h), (hr_w, hr_h) = self.sr.size, self.hr.size
+            hint = f"; crop both from the top left to {min(sr_w, hr_w)}×{min(sr_h, hr_h)}"
+            close = abs(sr_w - hr_w) < max(crop, 1) and abs(sr_h - hr_h) < max(crop, 1)
+            raise InputError(
+                f"image '{name}': SR is {sr_w}×{sr_h} pixels and HR is {hr_w}×{hr_h}{hint if close else ''}."
+            )
+        if crop < 0:
+            raise InputError(f"crop is {crop}; 0 or more pixels are needed.")
+
+    def cropped(self, view: Callable[[Image], NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return a view [..., H, W] of SR and of HR without the border.
+
+        Raises:
+            Undefined: If nothing is left of the image.
+        """
+        width, height = self.sr.size
+        if min(width, height) <= 2 * self.crop:
+            raise Undefined(f"nothing is left of {width}×{height} pixels after a border of {self.crop} is cropped")
+        rows, columns = slice(self.crop, height - self.crop), slice(self.crop, width - self.crop)
+        return view(self.sr)[..., rows, columns], view(self.hr)[..., rows, columns]
+
+
+Status = Literal["ok", "no weights", "undefined", "failed"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number, or the reason why there is none."""
+
+    value: float | None
+    status: Status = "ok"
+    reason: str | None = None
+
+    @classmethod
+    def of(cls, compute: Callable[[], float]) -> Score:
+        """Return the score that a computation gives, whatever becomes of it.
+
+        A value that is not finite, and any exception, is ``failed``; `Undefined` is ``undefined``.
+        """
+        try:
+            value = float(compute())
+        except Undefined as reason:
+            return cls(None, "undefined", str(reason))
+        except Exception as error:  # a plug-in may raise anything, and the other metrics go on
+            return cls(None, "failed", _described(error))
+        if not math.isfinite(value):
+            return cls(None, "failed", f"the value is {_not_finite(value)}")
+        return cls(value)
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """The weights of one network; equal, and a key of caches, by what is in the tensors."""
+
+    sha256: str
+    """Of the tensors, not of the file; see `sgbench.metrics.weights.fingerprint`."""
+    path: Path = field(compare=False)
+    """The file they were read from."""
+    state: Mapping[str, Any] = field(compare=False, repr=False)
+    """Tensors on the CPU, by the name that torchvision gives them."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What networks need to run: their weights, by name, and a torch device."""
+
+    weights: Mapping[str, LoadedWeights] = field(default_factory=dict)
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(ABC):
+    """What every metric says of itself.
+
+    Subclass `ImageMetric` or `SetMetric`, and announce an object of the subclass under the entry-point group
+    ``sgbench.metrics``.
+    """
+
+    name: str
+    """As tables and the results store call it."""
+    direction: Literal["lower", "higher"]
+    """Which of two values is the better one."""
+    version: str
+    """Changes when the same images would get another value, such as ``lpips 0.1.4 (v0.1)``."""
+    protocol: Mapping[str, Any]
+    """How the number comes about, ready for JSON: implementation, colour space, value range, border crop, resize."""
+    networks: tuple[str, ...] = ()
+    """Names of the weights that it needs, from `sgbench.metrics.weights.WEIGHTS`."""
+    description: str
+    """One line for a person."""
+
+    level: ClassVar[Literal["image", "set"]]
+    """Whether a value belongs to one image or to a whole set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageMetric(Metric):
+    """A metric with a value for every image."""
+
+    level: ClassVar[Literal["image", "set"]] = "image"
+
+    @abstractmethod
+    def score(self, pair: Pair, runtime: Runtime) -> float:
+        """Return the value for one pair of images.
+
+        Raises:
+            Undefined: If there is none for these images.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetMetric(Metric):
+    """A metric with a value for a set of images only."""
+
+    level: ClassVar[Literal["image", "set"]] = "set"
+
+    @abstractmethod
+    def features(self, image: Image, runtime: Runtime) -> Array:
+        """Return the vector, float64 [D], that stands for an image.
+
+        Raises:
+            Undefined: If there is none for this image.
+        """
+
+    @abstractmethod
+    def distance(self, sr: Array, hr: Array) -> float:
+        """Return the value for the features of a set and of its references, both [N, D].
+
+        Raises:
+            Undefined: If N is too small.
+        """
+
+
+@dataclass(frozen=True)
+class Result:
+    """One score with all that the results store keeps beside it."""
+
+    metric: str
+    version: str
+    protocol: dict[str, Any]
+    """The metric's own, and under ``weights`` the hash of each network's tensors."""
+    image: str | None
+    """None stands for the whole set."""
+    n_images: int
+    score: Score
+
+
+HrCache = MutableMapping[tuple[str, ...], Array]
+"""Features of references by metric, version, hashes of weights and hash of the image."""
+
+
+class Suite:
+    """Several metrics over one set of images, which are added one at a time and may differ in size.
+
+    A metric whose weights are missing scores ``no weights``, one that fails scores ``failed``, and the others go on.
+
+    Args:
+        metrics: Names in `sgbench.registry.METRICS`, in the order of the results; a repeated one counts once.
+        locator: Finds the weights of networks; asked once a network, and not at all if no metric needs one.
+        device: Where networks run, as torch names it.
+        hr_cache: Keeps the features of references between suites.
+
+    Raises:
+        InputError: If a name is unknown, or a weights file is not what it should be.
+    """
+
+    def __init__(
+        self, metrics: Iterable[str], locator: Locator, device: str = "cpu", hr_cache: HrCache | None = None
+    ) -> None:
+        self.metrics: list[Metric] = [METRICS.load(name) for name in dict.fromkeys(metrics)]
+        self._hr_cache: HrCache = {} if hr_cache is None else hr_cache
+        weights: dict[str, LoadedWeights] = {}
+        self._missing: dict[str, str] = {}
+        for network in sorted({network for metric in self.metrics for network in metric.networks}):
+            try:
+                weights[network] = locator.load(network)
+            except MissingWeights as reason:
+                self._missing[network] = str(reason)
+        self._runtime = Runtime(weights, device)
+        self._images: list[str] = []
+        self._image_results: list[Result] = []
+        self._features: dict[str, list[tuple[Array, Array]]] = {metric.name: [] for metric in self.metrics}
+        self._without: dict[str, Score] = {}  # set metrics that lost an image, and how
+
+    def add(self, pair: Pair) -> list[Result]:
+        """Score one pair with every metric.
+
+        Returns:
+            A result for each image metric; set metrics keep their features until `results` is called.
+        """
+        self._images.append(pair.name)
+        fresh = []
+        for metric in self.metrics:
+            if isinstance(metric, ImageMetric):
+                score = self._no_weights(metric) or Score.of(partial(metric.score, pair, self._runtime))
+                fresh.append(self._result(metric, pair.name, 1, score))
+            elif isinstance(metric, SetMetric) and not self._no_weights(metric):
+                self._collect(metric, pair)
+        self._image_results += fresh
+        return fresh
+
+    def add_failure(self, name: str, reason: str) -> list[Result]:
+        """Note an image that cannot be scored, such as an unreadable file or a model's output with a NaN.
+
+        Every image metric gets a ``failed`` result for it, and so does every set metric, because a set without one of
+        its images is another set.
+
+        Args:
+            name: What the image is called in results.
+            reason: What happened.
+        """
+        self._images.append(name)
+        score = Score(None, "failed", reason)
+        fresh = []
+        for metric in self.metrics:
+            if isinstance(metric, ImageMetric):
+                fresh.append(self._result(metric, name, 1, self._no_weights(metric) or score))
+            else:
+                self._lose(metric, name, score)
+        self._image_results += fresh
+        return fresh
+
+    def results(self) -> list[Result]:
+        """Return every result so far: images in the order they were added, then one of each set metric."""
+        sets = [metric for metric in self.metrics if isinstance(metric, SetMetric)]
+        return self._image_results + [
+            self._result(metric, None, len(self._images), self._set_score(metric)) for metric in sets
+        ]
+
+    def _collect(self, metric: SetMetric, pair: Pair) -> None:
+        key = (metric.name, metric.version, *self._hashes(metric).values(), pair.hr.digest)
+        try:
+            sr = _finite(metric.features(pair.sr, self._runtime))
+            if key not in self._hr_cache:
+                self._hr_cache[key] = _finite(metric.features(pair.hr, self._runtime))
+            self._features[metric.name].append((sr, self._hr_cache[key]))
+        except Undefined as reason:
+            self._lose(metric, pair.name, Score(None, "undefined", str(reason)))
+        except Exception as error:  # as in Score.of
+            self._lose(metric, pair.name, Score(None, "failed", _described(error)))
+
+    def _lose(self, metric: Metric, image: str, score: Score) -> None:
+        self._without.setdefault(metric.name, Score(None, score.status, f"image '{image}': {score.reason}"))
+
+    def _set_score(self, metric: SetMetric) -> Score:
+        if score := self._no_weights(metric) or self._without.get(metric.name):
+            return score
+        if not self._images:
+            return Score(None, "undefined", "there are no images")
+        sr, hr = (np.stack(side) for side in zip(*self._features[metric.name], strict=True))
+        return Score.of(partial(metric.distance, sr, hr))
+
+    def _no_weights(self, metric: Metric) -> Score | None:
+        reasons = [self._missing[network] for network in metric.networks if network in self._missing]
+        return Score(None, "no weights", " ".join(reasons)) if reasons else None
+
+    def _hashes(self, metric: Metric) -> dict[str, str]:
+        loaded = self._runtime.weights
+        return {network: loaded[network].sha256 for network in metric.networks if network in loaded}
+
+    def _result(self, metric: Metric, image: str | None, n_images: int, score: Score) -> Result:
+        protocol = {**metric.protocol, "weights": self._hashes(metric)}
+        return Result(metric.name, metric.version, protocol, image, n_images, score)
+
+
+def _finite(features: Array) -> Array:
+    bad = features[~np.isfinite(features)]
+    if bad.size:
+        raise ArithmeticError(f"a feature is {_not_finite(float(bad[0]))}")
+    return features
+
+
+def _not_finite(value: float) -> str:
+    return "NaN" if math.isnan(value) else "infinite"
+
+
+def _described(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

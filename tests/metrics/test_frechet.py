@@ -1,0 +1,130 @@
+import dataclasses
+import hashlib
+import inspect
+
+import numpy as np
+import pytest
+import pytorch_fid.inception
+import scipy.linalg
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pytorch_fid.fid_score import calculate_frechet_distance
+
+from sgbench.metrics import Image, Runtime, Undefined
+from sgbench.metrics.frechet import Inception, fid, frechet_distance
+from sgbench.metrics.weights import WEIGHTS, Locator
+
+
+def reference_distance(x, y):
+    """pytorch-fid's distance, or the same formula where SciPy's sqrtm has lost the argument that it needs."""
+    moments = x.mean(axis=0), np.cov(x, rowvar=False), y.mean(axis=0), np.cov(y, rowvar=False)
+    if "disp" in inspect.signature(scipy.linalg.sqrtm).parameters:
+        return calculate_frechet_distance(*moments)
+    mean_x, cov_x, mean_y, cov_y = moments
+    root = scipy.linalg.sqrtm(cov_x @ cov_y).real
+    return np.sum((mean_x - mean_y) ** 2) + np.trace(cov_x) + np.trace(cov_y) - 2 * np.trace(root)
+
+
+def sets(n, m, d, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, d)), rng.normal(0.5, 1.7, size=(m, d)) @ rng.normal(size=(d, d)) / np.sqrt(d)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("n", "m", "d"), [(5, 5, 64), (14, 14, 256), (40, 40, 12), (300, 300, 64), (64, 64, 64), (9, 200, 32), (200, 9, 32)]
+)
+def test_distance_equals_the_reference_pytorch_fid(n, m, d):
+    x, y = sets(n, m, d)
+    assert frechet_distance(x, y) == pytest.approx(reference_distance(x, y), rel=1e-3, abs=1e-3)
+
+
+shapes = st.tuples(st.integers(2, 12), st.integers(2, 12), st.integers(1, 12), st.integers(0, 10_000))
+
+
+@settings(deadline=None)
+@given(shapes)
+def test_distance_is_symmetric_and_never_negative(shape):
+    x, y = sets(*shape)
+    forward = frechet_distance(x, y)
+    assert forward >= 0
+    assert frechet_distance(y, x) == pytest.approx(forward, rel=1e-9, abs=1e-9)
+
+
+@settings(deadline=None)
+@given(shapes, st.floats(-100, 100))
+def test_distance_does_not_change_when_both_sets_move(shape, shift):
+    x, y = sets(*shape)
+    assert frechet_distance(x + shift, y + shift) == pytest.approx(frechet_distance(x, y), rel=1e-7, abs=1e-7)
+
+
+@settings(deadline=None)
+@given(shapes, st.randoms(use_true_random=False))
+def test_distance_of_a_set_to_itself_is_zero(shape, random):
+    x, _ = sets(*shape)
+    assert frechet_distance(x, x.copy()) == 0
+    order = random.sample(range(len(x)), len(x))
+    assert 0 <= frechet_distance(x, x[order]) < 1e-9
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(0.1, 5), st.floats(0.1, 5)), min_size=1, max_size=6))
+def test_distance_between_diagonal_gaussians_is_the_closed_form(axes):
+    """Points at ±s·√((2d−1)/2) on each axis have exactly the standard deviation s on it, and no correlation."""
+    gap, s, t = (np.array(column) for column in zip(*axes, strict=True))
+    points = np.vstack([np.eye(len(axes)), -np.eye(len(axes))]) * np.sqrt((2 * len(axes) - 1) / 2)
+    expected = np.sum(gap**2) + np.sum((s - t) ** 2)
+    assert frechet_distance(points * s, points * t + gap) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_fewer_than_two_images_have_no_distance(n):
+    with pytest.raises(Undefined, match=f"at least 2 images, and the set has {n}"):
+        frechet_distance(np.zeros((n, 4)), np.zeros((n, 4)))
+
+
+@pytest.fixture
+def inception_file(tmp_path, monkeypatch):
+    """A file of random weights that is found where a real one would be, its hash taken for the right one."""
+    torch.manual_seed(3)
+    network = pytorch_fid.inception._inception_v3(num_classes=1008, aux_logits=False, weights=None)
+    for name, block in {
+        "Mixed_5b": pytorch_fid.inception.FIDInceptionA(192, pool_features=32),
+        "Mixed_5c": pytorch_fid.inception.FIDInceptionA(256, pool_features=64),
+        "Mixed_5d": pytorch_fid.inception.FIDInceptionA(288, pool_features=64),
+    }.items():
+        setattr(network, name, block)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    path = tmp_path / WEIGHTS["inception"].file
+    torch.save(network.state_dict(), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setitem(WEIGHTS, "inception", dataclasses.replace(WEIGHTS["inception"], sha256=digest))
+    return path
+
+
+def test_inception_features_equal_the_reference_pytorch_fid(inception_file, monkeypatch):
+    loaded = Locator(inception_file.parent, download=False).load("inception")
+    assert loaded.path == inception_file
+    monkeypatch.setattr(
+        pytorch_fid.inception, "load_state_dict_from_url", lambda url, progress: torch.load(inception_file)
+    )
+    reference = pytorch_fid.inception.InceptionV3().eval()
+
+    rng = np.random.default_rng(2)
+    for size in ((64, 80), (299, 299), (400, 310)):
+        pixels = rng.integers(0, 256, (3, *size), dtype=np.uint8)
+        with torch.no_grad():
+            expected = reference(torch.from_numpy(pixels)[None] / 255)[0].flatten().numpy()
+        features = fid.features(Image(pixels), Runtime({"inception": loaded}))
+        assert features.shape == (2048,)
+        assert np.abs(expected).max() > 1e-3
+        np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_inception_refuses_another_networks_tensors():
+    with pytest.raises(RuntimeError, match="Missing key"):
+        Inception({})

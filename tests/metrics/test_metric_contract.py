@@ -1,0 +1,246 @@
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sgbench.errors import InputError
+from sgbench.metrics import (
+    Image,
+    ImageMetric,
+    LoadedWeights,
+    MissingWeights,
+    Pair,
+    Score,
+    SetMetric,
+    Suite,
+    Undefined,
+)
+from sgbench.registry import METRICS
+
+COMMON = {"direction": "lower", "version": "1", "protocol": {"implementation": "test"}, "description": "a test"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneNumber(ImageMetric):
+    value: float | Exception
+
+    def score(self, pair, runtime):
+        if isinstance(self.value, Exception):
+            raise self.value
+        return self.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanColour(SetMetric):
+    seen: list
+
+    def features(self, image, runtime):
+        self.seen.append(image.digest)
+        if image.pixels.max() == 255:
+            raise RuntimeError("too bright")
+        return image.pixels.mean(axis=(1, 2))
+
+    def distance(self, sr, hr):
+        if len(sr) < 2:
+            raise Undefined("one image is not enough")
+        return float(np.abs(sr.mean(axis=0) - hr.mean(axis=0)).sum())
+
+
+class NoWeights:
+    def __init__(self):
+        self.asked = []
+
+    def load(self, name):
+        self.asked.append(name)
+        raise MissingWeights(f"bring {name}")
+
+
+@pytest.fixture
+def add_metric(monkeypatch):
+    def add(metric):
+        monkeypatch.setitem(METRICS._loaded, metric.name, metric)
+        return metric
+
+    return add
+
+
+def flat(value, height=20, width=24):
+    return np.full((3, height, width), value, np.uint8)
+
+
+@pytest.mark.parametrize("name", METRICS.names())
+def test_every_metric_says_what_it_is(name):
+    metric = METRICS.load(name)
+    assert metric.name == name
+    assert metric.direction == ("higher" if name.startswith(("psnr", "ssim")) else "lower")
+    assert metric.level == ("set" if isinstance(metric, SetMetric) else "image")
+    assert isinstance(metric, ImageMetric) != isinstance(metric, SetMetric)
+    assert metric.version
+    assert metric.description
+    assert json.loads(json.dumps(metric.protocol)) == metric.protocol
+    keys = {"implementation", "colour_space", "value_range", "border_crop", "resize"}
+    assert set(metric.protocol) == (keys | {"network"} if metric.networks else keys)
+
+
+def test_an_unknown_metric_is_refused_with_the_nearest_name():
+    with pytest.raises(InputError, match="unknown metric 'psnr_yy': did you mean 'psnr_y'"):
+        Suite(["psnr_yy"], NoWeights())
+
+
+def test_missing_weights_leave_the_other_metrics_alone():
+    locator = NoWeights()
+    suite = Suite(["lpips_alex", "psnr_y", "fid", "fd_alex"], locator)
+    assert locator.asked == ["alexnet", "inception"]
+    fresh = suite.add(Pair("a", flat(10), flat(20), 4))
+    results = suite.results()
+    assert [(r.metric, r.image, r.score.status) for r in results] == [
+        ("lpips_alex", "a", "no weights"),
+        ("psnr_y", "a", "ok"),
+        ("fid", None, "no weights"),
+        ("fd_alex", None, "no weights"),
+    ]
+    assert fresh == results[:2]
+    assert results[2].score == Score(None, "no weights", "bring inception")
+
+
+def test_a_repeated_name_counts_once():
+    assert len(Suite(["psnr_y", "psnr_y"], NoWeights()).add(Pair("a", flat(1), flat(2), 4))) == 1
+
+
+def test_a_suite_without_networks_looks_for_no_weights():
+    locator = NoWeights()
+    Suite(["psnr_y", "ssim_rgb"], locator)
+    assert locator.asked == []
+
+
+@pytest.mark.parametrize(
+    ("value", "score"),
+    [
+        (1.5, Score(1.5)),
+        (float("nan"), Score(None, "failed", "the value is NaN")),
+        (float("-inf"), Score(None, "failed", "the value is infinite")),
+        (Undefined("no such thing"), Score(None, "undefined", "no such thing")),
+        (RuntimeError("out of memory\nat line 5"), Score(None, "failed", "RuntimeError: out of memory")),
+        (ValueError(), Score(None, "failed", "ValueError")),
+    ],
+)
+def test_no_number_is_invented(add_metric, value, score):
+    add_metric(OneNumber(name="one", value=value, **COMMON))
+    suite = Suite(["one", "psnr_rgb"], NoWeights())
+    one, psnr = suite.add(Pair("a", flat(10), flat(20), 4))
+    assert one.score == score
+    assert psnr.score.status == "ok"
+
+
+def test_identical_images_are_undefined_in_psnr():
+    suite = Suite(["psnr_y"], NoWeights())
+    (result,) = suite.add(Pair("a", flat(10), flat(10), 4))
+    assert result.score == Score(None, "undefined", "the images are identical")
+
+
+def test_sets_keep_images_of_different_sizes_and_work_on_each_reference_once(add_metric):
+    metric = add_metric(MeanColour(name="mean", seen=[], **COMMON))
+    cache = {}
+    for expected_calls in (4, 2):
+        metric.seen.clear()
+        suite = Suite(["mean"], NoWeights(), hr_cache=cache)
+        suite.add(Pair("a", flat(10), flat(20), 4))
+        suite.add(Pair("b", flat(30, 9, 9), flat(60, 9, 9), 4))
+        (result,) = suite.results()
+        assert (result.image, result.n_images, result.score) == (None, 2, Score(60.0))
+        assert len(metric.seen) == expected_calls
+
+
+def test_a_set_that_lost_an_image_has_no_value(add_metric):
+    add_metric(MeanColour(name="mean", seen=[], **COMMON))
+    suite = Suite(["mean"], NoWeights())
+    for name, value in (("a", 1), ("b", 255), ("c", 3)):
+        suite.add(Pair(name, flat(value), flat(20), 4))
+    (result,) = suite.results()
+    assert result.score == Score(None, "failed", "image 'b': RuntimeError: too bright")
+    assert result.n_images == 3
+
+
+def test_a_set_of_one_or_none_has_a_reason(add_metric):
+    add_metric(MeanColour(name="mean", seen=[], **COMMON))
+    suite = Suite(["mean"], NoWeights())
+    assert suite.results()[0].score == Score(None, "undefined", "there are no images")
+    suite.add(Pair("a", flat(1), flat(2), 4))
+    assert suite.results()[0].score == Score(None, "undefined", "one image is not enough")
+
+
+def test_features_that_are_not_finite_fail_by_name(add_metric):
+    @dataclass(frozen=True, kw_only=True)
+    class Broken(MeanColour):
+        def features(self, image, runtime):
+            return np.array([1.0, np.nan])
+
+    add_metric(Broken(name="broken", seen=[], **COMMON))
+    suite = Suite(["broken"], NoWeights())
+    suite.add(Pair("a", flat(1), flat(2), 4))
+    assert suite.results()[0].score == Score(None, "failed", "image 'a': ArithmeticError: a feature is NaN")
+
+
+def test_an_image_that_could_not_be_read_fails_in_every_metric(add_metric):
+    add_metric(MeanColour(name="mean", seen=[], **COMMON))
+    suite = Suite(["psnr_y", "mean"], NoWeights())
+    suite.add(Pair("a", flat(1), flat(2), 4))
+    suite.add_failure("b", "the model's output has a NaN")
+    assert [(r.image, r.score.status, r.score.reason) for r in suite.results()] == [
+        ("a", "ok", None),
+        ("b", "failed", "the model's output has a NaN"),
+        (None, "failed", "image 'b': the model's output has a NaN"),
+    ]
+
+
+def test_results_carry_the_hash_of_the_weights(add_metric):
+    class Found:
+        def load(self, name):
+            return LoadedWeights("abc", Path("x"), {})
+
+    add_metric(OneNumber(name="one", value=1.0, networks=("alexnet",), **COMMON))
+    (result,) = Suite(["one"], Found()).add(Pair("a", flat(1), flat(2), 4))
+    assert result.protocol == {"implementation": "test", "weights": {"alexnet": "abc"}}
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [np.zeros((3, 4, 4)), np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8), np.zeros((3, 0, 4), "u1")],
+)
+def test_an_image_is_uint8_rgb(pixels):
+    with pytest.raises(InputError, match=r"uint8 \[3, H, W\] is needed"):
+        Image(pixels)
+
+
+def test_sizes_that_differ_are_both_named_with_the_crop_that_would_help():
+    with pytest.raises(InputError, match=r"'a': SR is 24×20 pixels and HR is 26×23; crop both .* to 24×20"):
+        Pair("a", flat(1), flat(1, 23, 26), 4)
+    with pytest.raises(InputError, match=r"SR is 24×20 pixels and HR is 96×80\.$"):
+        Pair("a", flat(1), flat(1, 80, 96), 4)
+
+
+def test_a_negative_crop_is_refused():
+    with pytest.raises(InputError, match="crop is -1"):
+        Pair("a", flat(1), flat(1), -1)
+
+
+def test_a_view_is_computed_once():
+    calls = []
+    image = Image(flat(1))
+    assert [image.view("key", lambda: calls.append(1) or 5) for _ in range(3)] == [5, 5, 5]
+    assert len(calls) == 1
+    assert image.luma is image.luma
+
+
+def test_the_digest_tells_shapes_apart():
+    assert Image(flat(1, 4, 6)).digest != Image(flat(1, 6, 4)).digest
+    assert Image(flat(1)).digest == Image(flat(1)).digest
+
+
+def test_the_package_loads_no_torch():
+    code = "import sys, sgbench.metrics, sgbench.metrics.distortion; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
