@@ -1,0 +1,17 @@
+"""The results store: rows of Parquet, and how to read and write them."""
+
+from sgbench.results.schema import HISTORY, RUNS, SCHEMA_VERSION, SCORES, identity_columns
+from sgbench.results.store import Planned, Results, Store, load_results, whole_sets
+
+__all__ = [
+    "HISTORY",
+    "RUNS",
+    "SCHEMA_VERSION",
+    "SCORES",
+    "Planned",
+    "Results",
+    "Store",
+    "identity_columns",
+    "load_results",
+    "whole_sets",
+]

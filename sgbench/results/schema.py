@@ -1,0 +1,147 @@
+"""The three tables of a results store: what each column means, and the one schema that every file has."""
+
+import json
+from typing import Any
+
+import pyarrow as pa
+
+from sgbench.spec import SIZES, RunSpec, canonical_json
+
+SCHEMA_VERSION = 1
+"""Raised when a column changes its name, type or meaning; written into every row."""
+
+_TIME = pa.timestamp("ms", tz="UTC")
+
+RUNS = pa.schema(
+    [
+        pa.field("schema_version", pa.int32(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),  # train, checkpoint, folder, builtin
+        pa.field("name", pa.string(), nullable=False),  # what tables call it
+        pa.field("backbone", pa.string()),  # family-size
+        pa.field("size", pa.string()),
+        pa.field("loss", pa.string()),
+        pa.field("lambda", pa.float64()),  # weight of sg in the loss
+        pa.field("seed", pa.int64()),
+        pa.field("scale", pa.int32(), nullable=False),
+        pa.field("train", pa.string()),
+        pa.field("train_sha256", pa.string()),
+        pa.field("degradation_kernel", pa.string()),
+        pa.field("degradation_edges", pa.string()),
+        pa.field("degradation_rounding", pa.string()),
+        pa.field("optimizer_name", pa.string()),
+        pa.field("optimizer_lr", pa.float64()),
+        pa.field("optimizer_beta1", pa.float64()),
+        pa.field("optimizer_beta2", pa.float64()),
+        pa.field("optimizer_eps", pa.float64()),
+        pa.field("schedule_name", pa.string()),
+        pa.field("schedule_halve_every", pa.int64()),
+        pa.field("schedule_final", pa.float64()),
+        pa.field("steps", pa.int64()),
+        pa.field("batch", pa.int32()),
+        pa.field("patch", pa.int32()),
+        pa.field("window", pa.string()),  # JSON, null = whole images
+        pa.field("augment", pa.bool_()),
+        pa.field("precision", pa.string()),
+        pa.field("memory_format", pa.string()),
+        pa.field("threads", pa.int32()),
+        pa.field("deterministic", pa.bool_()),
+        pa.field("spec", pa.string()),  # the whole specification, JSON
+        pa.field("status", pa.string(), nullable=False),  # done, failed
+        pa.field("error", pa.string()),
+        pa.field("step", pa.int64()),  # steps done
+        pa.field("parameters", pa.int64()),
+        pa.field("steps_per_second", pa.float64()),
+        pa.field("wall_seconds", pa.float64()),  # of training, interruptions not counted
+        pa.field("peak_memory_bytes", pa.int64()),
+        pa.field("workers", pa.int32()),
+        pa.field("device", pa.string()),
+        pa.field("host", pa.string()),
+        pa.field("versions", pa.string()),  # JSON
+        pa.field("git_revision", pa.string()),
+        pa.field("started", _TIME),
+        pa.field("finished", _TIME),
+    ]
+)
+"""One row a run; written when it is done or has failed, in ``runs/<run_id>.parquet``."""
+
+SCORES = pa.schema(
+    [
+        pa.field("schema_version", pa.int32(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("dataset", pa.string(), nullable=False),
+        pa.field("dataset_sha256", pa.string(), nullable=False),
+        pa.field("image", pa.string()),  # null = the whole set
+        pa.field("metric", pa.string(), nullable=False),
+        pa.field("metric_version", pa.string(), nullable=False),
+        pa.field("protocol", pa.string(), nullable=False),  # JSON
+        pa.field("n_images", pa.int32(), nullable=False),
+        pa.field("value", pa.float64()),
+        pa.field("status", pa.string(), nullable=False),  # ok, no weights, undefined, failed
+        pa.field("reason", pa.string()),
+        pa.field("scored", _TIME, nullable=False),
+    ]
+)
+"""One row a run, test set, metric and, where the metric has a value for each image, image.
+
+A metric of images also has a row for the whole set: the mean over its images. All rows of one run, test set and
+metric are one file, ``scores/<run_id>-<dataset>-<metric>.parquet``.
+"""
+
+HISTORY = pa.schema(
+    [
+        pa.field("schema_version", pa.int32(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("step", pa.int64(), nullable=False),
+        pa.field("loss", pa.float64(), nullable=False),  # mean since the row before
+        pa.field("terms", pa.map_(pa.string(), pa.float64()), nullable=False),  # each term, unweighted
+        pa.field("lr", pa.float64(), nullable=False),  # of the last step
+        pa.field("steps_per_second", pa.float64(), nullable=False),
+    ]
+)
+"""The course of training, about a hundred rows a run, in ``history/<run_id>.parquet``."""
+
+TABLES = {"runs": RUNS, "scores": SCORES, "history": HISTORY}
+
+
+def identity_columns(spec: RunSpec) -> dict[str, Any]:
+    """Return the columns of `RUNS` that describe what was to be run."""
+    _, _, size = spec.backbone.rpartition("-")
+    recipe = spec.recipe.model_dump(mode="json")
+    window = recipe.pop("window")
+    columns: dict[str, Any] = {"window": None if window is None else canonical_json(window)}
+    for key, value in recipe.items():
+        if isinstance(value, dict):
+            columns |= {f"{key}_{inner}": inner_value for inner, inner_value in value.items()}
+        else:
+            columns[key] = value
+    return columns | {
+        "run_id": spec.run_id,
+        "kind": "train",
+        "name": str(spec),
+        "backbone": spec.backbone,
+        "size": size if size in SIZES else None,
+        "loss": spec.loss,
+        "lambda": spec.lam,
+        "seed": spec.seed,
+        "train": spec.train.name,
+        "train_sha256": spec.train.sha256,
+        "spec": json.dumps(spec.model_dump(mode="json"), sort_keys=True),
+    }
+
+
+def to_table(name: str, rows: list[dict[str, Any]]) -> pa.Table:
+    """Build a table of the store from rows; columns that a row lacks are null.
+
+    Args:
+        name: ``runs``, ``scores`` or ``history``.
+        rows: Values by column name.
+
+    Raises:
+        KeyError: If a row has a column that the schema lacks.
+    """
+    schema = TABLES[name]
+    for row in rows:
+        if stray := row.keys() - set(schema.names):
+            raise KeyError(f"no column {sorted(stray)} in table '{name}'")
+    return pa.Table.from_pylist([{**row, "schema_version": SCHEMA_VERSION} for row in rows], schema=schema)
