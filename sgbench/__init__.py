@@ -1,0 +1,29 @@
+"""sgbench: does my loss really beat L1, on every backbone, beyond seed noise?"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sgbench.backbones import register_backbone as register_backbone
+    from sgbench.losses import register_loss as register_loss
+    from sgbench.results import Results as Results
+    from sgbench.results import load_results as load_results
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Results": "sgbench.results",
+    "load_results": "sgbench.results",
+    "register_backbone": "sgbench.backbones",
+    "register_loss": "sgbench.losses",
+}
+
+__all__ = ["Results", "__version__", "load_results", "register_backbone", "register_loss"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the public names on first use, so that ``import sgbench`` loads neither torch nor pyarrow."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'sgbench' has no attribute '{name}'")
+    import importlib
+
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -1,0 +1,5 @@
+"""``python -m sgbench``."""
+
+from sgbench.cli import main
+
+main()

@@ -1,0 +1,59 @@
+"""``sgbench eval``: scores of a run, a checkpoint, a folder of images or a built-in method."""
+
+from typing import Annotated
+
+import typer
+
+from sgbench.cli import options
+from sgbench.storage import Storage, absolute
+
+EXAMPLES = (
+    "Examples: sgbench eval bicubic --test Set5=data/Set5/HR | "
+    "sgbench eval 3f2a9c --results results/quick --test Set14=data/Set14/HR | "
+    "sgbench eval my_sr_images --test Set5=data/Set5/HR --metric lpips_alex"
+)
+
+DEFAULT_METRICS = ("lpips_alex", "fid", "fd_alex", "psnr_y", "psnr_rgb", "ssim_y", "ssim_rgb")
+
+
+def evaluate(
+    what: Annotated[
+        list[str],
+        typer.Argument(metavar="WHAT...", help="A run id, a checkpoint file, a folder of SR images, or 'bicubic'."),
+    ],
+    test: Annotated[list[str], typer.Option("--test", metavar="NAME[=DIR]", help="A test set (repeatable).")],
+    results: Annotated[
+        str, typer.Option("--results", metavar="DIR", help="Results store, a folder or URI.")
+    ] = "results/eval",
+    metric: options.Metrics = None,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", metavar="NAME", help="Of a checkpoint that does not name its own.")
+    ] = None,
+    scale: options.Scale = 4,
+    rerun: Annotated[bool, typer.Option("--rerun", help="Compute scores again that are there.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Score something on test sets, without training, and keep the scores in a store.
+
+    A run is looked for in the store, and its weights are scored with the scale and degradation of its training.
+    """
+    from sgbench.cli import output
+    from sgbench.results import Store
+    from sgbench.spec import check_metrics
+    from sgbench.subjects import find_subject, pack_tests, score_subject
+
+    storage = Storage(absolute(results))
+    metrics = check_metrics(metric or DEFAULT_METRICS)
+    subjects = [find_subject(each, Store(storage), backbone=backbone, scale=scale) for each in what]
+    with output.packing() as progress:
+        packed = [pack_tests(subject, test, progress) for subject in subjects]
+    faults = []
+    with storage.lock(f"sgbench eval {' '.join(what)}"):
+        output.fetch_for(metrics)
+        for subject, tests in zip(subjects, packed, strict=True):
+            faults += score_subject(subject, tests, metrics, Store(storage), rerun=rerun)
+    output.print_results(storage.root, as_json=as_json, datasets=[images.name for images in packed[0]], metrics=metrics)
+    for fault in faults:
+        output.say(fault)
+    if faults:
+        raise typer.Exit(1)

@@ -1,0 +1,125 @@
+"""Flags that several commands share, and how their values are read."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from sgbench.errors import InputError
+from sgbench.spec import SweepSpec
+from sgbench.storage import Storage, absolute
+
+T = TypeVar("T")
+
+Results = Annotated[
+    str | None,
+    typer.Option("--results", metavar="DIR", help="Results store, a folder or URI. Default: the only one in results/."),
+]
+Backbones = Annotated[
+    list[str] | None, typer.Option("--backbone", metavar="NAME", help="edsr-tiny, edsr-light, … (repeatable).")
+]
+Losses = Annotated[list[str] | None, typer.Option("--loss", metavar="EXPR", help="'l1 + 0.1*sg', … (repeatable).")]
+Tests = Annotated[list[str] | None, typer.Option("--test", metavar="NAME[=DIR]", help="A test set (repeatable).")]
+Metrics = Annotated[list[str] | None, typer.Option("--metric", metavar="NAME", help="lpips_alex, fid, … (repeatable).")]
+Scale = Annotated[int, typer.Option("--scale", min=2, max=4, help="Factor of super-resolution.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A sweep as the command line asks for it."""
+
+    name: str
+    sweep: SweepSpec
+    storage: Storage
+    """Its results store."""
+
+
+def of_sweep(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the flags that name a sweep.
+
+    Args:
+        command: Its first parameter is an `Asked`; the others become flags of its own, after the shared ones.
+    """
+    shared = inspect.signature(_read).parameters
+    own = list(inspect.signature(command).parameters.values())[1:]
+
+    def run(**values: Any) -> None:
+        asked = _read(**{name: values.pop(name) for name in shared})
+        command(asked, **values)
+
+    run.__doc__ = command.__doc__
+    parameters = [*shared.values(), *own]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # typer reads the flags from here
+    return run
+
+
+def _read(
+    what: Annotated[str, typer.Argument(metavar="[WHAT]", help="A preset or a sweep file in YAML.")] = "quick",
+    results: Annotated[
+        str | None,
+        typer.Option("--results", metavar="DIR", help="Results store, a folder or URI. Default: results/<sweep>."),
+    ] = None,
+    backbone: Backbones = None,
+    loss: Losses = None,
+    lam: Annotated[
+        str | None, typer.Option("--lambda", metavar="0,0.1,1", help="Weights of sg in each loss that has it.")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", metavar="0,1,2", help="Seeds; the paper's trial k is seed k-1.")
+    ] = None,
+    train: Annotated[str | None, typer.Option("--train", metavar="NAME[=DIR]", help="Training images.")] = None,
+    test: Tests = None,
+    metric: Metrics = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=VALUE", help="Any field of the sweep: recipe.steps=500 (repeatable)."),
+    ] = None,
+) -> Asked:
+    """Read the sweep that the shared flags name; its parameters are these flags."""
+    from sgbench.plan import Choices, read_sweep
+
+    choices = Choices(
+        settings=settings or (),
+        backbones=backbone or (),
+        losses=loss or (),
+        lambdas=_numbers("--lambda", lam, float),
+        seeds=_numbers("--seeds", seeds, int),
+        train=train,
+        tests=test or (),
+        metrics=metric or (),
+    )
+    name, sweep = read_sweep(what, choices)
+    return Asked(name, sweep, Storage(absolute(results or f"results/{name}")))
+
+
+def find_store(results: str | None) -> str:
+    """Return the store that ``--results`` names, by default the only one in the folder ``results``.
+
+    Raises:
+        InputError: If there is none there, or more than one.
+    """
+    if results:
+        return absolute(results)
+    stores = sorted({str(path.parent) for table in ("runs", "plans") for path in Path("results").glob(f"*/{table}")})
+    if len(stores) != 1:
+        there = f"several: {', '.join(stores)}" if stores else "none; 'sgbench sweep quick' makes one"
+        raise InputError(f"--results is not given, and in the folder 'results' there are {there}.")
+    return absolute(stores[0])
+
+
+def _numbers(flag: str, text: str | None, kind: Callable[[str], T]) -> list[T]:
+    """Read a list such as ``0,0.1,1``.
+
+    Raises:
+        InputError: If a part is no number of the kind.
+    """
+    try:
+        return [kind(part) for part in text.split(",")] if text is not None else []
+    except ValueError as error:
+        example = "0,1,2" if kind is int else "0,0.1,1"
+        raise InputError(f"{flag} is '{text}'; a list of numbers such as {example} is needed.") from error

@@ -1,0 +1,59 @@
+"""``sgbench sweep``: train and score what is missing, then show the table."""
+
+from typing import Annotated
+
+import typer
+
+from sgbench.cli import options
+
+EXAMPLES = (
+    "Examples: sgbench sweep quick | "
+    "sgbench sweep quick --backbone edsr-light --lambda 0,0.1,1 --seeds 0,1,2 --train mine=photos | "
+    "sgbench sweep mine.yaml --set recipe.steps=5000 --address auto"
+)
+
+
+def sweep(
+    asked: options.Asked,
+    address: Annotated[
+        str | None, typer.Option("--address", metavar="HOST:PORT", help="Ray cluster to join. Default: start Ray here.")
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Do failed runs and scores again.")] = False,
+    rerun: Annotated[bool, typer.Option("--rerun", help="Do everything again, finished runs too.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Train and score every run that is missing, then print the table.
+
+    Interrupted runs continue from their last checkpoint; finished ones are not repeated.
+    """
+    from sgbench.cli import output
+    from sgbench.execution import Job
+    from sgbench.metrics.weights import Locator
+    from sgbench.plan import make_plan, pack
+    from sgbench.report.live import Display
+    from sgbench.results import Store
+
+    name, storage = asked.name, asked.storage
+    with output.packing() as progress:
+        data = pack(asked.sweep, progress)
+    with storage.lock(f"sgbench sweep {name}"):
+        local = Locator(download=False)
+        plan = make_plan(name, asked.sweep, data, Store(storage), retry=retry, rerun=rerun, locator=local)
+        Store(storage).write_plan(name, plan.records())
+        failed, interrupted = plan.count("failed"), False
+        if plan.pending:
+            output.fetch_for(asked.sweep.metrics)
+            output.say(f"{name}: {plan.summary()}")
+            from sgbench.cluster import connect, run_sweep
+
+            jobs = [Job.of(run, data, storage, fresh=rerun) for run in plan.pending]
+            with connect(address), Display(output.console, len(plan.runs), plan.count("done")) as display:
+                summary = run_sweep(jobs, asked.sweep, storage, display, remote=address is not None)
+            failed, interrupted = failed + len(summary.failed), summary.interrupted
+    output.print_results(storage.root, as_json=as_json)
+    if interrupted:
+        output.say("Interrupted: the same command continues.")
+        raise typer.Exit(130)
+    if failed:
+        output.say(f"{failed} of {len(plan.runs)} runs failed: --retry does them again.")
+        raise typer.Exit(1)

@@ -1,0 +1,46 @@
+"""``sgbench train``: one run, in this process."""
+
+import typer
+
+from sgbench.cli import options
+
+EXAMPLES = (
+    "Examples: sgbench train quick --loss 'l1 + 1.0*sg' --seeds 0 | "
+    "sgbench train quick --backbone edsr-light --loss l1 --seeds 0 --train mine=photos --set recipe.steps=20000"
+)
+
+
+def train(asked: options.Asked, as_json: options.Json = False) -> None:
+    """Train and score one run of a sweep without Ray; the flags must leave a single one.
+
+    Its id, and on the same machine its bits, are those that the sweep would give it. A run that failed is tried again.
+    """
+    from sgbench.cli import output
+    from sgbench.errors import InputError
+    from sgbench.execution import Job, run_here
+    from sgbench.metrics.weights import Locator
+    from sgbench.plan import make_plan, pack
+    from sgbench.report.live import Display
+    from sgbench.results import Store
+
+    storage = asked.storage
+    with output.packing() as progress:
+        data = pack(asked.sweep, progress)
+    plan = make_plan(asked.name, asked.sweep, data, Store(storage), retry=True, locator=Locator(download=False))
+    if len(plan.runs) != 1:
+        raise InputError(
+            f"train does one run and this asks for {len(plan.runs)}; leave one with --backbone, --loss, --lambda and "
+            "--seeds, or use sweep."
+        )
+    (run,) = plan.runs
+    if run.pending:
+        with storage.lock(f"sgbench train {asked.name}"):
+            output.fetch_for(asked.sweep.metrics)
+            with Display(output.console, total=1, done=0) as display:
+                end, faults = run_here(Job.of(run, data, storage), display)
+        if end == "stopped":
+            output.say("Interrupted: the same command continues.")
+            raise typer.Exit(130)
+        if end == "failed" or faults:
+            raise typer.Exit(1)
+    output.print_results(storage.root, as_json=as_json)

@@ -1,0 +1,61 @@
+"""Starting Ray in this process, or joining a cluster, without a word on the screen."""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sgbench.errors import InputError
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths are absolute, and a trial folder is no place to be in
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # Train's controller polls; 2 s a poll is most of a short run
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `sgbench.cluster.sweep` has its own
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""Environment of the driver and of every worker; what is already set stays."""
+
+CARRIED = ("SGBENCH_WEIGHTS", "SGBENCH_CACHE", "SGBENCH_DATA")
+"""Variables of the driver that workers on other machines need too."""
+
+_SILENT: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
+
+
+@contextlib.contextmanager
+def connect(address: str | None) -> Iterator[None]:
+    """Start Ray for as long as the context lasts, or join a cluster.
+
+    Args:
+        address: Of a running cluster, such as ``10.0.0.1:6379``, ``ray://head:10001`` or ``auto``; None starts Ray on
+            this machine and ends it afterwards.
+
+    Raises:
+        InputError: If there is no cluster at the address.
+    """
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    import ray
+
+    try:
+        if address is None:
+            # Workers inherit this environment: what the person can import here, such as a loss beside them, they can.
+            os.environ["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+            # "local" rather than nothing: a bare init would join whatever cluster was last started on this machine.
+            ray.init("local", include_dashboard=False, object_store_memory=256 * 2**20, **_SILENT)
+        else:
+            variables = {key: os.environ[key] for key in (*QUIET, *CARRIED) if key in os.environ}
+            ray.init(address, runtime_env={"env_vars": variables}, **_SILENT)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        where = f"at '{address}'" if address else "on this machine"
+        raise InputError(f"--address: no Ray cluster can be reached {where}: {str(error).splitlines()[0]}") from error
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # what fails is told once, by the run's row
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,154 @@
+"""The driver of a sweep: what runs where, what happened, and what to do when somebody presses Ctrl-C."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray import tune
+
+from sgbench.cluster.trial import trial
+from sgbench.errors import InputError
+from sgbench.execution import Job, Watcher, record_failure, stop_signal
+from sgbench.spec import SweepSpec
+from sgbench.storage import Storage
+
+MAX_FAILURES = 2
+"""How often a run whose process died is started again, from its last checkpoint, before it counts as failed."""
+
+
+@dataclass
+class Summary:
+    """How a sweep ended."""
+
+    done: list[str] = field(default_factory=list)
+    """Runs trained and scored."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Runs that failed, or some scores of which did, and why."""
+    interrupted: bool = False
+    """Whether it was asked to stop before all was done."""
+
+
+def run_sweep(
+    jobs: Sequence[Job], sweep: SweepSpec, storage: Storage, watcher: Watcher, *, remote: bool = False
+) -> Summary:
+    """Run jobs on the Ray that is connected, as many at once as it has room for.
+
+    Ctrl-C, or SIGTERM, asks every run to write a checkpoint and stop; a second one stops at once.
+
+    Args:
+        jobs: In the order in which they are to start.
+        sweep: What they are of.
+        storage: The results store.
+        watcher: Told of what happens.
+        remote: Whether the workers may be on other machines, which then fetch the weights of metrics themselves.
+
+    Raises:
+        InputError: If the cluster can never place a run.
+    """
+    resources, use_gpu = _resources(sweep)
+    stop = f".stop-{secrets.token_hex(4)}"
+    state = storage.path(f".ray-{secrets.token_hex(4)}")
+    events = _Events(watcher)
+    common = {
+        "stop": stop,
+        "workers": sweep.workers,
+        "resources": resources,
+        "use_gpu": use_gpu,
+        "state": state,
+        "download": remote,
+    }
+    # A run with a worker group holds no CPU itself: drivers that did could fill the cluster and wait for ever.
+    held = {"CPU": 0, "memory": 1} if sweep.workers else resources
+    tuner = tune.Tuner(
+        tune.with_resources(trial, held),
+        param_space={**common, "job": tune.grid_search([job.to_json() for job in jobs])},
+        tune_config=tune.TuneConfig(reuse_actors=True),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=state,
+            verbose=0,
+            callbacks=[events],
+            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+        ),
+    )
+    try:
+        with stop_signal(lambda: storage.write(stop, b"")) as asked:
+            tuner.fit()
+    finally:
+        storage.delete(stop)
+        storage.delete_folder(state.removeprefix(storage.path() + "/"))
+    for job in jobs:
+        if job.run_id in events.summary.failed and job.run_id in events.died:
+            record_failure(job, events.summary.failed[job.run_id])
+    events.summary.interrupted = asked.is_set()
+    return events.summary
+
+
+class _Events(tune.Callback):
+    """Turns the reports of trials into calls of a watcher and a summary."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.watcher = watcher
+        self.summary = Summary()
+        self.died: set[str] = set()
+
+    def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
+        """Leave nothing of this in the state that Tune saves for a restore, which sgbench never does."""
+        return tune.Callback, ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Events":
+        return self
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Pass on one report of a run."""
+        run_id = result["run_id"]
+        match result["event"]:
+            case "started":
+                self.watcher.started(run_id, result["label"])
+            case "progress":
+                keys = ("step", "steps", "loss", "steps_per_second")
+                self.watcher.progress(run_id, **{key: result[key] for key in keys})
+            case "scoring":
+                self.watcher.scoring(run_id)
+            case "finished":
+                self._finished(run_id, result["end"], result["message"])
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Note a run whose process died more often than it is started again."""
+        job = Job.from_json(trial.config["job"])
+        error = getattr(trial, "get_error", lambda: None)()
+        lines = str(error).strip().splitlines() if error else ["its process died"]
+        self.died.add(job.run_id)
+        self.summary.failed[job.run_id] = lines[-1]
+        self.watcher.finished(job.run_id, False, lines[-1])
+
+    def _finished(self, run_id: str, end: str, message: str) -> None:
+        ok = end == "done" and not message
+        self.watcher.finished(run_id, ok, message)
+        if ok:
+            self.summary.done.append(run_id)
+        elif end != "stopped":
+            self.summary.failed[run_id] = message
+
+
+def _resources(sweep: SweepSpec) -> tuple[dict[str, float], bool]:
+    """Return what one worker of a run takes, and whether that includes a GPU.
+
+    Raises:
+        InputError: If the cluster has less than one run takes.
+    """
+    there = ray.cluster_resources()
+    use_gpu = there.get("GPU", 0) > 0
+    each: dict[str, float] = {"CPU": sweep.recipe.threads, **({"GPU": 1} if use_gpu else {})}
+    workers = max(1, sweep.workers)
+    for name, amount in each.items():
+        if amount * workers > there.get(name, 0):
+            raise InputError(
+                f"a run takes {amount * workers:g} {name} (workers {workers}, {amount:g} each) and the cluster has "
+                f"{there.get(name, 0):g}; lower recipe.threads or workers."
+            )
+    return each, use_gpu

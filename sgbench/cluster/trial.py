@@ -1,0 +1,99 @@
+"""What Ray runs on a worker: one Tune trial is one run, and its training is a Ray Train job.
+
+A run of one device trains in Train's local mode, inside the process of the trial, which Tune keeps for the next run.
+A run of several has a worker group. Either way the outcome is on storage when training ends; nothing is read back from
+what Ray keeps.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from ray import train, tune
+from ray.train.torch import TorchTrainer
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from sgbench.execution import Job, TrainingEnd, clear, ending, score_job, train_job
+from sgbench.metrics.weights import Locator
+from sgbench.storage import Storage
+from sgbench.training import Progress
+
+REPORT_SECONDS = 0.5
+"""Between two reports of progress of a run in local mode."""
+
+STOP_SECONDS = 1.0
+"""Between two looks at the storage for a request to stop."""
+
+
+def trial(config: dict[str, Any]) -> None:
+    """Train and score one run.
+
+    Args:
+        config: ``job`` (JSON of a `Job`), ``stop`` (name of the file that asks all runs to stop), ``workers`` (of
+            Train; 0 is local mode), ``resources`` (of each worker), ``use_gpu``, ``state`` (folder for what Train
+            keeps) and ``download`` (whether weights of metrics may be fetched here).
+    """
+    job = Job.from_json(config["job"])
+    if job.fresh:
+        clear(job)
+    tune.report({"event": "started", "run_id": job.run_id, "label": str(job.spec)})
+    end: TrainingEnd = "stopped"
+    faults: list[str] = []
+    if not _stop_requested(job, config):
+        result = _trainer(job, config).fit()
+        end = result.return_value
+    if end == "done" and not _stop_requested(job, config):
+        tune.report({"event": "scoring", "run_id": job.run_id})
+        faults = score_job(job, locator=Locator(download=config["download"]))
+    tune.report({"event": "finished", "run_id": job.run_id, "end": end, "message": ending(end, faults, job)})
+
+
+def _trainer(job: Job, config: dict[str, Any]) -> TorchTrainer:
+    workers: int = config["workers"]
+    return TorchTrainer(
+        _train_loop,
+        train_loop_config=config,
+        scaling_config=train.ScalingConfig(
+            num_workers=workers,
+            use_gpu=config["use_gpu"],
+            resources_per_worker=config["resources"] if workers else None,
+        ),
+        run_config=train.RunConfig(
+            name=f"{job.run_id}-{time.time_ns()}",
+            storage_path=config["state"],
+            callbacks=[TuneReportCallback()] if workers else [],
+            failure_config=train.FailureConfig(max_failures=2 if workers else 0),
+        ),
+    )
+
+
+def _train_loop(config: dict[str, Any]) -> TrainingEnd:
+    """Run in every worker of the Train job."""
+    job = Job.from_json(config["job"])
+    local = config["workers"] == 0
+    reported = looked = 0.0
+    stop = False
+
+    def on_progress(progress: Progress) -> None:
+        nonlocal reported
+        now = time.monotonic()
+        if local and now - reported < REPORT_SECONDS and progress.step < progress.steps:
+            return
+        reported = now
+        report = {"event": "progress", "run_id": job.run_id, **vars(progress)}
+        if local:
+            tune.report(report)
+        else:
+            train.report(report)  # all workers of a group meet here, so that none may leave one out
+
+    def should_stop() -> bool:
+        nonlocal looked, stop
+        if not stop and time.monotonic() - looked > STOP_SECONDS:
+            stop, looked = _stop_requested(job, config), time.monotonic()
+        return stop
+
+    return train_job(job, on_progress=on_progress, should_stop=should_stop)
+
+
+def _stop_requested(job: Job, config: dict[str, Any]) -> bool:
+    return Storage(job.store).exists(Path(config["stop"]).name)

@@ -1,0 +1,319 @@
+"""One run from its plan to its rows: train, record, score. The same code whether Ray carries it or not.
+
+Every outcome is on storage before a call returns, so that whoever called can die at any moment and the next sweep
+continues from there.
+"""
+
+import contextlib
+import datetime
+import functools
+import importlib.metadata
+import json
+import platform
+import signal
+import socket
+import subprocess
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal, Protocol
+
+import torch
+import torch.distributed as dist
+
+from sgbench.backbones import build_backbone, count_parameters, load_weights
+from sgbench.data import PackedImages
+from sgbench.errors import NotFiniteError
+from sgbench.evaluation import faults_in, from_network, score
+from sgbench.metrics.base import HrCache
+from sgbench.metrics.weights import Locator
+from sgbench.plan import Data, PlannedRun
+from sgbench.results import Store, identity_columns
+from sgbench.spec import RunSpec
+from sgbench.storage import Storage
+from sgbench.training import Checkpoints, Outcome, Progress, train
+
+TrainingEnd = Literal["done", "failed", "stopped"]
+"""How training ended: weights and a row, a row with the error, or a checkpoint."""
+
+_HR_CACHE: HrCache = {}
+"""What this process knows of references; a process that does many runs computes it once."""
+
+
+class Watcher(Protocol):
+    """Somebody who wants to know how a sweep goes; a run is named by its id."""
+
+    def started(self, run_id: str, label: str) -> None:
+        """A run has begun to train or to be scored."""
+
+    def progress(self, run_id: str, step: int, steps: int, loss: float, steps_per_second: float) -> None:
+        """A run has done some of its steps."""
+
+    def scoring(self, run_id: str) -> None:
+        """A run's training is done and its scores are being computed."""
+
+    def finished(self, run_id: str, ok: bool, message: str) -> None:
+        """A run has ended; without success the message says why."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run and all that a process on another machine needs to do it; small, and plain JSON in transit."""
+
+    spec: RunSpec
+    store: str
+    """Where results, checkpoints and weights go."""
+    train: str
+    """Folder of the packed training images."""
+    tests: tuple[str, ...]
+    """Folders of the packed test sets."""
+    missing: tuple[tuple[str, str], ...]
+    """Scores to compute: names of test sets and metrics."""
+    fresh: bool = False
+    """Forget checkpoints and weights that are there."""
+
+    @classmethod
+    def of(cls, run: PlannedRun, data: Data, storage: Storage, *, fresh: bool = False) -> "Job":
+        """Return the job that a planned run amounts to."""
+        tests = tuple(str(test.path) for test in data.tests)
+        return cls(run.spec, storage.root, str(data.train.path), tests, run.missing, fresh)
+
+    @property
+    def run_id(self) -> str:
+        """The run's id; a job exists only for hashed data."""
+        assert self.spec.run_id is not None
+        return self.spec.run_id
+
+    def to_json(self) -> str:
+        """Return the job as text."""
+        return json.dumps({**vars(self), "spec": self.spec.model_dump(mode="json")})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Job":
+        """Undo `to_json`."""
+        fields = json.loads(text)
+        fields |= {"spec": RunSpec.model_validate(fields["spec"]), "tests": tuple(fields["tests"])}
+        return cls(**fields | {"missing": tuple((test, metric) for test, metric in fields["missing"])})
+
+
+def device_of_process() -> torch.device:
+    """Return the GPU of this process if there is one, else the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def clear(job: Job) -> None:
+    """Delete what earlier attempts of a job left, so that it starts from nothing."""
+    storage = Storage(job.store)
+    Checkpoints(storage, job.run_id).clear()
+    storage.delete(f"weights/{job.run_id}.pt")
+    storage.delete(f"runs/{job.run_id}.parquet")
+
+
+def train_job(
+    job: Job,
+    *,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> TrainingEnd:
+    """Train a job's network, unless its weights are there, and record the outcome.
+
+    In a process group each process calls this; the first one records.
+
+    Returns:
+        How it ended. Whatever a run can die of by itself, such as a NaN or too little memory, is recorded as its
+        failure and not raised; only in a process group is it raised, so that the whole group ends.
+    """
+    storage = Storage(job.store)
+    store, checkpoints = Store(storage), Checkpoints(storage, job.run_id)
+    first, world = (dist.get_rank() == 0, dist.get_world_size()) if dist.is_initialized() else (True, 1)
+    row = {**identity_columns(job.spec), **provenance(device_of_process()), "workers": world, "started": _now()}
+    if checkpoints.has_weights() and _is_done(store, job.run_id):
+        return "done"
+    try:
+        outcome = train(
+            job.spec,
+            PackedImages.open(Path(job.train)),
+            checkpoints,
+            device=device_of_process(),
+            on_progress=on_progress,
+            should_stop=should_stop,
+        )
+    except NotFiniteError as error:
+        if first:
+            store.write_run({**row, "status": "failed", "error": str(error), "step": error.step, "finished": _now()})
+        return "failed"
+    except Exception as error:
+        if first:
+            store.write_run({**row, **failure(error, checkpoints.latest_step())})
+        if world > 1:
+            raise
+        traceback.print_exc()
+        return "failed"
+    if not outcome.finished:
+        return "stopped"
+    if first:
+        store.write_history(outcome.history)
+        store.write_run({**row, **_success(job.spec, outcome)})
+        checkpoints.clear()
+    return "done"
+
+
+def score_job(job: Job, *, locator: Locator) -> list[str]:
+    """Compute the missing scores of a trained job from its final weights, and record them.
+
+    Returns:
+        What went wrong, a sentence each: scores that failed. A score that lacks weights of a metric's network, or that
+        a metric does not define, is an outcome and not a fault.
+    """
+    storage = Storage(job.store)
+    device = device_of_process()
+    network = build_backbone(job.spec.backbone, job.spec.recipe.scale)
+    weights = Checkpoints(storage, job.run_id).load_weights()
+    load_weights(network, weights, source=f"weights/{job.run_id}.pt", name=job.spec.backbone)
+    upscaler = from_network(network, job.spec.recipe, device)
+    faults = []
+    for test in map(PackedImages.open, map(Path, job.tests)):
+        metrics = [metric for dataset, metric in job.missing if dataset == test.name]
+        if metrics:
+            rows = score(upscaler, test, metrics, run_id=job.run_id, locator=locator, device=device, hr_cache=_HR_CACHE)
+            Store(storage).write_scores(rows)
+            faults += faults_in(rows)
+    return faults
+
+
+def run_here(job: Job, watcher: Watcher) -> tuple[TrainingEnd, list[str]]:
+    """Train and score a job in this process; the first SIGINT or SIGTERM makes it write a checkpoint and stop.
+
+    Returns:
+        How training ended, and the scores that failed.
+    """
+    watcher.started(job.run_id, str(job.spec))
+    with stop_signal() as asked:
+        end = train_job(
+            job,
+            on_progress=lambda p: watcher.progress(job.run_id, p.step, p.steps, p.loss, p.steps_per_second),
+            should_stop=asked.is_set,
+        )
+    faults = []
+    if end == "done":
+        watcher.scoring(job.run_id)
+        faults = score_job(job, locator=Locator(download=False))
+    watcher.finished(job.run_id, end == "done" and not faults, ending(end, faults, job))
+    return end, faults
+
+
+def ending(end: TrainingEnd, faults: list[str], job: Job) -> str:
+    """Return in words how a run ended; nothing if it ended well."""
+    if end == "stopped":
+        return "stopped; the same command continues it"
+    if end == "failed":
+        row = Store(Storage(job.store)).run(job.run_id)
+        return str(row["error"]) if row else "failed"
+    return "; ".join(faults)
+
+
+@contextlib.contextmanager
+def stop_signal(also: Callable[[], None] = lambda: None) -> Iterator[threading.Event]:
+    """Turn the first SIGINT or SIGTERM into an event, and the next into `KeyboardInterrupt`.
+
+    Args:
+        also: Called when the event is set.
+    """
+    asked = threading.Event()
+
+    def handler(signum: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        also()
+
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+def record_failure(job: Job, message: str) -> None:
+    """Record a job whose process died without a word, unless there is a row of it."""
+    store = Store(Storage(job.store))
+    if not _is_done(store, job.run_id):
+        step = Checkpoints(store.storage, job.run_id).latest_step()
+        row = {"status": "failed", "error": message, "step": step, "finished": _now()}
+        store.write_run({**identity_columns(job.spec), **row})
+
+
+def failure(error: Exception, step: int) -> dict[str, Any]:
+    """Return the columns of a run that an exception ended."""
+    lines = str(error).splitlines()
+    said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return {"status": "failed", "error": said, "step": step, "finished": _now()}
+
+
+@functools.cache
+def _versions() -> str:
+    names = ("sgbench", "torch", "numpy", "ray", "lpips", "pytorch-fid", "scikit-image")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return json.dumps(found, sort_keys=True)
+
+
+@functools.cache
+def _git_revision() -> str | None:
+    """Return the commit of the checkout that runs, with ``+`` if it has changes; None where it is none."""
+    folder = Path(__file__).parent
+    if not (folder.parent / ".git").exists():
+        return None
+    git = ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    try:
+        answer = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() or None
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Return the columns that say where and with what a run was made."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = next(
+            (line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine()
+        )
+    return {"device": name, "host": socket.gethostname(), "versions": _versions(), "git_revision": _git_revision()}
+
+
+def _cpuinfo() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _is_done(store: Store, run_id: str) -> bool:
+    row = store.run(run_id)
+    return row is not None and row["status"] == "done"
+
+
+def _success(spec: RunSpec, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "status": "done",
+        "step": outcome.step,
+        "parameters": count_parameters(build_backbone(spec.backbone, spec.recipe.scale)),
+        "steps_per_second": outcome.step / outcome.wall_seconds,
+        "wall_seconds": outcome.wall_seconds,
+        "peak_memory_bytes": outcome.peak_memory_bytes,
+        "finished": _now(),
+    }
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)

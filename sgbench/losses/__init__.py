@@ -1,0 +1,60 @@
+"""Losses for training, and weighted sums of them.
+
+A loss is a `torch.nn.Module` whose options are keyword arguments with defaults and which is called as
+``loss(sr, hr)`` on two tensors of shape [N, 3, H, W] with values in [0, 1]; it returns a scalar. Register one's own
+with `register_loss`, through the entry-point group ``sgbench.losses``, or name it as ``module:Class``.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from sgbench import expression
+from sgbench.registry import LOSSES
+
+__all__ = ["WeightedSum", "build_loss", "register_loss"]
+
+register_loss = LOSSES.register
+"""Class decorator: ``@register_loss("name")``."""
+
+
+class WeightedSum(nn.Module):
+    """A weighted sum of losses, computed in float32 whatever the network's precision.
+
+    Args:
+        terms: For each term, its name as in the expression, its weight and the loss.
+    """
+
+    def __init__(self, terms: list[tuple[str, float, nn.Module]]) -> None:
+        super().__init__()
+        self.names = [name for name, _, _ in terms]
+        self.weights = [weight for _, weight, _ in terms]
+        self.losses = nn.ModuleList(loss for _, _, loss in terms)
+
+    def forward(self, sr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
+        """Compare a batch.
+
+        Args:
+            sr: The network's output, shape [N, 3, H, W], any floating type.
+            hr: The target, same shape, values in [0, 1].
+
+        Returns:
+            The sum, a scalar, and the detached unweighted terms, shape [len(names)].
+        """
+        with torch.autocast(sr.device.type, enabled=False):
+            sr, hr = sr.float(), hr.float()
+            values = [loss(sr, hr) for loss in self.losses]
+        total = torch.stack([weight * value for weight, value in zip(self.weights, values, strict=True)]).sum()
+        return total, torch.stack([value.detach() for value in values])
+
+
+def build_loss(text: str) -> WeightedSum:
+    """Build the loss that an expression describes.
+
+    Args:
+        text: Such as ``"l1 + 1.0*sg(operator=sobel)"``.
+
+    Raises:
+        InputError: If the expression is not valid.
+    """
+    terms = expression.parse(text).terms
+    return WeightedSum([(term.call, term.weight, LOSSES.load(term.name)(**term.options)) for term in terms])

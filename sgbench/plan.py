@@ -1,0 +1,268 @@
+"""From what a person asks for to the list of what is still to be done.
+
+preset or file + flags ─► SweepSpec ─► data packed and hashed ─► runs with ids ─► held against the store
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sgbench import presets
+from sgbench.data import (
+    PackedImages,
+    PatchSampler,
+    Role,
+    default_cache,
+    prepare,
+    refuse_overlap,
+    resolve,
+    shared_images,
+)
+from sgbench.errors import InputError
+from sgbench.metrics.weights import Locator
+from sgbench.registry import METRICS
+from sgbench.results import Planned, Store, identity_columns, whole_sets
+from sgbench.spec import Recipe, RunSpec, SweepSpec, TrainingData, build, override
+from sgbench.training import Checkpoints
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the command line says on top of a preset or file; an empty value leaves the preset's."""
+
+    settings: Sequence[str] = ()
+    """Each ``a.b=value``."""
+    backbones: Sequence[str] = ()
+    losses: Sequence[str] = ()
+    lambdas: Sequence[float] = ()
+    seeds: Sequence[int] = ()
+    train: str | None = None
+    tests: Sequence[str] = ()
+    metrics: Sequence[str] = ()
+
+
+def read_sweep(what: str, choices: Choices | None = None) -> tuple[str, SweepSpec]:
+    """Read a preset or a sweep file and apply the command line's choices.
+
+    Args:
+        what: A preset's name or a YAML file.
+        choices: From the command line.
+
+    Returns:
+        The sweep's name and its specification.
+
+    Raises:
+        InputError: If anything in it is wrong.
+    """
+    choices = choices or Choices()
+    name, fields = presets.load(what)
+    for assignment in choices.settings:
+        override(fields, assignment)
+    in_grids = {"backbones": choices.backbones, "losses": choices.losses, "lambdas": choices.lambdas}
+    for grid in fields.get("grids") or ():
+        if isinstance(grid, dict):
+            grid.update({key: list(value) for key, value in (in_grids | {"seeds": choices.seeds}).items() if value})
+    whole = {"train": choices.train, "tests": list(choices.tests), "metrics": list(choices.metrics)}
+    fields.update({key: value for key, value in whole.items() if value})
+    return name, build(fields, name)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The packed images of a sweep."""
+
+    train: PackedImages
+    tests: tuple[PackedImages, ...]
+
+    @property
+    def training(self) -> TrainingData:
+        """What of the training images enters a run."""
+        return TrainingData(name=self.train.name, sha256=self.train.sha256)
+
+
+PackProgress = Callable[[str, int, int], None]
+"""Told of a set's name, its images done and its images in all."""
+
+
+def pack_set(reference: str, role: Role, recipe: Recipe, progress: PackProgress | None = None) -> PackedImages:
+    """Pack the images of one set as a recipe wants them, or find them packed.
+
+    Args:
+        reference: ``NAME`` or ``NAME=DIR``.
+        role: What they are for.
+        recipe: Its scale and degradation count.
+        progress: Told of each image.
+
+    Raises:
+        InputError: If the set is unknown, or images are missing or unreadable.
+    """
+    source = resolve(reference, role)
+    return prepare(
+        source,
+        scale=recipe.scale,
+        degradation=recipe.degradation,
+        cache=default_cache(),
+        progress=functools.partial(progress, source.name) if progress else None,
+    )
+
+
+def pack(sweep: SweepSpec, progress: PackProgress | None = None) -> Data:
+    """Pack the images of a sweep, or find them packed, and check that they can be trained and tested on.
+
+    Args:
+        sweep: The sweep.
+        progress: Told of each image.
+
+    Raises:
+        InputError: If images are missing, unreadable or smaller than a patch, or a test image is trained on.
+    """
+    recipe = sweep.recipe
+    refuse_overlap(sweep.train, sweep.tests)
+    data = Data(
+        pack_set(sweep.train, "train", recipe, progress),
+        tuple(pack_set(test, "test", recipe, progress) for test in sweep.tests),
+    )
+    for test in data.tests:
+        if same := shared_images(data.train, test):
+            trained, tested = same[0]
+            raise InputError(
+                f"training on what is tested is refused: image '{trained}' of {data.train.name} is '{tested}' of "
+                f"{test.name}{f', and so are {len(same) - 1} more' if len(same) > 1 else ''}."
+            )
+    # Refuses an image that is smaller than a patch.
+    PatchSampler(data.train, patch=recipe.patch, batch=1, seed=0, augment=False, window=recipe.window)
+    return data
+
+
+Status = Literal["to do", "resumable", "to score", "done", "failed"]
+"""Of a planned run: nothing there, a checkpoint, weights but not all scores, everything, or a recorded failure."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run of a sweep, held against the store."""
+
+    spec: RunSpec
+    status: Status
+    step: int = 0
+    """Steps done, by the newest checkpoint or the run's row."""
+    error: str | None = None
+    missing: tuple[tuple[str, str], ...] = ()
+    """Scores that are still to be computed: names of test sets and metrics."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether a sweep has something to do for this run."""
+        return self.status in ("to do", "resumable", "to score")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a sweep without repetitions, in the order in which they are to start."""
+
+    name: str
+    sweep: SweepSpec
+    named: int
+    """Runs that the grids name, repetitions included."""
+    runs: tuple[PlannedRun, ...]
+
+    @property
+    def pending(self) -> list[PlannedRun]:
+        """Runs for which there is something to do."""
+        return [run for run in self.runs if run.pending]
+
+    def count(self, status: Status) -> int:
+        """Return how many runs are at a status."""
+        return sum(run.status == status for run in self.runs)
+
+    def summary(self) -> str:
+        """Return the counts in words: ``4 runs: 1 done, 1 resumable, 2 to do``."""
+        counts = ((status, self.count(status)) for status in ("done", "to score", "resumable", "to do", "failed"))
+        runs = "1 run" if len(self.runs) == 1 else f"{len(self.runs)} runs"
+        return f"{runs}: {', '.join(f'{count} {status}' for status, count in counts if count)}"
+
+    def records(self) -> list[Planned]:
+        """Return what the store keeps of the plan, so that tables know what is still to come."""
+        tests = tuple(test.partition("=")[0] for test in self.sweep.tests)
+        return [Planned(run=identity_columns(run.spec), tests=tests, metrics=self.sweep.metrics) for run in self.runs]
+
+
+def make_plan(
+    name: str,
+    sweep: SweepSpec,
+    data: Data | None,
+    store: Store,
+    *,
+    retry: bool = False,
+    rerun: bool = False,
+    locator: Locator | None = None,
+) -> Plan:
+    """Expand a sweep and hold each run against the store.
+
+    Args:
+        name: The sweep's name.
+        sweep: What is asked for.
+        data: Its packed images; None if they are not at hand, and then no run has an id.
+        store: What there is already.
+        retry: Runs and scores that failed are to be done again.
+        rerun: Everything is to be done again.
+        locator: Finds weights of metrics without fetching any; scores that lacked weights are to be computed once
+            these are there.
+    """
+    training = data.training if data else TrainingData(name=sweep.train.partition("=")[0])
+    named = sweep.named_runs(training)
+    unique = list(dict.fromkeys(named))
+    if data is None:
+        return Plan(name, sweep, len(named), tuple(PlannedRun(spec, "to do") for spec in unique))
+    rows = {row["run_id"]: row for row in store.runs().to_pylist()}
+    scored = Scored(store, retry=retry, locator=locator)
+    planned = []
+    for spec in unique:
+        run_id = spec.run_id
+        assert run_id is not None  # the data is hashed
+        wanted = scored.missing(run_id, data.tests, sweep.metrics)
+        everything = tuple((test.name, metric) for test in data.tests for metric in sweep.metrics)
+        row, checkpoints = rows.get(run_id), Checkpoints(store.storage, run_id)
+        if rerun:
+            planned.append(PlannedRun(spec, "to do", missing=everything))
+        elif row and row["status"] == "failed" and not retry:
+            planned.append(PlannedRun(spec, "failed", row["step"], row["error"]))
+        elif row and row["status"] == "done" and (not wanted or checkpoints.has_weights()):
+            planned.append(PlannedRun(spec, "to score" if wanted else "done", row["step"], missing=wanted))
+        else:
+            step = checkpoints.latest_step()
+            planned.append(PlannedRun(spec, "resumable" if step else "to do", step, missing=everything))
+    return Plan(name, sweep, len(named), tuple(planned))
+
+
+class Scored:
+    """Which scores a store has, by run, test set with its hash, and metric with its version.
+
+    Args:
+        store: The store, read once.
+        retry: Scores that failed count as missing.
+        locator: Finds weights without fetching any; a score that lacked weights counts as missing once they are there.
+    """
+
+    def __init__(self, store: Store, *, retry: bool = False, locator: Locator | None = None) -> None:
+        self._retry = retry
+        self._locator = locator
+        columns = ["run_id", "dataset", "dataset_sha256", "metric", "metric_version"]
+        self._status = {
+            tuple(row[column] for column in columns): row["status"]
+            for row in whole_sets(store.scores()).select([*columns, "status"]).to_pylist()
+        }
+
+    def missing(
+        self, run_id: str, tests: Sequence[PackedImages], metrics: Sequence[str]
+    ) -> tuple[tuple[str, str], ...]:
+        """Return the names of the test sets and metrics whose scores are to be computed."""
+        return tuple((test.name, metric) for test in tests for metric in metrics if self._wanted(run_id, test, metric))
+
+    def _wanted(self, run_id: str, test: PackedImages, name: str) -> bool:
+        metric = METRICS.load(name)
+        status = self._status.get((run_id, test.name, test.sha256, name, metric.version))
+        if status == "no weights":
+            return self._locator is not None and all(self._locator.find(network) for network in metric.networks)
+        return status is None or (status == "failed" and self._retry)

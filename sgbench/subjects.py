@@ -1,0 +1,173 @@
+"""What ``sgbench eval`` can score: a run, a checkpoint, a folder of images, a built-in method."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sgbench.backbones import build_backbone, load_weights
+from sgbench.data import PackedImages, list_images, refuse_overlap
+from sgbench.errors import InputError, unknown
+from sgbench.evaluation import BUILTINS, Upscaler, faults_in, from_folder, from_network, score
+from sgbench.execution import device_of_process, provenance
+from sgbench.metrics.weights import Locator, fingerprint
+from sgbench.plan import PackProgress, Scored, pack_set
+from sgbench.results import Store
+from sgbench.spec import SIZES, Recipe, RunSpec, check_backbone
+from sgbench.training import Checkpoints, read_weights_file
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something that can be scored, before the test sets are at hand."""
+
+    run_id: str
+    name: str
+    recipe: Recipe
+    """Its scale and degradation say how the test sets are to be prepared."""
+    row: dict[str, Any] | None
+    """For the table ``runs``; None for a run, which has one."""
+    train: str | None
+    """What it was trained on, where that is known."""
+    upscaler: Callable[[Sequence[PackedImages]], Upscaler]
+    """Returns what upscales the images of the given test sets."""
+
+
+def find_subject(what: str, store: Store, *, backbone: str | None = None, scale: int = 4) -> Subject:
+    """Find out what a person wants scored.
+
+    Args:
+        what: A built-in's name, a checkpoint file, a folder of super-resolved images, or a run id or the beginning of
+            one.
+        store: Where a run is looked for.
+        backbone: Of a checkpoint that does not name its own.
+        scale: Of whatever does not know its own.
+
+    Raises:
+        InputError: If it is none of these, or a checkpoint does not fit.
+    """
+    path, device = Path(what), device_of_process()
+    if what in BUILTINS:
+        return _described("builtin", f"builtin {what}", what, scale, lambda tests: BUILTINS[what])
+    if path.is_dir():
+        files = list_images(path)
+        content = " ".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+        return _described("folder", content, path.resolve().name, scale, lambda tests: from_folder(path, tests))
+    if path.is_file():
+        return _checkpoint(str(path.absolute()), backbone, scale, device)
+    if re.fullmatch(r"[0-9a-f]{4,12}", what):
+        return _run(what, store, device)
+    error = str(unknown("subject", what, BUILTINS)).removesuffix(".")
+    raise InputError(f"{error}, a run id, a checkpoint file, or a folder of images.")
+
+
+def pack_tests(subject: Subject, tests: Sequence[str], progress: PackProgress | None = None) -> list[PackedImages]:
+    """Pack test sets as a subject needs them, or find them packed.
+
+    Raises:
+        InputError: If a set cannot be had, or the subject was trained on it.
+    """
+    if subject.train:
+        refuse_overlap(subject.train, tests)
+    return [pack_set(test, "test", subject.recipe, progress) for test in tests]
+
+
+def score_subject(
+    subject: Subject,
+    tests: Sequence[PackedImages],
+    metrics: Sequence[str],
+    store: Store,
+    *,
+    rerun: bool = False,
+) -> list[str]:
+    """Compute the scores that a store lacks of a subject, and record them.
+
+    Args:
+        subject: What is scored.
+        tests: From `pack_tests`.
+        metrics: Names of metrics.
+        store: Gets the scores and, unless the subject is a run, its row.
+        rerun: Compute scores again that are there.
+
+    Returns:
+        What went wrong, a sentence each: scores that failed.
+    """
+    locator = Locator(download=False)
+    device = device_of_process()
+    upscaler = subject.upscaler(tests)
+    if subject.row is not None:
+        store.write_run({**subject.row, **provenance(device)})
+    scored = Scored(store, retry=True, locator=locator)
+    faults = []
+    for test in tests:
+        wanted = metrics if rerun else [metric for _, metric in scored.missing(subject.run_id, [test], metrics)]
+        if wanted:
+            rows = score(upscaler, test, wanted, run_id=subject.run_id, locator=locator, device=device)
+            store.write_scores(rows)
+            faults += [f"{subject.name}: {fault}" for fault in faults_in(rows)]
+    return faults
+
+
+def _described(
+    kind: str, content: str, name: str, scale: int, upscaler: Callable[[Sequence[PackedImages]], Upscaler], **row: Any
+) -> Subject:
+    """Return a subject whose id is a hash of its content."""
+    run_id = hashlib.sha256(f"{kind} x{scale} {content}".encode()).hexdigest()[:12]
+    row = {"run_id": run_id, "kind": kind, "name": name, "scale": scale, "status": "done", **row}
+    # The degradation of the test sets is the default, that of the published benchmarks.
+    return Subject(run_id, name, Recipe.model_validate({"scale": scale}), row, None, upscaler)
+
+
+def _checkpoint(path: str, backbone: str | None, scale: int, device: torch.device) -> Subject:
+    weights, fields = read_weights_file(path)
+    spec = RunSpec.model_validate(fields) if fields else None
+    if spec and backbone and check_backbone(backbone) != spec.backbone:
+        raise InputError(f"'{path}' is a checkpoint of backbone '{spec.backbone}', not of '{backbone}'.")
+    if not spec and not backbone:
+        raise InputError(f"'{path}' does not say of which backbone it is; name it with --backbone.")
+    name = spec.backbone if spec else check_backbone(str(backbone))
+    recipe = spec.recipe if spec else Recipe.model_validate({"scale": scale})
+    network = build_backbone(name, recipe.scale)
+    load_weights(network, weights, source=path, name=name)
+    _, _, size = name.rpartition("-")
+    subject = _described(
+        "checkpoint",
+        f"{name} {fingerprint(weights)}",
+        Path(path).name,
+        recipe.scale,
+        lambda tests: from_network(network, recipe, device),
+        backbone=name,
+        size=size if size in SIZES else None,
+        loss=spec.loss if spec else None,
+        train=spec.train.name if spec else None,
+    )
+    return Subject(
+        subject.run_id, subject.name, recipe, subject.row, spec.train.name if spec else None, subject.upscaler
+    )
+
+
+def _run(beginning: str, store: Store, device: torch.device) -> Subject:
+    rows = [row for row in store.runs().to_pylist() if row["run_id"].startswith(beginning)]
+    if len(rows) != 1:
+        how = f"{len(rows)} runs whose id begins so" if rows else "no such run"
+        raise InputError(f"run '{beginning}': '{store.storage}' has {how}; 'sgbench plan' lists the ids.")
+    row = rows[0]
+    checkpoints = Checkpoints(store.storage, row["run_id"])
+    if row["kind"] != "train" or row["status"] != "done" or not checkpoints.has_weights():
+        raise InputError(f"run '{row['run_id']}' ({row['name']}) has no final weights to score.")
+    spec = RunSpec.model_validate(json.loads(row["spec"]))
+    network = build_backbone(spec.backbone, spec.recipe.scale)
+    load_weights(network, checkpoints.load_weights(), source=row["run_id"], name=spec.backbone)
+    return Subject(
+        run_id=row["run_id"],
+        name=row["name"],
+        recipe=spec.recipe,
+        row=None,
+        train=spec.train.name,
+        upscaler=lambda tests: from_network(network, spec.recipe, device),
+    )

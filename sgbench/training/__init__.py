@@ -1,0 +1,6 @@
+"""Training of one run in one process group; no Ray in here."""
+
+from sgbench.training.checkpoint import Checkpoints, read_weights_file
+from sgbench.training.loop import Outcome, Progress, train
+
+__all__ = ["Checkpoints", "Outcome", "Progress", "read_weights_file", "train"]

@@ -1,0 +1,117 @@
+"""What a run leaves on storage: checkpoints while it trains, its final weights when it is done."""
+
+import io
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sgbench.errors import InputError
+from sgbench.storage import Storage
+
+KEEP = 2
+"""Checkpoints kept of a run: the newest and, should that be unreadable, the one before."""
+
+
+class Checkpoints:
+    """The checkpoints and final weights of one run below a results store.
+
+    They are the only source of a resume; nothing that Ray keeps is read back.
+
+    Args:
+        storage: The results store.
+        run_id: The run.
+    """
+
+    def __init__(self, storage: Storage, run_id: str) -> None:
+        self.storage = storage
+        self.run_id = run_id
+
+    def latest_step(self) -> int:
+        """Return the steps done according to the newest checkpoint, 0 where there is none; reads no checkpoint."""
+        names = self._names()
+        return int(names[-1].rpartition("/")[2].removesuffix(".pt")) if names else 0
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the newest checkpoint that can be read, or None."""
+        for name in reversed(self._names()):
+            try:
+                state: dict[str, Any] = _load(self.storage.read(name))
+                return state
+            except (RuntimeError, ValueError, OSError, EOFError, KeyError):
+                continue
+        return None
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write a checkpoint and delete all but the newest `KEEP`.
+
+        Raises:
+            OSError: If it cannot be written; those before it are kept.
+        """
+        self.storage.write(f"checkpoints/{self.run_id}/{step:012d}.pt", _dump(state))
+        for name in self._names()[:-KEEP]:
+            self.storage.delete(name)
+
+    def has_weights(self) -> bool:
+        """Return whether the run's final weights are there."""
+        return self.storage.exists(self._weights)
+
+    def save_weights(self, weights: dict[str, Tensor], spec: dict[str, Any]) -> None:
+        """Write the final weights, with the specification of the run that made them."""
+        self.storage.write(self._weights, _dump({"format": "sgbench/1", "spec": spec, "params": weights}))
+
+    def load_weights(self) -> dict[str, Tensor]:
+        """Return the final weights.
+
+        Raises:
+            FileNotFoundError: If there are none.
+        """
+        weights: dict[str, Tensor] = _load(self.storage.read(self._weights))["params"]
+        return weights
+
+    def clear(self) -> None:
+        """Delete the checkpoints; final weights stay."""
+        self.storage.delete_folder(f"checkpoints/{self.run_id}")
+
+    @property
+    def _weights(self) -> str:
+        return f"weights/{self.run_id}.pt"
+
+    def _names(self) -> list[str]:
+        return self.storage.list(f"checkpoints/{self.run_id}", ".pt")
+
+
+def read_weights_file(path: str) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Read the weights of a network from a file.
+
+    Args:
+        path: Final weights or a checkpoint of sgbench, or a state dict.
+
+    Returns:
+        Tensors by parameter name, on the CPU, and the run's specification where the file carries one.
+
+    Raises:
+        InputError: If the file cannot be read or holds no weights. Code in a pickle is never run.
+    """
+    folder, _, name = path.rpartition("/")
+    try:
+        content = _load(Storage(folder or ".").read(name))
+    except FileNotFoundError as error:
+        raise InputError(f"checkpoint '{path}' does not exist.") from error
+    except Exception as error:  # torch.load raises whatever a malformed pickle or archive provokes
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"checkpoint '{path}' cannot be read: {reason}") from error
+    weights = content.get("params", content) if isinstance(content, dict) else None
+    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise InputError(f"'{path}' holds no weights: tensors by parameter name are needed.")
+    return weights, content.get("spec")
+
+
+def _dump(state: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def _load(content: bytes) -> Any:
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

@@ -1,0 +1,272 @@
+"""The training of one run, readable from top to bottom.
+
+The loop knows nothing of Ray: a process group that exists is used, and each of its processes calls `train`. The global
+batch of a step, the learning rate and all randomness are pure functions of (seed, step), so that a checkpoint needs to
+hold only weights, optimiser and step, and a resumed run ends with the same bits as one that was never interrupted.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from sgbench.backbones import build_backbone
+from sgbench.data import PackedImages, PatchSampler
+from sgbench.errors import NotFiniteError
+from sgbench.losses import build_loss
+from sgbench.seeding import derive
+from sgbench.spec import RunSpec, Schedule
+from sgbench.training.checkpoint import Checkpoints
+from sgbench.training.numerics import FORMATS, pinned
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands."""
+
+    step: int
+    steps: int
+    loss: float
+    lr: float
+    steps_per_second: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of `train` ended.
+
+    Attributes:
+        finished: Whether all steps are done and the final weights written; otherwise a checkpoint was.
+        step: Steps done.
+        history: Rows of `sgbench.results.schema.HISTORY`.
+        wall_seconds: Time in the loop, that of interrupted calls included.
+        peak_memory_bytes: Of this process, or of its GPU.
+    """
+
+    finished: bool
+    step: int
+    history: list[dict[str, Any]]
+    wall_seconds: float
+    peak_memory_bytes: int
+
+
+def train(
+    spec: RunSpec,
+    images: PackedImages,
+    checkpoints: Checkpoints,
+    *,
+    device: torch.device,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    checkpoint_seconds: float = 30.0,
+) -> Outcome:
+    """Train a network, from its newest checkpoint if there is one.
+
+    In a process group every process calls this and takes its slice of each global batch; the first one writes.
+
+    Args:
+        spec: The run.
+        images: Its packed training images.
+        checkpoints: Where to resume from and to write to.
+        device: CPU or GPU of this process.
+        on_progress: Called about a hundred times a run, at the same steps in every process.
+        should_stop: Asked between steps; once true, a checkpoint is written and the call returns.
+        checkpoint_seconds: Time between checkpoints.
+
+    Returns:
+        The outcome; every process gets the same but for times and memory.
+
+    Raises:
+        NotFiniteError: If a loss is NaN or infinite; no checkpoint holds a step from there on.
+        InputError: If an image is smaller than a patch.
+    """
+    recipe = spec.recipe
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    sampler = PatchSampler(
+        images, patch=recipe.patch, batch=recipe.batch, seed=spec.seed, augment=recipe.augment, window=recipe.window
+    )
+    interval = max(1, min(100, recipe.steps // 100))
+    with pinned(recipe):
+        # The same first weights on every device and for every loss: drawn on the CPU from the seed alone.
+        torch.manual_seed(derive(spec.seed, "weights") % 2**63)
+        network = build_backbone(spec.backbone, recipe.scale).to(device)
+        network.to(memory_format=FORMATS[recipe.memory_format])
+        criterion = build_loss(spec.loss).to(device)
+        options = recipe.optimizer
+        optimizer = torch.optim.Adam(
+            network.parameters(),
+            lr=options.lr,
+            betas=(options.beta1, options.beta2),
+            eps=options.eps,
+            fused=device.type == "cuda",
+        )
+        meter = Meter(criterion.names, device)
+        history: list[dict[str, Any]] = []
+        done, earlier_seconds = 0, 0.0
+        if state := checkpoints.load():
+            network.load_state_dict(state["network"])
+            optimizer.load_state_dict(state["optimizer"])
+            meter.load(state["meter"])
+            history, done, earlier_seconds = state["history"], state["step"], state["seconds"]
+        model = nn.parallel.DistributedDataParallel(network) if world > 1 else network
+
+        def save() -> None:
+            if rank == 0:
+                checkpoints.save(
+                    done,
+                    {
+                        "network": network.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "meter": meter.state(),
+                        "history": history,
+                        "step": done,
+                        "seconds": earlier_seconds + time.perf_counter() - began,
+                    },
+                )
+
+        began = saved = ticked = time.perf_counter()
+        ticked_step = done
+        while done < recipe.steps:
+            lr = learning_rate(recipe.schedule, options.lr, done, recipe.steps)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            # Noise inside a model, such as stochastic depth, is the one thing in which ranks differ.
+            torch.manual_seed(derive(spec.seed, "noise", done, rank) % 2**63)
+            lr_patches, hr_patches = (
+                as_images(patches, device, recipe.memory_format) for patches in sampler.batch(done, rank, world)
+            )
+            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                sr_patches = model(lr_patches)
+            loss, terms = criterion(sr_patches, hr_patches)
+            # Means over slices of unequal size, weighted so that the mean over ranks is the mean over the batch.
+            share = len(lr_patches) * world / recipe.batch
+            optimizer.zero_grad()
+            (loss * share if world > 1 else loss).backward()
+            optimizer.step()
+            done += 1
+            meter.add(done, loss.detach() * share, terms * share)
+
+            at_interval = done % interval == 0 or done == recipe.steps
+            stop = should_stop() if world == 1 else at_interval and _any(should_stop(), device)
+            if not (at_interval or stop):
+                continue
+            meter.check()
+            now = time.perf_counter()
+            if at_interval:
+                speed = (done - ticked_step) / (now - ticked)
+                ticked, ticked_step = now, done
+                history.append(
+                    {"run_id": spec.run_id, "step": done, "lr": lr, "steps_per_second": speed, **meter.take()}
+                )
+                on_progress(Progress(done, recipe.steps, history[-1]["loss"], lr, speed))
+            if done < recipe.steps and (stop or now - saved > checkpoint_seconds):
+                save()
+                saved = time.perf_counter()
+            if stop and done < recipe.steps:
+                break
+        finished = done == recipe.steps
+        if finished and rank == 0:
+            checkpoints.save_weights(network.state_dict(), spec.model_dump(mode="json"))
+    return Outcome(finished, done, history, earlier_seconds + time.perf_counter() - began, _peak_memory(device))
+
+
+def learning_rate(schedule: Schedule, first: float, step: int, steps: int) -> float:
+    """Return the rate of a step, counted from 0.
+
+    Args:
+        schedule: Halving in steps (the paper's Section 4.2) or half a cosine (Loshchilov and Hutter, ICLR 2017).
+        first: The rate of step 0.
+        step: Steps done before.
+        steps: Steps of the whole run.
+    """
+    if schedule.name == "step":
+        return float(first * 0.5 ** (step // schedule.halve_every))
+    cosine = 0.5 * (1.0 + math.cos(math.pi * step / steps))
+    return first * (schedule.final + (1.0 - schedule.final) * cosine)
+
+
+def as_images(patches: Any, device: torch.device, memory_format: str) -> Tensor:
+    """Move a NumPy array of uint8 values, shape [N, 3, H, W], to a device as float32 in [0, 1]."""
+    moved = torch.from_numpy(patches).to(device, non_blocking=True)
+    return moved.to(torch.float32, memory_format=FORMATS[memory_format]).div_(255.0)
+
+
+class Meter:
+    """Means of the loss and of its terms since the last look, and the first step that was not finite.
+
+    Everything stays on the device until it is looked at, so that a step never waits for a GPU.
+
+    Args:
+        names: The terms of the loss.
+        device: Where the losses are.
+    """
+
+    def __init__(self, names: list[str], device: torch.device) -> None:
+        self.names = names
+        self.sums = torch.zeros(1 + len(names), dtype=torch.float64, device=device)
+        self.bad_step = torch.zeros((), dtype=torch.int64, device=device)
+        self.bad_value = torch.zeros((), device=device)
+        self.count = 0
+
+    def add(self, step: int, loss: Tensor, terms: Tensor) -> None:
+        """Add the loss of a step, a scalar, and its terms, shape [len(names)]."""
+        self.sums += torch.cat([loss[None], terms])
+        self.count += 1
+        first_bad = (self.bad_step == 0) & ~torch.isfinite(loss)
+        self.bad_step = torch.where(first_bad, step, self.bad_step)
+        self.bad_value = torch.where(first_bad, loss, self.bad_value)
+
+    def check(self) -> None:
+        """Raise if any loss so far was not finite; in a process group every process raises alike.
+
+        Raises:
+            NotFiniteError: With the first such step.
+        """
+        never = torch.iinfo(torch.int64).max
+        step = torch.where(self.bad_step == 0, never, self.bad_step)
+        value = self.bad_value.nan_to_num(nan=-1.0)
+        if dist.is_initialized():
+            dist.all_reduce(step, dist.ReduceOp.MIN)
+            dist.all_reduce(value, dist.ReduceOp.MIN)
+        if step.item() != never:
+            raise NotFiniteError(int(step.item()), "NaN" if value.item() == -1.0 else "infinite")
+
+    def take(self) -> dict[str, Any]:
+        """Return the means over the global batches since the last call, and start anew."""
+        sums = self.sums / self.count
+        if dist.is_initialized():
+            dist.all_reduce(sums)
+            sums /= dist.get_world_size()
+        loss, *terms = sums.tolist()
+        self.sums.zero_()
+        self.count = 0
+        return {"loss": loss, "terms": dict(zip(self.names, terms, strict=True))}
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds of this."""
+        return {"sums": self.sums, "count": self.count}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from `state`."""
+        self.sums.copy_(state["sums"])
+        self.count = state["count"]
+
+
+def _any(mine: bool, device: torch.device) -> bool:
+    """Return whether any process of the group says yes."""
+    flag = torch.tensor(float(mine), device=device)
+    dist.all_reduce(flag, dist.ReduceOp.MAX)
+    return bool(flag.item())
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

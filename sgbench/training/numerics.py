@@ -1,0 +1,43 @@
+"""The settings of torch that a run's bits depend on, set for as long as the run lasts."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import torch
+
+from sgbench.spec import Recipe
+
+FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+"""Memory formats by their name in a recipe."""
+
+
+@contextlib.contextmanager
+def single_precision() -> Iterator[None]:
+    """Make float32 mean float32 on every device, TensorFloat-32 off; restore the settings after."""
+    matmul, convolution = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = convolution
+
+
+@contextlib.contextmanager
+def pinned(recipe: Recipe) -> Iterator[None]:
+    """Pin the number of threads, deterministic algorithms and single precision; restore the settings after."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
+    torch.set_num_threads(recipe.threads)
+    torch.use_deterministic_algorithms(recipe.deterministic)
+    torch.backends.cudnn.benchmark = not recipe.deterministic
+    try:
+        with single_precision():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cudnn.benchmark = benchmark
