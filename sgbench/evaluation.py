@@ -22,7 +22,7 @@ from sgbench.metrics.base import HrCache
 from sgbench.metrics.weights import Locator
 from sgbench.registry import METRICS
 from sgbench.spec import Recipe, canonical_json
-from sgbench.training.numerics import FORMATS, pinned, single_precision
+from sgbench.training.numerics import FORMATS
 
 Pixels = NDArray[np.uint8]
 Upscaler = Callable[[PackedImages, int], Pixels]
@@ -46,7 +46,7 @@ def from_network(network: nn.Module, recipe: Recipe, device: torch.device) -> Up
 
     Args:
         network: Maps [1, 3, H, W] in [0, 1] to [1, 3, scale·H, scale·W].
-        recipe: Of its training; its threads and memory format are used here too.
+        recipe: Of its training; its memory format is used here too.
         device: Where to run it.
     """
     memory_format = FORMATS[recipe.memory_format]
@@ -54,7 +54,7 @@ def from_network(network: nn.Module, recipe: Recipe, device: torch.device) -> Up
 
     def upscaler(images: PackedImages, index: int) -> Pixels:
         lr = torch.from_numpy(images.lr(index).copy()).permute(2, 0, 1)[None].to(device)
-        with pinned(recipe), torch.inference_mode():
+        with torch.inference_mode():
             sr = network(lr.to(torch.float32, memory_format=memory_format).div_(255.0))[0]
         if not torch.isfinite(sr).all():
             raise ArithmeticError("the network's output holds NaN or infinite values")
@@ -105,7 +105,7 @@ def score(
     device: torch.device,
     hr_cache: HrCache | None = None,
 ) -> list[dict[str, Any]]:
-    """Score an upscaler on a test set.
+    """Score an upscaler on a test set, with the settings of torch that the caller has made.
 
     Args:
         upscaler: What is scored.
@@ -131,8 +131,7 @@ def score(
             suite.add_failure(image.name, str(error))
             continue
         pair = Pair(image.name, sr.transpose(2, 0, 1), images.hr(index).transpose(2, 0, 1), images.scale)
-        with single_precision():
-            suite.add(pair)
+        suite.add(pair)
     now = datetime.datetime.now(datetime.UTC)
     rows = [
         {

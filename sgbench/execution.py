@@ -15,7 +15,7 @@ import socket
 import subprocess
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -35,6 +35,7 @@ from sgbench.results import Store, identity_columns
 from sgbench.spec import RunSpec
 from sgbench.storage import Storage
 from sgbench.training import Checkpoints, Outcome, Progress, train
+from sgbench.training.numerics import pinned
 
 TrainingEnd = Literal["done", "failed", "stopped"]
 """How training ended: weights and a row, a row with the error, or a checkpoint."""
@@ -72,14 +73,12 @@ class Job:
     """Folders of the packed test sets."""
     missing: tuple[tuple[str, str], ...]
     """Scores to compute: names of test sets and metrics."""
-    fresh: bool = False
-    """Forget checkpoints and weights that are there."""
 
     @classmethod
-    def of(cls, run: PlannedRun, data: Data, storage: Storage, *, fresh: bool = False) -> "Job":
+    def of(cls, run: PlannedRun, data: Data, storage: Storage) -> "Job":
         """Return the job that a planned run amounts to."""
         tests = tuple(str(test.path) for test in data.tests)
-        return cls(run.spec, storage.root, str(data.train.path), tests, run.missing, fresh)
+        return cls(run.spec, storage.root, str(data.train.path), tests, run.missing)
 
     @property
     def run_id(self) -> str:
@@ -104,12 +103,13 @@ def device_of_process() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def clear(job: Job) -> None:
-    """Delete what earlier attempts of a job left, so that it starts from nothing."""
-    storage = Storage(job.store)
-    Checkpoints(storage, job.run_id).clear()
-    storage.delete(f"weights/{job.run_id}.pt")
-    storage.delete(f"runs/{job.run_id}.parquet")
+def clear(jobs: Sequence[Job]) -> None:
+    """Delete what earlier attempts left, so that the jobs start from nothing; scores stay until they are replaced."""
+    for job in jobs:
+        storage = Storage(job.store)
+        Checkpoints(storage, job.run_id).clear()
+        storage.delete(f"weights/{job.run_id}.pt")
+        storage.delete(f"runs/{job.run_id}.parquet")
 
 
 def train_job(
@@ -178,7 +178,10 @@ def score_job(job: Job, *, locator: Locator) -> list[str]:
     for test in map(PackedImages.open, map(Path, job.tests)):
         metrics = [metric for dataset, metric in job.missing if dataset == test.name]
         if metrics:
-            rows = score(upscaler, test, metrics, run_id=job.run_id, locator=locator, device=device, hr_cache=_HR_CACHE)
+            with pinned(job.spec.recipe):
+                rows = score(
+                    upscaler, test, metrics, run_id=job.run_id, locator=locator, device=device, hr_cache=_HR_CACHE
+                )
             Store(storage).write_scores(rows)
             faults += faults_in(rows)
     return faults

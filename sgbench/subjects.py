@@ -20,6 +20,7 @@ from sgbench.plan import PackProgress, Scored, pack_set
 from sgbench.results import Store
 from sgbench.spec import SIZES, Recipe, RunSpec, check_backbone
 from sgbench.training import Checkpoints, read_weights_file
+from sgbench.training.numerics import pinned, single_precision
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ def score_subject(
     for test in tests:
         wanted = metrics if rerun else [metric for _, metric in scored.missing(subject.run_id, [test], metrics)]
         if wanted:
-            rows = score(upscaler, test, wanted, run_id=subject.run_id, locator=locator, device=device)
+            with pinned(subject.recipe) if subject.row is None else single_precision():
+                rows = score(upscaler, test, wanted, run_id=subject.run_id, locator=locator, device=device)
             store.write_scores(rows)
             faults += [f"{subject.name}: {fault}" for fault in faults_in(rows)]
     return faults

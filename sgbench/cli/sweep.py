@@ -27,7 +27,7 @@ def sweep(
     Interrupted runs continue from their last checkpoint; finished ones are not repeated.
     """
     from sgbench.cli import output
-    from sgbench.execution import Job
+    from sgbench.execution import Job, clear
     from sgbench.metrics.weights import Locator
     from sgbench.plan import make_plan, pack
     from sgbench.report.live import Display
@@ -46,7 +46,9 @@ def sweep(
             output.say(f"{name}: {plan.summary()}")
             from sgbench.cluster import connect, run_sweep
 
-            jobs = [Job.of(run, data, storage, fresh=rerun) for run in plan.pending]
+            jobs = [Job.of(run, data, storage) for run in plan.pending]
+            if rerun:
+                clear(jobs)
             with connect(address), Display(output.console, len(plan.runs), plan.count("done")) as display:
                 summary = run_sweep(jobs, asked.sweep, storage, display, remote=address is not None)
             failed, interrupted = failed + len(summary.failed), summary.interrupted

@@ -13,7 +13,7 @@ from ray import train, tune
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from sgbench.execution import Job, TrainingEnd, clear, ending, score_job, train_job
+from sgbench.execution import Job, TrainingEnd, ending, score_job, train_job
 from sgbench.metrics.weights import Locator
 from sgbench.storage import Storage
 from sgbench.training import Progress
@@ -34,8 +34,6 @@ def trial(config: dict[str, Any]) -> None:
             keeps) and ``download`` (whether weights of metrics may be fetched here).
     """
     job = Job.from_json(config["job"])
-    if job.fresh:
-        clear(job)
     tune.report({"event": "started", "run_id": job.run_id, "label": str(job.spec)})
     end: TrainingEnd = "stopped"
     faults: list[str] = []

@@ -462,12 +462,14 @@ def _about_metric(metric: str, rows: Iterable[Row]) -> list[str]:
 def _words(version: str, protocol: str) -> str:
     """Return ``version 0.1; network AlexNet; no border crop``."""
     fields = {key.replace("_", " "): value for key, value in _protocol(protocol).items() if key != "direction"}
+    if not fields.get("weights"):
+        fields.pop("weights", None)
     return "; ".join([f"version {version}", *(_word(key, value) for key, value in fields.items())])
 
 
 def _word(key: str, value: Any) -> str:
     if key == "weights":
-        return f"weights {', '.join(f'{network} {digest[:8]}' for network, digest in value.items()) or 'none'}"
+        return "weights " + ", ".join(f"{network} {digest[:8]}" for network, digest in value.items())
     if value is None or value is False:
         return f"no {key}"
     return key if value is True else f"{key} {value}"

@@ -24,6 +24,9 @@ from sgbench.spec import RunSpec, Schedule
 from sgbench.training.checkpoint import Checkpoints
 from sgbench.training.numerics import FORMATS, pinned
 
+CHECKPOINT_SHARE = 50
+"""Training goes on at least so many times as long as the last checkpoint took to write."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -63,7 +66,7 @@ def train(
     device: torch.device,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
-    checkpoint_seconds: float = 30.0,
+    checkpoint_seconds: float = 10.0,
 ) -> Outcome:
     """Train a network, from its newest checkpoint if there is one.
 
@@ -76,7 +79,7 @@ def train(
         device: CPU or GPU of this process.
         on_progress: Called about a hundred times a run, at the same steps in every process.
         should_stop: Asked between steps; once true, a checkpoint is written and the call returns.
-        checkpoint_seconds: Time between checkpoints.
+        checkpoint_seconds: Least time between checkpoints.
 
     Returns:
         The outcome; every process gets the same but for times and memory.
@@ -130,6 +133,7 @@ def train(
                 )
 
         began = saved = ticked = time.perf_counter()
+        wait = checkpoint_seconds
         ticked_step = done
         while done < recipe.steps:
             lr = learning_rate(recipe.schedule, options.lr, done, recipe.steps)
@@ -164,9 +168,10 @@ def train(
                     {"run_id": spec.run_id, "step": done, "lr": lr, "steps_per_second": speed, **meter.take()}
                 )
                 on_progress(Progress(done, recipe.steps, history[-1]["loss"], lr, speed))
-            if done < recipe.steps and (stop or now - saved > checkpoint_seconds):
+            if done < recipe.steps and (stop or now - saved > wait):
                 save()
                 saved = time.perf_counter()
+                wait = max(checkpoint_seconds, CHECKPOINT_SHARE * (saved - now))
             if stop and done < recipe.steps:
                 break
         finished = done == recipe.steps

@@ -1,0 +1,35 @@
+# make demo: the environment, then the main job.  make test: the environment, then lint, types and tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# One environment can serve several checkouts in turn: the stamp carries the name of the one that it is installed for.
+STAMP := $(VENV)/.installed-for-$(shell pwd | cksum | cut -d ' ' -f 1)
+
+export RAY_USAGE_STATS_ENABLED = 0
+
+.PHONY: help demo test lint clean
+
+help:
+	@grep -E '^# make' Makefile
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	rm -f $(VENV)/.installed-for-*
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/sgbench sweep quick
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -n 2 -m "not ray"
+	$(BIN)/python -m pytest -m ray
+
+clean:
+	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
