@@ -6,6 +6,7 @@ hold only weights, optimiser and step, and a resumed run ends with the same bits
 """
 
 import math
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -272,6 +273,4 @@ def _any(mine: bool, device: torch.device) -> bool:
 def _peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
