@@ -17,8 +17,7 @@ from torch import nn
 
 from sgbench.data import PackedImages, list_images, read_image, upscale
 from sgbench.errors import InputError
-from sgbench.metrics import Pair, Suite
-from sgbench.metrics.base import HrCache
+from sgbench.metrics import HrCache, Pair, Suite
 from sgbench.metrics.weights import Locator
 from sgbench.registry import METRICS
 from sgbench.spec import Recipe, canonical_json

@@ -28,7 +28,7 @@ from sgbench.backbones import build_backbone, count_parameters, load_weights
 from sgbench.data import PackedImages
 from sgbench.errors import NotFiniteError
 from sgbench.evaluation import faults_in, from_network, score
-from sgbench.metrics.base import HrCache
+from sgbench.metrics import HrCache
 from sgbench.metrics.weights import Locator
 from sgbench.plan import Data, PlannedRun
 from sgbench.results import Store, identity_columns

@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from sgbench.cli import options
-from sgbench.storage import Storage, absolute
 
 EXAMPLES = (
     "Examples: sgbench eval bicubic --test Set5=data/Set5/HR | "
@@ -40,6 +39,7 @@ def evaluate(
     from sgbench.cli import output
     from sgbench.results import Store
     from sgbench.spec import check_metrics
+    from sgbench.storage import Storage, absolute
     from sgbench.subjects import find_subject, pack_tests, score_subject
 
     storage = Storage(absolute(results))

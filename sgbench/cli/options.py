@@ -4,13 +4,15 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from sgbench.errors import InputError
-from sgbench.spec import SweepSpec
-from sgbench.storage import Storage, absolute
+
+if TYPE_CHECKING:
+    from sgbench.spec import SweepSpec
+    from sgbench.storage import Storage
 
 T = TypeVar("T")
 
@@ -33,8 +35,8 @@ class Asked:
     """A sweep as the command line asks for it."""
 
     name: str
-    sweep: SweepSpec
-    storage: Storage
+    sweep: "SweepSpec"
+    storage: "Storage"
     """Its results store."""
 
 
@@ -82,6 +84,7 @@ def _read(
 ) -> Asked:
     """Read the sweep that the shared flags name; its parameters are these flags."""
     from sgbench.plan import Choices, read_sweep
+    from sgbench.storage import Storage, absolute
 
     choices = Choices(
         settings=settings or (),
@@ -103,6 +106,8 @@ def find_store(results: str | None) -> str:
     Raises:
         InputError: If there is none there, or more than one.
     """
+    from sgbench.storage import absolute
+
     if results:
         return absolute(results)
     stores = sorted({str(path.parent) for table in ("runs", "plans") for path in Path("results").glob(f"*/{table}")})

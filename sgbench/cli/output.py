@@ -14,7 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from rich.table import Table
 from rich.text import Text
 
-from sgbench.metrics.base import MissingWeights
+from sgbench.metrics import MissingWeights
 from sgbench.metrics.weights import Locator
 from sgbench.plan import Plan
 from sgbench.registry import METRICS

@@ -1,0 +1,168 @@
+"""Several metrics over one set of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, MutableMapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sgbench.metrics.base import (
+    Array,
+    ImageMetric,
+    LoadedWeights,
+    Metric,
+    MissingWeights,
+    Pair,
+    Runtime,
+    Score,
+    SetMetric,
+    Undefined,
+    described,
+    not_finite,
+)
+from sgbench.registry import METRICS
+
+if TYPE_CHECKING:
+    from sgbench.metrics.weights import Locator
+
+
+@dataclass(frozen=True)
+class Result:
+    """One score with all that the results store keeps beside it."""
+
+    metric: str
+    version: str
+    protocol: dict[str, Any]
+    """The metric's own, and under ``weights`` the hash of each network's tensors."""
+    image: str | None
+    """None stands for the whole set."""
+    n_images: int
+    score: Score
+
+
+HrCache = MutableMapping[tuple[str, ...], Array]
+"""Features of references by metric, version, hashes of weights and hash of the image."""
+
+
+class Suite:
+    """Several metrics over one set of images, which are added one at a time and may differ in size.
+
+    A metric whose weights are missing scores ``no weights``, one that fails scores ``failed``, and the others go on.
+
+    Args:
+        metrics: Names in `sgbench.registry.METRICS`, in the order of the results; a repeated one counts once.
+        locator: Finds the weights of networks; asked once a network, and not at all if no metric needs one.
+        device: Where networks run, as torch names it.
+        hr_cache: Keeps the features of references between suites.
+
+    Raises:
+        InputError: If a name is unknown, or a weights file is not what it should be.
+    """
+
+    def __init__(
+        self, metrics: Iterable[str], locator: Locator, device: str = "cpu", hr_cache: HrCache | None = None
+    ) -> None:
+        self.metrics: list[Metric] = [METRICS.load(name) for name in dict.fromkeys(metrics)]
+        self._hr_cache: HrCache = {} if hr_cache is None else hr_cache
+        weights: dict[str, LoadedWeights] = {}
+        self._missing: dict[str, str] = {}
+        for network in sorted({network for metric in self.metrics for network in metric.networks}):
+            try:
+                weights[network] = locator.load(network)
+            except MissingWeights as reason:
+                self._missing[network] = str(reason)
+        self._runtime = Runtime(weights, device)
+        self._images: list[str] = []
+        self._image_results: list[Result] = []
+        self._features: dict[str, list[tuple[Array, Array]]] = {metric.name: [] for metric in self.metrics}
+        self._without: dict[str, Score] = {}  # set metrics that lost an image, and how
+
+    def add(self, pair: Pair) -> list[Result]:
+        """Score one pair with every metric.
+
+        Returns:
+            A result for each image metric; set metrics keep their features until `results` is called.
+        """
+        self._images.append(pair.name)
+        fresh = []
+        for metric in self.metrics:
+            if isinstance(metric, ImageMetric):
+                score = self._no_weights(metric) or Score.of(partial(metric.score, pair, self._runtime))
+                fresh.append(self._result(metric, pair.name, 1, score))
+            elif isinstance(metric, SetMetric) and not self._no_weights(metric):
+                self._collect(metric, pair)
+        self._image_results += fresh
+        return fresh
+
+    def add_failure(self, name: str, reason: str) -> list[Result]:
+        """Note an image that cannot be scored, such as an unreadable file or a model's output with a NaN.
+
+        Every image metric gets a ``failed`` result for it, and so does every set metric, because a set without one of
+        its images is another set.
+
+        Args:
+            name: What the image is called in results.
+            reason: What happened.
+        """
+        self._images.append(name)
+        score = Score(None, "failed", reason)
+        fresh = []
+        for metric in self.metrics:
+            if isinstance(metric, ImageMetric):
+                fresh.append(self._result(metric, name, 1, self._no_weights(metric) or score))
+            else:
+                self._lose(metric, name, score)
+        self._image_results += fresh
+        return fresh
+
+    def results(self) -> list[Result]:
+        """Return every result so far: images in the order they were added, then one of each set metric."""
+        sets = [metric for metric in self.metrics if isinstance(metric, SetMetric)]
+        return self._image_results + [
+            self._result(metric, None, len(self._images), self._set_score(metric)) for metric in sets
+        ]
+
+    def _collect(self, metric: SetMetric, pair: Pair) -> None:
+        key = (metric.name, metric.version, *self._hashes(metric).values(), pair.hr.digest)
+        try:
+            sr = _finite(metric.features(pair.sr, self._runtime))
+            if key not in self._hr_cache:
+                self._hr_cache[key] = _finite(metric.features(pair.hr, self._runtime))
+            self._features[metric.name].append((sr, self._hr_cache[key]))
+        except Undefined as reason:
+            self._lose(metric, pair.name, Score(None, "undefined", str(reason)))
+        except Exception as error:  # as in Score.of
+            self._lose(metric, pair.name, Score(None, "failed", described(error)))
+
+    def _lose(self, metric: Metric, image: str, score: Score) -> None:
+        self._without.setdefault(metric.name, Score(None, score.status, f"image '{image}': {score.reason}"))
+
+    def _set_score(self, metric: SetMetric) -> Score:
+        if score := self._no_weights(metric) or self._without.get(metric.name):
+            return score
+        if not self._images:
+            return Score(None, "undefined", "there are no images")
+        sr, hr = (np.stack(side) for side in zip(*self._features[metric.name], strict=True))
+        return Score.of(partial(metric.distance, sr, hr))
+
+    def _no_weights(self, metric: Metric) -> Score | None:
+        reasons = [self._missing[network] for network in metric.networks if network in self._missing]
+        return Score(None, "no weights", " ".join(reasons)) if reasons else None
+
+    def _hashes(self, metric: Metric) -> dict[str, str]:
+        loaded = self._runtime.weights
+        return {network: loaded[network].sha256 for network in metric.networks if network in loaded}
+
+    def _result(self, metric: Metric, image: str | None, n_images: int, score: Score) -> Result:
+        protocol = {**metric.protocol, "weights": self._hashes(metric)}
+        return Result(metric.name, metric.version, protocol, image, n_images, score)
+
+
+def _finite(features: Array) -> Array:
+    bad = features[~np.isfinite(features)]
+    if bad.size:
+        raise ArithmeticError(f"a feature is {not_finite(float(bad[0]))}")
+    return features

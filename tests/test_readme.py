@@ -1,0 +1,79 @@
+"""What the README shows is what the software does."""
+
+import datetime
+import re
+import shlex
+from pathlib import Path
+
+import duckdb
+import pytest
+import typer.main
+import yaml
+
+from sgbench.cli import app
+from sgbench.results import HISTORY, RUNS, SCORES, Store
+from sgbench.spec import build
+from sgbench.storage import Storage
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store ``results/quick`` of two losses and two seeds, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    store = Store(Storage("results/quick"))
+    for number, (loss, seed, lpips) in enumerate([("l1", 0, 0.4), ("l1", 1, 0.42), ("l1 + 1.0*sg", 0, 0.3)]):
+        run = {"run_id": f"{number:012x}", "kind": "train", "name": "run", "backbone": "edsr-tiny", "loss": loss}
+        store.write_run({**run, "seed": seed, "scale": 4, "status": "done"})
+        score = {"run_id": run["run_id"], "dataset": "demo", "dataset_sha256": "ab", "metric": "lpips_alex"}
+        score |= {"metric_version": "1", "protocol": "{}", "n_images": 1, "status": "ok", "scored": NOW}
+        store.write_scores([{**score, "image": image, "value": lpips} for image in (None, "cat")])
+    return store
+
+
+def test_the_python_block_runs(quick: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = blocks("python")
+    exec(block, {})
+    printed = capsys.readouterr().out
+    assert re.search(r"edsr-tiny\s+l1\s+0\.41\s+0\.014142\s+2", printed), printed
+
+
+def test_the_sql_line_runs(quick: Store) -> None:
+    (line,) = blocks("sql")
+    assert line.count("\n") == 1
+    rows = duckdb.sql(line).fetchall()
+    assert [row[0] for row in rows] == ["l1 + 1.0*sg", "l1"]
+    assert [row[1] for row in rows] == pytest.approx([0.3, 0.41])
+
+
+def test_the_sweep_file_is_valid() -> None:
+    (block,) = blocks("yaml")
+    assert len(build(yaml.safe_load(block), "README").grids) == 1
+
+
+@pytest.mark.parametrize("line", [line for block in blocks("sh") for line in block.splitlines() if "sgbench " in line])
+def test_commands_and_flags_exist(line: str) -> None:
+    words = shlex.split(line, comments=True)
+    if words[0] == "make":
+        return
+    command = typer.main.get_command(app)
+    context = typer.Context(command)
+    words = words[1:]
+    while hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    with typer.Context(command, parent=context) as inner:
+        command.parse_args(inner, words)
+
+
+def test_every_column_of_the_small_tables_is_documented() -> None:
+    for schema, table in ((SCORES, "scores"), (HISTORY, "history")):
+        (row,) = re.findall(rf"\| `{table}/\*\.parquet` \|.*", README)
+        assert [name for name in schema.names if name != "schema_version" and f"`{name}`" not in row] == []
+    (row,) = re.findall(r"\| `runs/\*\.parquet` \|.*", README)
+    assert [name for name in re.findall(r"`(\w+)`", row.partition("| a run |")[2]) if name not in RUNS.names] == []
