@@ -113,19 +113,29 @@ def parse(text: str) -> Expression:
 
 
 def _canonical(terms: list[Term], *, source: str) -> Expression:
-    merged: dict[str, Term] = {}
+    equal: dict[str, list[Term]] = {}
     for term in terms:
-        known = merged.get(term.call)
-        merged[term.call] = Term(term.name, term.weight + known.weight, term.options) if known else term
-    kept = tuple(merged[call] for call in sorted(merged) if merged[call].weight != 0.0)
+        equal.setdefault(term.call, []).append(term)
+    merged = [(same[0], _total(same, source)) for _, same in sorted(equal.items())]
+    kept = tuple(Term(term.name, weight, term.options) for term, weight in merged if weight != 0.0)
     if not kept:
         raise InputError(f"loss '{source}' has no term of a weight above 0, so there is nothing to train with.")
     return Expression(kept)
 
 
+def _total(terms: list[Term], source: str) -> float:
+    """Return the sum of the weights, rounded once, so that it does not depend on their order."""
+    try:
+        return math.fsum(term.weight for term in terms)
+    except OverflowError as error:
+        raise InputError(f"loss '{source}': the weights of '{terms[0].name}' add up to infinity.") from error
+
+
 def _without_defaults(name: str, options: Mapping[str, Value]) -> dict[str, Value]:
     """Check the options against the loss's constructor and drop those equal to a default."""
     loss = LOSSES.load(name)
+    if not isinstance(loss, type):
+        raise InputError(f"loss '{name}' is a {type(loss).__name__}; a class is needed.")
     parameters = {
         key: parameter
         for key, parameter in inspect.signature(loss).parameters.items()
@@ -136,7 +146,7 @@ def _without_defaults(name: str, options: Mapping[str, Value]) -> dict[str, Valu
             if not parameters:
                 raise InputError(f"loss '{name}' takes no options, but was given '{key}'.")
             raise unknown(f"option of loss '{name}'", key, parameters)
-    normal = {key: _like(value, parameters[key].default) for key, value in options.items()}
+    normal = {key: _like(value, parameters[key].default, f"loss '{name}': {key}") for key, value in options.items()}
     try:
         loss(**normal)
     except (TypeError, ValueError) as error:
@@ -144,9 +154,16 @@ def _without_defaults(name: str, options: Mapping[str, Value]) -> dict[str, Valu
     return {key: value for key, value in normal.items() if value != parameters[key].default}
 
 
-def _like(value: Value, default: Any) -> Value:
+def _like(value: Value, default: Any, what: str) -> Value:
     """Return ``value`` as the type of the option's default, so that ``eps=1`` and ``eps=1.0`` are one loss."""
-    return float(value) if isinstance(default, float) and type(value) is int else value
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if isinstance(default, int) and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(default, int | float) and isinstance(value, str):
+        needed = "true or false" if isinstance(default, bool) else "a number"
+        raise InputError(f"{what} is '{value}'; {needed} is needed.")
+    return value
 
 
 def _write(value: Value) -> str:

@@ -60,7 +60,8 @@ def read_sweep(what: str, choices: Choices | None = None) -> tuple[str, SweepSpe
     for assignment in choices.settings:
         override(fields, assignment)
     in_grids = {"backbones": choices.backbones, "losses": choices.losses, "lambdas": choices.lambdas}
-    for grid in fields.get("grids") or ():
+    grids = fields.get("grids")
+    for grid in grids if isinstance(grids, list) else ():
         if isinstance(grid, dict):
             grid.update({key: list(value) for key, value in (in_grids | {"seeds": choices.seeds}).items() if value})
     whole = {"train": choices.train, "tests": list(choices.tests), "metrics": list(choices.metrics)}

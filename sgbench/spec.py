@@ -37,11 +37,13 @@ def check_backbone(name: str) -> str:
     Raises:
         InputError: If there is no such family or size.
     """
+    if ":" in name:
+        BACKBONES.load(name)
+        return name
     family, _, size = name.partition("-")
     known = BACKBONES.names()
-    if name in known or ":" in name:
-        BACKBONES.load(name)
-        return f"{name}-{SIZES[0]}" if name in known and hasattr(BACKBONES.load(name), "sizes") else name
+    if name in known:
+        return f"{name}-{SIZES[0]}" if hasattr(BACKBONES.load(name), "sizes") else name
     if family not in known:
         raise unknown("backbone", name, [f"{f}-{s}" for f in known for s in getattr(BACKBONES.load(f), "sizes", ())])
     sizes = getattr(BACKBONES.load(family), "sizes", {})
@@ -275,16 +277,20 @@ def override(fields: dict[str, Any], assignment: str) -> None:
         raise InputError(f"--set {path}: '{text}' is not a YAML value.") from error
     *parents, last = path.split(".")
     place: Any = fields
-    for key in parents:
-        place = place[int(key)] if isinstance(place, list) and key.isdigit() else place.setdefault(key, {})
+    for key, field in zip(parents, path.split(".")[1:], strict=True):
+        place = place[_index(place, key, path)] if isinstance(place, list) else place.setdefault(key, {})
         if not isinstance(place, dict | list):
-            raise InputError(f"--set {path}: '{key}' is a value and has no field '{last}'.")
+            raise InputError(f"--set {path}: '{key}' is a value and has no field '{field}'.")
     if isinstance(place, list):
-        if not last.isdigit() or int(last) >= len(place):
-            raise InputError(f"--set {path}: '{last}' is no index into a list of {len(place)}.")
-        place[int(last)] = value
+        place[_index(place, last, path)] = value
     else:
         place[last] = value
+
+
+def _index(place: list[Any], key: str, path: str) -> int:
+    if not (key.isascii() and key.isdigit() and int(key) < len(place)):
+        raise InputError(f"--set {path}: '{key}' is no index into a list of {len(place)}.")
+    return int(key)
 
 
 def _sentence(error: ValidationError, source: str) -> str:

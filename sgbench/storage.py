@@ -171,6 +171,9 @@ class Storage:
         def beat() -> None:
             self.write(".lock", json.dumps({"holder": holder, "token": token, "beat": time.time()}).encode())
 
+        def mine() -> bool:
+            return bool(json.loads(self.read(".lock"))["token"] == token)
+
         beat()
         time.sleep(min(1.0, HEARTBEAT_SECONDS))  # two that saw it free at once: the later PUT wins, the other leaves
         state = json.loads(self.read(".lock"))
@@ -181,6 +184,9 @@ class Storage:
         def keep() -> None:
             while not stop.wait(HEARTBEAT_SECONDS):
                 try:
+                    if not mine():  # this process was silent for so long that another took over
+                        print(f"sgbench: the lock of {self.root} was lost to another process", file=sys.stderr)  # noqa: T201
+                        return
                     beat()
                 except OSError as error:
                     print(f"sgbench: the lock of {self.root} could not be renewed: {error}", file=sys.stderr)  # noqa: T201
@@ -192,7 +198,9 @@ class Storage:
         finally:
             stop.set()
             thread.join()
-            self.delete(".lock")
+            with contextlib.suppress(FileNotFoundError):
+                if mine():
+                    self.delete(".lock")
 
     def _in_use(self, holder: str) -> InputError:
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from sgbench.backbones import build_backbone, load_weights
 from sgbench.data import PackedImages, list_images, refuse_overlap
@@ -57,7 +58,7 @@ def find_subject(what: str, store: Store, *, backbone: str | None = None, scale:
         return _described("builtin", f"builtin {what}", what, scale, lambda tests: BUILTINS[what])
     if path.is_dir():
         files = list_images(path)
-        content = " ".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+        content = " ".join(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files)
         return _described("folder", content, path.resolve().name, scale, lambda tests: from_folder(path, tests))
     if path.is_file():
         return _checkpoint(str(path.absolute()), backbone, scale, device)
@@ -71,11 +72,13 @@ def pack_tests(subject: Subject, tests: Sequence[str], progress: PackProgress | 
     """Pack test sets as a subject needs them, or find them packed.
 
     Raises:
-        InputError: If a set cannot be had, or the subject was trained on it.
+        InputError: If a set cannot be had, the subject was trained on it, or a folder lacks images of it.
     """
     if subject.train:
         refuse_overlap(subject.train, tests)
-    return [pack_set(test, "test", subject.recipe, progress) for test in tests]
+    packed = [pack_set(test, "test", subject.recipe, progress) for test in tests]
+    subject.upscaler(packed)  # refuses a folder that lacks images
+    return packed
 
 
 def score_subject(
@@ -101,8 +104,6 @@ def score_subject(
     locator = Locator(download=False)
     device = device_of_process()
     upscaler = subject.upscaler(tests)
-    if subject.row is not None:
-        store.write_run({**subject.row, **provenance(device)})
     scored = Scored(store, retry=True, locator=locator)
     faults = []
     for test in tests:
@@ -110,6 +111,8 @@ def score_subject(
         if wanted:
             with pinned(subject.recipe) if subject.row is None else single_precision():
                 rows = score(upscaler, test, wanted, run_id=subject.run_id, locator=locator, device=device)
+            if subject.row is not None:  # not before there is a score: what is refused writes nothing
+                store.write_run({**subject.row, **provenance(device)})
             store.write_scores(rows)
             faults += [f"{subject.name}: {fault}" for fault in faults_in(rows)]
     return faults
@@ -127,7 +130,7 @@ def _described(
 
 def _checkpoint(path: str, backbone: str | None, scale: int, device: torch.device) -> Subject:
     weights, fields = read_weights_file(path)
-    spec = RunSpec.model_validate(fields) if fields else None
+    spec = _spec(fields, path) if fields else None
     if spec and backbone and check_backbone(backbone) != spec.backbone:
         raise InputError(f"'{path}' is a checkpoint of backbone '{spec.backbone}', not of '{backbone}'.")
     if not spec and not backbone:
@@ -153,6 +156,15 @@ def _checkpoint(path: str, backbone: str | None, scale: int, device: torch.devic
     )
 
 
+def _spec(fields: Any, source: str) -> RunSpec:
+    try:
+        return RunSpec.model_validate(fields)
+    except ValidationError as error:  # of another version, or with a plug-in that is not installed here
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"'{source}' has a specification that cannot be read: {where}: {first['msg']}.") from error
+
+
 def _run(beginning: str, store: Store, device: torch.device) -> Subject:
     rows = [row for row in store.runs().to_pylist() if row["run_id"].startswith(beginning)]
     if len(rows) != 1:
@@ -162,7 +174,7 @@ def _run(beginning: str, store: Store, device: torch.device) -> Subject:
     checkpoints = Checkpoints(store.storage, row["run_id"])
     if row["kind"] != "train" or row["status"] != "done" or not checkpoints.has_weights():
         raise InputError(f"run '{row['run_id']}' ({row['name']}) has no final weights to score.")
-    spec = RunSpec.model_validate(json.loads(row["spec"]))
+    spec = _spec(json.loads(row["spec"]), f"run {row['run_id']}")
     network = build_backbone(spec.backbone, spec.recipe.scale)
     load_weights(network, checkpoints.load_weights(), source=row["run_id"], name=spec.backbone)
     return Subject(

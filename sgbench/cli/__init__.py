@@ -57,3 +57,8 @@ def main() -> None:
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        typer.echo(f"error: '{error.filename}': {error.strerror}.", err=True)  # a folder that cannot be written to
+        sys.exit(2)

@@ -21,7 +21,7 @@ from sgbench.registry import METRICS
 from sgbench.report.tables import pivot, print_table, to_data
 from sgbench.results import load_results
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 """For progress and remarks."""
 
 

@@ -47,9 +47,9 @@ def sweep(
             from sgbench.cluster import connect, run_sweep
 
             jobs = [Job.of(run, data, storage) for run in plan.pending]
-            if rerun:
-                clear(jobs)
             with connect(address), Display(output.console, len(plan.runs), plan.count("done")) as display:
+                if rerun:  # not before the cluster is there: nothing is lost if it is not
+                    clear(jobs)
                 summary = run_sweep(jobs, asked.sweep, storage, display, remote=address is not None)
             failed, interrupted = failed + len(summary.failed), summary.interrupted
     output.print_results(storage.root, as_json=as_json)

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,9 @@ QUIET = {
 CARRIED = ("SGBENCH_WEIGHTS", "SGBENCH_CACHE", "SGBENCH_DATA")
 """Variables of the driver that workers on other machines need too."""
 
+KNOCK_SECONDS = 10.0
+"""How long a cluster may take to accept a connection."""
+
 _SILENT: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
 
 
@@ -40,6 +44,8 @@ def connect(address: str | None) -> Iterator[None]:
     """
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
+    if address:
+        _knock(address)
     import ray
 
     try:
@@ -59,3 +65,18 @@ def connect(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Refuse an address at which nobody answers; Ray itself would go on asking for many minutes.
+
+    Raises:
+        InputError: If nothing listens there.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return  # such as "auto", which Ray looks up at once
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"--address: no Ray cluster can be reached at '{address}': {error}.") from error

@@ -1,5 +1,6 @@
 """The driver of a sweep: what runs where, what happened, and what to do when somebody presses Ctrl-C."""
 
+import contextlib
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,9 @@ from sgbench.errors import InputError
 from sgbench.execution import Job, Watcher, record_failure, stop_signal
 from sgbench.spec import SweepSpec
 from sgbench.storage import Storage
+
+SCRATCH = ".ray"
+"""Folder of a store for what a sweep needs only while it runs; whoever holds the store's lock may delete it."""
 
 MAX_FAILURES = 2
 """How often a run whose process died is started again, from its last checkpoint, before it counts as failed."""
@@ -48,8 +52,10 @@ def run_sweep(
         InputError: If the cluster can never place a run.
     """
     resources, use_gpu = _resources(sweep)
-    stop = f".stop-{secrets.token_hex(4)}"
-    state = storage.path(f".ray-{secrets.token_hex(4)}")
+    with contextlib.suppress(OSError):  # what a sweep that was killed left; its workers may be writing for a moment yet
+        storage.delete_folder(SCRATCH)
+    token = secrets.token_hex(4)
+    stop, state = f"{SCRATCH}/{token}.stop", storage.path(f"{SCRATCH}/{token}")
     events = _Events(watcher)
     common = {
         "stop": stop,
@@ -77,8 +83,7 @@ def run_sweep(
         with stop_signal(lambda: storage.write(stop, b"")) as asked:
             tuner.fit()
     finally:
-        storage.delete(stop)
-        storage.delete_folder(state.removeprefix(storage.path() + "/"))
+        storage.delete_folder(SCRATCH)
     for job in jobs:
         if job.run_id in events.summary.failed and job.run_id in events.died:
             record_failure(job, events.summary.failed[job.run_id])

@@ -38,7 +38,7 @@ class Checkpoints:
             try:
                 state: dict[str, Any] = _load(self.storage.read(name))
                 return state
-            except (RuntimeError, ValueError, OSError, EOFError, KeyError):
+            except Exception:  # noqa: S112, PERF203 - torch.load raises whatever damaged bytes provoke
                 continue
         return None
 
@@ -98,11 +98,17 @@ def read_weights_file(path: str) -> tuple[dict[str, Tensor], dict[str, Any] | No
         content = _load(Storage(folder or ".").read(name))
     except FileNotFoundError as error:
         raise InputError(f"checkpoint '{path}' does not exist.") from error
+    except (OSError, InputError) as error:
+        raise InputError(f"checkpoint '{path}' cannot be read: {str(error).rstrip('.')}.") from error
     except Exception as error:  # torch.load raises whatever a malformed pickle or archive provokes
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"checkpoint '{path}' cannot be read: {reason}") from error
-    weights = content.get("params", content) if isinstance(content, dict) else None
-    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise InputError(
+            f"checkpoint '{path}' cannot be read: it is damaged, or holds more than tensors and plain values."
+        ) from error
+    weights = content
+    if isinstance(content, dict):
+        weights = next((content[key] for key in ("params", "network") if key in content), content)
+    tensors = isinstance(weights, dict) and all(isinstance(value, Tensor) for value in weights.values())
+    if not weights or not tensors:
         raise InputError(f"'{path}' holds no weights: tensors by parameter name are needed.")
     return weights, content.get("spec")
 

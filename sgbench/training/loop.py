@@ -235,12 +235,13 @@ class Meter:
         """
         never = torch.iinfo(torch.int64).max
         step = torch.where(self.bad_step == 0, never, self.bad_step)
-        value = self.bad_value.nan_to_num(nan=-1.0)
         if dist.is_initialized():
             dist.all_reduce(step, dist.ReduceOp.MIN)
-            dist.all_reduce(value, dist.ReduceOp.MIN)
+        is_nan = ((self.bad_step == step) & self.bad_value.isnan()).int()
+        if dist.is_initialized():
+            dist.all_reduce(is_nan, dist.ReduceOp.MAX)
         if step.item() != never:
-            raise NotFiniteError(int(step.item()), "NaN" if value.item() == -1.0 else "infinite")
+            raise NotFiniteError(int(step.item()), "NaN" if is_nan.item() else "infinite")
 
     def take(self) -> dict[str, Any]:
         """Return the means over the global batches since the last call, and start anew."""

@@ -29,7 +29,7 @@ def single_precision() -> Iterator[None]:
 def pinned(recipe: Recipe) -> Iterator[None]:
     """Pin the number of threads, deterministic algorithms and single precision; restore the settings after."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    benchmark = torch.backends.cudnn.benchmark
+    warn_only, benchmark = torch.is_deterministic_algorithms_warn_only_enabled(), torch.backends.cudnn.benchmark
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
     torch.set_num_threads(recipe.threads)
     torch.use_deterministic_algorithms(recipe.deterministic)
@@ -39,5 +39,5 @@ def pinned(recipe: Recipe) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         torch.backends.cudnn.benchmark = benchmark
