@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from sgbench.data import PackedImages, list_images, read_image, upscale
+from sgbench.data import PackedImage, PackedImages, image_size, list_images, read_image, upscale
 from sgbench.errors import InputError
-from sgbench.metrics import HrCache, Pair, Suite
+from sgbench.metrics import HrCache, Pair, Suite, check_sizes
 from sgbench.metrics.weights import Locator
 from sgbench.registry import METRICS
 from sgbench.spec import Recipe, canonical_json
@@ -73,7 +73,8 @@ def from_folder(folder: Path, tests: Sequence[PackedImages]) -> Upscaler:
         tests: The test sets.
 
     Raises:
-        InputError: If an image has no file, naming the first such images.
+        InputError: If an image has no file, naming the first such images, or a file has another size than its
+            reference.
     """
     files = {path.stem: path for path in list_images(folder)}
     found: dict[tuple[str, str], Path] = {}
@@ -83,6 +84,7 @@ def from_folder(folder: Path, tests: Sequence[PackedImages]) -> Upscaler:
             names = [image.name + suffix for suffix in SUFFIXES if image.name + suffix in files]
             if names:
                 found[test.name, image.name] = files[names[0]]
+                _check_file(files[names[0]], image, test.scale)
             else:
                 missing.append(image.name)
     if missing:
@@ -92,6 +94,15 @@ def from_folder(folder: Path, tests: Sequence[PackedImages]) -> Upscaler:
             f"which may be followed by one of {', '.join(suffix for suffix in SUFFIXES if suffix)}."
         )
     return lambda images, index: read_image(found[images.name, images.images[index].name])
+
+
+def _check_file(path: Path, reference: PackedImage, scale: int) -> None:
+    """Refuse a super-resolved file of another size; one that cannot be read is left to become a failed score."""
+    try:
+        height, width = image_size(path)
+    except InputError:
+        return
+    check_sizes(reference.name, (width, height), (reference.width, reference.height), scale)
 
 
 def score(

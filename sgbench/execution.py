@@ -37,8 +37,8 @@ from sgbench.storage import Storage
 from sgbench.training import Checkpoints, Outcome, Progress, train
 from sgbench.training.numerics import pinned
 
-TrainingEnd = Literal["done", "failed", "stopped"]
-"""How training ended: weights and a row, a row with the error, or a checkpoint."""
+RunEnd = Literal["done", "failed", "stopped"]
+"""How a run ended: weights and a row, a row with the error, or a checkpoint."""
 
 _HR_CACHE: HrCache = {}
 """What this process knows of references; a process that does many runs computes it once."""
@@ -56,8 +56,8 @@ class Watcher(Protocol):
     def scoring(self, run_id: str) -> None:
         """A run's training is done and its scores are being computed."""
 
-    def finished(self, run_id: str, ok: bool, message: str) -> None:
-        """A run has ended; without success the message says why."""
+    def finished(self, run_id: str, end: RunEnd, message: str) -> None:
+        """A run has ended; unless it is done the message says why."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def train_job(
     *,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> TrainingEnd:
+) -> RunEnd:
     """Train a job's network, unless its weights are there, and record the outcome.
 
     In a process group each process calls this; the first one records.
@@ -132,6 +132,8 @@ def train_job(
     row = {**identity_columns(job.spec), **provenance(device_of_process()), "workers": world, "started": _now()}
     if checkpoints.has_weights() and _is_done(store, job.run_id):
         return "done"
+    if first:
+        storage.delete(f"runs/{job.run_id}.parquet")  # an earlier failure is none while the run is tried again
     try:
         outcome = train(
             job.spec,
@@ -187,7 +189,7 @@ def score_job(job: Job, *, locator: Locator) -> list[str]:
     return faults
 
 
-def run_here(job: Job, watcher: Watcher) -> tuple[TrainingEnd, list[str]]:
+def run_here(job: Job, watcher: Watcher) -> tuple[RunEnd, list[str]]:
     """Train and score a job in this process; the first SIGINT or SIGTERM makes it write a checkpoint and stop.
 
     Returns:
@@ -204,14 +206,14 @@ def run_here(job: Job, watcher: Watcher) -> tuple[TrainingEnd, list[str]]:
     if end == "done":
         watcher.scoring(job.run_id)
         faults = score_job(job, locator=Locator(download=False))
-    watcher.finished(job.run_id, end == "done" and not faults, ending(end, faults, job))
+    watcher.finished(job.run_id, "failed" if faults else end, ending(end, faults, job))
     return end, faults
 
 
-def ending(end: TrainingEnd, faults: list[str], job: Job) -> str:
+def ending(end: RunEnd, faults: list[str], job: Job) -> str:
     """Return in words how a run ended; nothing if it ended well."""
     if end == "stopped":
-        return "stopped; the same command continues it"
+        return "the same command continues it"
     if end == "failed":
         row = Store(Storage(job.store)).run(job.run_id)
         return str(row["error"]) if row else "failed"
@@ -244,7 +246,7 @@ def stop_signal(also: Callable[[], None] = lambda: None) -> Iterator[threading.E
 def record_failure(job: Job, message: str) -> None:
     """Record a job whose process died without a word, unless there is a row of it."""
     store = Store(Storage(job.store))
-    if not _is_done(store, job.run_id):
+    if store.run(job.run_id) is None:
         step = Checkpoints(store.storage, job.run_id).latest_step()
         row = {"status": "failed", "error": message, "step": step, "finished": _now()}
         store.write_run({**identity_columns(job.spec), **row})

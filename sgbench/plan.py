@@ -137,7 +137,10 @@ def pack(sweep: SweepSpec, progress: PackProgress | None = None) -> Data:
 
 
 Status = Literal["to do", "resumable", "to score", "done", "failed"]
-"""Of a planned run: nothing there, a checkpoint, weights but not all scores, everything, or a recorded failure."""
+"""Of a planned run: nothing there, a checkpoint, weights but not all scores, everything, or a failure on record.
+
+A run whose training or one of whose scores failed is ``failed`` until it is tried again.
+"""
 
 
 @dataclass(frozen=True)
@@ -230,7 +233,9 @@ def make_plan(
         elif row and row["status"] == "failed" and not retry:
             planned.append(PlannedRun(spec, "failed", row["step"], row["error"]))
         elif row and row["status"] == "done" and (not wanted or checkpoints.has_weights()):
-            planned.append(PlannedRun(spec, "to score" if wanted else "done", row["step"], missing=wanted))
+            faults = "; ".join(scored.faults(run_id, data.tests, sweep.metrics))
+            status: Status = "to score" if wanted else "failed" if faults else "done"
+            planned.append(PlannedRun(spec, status, row["step"], faults or None, wanted))
         else:
             step = checkpoints.latest_step()
             planned.append(PlannedRun(spec, "resumable" if step else "to do", step, missing=everything))
@@ -250,9 +255,9 @@ class Scored:
         self._retry = retry
         self._locator = locator
         columns = ["run_id", "dataset", "dataset_sha256", "metric", "metric_version"]
-        self._status = {
-            tuple(row[column] for column in columns): row["status"]
-            for row in whole_sets(store.scores()).select([*columns, "status"]).to_pylist()
+        self._outcomes: dict[tuple[str, ...], tuple[str, str | None]] = {
+            tuple(row[column] for column in columns): (row["status"], row["reason"])
+            for row in whole_sets(store.scores()).select([*columns, "status", "reason"]).to_pylist()
         }
 
     def missing(
@@ -261,9 +266,22 @@ class Scored:
         """Return the names of the test sets and metrics whose scores are to be computed."""
         return tuple((test.name, metric) for test in tests for metric in metrics if self._wanted(run_id, test, metric))
 
-    def _wanted(self, run_id: str, test: PackedImages, name: str) -> bool:
-        metric = METRICS.load(name)
-        status = self._status.get((run_id, test.name, test.sha256, name, metric.version))
+    def faults(self, run_id: str, tests: Sequence[PackedImages], metrics: Sequence[str]) -> list[str]:
+        """Return a sentence for each score that failed."""
+        outcomes = {(test.name, metric): self._outcome(run_id, test, metric) for test in tests for metric in metrics}
+        return [
+            f"{metric} on {test}: {reason}"
+            for (test, metric), (status, reason) in outcomes.items()
+            if status == "failed"
+        ]
+
+    def _wanted(self, run_id: str, test: PackedImages, metric: str) -> bool:
+        status, _ = self._outcome(run_id, test, metric)
         if status == "no weights":
-            return self._locator is not None and all(self._locator.find(network) for network in metric.networks)
+            networks = METRICS.load(metric).networks
+            return self._locator is not None and all(self._locator.find(network) for network in networks)
         return status is None or (status == "failed" and self._retry)
+
+    def _outcome(self, run_id: str, test: PackedImages, metric: str) -> tuple[str | None, str | None]:
+        version = METRICS.load(metric).version
+        return self._outcomes.get((run_id, test.name, test.sha256, metric, version), (None, None))

@@ -51,7 +51,8 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """Return every name known without importing anything, sorted."""
-        return sorted({*self._targets, *self._loaded, *self._entry_points()})
+        registered = (name for name in self._loaded if ":" not in name)  # the others are targets that somebody wrote
+        return sorted({*self._targets, *registered, *self._entry_points()})
 
     def load(self, name: str) -> T:
         """Return the entry called ``name``, importing it on first use.

@@ -38,14 +38,16 @@ def check_backbone(name: str) -> str:
         InputError: If there is no such family or size.
     """
     if ":" in name:
-        BACKBONES.load(name)
+        if not isinstance(BACKBONES.load(name), type):
+            raise InputError(f"backbone '{name}' is a {type(BACKBONES.load(name)).__name__}; a class is needed.")
         return name
     family, _, size = name.partition("-")
     known = BACKBONES.names()
     if name in known:
         return f"{name}-{SIZES[0]}" if hasattr(BACKBONES.load(name), "sizes") else name
     if family not in known:
-        raise unknown("backbone", name, [f"{f}-{s}" for f in known for s in getattr(BACKBONES.load(f), "sizes", ())])
+        sized = [f"{each}-{size}" for each in known for size in getattr(BACKBONES.load(each), "sizes", ())]
+        raise unknown("backbone", name, [*known, *sized])
     sizes = getattr(BACKBONES.load(family), "sizes", {})
     if size not in sizes:
         raise unknown(f"size of backbone '{family}'", size, sizes)

@@ -171,8 +171,11 @@ class Storage:
         def beat() -> None:
             self.write(".lock", json.dumps({"holder": holder, "token": token, "beat": time.time()}).encode())
 
-        def mine() -> bool:
-            return bool(json.loads(self.read(".lock"))["token"] == token)
+        def lost() -> bool:  # this process was silent for so long that another took over
+            try:
+                return bool(json.loads(self.read(".lock"))["token"] != token)
+            except FileNotFoundError:
+                return False
 
         beat()
         time.sleep(min(1.0, HEARTBEAT_SECONDS))  # two that saw it free at once: the later PUT wins, the other leaves
@@ -184,7 +187,7 @@ class Storage:
         def keep() -> None:
             while not stop.wait(HEARTBEAT_SECONDS):
                 try:
-                    if not mine():  # this process was silent for so long that another took over
+                    if lost():
                         print(f"sgbench: the lock of {self.root} was lost to another process", file=sys.stderr)  # noqa: T201
                         return
                     beat()
@@ -198,9 +201,8 @@ class Storage:
         finally:
             stop.set()
             thread.join()
-            with contextlib.suppress(FileNotFoundError):
-                if mine():
-                    self.delete(".lock")
+            if not lost():
+                self.delete(".lock")
 
     def _in_use(self, holder: str) -> InputError:
         try:

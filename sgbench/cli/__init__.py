@@ -5,11 +5,11 @@ Nothing here loads torch or Ray until a command needs it, so that ``sgbench --he
 
 import sys
 import warnings
-from importlib.metadata import version as installed_version
 from typing import Annotated
 
 import typer
 
+from sgbench import __version__
 from sgbench.cli import data, evaluate, options, plan, sweep, table, train, weights
 from sgbench.errors import InputError
 
@@ -33,7 +33,7 @@ app.add_typer(weights.app, name="weights")
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"sgbench {installed_version('sgbench')}")
+        typer.echo(f"sgbench {__version__}")
         raise typer.Exit
 
 

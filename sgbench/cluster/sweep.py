@@ -11,7 +11,7 @@ from ray import tune
 
 from sgbench.cluster.trial import trial
 from sgbench.errors import InputError
-from sgbench.execution import Job, Watcher, record_failure, stop_signal
+from sgbench.execution import Job, RunEnd, Watcher, record_failure, stop_signal
 from sgbench.spec import SweepSpec
 from sgbench.storage import Storage
 
@@ -55,7 +55,7 @@ def run_sweep(
     with contextlib.suppress(OSError):  # what a sweep that was killed left; its workers may be writing for a moment yet
         storage.delete_folder(SCRATCH)
     token = secrets.token_hex(4)
-    stop, state = f"{SCRATCH}/{token}.stop", storage.path(f"{SCRATCH}/{token}")
+    stop, state = f"{SCRATCH}/{token}.stop", f"{storage.root}/{SCRATCH}/{token}"
     events = _Events(watcher)
     common = {
         "stop": stop,
@@ -129,14 +129,13 @@ class _Events(tune.Callback):
         lines = str(error).strip().splitlines() if error else ["its process died"]
         self.died.add(job.run_id)
         self.summary.failed[job.run_id] = lines[-1]
-        self.watcher.finished(job.run_id, False, lines[-1])
+        self.watcher.finished(job.run_id, "failed", lines[-1])
 
-    def _finished(self, run_id: str, end: str, message: str) -> None:
-        ok = end == "done" and not message
-        self.watcher.finished(run_id, ok, message)
-        if ok:
+    def _finished(self, run_id: str, end: RunEnd, message: str) -> None:
+        self.watcher.finished(run_id, end, message)
+        if end == "done":
             self.summary.done.append(run_id)
-        elif end != "stopped":
+        elif end == "failed":
             self.summary.failed[run_id] = message
 
 

@@ -6,14 +6,13 @@ what Ray keeps.
 """
 
 import time
-from pathlib import Path
 from typing import Any
 
 from ray import train, tune
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from sgbench.execution import Job, TrainingEnd, ending, score_job, train_job
+from sgbench.execution import Job, RunEnd, ending, failure, record_failure, score_job, train_job
 from sgbench.metrics.weights import Locator
 from sgbench.storage import Storage
 from sgbench.training import Progress
@@ -29,21 +28,26 @@ def trial(config: dict[str, Any]) -> None:
     """Train and score one run.
 
     Args:
-        config: ``job`` (JSON of a `Job`), ``stop`` (name of the file that asks all runs to stop), ``workers`` (of
-            Train; 0 is local mode), ``resources`` (of each worker), ``use_gpu``, ``state`` (folder for what Train
-            keeps) and ``download`` (whether weights of metrics may be fetched here).
+        config: ``job`` (JSON of a `Job`), ``stop`` (name, in the store, of the file that asks all runs to stop),
+            ``workers`` (of Train; 0 is local mode), ``resources`` (of each worker), ``use_gpu``, ``state`` (folder for
+            what Train keeps) and ``download`` (whether weights of metrics may be fetched here).
     """
     job = Job.from_json(config["job"])
     tune.report({"event": "started", "run_id": job.run_id, "label": str(job.spec)})
-    end: TrainingEnd = "stopped"
+    end: RunEnd = "stopped"
     faults: list[str] = []
     if not _stop_requested(job, config):
-        result = _trainer(job, config).fit()
-        end = result.return_value
+        try:
+            end = _trainer(job, config).fit().return_value
+        except train.TrainingFailedError as error:  # a worker group that Train has started again in vain
+            causes = getattr(error, "worker_failures", None) or {0: error}
+            record_failure(job, failure(next(iter(causes.values())), 0)["error"])
+            end = "failed"
     if end == "done" and not _stop_requested(job, config):
         tune.report({"event": "scoring", "run_id": job.run_id})
         faults = score_job(job, locator=Locator(download=config["download"]))
-    tune.report({"event": "finished", "run_id": job.run_id, "end": end, "message": ending(end, faults, job)})
+    end_of_run = "failed" if faults else end
+    tune.report({"event": "finished", "run_id": job.run_id, "end": end_of_run, "message": ending(end, faults, job)})
 
 
 def _trainer(job: Job, config: dict[str, Any]) -> TorchTrainer:
@@ -65,7 +69,7 @@ def _trainer(job: Job, config: dict[str, Any]) -> TorchTrainer:
     )
 
 
-def _train_loop(config: dict[str, Any]) -> TrainingEnd:
+def _train_loop(config: dict[str, Any]) -> RunEnd:
     """Run in every worker of the Train job."""
     job = Job.from_json(config["job"])
     local = config["workers"] == 0
@@ -94,4 +98,4 @@ def _train_loop(config: dict[str, Any]) -> TrainingEnd:
 
 
 def _stop_requested(job: Job, config: dict[str, Any]) -> bool:
-    return Storage(job.store).exists(Path(config["stop"]).name)
+    return Storage(job.store).exists(config["stop"])

@@ -16,6 +16,7 @@ from sgbench.metrics.base import (
     Score,
     SetMetric,
     Undefined,
+    check_sizes,
 )
 from sgbench.metrics.suite import HrCache, Result, Suite
 
@@ -33,4 +34,5 @@ __all__ = [
     "SetMetric",
     "Suite",
     "Undefined",
+    "check_sizes",
 ]

@@ -106,13 +106,7 @@ class Pair:
         self.sr = sr if isinstance(sr, Image) else Image(sr)
         self.hr = hr if isinstance(hr, Image) else Image(hr)
         self.crop = crop
-        if self.sr.size != self.hr.size:
-            (sr_w, sr_h), (hr_w, hr_h) = self.sr.size, self.hr.size
-            hint = f"; crop both from the top left to {min(sr_w, hr_w)}×{min(sr_h, hr_h)}"
-            close = abs(sr_w - hr_w) < max(crop, 1) and abs(sr_h - hr_h) < max(crop, 1)
-            raise InputError(
-                f"image '{name}': SR is {sr_w}×{sr_h} pixels and HR is {hr_w}×{hr_h}{hint if close else ''}."
-            )
+        check_sizes(name, self.sr.size, self.hr.size, crop)
         if crop < 0:
             raise InputError(f"crop is {crop}; 0 or more pixels are needed.")
 
@@ -127,6 +121,25 @@ class Pair:
             raise Undefined(f"nothing is left of {width}×{height} pixels after a border of {self.crop} is cropped")
         rows, columns = slice(self.crop, height - self.crop), slice(self.crop, width - self.crop)
         return view(self.sr)[..., rows, columns], view(self.hr)[..., rows, columns]
+
+
+def check_sizes(name: str, sr: tuple[int, int], hr: tuple[int, int], crop: int) -> None:
+    """Refuse a super-resolved image that has not the size of its reference.
+
+    Args:
+        name: What the image is called.
+        sr: Its width and height.
+        hr: Those of its reference.
+        crop: The scale, by custom; sizes that differ by less are likely to want cropping, and the message says so.
+
+    Raises:
+        InputError: If the sizes differ, stating both.
+    """
+    if sr != hr:
+        width, height = (min(sides) for sides in zip(sr, hr, strict=True))
+        close = all(abs(a - b) < max(crop, 1) for a, b in zip(sr, hr, strict=True))
+        hint = f"; crop both from the top left to {width}×{height}" if close else ""
+        raise InputError(f"image '{name}': SR is {sr[0]}×{sr[1]} pixels and HR is {hr[0]}×{hr[1]}{hint}.")
 
 
 Status = Literal["ok", "no weights", "undefined", "failed"]

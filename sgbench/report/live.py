@@ -17,6 +17,9 @@ from rich.text import Text
 MAX_LINES = 8
 """Running runs that have a line of their own; the others are counted."""
 
+VERDICTS = {"done": ("done", "green"), "failed": ("FAILED", "bold red"), "stopped": ("stopped", "yellow")}
+"""How a run's end is called, and in what style."""
+
 BAR_WIDTH = 100
 """Columns of a terminal from which on runs have a bar; before, their names need the room."""
 
@@ -127,24 +130,23 @@ class Display:
         if not self._live:
             self._say(f"scoring {run.label}")
 
-    def finished(self, run_id: str, ok: bool, message: str) -> None:
+    def finished(self, run_id: str, end: str, message: str) -> None:
         """A run has ended.
 
         Args:
             run_id: Which one.
-            ok: Whether it is done; otherwise it has failed.
+            end: ``done``, ``failed`` or ``stopped``.
             message: Why it failed, or a remark; may be empty.
         """
         with self._lock:
             run = self._running.pop(run_id, None)
             label = run.label if run else run_id
             self._worked += 1.0 - (run.share if run else 0.0)
-            self._done += ok
-            self._failed += not ok
-            ended = self._done + self._failed
-        verdict = Text("done", "green") if ok else Text("FAILED", "bold red")
+            self._done += end == "done"
+            self._failed += end == "failed"
+            count = "" if end == "stopped" else f" ({self._done + self._failed} of {self._total})"
         remark = f": {_one_line(message)}" if message else ""
-        self._say(Text.assemble(verdict, f" {label} ({ended} of {self._total}){remark}"))
+        self._say(Text.assemble(VERDICTS[end], f" {label}{count}{remark}"))
 
     def _say(self, line: str | Text) -> None:
         self._console.print(Text(line) if isinstance(line, str) else line, soft_wrap=True, highlight=False)

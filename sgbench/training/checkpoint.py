@@ -1,6 +1,7 @@
 """What a run leaves on storage: checkpoints while it trains, its final weights when it is done."""
 
 import io
+import zipfile
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ class Checkpoints:
             try:
                 state: dict[str, Any] = _load(self.storage.read(name))
                 return state
-            except Exception:  # noqa: S112, PERF203 - torch.load raises whatever damaged bytes provoke
+            except Exception:  # torch.load raises whatever damaged bytes provoke
                 continue
         return None
 
@@ -104,11 +105,9 @@ def read_weights_file(path: str) -> tuple[dict[str, Tensor], dict[str, Any] | No
         raise InputError(
             f"checkpoint '{path}' cannot be read: it is damaged, or holds more than tensors and plain values."
         ) from error
-    weights = content
-    if isinstance(content, dict):
-        weights = next((content[key] for key in ("params", "network") if key in content), content)
+    weights = content.get("params", content) if isinstance(content, dict) else None
     tensors = isinstance(weights, dict) and all(isinstance(value, Tensor) for value in weights.values())
-    if not weights or not tensors:
+    if not tensors or not weights:
         raise InputError(f"'{path}' holds no weights: tensors by parameter name are needed.")
     return weights, content.get("spec")
 
@@ -120,4 +119,8 @@ def _dump(state: dict[str, Any]) -> bytes:
 
 
 def _load(content: bytes) -> Any:
+    if zipfile.is_zipfile(io.BytesIO(content)):  # torch does not compare the checksums of tensors
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if damaged := archive.testzip():
+                raise ValueError(f"the checksum of {damaged} is wrong")
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

@@ -113,18 +113,20 @@ def train(
         history: list[dict[str, Any]] = []
         done, earlier_seconds = 0, 0.0
         if state := checkpoints.load():
-            network.load_state_dict(state["network"])
+            network.load_state_dict(state["params"])
             optimizer.load_state_dict(state["optimizer"])
             meter.load(state["meter"])
             history, done, earlier_seconds = state["history"], state["step"], state["seconds"]
-        model = nn.parallel.DistributedDataParallel(network) if world > 1 else network
+        # Buffers stay each process's own and the first one's are stored: torch cannot broadcast one in channels_last.
+        model = nn.parallel.DistributedDataParallel(network, broadcast_buffers=False) if world > 1 else network
 
         def save() -> None:
             if rank == 0:
                 checkpoints.save(
                     done,
                     {
-                        "network": network.state_dict(),
+                        "spec": spec.model_dump(mode="json"),
+                        "params": network.state_dict(),
                         "optimizer": optimizer.state_dict(),
                         "meter": meter.state(),
                         "history": history,

@@ -1,0 +1,185 @@
+"""What the commands print and leave behind when all is well; `sweep` is in ``tests/cluster``."""
+
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sgbench
+from sgbench.cli import main
+from sgbench.data import CATALOG
+from sgbench.metrics.weights import WEIGHTS
+
+SWEEP = """
+grids:
+- backbones: [edsr-tiny]
+  losses: [l1, l1 + 1.0*sg]
+  seeds: [0, 1]
+train: mine=train
+tests: [few=test]
+metrics: [psnr_y]
+recipe: {steps: 3, batch: 2, patch: 8}
+"""
+
+Run = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def place(tmp_path: Path, train_folder: Path, test_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with a sweep file, training images in ``train`` and test images in ``test``."""
+    assert (train_folder, test_folder) == (tmp_path / "train", tmp_path / "test")
+    (tmp_path / "tiny.yaml").write_text(SWEEP)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SGBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "160")
+    return tmp_path
+
+
+@pytest.fixture
+def run(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command, checks its exit code, and returns what it prints on standard output and standard error."""
+
+    def run(*arguments: str, code: int = 0) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", ["sgbench", *arguments])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        assert (end.value.code or 0) == code, said.err
+        return said.out, said.err
+
+    return run
+
+
+def statuses(run: Run, *arguments: str) -> dict[str, str]:
+    rows: list[dict[str, Any]] = json.loads(run("plan", "tiny.yaml", "--json", *arguments)[0])
+    return {f"{row['loss']} {row['seed']}": row["status"] for row in rows}
+
+
+def test_plan_lists_the_runs_and_writes_no_store(place: Path, run: Run) -> None:
+    out, err = run("plan", "tiny.yaml")
+    assert out.count("to do") == 4
+    assert err == "tiny: 4 runs named, 4 runs: 4 to do\n"
+    rows = json.loads(run("plan", "tiny.yaml", "--json", "--lambda", "0,1")[0])
+    assert [(row["loss"], row["seed"], row["step"]) for row in rows] == [
+        ("l1", 0, "0/3"),
+        ("l1 + 1.0*sg", 0, "0/3"),
+        ("l1", 1, "0/3"),
+        ("l1 + 1.0*sg", 1, "0/3"),
+    ]
+    assert all(row["run_id"] in out for row in rows)
+    assert not (place / "results").exists()
+
+
+def test_plan_without_the_images_lists_names_and_says_why_there_are_no_ids(run: Run) -> None:
+    out, err = run("plan", "tiny.yaml", "--train", "mine=nowhere", "--json")
+    assert [row["run_id"] for row in json.loads(out)] == [None] * 4
+    assert err.startswith("note: the runs have no ids yet: there is no folder '")
+
+
+def test_train_does_one_run_of_the_sweep_and_the_table_knows_the_others(place: Path, run: Run) -> None:
+    one = ("train", "tiny.yaml", "--loss", "l1", "--seeds", "1")
+    out, err = run(*one)
+    assert "started edsr-tiny · l1 · seed 1" in err
+    assert "done edsr-tiny · l1 · seed 1 (1 of 1)" in err
+    assert "psnr_y" in out
+    assert statuses(run) == {"l1 0": "to do", "l1 + 1.0*sg 0": "to do", "l1 1": "done", "l1 + 1.0*sg 1": "to do"}
+    assert statuses(run, "--metric", "psnr_y", "--metric", "ssim_y")["l1 1"] == "to score"
+    assert statuses(run, "--test", "few=test", "--test", "demo")["l1 1"] == "to score"
+    assert statuses(run, "--set", "recipe.steps=4")["l1 1"] == "to do"
+
+    again, err = run(*one)
+    assert again == out
+    assert "started" not in err
+    assert run("table")[0] == out  # the only store in results/
+    row = sgbench.load_results("results/tiny").to_arrow().to_pylist()[0]
+    assert (row["loss"], row["seed"], row["run_status"]) == ("l1", 1, "done")
+
+
+def test_train_that_fails_says_so_and_tries_again_the_next_time(
+    place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "nan_loss.py").write_text(
+        "import os, torch\n"
+        "class Loss(torch.nn.Module):\n"
+        "    def forward(self, sr, hr):\n"
+        "        return (sr - hr).abs().mean() * float(os.environ['FACTOR'])\n"
+    )
+    one = ("train", "tiny.yaml", "--loss", "nan_loss:Loss", "--seeds", "0")
+    monkeypatch.setenv("FACTOR", "nan")
+    _, err = run(*one, code=1)
+    assert "FAILED edsr-tiny · nan_loss:Loss · seed 0 (1 of 1): loss is NaN at step 1" in err
+    assert "Traceback" not in err
+    (row,) = json.loads(run("plan", "tiny.yaml", "--loss", "nan_loss:Loss", "--seeds", "0", "--json")[0])
+    assert (row["status"], row["error"], row["step"]) == ("failed", "loss is NaN at step 1", "1/3")
+    assert "loss is NaN" in run("table")[0]
+    monkeypatch.setenv("FACTOR", "1")
+    run(*one)
+    (row,) = json.loads(run("plan", "tiny.yaml", "--loss", "nan_loss:Loss", "--seeds", "0", "--json")[0])
+    assert row["status"] == "done"
+
+
+def test_eval_shows_what_was_asked_for_and_keeps_it(place: Path, run: Run) -> None:
+    asked = ("eval", "bicubic", "--test", "few=test", "--metric", "psnr_y", "--metric", "ssim_y")
+    out, _ = run(*asked)
+    assert "bicubic" in out
+    assert run(*asked)[0] == out
+    data = json.loads(run(*asked, "--json")[0])
+    assert data == json.loads(run("table", "--results", "results/eval", "--json")[0])
+    scores = sgbench.load_results("results/eval").scores.to_pylist()
+    assert sorted((row["metric"], row["image"] or "") for row in scores) == [
+        (metric, image) for metric in ("psnr_y", "ssim_y") for image in ("", "photo0", "photo1")
+    ]
+
+
+def test_eval_of_a_run_adds_its_scores_to_the_store_of_the_sweep(place: Path, run: Run) -> None:
+    run("train", "tiny.yaml", "--loss", "l1", "--seeds", "0")
+    before = sgbench.load_results("results/tiny").runs
+    (run_id,) = before.column("run_id").to_pylist()
+    run("eval", run_id[:6], "--results", "results/tiny", "--test", "new=test", "--metric", "ssim_y")
+    results = sgbench.load_results("results/tiny")
+    assert results.runs.equals(before)
+    assert set(zip(*results.scores.select(["dataset", "metric"]).to_pydict().values(), strict=True)) == {
+        ("few", "psnr_y"),
+        ("new", "ssim_y"),
+    }
+
+
+def test_a_store_may_have_a_name_with_spaces_and_be_a_uri(place: Path, run: Run) -> None:
+    one = ("train", "tiny.yaml", "--loss", "l1", "--seeds", "0", "--results")
+    out, _ = run(*one, "my results/été 50%")
+    assert run("table", "--results", "my results/été 50%")[0] == out
+    out, _ = run(*one, f"file://{place}/by-uri")
+    assert (place / "by-uri" / "runs").is_dir()
+    assert run("table", "--results", "by-uri")[0] == out
+
+
+def test_data_list_and_weights_list_know_everything(run: Run) -> None:
+    assert [row["name"] for row in json.loads(run("data", "list", "--json")[0])] == list(CATALOG)
+    assert [row["name"] for row in json.loads(run("weights", "list", "--json")[0])] == list(WEIGHTS)
+    for command in ("data", "weights"):
+        assert len(run(command, "list")[0].splitlines()) > 3
+
+
+def test_data_prepare_packs_once(place: Path, run: Run) -> None:
+    (first,) = json.loads(run("data", "prepare", "mine=train", "--json")[0])
+    assert (first["name"], first["images"]) == ("mine", 3)
+    assert Path(first["folder"]).is_relative_to(place / "cache")
+    assert json.loads(run("data", "prepare", "mine=train", "--json")[0]) == [first]
+    (other,) = json.loads(run("data", "prepare", "mine=train", "--scale", "2", "--json")[0])
+    assert other["sha256"] != first["sha256"]
+
+
+def test_weights_fetch_says_where_what_is_here_lies(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sgbench.metrics.weights.Locator.find", lambda self, name: Path(f"/weights/{name}.pth"))
+    _, err = run("weights", "fetch")
+    assert err.splitlines() == [f"{name}: /weights/{name}.pth" for name in WEIGHTS]
+
+
+def test_version(run: Run) -> None:
+    assert run("--version")[0] == f"sgbench {sgbench.__version__}\n"

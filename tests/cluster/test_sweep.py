@@ -1,0 +1,414 @@
+"""Sweeps on the Ray of this machine, as a person starts them: what is printed, what is left, what survives what."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import sgbench
+from sgbench.data import PackedImages, write_png
+from sgbench.execution import Job
+from sgbench.plan import Data, make_plan
+from sgbench.results import Store
+from sgbench.spec import build
+from sgbench.storage import Storage
+
+STEPS = 30
+SWEEP = f"""
+grids:
+- backbones: [edsr-tiny]
+  losses: [l1 + 1.0*sg, "odd_losses:Slow"]
+  seeds: [0, 1]
+train: mine=train
+tests: [few=test]
+metrics: [psnr_y, ssim_y]
+recipe: {{steps: {STEPS}, batch: 2, patch: 8}}
+"""
+
+ODD_LOSSES = """
+import os, pathlib, signal, time
+import torch
+
+class Slow(torch.nn.Module):
+    def forward(self, sr, hr):
+        time.sleep(float(os.environ.get("SLOW", "0")))
+        return (sr - hr).abs().mean()
+
+class NotFinite(torch.nn.Module):
+    calls = 0
+    def forward(self, sr, hr):
+        self.calls += 1
+        factor = float("nan") if "BROKEN" in os.environ and self.calls == 6 else 1.0
+        return factor * (sr - hr).abs().mean()
+
+class DiesOnce(torch.nn.Module):
+    calls = 0
+    def forward(self, sr, hr):
+        self.calls += 1
+        died = pathlib.Path(os.environ["DIED"])
+        if self.calls == 6 and not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return (sr - hr).abs().mean()
+"""
+
+
+@dataclass
+class Command:
+    """A command of sgbench in a session of its own."""
+
+    process: subprocess.Popen[bytes]
+    out: Path
+    err: Path
+
+    @property
+    def stderr(self) -> str:
+        return self.err.read_text()
+
+    @property
+    def stdout(self) -> str:
+        return self.out.read_text()
+
+    def started(self) -> list[str]:
+        return re.findall(r"^started (.*)$", self.stderr, re.MULTILINE)
+
+    def wait_until(self, condition: Callable[[str], bool], seconds: float = 90) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition(self.stderr):
+            assert self.process.poll() is None, f"it ended with {self.process.returncode}: {self.stderr[-1000:]}"
+            assert time.monotonic() < deadline, f"nothing happened: {self.stderr[-1000:]}"
+            time.sleep(0.1)
+
+    def end(self, seconds: float = 120) -> int:
+        return self.process.wait(seconds)
+
+    def signal_group(self, number: int) -> None:
+        os.killpg(self.process.pid, number)
+
+
+@dataclass
+class Place:
+    """A folder with images, a sweep file and odd losses, in which commands run."""
+
+    folder: Path
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+    commands: list[Command] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        random = np.random.default_rng(0)
+        for name, count in (("train", 2), ("test", 2)):
+            for i in range(count):
+                write_png(self.folder / name / f"{name}{i}.png", random.integers(0, 256, (44, 40, 3), dtype=np.uint8))
+        (self.folder / "tiny.yaml").write_text(SWEEP)
+        (self.folder / "odd_losses.py").write_text(ODD_LOSSES)
+
+    def start(self, *arguments: str, python: tuple[str, ...] = (), **environment: str) -> Command:
+        number = len(self.commands)
+        out, err = self.folder / f"out{number}", self.folder / f"err{number}"
+        own = {
+            "PYTHONPATH": str(Path(sgbench.__file__).parent.parent),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "SGBENCH_CACHE": str(self.folder / "cache"),
+            "SGBENCH_TEST": self.mark,
+        }
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, *python, "-m", "sgbench", *arguments],
+                cwd=self.folder,
+                env={**os.environ, **own, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        self.commands.append(Command(process, out, err))
+        return self.commands[-1]
+
+    def run(self, *arguments: str, code: int = 0, python: tuple[str, ...] = (), **environment: str) -> Command:
+        command = self.start(*arguments, python=python, **environment)
+        assert command.end() == code, command.stderr[-2000:]
+        return command
+
+    def processes(self) -> list[int]:
+        """Return the processes that carry our mark: the commands and whatever they started."""
+        found = []
+        for folder in Path("/proc").iterdir():
+            with contextlib.suppress(OSError, ValueError):
+                if self.mark.encode() in (folder / "environ").read_bytes():
+                    found.append(int(folder.name))
+        return found
+
+    def assert_no_processes(self, seconds: float = 20) -> None:
+        deadline = time.monotonic() + seconds
+        while left := self.processes():
+            assert time.monotonic() < deadline, f"processes {left} are left"
+            time.sleep(0.2)
+
+    def plan(self, *arguments: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = json.loads(self.run("plan", *arguments, "--json").stdout)
+        return rows
+
+    def outcome(self, store: str) -> dict[str, Any]:
+        """Return all that must be the same bit for bit, by run."""
+        results = sgbench.load_results(str(self.folder / store))
+        found: dict[str, Any] = {}
+        for row in results.runs.to_pylist():
+            content = torch.load(self.folder / store / "weights" / f"{row['run_id']}.pt", weights_only=True)
+            weights = {name: tensor.numpy().tobytes() for name, tensor in content["params"].items()}
+            found[row["run_id"]] = {"weights": weights, "scores": [], "history": []}
+        for row in results.scores.to_pylist():
+            keys = ("dataset", "image", "metric", "status", "value")
+            found[row["run_id"]]["scores"].append([row[key] for key in keys])
+        for row in results.history.to_pylist():
+            found[row["run_id"]]["history"].append([row["step"], row["loss"], row["terms"], row["lr"]])
+        return found
+
+    def times(self, store: str) -> dict[str, int]:
+        """Return when each file of a store's tables and weights was written."""
+        tables = ("runs", "scores", "history", "weights")
+        files = [path for table in tables for path in (self.folder / store / table).iterdir()]
+        return {f"{path.parent.name}/{path.name}": path.stat().st_mtime_ns for path in files}
+
+
+@contextlib.contextmanager
+def a_place(folder: Path) -> Iterator[Place]:
+    place = Place(folder)
+    try:
+        yield place
+    finally:
+        for pid in place.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with a_place(tmp_path_factory.mktemp("sweeps")) as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place: Place) -> Command:
+    return place.run("sweep", "tiny.yaml")
+
+
+def assert_quiet(command: Command) -> None:
+    """Nothing but sgbench itself has spoken."""
+    said = re.compile(
+        r"tiny: \d runs?: .*|started .*|scoring .*|(done|FAILED) .* \(\d of \d\).*|"
+        r"stopped .*: the same command continues it|"
+        r".*: step \d+/\d+, loss .*, ETA .*|\d of \d done · .*elapsed .*|"
+        r"Interrupted: the same command continues\.|\d of \d runs failed: --retry does them again\."
+    )
+    assert [line for line in command.stderr.splitlines() if not said.fullmatch(line)] == []
+
+
+def assert_clean(place: Place, store: str) -> None:
+    """Neither processes nor files that a sweep needs only while it runs are left."""
+    place.assert_no_processes()
+    left = {path.name for path in (place.folder / store).iterdir()}
+    assert left - {"checkpoints"} == {".lock", "history", "plans", "runs", "scores", "weights"}
+    checkpoints = place.folder / store / "checkpoints"
+    assert not checkpoints.exists() or not list(checkpoints.rglob("*.pt"))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_sweep_scores_every_run_prints_the_table_and_leaves_nothing_behind(
+    place: Place, undisturbed: Command
+) -> None:
+    assert len(undisturbed.started()) == 4
+    assert undisturbed.stderr.count("step 1/30") == 4
+    assert_quiet(undisturbed)
+    assert_clean(place, "results/tiny")
+    assert "psnr_y" in undisturbed.stdout
+    assert "±" in undisturbed.stdout
+    outcome = place.outcome("results/tiny")
+    assert len(outcome) == 4
+    assert all(len(run["scores"]) == 2 * 3 for run in outcome.values())
+    assert all([row[0] for row in run["history"]] == list(range(1, STEPS + 1)) for run in outcome.values())
+    assert len({json.dumps(run["history"]) for run in outcome.values()}) == 4
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_same_sweep_again_starts_nothing_imports_no_ray_and_prints_the_same_table(
+    place: Place, undisturbed: Command
+) -> None:
+    before, began = place.times("results/tiny"), time.monotonic()
+    again = place.run("sweep", "tiny.yaml", python=("-X", "importtime"))
+    assert time.monotonic() - began < 10
+    assert again.stdout == undisturbed.stdout
+    assert place.times("results/tiny") == before
+    imported = set(re.findall(r"^import time:.*\| +(\S+)$", again.stderr, re.MULTILINE))
+    assert "sgbench.plan" in imported
+    assert "ray" not in imported
+    assert [line for line in again.stderr.splitlines() if not line.startswith("import time:")] == []
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_sweep_that_is_interrupted_and_killed_ends_like_an_undisturbed_one(
+    place: Place, undisturbed: Command
+) -> None:
+    arguments, store = ("sweep", "tiny.yaml", "--results", "stormy"), "stormy"
+
+    interrupted = place.start(*arguments, SLOW="0.4")
+    interrupted.wait_until(lambda err: err.count("\ndone ") == 2 and "Slow · seed 1: step" in err)
+    interrupted.signal_group(signal.SIGINT)
+    assert interrupted.end(30) == 130, interrupted.stderr[-2000:]
+    assert interrupted.stderr.endswith("Interrupted: the same command continues.\n")
+    assert_quiet(interrupted)
+    place.assert_no_processes()
+    plan = {row["run_id"]: row for row in place.plan("tiny.yaml", "--results", store)}
+    statuses = [row["status"] for row in plan.values()]
+    assert statuses.count("done") == 2
+    assert "resumable" in statuses
+    before = place.times(store)
+
+    killed = place.start(*arguments, SLOW="0.4")
+    killed.wait_until(lambda err: err.count(": step ") == 2)
+    killed.signal_group(signal.SIGKILL)
+    killed.end()
+    place.assert_no_processes()  # before the next call, and without any help
+    assert len(killed.started()) == 2
+    reached = {row["loss"] + str(row["seed"]): row["step"] for row in plan.values() if row["status"] != "done"}
+    for loss, seed, step in re.findall(r"^edsr-tiny · (\S+) · seed (\d): step (\d+)/", killed.stderr, re.MULTILINE):
+        assert int(step) == int(reached[f"{loss}{seed}"].partition("/")[0]) + 1
+
+    last = place.run(*arguments)
+    assert len(last.started()) == 2
+    assert_quiet(last)
+    assert last.stdout == undisturbed.stdout
+    assert {file: place.times(store)[file] for file in before} == before
+    assert place.outcome(store) == place.outcome("results/tiny")
+    assert_clean(place, store)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_failing_run_is_a_row_a_dying_process_is_started_again_and_the_others_go_on(place: Place) -> None:
+    died = place.folder / "died"
+    losses = ("--loss", "l1", "--loss", "odd_losses:NotFinite", "--loss", "odd_losses:DiesOnce")
+    arguments = ("sweep", "tiny.yaml", "--results", "failing", "--seeds", "0", *losses)
+
+    first = place.run(*arguments, code=1, BROKEN="1", DIED=str(died))
+    assert died.exists()
+    assert_quiet(first)
+    assert "1 of 3 runs failed" in first.stderr
+    rows = {row["loss"]: row for row in sgbench.load_results(str(place.folder / "failing")).runs.to_pylist()}
+    assert {loss: row["status"] for loss, row in rows.items()} == {
+        "l1": "done",
+        "odd_losses:NotFinite": "failed",
+        "odd_losses:DiesOnce": "done",
+    }
+    failed = rows["odd_losses:NotFinite"]
+    assert (failed["step"], failed["error"]) == (6, "loss is NaN at step 6")
+    assert "loss is NaN" in first.stdout  # the cells of the table say so
+
+    second = place.run(*arguments, code=1, DIED=str(died))
+    assert second.started() == []
+    assert "1 of 3 runs failed" in second.stderr
+
+    retried = place.run(*arguments, "--retry", DIED=str(died))
+    assert retried.started() == ["edsr-tiny · odd_losses:NotFinite · seed 0"]
+    assert_clean(place, "failing")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_group_trains_what_one_process_trains(place: Place, undisturbed: Command, workers: int) -> None:
+    if (os.cpu_count() or 1) < workers:
+        pytest.skip(f"{workers} workers need as many cores")
+    store = f"workers{workers}"
+    run = ("--loss", "l1 + 1.0*sg", "--seeds", "0", "--metric", "psnr_y", "--metric", "ssim_y")
+    command = place.run("sweep", "tiny.yaml", "--results", store, "--set", f"workers={workers}", *run)
+    assert_quiet(command)
+    assert_clean(place, store)
+    assert sgbench.load_results(str(place.folder / store)).runs.column("workers").to_pylist() == [workers]
+    ((run_id, group),) = place.outcome(store).items()
+    alone = place.outcome("results/tiny")[run_id]
+    if workers == 1:
+        assert group == alone
+    else:  # the same patches, and sums in another order
+        assert [row[1] for row in group["history"]] == pytest.approx([row[1] for row in alone["history"]], rel=1e-3)
+        assert [row[-1] for row in group["scores"]] == pytest.approx([row[-1] for row in alone["scores"]], rel=1e-2)
+        assert group["weights"] != alone["weights"]
+
+
+@pytest.fixture
+def dead_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_at_which_nobody_answers_is_bad_input(tmp_path: Path, dead_port: int, scheme: str) -> None:
+    address = f"{scheme}127.0.0.1:{dead_port}"
+    with a_place(tmp_path) as place:
+        command = place.run("sweep", "tiny.yaml", "--rerun", "--address", address, code=2)
+    assert command.stderr.splitlines()[0] == "tiny: 4 runs: 4 to do"
+    (line,) = command.stderr.splitlines()[1:]
+    assert line.startswith(f"error: --address: no Ray cluster can be reached at '{address}': ")
+
+
+def test_a_run_that_can_never_be_placed_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sgbench.cluster import sweep as driver
+    from sgbench.errors import InputError
+    from sgbench.spec import SweepSpec
+
+    monkeypatch.setattr(driver.ray, "cluster_resources", lambda: {"CPU": 2.0})
+    grids = [{"backbones": ["edsr-tiny"], "losses": ["l1"]}]
+    fields = {"grids": grids, "train": "demo", "tests": ["demo"], "metrics": ["psnr_y"], "workers": 3}
+    with pytest.raises(InputError, match=r"takes 3 CPU .* and the cluster has 2; lower"):
+        driver._resources(SweepSpec.model_validate(fields))
+    assert driver._resources(SweepSpec.model_validate({**fields, "workers": 2})) == ({"CPU": 1}, False)
+
+
+def test_a_worker_group_that_fails_for_good_is_a_failed_row_and_no_exception(
+    tmp_path: Path, train_images: PackedImages, test_images: PackedImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.train import WorkerGroupError
+
+    from sgbench.cluster import trial as worker
+
+    class Trainer:
+        def fit(self) -> None:
+            raise WorkerGroupError("a traceback", {1: RuntimeError("no room\nfor more")})
+
+    store = Store(Storage(str(tmp_path / "store")))
+    grids = [{"backbones": ["edsr-tiny"], "losses": ["l1"]}]
+    sweep = build({"grids": grids, "train": "Photos", "tests": ["Photos"], "metrics": ["psnr_y"]}, "tiny")
+    data = Data(train_images, (test_images,))
+    job = Job.of(make_plan("tiny", sweep, data, store).runs[0], data, store.storage)
+    reports: list[dict[str, Any]] = []
+    monkeypatch.setattr(worker, "_trainer", lambda job, config: Trainer())
+    monkeypatch.setattr(worker.tune, "report", reports.append)
+
+    worker.trial({"job": job.to_json(), "stop": ".ray/stop", "download": False})
+    row = store.run(job.run_id)
+    assert row is not None
+    assert (row["status"], row["error"]) == ("failed", "RuntimeError: no room")
+    assert [report["event"] for report in reports] == ["started", "finished"]
+    assert (reports[-1]["end"], reports[-1]["message"]) == ("failed", "RuntimeError: no room")
+
+    # Asked to stop, it does not even begin.
+    store.storage.write(".ray/stop", b"")
+    worker.trial({"job": job.to_json(), "stop": ".ray/stop", "download": False})
+    assert reports[-1]["end"] == "stopped"

@@ -1,0 +1,438 @@
+import contextlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from sgbench.backbones import build_backbone
+from sgbench.data import PackedImages, PatchSampler
+from sgbench.errors import InputError, NotFiniteError
+from sgbench.losses import build_loss
+from sgbench.results.schema import to_table
+from sgbench.seeding import derive
+from sgbench.spec import Optimizer, RunSpec, Schedule
+from sgbench.storage import Storage
+from sgbench.training import Checkpoints, loop, train
+from sgbench.training.loop import learning_rate
+from sgbench.training.numerics import pinned
+
+CPU = torch.device("cpu")
+QUICK = {"batch": 4, "patch": 8, "optimizer": {"lr": 1e-3}, "schedule": {"name": "cosine"}}
+
+
+class Noisy(nn.Module):
+    """A small network that draws random numbers, as one with stochastic depth does."""
+
+    def __init__(self, *, scale: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.Dropout(0.2), nn.Conv2d(8, 3 * scale**2, 1), nn.PixelShuffle(scale)
+        )
+
+    def forward(self, lr):
+        return self.layers(lr)
+
+
+class Poison(nn.Module):
+    """L1 but for one step, at which it has another value."""
+
+    def __init__(self, *, at: int = 1, value: str = "nan"):
+        super().__init__()
+        self.at, self.value, self.calls = at, float(value.replace("minus-", "-")), 0
+
+    def forward(self, sr, hr):
+        self.calls += 1
+        loss = (sr - hr).abs().mean()
+        return loss * self.value if self.calls == self.at else loss
+
+
+class FirstWorkerInfinite(Poison):
+    """Infinite on the first of several workers, whose gradients then make the next step of all of them NaN."""
+
+    def __init__(self, *, at: int = 1):
+        super().__init__(at=at if dist.is_initialized() and dist.get_rank() == 0 else 0, value="inf")
+
+
+def run(images, loss="l1 + 1.0*sg", backbone=f"{__name__}:Noisy", seed=0, **recipe):
+    data = {"name": images.name, "sha256": images.sha256}
+    fields = {"backbone": backbone, "loss": loss, "seed": seed, "train": data, "recipe": QUICK | {"steps": 12} | recipe}
+    return RunSpec.model_validate(fields)
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Makes a place for what a run leaves; another name is another place."""
+    return lambda name="run": Checkpoints(Storage(str(tmp_path / "store")), name)
+
+
+@pytest.fixture(autouse=True)
+def checkpoints_may_cost_what_they_like(monkeypatch):
+    """So that ``checkpoint_seconds=0`` means one at each row of history."""
+    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 0)
+
+
+def stop_after(steps):
+    """Asks to stop at the given number of calls, that is of steps."""
+    calls = iter(range(1, steps + 1))
+    return lambda: next(calls, None) in (steps, None)
+
+
+def left(outcome, checkpoints):
+    """What two runs that are the same run must agree on, to the bit."""
+    history = [{key: value for key, value in row.items() if key != "steps_per_second"} for row in outcome.history]
+    weights = {key: value.numpy().tobytes() for key, value in checkpoints.load_weights().items()}
+    return outcome.finished, outcome.step, history, weights
+
+
+def trained(spec, images, checkpoints, **options):
+    return left(train(spec, images, checkpoints, device=CPU, **options), checkpoints)
+
+
+# One run
+
+
+def test_the_loop_is_adam_on_the_batches_of_the_sampler(train_images, place):
+    spec = run(train_images, "l1 + 0.5*sg", "edsr-tiny", seed=3, steps=3, memory_format="contiguous")
+    train(spec, train_images, place(), device=CPU)
+
+    torch.manual_seed(derive(3, "weights") % 2**63)
+    network, loss = build_backbone("edsr-tiny", 4), build_loss("l1 + 0.5*sg")
+    sampler = PatchSampler(train_images, patch=8, batch=4, seed=3, augment=True, window=None)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=3)
+    with pinned(spec.recipe):
+        for step in range(3):
+            lr, hr = (torch.from_numpy(patches) / 255 for patches in sampler.batch(step))
+            optimizer.zero_grad()
+            loss(network(lr), hr)[0].backward()
+            optimizer.step()
+            cosine.step()
+    weights = place().load_weights()
+    for key, value in network.state_dict().items():  # only the two ways to a cosine are rounded differently
+        torch.testing.assert_close(weights[key], value, rtol=1e-6, atol=1e-7)
+
+
+def test_training_lowers_the_loss(train_images, place):
+    outcome = train(run(train_images, "l1", "edsr-tiny", steps=60), train_images, place(), device=CPU)
+    losses = [row["loss"] for row in outcome.history]
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+def test_what_a_run_reports(train_images, place):
+    seen = []
+    spec = run(train_images, "2.0*l1 + 0.5*sg", steps=250)
+    outcome = train(spec, train_images, place(), device=CPU, on_progress=seen.append)
+    assert (outcome.finished, outcome.step) == (True, 250)
+    assert outcome.wall_seconds > 0
+    assert outcome.peak_memory_bytes > 2**20
+    assert [row["step"] for row in outcome.history] == list(range(2, 251, 2))
+    assert to_table("history", outcome.history).num_rows == 125
+    for row in outcome.history:
+        assert row["run_id"] == spec.run_id
+        assert row["loss"] == pytest.approx(2.0 * row["terms"]["l1"] + 0.5 * row["terms"]["sg"], rel=1e-5)
+        assert row["lr"] == learning_rate(spec.recipe.schedule, 1e-3, row["step"] - 1, 250)
+        assert row["steps_per_second"] > 0
+    assert [(p.step, p.loss, p.lr) for p in seen] == [(row["step"], row["loss"], row["lr"]) for row in outcome.history]
+    assert {p.steps for p in seen} == {250}
+
+
+def test_final_weights_carry_the_specification(train_images, place, tmp_path):
+    spec = run(train_images)
+    train(spec, train_images, place("r"), device=CPU)
+    file = torch.load(tmp_path / "store" / "weights" / "r.pt", weights_only=True)
+    assert RunSpec.model_validate(file["spec"]) == spec
+
+
+def test_two_fresh_runs_are_identical_and_another_seed_is_another_run(train_images, place):
+    outcomes = [trained(run(train_images, seed=seed), train_images, place(f"{i}")) for i, seed in enumerate([0, 0, 1])]
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0][3] != outcomes[2][3]
+    assert outcomes[0][2][0]["loss"] != outcomes[2][2][0]["loss"]
+
+
+def test_the_random_state_of_the_process_does_not_matter(train_images, place):
+    outcomes = []
+    for name in "ab":
+        torch.rand(5)
+        outcomes.append(trained(run(train_images), train_images, place(name)))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_the_settings_of_the_process_are_left_alone(train_images, place):
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    for loss in ("l1", f"{__name__}:Poison"):
+        with contextlib.suppress(NotFiniteError):
+            train(run(train_images, loss), train_images, place(), device=CPU)
+        assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (threads, deterministic)
+
+
+def test_images_too_small_for_a_patch_are_refused_and_nothing_is_written(train_images, place, tmp_path):
+    with pytest.raises(InputError, match="has 40×48 pixels; patches of 16 at scale 4 need 64×64"):
+        train(run(train_images, patch=16), train_images, place(), device=CPU)
+    assert not (tmp_path / "store").exists()
+
+
+# Interrupted and continued
+
+
+@pytest.mark.parametrize(
+    ("steps", "stops", "changes"),
+    [
+        (250, [1, 7, 8, 151, 249], {}),  # a row of history covers two steps: 1, 7, 151 and 249 are between rows
+        (12, [1, 5, 11], {"backbone": "edsr-tiny"}),
+        (12, [1, 5], {"backbone": "edsr-tiny", "precision": "bf16"}),
+        (12, [1, 5], {"backbone": "edsr-tiny", "memory_format": "contiguous"}),
+        (12, [5], {"backbone": "edsr-tiny", "augment": False, "schedule": {"halve_every": 5}}),
+    ],
+)
+def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(train_images, place, steps, stops, changes):
+    spec = run(train_images, steps=steps, **changes)
+    parts = place("parts")
+    for stop in stops:
+        asked = stop_after(stop - parts.latest_step())
+        outcome = train(spec, train_images, parts, device=CPU, should_stop=asked)
+        assert (outcome.finished, outcome.step, parts.latest_step()) == (False, stop, stop)
+        assert not parts.has_weights()
+    assert trained(spec, train_images, parts) == trained(spec, train_images, place("whole"))
+
+
+@pytest.mark.parametrize("checkpoint_seconds", [0.0, 1e9])
+def test_a_run_that_crashed_ends_with_the_bits_of_one_that_did_not(train_images, place, checkpoint_seconds):
+    spec, crashed = run(train_images, steps=250), place("crashed")
+
+    def crash(at):
+        def on_progress(progress):
+            if progress.step == at:
+                raise KeyError("power cut")
+
+        return on_progress
+
+    for at in (8, 100, 250):
+        with pytest.raises(KeyError):
+            train(
+                spec,
+                train_images,
+                crashed,
+                device=CPU,
+                on_progress=crash(at),
+                checkpoint_seconds=checkpoint_seconds,
+            )
+        assert crashed.latest_step() == (at - 2 if checkpoint_seconds == 0 else 0)
+        assert not crashed.has_weights()
+    assert trained(spec, train_images, crashed) == trained(spec, train_images, place("whole"))
+
+
+def test_a_damaged_checkpoint_costs_steps_and_no_bits(train_images, place, tmp_path):
+    spec, parts = run(train_images), place("parts")
+    train(spec, train_images, parts, device=CPU, should_stop=stop_after(9), checkpoint_seconds=0)
+    (tmp_path / "store" / "checkpoints" / "parts" / "000000000009.pt").write_bytes(b"damaged")
+    assert trained(spec, train_images, parts) == trained(spec, train_images, place("whole"))
+
+
+def test_a_stop_at_the_last_step_is_the_end(train_images, place):
+    outcome = train(run(train_images), train_images, place(), device=CPU, should_stop=stop_after(12))
+    assert outcome.finished
+    assert place().has_weights()
+
+
+def test_a_finished_run_that_is_called_again_changes_nothing(train_images, place):
+    spec, checkpoints = run(train_images), place()
+    first = trained(spec, train_images, checkpoints, checkpoint_seconds=0)
+    assert trained(spec, train_images, checkpoints) == first
+    state = checkpoints.load()
+    assert state["step"] < 12
+
+
+def test_a_checkpoint_with_no_step_left_only_gives_its_weights(train_images, place):
+    spec, checkpoints = run(train_images), place()
+    first = trained(spec, train_images, checkpoints, checkpoint_seconds=0)
+    checkpoints.save(12, checkpoints.load() | {"step": 12, "history": first[2]})
+    finished, step, history, weights = trained(spec, train_images, checkpoints)
+    assert (finished, step, history) == first[:3]
+    expected = {key: value.numpy().tobytes() for key, value in checkpoints.load()["params"].items()}
+    assert weights == expected
+
+
+def test_the_time_of_interrupted_calls_counts(train_images, place):
+    spec, checkpoints = run(train_images), place()
+    train(spec, train_images, checkpoints, device=CPU, should_stop=stop_after(3))
+    checkpoints.save(3, checkpoints.load() | {"seconds": 1000.0})
+    train(spec, train_images, checkpoints, device=CPU, should_stop=stop_after(3))
+    assert 1000 < train(spec, train_images, checkpoints, device=CPU).wall_seconds < 1100
+
+
+# Losses that are not finite
+
+
+@pytest.mark.parametrize(("value", "said"), [("nan", "NaN"), ("inf", "infinite"), ("-inf", "infinite")])
+@pytest.mark.parametrize("at", [1, 7, 250])
+def test_the_first_loss_that_is_not_finite_stops_the_run(train_images, place, value, said, at):
+    """A row of history covers two steps, so that step 7 is found at 8, and the newest checkpoint is of 6."""
+    value = f"minus-{value[1:]}" if value.startswith("-") else value
+    loss = f"{__name__}:Poison(at={at}, value={value})"
+    with pytest.raises(NotFiniteError, match=f"^loss is {said} at step {at}$") as error:
+        train(run(train_images, loss, steps=250), train_images, place(), device=CPU, checkpoint_seconds=0)
+    assert error.value.step == at
+    assert place().latest_step() == (at - 1) // 2 * 2
+    assert not place().has_weights()
+    state = place().load()
+    assert state is None or all(value.isfinite().all() for value in state["params"].values())
+
+
+def test_a_stop_at_a_step_that_is_not_finite_writes_no_checkpoint(train_images, place):
+    spec = run(train_images, f"{__name__}:Poison(at=7)", steps=250)
+    with pytest.raises(NotFiniteError, match="loss is NaN at step 7"):
+        train(spec, train_images, place(), device=CPU, should_stop=stop_after(7))
+    assert place().latest_step() == 0
+
+
+def test_a_learning_rate_that_is_too_high_is_noticed(train_images, place):
+    spec = run(train_images, "l1", "edsr-tiny", optimizer={"lr": 1e30})
+    with pytest.raises(NotFiniteError, match="at step 2"):
+        train(spec, train_images, place(), device=CPU)
+
+
+# Learning rates
+
+
+def test_the_papers_rate_is_halved_every_200_000_steps():
+    schedule, first = Schedule(), Optimizer().lr
+    rates = [learning_rate(schedule, first, step, 500_000) for step in (0, 199_999, 200_000, 399_999, 400_000, 499_999)]
+    assert rates == [1e-4, 1e-4, 5e-5, 5e-5, 2.5e-5, 2.5e-5]
+
+
+@pytest.mark.parametrize(("steps", "final"), [(100, 0.0), (77, 0.1), (1, 0.0), (10, 1.0)])
+def test_cosine_is_that_of_torch(steps, final):
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=1e-3)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps, eta_min=1e-3 * final)
+    schedule = Schedule(name="cosine", final=final)
+    for step in range(steps + 1):
+        rate = learning_rate(schedule, 1e-3, step, steps)
+        assert rate == pytest.approx(theirs.get_last_lr()[0], rel=1e-9, abs=1e-15)
+        optimizer.step()
+        theirs.step()
+
+
+# Several workers
+
+
+def worker(rank, meeting, root, images_path, specs, stops):
+    """Does runs one after the other in a group of two, and writes down what this worker was told of each."""
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    images = PackedImages.open(Path(images_path))
+    for name, spec in specs.items():
+        checkpoints = Checkpoints(Storage(root), name.partition("/")[0])
+        should_stop = stop_after(stops[name]) if name in stops and rank == 1 else lambda: False
+        try:
+            outcome = train(RunSpec.model_validate(spec), images, checkpoints, device=CPU, should_stop=should_stop)
+            told = {"finished": outcome.finished, "step": outcome.step, "history": outcome.history}
+        except NotFiniteError as error:
+            told = {"error": str(error)}
+        Storage(root).write(f"told/{rank}/{name}.json", json.dumps(told).encode())
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def group(tmp_path_factory):
+    """Runs of a group of two workers: made once, because to start processes takes longer than to train."""
+    made = {}
+
+    def make(images):
+        if not made:
+            folder = tmp_path_factory.mktemp("group")
+            shutil.copytree(images.path, folder / "images")
+            even, odd = run(images, backbone="edsr-tiny"), run(images, backbone="edsr-tiny", batch=5)
+            specs = {"even": even, "odd": odd, "cut": odd, "continued/1": odd, "continued/2": odd}
+            specs["poisoned"] = run(images, f"{__name__}:FirstWorkerInfinite(at=3)", "edsr-tiny", steps=250)
+            torch.multiprocessing.spawn(
+                worker,
+                args=(
+                    str(folder / "meeting"),
+                    str(folder / "store"),
+                    str(folder / "images"),
+                    {name: spec.model_dump(mode="json") for name, spec in specs.items()},
+                    {"cut": 4, "continued/1": 4},
+                ),
+                nprocs=2,
+            )
+            storage = Storage(str(folder / "store"))
+            made["specs"] = specs
+            made["told"] = lambda name, rank=0: json.loads(storage.read(f"told/{rank}/{name}.json"))
+            made["place"] = lambda name: Checkpoints(storage, name)
+        return made
+
+    return make
+
+
+def without_speed(history):
+    return [{key: value for key, value in row.items() if key != "steps_per_second"} for row in history]
+
+
+def assert_same_training(history, weights, alone, alone_weights):
+    """Not to the bit: a gradient is summed over the slices, then over the workers, and float32 sums are rounded.
+
+    Measured: 3e-7 of a loss and of a weight. Another patch, or a slice of the wrong weight, would show in each loss.
+    """
+    assert [row["step"] for row in history] == [row["step"] for row in alone]
+    for mine, theirs in zip(history, alone, strict=True):
+        assert mine["lr"] == theirs["lr"]
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+        assert mine["terms"] == pytest.approx(theirs["terms"], rel=1e-5)
+    for key, value in alone_weights.items():
+        torch.testing.assert_close(weights[key], value, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["even", "odd"])
+def test_two_workers_train_on_the_patches_of_one(group, train_images, place, name):
+    both = group(train_images)
+    alone = train(both["specs"][name], train_images, place(), device=CPU)
+    told = both["told"](name)
+    assert (told["finished"], told["step"]) == (True, 12)
+    assert_same_training(told["history"], both["place"](name).load_weights(), alone.history, place().load_weights())
+
+
+def test_every_worker_is_told_the_same(group, train_images):
+    both = group(train_images)
+    for name in both["specs"]:
+        one, other = both["told"](name, 0), both["told"](name, 1)
+        if "history" in one:
+            one["history"], other["history"] = without_speed(one["history"]), without_speed(other["history"])
+        assert one == other
+
+
+def test_a_stop_that_one_worker_asks_for_stops_all(group, train_images):
+    both = group(train_images)
+    assert (both["told"]("cut")["finished"], both["told"]("cut")["step"]) == (False, 4)
+    assert both["place"]("cut").latest_step() == 4
+
+
+def test_two_workers_that_were_stopped_end_with_the_bits_of_two_that_were_not(group, train_images):
+    both = group(train_images)
+    assert both["told"]("continued/1")["step"] == 4
+    assert without_speed(both["told"]("continued/2")["history"]) == without_speed(both["told"]("odd")["history"])
+    one, other = (both["place"](name).load_weights() for name in ("continued", "odd"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_one_worker_continues_what_two_began(group, train_images):
+    both = group(train_images)
+    seen = []
+    outcome = train(both["specs"]["cut"], train_images, both["place"]("cut"), device=CPU, on_progress=seen.append)
+    assert [progress.step for progress in seen] == list(range(5, 13))
+    told = both["told"]("odd")
+    assert without_speed(outcome.history[:4]) == without_speed(told["history"][:4])
+    assert_same_training(
+        outcome.history, both["place"]("cut").load_weights(), told["history"], both["place"]("odd").load_weights()
+    )
+
+
+def test_every_worker_tells_the_first_loss_that_was_not_finite_on_any(group, train_images):
+    """Step 3 is infinite on one worker; at 4, when it is noticed, the loss is NaN on both."""
+    both = group(train_images)
+    assert both["told"]("poisoned", 0) == both["told"]("poisoned", 1) == {"error": "loss is infinite at step 3"}
+    assert not both["place"]("poisoned").has_weights()
