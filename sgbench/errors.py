@@ -41,6 +41,7 @@ def unknown(kind: str, received: str, valid: Iterable[str]) -> InputError:
         An `InputError` such as ``unknown backbone 'edrs': did you mean 'edsr'? Valid: edsr, rdn.``
     """
     names = sorted(valid)
-    close = difflib.get_close_matches(received, names, n=1, cutoff=0.6)
-    hint = f"did you mean '{close[0]}'? " if close else ""
+    by_case = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(received.lower(), by_case, n=1, cutoff=0.6)
+    hint = f"did you mean '{by_case[close[0]]}'? " if close else ""
     return InputError(f"unknown {kind} '{received}': {hint}Valid: {', '.join(names)}.")

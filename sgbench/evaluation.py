@@ -27,7 +27,7 @@ Pixels = NDArray[np.uint8]
 Upscaler = Callable[[PackedImages, int], Pixels]
 """Returns the super-resolved image, uint8 H×W×3, of one image of a test set."""
 
-SUFFIXES = ("", "x2", "x3", "x4", "_x2", "_x3", "_x4", "_SR", "_sr", "SR", "_out", "_HR")
+SUFFIXES = ("", "x{scale}", "_x{scale}", "_SR", "_sr", "SR", "_out")
 """What the name of a super-resolved file may have after the name of its reference."""
 
 
@@ -70,7 +70,7 @@ def from_folder(folder: Path, tests: Sequence[PackedImages]) -> Upscaler:
 
     Args:
         folder: Holds a super-resolved image for every image of the tests.
-        tests: The test sets.
+        tests: The test sets, of one scale.
 
     Raises:
         InputError: If an image has no file, naming the first such images, or a file has another size than its
@@ -79,9 +79,10 @@ def from_folder(folder: Path, tests: Sequence[PackedImages]) -> Upscaler:
     files = {path.stem: path for path in list_images(folder)}
     found: dict[tuple[str, str], Path] = {}
     missing = []
+    suffixes = [suffix.format(scale=tests[0].scale) for suffix in SUFFIXES]
     for test in tests:
         for image in test.images:
-            names = [image.name + suffix for suffix in SUFFIXES if image.name + suffix in files]
+            names = [image.name + suffix for suffix in suffixes if image.name + suffix in files]
             if names:
                 found[test.name, image.name] = files[names[0]]
                 _check_file(files[names[0]], image, test.scale)
@@ -91,7 +92,7 @@ def from_folder(folder: Path, tests: Sequence[PackedImages]) -> Upscaler:
         listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise InputError(
             f"'{folder}' has no super-resolved image for {listed}; a file must have its reference's name, "
-            f"which may be followed by one of {', '.join(suffix for suffix in SUFFIXES if suffix)}."
+            f"which may be followed by one of {', '.join(suffix for suffix in suffixes if suffix)}."
         )
     return lambda images, index: read_image(found[images.name, images.images[index].name])
 

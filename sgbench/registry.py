@@ -83,7 +83,7 @@ class Registry(Generic[T]):
             entry: Any = importlib.import_module(module)
             for part in attribute.split("."):
                 entry = getattr(entry, part)
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # somebody else's module may raise anything while it is imported
             raise InputError(f"{self.kind} '{name}' cannot be imported from '{target}': {error}.") from error
         loaded: T = entry
         return loaded

@@ -122,7 +122,7 @@ def results_folder(tmp_path, test_images):
     return make
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", [suffix.format(scale=4) for suffix in SUFFIXES])
 def test_a_file_belongs_to_the_reference_whose_name_it_has(results_folder, test_images, suffix):
     folder = results_folder(f"photo1{suffix}.png", f"photo0{suffix}.png", "other.png", f"photo10{suffix}.png")
     upscaler = from_folder(folder, [test_images])
@@ -134,12 +134,18 @@ def test_the_exact_name_goes_before_a_longer_one(results_folder, test_images):
     assert from_folder(folder, [test_images])(test_images, 0)[0, 0, 0] == 1
 
 
+def test_a_file_of_another_scale_is_passed_over(results_folder, test_images):
+    folder = results_folder("photo0x2.png", "photo0x4.png", "photo1_x4.png", "photo1_x3.png")
+    upscaler = from_folder(folder, [test_images])
+    assert [upscaler(test_images, index)[0, 0, 0] for index in (0, 1)] == [1, 2]
+
+
 def test_what_is_missing_is_listed(results_folder, test_images):
     folder = results_folder("photo1.png", "photo0_sharp.png")
     with pytest.raises(InputError) as error:
         from_folder(folder, [test_images])
     assert str(error.value).startswith(f"'{folder}' has no super-resolved image for photo0; a file must have ")
-    assert "one of x2, x3, x4, _x2" in str(error.value)
+    assert "one of x4, _x4, _SR" in str(error.value)
 
 
 def test_a_long_list_of_missing_images_is_cut(results_folder, test_images):

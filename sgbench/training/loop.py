@@ -112,7 +112,7 @@ def train(
         meter = Meter(criterion.names, device)
         history: list[dict[str, Any]] = []
         done, earlier_seconds = 0, 0.0
-        if state := checkpoints.load():
+        if state := _newest(checkpoints, rank, world):
             network.load_state_dict(state["params"])
             optimizer.load_state_dict(state["optimizer"])
             meter.load(state["meter"])
@@ -264,6 +264,14 @@ class Meter:
         """Continue from `state`."""
         self.sums.copy_(state["sums"])
         self.count = state["count"]
+
+
+def _newest(checkpoints: Checkpoints, rank: int, world: int) -> dict[str, Any] | None:
+    """Return the newest checkpoint as the first process sees it: processes that looked for themselves could differ."""
+    state = [checkpoints.load() if rank == 0 else None]
+    if world > 1:
+        dist.broadcast_object_list(state, src=0)
+    return state[0]
 
 
 def _any(mine: bool, device: torch.device) -> bool:
