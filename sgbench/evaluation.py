@@ -17,7 +17,7 @@ from torch import nn
 
 from sgbench.data import PackedImage, PackedImages, image_size, list_images, read_image, upscale
 from sgbench.errors import InputError
-from sgbench.metrics import HrCache, Pair, Suite, check_sizes
+from sgbench.metrics import HrCache, Pair, Suite, check_sizes, described
 from sgbench.metrics.weights import Locator
 from sgbench.registry import METRICS
 from sgbench.spec import Recipe, canonical_json
@@ -76,7 +76,10 @@ def from_folder(folder: Path, tests: Sequence[PackedImages]) -> Upscaler:
         InputError: If an image has no file, naming the first such images, or a file has another size than its
             reference.
     """
-    files = {path.stem: path for path in list_images(folder)}
+    files: dict[str, Path] = {}
+    for path in list_images(folder):
+        if (taken := files.setdefault(path.stem, path)) != path:
+            raise InputError(f"'{taken.name}' and '{path.name}' in '{folder}' have the same name; remove one.")
     found: dict[tuple[str, str], Path] = {}
     missing = []
     suffixes = [suffix.format(scale=tests[0].scale) for suffix in SUFFIXES]
@@ -138,8 +141,9 @@ def score(
     for index, image in enumerate(images.images):
         try:
             sr = upscaler(images, index)
-        except (ArithmeticError, InputError) as error:
-            suite.add_failure(image.name, str(error))
+        except Exception as error:  # a plug-in may raise anything, and so may a GPU without room for a large image
+            ours = isinstance(error, InputError | ArithmeticError)
+            suite.add_failure(image.name, str(error) if ours else described(error))
             continue
         pair = Pair(image.name, sr.transpose(2, 0, 1), images.hr(index).transpose(2, 0, 1), images.scale)
         suite.add(pair)

@@ -104,12 +104,12 @@ def device_of_process() -> torch.device:
 
 
 def clear(jobs: Sequence[Job]) -> None:
-    """Delete what earlier attempts left, so that the jobs start from nothing; scores stay until they are replaced."""
+    """Delete all that earlier attempts left of jobs, so that they start from nothing."""
     for job in jobs:
         storage = Storage(job.store)
+        Store(storage).forget(job.run_id)
         Checkpoints(storage, job.run_id).clear()
         storage.delete(f"weights/{job.run_id}.pt")
-        storage.delete(f"runs/{job.run_id}.parquet")
 
 
 def train_job(
@@ -133,7 +133,7 @@ def train_job(
     if checkpoints.has_weights() and _is_done(store, job.run_id):
         return "done"
     if first:
-        storage.delete(f"runs/{job.run_id}.parquet")  # an earlier failure is none while the run is tried again
+        store.forget(job.run_id)  # an earlier failure is none while the run is tried again
     try:
         outcome = train(
             job.spec,

@@ -18,9 +18,6 @@ from sgbench.registry import BACKBONES, METRICS
 SPEC_VERSION = 1
 """Raised when a default changes its meaning, so that ids of before and after differ."""
 
-SIZES = ("paper", "light", "tiny")
-"""Every family of backbones comes in these sizes; a bare family name means the first."""
-
 
 def canonical_json(value: object) -> str:
     """Return the one JSON text of a value: keys sorted, no spaces, ASCII."""
@@ -31,31 +28,43 @@ def _loss(text: str) -> str:
     return str(expression.parse(text))
 
 
+def split_backbone(name: str) -> tuple[str, str | None]:
+    """Return the family, or target, and the size that a backbone's name is made of; no size where it has none."""
+    if ":" in name:
+        family, _, size = name.partition("-")
+        return family, size or None
+    families = [family for family in BACKBONES.names() if f"{name}-".startswith(f"{family}-")]
+    family = max(families, key=len, default=name.partition("-")[0])
+    return family, name[len(family) + 1 :] or None
+
+
 def check_backbone(name: str) -> str:
-    """Return the canonical name of a backbone that exists: ``family-size``, a registered name, or a target.
+    """Return the canonical name of a backbone that exists: ``family-size``, or the family alone if it has no sizes.
 
     Raises:
         InputError: If there is no such family or size.
     """
-    if ":" in name:
-        if not isinstance(BACKBONES.load(name), type):
-            raise InputError(f"backbone '{name}' is a {type(BACKBONES.load(name)).__name__}; a class is needed.")
-        return name
-    family, _, size = name.partition("-")
+    family, size = split_backbone(name)
     known = BACKBONES.names()
-    if name in known:
-        return f"{name}-{SIZES[0]}" if hasattr(BACKBONES.load(name), "sizes") else name
-    if family not in known:
-        sized = [f"{each}-{size}" for each in known for size in getattr(BACKBONES.load(each), "sizes", ())]
+    if ":" not in family and family not in known:
+        sized = [f"{each}-{one}" for each in known for one in getattr(BACKBONES.load(each), "sizes", ())]
         raise unknown("backbone", name, [*known, *sized])
-    sizes = getattr(BACKBONES.load(family), "sizes", {})
+    backbone = BACKBONES.load(family)
+    if not isinstance(backbone, type):
+        raise InputError(f"backbone '{family}' is a {type(backbone).__name__}; a class is needed.")
+    sizes = getattr(backbone, "sizes", {})
+    if not sizes and size is None:
+        return family
+    size = size or next(iter(sizes))
     if size not in sizes:
         raise unknown(f"size of backbone '{family}'", size, sizes)
-    return name
+    return f"{family}-{size}"
 
 
 def _metric(name: str) -> str:
-    METRICS.load(name)
+    metric = METRICS.load(name)
+    if not hasattr(metric, "protocol"):
+        raise InputError(f"metric '{name}' is a {type(metric).__name__}; a metric object is needed.")
     return name
 
 
@@ -72,7 +81,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Degradation(_Model):
@@ -217,6 +226,14 @@ class SweepSpec(_Model):
                 raise ValueError(f"test set '{name}' is given twice")
         return tests
 
+    @model_validator(mode="after")
+    def _can_be_run(self) -> "SweepSpec":
+        if self.workers > self.recipe.batch:
+            raise ValueError(f"workers is {self.workers}, which is more than the batch of {self.recipe.batch}")
+        for grid in self.grids:
+            _with_lambdas(grid)
+        return self
+
     def named_runs(self, train: TrainingData) -> list[RunSpec]:
         """Return every run that the grids name, repetitions included, in order: seeds vary slowest.
 
@@ -305,6 +322,8 @@ def _sentence(error: ValidationError, source: str) -> str:
     if first["type"] == "missing":
         return f"{source}: '{where}' is missing."
     cause = first.get("ctx", {}).get("error")
+    if not where:  # of the sweep as a whole
+        return f"{source}: {str(cause).rstrip('.')}."
     if isinstance(cause, InputError):
         return f"{source}: {where}: {cause}"
     message = str(cause) if cause is not None else first["msg"][0].lower() + first["msg"][1:]

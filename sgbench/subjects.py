@@ -19,7 +19,7 @@ from sgbench.execution import device_of_process, provenance
 from sgbench.metrics.weights import Locator, fingerprint
 from sgbench.plan import PackProgress, Scored, pack_set
 from sgbench.results import Store
-from sgbench.spec import SIZES, Recipe, RunSpec, check_backbone
+from sgbench.spec import Recipe, check_backbone, split_backbone
 from sgbench.training import Checkpoints, read_weights_file
 from sgbench.training.numerics import pinned, single_precision
 
@@ -35,7 +35,7 @@ class Subject:
     row: dict[str, Any] | None
     """For the table ``runs``; None for a run, which has one."""
     train: str | None
-    """What it was trained on, where that is known."""
+    """What it was trained on, where that is known: then the recipe is that of its training."""
     upscaler: Callable[[Sequence[PackedImages]], Upscaler]
     """Returns what upscales the images of the given test sets."""
 
@@ -47,7 +47,7 @@ def find_subject(what: str, store: Store, *, backbone: str | None = None, scale:
         what: A built-in's name, a checkpoint file, a folder of super-resolved images, or a run id or the beginning of
             one.
         store: Where a run is looked for.
-        backbone: Of a checkpoint that does not name its own.
+        backbone: Of a checkpoint that does not name its own; or a plug-in, whose code is run only if it is named here.
         scale: Of whatever does not know its own.
 
     Raises:
@@ -63,7 +63,7 @@ def find_subject(what: str, store: Store, *, backbone: str | None = None, scale:
     if path.is_file():
         return _checkpoint(str(path.absolute()), backbone, scale, device)
     if re.fullmatch(r"[0-9a-f]{4,12}", what):
-        return _run(what, store, device)
+        return _run(what, store, backbone, device)
     error = str(unknown("subject", what, BUILTINS)).removesuffix(".")
     raise InputError(f"{error}, a run id, a checkpoint file, or a folder of images.")
 
@@ -109,7 +109,7 @@ def score_subject(
     for test in tests:
         wanted = metrics if rerun else [metric for _, metric in scored.missing(subject.run_id, [test], metrics)]
         if wanted:
-            with pinned(subject.recipe) if subject.row is None else single_precision():
+            with pinned(subject.recipe) if subject.train else single_precision():
                 rows = score(upscaler, test, wanted, run_id=subject.run_id, locator=locator, device=device)
             if subject.row is not None:  # not before there is a score: what is refused writes nothing
                 store.write_run({**subject.row, **provenance(device)})
@@ -118,54 +118,95 @@ def score_subject(
     return faults
 
 
+def _content_id(kind: str, scale: int, content: str) -> str:
+    """Return the id of something that was not trained here: a hash of what it is."""
+    return hashlib.sha256(f"{kind} x{scale} {content}".encode()).hexdigest()[:12]
+
+
 def _described(
-    kind: str, content: str, name: str, scale: int, upscaler: Callable[[Sequence[PackedImages]], Upscaler], **row: Any
+    kind: str, content: str, name: str, scale: int, upscaler: Callable[[Sequence[PackedImages]], Upscaler]
 ) -> Subject:
-    """Return a subject whose id is a hash of its content."""
-    run_id = hashlib.sha256(f"{kind} x{scale} {content}".encode()).hexdigest()[:12]
-    row = {"run_id": run_id, "kind": kind, "name": name, "scale": scale, "status": "done", **row}
+    """Return a subject of which nothing is known but its content."""
+    run_id = _content_id(kind, scale, content)
+    row = {"run_id": run_id, "kind": kind, "name": name, "scale": scale, "status": "done"}
     # The degradation of the test sets is the default, that of the published benchmarks.
     return Subject(run_id, name, Recipe.model_validate({"scale": scale}), row, None, upscaler)
 
 
 def _checkpoint(path: str, backbone: str | None, scale: int, device: torch.device) -> Subject:
     weights, fields = read_weights_file(path)
-    spec = _spec(fields, path) if fields else None
-    if spec and backbone and check_backbone(backbone) != spec.backbone:
-        raise InputError(f"'{path}' is a checkpoint of backbone '{spec.backbone}', not of '{backbone}'.")
-    if not spec and not backbone:
+    made = _Made.read(fields, path, backbone) if fields else None
+    if not made and not backbone:
         raise InputError(f"'{path}' does not say of which backbone it is; name it with --backbone.")
-    name = spec.backbone if spec else check_backbone(str(backbone))
-    recipe = spec.recipe if spec else Recipe.model_validate({"scale": scale})
+    name = made.backbone if made else check_backbone(str(backbone))
+    recipe = made.recipe if made else Recipe.model_validate({"scale": scale})
     network = build_backbone(name, recipe.scale)
     load_weights(network, weights, source=path, name=name)
-    _, _, size = name.rpartition("-")
-    subject = _described(
-        "checkpoint",
-        f"{name} {fingerprint(weights)}",
-        Path(path).name,
-        recipe.scale,
-        lambda tests: from_network(network, recipe, device),
-        backbone=name,
-        size=size if size in SIZES else None,
-        loss=spec.loss if spec else None,
-        train=spec.train.name if spec else None,
-    )
+    content = f"{name} {fingerprint(network.state_dict())}"
+    run_id = _content_id("checkpoint", recipe.scale, content)
+    row: dict[str, Any] = {
+        "run_id": run_id,
+        "kind": "checkpoint",
+        "name": Path(path).name,
+        "scale": recipe.scale,
+        "status": "done",
+    }
+    row |= {"backbone": name, "size": split_backbone(name)[1]}
+    row |= {"loss": made.loss, "train": made.train} if made else {}
     return Subject(
-        subject.run_id, subject.name, recipe, subject.row, spec.train.name if spec else None, subject.upscaler
+        run_id=run_id,
+        name=Path(path).name,
+        recipe=recipe,
+        row=row,
+        train=made.train if made else None,
+        upscaler=lambda tests: from_network(network, recipe, device),
     )
 
 
-def _spec(fields: Any, source: str) -> RunSpec:
-    try:
-        return RunSpec.model_validate(fields)
-    except ValidationError as error:  # of another version, or with a plug-in that is not installed here
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(f"'{source}' has a specification that cannot be read: {where}: {first['msg']}.") from error
+@dataclass(frozen=True)
+class _Made:
+    """What a file says of how its weights were made."""
+
+    backbone: str
+    loss: str
+    """As text: a loss is not needed to score, and none is imported because a file names it."""
+    train: str
+    recipe: Recipe
+
+    @classmethod
+    def read(cls, fields: Any, source: str, backbone: str | None) -> "_Made":
+        """Read the specification in a file.
+
+        Args:
+            fields: The specification.
+            source: The file, for messages.
+            backbone: As the person names it; without that, no code is imported because a file names it.
+
+        Raises:
+            InputError: If it cannot be read, is of another backbone than the person names, or of a plug-in that the
+                person has not named.
+        """
+        try:
+            name, recipe = str(fields["backbone"]), Recipe.model_validate(fields.get("recipe", {}))
+            if ":" not in name:
+                check_backbone(name)
+            made = cls(name, str(fields["loss"]), str(fields["train"]["name"]), recipe)
+        except ValidationError as error:  # of another version
+            first = error.errors()[0]
+            where = ".".join(map(str, ("recipe", *first["loc"])))
+            raise InputError(f"'{source}' has a specification that cannot be read: {where}: {first['msg']}.") from error
+        except InputError as error:  # of a family that is not registered here
+            raise InputError(f"'{source}' has a specification that cannot be read: backbone: {error}") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"'{source}' has a specification that cannot be read: {error!r}.") from error
+        if backbone and check_backbone(backbone) != name:
+            raise InputError(f"'{source}' is a checkpoint of backbone '{name}', not of '{backbone}'.")
+        if ":" in name and not backbone:
+            raise InputError(f"'{source}' is of the plug-in '{name}'; to have its code run, name it with --backbone.")
+        return made
 
 
-def _run(beginning: str, store: Store, device: torch.device) -> Subject:
+def _run(beginning: str, store: Store, backbone: str | None, device: torch.device) -> Subject:
     rows = [row for row in store.runs().to_pylist() if row["run_id"].startswith(beginning)]
     if len(rows) != 1:
         how = f"{len(rows)} runs whose id begins so" if rows else "no such run"
@@ -174,14 +215,14 @@ def _run(beginning: str, store: Store, device: torch.device) -> Subject:
     checkpoints = Checkpoints(store.storage, row["run_id"])
     if row["kind"] != "train" or row["status"] != "done" or not checkpoints.has_weights():
         raise InputError(f"run '{row['run_id']}' ({row['name']}) has no final weights to score.")
-    spec = _spec(json.loads(row["spec"]), f"run {row['run_id']}")
-    network = build_backbone(spec.backbone, spec.recipe.scale)
-    load_weights(network, checkpoints.load_weights(), source=row["run_id"], name=spec.backbone)
+    made = _Made.read(json.loads(row["spec"]), f"run {row['run_id']}", backbone)
+    network = build_backbone(made.backbone, made.recipe.scale)
+    load_weights(network, checkpoints.load_weights(), source=row["run_id"], name=made.backbone)
     return Subject(
         run_id=row["run_id"],
         name=row["name"],
-        recipe=spec.recipe,
+        recipe=made.recipe,
         row=None,
-        train=spec.train.name,
-        upscaler=lambda tests: from_network(network, spec.recipe, device),
+        train=made.train,
+        upscaler=lambda tests: from_network(network, made.recipe, device),
     )

@@ -232,7 +232,7 @@ def test_a_recorded_failure_replaces_nothing(data: Data, store: Store) -> None:
     assert store.run(job.run_id)["status"] == "done"  # type: ignore[index]
 
 
-def test_clear_leaves_nothing_of_a_run_but_its_scores(data: Data, store: Store) -> None:
+def test_clear_leaves_nothing_of_a_run(data: Data, store: Store) -> None:
     job = a_job(data, store)
     run_here(job, Witness())
     Checkpoints(store.storage, job.run_id).save(2, {})
@@ -240,6 +240,15 @@ def test_clear_leaves_nothing_of_a_run_but_its_scores(data: Data, store: Store) 
     assert store.run(job.run_id) is None
     assert not Checkpoints(store.storage, job.run_id).has_weights()
     assert Checkpoints(store.storage, job.run_id).latest_step() == 0
+    assert (store.scores().num_rows, store.history().num_rows) == (0, 0)
+
+
+def test_a_run_that_is_trained_again_loses_the_scores_of_its_lost_weights(data: Data, store: Store) -> None:
+    job = a_job(data, store)
+    run_here(job, Witness())
+    store.storage.delete(f"weights/{job.run_id}.pt")
+    assert train_job(job, should_stop=lambda: True) == "stopped"
+    assert (store.run(job.run_id), store.scores().num_rows) == (None, 0)
 
 
 def test_the_first_signal_asks_and_the_second_interrupts() -> None:

@@ -198,8 +198,8 @@ def test_a_syntax_error_says_what_was_found_and_what_was_expected(text, found, e
         (f"{OPTIONS}(flag=yes)", "flag is 'yes'; true or false is needed\\.$"),
         (f"{__name__}:NeedsWidth", "missing 1 required positional argument: 'width'"),
         (f"{__name__}:Missing", "cannot be imported from"),
-        (f"{__name__}:half", "is a function; a class is needed"),
-        ("math:pi", "is a float; a class is needed"),
+        (f"{__name__}:half", "is a function; a class of torch.nn.Module is needed"),
+        ("math:pi", "is a float; a class of torch.nn.Module is needed"),
     ],
 )
 def test_bad_input_is_one_sentence(text, message):

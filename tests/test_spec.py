@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from typing import Any
@@ -11,7 +12,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from sgbench import presets
+from sgbench.backbones import build_backbone
 from sgbench.errors import InputError
+from sgbench.registry import BACKBONES
 from sgbench.spec import (
     Degradation,
     Recipe,
@@ -23,6 +26,7 @@ from sgbench.spec import (
     check_backbone,
     check_metrics,
     override,
+    split_backbone,
 )
 
 HASH = "0123456789abcdef" * 4
@@ -164,9 +168,12 @@ def test_a_bare_family_is_its_paper_size():
     assert run(backbone="edsr").backbone == "edsr-paper"
 
 
-def test_a_backbone_given_by_its_module_stays_what_it_was_called():
+def test_a_backbone_given_by_its_module_has_one_name():
     target = f"{__name__}:Backbone"
-    assert check_backbone(target) == check_backbone(target) == target
+    assert check_backbone(target) == check_backbone(f"{target}-wide") == f"{target}-wide"
+    assert type(build_backbone(f"{target}-wide", 4)) is Backbone
+    with pytest.raises(InputError, match="'paper': Valid: wide"):
+        check_backbone(f"{target}-paper")
     for wrong in (f"{__name__}:run", f"{__name__}:HASH"):
         with pytest.raises(InputError, match="a class is needed"):
             check_backbone(wrong)
@@ -303,9 +310,8 @@ def test_a_run_that_two_grids_name_is_listed_by_both_under_one_id():
 
 
 def test_lambda_of_two_sg_terms_is_refused():
-    sweep = build(grid(losses=["l1 + sg + sg(order=1)"], lambdas=[1]), "preset")
     with pytest.raises(InputError, match="--lambda is ambiguous"):
-        names(sweep)
+        build(grid(losses=["l1 + sg + sg(order=1)"], lambdas=[1]), "preset")
 
 
 def test_a_run_says_what_it_is():
@@ -379,3 +385,29 @@ def test_a_misspelt_set_is_told_the_right_name_when_the_sweep_is_built():
 def test_every_preset_is_valid():
     for name in presets.names():
         build(presets.load(name)[1], name).named_runs(TrainingData(name="demo"))
+
+
+def test_a_registered_family_may_have_a_dash_and_sizes_of_its_own(monkeypatch):
+    monkeypatch.setitem(BACKBONES._loaded, "my-net", Backbone)
+    assert check_backbone("my-net") == check_backbone("my-net-wide") == "my-net-wide"
+    assert split_backbone("my-net-wide") == ("my-net", "wide")
+    assert split_backbone("edsr-tiny") == ("edsr", "tiny")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"workers": 64}, "workers is 64, which is more than the batch of 16"),
+        (
+            {"recipe": {"optimizer": {"lr": float("inf")}}},
+            "recipe.optimizer.lr is inf: input should be a finite number",
+        ),
+        ({"grids": [{"backbones": ["edsr-tiny"], "losses": ["sg"], "lambdas": [0]}]}, "nothing to train with"),
+        ({"metrics": ["os:path"]}, "a metric object is needed"),
+    ],
+)
+def test_what_can_never_run_is_refused_at_once(change, sentence):
+    grids = [{"backbones": ["edsr-tiny"], "losses": ["l1"]}]
+    fields = {"grids": grids, "train": "demo", "tests": ["demo"], "metrics": ["psnr_y"]}
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        build(fields | change, "mine")

@@ -232,3 +232,21 @@ def test_refused_subjects_leave_no_row(tmp_path: Path, store: Store, few: str) -
     with pytest.raises(InputError, match="SR is 16×16 pixels"):
         score_subject(subject, pack_tests(subject, [few]), ["psnr_y"], store)
     assert times(store) == {}
+
+
+def test_no_code_is_run_because_a_file_names_it(tmp_path: Path, store: Store) -> None:
+    weights = build_backbone("edsr-tiny", 4).state_dict()
+    spec = {"backbone": "edsr-tiny", "loss": "subprocess:Popen(args=pwd)", "train": {"name": "demo"}, "recipe": {}}
+    torch.save({"params": weights, "spec": spec}, tmp_path / "evil.pt")
+    subject = find_subject(str(tmp_path / "evil.pt"), store)  # the loss stays text
+    assert subject.row is not None
+    assert subject.row["loss"] == "subprocess:Popen(args=pwd)"
+    torch.save({"params": weights, "spec": {**spec, "backbone": "subprocess:Popen"}}, tmp_path / "worse.pt")
+    with pytest.raises(InputError, match="is of the plug-in 'subprocess:Popen'"):
+        find_subject(str(tmp_path / "worse.pt"), store)
+
+
+def test_a_checkpoint_in_half_precision_has_an_id(tmp_path: Path, store: Store) -> None:
+    weights = {key: value.bfloat16() for key, value in build_backbone("edsr-tiny", 4).state_dict().items()}
+    torch.save(weights, tmp_path / "half.pt")
+    assert len(find_subject(str(tmp_path / "half.pt"), store, backbone="edsr-tiny").run_id) == 12

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sgbench.errors import InputError
 from sgbench.registry import BACKBONES
+from sgbench.spec import split_backbone
 
 __all__ = ["build_backbone", "count_parameters", "load_weights", "register_backbone"]
 
@@ -29,7 +30,7 @@ def build_backbone(name: str, scale: int) -> nn.Module:
     Raises:
         InputError: If there is no such backbone.
     """
-    family, _, size = name.partition("-") if name not in BACKBONES.names() else (name, "", "")
+    family, size = split_backbone(name)
     backbone = BACKBONES.load(family)
     options = backbone.sizes[size] if size else {}
     network: nn.Module = backbone(scale=scale, **options)

@@ -48,7 +48,7 @@ def _options(
 
 def main() -> None:
     """Run the command line; bad input is one sentence and exit code 2."""
-    sys.path.insert(0, "")  # so that --loss my_module:MyLoss finds a module beside the person
+    sys.path.append("")  # so that --loss my_module:MyLoss finds a module beside the person, and hides none of ours
     warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
     try:
         app()

@@ -26,7 +26,8 @@ def evaluate(
     ] = "results/eval",
     metric: options.Metrics = None,
     backbone: Annotated[
-        str | None, typer.Option("--backbone", metavar="NAME", help="Of a checkpoint that does not name its own.")
+        str | None,
+        typer.Option("--backbone", metavar="NAME", help="Of a checkpoint that does not name its own, or a plug-in."),
     ] = None,
     scale: options.Scale = 4,
     rerun: Annotated[bool, typer.Option("--rerun", help="Compute scores again that are there.")] = False,

@@ -12,6 +12,7 @@ def plan(asked: options.Asked, as_json: options.Json = False) -> None:
     """
     from sgbench.cli import output
     from sgbench.errors import InputError
+    from sgbench.metrics.weights import Locator
     from sgbench.plan import make_plan, pack
     from sgbench.results import Store
 
@@ -21,4 +22,5 @@ def plan(asked: options.Asked, as_json: options.Json = False) -> None:
             data = pack(asked.sweep, progress)
     except InputError as error:
         output.say(f"note: the runs have no ids yet: {error}")
-    output.print_plan(make_plan(asked.name, asked.sweep, data, Store(asked.storage)), as_json=as_json)
+    made = make_plan(asked.name, asked.sweep, data, Store(asked.storage), locator=Locator(download=False))
+    output.print_plan(made, as_json=as_json)

@@ -27,7 +27,7 @@ def sweep(
     Interrupted runs continue from their last checkpoint; finished ones are not repeated.
     """
     from sgbench.cli import output
-    from sgbench.execution import Job, clear
+    from sgbench.execution import Job
     from sgbench.metrics.weights import Locator
     from sgbench.plan import make_plan, pack
     from sgbench.report.live import Display
@@ -48,9 +48,8 @@ def sweep(
 
             jobs = [Job.of(run, data, storage) for run in plan.pending]
             with connect(address), Display(output.console, len(plan.runs), plan.count("done")) as display:
-                if rerun:  # not before the cluster is there: nothing is lost if it is not
-                    clear(jobs)
-                summary = run_sweep(jobs, asked.sweep, storage, display, remote=address is not None)
+                remote = address is not None
+                summary = run_sweep(jobs, asked.sweep, storage, display, remote=remote, fresh=rerun)
             failed, interrupted = failed + len(summary.failed), summary.interrupted
     output.print_results(storage.root, as_json=as_json)
     if interrupted:

@@ -55,7 +55,8 @@ def connect(address: str | None) -> Iterator[None]:
             # "local" rather than nothing: a bare init would join whatever cluster was last started on this machine.
             ray.init("local", include_dashboard=False, object_store_memory=256 * 2**20, **_SILENT)
         else:
-            variables = {key: os.environ[key] for key in (*QUIET, *CARRIED) if key in os.environ}
+            variables = {key: os.environ[key] for key in QUIET}
+            variables |= {key: str(Path(os.environ[key]).absolute()) for key in CARRIED if key in os.environ}
             ray.init(address, runtime_env={"env_vars": variables}, **_SILENT)
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = f"at '{address}'" if address else "on this machine"

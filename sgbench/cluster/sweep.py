@@ -11,7 +11,7 @@ from ray import tune
 
 from sgbench.cluster.trial import trial
 from sgbench.errors import InputError
-from sgbench.execution import Job, RunEnd, Watcher, record_failure, stop_signal
+from sgbench.execution import Job, RunEnd, Watcher, clear, record_failure, stop_signal
 from sgbench.spec import SweepSpec
 from sgbench.storage import Storage
 
@@ -35,7 +35,13 @@ class Summary:
 
 
 def run_sweep(
-    jobs: Sequence[Job], sweep: SweepSpec, storage: Storage, watcher: Watcher, *, remote: bool = False
+    jobs: Sequence[Job],
+    sweep: SweepSpec,
+    storage: Storage,
+    watcher: Watcher,
+    *,
+    remote: bool = False,
+    fresh: bool = False,
 ) -> Summary:
     """Run jobs on the Ray that is connected, as many at once as it has room for.
 
@@ -47,11 +53,14 @@ def run_sweep(
         storage: The results store.
         watcher: Told of what happens.
         remote: Whether the workers may be on other machines, which then fetch the weights of metrics themselves.
+        fresh: Whether all that there is of the jobs is deleted first, once it is clear that they can be placed.
 
     Raises:
         InputError: If the cluster can never place a run.
     """
     resources, use_gpu = _resources(sweep)
+    if fresh:
+        clear(jobs)
     with contextlib.suppress(OSError):  # what a sweep that was killed left; its workers may be writing for a moment yet
         storage.delete_folder(SCRATCH)
     token = secrets.token_hex(4)

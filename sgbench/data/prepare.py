@@ -5,7 +5,7 @@ A prepared set is a folder of three files:
 - ``hr.bin`` and ``lr.bin``: the uint8 H×W×3 pixels of all images, one after the other;
 - ``manifest.json``: where each image lies in them, and hashes of its pixels.
 
-The folder is named after the set and a key: a hash of the names, sizes and times of the image files, the scale and the
+The folder is named after the set and a key: a hash of the paths, sizes and times of the image files, the scale and the
 degradation. It is made under a hidden name and renamed, so that it is there whole or not at all.
 """
 
@@ -231,7 +231,10 @@ def shared_images(a: PackedImages, b: PackedImages) -> list[tuple[str, str]]:
 
 def _key(source: Source, scale: int, degradation: Degradation) -> str:
     try:
-        files = [(path.name, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in source.images]
+        files = [
+            (str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+            for path in source.images
+        ]
     except OSError as error:
         raise InputError(f"an image of {source.name} cannot be read: {error}.") from error
     identity = [FORMAT_VERSION, files, scale, degradation.model_dump()]

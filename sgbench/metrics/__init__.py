@@ -17,6 +17,7 @@ from sgbench.metrics.base import (
     SetMetric,
     Undefined,
     check_sizes,
+    described,
 )
 from sgbench.metrics.suite import HrCache, Result, Suite
 
@@ -35,4 +36,5 @@ __all__ = [
     "Suite",
     "Undefined",
     "check_sizes",
+    "described",
 ]

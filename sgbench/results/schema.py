@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from sgbench.spec import SIZES, RunSpec, canonical_json
+from sgbench.spec import Recipe, RunSpec, canonical_json, split_backbone
 
 SCHEMA_VERSION = 1
 """Raised when a column changes its name, type or meaning; written into every row."""
@@ -99,28 +99,20 @@ HISTORY = pa.schema(
         pa.field("steps_per_second", pa.float64(), nullable=False),
     ]
 )
-"""The course of training, about a hundred rows a run, in ``history/<run_id>.parquet``."""
+"""The course of training, a hundred rows a run or one each hundred steps, in ``history/<run_id>.parquet``."""
 
 TABLES = {"runs": RUNS, "scores": SCORES, "history": HISTORY}
 
 
 def identity_columns(spec: RunSpec) -> dict[str, Any]:
     """Return the columns of `RUNS` that describe what was to be run."""
-    _, _, size = spec.backbone.rpartition("-")
-    recipe = spec.recipe.model_dump(mode="json")
-    window = recipe.pop("window")
-    columns: dict[str, Any] = {"window": None if window is None else canonical_json(window)}
-    for key, value in recipe.items():
-        if isinstance(value, dict):
-            columns |= {f"{key}_{inner}": inner_value for inner, inner_value in value.items()}
-        else:
-            columns[key] = value
-    return columns | {
+    _, size = split_backbone(spec.backbone)
+    return recipe_columns(spec.recipe) | {
         "run_id": spec.run_id,
         "kind": "train",
         "name": str(spec),
         "backbone": spec.backbone,
-        "size": size if size in SIZES else None,
+        "size": size,
         "loss": spec.loss,
         "lambda": spec.lam,
         "seed": spec.seed,
@@ -128,6 +120,42 @@ def identity_columns(spec: RunSpec) -> dict[str, Any]:
         "train_sha256": spec.train.sha256,
         "spec": json.dumps(spec.model_dump(mode="json"), sort_keys=True),
     }
+
+
+def recipe_columns(recipe: Recipe) -> dict[str, Any]:
+    """Return the columns of `RUNS` that describe how a network was trained."""
+    fields = recipe.model_dump(mode="json")
+    window = fields.pop("window")
+    columns: dict[str, Any] = {"window": None if window is None else canonical_json(window)}
+    for key, value in fields.items():
+        if isinstance(value, dict):
+            columns |= {f"{key}_{inner}": inner_value for inner, inner_value in value.items()}
+        else:
+            columns[key] = value
+    return columns
+
+
+def of_today(name: str, part: pa.Table) -> pa.Table:
+    """Return a table with the columns of today's schema, though it was written when there were fewer.
+
+    A column that a row of ``runs`` lacks has the default of the recipe, which is what its run was trained with; any
+    other is null.
+
+    Args:
+        name: ``runs``, ``scores`` or ``history``.
+        part: As it was read.
+
+    Raises:
+        ValueError: If it has a column that is not known, or lacks one that must not be null.
+    """
+    schema = TABLES[name]
+    if strange := set(part.column_names) - set(schema.names):
+        raise ValueError(f"its column {sorted(strange)[0]} is not known; a newer sgbench may have written it")
+    defaults = recipe_columns(Recipe()) if name == "runs" else {}
+    for field in schema:
+        if field.name not in part.column_names and field.nullable:
+            part = part.append_column(field, pa.array([defaults.get(field.name)] * part.num_rows, field.type))
+    return part.select(schema.names).cast(schema)
 
 
 def to_table(name: str, rows: list[dict[str, Any]]) -> pa.Table:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sgbench.errors import InputError
-from sgbench.results.schema import SCHEMA_VERSION, TABLES, to_table
+from sgbench.results.schema import SCHEMA_VERSION, TABLES, of_today, to_table
 from sgbench.storage import Storage
 
 
@@ -61,6 +61,13 @@ class Store:
         if rows:
             self._write("history", rows[0]["run_id"], rows)
 
+    def forget(self, run_id: str) -> None:
+        """Delete the row, the history and the scores of a run, which are about to be another's."""
+        names = [f"runs/{run_id}.parquet", f"history/{run_id}.parquet"]
+        scores = [name for name in self.storage.list("scores") if name.startswith(f"scores/{run_id}-")]
+        for name in names + scores:
+            self.storage.delete(name)
+
     def write_plan(self, name: str, planned: list[Planned]) -> None:
         """Write what a sweep asks for, replacing what a sweep of that name asked for before."""
         rows = [dataclasses.asdict(run) for run in planned]
@@ -96,8 +103,14 @@ class Store:
     def _read(self, table: str) -> pa.Table:
         names = self.storage.list(table, ".parquet")
         with concurrent.futures.ThreadPoolExecutor(max_workers=8) as pool:
-            parts = list(pool.map(self._read_file, names))
-        return pa.concat_tables([TABLES[table].empty_table(), *parts])
+            parts = list(pool.map(self._read_if_there, names))
+        return pa.concat_tables([TABLES[table].empty_table(), *filter(None, parts)])
+
+    def _read_if_there(self, name: str) -> pa.Table | None:
+        try:
+            return self._read_file(name)
+        except FileNotFoundError:  # a run that is being done again since the folder was listed
+            return None
 
     def _read_plan(self, name: str) -> list[Planned]:
         try:
@@ -114,7 +127,7 @@ class Store:
                 raise InputError(
                     f"'{self.storage.path(name)}' has schema version {version}; this sgbench reads {SCHEMA_VERSION}."
                 )
-            return part.cast(TABLES[name.partition("/")[0]])
+            return of_today(name.partition("/")[0], part)
         except (pa.ArrowException, KeyError, ValueError) as error:
             if isinstance(error, InputError):
                 raise

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sgbench.errors import InputError
-from sgbench.storage import Storage
+from sgbench.storage import Storage, absolute
 
 KEEP = 2
 """Checkpoints kept of a run: the newest and, should that be unreadable, the one before."""
@@ -94,9 +94,9 @@ def read_weights_file(path: str) -> tuple[dict[str, Tensor], dict[str, Any] | No
     Raises:
         InputError: If the file cannot be read or holds no weights. Code in a pickle is never run.
     """
-    folder, _, name = path.rpartition("/")
+    folder, _, name = absolute(path).rpartition("/")
     try:
-        content = _load(Storage(folder or ".").read(name))
+        content = _load(Storage(folder or "/").read(name))
     except FileNotFoundError as error:
         raise InputError(f"checkpoint '{path}' does not exist.") from error
     except (OSError, InputError) as error:

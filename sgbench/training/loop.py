@@ -49,7 +49,7 @@ class Outcome:
         step: Steps done.
         history: Rows of `sgbench.results.schema.HISTORY`.
         wall_seconds: Time in the loop, that of interrupted calls included.
-        peak_memory_bytes: Of this process, or of its GPU.
+        peak_memory_bytes: Of the run on a GPU; on a CPU of this process since it began, earlier runs included.
     """
 
     finished: bool
@@ -78,7 +78,7 @@ def train(
         images: Its packed training images.
         checkpoints: Where to resume from and to write to.
         device: CPU or GPU of this process.
-        on_progress: Called about a hundred times a run, at the same steps in every process.
+        on_progress: Called a hundred times, in a long run each hundred steps; at the same steps in every process.
         should_stop: Asked between steps; once true, a checkpoint is written and the call returns.
         checkpoint_seconds: Least time between checkpoints.
 
@@ -95,6 +95,8 @@ def train(
         images, patch=recipe.patch, batch=recipe.batch, seed=spec.seed, augment=recipe.augment, window=recipe.window
     )
     interval = max(1, min(100, recipe.steps // 100))
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     with pinned(recipe):
         # The same first weights on every device and for every loss: drawn on the CPU from the seed alone.
         torch.manual_seed(derive(spec.seed, "weights") % 2**63)

@@ -221,7 +221,10 @@ def test_table_asks_which_store_where_there_is_not_one(place: Path, refused: Ref
         (["light.pt", "--backbone", "edsr-lite"], "unknown size of backbone 'edsr' 'lite'"),
         (["light.pt", "--backbone", "edsr-light", "--scale", "2"], "light.pt' is no checkpoint of backbone 'edsr-li"),
         (["ours.pt", "--backbone", "edsr-tiny"], "is a checkpoint of backbone 'edsr-light', not of 'edsr-tiny'"),
-        (["strange.pt"], "strange.pt' has a specification that cannot be read: backbone: "),
+        (
+            ["strange.pt"],
+            "strange.pt' is of the plug-in 'no_such_module:Net'; to have its code run, name it with --backbone",
+        ),
     ],
     ids=words,
 )

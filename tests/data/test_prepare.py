@@ -1,5 +1,6 @@
 import importlib
 import json
+import os
 import pickle
 import shutil
 import threading
@@ -7,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sgbench.data import PackedImages, Source, default_cache, downscale, list_images, prepare, shared_images, write_png
 from sgbench.errors import InputError
@@ -215,3 +217,14 @@ def test_default_cache(monkeypatch, tmp_path):
     assert default_cache() == tmp_path / "data"
     monkeypatch.delenv("SGBENCH_CACHE")
     assert default_cache().parts[-2:] == ("sgbench", "data")
+
+
+def test_two_folders_with_files_of_one_name_size_and_time_are_two_sets(tmp_path, pack):
+    packed = []
+    for i in (0, 1):
+        path = tmp_path / str(i) / "photo.bmp"
+        path.parent.mkdir()
+        Image.fromarray(noise(i)[:16, :16]).save(path)
+        os.utime(path, (1, 1))
+        packed.append(pack(Source("mine", "train", (path,))))
+    assert packed[0].sha256 != packed[1].sha256

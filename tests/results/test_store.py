@@ -223,3 +223,26 @@ def test_each_file_has_every_column(store: Store, folder: Path) -> None:
             described = duckdb.sql(f"DESCRIBE SELECT * FROM '{path}'").fetchall()
             assert [name for name, *_ in described] == schema.names
             assert pq.read_schema(path).equals(schema)
+
+
+def test_a_file_of_before_a_column_was_added_is_read(store: Store, folder: Path) -> None:
+    before = store.runs()
+    for column in ("threads", "peak_memory_bytes"):
+        for path in (folder / "runs").iterdir():
+            pq.write_table(pq.read_table(path).drop_columns([column]), path)
+        assert store.runs().schema.equals(RUNS)
+    assert store.runs().drop_columns(["threads"]).equals(before.drop_columns(["threads"]))
+    assert store.runs().column("threads").to_pylist() == [1, 1]  # what a recipe without the field meant
+
+
+def test_a_file_of_after_a_column_was_added_is_refused_with_a_sentence(store: Store, folder: Path) -> None:
+    path = folder / "runs" / "a.parquet"
+    pq.write_table(pq.read_table(path).append_column("colour", pa.array(["red"])), path)
+    with pytest.raises(InputError, match="its column colour is not known; a newer sgbench may have written it"):
+        store.runs()
+
+
+def test_a_run_is_forgotten_whole_and_alone(store: Store, folder: Path) -> None:
+    store.forget("a")
+    left = {path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet")}
+    assert left == {"runs/b.parquet", "scores/b-Set5-fid.parquet"}
