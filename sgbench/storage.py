@@ -10,9 +10,9 @@ import json
 import os
 import secrets
 import socket
-import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -188,11 +188,11 @@ class Storage:
             while not stop.wait(HEARTBEAT_SECONDS):
                 try:
                     if lost():
-                        print(f"sgbench: the lock of {self.root} was lost to another process", file=sys.stderr)  # noqa: T201
+                        warnings.warn(f"the lock of '{self.root}' was lost to another process", stacklevel=1)
                         return
                     beat()
                 except OSError as error:
-                    print(f"sgbench: the lock of {self.root} could not be renewed: {error}", file=sys.stderr)  # noqa: T201
+                    warnings.warn(f"the lock of '{self.root}' could not be renewed: {error}", stacklevel=1)
 
         thread = threading.Thread(target=keep, name="sgbench-lock", daemon=True)
         thread.start()

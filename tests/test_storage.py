@@ -296,10 +296,10 @@ def test_of_two_that_find_it_free_at_once_one_gets_it(remote, monkeypatch):
     assert sorted(outcomes) == ["held", "refused", "refused", "refused"]
 
 
-def test_a_holder_that_was_frozen_does_not_take_back_what_it_lost(remote, capsys):
+def test_a_holder_that_was_frozen_does_not_take_back_what_it_lost(remote, recwarn):
     with remote.lock("frozen"):
         leave_lock(remote, age=0, purpose="successor")
         time.sleep(3 * storage_module.HEARTBEAT_SECONDS)
         assert json.loads(remote.read(".lock"))["token"] == "0"
     assert remote.exists(".lock")
-    assert "was lost to another process" in capsys.readouterr().err
+    assert [str(warning.message) for warning in recwarn] == [f"the lock of '{remote.root}' was lost to another process"]
