@@ -41,15 +41,15 @@ def test_the_python_block_runs(quick: Store, capsys: pytest.CaptureFixture[str])
     (block,) = blocks("python")
     exec(block, {})
     printed = capsys.readouterr().out
-    assert re.search(r"edsr-tiny\s+l1\s+0\.41\s+0\.014142\s+2", printed), printed
+    assert re.search(r"demo\s+edsr-tiny\s+l1\s+0\.41\s+0\.014142\s+2", printed), printed
 
 
 def test_the_sql_line_runs(quick: Store) -> None:
     (line,) = blocks("sql")
     assert line.count("\n") == 1
     rows = duckdb.sql(line).fetchall()
-    assert [row[0] for row in rows] == ["l1 + 1.0*sg", "l1"]
-    assert [row[1] for row in rows] == pytest.approx([0.3, 0.41])
+    assert [row[:3] for row in rows] == [("demo", "edsr-tiny", "l1 + 1.0*sg"), ("demo", "edsr-tiny", "l1")]
+    assert [row[3] for row in rows] == pytest.approx([0.3, 0.41])
 
 
 def test_the_sweep_file_is_valid() -> None:
