@@ -229,7 +229,7 @@ def test_a_recorded_failure_replaces_nothing(data: Data, store: Store) -> None:
     clear([job])
     assert train_job(job) == "done"
     record_failure(job, "its process died")
-    assert store.run(job.run_id)["status"] == "done"  # type: ignore[index]
+    assert store.run(job.run_id)["status"] == "done"
 
 
 def test_clear_leaves_nothing_of_a_run(data: Data, store: Store) -> None:

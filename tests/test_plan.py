@@ -13,7 +13,7 @@ from sgbench.errors import InputError
 from sgbench.plan import Choices, Data, Plan, make_plan, pack, read_sweep
 from sgbench.registry import METRICS
 from sgbench.results import Store, identity_columns
-from sgbench.spec import RunSpec, SweepSpec, build
+from sgbench.spec import RunSpec, SweepSpec, TrainingData, build
 from sgbench.storage import Storage
 from sgbench.training import Checkpoints
 
@@ -186,8 +186,8 @@ def test_a_score_that_lacked_weights_waits_until_they_are_there(store: Store, da
     finish(store, spec, data)
     record_score(store, spec, data.tests[0], "fid", status="no weights", value=None)
     assert status(make_plan("tiny", sweep, data, store)) == ("done", 30, ())
-    assert status(make_plan("tiny", sweep, data, store, locator=FakeLocator("alexnet"))) == ("done", 30, ())  # type: ignore[arg-type]
-    found = make_plan("tiny", sweep, data, store, locator=FakeLocator("inception"))  # type: ignore[arg-type]
+    assert status(make_plan("tiny", sweep, data, store, locator=FakeLocator("alexnet"))) == ("done", 30, ())
+    found = make_plan("tiny", sweep, data, store, locator=FakeLocator("inception"))
     assert status(found) == ("to score", 30, (("Photos", "fid"),))
 
 
@@ -232,7 +232,7 @@ def test_the_store_learns_what_is_planned(store: Store, data: Data) -> None:
 
 def test_choices_replace_what_the_preset_says(tmp_path: Path) -> None:
     _, preset = read_sweep("quick")
-    assert len(preset.named_runs(RunSpec.model_fields["train"].annotation(name="demo"))) == 4  # type: ignore[misc]
+    assert len(preset.named_runs(TrainingData(name="demo"))) == 4
     choices = Choices(
         settings=["recipe.steps=7", "recipe.schedule.name=cosine"],
         backbones=["edsr"],

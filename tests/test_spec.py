@@ -3,7 +3,7 @@ import json
 import re
 import subprocess
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -34,7 +34,7 @@ FIELDS = {"backbone": "edsr-tiny", "loss": "l1 + 1.0*sg", "seed": 0, "train": {"
 
 
 class Backbone(nn.Module):
-    sizes = {"wide": {}}  # noqa: RUF012
+    sizes: ClassVar = {"wide": {}}
 
     def __init__(self, *, scale: int):
         super().__init__()

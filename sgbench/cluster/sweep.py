@@ -26,8 +26,6 @@ MAX_FAILURES = 2
 class Summary:
     """How a sweep ended."""
 
-    done: list[str] = field(default_factory=list)
-    """Runs trained and scored."""
     failed: dict[str, str] = field(default_factory=dict)
     """Runs that failed, or some scores of which did, and why."""
     interrupted: bool = False
@@ -94,7 +92,7 @@ def run_sweep(
     finally:
         storage.delete_folder(SCRATCH)
     for job in jobs:
-        if job.run_id in events.summary.failed and job.run_id in events.died:
+        if job.run_id in events.died:
             record_failure(job, events.summary.failed[job.run_id])
     events.summary.interrupted = asked.is_set()
     return events.summary
@@ -142,9 +140,7 @@ class _Events(tune.Callback):
 
     def _finished(self, run_id: str, end: RunEnd, message: str) -> None:
         self.watcher.finished(run_id, end, message)
-        if end == "done":
-            self.summary.done.append(run_id)
-        elif end == "failed":
+        if end == "failed":
             self.summary.failed[run_id] = message
 
 

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -211,15 +211,10 @@ class Metric(ABC):
     description: str
     """One line for a person."""
 
-    level: ClassVar[Literal["image", "set"]]
-    """Whether a value belongs to one image or to a whole set."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class ImageMetric(Metric):
     """A metric with a value for every image."""
-
-    level: ClassVar[Literal["image", "set"]] = "image"
 
     @abstractmethod
     def score(self, pair: Pair, runtime: Runtime) -> float:
@@ -233,8 +228,6 @@ class ImageMetric(Metric):
 @dataclass(frozen=True, kw_only=True)
 class SetMetric(Metric):
     """A metric with a value for a set of images only."""
-
-    level: ClassVar[Literal["image", "set"]] = "set"
 
     @abstractmethod
     def features(self, image: Image, runtime: Runtime) -> Array:

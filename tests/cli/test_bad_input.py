@@ -35,17 +35,6 @@ def words(value: list[str] | str) -> str:
 
 
 @pytest.fixture
-def place(tmp_path: Path, train_folder: Path, test_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current folder with a sweep file, training images in ``train`` and test images in ``test``."""
-    assert (train_folder, test_folder) == (tmp_path / "train", tmp_path / "test")
-    (tmp_path / "tiny.yaml").write_text(SWEEP)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SGBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("SGBENCH_DATA", raising=False)
-    return tmp_path
-
-
-@pytest.fixture
 def refused(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Refused]:
     """Runs a command that must be refused, and returns what it says."""
 

@@ -29,17 +29,6 @@ Run = Callable[..., tuple[str, str]]
 
 
 @pytest.fixture
-def place(tmp_path: Path, train_folder: Path, test_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current folder with a sweep file, training images in ``train`` and test images in ``test``."""
-    assert (train_folder, test_folder) == (tmp_path / "train", tmp_path / "test")
-    (tmp_path / "tiny.yaml").write_text(SWEEP)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SGBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "160")
-    return tmp_path
-
-
-@pytest.fixture
 def run(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a command, checks its exit code, and returns what it prints on standard output and standard error."""
 

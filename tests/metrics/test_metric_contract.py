@@ -77,7 +77,6 @@ def test_every_metric_says_what_it_is(name):
     metric = METRICS.load(name)
     assert metric.name == name
     assert metric.direction == ("higher" if name.startswith(("psnr", "ssim")) else "lower")
-    assert metric.level == ("set" if isinstance(metric, SetMetric) else "image")
     assert isinstance(metric, ImageMetric) != isinstance(metric, SetMetric)
     assert metric.version
     assert metric.description

@@ -169,7 +169,7 @@ def test_a_terminal_keeps_a_line_for_each_run_that_ended(clock: Clock) -> None:
     with display:
         display.started("a", LOSS)
         display.finished("a", "failed", "loss is NaN")
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = console.file.getvalue()
     assert f"FAILED {LOSS} (1 of 2): loss is NaN" in text
     assert text.rstrip().endswith("0 of 2 done · 1 failed · 1 waiting · elapsed 0:00")
 

@@ -286,7 +286,7 @@ def test_filters_choose_lines_and_columns() -> None:
 )
 def test_a_filter_for_what_is_not_there_is_refused(filters: dict[str, list[str]], message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
-        pivot(four(), **filters)  # type: ignore[arg-type]
+        pivot(four(), **filters)
 
 
 def test_json_has_every_digit_and_every_reason() -> None:
