@@ -27,7 +27,7 @@ import torch.distributed as dist
 from sgbench.backbones import build_backbone, count_parameters, load_weights
 from sgbench.data import PackedImages
 from sgbench.errors import NotFiniteError
-from sgbench.evaluation import faults_in, from_network, score
+from sgbench.evaluation import faults_in, score
 from sgbench.metrics import HrCache
 from sgbench.metrics.weights import Locator
 from sgbench.plan import Data, PlannedRun
@@ -36,11 +36,12 @@ from sgbench.spec import RunSpec
 from sgbench.storage import Storage
 from sgbench.training import Checkpoints, Outcome, Progress, train
 from sgbench.training.numerics import pinned
+from sgbench.upscaling import from_network
 
 RunEnd = Literal["done", "failed", "stopped"]
 """How a run ended: weights and a row, a row with the error, or a checkpoint."""
 
-_HR_CACHE: HrCache = {}
+_HR_CACHE = HrCache()
 """What this process knows of references; a process that does many runs computes it once."""
 
 
@@ -73,12 +74,14 @@ class Job:
     """Folders of the packed test sets."""
     missing: tuple[tuple[str, str], ...]
     """Scores to compute: names of test sets and metrics."""
+    recompute: bool
+    """Whether activations are recomputed in the backward pass."""
 
     @classmethod
-    def of(cls, run: PlannedRun, data: Data, storage: Storage) -> "Job":
+    def of(cls, run: PlannedRun, data: Data, storage: Storage, *, recompute: bool) -> "Job":
         """Return the job that a planned run amounts to."""
         tests = tuple(str(test.path) for test in data.tests)
-        return cls(run.spec, storage.root, str(data.train.path), tests, run.missing)
+        return cls(run.spec, storage.root, str(data.train.path), tests, run.missing, recompute)
 
     @property
     def run_id(self) -> str:
@@ -140,6 +143,7 @@ def train_job(
             PackedImages.open(Path(job.train)),
             checkpoints,
             device=device_of_process(),
+            recompute=job.recompute,
             on_progress=on_progress,
             should_stop=should_stop,
         )
@@ -261,7 +265,7 @@ def failure(error: Exception, step: int) -> dict[str, Any]:
 
 @functools.cache
 def _versions() -> str:
-    names = ("sgbench", "torch", "numpy", "ray", "lpips", "pytorch-fid", "scikit-image")
+    names = ("sgbench", "torch", "numpy", "ray", "lpips", "pytorch-fid", "scikit-image", "spandrel")
     found = {"python": platform.python_version()}
     for name in names:
         try:

@@ -3,6 +3,7 @@
 Nothing here touches a file or imports torch. Names of losses and backbones are checked against `sgbench.registry`.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -28,14 +29,33 @@ def _loss(text: str) -> str:
     return str(expression.parse(text))
 
 
+def set_name(reference: str) -> str:
+    """Return the name in a reference to a data set, ``NAME[=DIR][,lr[=DIR]]``."""
+    return reference.partition("=")[0].partition(",")[0]
+
+
 def split_backbone(name: str) -> tuple[str, str | None]:
     """Return the family, or target, and the size that a backbone's name is made of; no size where it has none."""
+    if BACKBONES.is_provided(name):
+        return name, None
     if ":" in name:
         family, _, size = name.partition("-")
         return family, size or None
     families = [family for family in BACKBONES.names() if f"{name}-".startswith(f"{family}-")]
     family = max(families, key=len, default=name.partition("-")[0])
     return family, name[len(family) + 1 :] or None
+
+
+def backbone_sizes(family: str) -> list[str]:
+    """Return the sizes that a family, or target, has; where a name gives none, the first one is meant.
+
+    Raises:
+        InputError: If it cannot be imported, or is not a class.
+    """
+    backbone = BACKBONES.load(family)
+    if not isinstance(backbone, type):
+        raise InputError(f"backbone '{family}' is a {type(backbone).__name__}; a class is needed.")
+    return list(getattr(backbone, "sizes", ()))
 
 
 def check_backbone(name: str) -> str:
@@ -47,15 +67,17 @@ def check_backbone(name: str) -> str:
     family, size = split_backbone(name)
     known = BACKBONES.names()
     if ":" not in family and family not in known:
-        sized = [f"{each}-{one}" for each in known for one in getattr(BACKBONES.load(each), "sizes", ())]
+        sized = []
+        for each in known:
+            with contextlib.suppress(InputError):  # a plug-in that cannot be imported is not what is wrong here
+                sized += [f"{each}-{one}" for one in backbone_sizes(each)]
         raise unknown("backbone", name, [*known, *sized])
-    backbone = BACKBONES.load(family)
-    if not isinstance(backbone, type):
-        raise InputError(f"backbone '{family}' is a {type(backbone).__name__}; a class is needed.")
-    sizes = getattr(backbone, "sizes", {})
+    sizes = backbone_sizes(family)
     if not sizes and size is None:
         return family
-    size = size or next(iter(sizes))
+    if not sizes:
+        raise InputError(f"backbone '{family}' has no sizes, and '{size}' is asked for.")
+    size = size or sizes[0]
     if size not in sizes:
         raise unknown(f"size of backbone '{family}'", size, sizes)
     return f"{family}-{size}"
@@ -209,18 +231,20 @@ class SweepSpec(_Model):
     description: str = ""
     grids: tuple[Grid, ...] = Field(min_length=1)
     train: str
-    """Training data, ``NAME`` or ``NAME=DIR``."""
+    """Training data: ``NAME`` or ``NAME=DIR``, with ``,lr`` or ``,lr=DIR`` if there are low-resolution files to use."""
     tests: tuple[str, ...] = Field(min_length=1)
-    """Test sets, ``NAME`` or ``NAME=DIR``."""
+    """Test sets, written like the training data."""
     metrics: tuple[Metric, ...] = Field(min_length=1)
     recipe: Recipe = Recipe()
     workers: int = Field(default=0, ge=0)
     """Ray Train workers a run; 0 is one device inside the process that schedules the run."""
+    recompute: bool = False
+    """Recompute activations in the backward pass (gradient checkpointing): less memory, more time, the same numbers."""
 
     @field_validator("tests")
     @classmethod
     def _distinct(cls, tests: tuple[str, ...]) -> tuple[str, ...]:
-        names = [test.partition("=")[0] for test in tests]
+        names = [set_name(test) for test in tests]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"test set '{name}' is given twice")
@@ -232,6 +256,9 @@ class SweepSpec(_Model):
             raise ValueError(f"workers is {self.workers}, which is more than the batch of {self.recipe.batch}")
         for grid in self.grids:
             _with_lambdas(grid)
+            for backbone in grid.backbones if self.recompute else ():
+                if not hasattr(BACKBONES.load(split_backbone(backbone)[0]), "recomputed"):
+                    raise ValueError(f"recompute is on and backbone '{backbone}' does not name its 'recomputed' blocks")
         return self
 
     def named_runs(self, train: TrainingData) -> list[RunSpec]:

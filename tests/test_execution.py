@@ -82,7 +82,7 @@ def a_job(data: Data, store: Store, loss: str = "l1", metrics: tuple[str, ...] =
     fields: dict[str, Any] = {"grids": [{"backbones": ["edsr-tiny"], "losses": [loss]}], "metrics": metrics}
     fields |= {"train": "Photos", "tests": ["Photos"], "recipe": {"steps": STEPS, "batch": 2, "patch": 8}}
     plan = make_plan("tiny", build(fields, "tiny"), data, store, retry=True)
-    return Job.of(plan.runs[0], data, store.storage)
+    return Job.of(plan.runs[0], data, store.storage, recompute=False)
 
 
 def weights(store: Store, job: Job) -> dict[str, bytes]:

@@ -4,13 +4,21 @@ import sys
 
 import pytest
 
+from sgbench import expression
 from sgbench.errors import InputError
 from sgbench.registry import BACKBONES, LOSSES, METRICS, Registry
+from sgbench.spec import check_backbone
 
 
 class Outer:
     class Inner:
         pass
+
+
+def provide(rest):
+    if rest == "unknown":
+        raise InputError("the provider's own sentence.")
+    return f"made of '{rest}'"
 
 
 @pytest.fixture
@@ -87,3 +95,103 @@ def test_an_unknown_name_gets_the_nearest(registry):
 def test_a_target_that_cannot_be_imported_is_bad_input(registry, name):
     with pytest.raises(InputError, match=f"thing '{name}' cannot be imported from"):
         registry.load(name)
+
+
+# Providers
+
+
+@pytest.fixture
+def provided():
+    return Registry("thing", "sgbench.no_such_group", {}, providers={"path": f"{__name__}:provide"})
+
+
+@pytest.mark.parametrize("rest", ["SwinIR", "a-b", "a:b", ""])
+def test_a_provider_is_given_all_that_follows_its_prefix(provided, rest):
+    assert provided.load(f"path:{rest}") == f"made of '{rest}'"
+    assert provided.load(f"path:{rest}") is provided.load(f"path:{rest}")
+    assert provided.names() == []
+
+
+def test_a_prefix_is_the_whole_of_what_stands_before_the_colon(provided):
+    assert provided.is_provided("path:x")
+    assert [name for name in ("path", "pathlib:Path", "mypath:x", "x:path:y") if provided.is_provided(name)] == []
+    assert provided.load("pathlib:Path").__module__.startswith("pathlib")
+
+
+def test_what_a_provider_refuses_is_told_in_its_own_words(provided):
+    with pytest.raises(InputError, match=r"^the provider's own sentence\.$"):
+        provided.load("path:unknown")
+
+
+def test_a_registered_name_goes_before_a_provider(provided):
+    thing = provided.register("path:mine")(object())
+    assert provided.load("path:mine") is thing
+
+
+# Packages that are installed
+
+
+MODULE = """
+from torch import nn
+
+class Loss(nn.Module):
+    def __init__(self, *, power: float = 1.0) -> None:
+        super().__init__()
+
+class Net(nn.Module):
+    sizes = {"big": {}, "small": {}}
+"""
+
+ENTRY_POINTS = """
+[sgbench.losses]
+theirs = their_module:Loss
+broken = their_module:Missing
+
+[sgbench.backbones]
+their-net = their_module:Net
+broken = no_such_module:Net
+"""
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """A package on the path that announces losses and backbones, two of which cannot be imported."""
+    (tmp_path / "their_module.py").write_text(MODULE)
+    metadata = tmp_path / "theirs-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(ENTRY_POINTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    for registry in (LOSSES, BACKBONES):
+        monkeypatch.setattr(registry, "_loaded", {})
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_loss_of_an_installed_package_is_used_like_a_built_in_one():
+    assert {"theirs", "broken", "l1"} <= set(LOSSES.names())
+    assert str(expression.parse("0.5*theirs(power=2) + l1 + theirs(power=1)")) == (
+        "l1 + 1.0*theirs + 0.5*theirs(power=2.0)"
+    )
+    with pytest.raises(InputError, match="did you mean 'power'"):
+        expression.parse("theirs(pwer=2)")
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_backbone_of_an_installed_package_is_used_like_a_built_in_one():
+    assert {"their-net", "broken", "edsr"} <= set(BACKBONES.names())
+    assert check_backbone("their-net") == "their-net-big"
+    assert check_backbone("their-net-small") == "their-net-small"
+    with pytest.raises(InputError, match="unknown size of backbone 'their-net' 'smal': did you mean 'small'"):
+        check_backbone("their-net-smal")
+    with pytest.raises(InputError, match="backbone 'their_module:Loss' has no sizes, and 'big' is asked for"):
+        check_backbone("their_module:Loss-big")
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_broken_package_spoils_only_its_own_names():
+    with pytest.raises(InputError, match=r"unknown backbone 'thier-net': did you mean 'their-net'\? Valid: .*broken"):
+        check_backbone("thier-net")
+    with pytest.raises(InputError, match="backbone 'broken' cannot be imported from 'no_such_module:Net'"):
+        check_backbone("broken")
+    with pytest.raises(InputError, match="loss 'broken' cannot be imported from 'their_module:Missing'"):
+        expression.parse("l1 + broken")

@@ -267,8 +267,8 @@ def test_a_specification_cannot_be_changed():
 
 def test_metrics_are_checked_by_name():
     assert check_metrics(["psnr_y", "fid"]) == ("psnr_y", "fid")
-    with pytest.raises(InputError, match="unknown metric 'lpips': did you mean 'lpips_alex'"):
-        check_metrics(["psnr_y", "lpips"])
+    with pytest.raises(InputError, match="unknown metric 'lpips_alx': did you mean 'lpips_alex'"):
+        check_metrics(["psnr_y", "lpips_alx"])
 
 
 # The runs of a sweep
@@ -398,6 +398,10 @@ def test_a_registered_family_may_have_a_dash_and_sizes_of_its_own(monkeypatch):
     ("change", "sentence"),
     [
         ({"workers": 64}, "workers is 64, which is more than the batch of 16"),
+        (
+            {"recompute": True, "grids": [{"backbones": ["torch.nn:Identity"], "losses": ["l1"]}]},
+            "recompute is on and backbone 'torch.nn:Identity' does not name its 'recomputed' blocks",
+        ),
         (
             {"recipe": {"optimizer": {"lr": float("inf")}}},
             "recipe.optimizer.lr is inf: input should be a finite number",

@@ -16,6 +16,7 @@ from sgbench.results import Store
 from sgbench.spec import build
 from sgbench.storage import Storage
 from sgbench.subjects import find_subject, pack_tests, score_subject
+from sgbench.upscaling import Inference
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def finished(train_folder: Path, few: str, store: Store) -> str:
     fields |= {"train": f"mine={train_folder}", "tests": [few], "recipe": {"steps": 2, "batch": 2, "patch": 8}}
     sweep = build(fields, "tiny")
     data = pack(sweep)
-    job = Job.of(make_plan("tiny", sweep, data, store).runs[0], data, store.storage)
+    job = Job.of(make_plan("tiny", sweep, data, store).runs[0], data, store.storage, recompute=False)
     assert train_job(job) == "done"
     return job.run_id
 
@@ -250,3 +251,34 @@ def test_a_checkpoint_in_half_precision_has_an_id(tmp_path: Path, store: Store) 
     weights = {key: value.bfloat16() for key, value in build_backbone("edsr-tiny", 4).state_dict().items()}
     torch.save(weights, tmp_path / "half.pt")
     assert len(find_subject(str(tmp_path / "half.pt"), store, backbone="edsr-tiny").run_id) == 12
+
+
+def test_a_run_that_is_applied_otherwise_is_another_subject(store: Store, few: str, finished: str) -> None:
+    plain = evaluate(finished, store, few)
+    ensemble = find_subject(finished, store, inference=Inference(self_ensemble=True))
+    tiled = find_subject(finished, store, inference=Inference(tile=8, overlap=8))
+    assert len({plain, ensemble.run_id, tiled.run_id}) == 3
+    assert score_subject(ensemble, pack_tests(ensemble, [few]), ["psnr_y"], store) == []
+    row = store.run(ensemble.run_id)
+    assert row is not None
+    assert (row["kind"], row["backbone"], row["loss"]) == ("checkpoint", "edsr-tiny", "l1")
+    assert row["name"] == "edsr-tiny · l1 · seed 0 (self-ensemble)"
+    values = whole(store)
+    assert values[ensemble.run_id, "few", "psnr_y"] != values[plain, "few", "psnr_y"]
+
+
+def test_what_is_no_network_cannot_be_applied_otherwise(store: Store, tmp_path: Path) -> None:
+    for what in ("bicubic", str(tmp_path)):
+        with pytest.raises(InputError, match=f"'{what}' is no network, and only a network can .* \\(self-ensemble\\)"):
+            find_subject(what, store, inference=Inference(self_ensemble=True))
+
+
+def test_images_are_kept_whether_or_not_there_is_anything_to_score(store: Store, few: str) -> None:
+    subject = find_subject("bicubic", store)
+    (images,) = pack_tests(subject, [few])
+    folder = Path(store.storage.root) / "images" / subject.run_id / "few"
+    for _ in range(2):
+        assert score_subject(subject, [images], ["psnr_y"], store, save_images=True) == []
+        assert sorted(path.name for path in folder.iterdir()) == ["photo0.png", "photo1.png"]
+        assert (read_image(folder / "photo1.png") == upscale(images.lr(1), 4)).all()
+        (folder / "photo1.png").unlink()

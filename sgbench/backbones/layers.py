@@ -9,7 +9,10 @@ DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean RGB of the DIV2K training images, in [0, 1]."""
 
 VALUE_RANGE = 255.0
-"""Networks with a mean shift work on 8-bit values, as their public implementations and released weights do."""
+"""Most networks with a mean shift work on 8-bit values, as their public implementations and released weights do."""
+
+PUBLISHED_SHIFT = {"sub_mean.bias": tuple(-VALUE_RANGE * mean for mean in DIV2K_MEAN)}
+"""What public checkpoints of networks with a mean shift on 8-bit values keep of it."""
 
 
 def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
@@ -18,21 +21,26 @@ def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 class MeanShift(nn.Module):
-    """Moves images from [0, 1] to 8-bit values less the mean of DIV2K, and back; it has no parameters."""
+    """Moves images from [0, 1] to the values that a network works on, less the mean of DIV2K, and back.
+
+    Args:
+        value_range: The white of the network's values.
+    """
 
     mean: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, value_range: float = VALUE_RANGE) -> None:
         super().__init__()
+        self.value_range = value_range
         self.register_buffer("mean", torch.tensor(DIV2K_MEAN).view(1, 3, 1, 1), persistent=False)
 
     def enter(self, image: Tensor) -> Tensor:
-        """Return 255 · (image − mean), for an image of shape [N, 3, H, W] in [0, 1]."""
-        return (image - self.mean) * VALUE_RANGE
+        """Return value_range · (image − mean), for an image of shape [N, 3, H, W] in [0, 1]."""
+        return (image - self.mean) * self.value_range
 
     def leave(self, image: Tensor) -> Tensor:
         """Undo `enter`."""
-        return image / VALUE_RANGE + self.mean
+        return image / self.value_range + self.mean
 
 
 class Upsampler(nn.Sequential):

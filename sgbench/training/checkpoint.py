@@ -4,9 +4,11 @@ import io
 import zipfile
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
+from sgbench.backbones import unwrap
 from sgbench.errors import InputError
 from sgbench.storage import Storage, absolute
 
@@ -86,7 +88,8 @@ def read_weights_file(path: str) -> tuple[dict[str, Tensor], dict[str, Any] | No
     """Read the weights of a network from a file.
 
     Args:
-        path: Final weights or a checkpoint of sgbench, or a state dict.
+        path: Final weights or a checkpoint of sgbench, or a public checkpoint: a state dict, alone or wrapped as
+            `sgbench.backbones.unwrap` knows it, in torch's format or, named ``*.safetensors``, in that one.
 
     Returns:
         Tensors by parameter name, on the CPU, and the run's specification where the file carries one.
@@ -96,7 +99,8 @@ def read_weights_file(path: str) -> tuple[dict[str, Tensor], dict[str, Any] | No
     """
     folder, _, name = absolute(path).rpartition("/")
     try:
-        content = _load(Storage(folder or "/").read(name))
+        read = safetensors.torch.load if name.endswith(".safetensors") else _load
+        content: Any = read(Storage(folder or "/").read(name))
     except FileNotFoundError as error:
         raise InputError(f"checkpoint '{path}' does not exist.") from error
     except (OSError, InputError) as error:
@@ -105,10 +109,7 @@ def read_weights_file(path: str) -> tuple[dict[str, Tensor], dict[str, Any] | No
         raise InputError(
             f"checkpoint '{path}' cannot be read: it is damaged, or holds more than tensors and plain values."
         ) from error
-    weights = content.get("params", content) if isinstance(content, dict) else None
-    tensors = isinstance(weights, dict) and all(isinstance(value, Tensor) for value in weights.values())
-    if not tensors or not weights:
-        raise InputError(f"'{path}' holds no weights: tensors by parameter name are needed.")
+    weights = unwrap(content, source=path)
     return weights, content.get("spec")
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sgbench.backbones import build_backbone
+from sgbench.backbones import build_backbone, recompute_activations
 from sgbench.data import PackedImages, PatchSampler
 from sgbench.errors import NotFiniteError
 from sgbench.losses import build_loss
@@ -65,6 +65,7 @@ def train(
     checkpoints: Checkpoints,
     *,
     device: torch.device,
+    recompute: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
     checkpoint_seconds: float = 10.0,
@@ -78,6 +79,8 @@ def train(
         images: Its packed training images.
         checkpoints: Where to resume from and to write to.
         device: CPU or GPU of this process.
+        recompute: Whether the network's blocks recompute their activations in the backward pass: less memory and more
+            time for the same numbers.
         on_progress: Called a hundred times, in a long run each hundred steps; at the same steps in every process.
         should_stop: Asked between steps; once true, a checkpoint is written and the call returns.
         checkpoint_seconds: Least time between checkpoints.
@@ -87,7 +90,7 @@ def train(
 
     Raises:
         NotFiniteError: If a loss is NaN or infinite; no checkpoint holds a step from there on.
-        InputError: If an image is smaller than a patch.
+        InputError: If an image is smaller than a patch, or a network that is to recompute does not name its blocks.
     """
     recipe = spec.recipe
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -102,6 +105,8 @@ def train(
         torch.manual_seed(derive(spec.seed, "weights") % 2**63)
         network = build_backbone(spec.backbone, recipe.scale).to(device)
         network.to(memory_format=FORMATS[recipe.memory_format])
+        if recompute:
+            recompute_activations(network)
         criterion = build_loss(spec.loss).to(device)
         options = recipe.optimizer
         optimizer = torch.optim.Adam(

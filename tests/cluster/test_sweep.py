@@ -396,7 +396,7 @@ def test_a_worker_group_that_fails_for_good_is_a_failed_row_and_no_exception(
     grids = [{"backbones": ["edsr-tiny"], "losses": ["l1"]}]
     sweep = build({"grids": grids, "train": "Photos", "tests": ["Photos"], "metrics": ["psnr_y"]}, "tiny")
     data = Data(train_images, (test_images,))
-    job = Job.of(make_plan("tiny", sweep, data, store).runs[0], data, store.storage)
+    job = Job.of(make_plan("tiny", sweep, data, store).runs[0], data, store.storage, recompute=False)
     reports: list[dict[str, Any]] = []
     monkeypatch.setattr(worker, "_trainer", lambda job, config: Trainer())
     monkeypatch.setattr(worker.tune, "report", reports.append)

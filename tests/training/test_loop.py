@@ -154,6 +154,13 @@ def test_two_fresh_runs_are_identical_and_another_seed_is_another_run(train_imag
     assert outcomes[0][2][0]["loss"] != outcomes[2][2][0]["loss"]
 
 
+@pytest.mark.parametrize("backbone", ["edsr-tiny", "swinir-tiny"])  # the second one draws which blocks it leaves out
+def test_recomputing_activations_changes_no_bit(train_images, place, backbone):
+    spec = run(train_images, backbone=backbone, steps=3)
+    kept = trained(spec, train_images, place("kept"))
+    assert trained(spec, train_images, place("recomputed"), recompute=True) == kept
+
+
 def test_the_random_state_of_the_process_does_not_matter(train_images, place):
     outcomes = []
     for name in "ab":
