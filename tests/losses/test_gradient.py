@@ -1,17 +1,18 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
 from sgbench.errors import InputError
+from sgbench.losses import gradient
 from sgbench.losses.gradient import SMOOTHING, SecondOrderGradient
 
 EPS = 1e-8
 every_operator = pytest.mark.parametrize("operator", SMOOTHING)
 every_order = pytest.mark.parametrize("order", [1, 2])
-sizes = pytest.mark.parametrize("size", [(2, 2), (2, 5), (3, 3), (6, 4)])
+sizes = pytest.mark.parametrize("size", [(1, 1), (1, 4), (2, 2), (2, 5), (3, 3), (6, 4)])
 
 
 def random(*shape, seed=0, dtype=torch.float64):
@@ -47,11 +48,12 @@ def reference(sr, hr, operator, order):
     return float(np.abs(maps[operator](sr.numpy()) - maps[operator](hr.numpy())).mean())
 
 
-shapes = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(2, 9), st.integers(2, 9))
+shapes = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))
 
 
 @every_operator
 @every_order
+@settings(deadline=None)
 @given(shape=shapes, seed=st.integers(0, 100), contrast=st.sampled_from([0.0, 1e-5, 1.0]))
 def test_it_is_equation_6(operator, order, shape, seed, contrast):
     sr, hr = random(*shape, seed=seed) * contrast, random(*shape, seed=seed + 1)
@@ -75,6 +77,44 @@ def test_the_gradient_is_that_of_the_loss(operator, order, size):
 
 
 @every_operator
+@every_order
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_gradient_is_what_autograd_finds_through_the_maps(operator, order, memory_format):
+    sr, hr = (random(3, 3, 20, 17, seed=seed).to(memory_format=memory_format) for seed in (0, 1))
+    loss = SecondOrderGradient(operator=operator, order=order)
+    sr.requires_grad_()
+    by_autograd = (loss.gradient_map(sr) - loss.gradient_map(hr)).abs().mean()
+    (expected,) = torch.autograd.grad(by_autograd, sr)
+    (found,) = torch.autograd.grad(7 * loss(sr, hr), sr)
+    torch.testing.assert_close(found, 7 * expected, rtol=1e-9, atol=1e-15)
+    assert found.stride() == sr.stride()
+
+
+@pytest.mark.parametrize("chunk", [1, 3 * 8 * 8, 1000, 10**9])
+def test_how_many_images_are_taken_at_a_time_does_not_matter(chunk, monkeypatch):
+    sr, hr = random(5, 3, 8, 8).requires_grad_(), random(5, 3, 8, 8, seed=1)
+    outcomes = []
+    for size in (10**9, chunk):
+        monkeypatch.setattr(gradient, "CHUNK", size)
+        loss = SecondOrderGradient()(sr, hr)
+        outcomes.append((loss, *torch.autograd.grad(loss, sr)))
+    torch.testing.assert_close(*outcomes, rtol=1e-13, atol=0)
+
+
+def test_a_graph_that_is_kept_gives_its_gradient_twice():
+    sr, hr = random(1, 3, 8, 8).requires_grad_(), random(1, 3, 8, 8, seed=1)
+    loss = SecondOrderGradient()(sr, hr)
+    first, second = (torch.autograd.grad(loss, sr, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_a_second_derivative_is_refused():
+    sr, hr = random(1, 3, 8, 8).requires_grad_(), random(1, 3, 8, 8, seed=1)
+    with pytest.raises(RuntimeError, match="the SG loss has no second derivative"):
+        torch.autograd.grad(SecondOrderGradient()(sr, hr), sr, create_graph=True)
+
+
+@every_operator
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("flat", ["both", "sr", "hr"])
 @pytest.mark.parametrize("value", [0.0, 0.7])
@@ -88,6 +128,15 @@ def test_loss_and_gradient_are_finite_on_flat_images(operator, dtype, flat, valu
     assert loss.isfinite()
     assert (loss > 0) == (flat != "both")
     assert sr.grad.dtype == dtype
+    assert sr.grad.isfinite().all()
+
+
+@every_operator
+@every_order
+def test_the_least_eps_is_enough_for_a_finite_gradient(operator, order):
+    sr = torch.full((1, 3, 8, 8), 0.7).requires_grad_()
+    hr = random(1, 3, 8, 8, dtype=torch.float32)
+    SecondOrderGradient(operator=operator, order=order, eps=gradient.EPS_FLOOR)(sr, hr).backward()
     assert sr.grad.isfinite().all()
 
 
@@ -169,9 +218,11 @@ def test_the_memory_format_does_not_matter(operator):
         ({"operator": "Sobel"}, "operator is 'Sobel'; one of central, sobel, sobel-raw is needed"),
         ({"order": 0}, "order is 0; 1 or 2 is needed"),
         ({"order": True}, "order is True; 1 or 2 is needed"),
-        ({"eps": 0.0}, "eps is 0.0; a number between 0 and 1 is needed"),
-        ({"eps": -1e-8}, "eps is -1e-08; a number between 0 and 1 is needed"),
-        ({"eps": float("nan")}, "eps is nan; a number between 0 and 1 is needed"),
+        ({"eps": 0.0}, "eps is 0.0; a number from 1e-30 to below 1 is needed"),
+        ({"eps": -1e-8}, "eps is -1e-08; a number from 1e-30 to below 1 is needed"),
+        ({"eps": 1e-31}, "eps is 1e-31; a number from 1e-30 to below 1 is needed"),
+        ({"eps": 1.0}, "eps is 1.0; a number from 1e-30 to below 1 is needed"),
+        ({"eps": float("nan")}, "eps is nan; a number from 1e-30 to below 1 is needed"),
     ],
 )
 def test_an_option_out_of_range_is_refused(options, message):

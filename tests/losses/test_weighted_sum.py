@@ -77,4 +77,4 @@ def test_a_registered_loss_is_known_by_its_name(pair, monkeypatch):
 
 def test_a_bad_expression_is_bad_input():
     with pytest.raises(InputError, match="unknown loss"):
-        build_loss("l1 + l2")
+        build_loss("l1 + l3")

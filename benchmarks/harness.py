@@ -1,0 +1,106 @@
+"""What every benchmark shares: timing that is fair to both sides, and a table that says where it was measured.
+
+These machines are noisy. Candidates therefore take turns, round by round, and what is reported is the median over
+rounds of the ratio within a round, so that a slow minute slows both.
+"""
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import sgbench
+
+RESULTS = Path(__file__).parent / "results"
+"""Where the tables are written as JSON, a file for each script and kind of device."""
+
+PACKAGES = ("torch", "numpy")
+
+
+def take_turns(
+    candidates: Mapping[str, Callable[[], object]], *, rounds: int, calls: int = 1
+) -> dict[str, list[float]]:
+    """Time each candidate in every round, after one untimed call each.
+
+    Args:
+        candidates: What to call, by name.
+        rounds: How often each has its turn; the order is turned about every other round.
+        calls: Calls a turn; more where one is too short for the clock.
+
+    Returns:
+        Seconds a call, one value a round, by name.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for candidate in candidates.values():
+        candidate()
+    for turn in range(rounds):
+        order = list(candidates.items())
+        for name, candidate in order if turn % 2 == 0 else reversed(order):
+            _wait_for_device()
+            began = time.perf_counter()
+            for _ in range(calls):
+                candidate()
+            _wait_for_device()
+            seconds[name].append((time.perf_counter() - began) / calls)
+    return seconds
+
+
+def ratio(seconds: Mapping[str, Sequence[float]], of: str, to: str) -> dict[str, float]:
+    """Return the median, least and greatest over the rounds of one candidate's time divided by another's."""
+    ratios = [a / b for a, b in zip(seconds[of], seconds[to], strict=True)]
+    return {"median": statistics.median(ratios), "least": min(ratios), "greatest": max(ratios)}
+
+
+def device() -> torch.device:
+    """Return the GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def publish(script: str, rows: Sequence[Mapping[str, Any]], *, notes: Sequence[str] = (), **packages: str) -> None:
+    """Print rows as a table and write them, with what they were measured on, to `RESULTS`.
+
+    Args:
+        script: The script's name.
+        rows: Rows with the same keys; floats are printed with three digits.
+        notes: Sentences below the table.
+        packages: Versions of the peers, by name.
+    """
+    where = {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "packages": {"sgbench": sgbench.__version__} | {name: version(name) for name in PACKAGES} | packages,
+        "load": round(os.getloadavg()[0], 1),
+        "measured": time.strftime("%Y-%m-%d"),
+    }
+    table = Table(*rows[0], title=f"{script}: {where['device']}, {where['threads']} threads")
+    for row in rows:
+        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
+    console = Console(width=140)
+    console.print(table)
+    for note in notes:
+        console.print(note, markup=False)
+    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / f"{script}-{'gpu' if torch.cuda.is_available() else 'cpu'}.json"
+    file.write_text(json.dumps({"where": where, "rows": rows, "notes": notes}, indent=1) + "\n")
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _wait_for_device() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

@@ -1,0 +1,114 @@
+"""What each loss costs: the whole training step with it, beside the step with L1 alone.
+
+    python benchmarks/losses.py
+
+On a CPU the network is edsr-tiny, batch 8, 32×32 LR patches; where there is a GPU, EDSR as published too, batch 16,
+48×48. The SG loss stands beside what one would write without a thought of speed: the same formula by slices or by a
+grouped convolution, differentiated by autograd.
+"""
+
+import statistics
+from collections.abc import Callable
+from functools import partial
+
+import harness
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, pad
+
+from sgbench.backbones import build_backbone
+from sgbench.losses import WeightedSum, build_loss
+from sgbench.losses.pixel import L1
+from sgbench.spec import Recipe
+from sgbench.training.loop import as_images
+from sgbench.training.numerics import FORMATS, pinned
+
+BASE = "l1"
+LOSSES = [BASE, "l2", "charbonnier", "l1 + 1.0*sg", "l1 + 1.0*sg(operator=sobel)", "l1 + 1.0*ssim"]
+
+
+class PlainSG(nn.Module):
+    """SG of order 2 with central differences and eps 1e-8, left to autograd."""
+
+    def __init__(self, differences: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        self.differences = differences
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Return mean |M(M(sr)) − M(M(hr))|."""
+        with torch.no_grad():
+            target = self.gradient_map(hr)
+        return (self.gradient_map(sr) - target).abs().mean()
+
+    def gradient_map(self, image: Tensor) -> Tensor:
+        """Return M(M(image))."""
+        for _ in range(2):
+            across, down = self.differences(pad(image, (1, 1, 1, 1), mode="replicate"))
+            image = (across**2 + down**2 + 1e-8).sqrt()
+        return image
+
+
+def by_slices(padded: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both central differences."""
+    across = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
+    return across, padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
+
+
+def by_convolution(padded: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both central differences."""
+    across = padded.new_tensor([[0, 0, 0], [-1, 0, 1], [0, 0, 0]])
+    kernels = torch.stack([across, across.T]).repeat(3, 1, 1).unsqueeze(1)
+    both = conv2d(padded, kernels, groups=3)
+    return both[:, 0::2], both[:, 1::2]
+
+
+def criteria() -> dict[str, WeightedSum]:
+    """Return what is compared, by the name that the table has for it."""
+    peers = {"l1 + SG by slices": by_slices, "l1 + SG by grouped convolution": by_convolution}
+    return {text: build_loss(text) for text in LOSSES} | {
+        name: WeightedSum([("l1", 1.0, L1()), ("sg", 1.0, PlainSG(differences))]) for name, differences in peers.items()
+    }
+
+
+def measure(backbone: str, recipe: Recipe, device: torch.device, rounds: int) -> list[dict[str, object]]:
+    """Time training steps of one network on one batch of noise, the losses taking turns, and return rows."""
+    with pinned(recipe):
+        torch.manual_seed(0)
+        network = build_backbone(backbone, recipe.scale).to(device, memory_format=FORMATS[recipe.memory_format])
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-6, fused=device.type == "cuda")
+        lr, hr = (
+            as_images(torch.randint(256, (recipe.batch, 3, side, side)).byte().numpy(), device, recipe.memory_format)
+            for side in (recipe.patch, recipe.patch * recipe.scale)
+        )
+
+        def step(criterion: WeightedSum) -> None:
+            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                sr = network(lr)
+            loss, _ = criterion(sr, hr)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        steps = {name: partial(step, criterion.to(device)) for name, criterion in criteria().items()}
+        seconds = harness.take_turns(steps, rounds=rounds)
+    where = f"cpu, {recipe.threads} thread(s)" if device.type == "cpu" else f"gpu, {recipe.precision}"
+    return [
+        {"network": backbone, "on": where, "loss": name, "ms a step": 1e3 * statistics.median(times)}
+        | {f"over l1, %, {key}": 100 * (value - 1) for key, value in harness.ratio(seconds, name, BASE).items()}
+        for name, times in seconds.items()
+    ]
+
+
+def main() -> None:
+    """Measure, print and write."""
+    rows = []
+    for threads in (1, 2):
+        rows += measure("edsr-tiny", Recipe(batch=8, patch=32, threads=threads), torch.device("cpu"), rounds=21)
+    if harness.device().type == "cuda":
+        for precision in ("fp32", "bf16"):
+            rows += measure("edsr-paper", Recipe(precision=precision), harness.device(), rounds=11)
+    harness.publish("losses", rows, notes=["'over l1': what a step takes more than the one with l1 in the same round."])
+
+
+if __name__ == "__main__":
+    main()

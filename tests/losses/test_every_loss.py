@@ -1,0 +1,150 @@
+"""What holds for every loss that has a name."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sgbench.expression import parse
+from sgbench.losses import build_loss
+from sgbench.registry import LOSSES
+
+EVERY = ["charbonnier", "charbonnier(eps=0.1)", "l1", "l2", "sg", "sg(operator=sobel)", "sg(order=1)", "ssim"]
+AT_EQUALITY = {"charbonnier": 1e-3, "charbonnier(eps=0.1)": 0.1}
+every_loss = pytest.mark.parametrize("name", EVERY)
+
+shapes = st.tuples(st.integers(1, 3), st.just(3), st.integers(11, 16), st.integers(11, 16))
+seeds = st.integers(0, 1000)
+
+
+def loss_of(name):
+    return build_loss(name).losses[0]
+
+
+def images(shape, seed=0, dtype=torch.float32):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def value_and_gradient(loss, sr, hr):
+    sr = sr.detach().requires_grad_()
+    value = loss(sr, hr)
+    return value.detach(), *torch.autograd.grad(value, sr)
+
+
+def test_every_built_in_loss_is_tested_here():
+    assert {parse(name).terms[0].name for name in EVERY} == set(LOSSES._targets)
+
+
+@every_loss
+def test_it_names_its_source_and_describes_itself_in_one_line(name):
+    kind = type(loss_of(name))
+    assert len(kind.source.splitlines()) == 1
+    assert any(year in kind.source for year in map(str, range(1990, 2030)))
+    assert kind.__doc__.splitlines()[0].endswith((".", "images."))
+
+
+@every_loss
+@settings(deadline=None, max_examples=30)
+@given(shape=shapes, seed=seeds)
+def test_it_is_a_scalar_that_is_never_negative_and_does_not_care_which_image_comes_first(name, shape, seed):
+    sr, hr = images(shape, seed), images(shape, seed + 1)
+    loss = loss_of(name)
+    assert loss(sr, hr).shape == ()
+    assert loss(sr, hr) > 0
+    torch.testing.assert_close(loss(sr, hr), loss(hr, sr))
+
+
+@every_loss
+@settings(deadline=None, max_examples=30)
+@given(shape=shapes, seed=seeds)
+def test_equal_images_have_the_least_loss_and_no_slope(name, shape, seed):
+    image = images(shape, seed)
+    value, gradient = value_and_gradient(loss_of(name), image, image)
+    assert value.item() == pytest.approx(AT_EQUALITY.get(name, 0.0), abs=1e-6)
+    assert gradient.abs().max() < 1e-6
+
+
+@every_loss
+def test_it_is_the_mean_over_images(name):
+    sr, hr = images((5, 3, 12, 14)), images((5, 3, 12, 14), 1)
+    loss = loss_of(name)
+    alone = torch.stack([loss(sr[i : i + 1], hr[i : i + 1]) for i in range(5)])
+    torch.testing.assert_close(loss(sr, hr), alone.mean())
+    turned = [4, 2, 0, 1, 3]
+    torch.testing.assert_close(loss(sr[turned], hr[turned]), loss(sr, hr))
+
+
+@every_loss
+def test_the_memory_format_of_either_image_does_not_matter(name):
+    sr, hr = images((2, 3, 12, 15)), images((2, 3, 12, 15), 1)
+    expected = value_and_gradient(loss_of(name), sr, hr)
+    last = torch.channels_last
+    for pair in [(sr.to(memory_format=last), hr.to(memory_format=last)), (sr.to(memory_format=last), hr)]:
+        found = value_and_gradient(loss_of(name), *pair)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-8)
+
+
+@every_loss
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_images_are_left_as_they_are(name, memory_format):
+    sr, hr = (images((2, 3, 12, 12), seed).to(memory_format=memory_format) for seed in (0, 1))
+    before = sr.clone(), hr.clone()
+    value_and_gradient(loss_of(name), sr, hr)
+    assert torch.equal(sr, before[0])
+    assert torch.equal(hr, before[1])
+
+
+@every_loss
+def test_the_gradient_says_how_the_loss_changes(name):
+    sr, hr = images((1, 3, 12, 12), dtype=torch.float64), images((1, 3, 12, 12), 1, torch.float64)
+    direction = images((1, 3, 12, 12), 2, torch.float64) - 0.5
+    loss, step = loss_of(name), 1e-6
+    _, gradient = value_and_gradient(loss, sr, hr)
+    slope = (loss(sr + step * direction, hr) - loss(sr - step * direction, hr)) / (2 * step)
+    torch.testing.assert_close((gradient * direction).sum(), slope, rtol=1e-5, atol=1e-9)
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("level", [0.0, 0.7])
+@pytest.mark.parametrize("flat", ["both", "sr", "hr"])
+def test_training_on_flat_images_stays_finite_in_every_precision(name, dtype, level, flat):
+    constant, textured = torch.full((2, 3, 16, 16), level), images((2, 3, 16, 16))
+    network = torch.nn.Conv2d(3, 3, 1)
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        sr = network(textured if flat == "hr" else constant)
+        total, terms = build_loss(name)(sr, textured if flat == "sr" else constant)
+    total.backward()
+    assert sr.dtype == dtype
+    assert total.dtype == torch.float32
+    assert total.isfinite()
+    assert terms.isfinite().all()
+    assert network.weight.grad.isfinite().all()
+
+
+@every_loss
+def test_deterministic_algorithms_give_the_same_bits_each_time(name):
+    sr, hr = images((4, 3, 32, 32)), images((4, 3, 32, 32), 1)
+    torch.use_deterministic_algorithms(True)
+    try:
+        first, second = (value_and_gradient(loss_of(name), sr, hr) for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+
+
+@every_loss
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_gpu_gives_what_the_cpu_gives_and_is_deterministic(name, memory_format):
+    sr, hr = (images((4, 3, 48, 40), seed).to(memory_format=memory_format) for seed in (0, 1))
+    expected = value_and_gradient(loss_of(name), sr, hr)
+    torch.use_deterministic_algorithms(True)
+    try:
+        first, second = (value_and_gradient(loss_of(name).cuda(), sr.cuda(), hr.cuda()) for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(first[1], second[1])
+    torch.testing.assert_close(tuple(each.cpu() for each in first), expected, rtol=1e-4, atol=1e-7)
