@@ -23,7 +23,7 @@ from sgbench.errors import InputError
 from sgbench.metrics.weights import Locator
 from sgbench.registry import METRICS
 from sgbench.results import Planned, Store, identity_columns, whole_sets
-from sgbench.spec import Recipe, RunSpec, SweepSpec, TrainingData, build, override
+from sgbench.spec import Recipe, RunSpec, SweepSpec, TrainingData, build, override, set_name
 from sgbench.training import Checkpoints
 
 
@@ -90,7 +90,7 @@ def pack_set(reference: str, role: Role, recipe: Recipe, progress: PackProgress 
     """Pack the images of one set as a recipe wants them, or find them packed.
 
     Args:
-        reference: ``NAME`` or ``NAME=DIR``.
+        reference: ``NAME`` or ``NAME=DIR``, and ``,lr`` or ``,lr=DIR``; see `sgbench.data.resolve`.
         role: What they are for.
         recipe: Its scale and degradation count.
         progress: Told of each image.
@@ -98,7 +98,7 @@ def pack_set(reference: str, role: Role, recipe: Recipe, progress: PackProgress 
     Raises:
         InputError: If the set is unknown, or images are missing or unreadable.
     """
-    source = resolve(reference, role)
+    source = resolve(reference, role, recipe.scale)
     return prepare(
         source,
         scale=recipe.scale,
@@ -188,7 +188,7 @@ class Plan:
 
     def records(self) -> list[Planned]:
         """Return what the store keeps of the plan, so that tables know what is still to come."""
-        tests = tuple(test.partition("=")[0] for test in self.sweep.tests)
+        tests = tuple(set_name(test) for test in self.sweep.tests)
         return [Planned(run=identity_columns(run.spec), tests=tests, metrics=self.sweep.metrics) for run in self.runs]
 
 
@@ -214,7 +214,7 @@ def make_plan(
         locator: Finds weights of metrics without fetching any; scores that lacked weights are to be computed once
             these are there.
     """
-    training = data.training if data else TrainingData(name=sweep.train.partition("=")[0])
+    training = data.training if data else TrainingData(name=set_name(sweep.train))
     named = sweep.named_runs(training)
     unique = list(dict.fromkeys(named))
     if data is None:

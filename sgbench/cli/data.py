@@ -1,41 +1,73 @@
-"""``sgbench data``: the data sets that are known, and preparing images."""
+"""``sgbench data``: the data sets that are known, getting them, preparing images, and checking what is prepared."""
 
-from typing import Annotated, Literal
+import functools
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from sgbench.cli import options
+from sgbench.errors import InputError
 
-app = typer.Typer(help="Data sets: what is known of them, and preparing images.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from sgbench.data import DataSet, Packing, SetStatus
+
+app = typer.Typer(help="Data sets: what there is, getting it, preparing it, checking it.", no_args_is_help=True)
+
+REFERENCES = f"{options.REFERENCE}..."
 
 
 @app.command(name="list", epilog="Examples: sgbench data list | sgbench data list --json")
 def list_sets(as_json: options.Json = False) -> None:
-    """Show the data sets that have a name, their terms, and how to get them."""
+    """Show the data sets that have a name: what of them is here, their terms, and how to get them."""
     from sgbench.cli import output
-    from sgbench.data import CATALOG
+    from sgbench.data import inventory
 
-    rows = [
-        {
-            "name": entry.name,
-            "images": ", ".join(f"{part.images} {role}" for role, part in entry.parts.items()),
-            "description": entry.description,
-            "terms": entry.terms,
-            "how": f"{entry.instructions} {entry.homepage}",
-        }
-        for entry in CATALOG.values()
+    statuses = inventory()
+    if as_json:
+        output.print_json([_record(status) for status in statuses])
+    else:
+        output.print_entries({status.entry.name: _lines(status) for status in statuses})
+
+
+@app.command(epilog="Examples: sgbench data fetch Set5 Set14 | sgbench data fetch DIV2K --lr --scale 4")
+def fetch(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Data sets that 'sgbench data list' shows.")],
+    lr: Annotated[bool, typer.Option("--lr", help="Get the low-resolution files of --scale as well.")] = False,
+    scale: options.Scale = 4,
+    as_json: options.Json = False,
+) -> None:
+    """Download data sets into $SGBENCH_DATA or the cache; what broke off is continued, and every archive is checked."""
+    from sgbench.cli import output
+    from sgbench.data import fetch as fetch_sets
+
+    with output.fetching() as progress:
+        fetched = fetch_sets(names, lr_scale=scale if lr else None, progress=progress)
+    rows: list[dict[str, Any]] = [
+        {"name": each.name, "outcome": each.outcome, "folder": str(each.folder)} for each in fetched
     ]
+    if as_json:
+        rows = [row | {"remark": each.remark} for row, each in zip(rows, fetched, strict=True)]
     output.print_rows(rows, as_json=as_json)
+    for each in fetched:
+        if each.remark:
+            output.say(each.remark)
+    if any(each.outcome == "failed" for each in fetched):
+        raise typer.Exit(1)
 
 
-@app.command(epilog="Examples: sgbench data prepare mine=photos | sgbench data prepare Set5=data/Set5/HR --role test")
+@app.command(epilog="Examples: sgbench data prepare mine=photos | sgbench data prepare Set5,lr --role test")
 def prepare(
-    what: Annotated[list[str], typer.Argument(metavar="NAME[=DIR]...", help="Data sets or folders of images.")],
+    what: Annotated[list[str], typer.Argument(metavar=REFERENCES, help="Data sets or folders of images.")],
     role: Annotated[Literal["train", "test"], typer.Option(help="What they are for.")] = "train",
     scale: options.Scale = 4,
     as_json: options.Json = False,
 ) -> None:
-    """Decode images once, make the low-resolution ones and pack both; sweeps do so by themselves."""
+    """Decode images once, make the low-resolution ones and pack both; sweeps do so by themselves.
+
+    With ',lr' the low-resolution files that a set ships are packed instead, with ',lr=DIR' those in a folder.
+    """
     from sgbench.cli import output
     from sgbench.plan import pack_set
     from sgbench.spec import Recipe
@@ -44,7 +76,110 @@ def prepare(
     with output.packing() as progress:
         packed = [pack_set(each, role, recipe, progress) for each in what]
     rows = [
-        {"name": each.name, "images": len(each), "sha256": each.sha256[:12], "folder": str(each.path)}
+        {
+            "name": each.name,
+            "images": len(each),
+            "lr": each.lr_folder or "made",
+            "sha256": each.sha256[:12],
+            "folder": str(each.path),
+        }
         for each in packed
     ]
     output.print_rows(rows, as_json=as_json)
+
+
+@app.command(epilog="Examples: sgbench data verify | sgbench data verify Set5 mine=photos --scale 4")
+def verify(
+    what: Annotated[
+        list[str] | None, typer.Argument(metavar=f"[{REFERENCES}]", help="Prepared sets; all of them by default.")
+    ] = None,
+    role: Annotated[Literal["train", "test"] | None, typer.Option(help="Only what was prepared for this.")] = None,
+    scale: Annotated[int | None, typer.Option(min=2, max=4, help="Only what was prepared for this factor.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Read all pixels of prepared sets again and compare their hashes; exit code 1 if any has changed."""
+    from sgbench.cli import output
+    from sgbench.data import default_cache, list_packings
+
+    packings = [
+        packing
+        for packing in list_packings(default_cache(), what or ())
+        if role in (None, packing.role) and scale in (None, packing.scale)
+    ]
+    with output.verifying() as progress:
+        rows = [_verified(packing, progress) for packing in packings]
+    if rows or as_json:
+        output.print_rows(rows, as_json=as_json)
+    else:
+        output.say(f"nothing of that kind is prepared in '{default_cache()}'")
+    if any(row["result"] != "ok" for row in rows):
+        raise typer.Exit(1)
+
+
+def _verified(packing: "Packing", progress: Callable[[str, int, int], None]) -> dict[str, Any]:
+    from sgbench.data import PackedImages
+
+    label = f"{packing.name} {packing.role} ×{packing.scale}"
+    try:
+        PackedImages.open(packing.path).verify(functools.partial(progress, label))
+        result = "ok"
+    except InputError as error:
+        result = str(error)
+    return {
+        "name": packing.name,
+        "role": packing.role,
+        "scale": packing.scale,
+        "result": result,
+        "folder": str(packing.path),
+    }
+
+
+def _lines(status: "SetStatus") -> list[str]:
+    """Return what a person wants to know of a data set: where it is, what it is, its terms, how to get it."""
+    entry = status.entry
+    here = [
+        f"{part.found} of {part.expected} {part.role} images in {part.folder}"
+        + "".join(f", LR ×{scale}" for scale in part.lr_scales)
+        for part in status.parts
+        if part.found
+    ]
+    packed = sorted({f"{packing.role} ×{packing.scale}" for packing in status.packed})
+    kin = [f"Contains {name}." for name in sorted(entry.contains)]
+    kin += [f"Lies inside {name}." for name in _containing(entry)]
+    return [
+        "; ".join(here) or "not here",
+        *([f"prepared: {', '.join(packed)}"] if packed else []),
+        " ".join([entry.description, *kin]),
+        entry.terms,
+        f"{_how(entry)} {entry.homepage}",
+    ]
+
+
+def _how(entry: "DataSet") -> str:
+    if not entry.archives:
+        return entry.by_hand()
+    size = sum(archive.size for archive in entry.archives if entry.folders().keys() & set(archive.folders.values()))
+    checked = " and ".join(sorted({archive.digest.partition(":")[0].upper() for archive in entry.archives}))
+    return f"'sgbench data fetch {entry.name}' downloads {size / 1e6:,.0f} MB, checked by {checked}."
+
+
+def _containing(entry: "DataSet") -> list[str]:
+    from sgbench.data import CATALOG
+
+    return [name for name, other in CATALOG.items() if entry.name in other.contains]
+
+
+def _record(status: "SetStatus") -> dict[str, Any]:
+    entry = status.entry
+    return {
+        "name": entry.name,
+        "description": entry.description,
+        "terms": entry.terms,
+        "homepage": entry.homepage,
+        "by_hand": entry.by_hand(),
+        "contains": sorted(entry.contains),
+        "inside": _containing(entry),
+        "parts": [asdict(part) for part in status.parts],
+        "prepared": [asdict(packing) for packing in status.packed],
+        "archives": [{"url": each.url, "size": each.size, "digest": each.digest} for each in entry.archives],
+    }

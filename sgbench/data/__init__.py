@@ -1,36 +1,52 @@
 """Images: finding, reading, degrading, packing once, and drawing training patches.
 
-From a reference such as ``DIV2K=/data/DIV2K`` to batches: `resolve` finds the files, `prepare` packs their pixels, and
-a `PatchSampler` draws from them.
+From a name such as ``DIV2K`` to batches: `fetch` gets the set, `resolve` finds its files, `prepare` packs their pixels,
+and a `PatchSampler` draws from them.
 """
 
-from sgbench.data.catalog import CATALOG, DEMO_IMAGES, DataSet, Part, Role, Source, refuse_overlap, resolve
-from sgbench.data.images import Pixels, crop_to_multiple, image_size, list_images, read_image, write_png
+from sgbench.data.catalog import CATALOG, DEMO_IMAGES, Archive, DataSet, Part, Role, sets_folder
+from sgbench.data.fetch import Fetched, FetchProgress, fetch
+from sgbench.data.images import Pixels, crop_to_multiple, encode_png, image_size, list_images, read_image, write_png
+from sgbench.data.inventory import Packing, PartStatus, SetStatus, inventory, list_packings
+from sgbench.data.pairing import pair_by_name
 from sgbench.data.patches import PatchSampler, windows
 from sgbench.data.prepare import PackedImage, PackedImages, default_cache, prepare, shared_images
+from sgbench.data.references import Source, refuse_overlap, resolve
 from sgbench.data.resize import SCALES, downscale, upscale
 
 __all__ = [
     "CATALOG",
     "DEMO_IMAGES",
     "SCALES",
+    "Archive",
     "DataSet",
+    "FetchProgress",
+    "Fetched",
     "PackedImage",
     "PackedImages",
+    "Packing",
     "Part",
+    "PartStatus",
     "PatchSampler",
     "Pixels",
     "Role",
+    "SetStatus",
     "Source",
     "crop_to_multiple",
     "default_cache",
     "downscale",
+    "encode_png",
+    "fetch",
     "image_size",
+    "inventory",
     "list_images",
+    "list_packings",
+    "pair_by_name",
     "prepare",
     "read_image",
     "refuse_overlap",
     "resolve",
+    "sets_folder",
     "shared_images",
     "upscale",
     "windows",

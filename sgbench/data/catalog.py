@@ -1,22 +1,15 @@
-"""The data sets that sgbench knows by name, and folders that a person names.
+"""The data sets that sgbench knows by name: what is in them, their terms, where they come from and where they go."""
 
-A set is referred to as ``NAME`` or ``NAME=DIR``. The demo set comes with scikit-image and is always there. Another
-catalogued set is looked for in ``$SGBENCH_DATA/NAME`` unless its folder is given. Any other name is free for a folder
-of one's own.
-"""
-
-import importlib.resources
 import os
-import re
-import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from sgbench.data.images import list_images
-from sgbench.errors import InputError, unknown
+import platformdirs
+
+from sgbench.data.images import is_image_name
 
 Role = Literal["train", "test"]
 """What images are used for."""
@@ -30,6 +23,21 @@ class Part:
     """How many there are when the set is complete."""
     folder: str = "HR"
     """Folder inside the set's own that holds them, as their authors name it; where it is absent, the set's own does."""
+    lr: str | None = None
+    """Folder inside the set's own of the low-resolution files that the set ships, with ``{scale}`` for the factor."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file on a server that holds images of a data set."""
+
+    url: str
+    size: int
+    """In bytes."""
+    digest: str
+    """``algorithm:hex``."""
+    folders: Mapping[str, str]
+    """What is unpacked, the images directly in a folder: from its path in the archive to one below `sets_folder`."""
 
 
 @dataclass(frozen=True)
@@ -44,19 +52,27 @@ class DataSet:
     parts: Mapping[Role, Part]
     homepage: str
     instructions: str
-    """How to get it by hand, one sentence."""
+    """How to get it by hand, one sentence with ``{folder}`` for where it belongs."""
     contains: frozenset[str] = field(default_factory=frozenset)
     """Names of other sets whose images are all among this one's."""
+    archives: tuple[Archive, ...] = ()
+    """Where it can be fetched from; none if its authors give it out on application only."""
 
+    def folders(self, scales: Iterable[int] = ()) -> dict[str, int]:
+        """Return where its images belong below `sets_folder`, and how many to each folder.
 
-@dataclass(frozen=True)
-class Source:
-    """Image files chosen for a role."""
+        Args:
+            scales: Of the low-resolution files that are meant too.
+        """
+        folders: dict[str, int] = {}
+        for part in self.parts.values():
+            lr = [part.lr.format(scale=scale) for scale in scales] if part.lr else []
+            folders |= {f"{self.name}/{folder}": part.images for folder in (part.folder, *lr)}
+        return folders
 
-    name: str
-    role: Role
-    images: tuple[Path, ...]
-    """Absolute paths, sorted by file name."""
+    def by_hand(self) -> str:
+        """Return how to get the set without `sgbench.data.fetch`, one sentence."""
+        return self.instructions.format(folder=f"'{sets_folder() / self.name}'")
 
 
 DEMO_IMAGES = (
@@ -78,7 +94,57 @@ Every third one (chelsea, gravel, motorcycle_left) is the test part, the others 
 shows the same scene as motorcycle_left and is in neither.
 """
 
-_SELFEXSR = "https://github.com/jbhuang0604/SelfExSR"
+_BERKELEY = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/resources.html"
+_EDSR = "https://github.com/sanghyun-son/EDSR-PyTorch"
+
+
+def _div2k(part: str, size: int, sha256: str) -> Archive:
+    """Return an archive of DIV2K, which is named after the folder that it holds."""
+    folder = f"DIV2K_{part}".replace("_bicubic_", "_bicubic/")
+    url = f"https://data.vision.ee.ethz.ch/cvl/DIV2K/DIV2K_{part}.zip"
+    return Archive(url, size, f"sha256:{sha256}", {folder: f"DIV2K/{folder}"})
+
+
+# Sizes and hashes are those of TensorFlow Datasets (tensorflow_datasets/datasets/div2k/checksums.tsv).
+_DIV2K = (
+    _div2k("train_HR", 3_530_603_713, "9d0b9c463f6e35b6c62cc6a930ee2224f670b34c1df841a57670f9acf0f6c335"),
+    _div2k("valid_HR", 448_993_893, "20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc"),
+    _div2k("train_LR_bicubic_X2", 925_390_592, "a53a424317575838dadce4bcd97cf7b744d6855f43740ed5f0245af3cf4bd850"),
+    _div2k("train_LR_bicubic_X3", 427_847_282, "ad5c8e5507e2765823d3c2c5bd0934842efcd487c5370604c224090898b3163a"),
+    _div2k("train_LR_bicubic_X4", 246_914_039, "f006b837f4eb52b82909aa01478e6d6d199eefce932179491d0c9dbb706dde3a"),
+    _div2k("valid_LR_bicubic_X2", 117_763_600, "60eed9875c697df51204aa579e2a699e1d5215095788a097ff54dd17e2664d57"),
+    _div2k("valid_LR_bicubic_X3", 54_513_392, "04b9a2ed3b4a0715d3924d3ae8514830c3328fac8d30512ce716d6f419e052a3"),
+    _div2k("valid_LR_bicubic_X4", 31_505_881, "a50a5d1c4b88de4e8d300d8fb2b904c52fe93b2b298a4899697760d7cbb6d553"),
+)
+
+# The MD5 is the one in torchsr 1.0.4.
+_BENCHMARK = Archive(
+    url="https://cv.snu.ac.kr/research/EDSR/benchmark.tar",
+    size=250_112_000,
+    digest="md5:4ace41d33c2384b97e6b320cd0afd6ba",
+    folders={
+        f"benchmark/{name}/{folder}": f"{name}/{folder}"
+        for name in ("Set5", "Set14", "B100", "Urban100")
+        for folder in ("HR", "LR_bicubic/X2", "LR_bicubic/X3", "LR_bicubic/X4")
+    },
+)
+
+
+def _by_hand(name: str, selfexsr: str) -> str:
+    return (
+        f"Unpack benchmark/{name} of benchmark.tar to {{folder}}, or put there the *_HR.png files of "
+        f"{selfexsr}/image_SRF_4 from https://github.com/jbhuang0604/SelfExSR."
+    )
+
+
+# The hash is recorded by several projects that use this archive, all with this size.
+_BSDS500 = Archive(
+    url="https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz",
+    size=70_763_455,
+    digest="sha256:97e49d31764f3912f0c4122707d53062ac9e783ba0f095e447a4d53c1a41af8e",
+    folders={f"BSR/BSDS500/data/images/{part}": "BSDS500/HR" for part in ("train", "val", "test")},
+)
+_BSDS400 = replace(_BSDS500, folders={f"BSR/BSDS500/data/images/{part}": "BSDS400/HR" for part in ("train", "test")})
 
 CATALOG: Mapping[str, DataSet] = MappingProxyType(
     {
@@ -99,41 +165,49 @@ CATALOG: Mapping[str, DataSet] = MappingProxyType(
                 name="DIV2K",
                 description="High-quality 2K photographs; the usual training set, its validation part as test set.",
                 terms="For academic research only; the photographs belong to their owners.",
-                parts={"train": Part(800, "DIV2K_train_HR"), "test": Part(100, "DIV2K_valid_HR")},
+                parts={
+                    "train": Part(800, "DIV2K_train_HR", "DIV2K_train_LR_bicubic/X{scale}"),
+                    "test": Part(100, "DIV2K_valid_HR", "DIV2K_valid_LR_bicubic/X{scale}"),
+                },
                 homepage="https://data.vision.ee.ethz.ch/cvl/DIV2K/",
-                instructions="Unpack DIV2K_train_HR.zip and DIV2K_valid_HR.zip into one folder.",
+                instructions="Unpack DIV2K_train_HR.zip and DIV2K_valid_HR.zip into {folder}.",
+                archives=_DIV2K,
             ),
             DataSet(
                 name="Set5",
                 description="Five classic photographs.",
                 terms="For research use; no licence is stated.",
-                parts={"test": Part(5)},
-                homepage=_SELFEXSR,
-                instructions="Take the *_HR.png files of Set5/image_SRF_4.",
+                parts={"test": Part(5, lr="LR_bicubic/X{scale}")},
+                homepage=_EDSR,
+                instructions=_by_hand("Set5", "Set5"),
+                archives=(_BENCHMARK,),
             ),
             DataSet(
                 name="Set14",
                 description="Fourteen classic photographs and drawings, one of them grey.",
                 terms="For research use; no licence is stated.",
-                parts={"test": Part(14)},
-                homepage=_SELFEXSR,
-                instructions="Take the *_HR.png files of Set14/image_SRF_4.",
+                parts={"test": Part(14, lr="LR_bicubic/X{scale}")},
+                homepage=_EDSR,
+                instructions=_by_hand("Set14", "Set14"),
+                archives=(_BENCHMARK,),
             ),
             DataSet(
                 name="Urban100",
                 description="A hundred photographs of buildings.",
                 terms="For research use; photographs from Flickr under Creative Commons licences.",
-                parts={"test": Part(100)},
-                homepage=_SELFEXSR,
-                instructions="Take the *_HR.png files of Urban100/image_SRF_4.",
+                parts={"test": Part(100, lr="LR_bicubic/X{scale}")},
+                homepage=_EDSR,
+                instructions=_by_hand("Urban100", "Urban100"),
+                archives=(_BENCHMARK,),
             ),
             DataSet(
                 name="B100",
                 description="The hundred test photographs of BSD300, which are the validation part of BSDS500.",
                 terms="For non-commercial research and education only.",
-                parts={"test": Part(100)},
-                homepage=_SELFEXSR,
-                instructions="Take the *_HR.png files of BSD100/image_SRF_4.",
+                parts={"test": Part(100, lr="LR_bicubic/X{scale}")},
+                homepage=_EDSR,
+                instructions=_by_hand("B100", "BSD100"),
+                archives=(_BENCHMARK,),
             ),
             DataSet(
                 name="Manga109",
@@ -141,19 +215,26 @@ CATALOG: Mapping[str, DataSet] = MappingProxyType(
                 terms="For academic use, on application to its authors.",
                 parts={"test": Part(109)},
                 homepage="http://www.manga109.org/en/",
-                instructions="Apply for it and keep one page of each volume.",
+                instructions="Apply to its authors for it, and put one page of each volume into {folder}.",
+            ),
+            DataSet(
+                name="BSDS400",
+                description="The 400 photographs of BSDS500's train and test parts, 481×321; none is in B100.",
+                terms="For non-commercial research and education only.",
+                parts={"train": Part(400)},
+                homepage=_BERKELEY,
+                instructions="Put the images of BSDS500/data/images/train and test into {folder}.",
+                archives=(_BSDS400,),
             ),
             DataSet(
                 name="BSDS500",
-                description=(
-                    "All 500 photographs of the Berkeley segmentation data set, 481×321; its train and test parts "
-                    "together are known as BSDS400 and share nothing with B100."
-                ),
+                description="All 500 photographs of the Berkeley segmentation data set, 481×321.",
                 terms="For non-commercial research and education only.",
                 parts={"train": Part(500)},
-                homepage="https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/resources.html",
-                instructions="Put the files of BSDS500/data/images/{train,val,test} into one folder.",
-                contains=frozenset({"B100"}),
+                homepage=_BERKELEY,
+                instructions="Put the images of BSDS500/data/images/train, val and test into {folder}.",
+                contains=frozenset({"B100", "BSDS400"}),
+                archives=(_BSDS500,),
             ),
         )
     }
@@ -161,106 +242,27 @@ CATALOG: Mapping[str, DataSet] = MappingProxyType(
 """Every data set known by name."""
 
 
-def resolve(reference: str, role: Role) -> Source:
-    """Find the images that a person refers to.
+def sets_folder() -> Path:
+    """Return the folder in which catalogued sets are looked for and put, each in one of its name.
 
-    Args:
-        reference: ``NAME`` or ``NAME=DIR``. A folder of one's own may have any name of letters, digits, dots, dashes
-            and underscores that is not a catalogued one's. A relative ``DIR`` is made absolute.
-        role: What the images are for.
-
-    Returns:
-        The image files, which are listed but not opened.
-
-    Warns:
-        UserWarning: If a catalogued set has another number of images than it should have.
-
-    Raises:
-        InputError: If the name is not known or not valid, the set has no part for the role, or its folder is not
-            given, absent or without images.
+    That is ``$SGBENCH_DATA``, or else ``sets`` in sgbench's cache.
     """
-    name, given, folder = reference.partition("=")
-    if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
-        raise InputError(
-            f"'{reference}' names no data set: write NAME or NAME=DIR, NAME made of letters, digits, '.', '_' and '-'."
-        )
-    entry = CATALOG.get(name)
-    if entry is None:
-        _refuse_other_case(name)
-        if not given:
-            error = str(unknown("data set", name, CATALOG)).removesuffix(".")
-            raise InputError(f"{error}, or NAME=DIR for a folder of your own.")
-        return Source(name, role, tuple(list_images(_directory(reference, folder))))
-    if role not in entry.parts:
-        raise InputError(
-            f"{name} has no {role} part, only {' and '.join(entry.parts)}; to use its images so, "
-            f"give them another name, as in 'my-images=DIR'."
-        )
-    if name == "demo":
-        if given:
-            raise InputError(f"the data set 'demo' comes with scikit-image; give '{folder}' another name.")
-        return Source(name, role, _demo(role))
-    part = entry.parts[role]
-    root = _directory(reference, folder) if given else _installed(entry, role)
-    images = tuple(list_images(root / part.folder if (root / part.folder).is_dir() else root))
-    if len(images) != part.images:
-        warnings.warn(f"{name} {role} has {part.images} images, '{images[0].parent}' holds {len(images)}", stacklevel=2)
-    return Source(name, role, images)
-
-
-def refuse_overlap(train: Source | str, tests: Iterable[Source | str]) -> None:
-    """Refuse to train on what is tested, as far as the catalogue knows.
-
-    `sgbench.data.shared_images` finds the rest, once the pixels are packed.
-
-    Args:
-        train: The training set or its name.
-        tests: The test sets or their names.
-
-    Raises:
-        InputError: If a test set lies inside the training set.
-    """
-    name = _name(train)
-    contains = CATALOG[name].contains if name in CATALOG else frozenset()
-    for test in map(_name, tests):
-        if test in contains:
-            raise InputError(
-                f"training on what is tested is refused: {test} lies inside {name}; "
-                "leave it out of the test sets or train on something else."
-            )
-
-
-def _name(source: Source | str) -> str:
-    return source.name if isinstance(source, Source) else source.partition("=")[0]
-
-
-def _directory(reference: str, folder: str) -> Path:
-    if not folder:
-        raise InputError(f"'{reference}' gives no folder after '='; write NAME=DIR.")
-    return Path(folder).expanduser().absolute()
-
-
-def _refuse_other_case(name: str) -> None:
-    """Keep ``b100=DIR`` from passing for a set of one's own, of which nothing is known."""
-    for known in CATALOG:
-        if known.lower() == name.lower():
-            raise InputError(f"unknown data set '{name}': did you mean '{known}'?")
-
-
-def _demo(role: Role) -> tuple[Path, ...]:
-    folder = Path(str(importlib.resources.files("skimage"))) / "data"
-    tested = DEMO_IMAGES[2::3]
-    return tuple(folder / name for name in DEMO_IMAGES if (name in tested) == (role == "test"))
-
-
-def _installed(entry: DataSet, role: Role) -> Path:
     root = os.environ.get("SGBENCH_DATA")
-    folder = Path(root).expanduser().absolute() / entry.name if root else None
-    if folder is None or not folder.is_dir():
-        where = f"'{folder}' does not exist" if folder else "SGBENCH_DATA is not set"
-        raise InputError(
-            f"the {role} images of {entry.name} are not at hand ({where}): "
-            f"give their folder, as in '{entry.name}=DIR', or put them into $SGBENCH_DATA/{entry.name}; "
-            f"they are to be had from {entry.homepage} ({entry.instructions.removesuffix('.')})."
-        )
-    return folder
+    return Path(root).expanduser().absolute() if root else cache_folder() / "sets"
+
+
+def cache_folder() -> Path:
+    """Return the folder for whatever can be made or fetched again: ``$SGBENCH_CACHE``, or the user's cache folder."""
+    root = os.environ.get("SGBENCH_CACHE")
+    return Path(root).expanduser().absolute() if root else platformdirs.user_cache_path("sgbench")
+
+
+def count_images(folder: Path) -> int:
+    """Return how many images are directly in a folder, 0 where there is no folder."""
+    return sum(is_image_name(path.name) for path in folder.iterdir()) if folder.is_dir() else 0
+
+
+def images_folder(root: Path, part: Part) -> Path:
+    """Return the folder of a part's images inside that of its set: as its authors name it, else the set's own."""
+    folder = root / part.folder
+    return folder if folder.is_dir() else root

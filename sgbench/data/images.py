@@ -6,6 +6,7 @@ fits the low-resolution file published with it.
 """
 
 import contextlib
+import io
 import secrets
 import sys
 import warnings
@@ -84,14 +85,15 @@ def list_images(folder: Path) -> list[Path]:
         raise InputError(f"there is no folder '{folder}'.")
     if not folder.is_dir():
         raise InputError(f"'{folder}' is a file; a folder of images is needed.")
-    images = [
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    ]
+    images = [path for path in folder.iterdir() if is_image_name(path.name) and path.is_file()]
     if not images:
         raise InputError(f"the folder '{folder}' holds no image; files that end in {', '.join(SUFFIXES)} are read.")
     return sorted(images, key=lambda path: path.name)
+
+
+def is_image_name(name: str) -> bool:
+    """Return whether a file of that name is taken for an image: one of `SUFFIXES` at its end, and not hidden."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 def crop_to_multiple(image: Pixels, scale: int) -> Pixels:
@@ -113,6 +115,17 @@ def crop_to_multiple(image: Pixels, scale: int) -> Pixels:
     return image[:height, :width]
 
 
+def encode_png(image: Pixels) -> bytes:
+    """Return the content of a PNG file.
+
+    Args:
+        image: uint8, H×W×3, RGB.
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
 def write_png(path: Path, image: Pixels) -> None:
     """Write a PNG file that is there whole or not at all; missing folders are made.
 
@@ -126,7 +139,7 @@ def write_png(path: Path, image: Pixels) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        Image.fromarray(image).save(temporary, format="PNG")
+        temporary.write_bytes(encode_png(image))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -3,7 +3,8 @@
 A prepared set is a folder of three files:
 
 - ``hr.bin`` and ``lr.bin``: the uint8 H×W×3 pixels of all images, one after the other;
-- ``manifest.json``: where each image lies in them, and hashes of its pixels.
+- ``manifest.json``: where each image lies in them, hashes of its pixels, and where low-resolution files were taken from
+  if they were not made.
 
 The folder is named after the set and a key: a hash of the paths, sizes and times of the image files, the scale and the
 degradation. It is made under a hidden name and renamed, so that it is there whole or not at all.
@@ -21,10 +22,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 
-from sgbench.data.catalog import Source
+from sgbench.data.catalog import Role, cache_folder
 from sgbench.data.images import Pixels, crop_to_multiple, image_size, read_image
+from sgbench.data.references import Source
 from sgbench.data.resize import downscale
 from sgbench.errors import InputError
 from sgbench.spec import Degradation, canonical_json
@@ -71,13 +72,21 @@ class PackedImages:
         name: What a person calls the set.
         role: ``"train"`` or ``"test"``.
         scale: HR pixels for each LR pixel.
-        degradation: How the LR images were made.
-        sha256: The manifest hash: which pixels the set holds, in order, whatever the files are called.
+        degradation: How the LR images were made, unless they were taken from files.
         images: Where each image lies.
+        lr_folder: The folder of the files that the LR images were taken from; None if they were made.
+        sha256: The manifest hash: which pixels the set holds, in order, whatever the files are called.
     """
 
     def __init__(
-        self, path: Path, name: str, role: str, scale: int, degradation: Degradation, images: Sequence[PackedImage]
+        self,
+        path: Path,
+        name: str,
+        role: Role,
+        scale: int,
+        degradation: Degradation,
+        images: Sequence[PackedImage],
+        lr_folder: str | None = None,
     ) -> None:
         self.path = path
         self.name = name
@@ -85,6 +94,7 @@ class PackedImages:
         self.scale = scale
         self.degradation = degradation
         self.images = tuple(images)
+        self.lr_folder = lr_folder
         self.sha256 = _manifest_sha256(self.images, scale)
 
     @classmethod
@@ -105,6 +115,7 @@ class PackedImages:
                 scale=manifest["scale"],
                 degradation=Degradation.model_validate(manifest["degradation"]),
                 images=[PackedImage(**record) for record in manifest["images"]],
+                lr_folder=manifest.get("lr_folder"),
             )
             if opened.sha256 != manifest["sha256"]:
                 raise ValueError("its records do not match their hash")
@@ -131,17 +142,29 @@ class PackedImages:
         image = self.images[index]
         return _view(self._lr, image.lr_offset, image.height // self.scale, image.width // self.scale)
 
-    def verify(self) -> None:
+    def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Read every pixel and compare the hashes.
+
+        Args:
+            progress: Called after each image with the number of images done and of all.
 
         Raises:
             InputError: If an image is not what it was when it was prepared.
         """
-        for index, image in enumerate(self.images):
-            if (_sha256(self.hr(index)), _sha256(self.lr(index))) != (image.hr_sha256, image.lr_sha256):
-                raise InputError(
-                    f"the prepared image '{image.name}' in '{self.path}' has changed on disk; remove that folder."
-                )
+
+        def intact(index: int) -> bool:
+            image = self.images[index]
+            return (_sha256(self.hr(index)), _sha256(self.lr(index))) == (image.hr_sha256, image.lr_sha256)
+
+        with _threads() as pool:
+            for index, sound in enumerate(pool.map(intact, range(len(self)))):
+                if not sound:
+                    raise InputError(
+                        f"the prepared image '{self.images[index].name}' in '{self.path}' has changed on disk; "
+                        "remove that folder."
+                    )
+                if progress is not None:
+                    progress(index + 1, len(self))
 
     def _byte_counts(self) -> tuple[int, int]:
         hr = sum(image.height * image.width * CHANNELS for image in self.images)
@@ -173,7 +196,7 @@ def prepare(
     Args:
         source: The image files. The high-resolution images are cropped from the top left to a multiple of the scale.
         scale: 2, 3 or 4.
-        degradation: How the low-resolution images are made.
+        degradation: How the low-resolution images are made where the source has no files of them.
         cache: Folder for prepared sets, made if it is not there.
         workers: Threads; 0 means one a processor, at most `MAX_DEFAULT_WORKERS`.
         progress: Called after each image with the number of images done and of all.
@@ -182,23 +205,24 @@ def prepare(
         The prepared set.
 
     Raises:
-        InputError: If a file cannot be read or is too small, two files have the same name but for their ending, or the
-            cache cannot be written. Nothing is left behind.
+        InputError: If a file cannot be read or has the wrong size, two files have the same name but for their ending,
+            or the cache cannot be written. Nothing is left behind.
     """
-    target = cache / f"{source.name}-{source.role}-x{scale}-{_key(source, scale, degradation)}"
+    target = cache / folder_name(source, scale, degradation)
     if target.is_dir():
         return PackedImages.open(target)
     temporary = cache / f".{target.name}.{secrets.token_hex(4)}"
     plan = _plan(source, scale)
     try:
         temporary.mkdir(parents=True)
-        images = _pack(source.images, plan, temporary, degradation, scale, workers, progress)
+        images = _pack(source, plan, temporary, degradation, scale, workers, progress)
         manifest = {
             "format": FORMAT_VERSION,
             "name": source.name,
             "role": source.role,
             "scale": scale,
             "degradation": degradation.model_dump(),
+            "lr_folder": str(source.lr[0].parent) if source.lr else None,
             "sha256": _manifest_sha256(images, scale),
             "images": [asdict(image) for image in images],
         }
@@ -216,9 +240,23 @@ def prepare(
 
 
 def default_cache() -> Path:
-    """Return the folder for prepared sets: ``$SGBENCH_CACHE/data``, or one in the user's cache folder."""
-    root = os.environ.get("SGBENCH_CACHE")
-    return (Path(root).expanduser().absolute() if root else platformdirs.user_cache_path("sgbench")) / "data"
+    """Return the folder for prepared sets: ``data`` in sgbench's cache."""
+    return cache_folder() / "data"
+
+
+def folder_name(source: Source, scale: int, degradation: Degradation) -> str:
+    """Return what the folder of a prepared set is called: set, role, scale and a key that follows the files.
+
+    Raises:
+        InputError: If a file is gone.
+    """
+    try:
+        images, lr = ([_file_identity(path) for path in paths] for paths in (source.images, source.lr))
+    except OSError as error:
+        raise InputError(f"an image of {source.name} cannot be read: {error}.") from error
+    identity = [FORMAT_VERSION, images, scale, degradation.model_dump(), *([lr] if lr else [])]
+    key = hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:12]
+    return f"{source.name}-{source.role}-x{scale}-{key}"
 
 
 def shared_images(a: PackedImages, b: PackedImages) -> list[tuple[str, str]]:
@@ -229,16 +267,9 @@ def shared_images(a: PackedImages, b: PackedImages) -> list[tuple[str, str]]:
     return [(image.name, other) for image in a.images for other in names.get(image.hr_sha256, ())]
 
 
-def _key(source: Source, scale: int, degradation: Degradation) -> str:
-    try:
-        files = [
-            (str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-            for path in source.images
-        ]
-    except OSError as error:
-        raise InputError(f"an image of {source.name} cannot be read: {error}.") from error
-    identity = [FORMAT_VERSION, files, scale, degradation.model_dump()]
-    return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:12]
+def _file_identity(path: Path) -> tuple[str, int, int, int]:
+    stat = path.stat()
+    return str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _plan(source: Source, scale: int) -> list[PackedImage]:
@@ -254,11 +285,18 @@ def _plan(source: Source, scale: int) -> list[PackedImage]:
             raise InputError(f"'{path}' is smaller than {scale}×{scale} pixels, which scale {scale} needs.")
         plan.append(PackedImage(path.stem, path.name, height, width, offset, offset // scale**2, "", ""))
         offset += height * width * CHANNELS
+    for path, image in zip(source.lr, plan, strict=bool(source.lr)):
+        received, needed = image_size(path), (image.height // scale, image.width // scale)
+        if received != needed:
+            raise InputError(
+                f"'{path}' has {received[0]}×{received[1]} pixels; {needed[0]}×{needed[1]} are needed for "
+                f"'{image.file}' at scale {scale}."
+            )
     return plan
 
 
 def _pack(
-    paths: Sequence[Path],
+    source: Source,
     plan: Sequence[PackedImage],
     folder: Path,
     degradation: Degradation,
@@ -270,20 +308,24 @@ def _pack(
     for file in ("hr.bin", "lr.bin"):
         (folder / file).touch()
 
-    def pack(path: Path, image: PackedImage) -> PackedImage:
+    def pack(image: PackedImage, path: Path, lr_path: Path | None) -> PackedImage:
         hr = crop_to_multiple(read_image(path), scale)
-        lr = downscale(hr, scale, degradation)
+        lr = read_image(lr_path) if lr_path else downscale(hr, scale, degradation)
         _write(folder / "hr.bin", image.hr_offset, hr)
         _write(folder / "lr.bin", image.lr_offset, lr)
         return replace(image, hr_sha256=_sha256(hr), lr_sha256=_sha256(lr))
 
     packed: list[PackedImage] = []
-    with ThreadPoolExecutor(workers or min(os.cpu_count() or 1, MAX_DEFAULT_WORKERS)) as pool:
-        for image in pool.map(pack, paths, plan):
+    with _threads(workers) as pool:
+        for image in pool.map(pack, plan, source.images, source.lr or [None] * len(plan)):
             packed.append(image)
             if progress is not None:
                 progress(len(packed), len(plan))
     return packed
+
+
+def _threads(workers: int = 0) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(workers or min(os.cpu_count() or 1, MAX_DEFAULT_WORKERS))
 
 
 def _write(path: Path, offset: int, pixels: Pixels) -> None:

@@ -73,10 +73,18 @@ def test_more_workers_than_patches_are_refused(pack):
         sampler(pack(noise(64, 64))).batch(0, 7, 8)
 
 
-def test_seeds_give_different_sequences(pack):
+def test_no_two_seeds_or_steps_have_more_in_common_than_chance_would_have_it(pack):
     images = pack(noise(64, 64))
-    batches = {sampler(images, seed=seed).batch(0)[1].tobytes() for seed in range(8)}
-    assert len(batches) == 8
+    draws = np.array([[sampler(images, seed=seed)._draw(step) for step in range(100)] for seed in range(8)])
+    batches = draws.reshape(800, -1)
+    assert len(np.unique(batches, axis=0)) == 800
+    possible = 29 * 29 * 8  # positions and orientations
+    for one in range(8):
+        for other in range(one):
+            assert (draws[one] == draws[other]).all(axis=-1).sum() <= 5  # of 700, of which 0.1 are expected
+    assert len(np.unique(draws.reshape(-1, 4), axis=0)) == pytest.approx(
+        possible * (1 - (1 - 1 / possible) ** 5600), rel=0.02
+    )
 
 
 @pytest.mark.parametrize("window", [None, Window(size=16, step=8)])
@@ -166,3 +174,21 @@ def test_windows_at_the_border():
 
 def test_windows_are_counted(pack):
     assert len(sampler(pack(noise(32, 40)), window=Window(size=16, step=8))) == 3 * 4
+
+
+SUB_IMAGES = {16: 1, 24: 13, 32: 55, 40: 607, 48: 102, 56: 10, 64: 12}
+"""How many of DIV2K's 800 training photographs are cut into how many sub-images, in the list published with BasicSR
+(meta_info_DIV2K800sub_GT.txt). All are 2040 pixels long, which makes eight columns."""
+
+
+def test_div2k_is_cut_into_as_many_sub_images_as_the_published_list_has():
+    total = 0
+    for count, photographs in SUB_IMAGES.items():
+        rows = count // 8
+        shortest, longest = 240 * rows + 1, 240 * (rows + 1)  # sides that make so many rows
+        for side in (shortest, longest):
+            assert len(windows(side, 2040, Window())) == len(windows(2040, side, Window())) == count
+        total += count * photographs
+    assert (sum(SUB_IMAGES.values()), total) == (800, 32_592)
+    known = {(1404, 2040): 40, (1848, 2040): 56, (1356, 2040): 40}  # 0001, 0002 and 0003
+    assert {size: len(windows(*size, Window())) for size in known} == known

@@ -5,12 +5,22 @@ import pickle
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sgbench.data import PackedImages, Source, default_cache, downscale, list_images, prepare, shared_images, write_png
+from sgbench.data import (
+    PackedImages,
+    Source,
+    default_cache,
+    downscale,
+    list_images,
+    prepare,
+    shared_images,
+    write_png,
+)
 from sgbench.errors import InputError
 from sgbench.spec import Degradation
 
@@ -228,3 +238,66 @@ def test_two_folders_with_files_of_one_name_size_and_time_are_two_sets(tmp_path,
         os.utime(path, (1, 1))
         packed.append(pack(Source("mine", "train", (path,))))
     assert packed[0].sha256 != packed[1].sha256
+
+
+@pytest.fixture
+def shipped(source, tmp_path):
+    """Makes low-resolution files for the source, of the pixels that a function returns for the given ones."""
+
+    def make(change=lambda lr: lr):
+        for i, path in enumerate(source.images):
+            hr = noise(i)[: SIZES[i][0] // 4 * 4, : SIZES[i][1] // 4 * 4]
+            write_png(tmp_path / "lr" / f"{path.stem}x4.png", change(downscale(hr, 4)))
+        return replace(source, lr=tuple(list_images(tmp_path / "lr")))
+
+    return make
+
+
+def test_shipped_files_are_packed_as_they_are(shipped, source, pack, tmp_path):
+    packed = pack(shipped(lambda lr: 255 - lr))
+    for i in range(3):
+        np.testing.assert_array_equal(packed.hr(i), pack(source).hr(i))
+        np.testing.assert_array_equal(packed.lr(i), 255 - pack(source).lr(i))
+    assert packed.lr_folder == str(tmp_path / "lr")
+    assert pack(source).lr_folder is None
+    assert packed.sha256 != pack(source).sha256
+    packed.verify()
+
+
+def test_shipped_files_that_are_what_would_be_made_are_the_same_set(shipped, source, pack):
+    packed, made = pack(shipped()), pack(source)
+    assert packed.path != made.path
+    assert packed.sha256 == made.sha256
+    assert packed.images == made.images
+
+
+def test_the_key_follows_the_shipped_files(shipped, pack, tmp_path):
+    paths = {pack(shipped()).path}
+    paths.add(pack(shipped(lambda lr: 255 - lr)).path)
+    shutil.copytree(tmp_path / "lr", tmp_path / "copy")
+    paths.add(pack(replace(shipped(), lr=tuple(list_images(tmp_path / "copy")))).path)
+    assert len(paths) == 3
+
+
+def test_shipped_files_of_another_size_are_refused(shipped, pack, tmp_path):
+    asked = shipped()
+    write_png(tmp_path / "lr" / "photo1x4.png", noise(0)[:8, :7])
+    with pytest.raises(InputError, match=r"photo1x4\.png' has 8×7 pixels; 8×6 are needed for 'photo1\.png' at scale 4"):
+        pack(asked)
+    assert not list((tmp_path / "cache").glob("*"))
+    with pytest.raises(InputError, match=r"photo0x4\.png' has 4×5 pixels; 8×10 are needed"):
+        pack(asked, scale=2)
+
+
+def test_a_prepared_set_of_before_there_were_shipped_files_is_still_read(source, pack):
+    path = pack(source).path
+    manifest = json.loads((path / "manifest.json").read_text())
+    del manifest["lr_folder"]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    assert PackedImages.open(path).lr_folder is None
+
+
+def test_verifying_tells_how_far_it_is(source, pack):
+    seen = []
+    pack(source).verify(progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]

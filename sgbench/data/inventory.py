@@ -1,0 +1,110 @@
+"""What is on this machine: of the catalogue, and in the cache of prepared sets."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sgbench.data.catalog import CATALOG, DataSet, Role, count_images, images_folder, sets_folder
+from sgbench.data.prepare import PackedImages, default_cache, folder_name
+from sgbench.data.references import resolve
+from sgbench.data.resize import SCALES
+from sgbench.errors import InputError
+from sgbench.spec import set_name
+
+
+@dataclass(frozen=True)
+class Packing:
+    """A folder with a prepared set, which may be damaged."""
+
+    path: Path
+    name: str
+    role: Role
+    scale: int
+
+
+@dataclass(frozen=True)
+class PartStatus:
+    """How much of a part of a data set is here."""
+
+    role: Role
+    folder: Path
+    """Where its images are or would be looked for."""
+    found: int
+    expected: int
+    lr_scales: tuple[int, ...]
+    """For which scales all low-resolution files that the set ships are here."""
+
+
+@dataclass(frozen=True)
+class SetStatus:
+    """How much of a catalogued data set is here."""
+
+    entry: DataSet
+    parts: tuple[PartStatus, ...]
+    packed: tuple[Packing, ...]
+    """What has been prepared under its name, from whatever folder."""
+
+
+def inventory() -> list[SetStatus]:
+    """Return for every catalogued set what is here of it."""
+    packings = list_packings(default_cache())
+    return [
+        SetStatus(
+            entry,
+            tuple(_part(entry, role) for role in entry.parts),
+            tuple(packing for packing in packings if packing.name == entry.name),
+        )
+        for entry in CATALOG.values()
+    ]
+
+
+def list_packings(cache: Path, references: Sequence[str] = ()) -> list[Packing]:
+    """Return the prepared sets in a cache, sorted by their folders.
+
+    Args:
+        cache: The folder for prepared sets, which need not exist.
+        references: Only those of these sets, in this order: ``NAME`` means all that have the name, a reference with
+            a folder those that were made of the files there as they are now.
+
+    Raises:
+        InputError: If a reference has never been prepared, or is not valid.
+    """
+    everything = list(_packings(cache))
+    chosen = []
+    for reference in references:
+        of_it = [packing for packing in everything if packing.name == set_name(reference)]
+        if reference != set_name(reference):
+            of_it = [packing for packing in of_it if _is_of(packing, reference)]
+        if not of_it:
+            raise InputError(f"{reference} is not prepared in '{cache}'; 'sgbench data prepare {reference}' does that.")
+        chosen += of_it
+    return list(dict.fromkeys(chosen)) if references else everything
+
+
+def _part(entry: DataSet, role: Role) -> PartStatus:
+    part = entry.parts[role]
+    if entry.name == "demo":
+        images = resolve("demo", role).images
+        return PartStatus(role, images[0].parent, len(images), part.images, ())
+    root = sets_folder() / entry.name
+    folder = images_folder(root, part)
+    shipped = {scale: root / part.lr.format(scale=scale) for scale in SCALES} if part.lr else {}
+    lr_scales = tuple(scale for scale, lr in shipped.items() if count_images(lr) == part.images)
+    return PartStatus(role, folder, count_images(folder), part.images, lr_scales)
+
+
+def _packings(cache: Path) -> Iterator[Packing]:
+    for path in sorted(cache.glob("*")):
+        if match := re.fullmatch(r"(.+)-(train|test)-x(\d)-[0-9a-f]{12}", path.name):
+            name, role, scale = match.groups()
+            yield Packing(path, name, "train" if role == "train" else "test", int(scale))
+
+
+def _is_of(packing: Packing, reference: str) -> bool:
+    try:
+        degradation = PackedImages.open(packing.path).degradation
+    except InputError:  # damaged, which whoever opens it will say
+        return True
+    source = resolve(reference, packing.role, packing.scale)
+    return packing.path.name == folder_name(source, packing.scale, degradation)

@@ -1,0 +1,39 @@
+"""Which files of another folder belong to the images of a set, by their names."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from sgbench.data.images import list_images
+from sgbench.errors import InputError
+
+LR_SUFFIXES = ("", "x{scale}", "_x{scale}", "X{scale}", "_X{scale}", "_LR", "_lr", "LR")
+"""What the name of a low-resolution file may have after the name of its high-resolution image."""
+
+
+def pair_by_name(names: Iterable[str], folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    """Find the file that belongs to each image.
+
+    It is called what the image is called, followed by the first of the suffixes for which there is a file. An image's
+    own ending ``_HR`` may be missing: ``img_001_LR.png`` belongs to ``img_001_HR.png``.
+
+    Args:
+        names: Of the images, without the endings of their files.
+        folder: Where the other files are.
+        suffixes: What a file's name may have after the image's; the empty one stands for the same name.
+
+    Returns:
+        The file of each image that has one, by the image's name.
+
+    Raises:
+        InputError: If there is no such folder, it holds no image, or two files in it differ only in their endings.
+    """
+    files: dict[str, Path] = {}
+    for path in list_images(folder):
+        if (taken := files.setdefault(path.stem, path)) != path:
+            raise InputError(f"'{taken.name}' and '{path.name}' in '{folder}' have the same name; remove one.")
+    pairs = {}
+    for name in names:
+        candidates = (stem + suffix for stem in (name, name.removesuffix("_HR")) for suffix in suffixes)
+        if (found := next(filter(files.__contains__, candidates), None)) is not None:
+            pairs[name] = files[found]
+    return pairs
