@@ -21,9 +21,10 @@ from rich.text import Text
 
 from sgbench import expression
 from sgbench.errors import unknown
-from sgbench.results.schema import RUNS
+from sgbench.results.schema import RUNS, recipe_columns
 from sgbench.results.stats import Summary, summarise
 from sgbench.results.store import Results, whole_sets
+from sgbench.spec import Recipe
 
 ORDER = (
     "lpips_alex",
@@ -256,8 +257,9 @@ def _runs(results: Results) -> list[_Run]:
     ]
     known = {run.run_id for run in runs}
     waiting = {plan.run_id: plan.run for plan in results.planned if plan.run_id not in known}
+    defaults = recipe_columns(Recipe())  # what a plan of before there was a column means
     return runs + [
-        _Run(run_id, "train", row["backbone"], row["loss"], row["seed"], row["scale"], row)
+        _Run(run_id, "train", row["backbone"], row["loss"], row["seed"], row["scale"], {**defaults, **row})
         for run_id, row in waiting.items()
     ]
 

@@ -247,6 +247,13 @@ def test_runs_trained_otherwise_are_never_averaged() -> None:
     assert table.heads == ("dataset", "backbone", "loss", "recipe", "seeds")
 
 
+def test_a_plan_of_before_there_was_a_column_is_shown() -> None:
+    old = plan("b", seed=1)
+    del old.run["threads"]
+    table = pivot(results([run("a") | {"threads": 1}], [score("a", 0.3)], [old]))
+    assert [line.seeds for line in table.lines] == [2]
+
+
 def test_a_pending_seed_joins_the_line_of_its_recipe() -> None:
     table = pivot(results([run("a")], [score("a", 0.3)], [plan("a"), plan("b", seed=1)]))
     assert [(line.seeds, line.recipe, line.cells[0].reason) for line in table.lines] == [(2, "", "seed 1: pending")]
