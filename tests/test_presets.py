@@ -77,3 +77,48 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, content):
         file.write_bytes(content)
     with pytest.raises(InputError, match=f"sweep file '{file}' cannot be read: "):
         presets.load(str(file))
+
+
+def runs_of(name):
+    sweep = build(presets.load(name)[1], name)
+    return [(run.backbone, run.loss, run.seed) for run in sweep.named_runs(TrainingData(name=sweep.train))]
+
+
+def test_the_paper_names_23_runs_of_which_18_differ():
+    assert len(runs_of("paper")) == 23
+    assert len(set(runs_of("paper"))) == 18
+    assert set(runs_of("paper")) == {run for table in (1, 2, 3, 5) for run in runs_of(f"table{table}")}
+
+
+def test_the_paper_is_trained_as_it_says():
+    sweep = build(presets.load("table3")[1], "table3")
+    recipe = sweep.recipe
+    assert (recipe.scale, recipe.batch, recipe.patch, recipe.optimizer.lr, recipe.schedule.halve_every) == (
+        4, 16, 48, 1e-4, 200_000,
+    )  # fmt: skip
+    assert (recipe.optimizer.beta1, recipe.optimizer.beta2, recipe.optimizer.eps) == (0.9, 0.999, 1e-8)
+    assert (recipe.window.size, recipe.window.step) == (480, 240)
+    assert (sweep.train, sweep.workers) == ("DIV2K", 1)
+
+
+def test_the_miniature_has_the_same_tables_in_44_runs():
+    assert len(set(runs_of("paper-mini"))) == 44
+    paper = {(backbone.replace("-paper", "-tiny"), loss, seed) for backbone, loss, seed in runs_of("paper")}
+    assert paper < set(runs_of("paper-mini"))
+
+
+def test_a_file_may_extend_a_preset_and_take_the_grids_of_others(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: table5\ngrids: [paper, {backbones: [edsr-tiny], losses: [l1]}]\nrecipe: {steps: 9}\n")
+    sweep = build(presets.load(str(file))[1], str(file))
+    assert [len(grid.backbones) for grid in sweep.grids] == [4, 1, 1, 1, 1]
+    assert sweep.grids[-1].backbones == ("edsr-tiny",)
+    assert (sweep.recipe.steps, sweep.recipe.window.size, sweep.train) == (9, 480, "DIV2K")
+
+
+@pytest.mark.parametrize("text", ["extends: papr\n", "extends: quick\ngrids: [papr]\n"])
+def test_a_file_that_extends_what_is_not_there_gets_the_nearest(tmp_path, text):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match="unknown preset 'papr': did you mean 'paper'"):
+        presets.load(str(file))

@@ -1,5 +1,6 @@
 """The sweeps that sgbench ships, as YAML beside this file, and the reading of a person's own."""
 
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ def names() -> list[str]:
 def load(what: str) -> tuple[str, dict[str, Any]]:
     """Read a preset or a sweep file.
 
+    A sweep that ``extends`` a preset has that one's fields where it gives none of its own, and among its ``grids`` the
+    name of a preset stands for the grids of that.
+
     Args:
         what: A preset's name, or the path of a YAML file.
 
@@ -26,8 +30,15 @@ def load(what: str) -> tuple[str, dict[str, Any]]:
     Raises:
         InputError: If there is no such preset or file, or it is not a YAML mapping.
     """
-    if what in names():
-        return what, _parse((_folder() / f"{what}.yaml").read_text(encoding="utf-8"), f"preset {what}")
+    name, fields = (what, _preset(what)) if what in names() else _file(what)
+    while "extends" in fields:
+        fields = _merged(_preset(fields.pop("extends")), fields)
+    if isinstance(grids := fields.get("grids"), list):
+        fields["grids"] = list(_grids(grids))
+    return name, fields
+
+
+def _file(what: str) -> tuple[str, dict[str, Any]]:
     path = Path(what)
     if path.suffix not in (".yaml", ".yml"):
         raise unknown("preset", what, names())
@@ -36,6 +47,29 @@ def load(what: str) -> tuple[str, dict[str, Any]]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"sweep file '{what}' cannot be read: {error}.") from error
     return path.stem, _parse(text, what)
+
+
+def _preset(name: object) -> dict[str, Any]:
+    if name not in names():
+        raise unknown("preset", str(name), names())
+    return _parse((_folder() / f"{name}.yaml").read_text(encoding="utf-8"), f"preset {name}")
+
+
+def _grids(grids: list[Any]) -> Iterator[Any]:
+    for grid in grids:
+        if isinstance(grid, str):
+            yield from _grids(_preset(grid)["grids"])
+        else:
+            yield grid
+
+
+def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Return one's own fields over those of a base, mappings field by field."""
+    merged = dict(base)
+    for key, value in own.items():
+        below = base.get(key)
+        merged[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _folder() -> resources.abc.Traversable:
