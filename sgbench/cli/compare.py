@@ -1,0 +1,46 @@
+"""``sgbench compare``: whether one loss beats another."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from sgbench.cli import options
+
+EXAMPLES = "Examples: sgbench compare l1 'l1 + 1.0*sg' | sgbench compare l1 'l1 + sg' --metric psnr_y --metric ssim_y"
+
+
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="The loss to compare with, such as l1.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The loss in question, such as 'l1 + 1.0*sg'.")],
+    results: options.Results = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", metavar="NAME", help="Default: lpips_alex, or all if there is none (repeatable)."),
+    ] = None,
+    backbone: options.Backbones = None,
+    test: options.Tests = None,
+    alpha: Annotated[
+        float, typer.Option("--alpha", metavar="0.05", help="The chance, over all cells, to call nothing real.")
+    ] = 0.05,
+    as_json: options.Json = False,
+) -> None:
+    """Say by how much one loss differs from another, and whether seeds and images bear it out.
+
+    Runs are paired by seed. What is shown with --backbone and --test is corrected for all that there is.
+    """
+    from rich.console import Console
+
+    from sgbench.cli import output
+    from sgbench.report.compare import choose, print_comparisons, to_data
+    from sgbench.results import load_results
+    from sgbench.results.compare import comparisons
+
+    store = load_results(options.find_store(results))
+    if metric is None and "lpips_alex" in store.scores.column("metric").unique().to_pylist():
+        metric = ["lpips_alex"]
+    cells = choose(comparisons(store, a, b, metrics=metric, alpha=alpha), backbones=backbone, datasets=test)
+    if as_json:
+        output.print_json(to_data(cells))
+    else:
+        print_comparisons(cells, Console(file=sys.stdout, highlight=False))

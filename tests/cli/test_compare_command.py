@@ -1,0 +1,121 @@
+"""``sgbench compare`` on a store in the current folder."""
+
+import datetime
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sgbench.cli import main
+from sgbench.results import Store
+from sgbench.storage import Storage
+
+NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
+SG = "l1 + 1.0*sg"
+
+Compare = Callable[..., tuple[str, str]]
+
+
+def fill(root: str, metrics: tuple[str, ...] = ("lpips_alex", "psnr_y")) -> None:
+    """Three seeds of two losses with two backbones on two test sets; SG lowers every score of one backbone."""
+    store = Store(Storage(root))
+    random = np.random.default_rng(0)
+    for number, (backbone, loss, seed) in enumerate(
+        (backbone, loss, seed) for backbone in ("edsr-tiny", "rdn-tiny") for loss in ("l1", SG) for seed in range(3)
+    ):
+        run = {"run_id": f"{number:012x}", "kind": "train", "name": "run", "backbone": backbone, "loss": loss}
+        store.write_run({**run, "seed": seed, "scale": 4, "status": "done"})
+        for dataset, images in (("Set5", 5), ("Set14", 14)):
+            gain = -0.1 if (loss, backbone) == (SG, "edsr-tiny") else 0.0
+            values = 0.4 + gain + random.normal(0, 0.005, images)
+            row = {"run_id": run["run_id"], "dataset": dataset, "dataset_sha256": dataset, "metric_version": "1"}
+            row |= {"protocol": '{"direction":"lower"}', "n_images": images, "status": "ok", "scored": NOW}
+            for metric in metrics:
+                images_and_set = [*((f"i{at}", float(value)) for at, value in enumerate(values)), (None, values.mean())]
+                store.write_scores(
+                    [{**row, "metric": metric, "image": image, "value": value} for image, value in images_and_set]
+                )
+
+
+@pytest.fixture
+def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Compare:
+    """Runs ``sgbench compare`` in a folder of its own, checks its exit code, and returns what it prints."""
+    monkeypatch.chdir(tmp_path)
+
+    def compare(*arguments: str, code: int = 0) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", ["sgbench", "compare", *arguments])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        assert (end.value.code or 0) == code, said.err
+        return said.out, said.err
+
+    return compare
+
+
+def test_it_finds_the_only_store_and_shows_lpips(compare: Compare) -> None:
+    fill("results/quick")
+    out, err = compare("l1", "sg + l1")
+    assert err == ""
+    assert out.startswith(f"A is l1, B is {SG}.\n\nlpips_alex ↓\n")
+    assert re.search(
+        r"^- l1 \+ 1\.0\*sg lowers lpips_alex on Set14 with edsr-tiny by .*: real, and better\.$", out, re.M
+    )
+    assert "psnr_y" not in out
+    assert compare("l1", SG, "--results", "results/quick", "--metric", "lpips_alex")[0] == out
+    assert compare("l1", SG)[0] == out  # the same store prints the same intervals
+
+
+def test_without_lpips_it_shows_all_there_is(compare: Compare) -> None:
+    fill("store", metrics=("psnr_y", "ssim_y"))
+    data = json.loads(compare("l1", SG, "--results", "store", "--json")[0])
+    assert [cell["metric"] for cell in data["comparisons"]] == ["psnr_y"] * 4 + ["ssim_y"] * 4
+
+
+def test_filters_choose_what_is_shown_and_not_what_p_is_corrected_for(compare: Compare) -> None:
+    fill("results/quick")
+    everything = json.loads(compare("l1", SG, "--json")[0])["comparisons"]
+    assert [(cell["dataset"], cell["backbone"]) for cell in everything] == [
+        ("Set5", "edsr-tiny"),
+        ("Set5", "rdn-tiny"),
+        ("Set14", "edsr-tiny"),
+        ("Set14", "rdn-tiny"),
+    ]
+    (cell,) = json.loads(compare("l1", SG, "--backbone", "edsr-tiny", "--test", "Set14", "--json")[0])["comparisons"]
+    assert cell == everything[2]
+    assert (cell["family"], cell["verdict"], cell["seeds"], cell["images"]) == (4, "real", [0, 1, 2], 14)
+
+
+def test_alpha_is_that_of_intervals_and_verdicts(compare: Compare) -> None:
+    fill("results/quick")
+    (at_5, at_50) = (
+        json.loads(compare("l1", SG, "--alpha", alpha, "--json")[0])["comparisons"][0] for alpha in ("0.05", "0.5")
+    )
+    assert (at_5["verdict"], at_50["verdict"]) == ("cannot be decided", "real")
+    assert at_5["overall"]["interval"]["low"] < at_50["overall"]["interval"]["low"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["l1", "l1 + 0.1*sg"], f"unknown loss 'l1 + 0.1*sg': did you mean '{SG}'? Valid: l1, {SG}."),
+        (["l1", "l1"], "'l1' and 'l1' are one loss, l1; two are needed to compare."),
+        (["l1", SG, "--metric", "psnr"], "unknown metric 'psnr': did you mean 'psnr_y'? Valid: lpips_alex, psnr_y."),
+        (["l1", SG, "--backbone", "edsr"], "unknown backbone 'edsr': did you mean 'edsr-tiny'?"),
+        (["l1", SG, "--test", "Urban100"], "unknown test set 'Urban100': Valid: Set14, Set5."),
+        (["l1", SG, "--alpha", "5"], "alpha is 5; a number from 0.001 to 0.5 is needed."),
+        (["l1", SG, "--results", "nowhere"], "nowhere' holds no results"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(compare: Compare, arguments: list[str], sentence: str) -> None:
+    fill("results/quick")
+    out, err = compare(*arguments, code=2)
+    assert out == ""
+    assert err.startswith("error: ")
+    assert sentence in err
+    assert err.count("\n") == 1
