@@ -22,14 +22,24 @@ SURFACE = {
     "sgbench sweep": [*SWEEP, "--address", "--retry", "--rerun", "--json"],
     "sgbench plan": [*SWEEP, "--json"],
     "sgbench table": ["--results", "--backbone", "--loss", "--test", "--metric", "--json"],
+    "sgbench compare": ["a", "b", "--results", "--metric", "--backbone", "--test", "--alpha", "--json"],
     "sgbench train": [*SWEEP, "--json"],
-    "sgbench eval": ["what...", "--test!", "--results", "--metric", "--backbone", "--scale", "--rerun", "--json"],
+    "sgbench eval": [
+        *("what...", "--test!", "--results", "--metric", "--backbone", "--scale"),
+        *("--self-ensemble", "--tile", "--overlap", "--save-images", "--rerun", "--json"),
+    ],
+    "sgbench backbones": ["--scale", "--json"],
+    "sgbench losses": ["--json"],
+    "sgbench metrics": ["--json"],
     "sgbench data": [],
     "sgbench data list": ["--json"],
+    "sgbench data fetch": ["names...", "--lr", "--scale", "--json"],
     "sgbench data prepare": ["what...", "--role", "--scale", "--json"],
+    "sgbench data verify": ["[what...]", "--role", "--scale", "--json"],
     "sgbench weights": [],
     "sgbench weights list": ["--json"],
     "sgbench weights fetch": ["[names...]"],
+    "sgbench weights import": ["file", "[name]"],
 }
 """The command line as people's scripts know it: a change here is a change of the interface and belongs in CHANGELOG."""
 

@@ -10,7 +10,20 @@ from typing import Annotated
 import typer
 
 from sgbench import __version__
-from sgbench.cli import data, evaluate, options, plan, sweep, table, train, weights
+from sgbench.cli import (
+    backbones,
+    compare,
+    data,
+    evaluate,
+    losses,
+    metrics,
+    options,
+    plan,
+    sweep,
+    table,
+    train,
+    weights,
+)
 from sgbench.errors import InputError
 
 app = typer.Typer(
@@ -25,8 +38,12 @@ app = typer.Typer(
 app.command(name="sweep", epilog=sweep.EXAMPLES)(options.of_sweep(sweep.sweep))
 app.command(name="plan", epilog=plan.EXAMPLES)(options.of_sweep(plan.plan))
 app.command(name="table", epilog=table.EXAMPLES)(table.table)
+app.command(name="compare", epilog=compare.EXAMPLES)(compare.compare)
 app.command(name="train", epilog=train.EXAMPLES)(options.of_sweep(train.train))
 app.command(name="eval", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command(name="backbones", epilog=backbones.EXAMPLES)(backbones.backbones)
+app.command(name="losses", epilog=losses.EXAMPLES)(losses.losses)
+app.command(name="metrics", epilog=metrics.EXAMPLES)(metrics.metrics)
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 

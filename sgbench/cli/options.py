@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+REFERENCE = "NAME[=DIR][,lr[=DIR]]"
+"""How a data set is written; see `sgbench.data.resolve`."""
+
 Results = Annotated[
     str | None,
     typer.Option("--results", metavar="DIR", help="Results store, a folder or URI. Default: the only one in results/."),
@@ -24,7 +27,7 @@ Backbones = Annotated[
     list[str] | None, typer.Option("--backbone", metavar="NAME", help="edsr-tiny, edsr-light, … (repeatable).")
 ]
 Losses = Annotated[list[str] | None, typer.Option("--loss", metavar="EXPR", help="'l1 + 0.1*sg', … (repeatable).")]
-Tests = Annotated[list[str] | None, typer.Option("--test", metavar="NAME[=DIR]", help="A test set (repeatable).")]
+Tests = Annotated[list[str] | None, typer.Option("--test", metavar=REFERENCE, help="A test set (repeatable).")]
 Metrics = Annotated[list[str] | None, typer.Option("--metric", metavar="NAME", help="lpips_alex, fid, … (repeatable).")]
 Scale = Annotated[int, typer.Option("--scale", min=2, max=4, help="Factor of super-resolution.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -74,7 +77,7 @@ def _read(
     seeds: Annotated[
         str | None, typer.Option("--seeds", metavar="0,1,2", help="Seeds; the paper's trial k is seed k-1.")
     ] = None,
-    train: Annotated[str | None, typer.Option("--train", metavar="NAME[=DIR]", help="Training images.")] = None,
+    train: Annotated[str | None, typer.Option("--train", metavar=REFERENCE, help="Training images.")] = None,
     test: Tests = None,
     metric: Metrics = None,
     settings: Annotated[

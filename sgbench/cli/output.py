@@ -4,13 +4,13 @@ import contextlib
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import typer
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, ProgressColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -45,7 +45,21 @@ def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
         table.add_column(key, overflow="fold")
     for row in rows:
         table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
-    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+    _stdout().print(table)
+
+
+def _stdout() -> Console:
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def print_entries(entries: Mapping[str, Sequence[str]]) -> None:
+    """Print paragraphs of some lines each beside their names; readable on a narrow terminal."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 1, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, lines in entries.items():
+        table.add_row(Text(name), Text("\n".join(lines)))
+    _stdout().print(table)
 
 
 def print_plan(made: Plan, *, as_json: bool) -> None:
@@ -84,18 +98,19 @@ def print_results(
         print_table(shown, Console(file=sys.stdout, highlight=False))
 
 
-@contextlib.contextmanager
-def packing() -> Iterator[Callable[[str, int, int], None]]:
+def packing() -> contextlib.AbstractContextManager[Callable[[str, int, int], None]]:
     """Show a bar a data set while images are packed."""
-    with _bars(MofNCompleteColumn()) as bars:
-        tasks: dict[str, Any] = {}
+    return _named_bars("packing", MofNCompleteColumn())
 
-        def progress(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = bars.add_task(f"packing {name}", total=total)
-            bars.update(tasks[name], completed=done)
 
-        yield progress
+def verifying() -> contextlib.AbstractContextManager[Callable[[str, int, int], None]]:
+    """Show a bar a prepared set while its pixels are read."""
+    return _named_bars("verifying", MofNCompleteColumn())
+
+
+def fetching() -> contextlib.AbstractContextManager[Callable[[str, int, int], None]]:
+    """Show a bar an archive while it arrives."""
+    return _named_bars("fetching", DownloadColumn())
 
 
 def fetch_weights(names: Sequence[str]) -> dict[str, str]:
@@ -124,11 +139,24 @@ def fetch_for(metrics: Sequence[str]) -> None:
         say(f"note: {reason}")
 
 
+@contextlib.contextmanager
+def _named_bars(doing: str, column: ProgressColumn) -> Iterator[Callable[[str, int, int], None]]:
+    with _bars(column) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def progress(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(f"{doing} {name}", total=total or None)
+            bars.update(tasks[name], completed=done)
+
+        yield progress
+
+
 def _advance(bars: Progress, task: TaskID, done: int, total: int) -> None:
     bars.update(task, completed=done, total=total)
 
 
-def _bars(column: Any) -> Progress:
+def _bars(column: ProgressColumn) -> Progress:
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -46,7 +46,7 @@ def sweep(
             output.say(f"{name}: {plan.summary()}")
             from sgbench.cluster import connect, run_sweep
 
-            jobs = [Job.of(run, data, storage) for run in plan.pending]
+            jobs = [Job.of(run, data, storage, recompute=asked.sweep.recompute) for run in plan.pending]
             with connect(address), Display(output.console, len(plan.runs), plan.count("done")) as display:
                 remote = address is not None
                 summary = run_sweep(jobs, asked.sweep, storage, display, remote=remote, fresh=rerun)

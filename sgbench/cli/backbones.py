@@ -1,0 +1,79 @@
+"""``sgbench backbones``: the networks that can be trained, and what each costs."""
+
+import importlib.util
+from typing import Any
+
+from sgbench.cli import entries, options
+from sgbench.errors import InputError
+from sgbench.registry import BACKBONES
+
+EXAMPLES = "Examples: sgbench backbones | sgbench backbones --scale 2 | sgbench backbones --json"
+
+SIDE = 48
+"""Of the input for which operations are counted, in LR pixels: a patch of the paper's training."""
+
+
+def backbones(scale: options.Scale = 4, as_json: options.Json = False) -> None:
+    """Show the networks that have a name: how large each one is, and where it is from.
+
+    GMACs are 10⁹ multiply-accumulates of convolutions, matrix products and attention for an input of 48×48 pixels.
+
+    A mean shift is fixed, and counts neither as parameters nor as operations.
+    """
+    from sgbench.cli import output
+
+    rows = [_row(name, scale) for family in BACKBONES.names() for name in _names(family)]
+    if as_json:
+        output.print_json({"scale": scale, "input": [SIDE, SIDE], "backbones": rows, "spandrel": _of_spandrel()})
+        return
+    output.print_rows(_readable(rows), as_json=False)
+    installed = importlib.util.find_spec("spandrel") is not None
+    how = "installed; --json lists them" if installed else "not installed: pip install 'sgbench[spandrel]'"
+    output.say(f"Also: spandrel:ARCH, an architecture of the library spandrel ({how}), and my_module:MyNet, your own.")
+
+
+def _names(family: str) -> list[str]:
+    """Return the name of each size of a family; its own if it has none, or cannot be imported."""
+    from sgbench.spec import backbone_sizes
+
+    try:
+        return [f"{family}-{size}" for size in backbone_sizes(family)] or [family]
+    except InputError:
+        return [family]
+
+
+def _row(name: str, scale: int) -> dict[str, Any]:
+    from sgbench.backbones.cost import measure
+    from sgbench.spec import split_backbone
+
+    row: dict[str, Any] = {"name": name, "parameters": None, "macs": None, "mean_shift": None}
+    try:
+        row |= vars(measure(name, scale, SIDE))
+    except Exception as error:  # a plug-in may raise anything
+        return {**row, "source": None, "error": entries.reason(error)}
+    backbone = BACKBONES.load(split_backbone(name)[0])
+    return {**row, "source": getattr(backbone, "source", entries.first_line(backbone)), "error": None}
+
+
+def _readable(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Return the rows as they are printed; the sizes of a family have one source, which is printed once."""
+    printed = []
+    for row, above in zip(rows, [{}, *rows], strict=False):
+        cells = {"name": row["name"], "parameters": "", "GMACs": "", "mean shift": "", "source": row["error"] or ""}
+        if not row["error"]:
+            cells["parameters"] = f"{row['parameters']:,}"
+            cells["GMACs"] = f"{row['macs'] / 1e9:.2f}"
+            cells["mean shift"] = "yes" if row["mean_shift"] else "no"
+            cells["source"] = "" if row["source"] == above.get("source") else row["source"]
+        printed.append(cells)
+    return printed
+
+
+def _of_spandrel() -> list[str] | None:
+    """Return the names of spandrel's architectures; None where it is not installed."""
+    from sgbench.backbones.from_spandrel import usable
+
+    try:
+        return [f"spandrel:{architecture}" for architecture in usable()]
+    except InputError:
+        return None

@@ -1,0 +1,49 @@
+"""``sgbench losses``: the losses that can be trained with, and their options."""
+
+import inspect
+from typing import Any
+
+from sgbench.cli import entries, options
+from sgbench.registry import LOSSES
+
+EXAMPLES = "Examples: sgbench losses | sgbench losses --json"
+
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def losses(as_json: options.Json = False) -> None:
+    """Show the losses that have a name: their options with the defaults, what each one is, and where it is from.
+
+    What is trained with is a weighted sum of them, such as 'l1 + 0.1*sg(operator=sobel, order=1)'.
+    """
+    from sgbench.cli import output
+
+    rows = [_row(name) for name in LOSSES.names()]
+    if as_json:
+        output.print_json(rows)
+        return
+    output.print_rows([_readable(row) for row in rows], as_json=False)
+    output.say("Also: my_module:MyLoss, your own.")
+
+
+def _row(name: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": name, "options": None, "summary": None, "source": None}
+    try:
+        loss = LOSSES.load(name)
+        row |= {"options": _defaults(loss), "summary": entries.first_line(loss)}
+    except Exception as error:  # a plug-in may raise anything
+        return {**row, "error": entries.reason(error)}
+    return {**row, "source": getattr(loss, "source", None), "error": None}
+
+
+def _defaults(loss: Any) -> dict[str, Any]:
+    """Return the options of a loss's constructor with their defaults; None where there is no default."""
+    named = (each for each in inspect.signature(loss).parameters.values() if each.kind not in VARIADIC)
+    return {each.name: None if each.default is each.empty else each.default for each in named}
+
+
+def _readable(row: dict[str, Any]) -> dict[str, Any]:
+    from sgbench.expression import Term
+
+    written = Term(row["name"], options=row["options"] or {}).call
+    return {"loss": written, "what it is": row["error"] or row["summary"], "source": row["source"]}

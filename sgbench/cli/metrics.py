@@ -1,0 +1,63 @@
+"""``sgbench metrics``: the metrics that can be scored, and how each number comes about."""
+
+from typing import Any
+
+from sgbench.cli import entries, options
+from sgbench.registry import METRICS
+
+EXAMPLES = "Examples: sgbench metrics | sgbench metrics --json"
+
+SHORT = ("colour_space", "border_crop", "resize")
+"""What the table shows of a protocol; JSON has all of it."""
+
+
+def metrics(as_json: options.Json = False) -> None:
+    """Show the metrics that have a name: which values are better, how each one comes about, and what it needs.
+
+    ↓ says that lower values are better. A metric whose network is not here scores 'no weights'.
+    """
+    from sgbench.cli import output
+    from sgbench.metrics.weights import Locator
+
+    networks = {each.weights.name: _where(each) for each in Locator(download=False).status()}
+    rows = [_row(name, networks) for name in METRICS.names()]
+    if as_json:
+        output.print_json(rows)
+        return
+    output.print_rows([_readable(row) for row in rows], as_json=False)
+    output.say("Networks: 'sgbench weights list' says where each one is to be had.")
+
+
+def _where(status: Any) -> str:
+    return "here" if status.path else status.problem or "not here"
+
+
+def _row(name: str, networks: dict[str, str]) -> dict[str, Any]:
+    from sgbench.metrics import SetMetric
+
+    row: dict[str, Any] = dict.fromkeys(("direction", "of", "version", "networks", "protocol", "description", "source"))
+    try:
+        metric = METRICS.load(name)
+        row |= {key: getattr(metric, key) for key in ("direction", "version", "description", "source")}
+        row |= {
+            "of": "set" if isinstance(metric, SetMetric) else "image",
+            "protocol": dict(metric.protocol),
+            "networks": {network: networks.get(network, "unknown") for network in metric.networks},
+        }
+    except Exception as error:  # a plug-in may raise anything
+        return {"name": name, **row, "error": entries.reason(error)}
+    return {"name": name, **row, "error": None}
+
+
+def _readable(row: dict[str, Any]) -> dict[str, Any]:
+    if row["error"]:
+        return {"metric": row["name"], "of each": "", "what it is": row["error"], "version and networks": ""}
+    protocol = {key.replace("_", " "): row["protocol"].get(key) for key in SHORT}
+    return {
+        "metric": f"{row['name']} {'↓' if row['direction'] == 'lower' else '↑'}",
+        "of each": row["of"],
+        "what it is": "; ".join([row["description"], *(f"{key} {value}" for key, value in protocol.items() if value)]),
+        "version and networks": "; ".join(
+            [row["version"], *(f"{name}: {where}" for name, where in row["networks"].items())]
+        ),
+    }
