@@ -10,18 +10,21 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
+from torch import nn
 
 from sgbench.backbones import build_backbone, load_weights
-from sgbench.data import PackedImages, list_images, refuse_overlap
+from sgbench.data import PackedImages, Pixels, encode_png, list_images, refuse_overlap
 from sgbench.errors import InputError, unknown
-from sgbench.evaluation import BUILTINS, Upscaler, faults_in, from_folder, from_network, score
+from sgbench.evaluation import faults_in, score
 from sgbench.execution import device_of_process, provenance
 from sgbench.metrics.weights import Locator, fingerprint
 from sgbench.plan import PackProgress, Scored, pack_set
 from sgbench.results import Store
 from sgbench.spec import Recipe, check_backbone, split_backbone
+from sgbench.storage import Storage
 from sgbench.training import Checkpoints, read_weights_file
 from sgbench.training.numerics import pinned, single_precision
+from sgbench.upscaling import BUILTINS, WHOLE, Inference, Upscaler, from_folder, from_network
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,9 @@ class Subject:
     """Returns what upscales the images of the given test sets."""
 
 
-def find_subject(what: str, store: Store, *, backbone: str | None = None, scale: int = 4) -> Subject:
+def find_subject(
+    what: str, store: Store, *, backbone: str | None = None, scale: int = 4, inference: Inference = WHOLE
+) -> Subject:
     """Find out what a person wants scored.
 
     Args:
@@ -49,11 +54,15 @@ def find_subject(what: str, store: Store, *, backbone: str | None = None, scale:
         store: Where a run is looked for.
         backbone: Of a checkpoint that does not name its own; or a plug-in, whose code is run only if it is named here.
         scale: Of whatever does not know its own.
+        inference: How a network is applied to an image. A run that is not applied to whole images is a subject of its
+            own, a checkpoint, so that its scores are never taken for the run's.
 
     Raises:
-        InputError: If it is none of these, or a checkpoint does not fit.
+        InputError: If it is none of these, a checkpoint does not fit, or what is no network is to be applied like one.
     """
     path, device = Path(what), device_of_process()
+    if inference != WHOLE and (what in BUILTINS or path.is_dir()):
+        raise InputError(f"'{what}' is no network, and only a network can be applied otherwise ({inference}).")
     if what in BUILTINS:
         return _described("builtin", f"builtin {what}", what, scale, lambda tests: BUILTINS[what])
     if path.is_dir():
@@ -61,9 +70,9 @@ def find_subject(what: str, store: Store, *, backbone: str | None = None, scale:
         content = " ".join(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files)
         return _described("folder", content, path.resolve().name, scale, lambda tests: from_folder(path, tests))
     if path.is_file():
-        return _checkpoint(str(path.absolute()), backbone, scale, device)
+        return _checkpoint(str(path.absolute()), backbone, scale, inference, device)
     if re.fullmatch(r"[0-9a-f]{4,12}", what):
-        return _run(what, store, backbone, device)
+        return _run(what, store, backbone, inference, device)
     error = str(unknown("subject", what, BUILTINS)).removesuffix(".")
     raise InputError(f"{error}, a run id, a checkpoint file, or a folder of images.")
 
@@ -88,6 +97,7 @@ def score_subject(
     store: Store,
     *,
     rerun: bool = False,
+    save_images: bool = False,
 ) -> list[str]:
     """Compute the scores that a store lacks of a subject, and record them.
 
@@ -97,6 +107,7 @@ def score_subject(
         metrics: Names of metrics.
         store: Gets the scores and, unless the subject is a run, its row.
         rerun: Compute scores again that are there.
+        save_images: Keep the super-resolved images too, as ``images/<run_id>/<test set>/<image>.png`` in the store.
 
     Returns:
         What went wrong, a sentence each: scores that failed.
@@ -104,6 +115,8 @@ def score_subject(
     locator = Locator(download=False)
     device = device_of_process()
     upscaler = subject.upscaler(tests)
+    if save_images:
+        upscaler = _saving(upscaler, subject.run_id, store.storage)
     scored = Scored(store, retry=True, locator=locator)
     faults = []
     for test in tests:
@@ -115,7 +128,21 @@ def score_subject(
                 store.write_run({**subject.row, **provenance(device)})
             store.write_scores(rows)
             faults += [f"{subject.name}: {fault}" for fault in faults_in(rows)]
+        elif save_images:
+            for index in range(len(test)):
+                upscaler(test, index)
     return faults
+
+
+def _saving(upscaler: Upscaler, run_id: str, storage: Storage) -> Upscaler:
+    """Return the upscaler that also keeps what it makes."""
+
+    def saving(images: PackedImages, index: int) -> Pixels:
+        pixels = upscaler(images, index)
+        storage.write(f"images/{run_id}/{images.name}/{images.images[index].name}.png", encode_png(pixels))
+        return pixels
+
+    return saving
 
 
 def _content_id(kind: str, scale: int, content: str) -> str:
@@ -133,7 +160,7 @@ def _described(
     return Subject(run_id, name, Recipe.model_validate({"scale": scale}), row, None, upscaler)
 
 
-def _checkpoint(path: str, backbone: str | None, scale: int, device: torch.device) -> Subject:
+def _checkpoint(path: str, backbone: str | None, scale: int, inference: Inference, device: torch.device) -> Subject:
     weights, fields = read_weights_file(path)
     made = _Made.read(fields, path, backbone) if fields else None
     if not made and not backbone:
@@ -142,24 +169,39 @@ def _checkpoint(path: str, backbone: str | None, scale: int, device: torch.devic
     recipe = made.recipe if made else Recipe.model_validate({"scale": scale})
     network = build_backbone(name, recipe.scale)
     load_weights(network, weights, source=path, name=name)
-    content = f"{name} {fingerprint(network.state_dict())}"
-    run_id = _content_id("checkpoint", recipe.scale, content)
+    return _network(Path(path).name, name, network, recipe, made, inference, device)
+
+
+def _network(
+    label: str,
+    backbone: str,
+    network: nn.Module,
+    recipe: Recipe,
+    made: "_Made | None",
+    inference: Inference,
+    device: torch.device,
+) -> Subject:
+    """Return the subject that a network with its weights is, whatever file they are from."""
+    content = f"{backbone} {fingerprint(network.state_dict())}"
+    how = str(inference)
+    run_id = _content_id("checkpoint", recipe.scale, f"{content} {how}" if how else content)
     row: dict[str, Any] = {
         "run_id": run_id,
         "kind": "checkpoint",
-        "name": Path(path).name,
+        "name": f"{label} ({how})" if how else label,
         "scale": recipe.scale,
         "status": "done",
+        "backbone": backbone,
+        "size": split_backbone(backbone)[1],
     }
-    row |= {"backbone": name, "size": split_backbone(name)[1]}
     row |= {"loss": made.loss, "train": made.train} if made else {}
     return Subject(
         run_id=run_id,
-        name=Path(path).name,
+        name=row["name"],
         recipe=recipe,
         row=row,
         train=made.train if made else None,
-        upscaler=lambda tests: from_network(network, recipe, device),
+        upscaler=lambda tests: from_network(network, recipe, device, inference),
     )
 
 
@@ -206,7 +248,7 @@ class _Made:
         return made
 
 
-def _run(beginning: str, store: Store, backbone: str | None, device: torch.device) -> Subject:
+def _run(beginning: str, store: Store, backbone: str | None, inference: Inference, device: torch.device) -> Subject:
     rows = [row for row in store.runs().to_pylist() if row["run_id"].startswith(beginning)]
     if len(rows) != 1:
         how = f"{len(rows)} runs whose id begins so" if rows else "no such run"
@@ -218,6 +260,8 @@ def _run(beginning: str, store: Store, backbone: str | None, device: torch.devic
     made = _Made.read(json.loads(row["spec"]), f"run {row['run_id']}", backbone)
     network = build_backbone(made.backbone, made.recipe.scale)
     load_weights(network, checkpoints.load_weights(), source=row["run_id"], name=made.backbone)
+    if inference != WHOLE:
+        return _network(row["name"], made.backbone, network, made.recipe, made, inference, device)
     return Subject(
         run_id=row["run_id"],
         name=row["name"],

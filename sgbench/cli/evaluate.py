@@ -9,7 +9,8 @@ from sgbench.cli import options
 EXAMPLES = (
     "Examples: sgbench eval bicubic --test Set5=data/Set5/HR | "
     "sgbench eval 3f2a9c --results results/quick --test Set14=data/Set14/HR | "
-    "sgbench eval my_sr_images --test Set5=data/Set5/HR --metric lpips_alex"
+    "sgbench eval my_sr_images --test Set5=data/Set5/HR --metric lpips_alex | "
+    "sgbench eval EDSR_x4.pth --backbone edsr-paper --test Set5 --self-ensemble"
 )
 
 DEFAULT_METRICS = ("lpips_alex", "fid", "fd_alex", "psnr_y", "psnr_rgb", "ssim_y", "ssim_rgb")
@@ -20,7 +21,7 @@ def evaluate(
         list[str],
         typer.Argument(metavar="WHAT...", help="A run id, a checkpoint file, a folder of SR images, or 'bicubic'."),
     ],
-    test: Annotated[list[str], typer.Option("--test", metavar="NAME[=DIR]", help="A test set (repeatable).")],
+    test: Annotated[list[str], typer.Option("--test", metavar=options.REFERENCE, help="A test set (repeatable).")],
     results: Annotated[
         str, typer.Option("--results", metavar="DIR", help="Results store, a folder or URI.")
     ] = "results/eval",
@@ -30,29 +31,44 @@ def evaluate(
         typer.Option("--backbone", metavar="NAME", help="Of a checkpoint that does not name its own, or a plug-in."),
     ] = None,
     scale: options.Scale = 4,
+    self_ensemble: Annotated[
+        bool, typer.Option("--self-ensemble", help="Score a network's mean over 8 rotations and reflections.")
+    ] = False,
+    tile: Annotated[
+        int | None, typer.Option("--tile", metavar="N", help="Cut images into tiles of N LR pixels, to save memory.")
+    ] = None,
+    overlap: Annotated[int, typer.Option("--overlap", help="LR pixels around a tile that are computed with it.")] = 32,
+    save_images: Annotated[
+        bool, typer.Option("--save-images", help="Keep the super-resolved images as PNG in the store.")
+    ] = False,
     rerun: Annotated[bool, typer.Option("--rerun", help="Compute scores again that are there.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Score something on test sets, without training, and keep the scores in a store.
 
-    A run is looked for in the store, and its weights are scored with the scale and degradation of its training.
+    A run is looked for in the store, and its weights are scored with the scale and degradation of its training. With
+    --self-ensemble or --tile it is a subject of its own, beside the run.
     """
     from sgbench.cli import output
     from sgbench.results import Store
     from sgbench.spec import check_metrics
     from sgbench.storage import Storage, absolute
     from sgbench.subjects import find_subject, pack_tests, score_subject
+    from sgbench.upscaling import Inference
 
     storage = Storage(absolute(results))
     metrics = check_metrics(metric or DEFAULT_METRICS)
-    subjects = [find_subject(each, Store(storage), backbone=backbone, scale=scale) for each in what]
+    inference = Inference(self_ensemble, tile, overlap)
+    subjects = [
+        find_subject(each, Store(storage), backbone=backbone, scale=scale, inference=inference) for each in what
+    ]
     with output.packing() as progress:
         packed = [pack_tests(subject, test, progress) for subject in subjects]
     faults = []
     with storage.lock(f"sgbench eval {' '.join(what)}"):
         output.fetch_for(metrics)
         for subject, tests in zip(subjects, packed, strict=True):
-            faults += score_subject(subject, tests, metrics, Store(storage), rerun=rerun)
+            faults += score_subject(subject, tests, metrics, Store(storage), rerun=rerun, save_images=save_images)
     output.print_results(storage.root, as_json=as_json, datasets=[images.name for images in packed[0]], metrics=metrics)
     for fault in faults:
         output.say(fault)

@@ -77,6 +77,7 @@ SCORES = pa.schema(
         pa.field("protocol", pa.string(), nullable=False),  # JSON
         pa.field("n_images", pa.int32(), nullable=False),
         pa.field("value", pa.float64()),
+        pa.field("standard_error", pa.float64()),  # of a value that is estimated from the set
         pa.field("status", pa.string(), nullable=False),  # ok, no weights, undefined, failed
         pa.field("reason", pa.string()),
         pa.field("scored", _TIME, nullable=False),

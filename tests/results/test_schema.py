@@ -72,6 +72,7 @@ metric_version: string not null
 protocol: string not null
 n_images: int32 not null
 value: double
+standard_error: double
 status: string not null
 reason: string
 scored: timestamp[ms, tz=UTC] not null
