@@ -153,7 +153,7 @@ def _named_bars(doing: str, column: ProgressColumn) -> Iterator[Callable[[str, i
 
 
 def _advance(bars: Progress, task: TaskID, done: int, total: int) -> None:
-    bars.update(task, completed=done, total=total)
+    bars.update(task, completed=done, total=total or None)
 
 
 def _bars(column: ProgressColumn) -> Progress:

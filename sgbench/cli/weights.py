@@ -1,32 +1,29 @@
 """``sgbench weights``: the pretrained networks that metrics need."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sgbench.cli import options
 
-app = typer.Typer(help="Pretrained networks that metrics need: which, and fetching them.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from sgbench.metrics.weights import WeightsStatus
+
+app = typer.Typer(help="Pretrained networks that metrics need: which, and getting them.", no_args_is_help=True)
 
 
 @app.command(name="list", epilog="Examples: sgbench weights list | sgbench weights list --json")
 def list_weights(as_json: options.Json = False) -> None:
-    """Show which networks can be had, from where, and whether each is on this machine."""
+    """Show the networks: whether each is on this machine, what needs it, its terms, and where its file is to be had."""
     from sgbench.cli import output
     from sgbench.metrics.weights import Locator
 
-    rows = [
-        {
-            "name": status.weights.name,
-            "here": str(status.path) if status.path else status.problem or "no",
-            "size": f"{status.weights.size / 1e6:.0f} MB",
-            "needed by": ", ".join(status.weights.needed_by),
-            "licence": status.weights.licence,
-            "source": status.weights.url,
-        }
-        for status in Locator(download=False).status()
-    ]
-    output.print_rows(rows, as_json=as_json)
+    statuses = Locator(download=False).status()
+    if as_json:
+        output.print_json([_record(status) for status in statuses])
+    else:
+        output.print_entries({status.weights.name: _lines(status) for status in statuses})
 
 
 @app.command(epilog="Examples: sgbench weights fetch | sgbench weights fetch alexnet")
@@ -45,3 +42,52 @@ def fetch(
         output.say(missing.get(name) or f"{name}: {Locator(download=False).find(name)}")
     if missing:
         raise typer.Exit(1)
+
+
+@app.command(name="import", epilog="Examples: sgbench weights import alexnet-owt-7be5be79.pth")
+def import_file(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="As 'sgbench weights list' names it, or renamed.")],
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="The network that it must be; any by default.")
+    ] = None,
+) -> None:
+    """Check a file that was brought by hand and copy it into the cache."""
+    from sgbench.cli import output
+    from sgbench.metrics.weights import install
+
+    output.say(f"installed as {install(file.expanduser(), name)}")
+
+
+def _lines(status: "WeightsStatus") -> list[str]:
+    """Return what a person wants to know of a network, in lines that fit on a narrow terminal."""
+    weights = status.weights
+    return [
+        str(status.path or status.problem or "not here"),
+        f"needed by {', '.join(weights.needed_by)}",
+        weights.licence,
+        f"{weights.file}, {weights.size / 1e6:,.0f} MB, with the SHA-256",
+        weights.sha256,
+        f"from {weights.url}",
+        *([f"or, what is needed of it, from {_index(status)} on the package index"] if weights.archive else []),
+    ]
+
+
+def _record(status: "WeightsStatus") -> dict[str, Any]:
+    weights = status.weights
+    return {
+        "name": weights.name,
+        "path": status.path,
+        "problem": status.problem,
+        "needed_by": weights.needed_by,
+        "licence": weights.licence,
+        "file": weights.file,
+        "size": weights.size,
+        "sha256": weights.sha256,
+        "url": weights.url,
+        "package_index": _index(status),
+    }
+
+
+def _index(status: "WeightsStatus") -> str | None:
+    archive = status.weights.archive
+    return f"{archive.project} {archive.version}" if archive else None

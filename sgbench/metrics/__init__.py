@@ -1,11 +1,13 @@
 """How far a super-resolved image, or a set of them, is from its reference.
 
-`base` is the contract and `suite` runs many metrics over pairs of images; `distortion`, `lpips` and `frechet`
-hold the metrics, which `sgbench.registry.METRICS` loads by name; `weights` finds what their networks need. Importing
-this package loads no torch: only a metric with a network, and `weights` itself, do.
+`base` is the contract, `suite` runs many metrics over pairs of images, and `cache` keeps what is known of references.
+`distortion`, `lpips`, `frechet` and `kernel` hold the metrics, which `sgbench.registry.METRICS` loads by name, and
+`weights` finds what their networks need. Importing this package loads no torch: only a metric with a network, and
+`weights` itself, do.
 """
 
 from sgbench.metrics.base import (
+    Estimate,
     Image,
     ImageMetric,
     LoadedWeights,
@@ -19,9 +21,11 @@ from sgbench.metrics.base import (
     check_sizes,
     described,
 )
-from sgbench.metrics.suite import HrCache, Result, Suite
+from sgbench.metrics.cache import HrCache
+from sgbench.metrics.suite import Result, Suite
 
 __all__ = [
+    "Estimate",
     "HrCache",
     "Image",
     "ImageMetric",

@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -42,8 +42,7 @@ class MissingWeights(Exception):  # noqa: N818 - an outcome, not a fault
 class Image:
     """One picture and the views of it that metrics share, each computed once.
 
-    The views live as long as the image does: whoever keeps the `Image` of a reference saves all work on it, at the
-    price of the memory (about 40 bytes a pixel for AlexNet's features).
+    The views live as long as the image does; those of a reference outlive it in a cache, see `keep_views`.
 
     Args:
         pixels: RGB, uint8, shape [3, H, W]; an array or a tensor on the CPU.
@@ -58,6 +57,7 @@ class Image:
             raise InputError(f"an image is {array.dtype} of shape {list(array.shape)}; uint8 [3, H, W] is needed.")
         self.pixels: NDArray[np.uint8] = np.ascontiguousarray(array)
         self._views: dict[Hashable, Any] = {}
+        self._cache: MutableMapping[Hashable, Any] = {}
 
     @property
     def size(self) -> tuple[int, int]:
@@ -75,6 +75,10 @@ class Image:
         """Y of BT.601, float64 [H, W], in [16, 235], not rounded."""
         return np.tensordot(np.array(BT601) / 255, self.pixels, axes=1) + 16
 
+    def keep_views(self, cache: MutableMapping[Hashable, Any]) -> None:
+        """From now on leave views in ``cache`` too, by `digest` and key, and take from there what it has."""
+        self._cache = cache
+
     def view(self, key: Hashable, compute: Callable[[], T]) -> T:
         """Return what ``compute`` returned the first time that it was called for ``key``.
 
@@ -83,7 +87,11 @@ class Image:
             compute: Called at most once.
         """
         if key not in self._views:
-            self._views[key] = compute()
+            kept = (self.digest, key)
+            if kept in self._cache:
+                self._views[key] = self._cache[kept]
+            else:
+                self._views[key] = self._cache[kept] = compute()
         view: T = self._views[key]
         return view
 
@@ -142,6 +150,14 @@ def check_sizes(name: str, sr: tuple[int, int], hr: tuple[int, int], crop: int) 
         raise InputError(f"image '{name}': SR is {sr[0]}×{sr[1]} pixels and HR is {hr[0]}×{hr[1]}{hint}.")
 
 
+class Estimate(NamedTuple):
+    """A value that is estimated from a sample."""
+
+    value: float
+    standard_error: float | None
+    """Of the value; None where the sample is too small to tell."""
+
+
 Status = Literal["ok", "no weights", "undefined", "failed"]
 
 
@@ -152,22 +168,24 @@ class Score:
     value: float | None
     status: Status = "ok"
     reason: str | None = None
+    standard_error: float | None = None
 
     @classmethod
-    def of(cls, compute: Callable[[], float]) -> Score:
+    def of(cls, compute: Callable[[], float | Estimate]) -> Score:
         """Return the score that a computation gives, whatever becomes of it.
 
         A value that is not finite, and any exception, is ``failed``; `Undefined` is ``undefined``.
         """
         try:
-            value = float(compute())
+            result = compute()
+            value, standard_error = result if isinstance(result, Estimate) else (float(result), None)
         except Undefined as reason:
             return cls(None, "undefined", str(reason))
         except Exception as error:  # a plug-in may raise anything, and the other metrics go on
             return cls(None, "failed", described(error))
         if not math.isfinite(value):
             return cls(None, "failed", f"the value is {not_finite(value)}")
-        return cls(value)
+        return cls(value, standard_error=standard_error)
 
 
 @dataclass(frozen=True)
@@ -210,6 +228,8 @@ class Metric(ABC):
     """Names of the weights that it needs, from `sgbench.metrics.weights.WEIGHTS`."""
     description: str
     """One line for a person."""
+    source: str
+    """Who defined it, and where; or the formula, if nobody in particular did."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,7 +258,7 @@ class SetMetric(Metric):
         """
 
     @abstractmethod
-    def distance(self, sr: Array, hr: Array) -> float:
+    def distance(self, sr: Array, hr: Array) -> float | Estimate:
         """Return the value for the features of a set and of its references, both [N, D].
 
         Raises:

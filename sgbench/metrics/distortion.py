@@ -106,6 +106,7 @@ psnr_y = Distortion(
     version="1",
     protocol=_protocol("sgbench", "Y of BT.601, not rounded"),
     description="PSNR in dB on luma",
+    source="10·log10(255² / MSE), Y of ITU-R BT.601",
     view=_luma,
     compute=psnr,
 )
@@ -115,6 +116,7 @@ psnr_rgb = Distortion(
     version="1",
     protocol=_protocol("sgbench", "RGB"),
     description="PSNR in dB over all values of R, G and B",
+    source="10·log10(255² / MSE)",
     view=_rgb,
     compute=psnr,
 )
@@ -124,6 +126,7 @@ ssim_y = Distortion(
     version=_SKIMAGE,
     protocol=_protocol(_SSIM, "Y of BT.601, not rounded"),
     description="structural similarity on luma",
+    source="Wang et al., IEEE TIP 2004",
     view=_luma,
     compute=ssim,
 )
@@ -133,6 +136,7 @@ ssim_rgb = Distortion(
     version=_SKIMAGE,
     protocol=_protocol(_SSIM, "RGB"),
     description="structural similarity, mean over R, G and B",
+    source="Wang et al., IEEE TIP 2004",
     view=_rgb,
     compute=ssim,
 )

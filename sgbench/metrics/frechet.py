@@ -4,18 +4,16 @@ Test sets have 5 to 109 images, so covariances over 2,048 features have a rank f
 therefore computed from the features themselves, exactly, without a square root of a matrix that has none.
 """
 
-import functools
+from collections import deque
 from dataclasses import dataclass
 from importlib.metadata import version
 
 import numpy as np
 import torch
-from pytorch_fid import inception
-from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
-from sgbench.metrics.base import Array, Image, LoadedWeights, Runtime, SetMetric, Undefined
-from sgbench.metrics.lpips import alexnet_features
+from sgbench.metrics.base import Array, Image, Runtime, SetMetric, Undefined
+from sgbench.metrics.inception import PROTOCOL, InceptionMetric
+from sgbench.metrics.lpips import ALEXNET, feature_maps
 
 
 def frechet_distance(x: Array, y: Array) -> float:
@@ -53,64 +51,9 @@ def _factor(x: Array) -> Array:
     return np.asarray(np.linalg.qr(centred, mode="r"))
 
 
-class Inception(nn.Module):
-    """The Inception of pytorch-fid up to its last pooling, without its download.
-
-    `pytorch_fid.inception.InceptionV3` fetches its weights while it is constructed; this one puts the same blocks into
-    the same torchvision network and is given them.
-
-    ``forward`` takes RGB [N, 3, H, W] in [0, 1], which is resized to 299×299 (bilinear, no antialias, aspect ignored),
-    and returns [N, 2048].
-
-    Args:
-        state: The content of ``pt_inception-2015-12-05-6726825d.pth``.
-    """
-
-    def __init__(self, state: dict[str, Tensor]) -> None:
-        super().__init__()
-        network = inception._inception_v3(num_classes=1008, aux_logits=False, weights=None)
-        network.Mixed_5b = inception.FIDInceptionA(192, pool_features=32)
-        network.Mixed_5c = inception.FIDInceptionA(256, pool_features=64)
-        network.Mixed_5d = inception.FIDInceptionA(288, pool_features=64)
-        network.Mixed_6b = inception.FIDInceptionC(768, channels_7x7=128)
-        network.Mixed_6c = inception.FIDInceptionC(768, channels_7x7=160)
-        network.Mixed_6d = inception.FIDInceptionC(768, channels_7x7=160)
-        network.Mixed_6e = inception.FIDInceptionC(768, channels_7x7=192)
-        network.Mixed_7b = inception.FIDInceptionE_1(1280)
-        network.Mixed_7c = inception.FIDInceptionE_2(2048)
-        network.load_state_dict(state)
-        network.fc = nn.Identity()
-        self.network = network.requires_grad_(False).eval()
-
-    def forward(self, rgb: Tensor) -> Tensor:
-        """Return the pooled features [N, 2048] of images [N, 3, H, W] in [0, 1]."""
-        resized = interpolate(rgb, size=(299, 299), mode="bilinear", align_corners=False)
-        features: Tensor = self.network(2 * resized - 1)
-        return features
-
-
-@functools.cache
-def _inception(weights: LoadedWeights, device: str) -> Inception:
-    with torch.random.fork_rng(devices=[]):
-        return Inception(dict(weights.state)).eval().to(device)
-
-
 @dataclass(frozen=True, kw_only=True)
-class Fid(SetMetric):
+class Fid(InceptionMetric):
     """The Fréchet inception distance, to the letter of pytorch-fid's protocol."""
-
-    def features(self, image: Image, runtime: Runtime) -> Array:
-        """Return Inception's pooled features, [2048]."""
-        weights = runtime.weights["inception"]
-        network = _inception(weights, runtime.device)
-
-        def compute() -> Array:
-            with torch.inference_mode():
-                pixels = torch.tensor(image.pixels, device=runtime.device)
-                features: Tensor = network(pixels[None] / 255)[0]
-                return features.double().cpu().numpy()
-
-        return image.view(("inception", weights.sha256, runtime.device), compute)
 
     def distance(self, sr: Array, hr: Array) -> float:
         """Return `frechet_distance` of two sets of features, [N, 2048]."""
@@ -127,8 +70,9 @@ class FdAlex(SetMetric):
         Raises:
             Undefined: If the image is smaller than AlexNet can take.
         """
+        (last,) = deque(feature_maps(image, ALEXNET, runtime), maxlen=1)
         with torch.inference_mode():
-            return alexnet_features(image, runtime)[-1][0].double().mean(dim=(1, 2)).cpu().numpy()
+            return last[0].double().mean(dim=(1, 2)).cpu().numpy()
 
     def distance(self, sr: Array, hr: Array) -> float:
         """Return `frechet_distance` of two sets of features, [N, 256]."""
@@ -139,16 +83,10 @@ fid = Fid(
     name="fid",
     direction="lower",
     version=f"pytorch-fid {version('pytorch-fid')}",
-    protocol={
-        "implementation": "pytorch-fid's Inception, exact low-rank distance",
-        "network": "InceptionV3 (2015-12-05), pool3, 2048 features",
-        "colour_space": "RGB",
-        "value_range": [0, 1],
-        "border_crop": None,
-        "resize": "299×299, bilinear, no antialias, aspect ignored",
-    },
+    protocol={"implementation": "pytorch-fid's Inception, exact low-rank distance", **PROTOCOL},
     networks=("inception",),
     description="Fréchet inception distance, pytorch-fid's protocol",
+    source="Heusel et al., NeurIPS 2017",
 )
 fd_alex = FdAlex(
     name="fd_alex",
@@ -164,4 +102,5 @@ fd_alex = FdAlex(
     },
     networks=("alexnet",),
     description="Fréchet distance over AlexNet's conv5 features; not FID",
+    source="sgbench, after Heusel et al., NeurIPS 2017",
 )

