@@ -22,10 +22,10 @@ EPS_FLOOR = 1e-30
 """Well within what float32 can hold, so that a root is never differentiated at 0."""
 
 CHUNK = 2**17
-"""Values of a batch that a CPU takes at a time.
+"""Values of a batch that a CPU takes at a time, for each of its threads.
 
-Their maps stay in the cache, and in memory that the process keeps; that of a whole batch's goes back to the system,
-which hands it out again page by page, cleared, in the next step.
+Their maps stay in the cache, and in memory that the process keeps; that of a whole batch's goes back to the system, to
+be handed out again page by page, cleared, in the next step.
 """
 
 
@@ -143,8 +143,9 @@ class _Loss(torch.autograd.Function):
 
 
 def _chunks(batch: Tensor) -> tuple[Tensor, ...]:
-    """Split a batch on a CPU into parts of about `CHUNK` values; on a GPU, leave it whole."""
-    images = CHUNK // batch.shape[1:].numel() if batch.device.type == "cpu" else len(batch)
+    """Split a batch on a CPU into parts of about `CHUNK` values a thread; on a GPU, leave it whole."""
+    values = batch.shape[1:].numel()
+    images = CHUNK * torch.get_num_threads() // values if batch.device.type == "cpu" else len(batch)
     return torch.split(batch, max(1, images))
 
 

@@ -1,6 +1,11 @@
+import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from sgbench.cli import main
 
 
 @pytest.fixture
@@ -19,3 +24,20 @@ def place(
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.delenv("SGBENCH_DATA", raising=False)
     return tmp_path
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, str]]:
+    """Runs a command, checks its exit code, and returns what it prints on standard output and standard error."""
+
+    def run(*arguments: str, code: int = 0) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", ["sgbench", *arguments])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        assert (end.value.code or 0) == code, said.err
+        return said.out, said.err
+
+    return run

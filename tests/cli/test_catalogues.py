@@ -2,7 +2,6 @@
 
 import json
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 from sgbench import expression
 from sgbench.backbones import build_backbone, count_parameters
 from sgbench.backbones.cost import measure
-from sgbench.cli import main
 from sgbench.metrics.weights import WEIGHTS
 from sgbench.registry import BACKBONES, LOSSES, METRICS
 from sgbench.spec import backbone_sizes
@@ -70,23 +68,6 @@ gone = plug_ins:Gone
 wrong = plug_ins:Net
 gone = no_such_module:metric
 """
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command that must succeed, and returns what it prints on standard output and standard error."""
-
-    def run(*arguments: str) -> tuple[str, str]:
-        monkeypatch.setattr(sys, "argv", ["sgbench", *arguments])
-        monkeypatch.setattr(sys, "path", list(sys.path))
-        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-        with pytest.raises(SystemExit) as end:
-            main()
-        said = capsys.readouterr()
-        assert not end.value.code, said.err
-        return said.out, said.err
-
-    return run
 
 
 @pytest.fixture

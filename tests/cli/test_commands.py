@@ -1,8 +1,6 @@
 """What the commands print and leave behind when all is well; `sweep` is in ``tests/cluster``."""
 
 import json
-import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,6 @@ from typing import Any
 import pytest
 
 import sgbench
-from sgbench.cli import main
 from sgbench.data import CATALOG
 from sgbench.metrics.weights import WEIGHTS
 
@@ -27,22 +24,7 @@ recipe: {steps: 3, batch: 2, patch: 8}
 
 Run = Callable[..., tuple[str, str]]
 
-
-@pytest.fixture
-def run(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command, checks its exit code, and returns what it prints on standard output and standard error."""
-
-    def run(*arguments: str, code: int = 0) -> tuple[str, str]:
-        monkeypatch.setattr(sys, "argv", ["sgbench", *arguments])
-        monkeypatch.setattr(sys, "path", list(sys.path))
-        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-        with pytest.raises(SystemExit) as end:
-            main()
-        said = capsys.readouterr()
-        assert (end.value.code or 0) == code, said.err
-        return said.out, said.err
-
-    return run
+pytestmark = pytest.mark.usefixtures("place")
 
 
 def statuses(run: Run, *arguments: str) -> dict[str, str]:

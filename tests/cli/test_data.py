@@ -4,9 +4,7 @@ import hashlib
 import importlib
 import io
 import json
-import sys
 import tarfile
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +13,11 @@ import numpy as np
 import pytest
 
 import sgbench
-from sgbench.cli import main
 from sgbench.data import CATALOG, downscale, read_image, write_png
 
 Run = Callable[..., tuple[str, str]]
+
+pytestmark = pytest.mark.usefixtures("place")
 
 SWEEP = """
 grids:
@@ -29,23 +28,6 @@ tests: [few=test]
 metrics: [psnr_y]
 recipe: {steps: 3, batch: 2, patch: 8}
 """
-
-
-@pytest.fixture
-def run(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command, checks its exit code, and returns what it prints on standard output and standard error."""
-
-    def run(*arguments: str, code: int = 0) -> tuple[str, str]:
-        monkeypatch.setattr(sys, "argv", ["sgbench", *arguments])
-        monkeypatch.setattr(sys, "path", list(sys.path))
-        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-        with pytest.raises(SystemExit) as end:
-            main()
-        said = capsys.readouterr()
-        assert (end.value.code or 0) == code, said.err
-        return said.out, said.err
-
-    return run
 
 
 @pytest.fixture

@@ -4,14 +4,12 @@ import dataclasses
 import hashlib
 import json
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from sgbench.cli import main
 from sgbench.metrics.weights import WEIGHTS, fingerprint
 
 Run = Callable[..., tuple[str, str]]
@@ -19,25 +17,13 @@ Run = Callable[..., tuple[str, str]]
 CONTENT = hashlib.shake_256(b"sgbench").digest(1000)
 
 
-@pytest.fixture
-def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command where no network is on the machine, checks its exit code, and returns what it prints."""
+@pytest.fixture(autouse=True)
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A current folder of one's own on a machine that has no network's weights."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SGBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("SGBENCH_WEIGHTS", raising=False)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-
-    def run(*arguments: str, code: int = 0) -> tuple[str, str]:
-        monkeypatch.setattr(sys, "argv", ["sgbench", "weights", *arguments])
-        monkeypatch.setattr(sys, "path", list(sys.path))
-        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-        with pytest.raises(SystemExit) as end:
-            main()
-        said = capsys.readouterr()
-        assert (end.value.code or 0) == code, said.err
-        return said.out, said.err
-
-    return run
 
 
 @pytest.fixture
@@ -57,10 +43,10 @@ def cached(tmp_path: Path) -> list[str]:
 @pytest.mark.parametrize("name", [[], ["inception"]])
 def test_a_file_brought_by_hand_is_installed_and_found(run: Run, small: Path, tmp_path: Path, name: list[str]) -> None:
     target = tmp_path / "cache" / "weights" / WEIGHTS["inception"].file
-    assert run("import", small.name, *name) == ("", f"installed as {target}\n")
+    assert run("weights", "import", small.name, *name) == ("", f"installed as {target}\n")
     assert target.read_bytes() == CONTENT
-    assert run("fetch", "inception") == ("", f"inception: {target}\n")
-    assert run("list")[0].split("inception", 1)[1].split("\n", 1)[0].strip() == str(target)
+    assert run("weights", "fetch", "inception") == ("", f"inception: {target}\n")
+    assert run("weights", "list")[0].split("inception", 1)[1].split("\n", 1)[0].strip() == str(target)
 
 
 def test_a_converted_file_from_another_machine_is_installed(
@@ -72,7 +58,7 @@ def test_a_converted_file_from_another_machine_is_installed(
     archive = dataclasses.replace(archive, tensors_sha256=fingerprint(state))
     monkeypatch.setitem(WEIGHTS, "vgg16", dataclasses.replace(WEIGHTS["vgg16"], archive=archive))
     torch.save(state, tmp_path / "brought.pth")
-    _, err = run("import", "brought.pth")
+    _, err = run("weights", "import", "brought.pth")
     assert err == f"installed as {tmp_path}/cache/weights/vgg16-features.pth\n"
 
 
@@ -102,7 +88,7 @@ def test_what_is_not_needed_is_refused_in_one_sentence(
     (tmp_path / "hub").mkdir()
     (tmp_path / "other").write_bytes(b"other")
     torch.save({"features.0.bias": Attack(tmp_path / "ran")}, tmp_path / "attack.pth")
-    out, err = run("import", *arguments, code=2)
+    out, err = run("weights", "import", *arguments, code=2)
     assert out == ""
     assert err.startswith("error: ")
     assert sentence in err
@@ -116,7 +102,7 @@ def test_what_cannot_be_fetched_is_to_be_brought(run: Run, tmp_path: Path, monke
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     entry = dataclasses.replace(WEIGHTS["inception"], url="http://127.0.0.1:9/nobody.pth")
     monkeypatch.setitem(WEIGHTS, "inception", entry)
-    out, err = run("fetch", "inception", code=1)
+    out, err = run("weights", "fetch", "inception", code=1)
     assert (out, err.count("\n")) == ("", 1)
     assert f"bring {entry.file} (96 MB) from {entry.url}, and put it into the folder that SGBENCH_WEIGHTS names" in err
     assert f"or into {tmp_path}/cache/weights, as `sgbench weights import` does" in err
@@ -127,7 +113,7 @@ def test_the_list_fits_on_a_narrow_terminal(run: Run, monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("COLUMNS", "80")
-    lines = run("list")[0].splitlines()
+    lines = run("weights", "list")[0].splitlines()
     assert max(len(line) for line in lines) <= 80
     assert [line.split()[0] for line in lines if line[:1].strip()] == list(WEIGHTS)
     words = " ".join(lines).split()
@@ -137,8 +123,8 @@ def test_the_list_fits_on_a_narrow_terminal(run: Run, monkeypatch: pytest.Monkey
 
 
 def test_the_list_is_data_too(run: Run, small: Path, tmp_path: Path) -> None:
-    run("import", small.name)
-    rows = {row["name"]: row for row in json.loads(run("list", "--json")[0])}
+    run("weights", "import", small.name)
+    rows = {row["name"]: row for row in json.loads(run("weights", "list", "--json")[0])}
     assert list(rows) == list(WEIGHTS)
     for name, row in rows.items():
         weights = WEIGHTS[name]
