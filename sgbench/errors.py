@@ -12,6 +12,10 @@ class InputError(ValueError):
     """
 
 
+class MissingDataError(InputError):
+    """A data set that is known and not on this machine."""
+
+
 class NotFiniteError(ArithmeticError):
     """A loss became NaN or infinite during training.
 

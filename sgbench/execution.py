@@ -41,7 +41,7 @@ from sgbench.upscaling import from_network
 RunEnd = Literal["done", "failed", "stopped"]
 """How a run ended: weights and a row, a row with the error, or a checkpoint."""
 
-_HR_CACHE = HrCache()
+HR_CACHE = HrCache()
 """What this process knows of references; a process that does many runs computes it once."""
 
 
@@ -186,7 +186,7 @@ def score_job(job: Job, *, locator: Locator) -> list[str]:
         if metrics:
             with pinned(job.spec.recipe):
                 rows = score(
-                    upscaler, test, metrics, run_id=job.run_id, locator=locator, device=device, hr_cache=_HR_CACHE
+                    upscaler, test, metrics, run_id=job.run_id, locator=locator, device=device, hr_cache=HR_CACHE
                 )
             Store(storage).write_scores(rows)
             faults += faults_in(rows)

@@ -244,10 +244,7 @@ class SweepSpec(_Model):
     @field_validator("tests")
     @classmethod
     def _distinct(cls, tests: tuple[str, ...]) -> tuple[str, ...]:
-        names = [set_name(test) for test in tests]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"test set '{name}' is given twice")
+        check_tests(tests)
         return tests
 
     @model_validator(mode="after")
@@ -279,8 +276,22 @@ def _with_lambdas(grid: Grid) -> list[str]:
     if grid.lambdas is None:
         return list(grid.losses)
     parsed = [expression.parse(loss) for loss in grid.losses]
+    if not any(loss.weight_of("sg") for loss in parsed):
+        raise ValueError(f"lambdas are given and none of the losses {', '.join(grid.losses)} has a term 'sg'")
     varied = [str(loss.with_weight("sg", weight)) for loss in parsed for weight in grid.lambdas]
     return list(dict.fromkeys(varied))
+
+
+def check_tests(references: Sequence[str]) -> None:
+    """Refuse two test sets of one name, whose scores could not be told apart.
+
+    Raises:
+        InputError: With the name that is given twice.
+    """
+    names = [set_name(reference) for reference in references]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"test set '{name}' is given twice; give one of them another name, as in 'mine=DIR'.")
 
 
 def check_metrics(names: Sequence[str]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from sgbench.backbones import build_backbone, load_weights
 from sgbench.data import PackedImages, Pixels, encode_png, list_images, refuse_overlap
 from sgbench.errors import InputError, unknown
 from sgbench.evaluation import faults_in, score
-from sgbench.execution import device_of_process, provenance
+from sgbench.execution import HR_CACHE, device_of_process, provenance
 from sgbench.metrics.weights import Locator, fingerprint
 from sgbench.plan import PackProgress, Scored, pack_set
 from sgbench.results import Store
@@ -123,7 +123,15 @@ def score_subject(
         wanted = metrics if rerun else [metric for _, metric in scored.missing(subject.run_id, [test], metrics)]
         if wanted:
             with pinned(subject.recipe) if subject.train else single_precision():
-                rows = score(upscaler, test, wanted, run_id=subject.run_id, locator=locator, device=device)
+                rows = score(
+                    upscaler,
+                    test,
+                    wanted,
+                    run_id=subject.run_id,
+                    locator=locator,
+                    device=device,
+                    hr_cache=HR_CACHE,
+                )
             if subject.row is not None:  # not before there is a score: what is refused writes nothing
                 store.write_run({**subject.row, **provenance(device)})
             store.write_scores(rows)

@@ -143,7 +143,10 @@ def _check_file(path: Path, reference: PackedImage, scale: int) -> None:
         height, width = image_size(path)
     except InputError:
         return
-    check_sizes(reference.name, (width, height), (reference.width, reference.height), scale)
+    try:
+        check_sizes(reference.name, (width, height), (reference.width, reference.height), scale)
+    except InputError as error:
+        raise InputError(f"'{path}': {error}") from error
 
 
 def _self_ensemble(apply: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -316,6 +316,7 @@ def test_ctrl_c_before_training_ends_without_a_traceback(
     tmp_path: Path, command: tuple[list[str], dict[str, Any]]
 ) -> None:
     words, options = command
+    words.append("--set=recipe.steps=100000")  # far more than are done before a busy machine sends the signal
     process = subprocess.Popen(words, stderr=subprocess.PIPE, start_new_session=True, **options)
     deadline = time.monotonic() + 60
     while not (tmp_path / "cache").exists():  # packing: everything is imported

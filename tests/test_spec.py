@@ -408,6 +408,10 @@ def test_a_registered_family_may_have_a_dash_and_sizes_of_its_own(monkeypatch):
         ),
         ({"grids": [{"backbones": ["edsr-tiny"], "losses": ["sg"], "lambdas": [0]}]}, "nothing to train with"),
         ({"metrics": ["os:path"]}, "a metric object is needed"),
+        (
+            {"grids": [{"backbones": ["edsr-tiny"], "losses": ["l1", "l2"], "lambdas": [1]}]},
+            "lambdas are given and none of the losses l1, l2 has a term 'sg'",
+        ),
     ],
 )
 def test_what_can_never_run_is_refused_at_once(change, sentence):

@@ -29,6 +29,7 @@ def backbones(scale: options.Scale = 4, as_json: options.Json = False) -> None:
     output.print_rows(_readable(rows), as_json=False)
     installed = importlib.util.find_spec("spandrel") is not None
     how = "installed; --json lists them" if installed else "not installed: pip install 'sgbench[spandrel]'"
+    output.say(f"Parameters and GMACs are those at ×{scale}, GMACs for an input of {SIDE}×{SIDE}.")
     output.say(f"Also: spandrel:ARCH, an architecture of the library spandrel ({how}), and my_module:MyNet, your own.")
 
 

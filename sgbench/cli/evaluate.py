@@ -51,13 +51,14 @@ def evaluate(
     """
     from sgbench.cli import output
     from sgbench.results import Store
-    from sgbench.spec import check_metrics
+    from sgbench.spec import check_metrics, check_tests
     from sgbench.storage import Storage, absolute
     from sgbench.subjects import find_subject, pack_tests, score_subject
     from sgbench.upscaling import Inference
 
     storage = Storage(absolute(results))
     metrics = check_metrics(metric or DEFAULT_METRICS)
+    check_tests(test)
     inference = Inference(self_ensemble, tile, overlap)
     subjects = [
         find_subject(each, Store(storage), backbone=backbone, scale=scale, inference=inference) for each in what

@@ -11,7 +11,7 @@ def plan(asked: options.Asked, as_json: options.Json = False) -> None:
     Without the data at hand the runs are listed by name, and their ids are not known.
     """
     from sgbench.cli import output
-    from sgbench.errors import InputError
+    from sgbench.errors import MissingDataError
     from sgbench.metrics.weights import Locator
     from sgbench.plan import make_plan, pack
     from sgbench.results import Store
@@ -20,7 +20,7 @@ def plan(asked: options.Asked, as_json: options.Json = False) -> None:
     try:
         with output.packing() as progress:
             data = pack(asked.sweep, progress)
-    except InputError as error:
+    except MissingDataError as error:
         output.say(f"note: the runs have no ids yet: {error}")
     made = make_plan(asked.name, asked.sweep, data, Store(asked.storage), locator=Locator(download=False))
     output.print_plan(made, as_json=as_json)

@@ -17,7 +17,7 @@ from pathlib import Path
 from sgbench.data.catalog import CATALOG, DEMO_IMAGES, DataSet, Role, count_images, images_folder, sets_folder
 from sgbench.data.images import list_images
 from sgbench.data.pairing import LR_SUFFIXES, pair_by_name
-from sgbench.errors import InputError, unknown
+from sgbench.errors import InputError, MissingDataError, unknown
 from sgbench.spec import set_name
 
 
@@ -199,7 +199,7 @@ def _installed(entry: DataSet, role: Role) -> Path:
     if not count_images(folder):
         state = "holds no image" if folder.is_dir() else "does not exist"
         unset = "" if os.environ.get("SGBENCH_DATA") else "; SGBENCH_DATA is not set"
-        raise InputError(
+        raise MissingDataError(
             f"the {role} images of {entry.name} are not at hand ('{folder}' {state}{unset}): get them with "
             f"'sgbench data fetch {entry.name}', or give their folder, as in '{entry.name}=DIR'."
         )

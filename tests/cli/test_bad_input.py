@@ -233,7 +233,19 @@ def test_eval_refuses(place: Path, refused: Refused, arguments: list[str], sente
 def test_eval_refuses_images_of_another_size(place: Path, refused: Refused) -> None:
     for image in (place / "test").iterdir():
         write_png(place / "sr" / image.name, np.zeros((32, 32, 3), np.uint8))
-    assert "SR is 32×32 pixels and HR is 40×44" in refused("eval", "sr", "--test", "few=test", "--metric", "psnr_y")
+    said = refused("eval", "sr", "--test", "few=test", "--metric", "psnr_y")
+    assert "SR is 32×32 pixels and HR is 40×44" in said
+    assert said.startswith("'sr/photo0.png': ")
+
+
+def test_eval_refuses_two_test_sets_of_one_name(refused: Refused) -> None:
+    said = refused("eval", "bicubic", "--test", "few=test", "--test", "few=train")
+    assert said == "test set 'few' is given twice; give one of them another name, as in 'mine=DIR'"
+
+
+def test_plan_refuses_what_can_never_run(refused: Refused) -> None:
+    assert "patches of 1000 at scale 4 need" in refused("plan", "tiny.yaml", "--set", "recipe.patch=1000")
+    assert "there is no folder" in refused("plan", "tiny.yaml", "--train", "mine=nowhere")
 
 
 def test_a_process_prints_no_traceback_either(place: Path) -> None:

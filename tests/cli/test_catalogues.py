@@ -161,7 +161,8 @@ def test_a_line_says_whether_spandrel_is_there(
         monkeypatch.setitem(sys.modules, "spandrel", None)
         assert json.loads(run("backbones", "--json")[0])["spandrel"] is None
     _, err = run("backbones")
-    assert err.startswith(f"Also: spandrel:ARCH, an architecture of the library spandrel {said}, and my_module:MyNet")
+    assert err.startswith("Parameters and GMACs are those at ×4, GMACs for an input of 48×48.\n")
+    assert f"Also: spandrel:ARCH, an architecture of the library spandrel {said}, and my_module:MyNet" in err
 
 
 # Losses

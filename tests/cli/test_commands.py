@@ -48,9 +48,9 @@ def test_plan_lists_the_runs_and_writes_no_store(place: Path, run: Run) -> None:
 
 
 def test_plan_without_the_images_lists_names_and_says_why_there_are_no_ids(run: Run) -> None:
-    out, err = run("plan", "tiny.yaml", "--train", "mine=nowhere", "--json")
+    out, err = run("plan", "tiny.yaml", "--train", "DIV2K", "--json")
     assert [row["run_id"] for row in json.loads(out)] == [None] * 4
-    assert err.startswith("note: the runs have no ids yet: there is no folder '")
+    assert err.startswith("note: the runs have no ids yet: the train images of DIV2K are not at hand ('")
 
 
 def test_train_does_one_run_of_the_sweep_and_the_table_knows_the_others(place: Path, run: Run) -> None:
