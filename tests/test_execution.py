@@ -271,7 +271,9 @@ def command(tmp_path: Path, train_folder: Path, test_folder: Path) -> tuple[list
     arguments += ["--test", "few=test"]
     arguments += [f"--set=recipe.{field}" for field in ("steps=200", "batch=2", "patch=8")]
     environment = {"PYTHONPATH": str(Path(sgbench.__file__).parent.parent), "SGBENCH_CACHE": str(tmp_path / "cache")}
-    options = {"cwd": tmp_path, "env": {**os.environ, **environment}, "text": True}
+    options: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, **environment}, "text": True}
+    # Whoever runs the tests in the background of a script has them ignore SIGINT, and with them what they start.
+    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     return [sys.executable, "-m", "sgbench", *arguments], options
 
 
