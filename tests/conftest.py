@@ -1,12 +1,54 @@
-"""Fixtures that tests of several rooms share: small sets of made-up photographs, as folders and packed."""
+"""What tests of several rooms share: sets of made-up photographs, and agreement with other people's implementations."""
 
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from sgbench.data import PackedImages, default_cache, prepare, resolve, write_png
 from sgbench.spec import Degradation
+
+Agreement = Callable[[str, str, float, float], None]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small networks gain nothing from threads, and lose much where tests run side by side."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def agreement(record_property: Callable[[str, object], None]) -> Agreement:
+    """A function that is told the difference between ours and a peer's, and its bound; it records both and checks them.
+
+    It takes what of ours was compared, with what, the largest difference, and what that may be.
+    """
+
+    def check(ours: str, peer: str, difference: float, bound: float) -> None:
+        record_property("agreement", (ours, peer, float(difference), bound))
+        assert difference <= bound
+
+    return check
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the largest of what the fixture recorded for each pair, also of tests that failed."""
+    largest: dict[tuple[str, str, float], float] = defaultdict(float)
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for key, record in report.user_properties:
+            if key == "agreement":
+                ours, peer, difference, bound = record
+                largest[ours, peer, bound] = max(difference, largest[ours, peer, bound])
+    if largest:
+        terminalreporter.section("largest differences from other implementations")
+        for (ours, peer, bound), difference in sorted(largest.items()):
+            terminalreporter.write_line(f"{ours:<24} {peer:<42} {difference:.1e}, at most {bound:.0e}")
 
 
 def photograph(height: int, width: int, seed: int) -> np.ndarray:

@@ -121,7 +121,7 @@ def test_the_entry_points_give_the_names_that_the_readme_says(
 def test_the_python_block_runs(folder: Path) -> None:
     names: dict[str, object] = {}
     exec(block("python"), names)
-    assert names["loss"].names == ["frequency(amplitude=true)", "l1"]  # type: ignore[attr-defined]
+    assert names["loss"].names == ["frequency(amplitude=true)", "l1"]
 
 
 # What the examples compute

@@ -78,10 +78,10 @@ class _Map(NamedTuple):
 
 def _maps(image: Tensor, smoothing: float | None, order: int, eps: float) -> list[_Map]:
     """Return the map of an image, the map of that one, and so on up to an order."""
-    maps = []
+    maps, floor = [], image.new_full((), eps)
     for _ in range(order):
         across, down = _differences(image, smoothing)
-        image = (across * across).addcmul_(down, down).add_(eps).sqrt_()
+        image = floor.addcmul(across, across).addcmul_(down, down).sqrt_()  # √(eps + across² + down²)
         maps.append(_Map(across, down, image))
     return maps
 

@@ -1,4 +1,5 @@
 import re
+from typing import ClassVar
 
 import pytest
 import torch
@@ -58,7 +59,7 @@ class Plain(nn.Module):
 class Stubborn(Plain):
     """One with sizes that cannot be built for every scale."""
 
-    sizes = {"big": {}}  # noqa: RUF012
+    sizes: ClassVar = {"big": {}}
 
     def __init__(self, *, scale: int):
         if scale == 2:

@@ -5,7 +5,6 @@ from importlib.metadata import version
 
 import pytest
 import torch
-from spandrel.architectures import RCAN as spandrel_rcan  # noqa: N811 # a module
 
 from sgbench.backbones import build_backbone, load_weights
 from sgbench.backbones.edsr import EDSR
@@ -15,6 +14,7 @@ from sgbench.backbones.rdn import RDN
 
 # torchsr.models has functions of the same names.
 edsr, rdn, rcan = (import_module(f"torchsr.models.{name}") for name in ("edsr", "rdn", "rcan"))
+spandrel_rcan = import_module("spandrel.architectures.RCAN")
 
 PEERS = {
     ("edsr-paper", "torchsr"): edsr.edsr,
@@ -57,7 +57,7 @@ def adopt(own, peer):
 
 
 @pytest.mark.parametrize(("name", "peer"), PEERS)
-def test_parity(name, peer, parity):
+def test_parity(name, peer, agreement):
     """Outputs are compared in float32, gradients in float64.
 
     In float32 a ReLU whose input is within rounding of zero may be on in one network and off in the other, which alone
@@ -69,7 +69,8 @@ def test_parity(name, peer, parity):
     outputs, rough = differences(ours, theirs, 4, torch.float32)
     assert rough <= 0.02
     _, gradients = differences(ours, theirs, 4, torch.float64)
-    parity(name, f"{peer} {version(peer)}", outputs, gradients)
+    agreement(f"{name}, outputs", f"{peer} {version(peer)}", outputs, 1e-5)
+    agreement(f"{name}, gradients", f"{peer} {version(peer)}", gradients, 1e-5)
 
 
 @pytest.mark.parametrize("scale", [2, 3])

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from importlib import import_module
 from importlib.metadata import version
 
 import numpy as np
@@ -9,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from spandrel.architectures import SwinIR as spandrel_swinir  # noqa: N813 # a module
 from torch import nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend
@@ -19,6 +19,8 @@ from sgbench.backbones.swinir import SwinBlock, WindowAttention, border_mask, mi
 from sgbench.errors import InputError
 from sgbench.spec import Recipe
 from sgbench.training.numerics import pinned
+
+spandrel_swinir = import_module("spandrel.architectures.SwinIR")
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")  # spandrel's
 
@@ -74,7 +76,7 @@ def tiny():
 
 
 @pytest.mark.parametrize("size", ["paper", "light"])
-def test_parity(size, parity):
+def test_parity(size, agreement):
     """Outputs are compared in float32, both with fused attention and with that for training; gradients in float64.
 
     In float32 an input of the tail's LeakyReLU that is within rounding of zero may fall on either side of it.
@@ -88,7 +90,9 @@ def test_parity(size, parity):
         outputs += [(each - expected).abs().max().item() for each in (fused, ours(image))]
     image, direction = torch.rand(1, 3, 11, 16).double(), torch.randn(1, 3, 22, 32).double()
     sets = [gradients(network.double(), image, direction) for network in (ours, theirs)]
-    parity(f"swinir-{size}", f"spandrel {version('spandrel')}", max(outputs), share_of_the_largest(*sets))
+    peer = f"spandrel {version('spandrel')}"
+    agreement(f"swinir-{size}, outputs", peer, max(outputs), 1e-5)
+    agreement(f"swinir-{size}, gradients", peer, share_of_the_largest(*sets), 1e-5)
 
 
 def test_parity_in_training_where_both_leave_out_the_same_residuals():

@@ -32,21 +32,21 @@ def reference_views(pair, colour_space):
 
 
 @pytest.mark.parametrize(("metric", "space"), [(psnr_y, "y"), (psnr_rgb, "rgb")], ids=["psnr_y", "psnr_rgb"])
-def test_reference_torchmetrics_gives_the_same_psnr(metric, space, reference):
+def test_reference_torchmetrics_gives_the_same_psnr(metric, space, agreement):
     for crop in (0, 4):
         pair = make_pair(crop=crop)
         expected = peak_signal_noise_ratio(*reference_views(pair, space), data_range=255.0)
-        reference(metric.name, PEERS[space], abs(metric.score(pair) - float(expected)), 1e-4)
+        agreement(metric.name, PEERS[space], abs(metric.score(pair) - float(expected)), 1e-4)
 
 
 @pytest.mark.parametrize(("metric", "space"), [(ssim_y, "y"), (ssim_rgb, "rgb")], ids=["ssim_y", "ssim_rgb"])
-def test_reference_torchmetrics_gives_the_same_ssim(metric, space, reference):
+def test_reference_torchmetrics_gives_the_same_ssim(metric, space, agreement):
     for crop in (0, 4):
         pair = make_pair(crop=crop)
         views = reference_views(pair, space)
         _, full = structural_similarity_index_measure(*views, sigma=1.5, data_range=255.0, return_full_image=True)
         valid = full[..., 5:-5, 5:-5]  # torchmetrics' own mean takes in the mirrored border
-        reference(metric.name, PEERS[space], abs(metric.score(pair) - float(valid.mean())), 1e-9)
+        agreement(metric.name, PEERS[space], abs(metric.score(pair) - float(valid.mean())), 1e-9)
 
 
 def test_luma_is_bt601_and_is_not_rounded():

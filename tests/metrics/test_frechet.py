@@ -16,6 +16,8 @@ SHAPES = [(5, 5, 64), (14, 14, 256), (40, 40, 12), (300, 300, 64), (64, 64, 64),
 SQRTM_SUITS = "disp" in inspect.signature(scipy.linalg.sqrtm).parameters
 """Whether pytorch-fid's own function runs."""
 
+PEER = f"pytorch-fid {version('pytorch-fid')}" if SQRTM_SUITS else f"the formula, SciPy {version('scipy')}"
+
 
 def reference_distance(x, y):
     """pytorch-fid's distance, or the same formula where SciPy's sqrtm has lost the argument that it needs."""
@@ -34,12 +36,20 @@ def sets(n, m, d, seed=0):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("metric", [fid, fd_alex], ids=lambda metric: metric.name)
-def test_reference_pytorch_fid_gives_the_same_distance(metric, reference):
-    peer = f"pytorch-fid {version('pytorch-fid')}" if SQRTM_SUITS else f"the formula, SciPy {version('scipy')}"
+def test_reference_pytorch_fid_gives_the_same_distance(metric, agreement):
     for n, m, d in SHAPES:
         x, y = sets(n, m, d)
         expected = reference_distance(x, y)
-        reference(metric.name, peer, abs(metric.distance(x, y) - expected) / max(1, expected), 1e-3)
+        agreement(metric.name, PEER, abs(metric.distance(x, y) - expected) / max(1, expected), 1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_reference_pytorch_fid_gives_the_same_distance_of_more_images_than_features(agreement):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2100, 2048)), 0.1 + 1.1 * rng.normal(size=(2100, 2048))
+    expected = reference_distance(x, y)
+    agreement("fid", f"{PEER}, 2,100 images", abs(fid.distance(x, y) - expected) / max(1, expected), 1e-3)
 
 
 shapes = st.tuples(st.integers(2, 12), st.integers(2, 12), st.integers(1, 12), st.integers(0, 10_000))

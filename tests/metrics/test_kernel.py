@@ -42,26 +42,26 @@ def assert_close(ours, theirs, tolerance=1e-9):
         assert ours.standard_error == pytest.approx(theirs.standard_error, rel=tolerance, abs=tolerance)
 
 
-def test_reference_torchmetrics_gives_the_same_kid_standard(reference):
+def test_reference_torchmetrics_gives_the_same_kid_standard(agreement):
     peer = f"torchmetrics {version('torchmetrics')}"
     for shape in SHAPES:
         x, y = sets(*shape)
         expected = poly_mmd(torch.from_numpy(x), torch.from_numpy(y)).item()
-        reference("kid_standard", peer, abs(kid_standard.distance(x, y) - expected), 1e-9)
+        agreement("kid_standard", peer, abs(kid_standard.distance(x, y) - expected), 1e-9)
 
 
-def test_reference_double_loop_gives_the_same_kid(reference):
+def test_reference_double_loop_gives_the_same_kid(agreement):
     for shape in SHAPES:
         x, y = sets(*shape)
-        reference("kid", "double loop", abs(kid.distance(x, y).value - by_double_loop(x, y)), 1e-9)
+        agreement("kid", "double loop", abs(kid.distance(x, y).value - by_double_loop(x, y)), 1e-9)
 
 
-def test_reference_leaving_one_out_gives_the_same_standard_error_of_kid(reference):
+def test_reference_leaving_one_out_gives_the_same_standard_error_of_kid(agreement):
     for n, d in SHAPES[1:]:
         x, y = sets(n, d)
         without = np.array([by_double_loop(np.delete(x, i, axis=0), np.delete(y, i, axis=0)) for i in range(n)])
         expected = np.sqrt((n - 1) / n * np.sum((without - without.mean()) ** 2))
-        reference("kid", "leaving one out, standard error", abs(kid.distance(x, y).standard_error - expected), 1e-9)
+        agreement("kid", "leaving one out, standard error", abs(kid.distance(x, y).standard_error - expected), 1e-9)
 
 
 shapes = st.tuples(st.integers(2, 8), st.integers(1, 8), st.integers(0, 10_000))

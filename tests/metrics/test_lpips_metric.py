@@ -1,4 +1,5 @@
 import dataclasses
+import weakref
 from importlib.metadata import version
 from pathlib import Path
 
@@ -58,27 +59,27 @@ def as_input(image):
     return torch.from_numpy(image.pixels)[None].float() / 127.5 - 1
 
 
-def assert_equals_peer(metric, weights, reference, peer):
+def assert_equals_peer(metric, weights, agreement, peer):
     network = peer_network(metric.trunk, weights)
     for pair in (make_pair(), make_pair(31, 31), make_pair(120, 45)):
         with torch.no_grad():
             expected = network(as_input(pair.sr), as_input(pair.hr)).item()
         assert expected > 0.01
         value = metric.score(pair, Runtime({metric.trunk.weights: weights}))
-        reference(metric.name, peer, abs(value - expected), 1e-6)
+        agreement(metric.name, peer, abs(value - expected), 1e-6)
 
 
 @each_metric
-def test_reference_lpips_gives_the_same_distance_with_random_convolutions(metric, runtime, reference):
-    assert_equals_peer(metric, runtime.weights[metric.trunk.weights], reference, f"{PEER}, random weights")
+def test_reference_lpips_gives_the_same_distance_with_random_convolutions(metric, runtime, agreement):
+    assert_equals_peer(metric, runtime.weights[metric.trunk.weights], agreement, f"{PEER}, random weights")
 
 
 @each_metric
-def test_reference_lpips_gives_the_same_distance_with_the_real_convolutions(metric, reference):
+def test_reference_lpips_gives_the_same_distance_with_the_real_convolutions(metric, agreement):
     locator, name = Locator(download=False), metric.trunk.weights
     if locator.find(name) is None:
         pytest.skip(f"the weights are not on this machine: `sgbench weights fetch {name}` brings them")
-    assert_equals_peer(metric, locator.load(name), reference, f"{PEER}, real weights")
+    assert_equals_peer(metric, locator.load(name), agreement, f"{PEER}, real weights")
 
 
 @each_metric
@@ -115,6 +116,17 @@ def test_an_image_that_is_too_large_to_be_kept_has_the_same_value(metric, runtim
     assert metric.score(streamed, runtime) == pytest.approx(expected, abs=1e-6)
     assert len(cache_of_kept) == 1
     assert not cache_of_streamed
+
+
+@each_metric
+def test_of_an_image_that_is_too_large_to_be_kept_one_feature_map_is_held_at_a_time(metric, runtime, monkeypatch):
+    monkeypatch.setattr("sgbench.metrics.lpips.KEPT_BYTES", 0)
+    maps = feature_maps(make_pair().hr, metric.trunk, runtime)
+    held = weakref.ref(next(maps))
+    for each in maps:
+        assert held() is None
+        held = weakref.ref(each)
+        del each
 
 
 @each_metric

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,6 +92,37 @@ def test_every_metric_says_what_it_is(name):
     assert json.loads(json.dumps(metric.protocol)) == metric.protocol
     keys = {"implementation", "colour_space", "value_range", "border_crop", "resize"}
     assert set(metric.protocol) == (keys | {"network"} if metric.networks else keys)
+
+
+def test_a_metric_of_an_installed_package_is_scored_like_any_other(tmp_path, monkeypatch):
+    module = """
+    from torchmetrics.functional.image import universal_image_quality_index
+    from torch import from_numpy
+    from sgbench.metrics import ImageMetric
+
+    class Uqi(ImageMetric):
+        def score(self, pair, runtime):
+            sr, hr = (from_numpy(image.pixels)[None].double() for image in (pair.sr, pair.hr))
+            return float(universal_image_quality_index(sr, hr))
+
+    uqi = Uqi(
+        name="uqi", direction="higher", version="1", description="UQI", source="Wang and Bovik, 2002",
+        protocol={"implementation": "torchmetrics", "colour_space": "RGB", "value_range": [0, 255]},
+    )
+    """
+    metadata = tmp_path / "theirs-1.0.dist-info"
+    metadata.mkdir()
+    (tmp_path / "theirs.py").write_text(textwrap.dedent(module))
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[sgbench.metrics]\nuqi = theirs:uqi\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(METRICS, "_loaded", {})
+    assert "uqi" in METRICS.names()
+    gradient = np.tile(np.arange(24, dtype=np.uint8), (3, 20, 1))
+    (result,) = Suite(["uqi"], NoWeights()).add(Pair("a", gradient, gradient, 4))
+    assert (result.metric, result.version, result.score.status) == ("uqi", "1", "ok")
+    assert result.score.value == pytest.approx(1)
+    assert result.protocol["implementation"] == "torchmetrics"
 
 
 def test_an_unknown_metric_is_refused_with_the_nearest_name():
