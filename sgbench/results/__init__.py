@@ -1,10 +1,12 @@
 """The results store: rows of Parquet, and how to read and write them."""
 
+from sgbench.results.paper import PAPER, paper
 from sgbench.results.schema import HISTORY, RUNS, SCHEMA_VERSION, SCORES, identity_columns
 from sgbench.results.store import Planned, Results, Store, load_results, whole_sets
 
 __all__ = [
     "HISTORY",
+    "PAPER",
     "RUNS",
     "SCHEMA_VERSION",
     "SCORES",
@@ -13,5 +15,6 @@ __all__ = [
     "Store",
     "identity_columns",
     "load_results",
+    "paper",
     "whole_sets",
 ]
