@@ -22,7 +22,7 @@ from sgbench.data import (
 from sgbench.errors import InputError
 from sgbench.metrics.weights import Locator
 from sgbench.registry import METRICS
-from sgbench.results import Planned, Store, identity_columns, whole_sets
+from sgbench.results import Dataset, Planned, Store, identity_columns, whole_sets
 from sgbench.spec import Recipe, RunSpec, SweepSpec, TrainingData, build, override, set_name
 from sgbench.training import Checkpoints
 
@@ -170,6 +170,8 @@ class Plan:
     named: int
     """Runs that the grids name, repetitions included."""
     runs: tuple[PlannedRun, ...]
+    tests: tuple[Dataset, ...] = ()
+    """What the runs are scored on; empty while the data is not at hand."""
 
     @property
     def pending(self) -> list[PlannedRun]:
@@ -188,8 +190,8 @@ class Plan:
 
     def records(self) -> list[Planned]:
         """Return what the store keeps of the plan, so that tables know what is still to come."""
-        tests = tuple(set_name(test) for test in self.sweep.tests)
-        return [Planned(run=identity_columns(run.spec), tests=tests, metrics=self.sweep.metrics) for run in self.runs]
+        metrics = self.sweep.metrics
+        return [Planned(run=identity_columns(run.spec), tests=self.tests, metrics=metrics) for run in self.runs]
 
 
 def make_plan(
@@ -239,7 +241,8 @@ def make_plan(
         else:
             step = checkpoints.latest_step()
             planned.append(PlannedRun(spec, "resumable" if step else "to do", step, missing=everything))
-    return Plan(name, sweep, len(named), tuple(planned))
+    tests = tuple(Dataset(test.name, test.sha256) for test in data.tests)
+    return Plan(name, sweep, len(named), tuple(planned), tests)
 
 
 class Scored:

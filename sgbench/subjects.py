@@ -19,7 +19,7 @@ from sgbench.evaluation import faults_in, score
 from sgbench.execution import HR_CACHE, device_of_process, provenance
 from sgbench.metrics.weights import Locator, fingerprint
 from sgbench.plan import PackProgress, Scored, pack_set
-from sgbench.results import Store
+from sgbench.results import Dataset, Store
 from sgbench.spec import Recipe, check_backbone, split_backbone
 from sgbench.storage import Storage
 from sgbench.training import Checkpoints, read_weights_file
@@ -107,7 +107,8 @@ def score_subject(
         metrics: Names of metrics.
         store: Gets the scores and, unless the subject is a run, its row.
         rerun: Compute scores again that are there.
-        save_images: Keep the super-resolved images too, as ``images/<run_id>/<test set>/<image>.png`` in the store.
+        save_images: Keep the super-resolved images too, in the store as
+            ``images/<run_id>/<test set>@<8 digits of its hash>/<image>.png``.
 
     Returns:
         What went wrong, a sentence each: scores that failed.
@@ -147,7 +148,8 @@ def _saving(upscaler: Upscaler, run_id: str, storage: Storage) -> Upscaler:
 
     def saving(images: PackedImages, index: int) -> Pixels:
         pixels = upscaler(images, index)
-        storage.write(f"images/{run_id}/{images.name}/{images.images[index].name}.png", encode_png(pixels))
+        folder = f"images/{run_id}/{Dataset(images.name, images.sha256).versioned}"
+        storage.write(f"{folder}/{images.images[index].name}.png", encode_png(pixels))
         return pixels
 
     return saving

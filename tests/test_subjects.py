@@ -69,9 +69,10 @@ def test_bicubic_is_scored_once(store: Store, few: str) -> None:
     assert evaluate("bicubic", store, few, "psnr_y", "ssim_y") == run_id
     assert times(store) == before
     evaluate("bicubic", store, few, "psnr_y", "psnr_rgb")
+    sha256 = store.scores().column("dataset_sha256")[0].as_py()
     assert {name for name, time in times(store).items() if before.get(name) != time} == {
         f"{run_id}.parquet",
-        f"{run_id}-few-psnr_rgb.parquet",
+        f"{run_id}-few@{sha256[:8]}-psnr_rgb.parquet",
     }
 
 
@@ -276,7 +277,7 @@ def test_what_is_no_network_cannot_be_applied_otherwise(store: Store, tmp_path: 
 def test_images_are_kept_whether_or_not_there_is_anything_to_score(store: Store, few: str) -> None:
     subject = find_subject("bicubic", store)
     (images,) = pack_tests(subject, [few])
-    folder = Path(store.storage.root) / "images" / subject.run_id / "few"
+    folder = Path(store.storage.root) / "images" / subject.run_id / f"few@{images.sha256[:8]}"
     for _ in range(2):
         assert score_subject(subject, [images], ["psnr_y"], store, save_images=True) == []
         assert sorted(path.name for path in folder.iterdir()) == ["photo0.png", "photo1.png"]

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from sgbench.errors import unknown
 from sgbench.report.tables import ARROWS, DIGITS
+from sgbench.results import labels_of
 from sgbench.results.compare import NOT_SHOWN, REAL, UNDECIDABLE, Comparison
 from sgbench.results.stats import EXACT, RESAMPLES, Estimate, sign_flip_floor
 
@@ -44,10 +45,14 @@ def choose(
     """
     chosen = list(cells)
     for kind, field, names in (("backbone", "backbone", backbones), ("test set", "dataset", datasets)):
+        if names is None:
+            continue
         there = {getattr(cell, field) for cell in cells}
-        for name in set(names or ()) - there:
-            raise unknown(kind, name, there)
-        chosen = [cell for cell in chosen if names is None or getattr(cell, field) in names]
+        for name in names:
+            if not labels_of(name, there):
+                raise unknown(kind, name, there)
+        wanted = set().union(*(labels_of(name, there) for name in names))
+        chosen = [cell for cell in chosen if getattr(cell, field) in wanted]
     return chosen
 
 

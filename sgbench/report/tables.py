@@ -21,9 +21,9 @@ from rich.text import Text
 
 from sgbench import expression
 from sgbench.errors import unknown
+from sgbench.results import Results, labels_of, whole_sets
 from sgbench.results.schema import RUNS, recipe_columns
 from sgbench.results.stats import Summary, summarise
-from sgbench.results.store import Results, whole_sets
 from sgbench.spec import Recipe
 
 ORDER = (
@@ -71,7 +71,7 @@ class Cell:
         summary: Over the seeds that have a number; none where no seed has.
         reason: Why there is no number, or, beside a summary, what became of the other seeds.
         mark: Number of the note that tells apart seeds of different fates.
-        basis: What the numbers rest on: version, protocol and pixels; more than one is a mixture.
+        basis: What the numbers rest on: version and protocol; more than one is a mixture.
         best: Whether this is the best mean among the comparable lines of its backbone.
     """
 
@@ -276,7 +276,9 @@ def _wanted(results: Results, runs: Iterable[_Run], scores: Iterable[Key]) -> se
 
     A failed run that no plan names, and that so has neither, should have had what the others have.
     """
-    wanted = {(plan.run_id, test, metric) for plan in results.planned for test in plan.tests for metric in plan.metrics}
+    wanted = {
+        (plan.run_id, test.name, metric) for plan in results.planned for test in plan.tests for metric in plan.metrics
+    }
     wanted |= set(scores)
     named = {run_id for run_id, _, _ in wanted}
     cells = {(dataset, metric) for _, dataset, metric in wanted}
@@ -286,9 +288,12 @@ def _wanted(results: Results, runs: Iterable[_Run], scores: Iterable[Key]) -> se
 def _chosen(kind: str, names: Sequence[str] | None, there: set[str], spelled: Callable[[str], str] = str) -> set[str]:
     if names is None:
         return there
-    chosen = {name if name in there else spelled(name) for name in names}
-    for name in chosen - there:
-        raise unknown(kind, name, there)
+    chosen = set()
+    for name in names:
+        labels = labels_of(name, there) or labels_of(spelled(name), there)
+        if not labels:
+            raise unknown(kind, spelled(name), there)
+        chosen |= labels
     return chosen
 
 
@@ -393,7 +398,7 @@ def _reason(run: _Run, row: Row | None, wanted: bool) -> str:
 
 
 def _basis(row: Row) -> str:
-    return f"{row['metric_version']} {row['protocol']} {row['dataset_sha256']}"
+    return f"{row['metric_version']} {row['protocol']}"
 
 
 def _with_best(lines: Iterable[Line], columns: Sequence[Column]) -> list[Line]:
@@ -441,12 +446,8 @@ def _notes(lines: Sequence[Line], columns: Iterable[Column], rows: Sequence[Row]
 
 
 def _about_set(dataset: str, rows: Iterable[Row]) -> list[str]:
-    rows = [row for row in rows if row["dataset"] == dataset]
-    contents = sorted({(row["dataset_sha256"][:8], row["n_images"]) for row in rows})
-    if len(contents) > 1:
-        each = ", ".join(f"{sha} with {count} images" for sha, count in contents)
-        return [f"{dataset} mixes {len(contents)} versions of its images ({each}), which cannot be compared."]
-    return [f"{dataset} has {count} image{'s' * (count != 1)}." for _, count in contents]
+    counts = sorted({row["n_images"] for row in rows if row["dataset"] == dataset})
+    return [f"{dataset} has {count} image{'s' * (count != 1)}." for count in counts]
 
 
 def _about_metric(metric: str, rows: Iterable[Row]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from sgbench.results.paper import PAPER, paper
 from sgbench.results.schema import HISTORY, RUNS, SCHEMA_VERSION, SCORES, identity_columns
-from sgbench.results.store import Planned, Results, Store, load_results, whole_sets
+from sgbench.results.store import Dataset, Planned, Results, Store, labels_of, load_results, whole_sets
 
 __all__ = [
     "HISTORY",
@@ -10,10 +10,12 @@ __all__ = [
     "RUNS",
     "SCHEMA_VERSION",
     "SCORES",
+    "Dataset",
     "Planned",
     "Results",
     "Store",
     "identity_columns",
+    "labels_of",
     "load_results",
     "paper",
     "whole_sets",

@@ -34,7 +34,7 @@ REAL, NOT_SHOWN, UNDECIDABLE = "real", "not shown", "cannot be decided"
 _RECIPE = ("train_sha256", *recipe_columns(Recipe()))
 """Columns of a run that, with backbone, loss and seed, are its identity."""
 
-_BASIS = {"metric_version": "versions", "protocol": "protocols", "dataset_sha256": "versions of the images"}
+_BASIS = {"metric_version": "versions", "protocol": "protocols"}
 """Columns of a score that must be equal for scores to be compared."""
 
 Row = Mapping[str, Any]
@@ -184,7 +184,7 @@ class _Evidence:
         rows = _among(results.scores, "run_id", ids)
         plans = [plan for plan in results.planned if plan.run_id in ids]
         planned = {
-            (plan.run_id, dataset, metric) for plan in plans for dataset in plan.tests for metric in plan.metrics
+            (plan.run_id, dataset.name, metric) for plan in plans for dataset in plan.tests for metric in plan.metrics
         }
         there = {*rows.column("metric").unique().to_pylist(), *(metric for _, _, metric in planned)}
         chosen = sorted(there) if metrics is None else list(metrics)

@@ -86,7 +86,7 @@ SCORES = pa.schema(
 """One row a run, test set, metric and, where the metric has a value for each image, image.
 
 A metric of images also has a row for the whole set: the mean over its images. All rows of one run, test set and
-metric are one file, ``scores/<run_id>-<dataset>-<metric>.parquet``.
+metric are one file, ``scores/<run_id>-<dataset>@<8 digits of its hash>-<metric>.parquet``.
 """
 
 HISTORY = pa.schema(

@@ -4,16 +4,31 @@ import concurrent.futures
 import dataclasses
 import io
 import json
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sgbench.errors import InputError
-from sgbench.results.schema import SCHEMA_VERSION, TABLES, of_today, to_table
+from sgbench.results.schema import RUNS, SCHEMA_VERSION, SCORES, TABLES, of_today, to_table
 from sgbench.storage import Storage
+
+
+class Dataset(NamedTuple):
+    """A test set: what people call it, and what it is."""
+
+    name: str
+    sha256: str
+    """Hash of the packed pixels."""
+
+    @property
+    def versioned(self) -> str:
+        """The name with the beginning of the hash, which tells it from others of that name."""
+        return f"{self.name}@{self.sha256[:8]}"
 
 
 @dataclass(frozen=True)
@@ -22,8 +37,8 @@ class Planned:
 
     run: dict[str, Any]
     """Its columns of `sgbench.results.schema.identity_columns`."""
-    tests: tuple[str, ...]
-    """Names of the test sets that it is to be scored on."""
+    tests: tuple[Dataset, ...]
+    """What it is to be scored on."""
     metrics: tuple[str, ...]
 
     @property
@@ -52,7 +67,8 @@ class Store:
         """Write scores; those of one run, test set and metric replace all that were there."""
         groups: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
-            groups.setdefault(f"{row['run_id']}-{row['dataset']}-{row['metric'].replace(':', '.')}", []).append(row)
+            dataset = Dataset(row["dataset"], row["dataset_sha256"]).versioned
+            groups.setdefault(f"{row['run_id']}-{dataset}-{row['metric'].replace(':', '.')}", []).append(row)
         for name, group in groups.items():
             self._write("scores", name, group)
 
@@ -115,7 +131,10 @@ class Store:
     def _read_plan(self, name: str) -> list[Planned]:
         try:
             rows = json.loads(self.storage.read(name))
-            return [Planned(row["run"], tuple(row["tests"]), tuple(row["metrics"])) for row in rows]
+            return [
+                Planned(row["run"], tuple(Dataset(*test) for test in row["tests"]), tuple(row["metrics"]))
+                for row in rows
+            ]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"'{self.storage.path(name)}' is not a plan of sgbench: {error!r}.") from error
 
@@ -136,7 +155,11 @@ class Store:
 
 @dataclass(frozen=True)
 class Results:
-    """What a store holds, for programs; see `load_results`."""
+    """What a store holds, for programs; see `load_results`.
+
+    A name stands for one thing: where a store has two test sets called Set5, of other pixels, ``dataset`` is
+    ``Set5@1a2b3c4d`` with the beginning of their hash, and so is the ``name`` of two checkpoints with that of their id.
+    """
 
     runs: pa.Table
     """One row a run that is done or has failed: `sgbench.results.schema.RUNS`."""
@@ -188,7 +211,43 @@ def load_results(path: str) -> Results:
     if not storage.exists("runs") and not storage.exists("plans"):
         raise InputError(f"'{path}' holds no results: it has neither a folder 'runs' nor 'plans'.")
     store = Store(storage)
-    return Results(store.runs(), store.scores(), store.history(), store.planned())
+    scores, planned = _told_apart(store.scores(), store.planned())
+    return Results(_runs_told_apart(store.runs()), scores, store.history(), planned)
+
+
+def labels_of(name: str, there: Iterable[str]) -> set[str]:
+    """Return those labels of `Results` that a name stands for: itself, and all versions of it."""
+    return {label for label in there if name in (label, label.partition("@")[0])}
+
+
+def _told_apart(scores: pa.Table, planned: list[Planned]) -> tuple[pa.Table, list[Planned]]:
+    """Return scores and plans with test sets of one name and other pixels called after their hashes."""
+    pairs = scores.select(["dataset", "dataset_sha256"]).group_by(["dataset", "dataset_sha256"]).aggregate([])
+    datasets = {Dataset(*row.values()) for row in pairs.to_pylist()} | {test for plan in planned for test in plan.tests}
+    counts = Counter(dataset.name for dataset in datasets)
+    ambiguous = [name for name, count in counts.items() if count > 1]
+    if not ambiguous:
+        return scores, planned
+    names, hashes = scores.column("dataset"), scores.column("dataset_sha256")
+    versioned = pc.binary_join_element_wise(names, pc.utf8_slice_codeunits(hashes, 0, 8), "@")
+    renamed = pc.if_else(pc.is_in(names, pa.array(ambiguous, pa.string())), versioned, names)
+    scores = scores.set_column(scores.schema.get_field_index("dataset"), SCORES.field("dataset"), renamed)
+
+    def named(test: Dataset) -> Dataset:
+        return test._replace(name=test.versioned) if test.name in ambiguous else test
+
+    return scores, [dataclasses.replace(plan, tests=tuple(map(named, plan.tests))) for plan in planned]
+
+
+def _runs_told_apart(runs: pa.Table) -> pa.Table:
+    """Return runs with what was not trained here, and shares its name with something else, called after its id."""
+    rows = runs.select(["kind", "name", "run_id"]).to_pylist()
+    counts = Counter(row["name"] for row in rows if row["kind"] != "train")
+    names = [
+        f"{row['name']}@{row['run_id'][:8]}" if row["kind"] != "train" and counts[row["name"]] > 1 else row["name"]
+        for row in rows
+    ]
+    return runs.set_column(runs.schema.get_field_index("name"), RUNS.field("name"), pa.array(names, pa.string()))
 
 
 def whole_sets(scores: pa.Table) -> pa.Table:

@@ -11,7 +11,7 @@ import pytest
 
 import sgbench
 from sgbench.errors import InputError
-from sgbench.results import HISTORY, RUNS, SCORES, Planned, Store, load_results, whole_sets
+from sgbench.results import HISTORY, RUNS, SCORES, Dataset, Planned, Store, labels_of, load_results, whole_sets
 from sgbench.results.schema import to_table
 from sgbench.storage import Storage
 
@@ -23,7 +23,7 @@ def run_row(run_id: str, **columns: Any) -> dict[str, Any]:
 
 
 def score_row(run_id: str, image: str | None = None, metric: str = "psnr_y", **columns: Any) -> dict[str, Any]:
-    row = {"run_id": run_id, "dataset": "Set5", "dataset_sha256": "ab", "image": image, "metric": metric}
+    row = {"run_id": run_id, "dataset": "Set5", "dataset_sha256": "ab" * 32, "image": image, "metric": metric}
     row |= {"metric_version": "1", "protocol": "{}", "n_images": 2, "value": 28.0, "status": "ok", "scored": NOW}
     return row | columns
 
@@ -69,8 +69,8 @@ def test_the_names_of_files(store: Store, folder: Path) -> None:
     assert set(snapshot(folder)) == {
         "runs/a.parquet",
         "runs/b.parquet",
-        "scores/a-Set5-psnr_y.parquet",
-        "scores/b-Set5-fid.parquet",
+        "scores/a-Set5@abababab-psnr_y.parquet",
+        "scores/b-Set5@abababab-fid.parquet",
         "history/a.parquet",
     }
 
@@ -169,12 +169,43 @@ def test_a_file_that_is_not_ours_is_told_in_a_sentence(store: Store, folder: Pat
 
 
 def test_a_plan_comes_back(store: Store) -> None:
-    planned = [Planned({"run_id": "a", "backbone": "edsr-tiny"}, ("Set5",), ("psnr_y", "fid"))]
+    planned = [Planned({"run_id": "a", "backbone": "edsr-tiny"}, (Dataset("Set5", "ab" * 32),), ("psnr_y", "fid"))]
     store.write_plan("quick", [])
     store.write_plan("quick", planned)
     store.write_plan("other", planned)
     assert store.planned() == planned * 2
     assert load_results(str(store.storage)).planned == planned * 2
+
+
+def test_scores_on_other_pixels_of_the_same_name_stand_beside_the_first(store: Store) -> None:
+    store.write_scores([score_row("a", dataset_sha256="cd" * 32, value=20.0)])
+    rows = whole_sets(load_results(str(store.storage)).scores).to_pylist()
+    values = {row["dataset"]: row["value"] for row in rows if row["run_id"] == "a"}
+    assert values == {"Set5@abababab": 28.0, "Set5@cdcdcdcd": 20.0}
+    assert set(store.scores().column("dataset").to_pylist()) == {"Set5"}
+
+
+def test_a_plan_for_other_pixels_is_another_test_set(store: Store) -> None:
+    tests = (Dataset("Set5", "cd" * 32), Dataset("B100", "12" * 32))
+    store.write_plan("quick", [Planned({"run_id": "a"}, tests, ("fid",))])
+    results = load_results(str(store.storage))
+    assert [test.name for test in results.planned[0].tests] == ["Set5@cdcdcdcd", "B100"]
+    assert set(results.scores.column("dataset").to_pylist()) == {"Set5@abababab"}
+
+
+def test_two_checkpoints_of_one_name_are_called_after_their_ids(store: Store) -> None:
+    for run_id in ("c" * 12, "d" * 12):
+        store.write_run({"run_id": run_id, "kind": "checkpoint", "name": "net.pt", "scale": 4, "status": "done"})
+    names = load_results(str(store.storage)).runs.column("name").to_pylist()
+    assert names[2:] == ["net.pt@cccccccc", "net.pt@dddddddd"]
+
+
+def test_a_name_stands_for_all_its_versions() -> None:
+    there = ["Set5@1a", "Set5@2b", "Set14"]
+    assert labels_of("Set5", there) == {"Set5@1a", "Set5@2b"}
+    assert labels_of("Set5@2b", there) == {"Set5@2b"}
+    assert labels_of("Set14", there) == {"Set14"}
+    assert labels_of("Set1", there) == set()
 
 
 def test_load_results_gives_each_score_beside_its_run(store: Store, folder: Path) -> None:
@@ -245,4 +276,4 @@ def test_a_file_of_after_a_column_was_added_is_refused_with_a_sentence(store: St
 def test_a_run_is_forgotten_whole_and_alone(store: Store, folder: Path) -> None:
     store.forget("a")
     left = {path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet")}
-    assert left == {"runs/b.parquet", "scores/b-Set5-fid.parquet"}
+    assert left == {"runs/b.parquet", "scores/b-Set5@abababab-fid.parquet"}
