@@ -47,5 +47,5 @@ def unknown(kind: str, received: str, valid: Iterable[str]) -> InputError:
     names = sorted(valid)
     by_case = {name.lower(): name for name in names}
     close = difflib.get_close_matches(received.lower(), by_case, n=1, cutoff=0.6)
-    hint = f"did you mean '{by_case[close[0]]}'? " if close else ""
-    return InputError(f"unknown {kind} '{received}': {hint}Valid: {', '.join(names)}.")
+    hint = f": did you mean '{by_case[close[0]]}'? Valid" if close else "; valid"
+    return InputError(f"unknown {kind} '{received}'{hint}: {', '.join(names)}.")

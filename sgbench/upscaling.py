@@ -23,7 +23,13 @@ Pixels = NDArray[np.uint8]
 Upscaler = Callable[[PackedImages, int], Pixels]
 """Returns the super-resolved image, uint8 H×W×3, of one image of a test set."""
 
-SUFFIXES = ("", "x{scale}", "_x{scale}", "_SR", "_sr", "SR", "_out")
+_MARKS = ("_SR", "_sr", "SR", "_out")
+
+SUFFIXES = (
+    "",
+    *(f"{factor}{mark}" for factor in ("x{scale}", "_x{scale}") for mark in ("", *_MARKS)),
+    *_MARKS,
+)
 """What the name of a super-resolved file may have after the name of its reference."""
 
 TILE_STEP = 8
@@ -132,7 +138,7 @@ def from_folder(folder: Path, tests: Sequence[PackedImages]) -> Upscaler:
         listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise InputError(
             f"'{folder}' has no super-resolved image for {listed}; a file must have its reference's name, "
-            f"which may be followed by one of {', '.join(suffix for suffix in suffixes if suffix)}."
+            f"which may be followed by x{tests[0].scale} or _x{tests[0].scale}, and by {' or '.join(_MARKS)}."
         )
     return lambda images, index: read_image(found[images.name, images.images[index].name])
 

@@ -12,7 +12,7 @@ def test_unknown_names_what_was_received_the_nearest_and_everything_valid():
 
 
 def test_unknown_does_not_guess_from_nothing_alike():
-    assert str(unknown("loss", "zzz", ["l1", "sg"])) == "unknown loss 'zzz': Valid: l1, sg."
+    assert str(unknown("loss", "zzz", ["l1", "sg"])) == "unknown loss 'zzz'; valid: l1, sg."
 
 
 @pytest.mark.parametrize("value", ["NaN", "infinite"])

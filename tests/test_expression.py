@@ -183,7 +183,7 @@ def test_a_syntax_error_says_what_was_found_and_what_was_expected(text, found, e
         ("1e308*l1 + 1e308*l1", "the weights of 'l1' add up to infinity"),
         ("0*l1 + 0*sg", "has no term of a weight above 0"),
         ("11", "ends where '\\*' and a loss after the weight 11"),
-        ("tv", "unknown loss 'tv': Valid: charbonnier, l1, l2, sg, ssim"),
+        ("tv", "unknown loss 'tv'; valid: charbonnier, l1, l2, sg, ssim"),
         ("sg(ordr=1)", "unknown option of loss 'sg' 'ordr': did you mean 'order'\\? Valid: eps, operator, order"),
         ("sg(order=1, order=2)", "option 'order' is given twice"),
         ("l1(order=1)", "loss 'l1' takes no options, but was given 'order'"),

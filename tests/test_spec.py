@@ -172,7 +172,7 @@ def test_a_backbone_given_by_its_module_has_one_name():
     target = f"{__name__}:Backbone"
     assert check_backbone(target) == check_backbone(f"{target}-wide") == f"{target}-wide"
     assert type(build_backbone(f"{target}-wide", 4)) is Backbone
-    with pytest.raises(InputError, match="'paper': Valid: wide"):
+    with pytest.raises(InputError, match="'paper'; valid: wide"):
         check_backbone(f"{target}-paper")
     for wrong in (f"{__name__}:run", f"{__name__}:HASH"):
         with pytest.raises(InputError, match="a class is needed"):
@@ -225,7 +225,7 @@ def grid(**changes: Any) -> dict[str, Any]:
         (grid(seeds=[]), "grids.0.seeds is []: "),
         (grid(losses=["l1 + -1*sg"]), "grids.0.losses.0: loss 'l1 + -1*sg': the weight of 'sg' is -1; "),
         (grid(backbones=["edrs-tiny"]), "grids.0.backbones.0: unknown backbone 'edrs-tiny': did you mean 'edsr-tiny'?"),
-        (grid(backbones=["edsr-small"]), "unknown size of backbone 'edsr' 'small': "),
+        (grid(backbones=["edsr-small"]), "unknown size of backbone 'edsr' 'small'; valid"),
         (fields(metrics=["psnr"]), "metrics.0: unknown metric 'psnr': did you mean 'psnr_y'?"),
         (fields(tests=["Set5", "demo", "Set5=/data/Set5"]), "test set 'Set5' is given twice"),
         (fields(tests=[]), "tests is []: "),

@@ -178,7 +178,7 @@ def test_what_is_missing_is_listed(results_folder, test_images):
     with pytest.raises(InputError) as error:
         from_folder(folder, [test_images])
     assert str(error.value).startswith(f"'{folder}' has no super-resolved image for photo0; a file must have ")
-    assert "one of x4, _x4, _SR" in str(error.value)
+    assert "followed by x4 or _x4, and by _SR" in str(error.value)
 
 
 def test_a_long_list_of_missing_images_is_cut(results_folder, test_images):

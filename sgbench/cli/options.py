@@ -19,6 +19,13 @@ T = TypeVar("T")
 REFERENCE = "NAME[=DIR][,lr[=DIR]]"
 """How a data set is written; see `sgbench.data.resolve`."""
 
+
+def _scale(value: int) -> int:
+    if value not in (2, 3, 4):
+        raise InputError(f"--scale is {value}; valid: 2, 3, 4.")
+    return value
+
+
 Results = Annotated[
     str | None,
     typer.Option("--results", metavar="DIR", help="Results store, a folder or URI. Default: the only one in results/."),
@@ -29,7 +36,7 @@ Backbones = Annotated[
 Losses = Annotated[list[str] | None, typer.Option("--loss", metavar="EXPR", help="'l1 + 0.1*sg', … (repeatable).")]
 Tests = Annotated[list[str] | None, typer.Option("--test", metavar=REFERENCE, help="A test set (repeatable).")]
 Metrics = Annotated[list[str] | None, typer.Option("--metric", metavar="NAME", help="lpips_alex, fid, … (repeatable).")]
-Scale = Annotated[int, typer.Option("--scale", min=2, max=4, help="Factor of super-resolution.")]
+Scale = Annotated[int, typer.Option("--scale", metavar="2|3|4", help="Factor of super-resolution.", callback=_scale)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,7 +212,8 @@ class Locator:
                     return source(weights, self.progress)
                 except OSError as error:
                     failures.append(str(error))
-        tried = f" ({'; '.join(failures)})" if failures else ""
+        address = f"'{weights.url}'"
+        tried = f" ({'; '.join(failures).replace(address, 'its address')})" if failures else ""
         raise MissingWeights(
             f"the {name} weights are not on this machine{tried}: bring {weights.file} "
             f"({weights.size / 1e6:.0f} MB) from {weights.url}, and put it into the folder that SGBENCH_WEIGHTS names, "
@@ -391,7 +393,8 @@ def _load(path: Path) -> dict[str, Tensor]:
     """
     with path.open("rb") as file:
         try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings(action="ignore"):  # of pickle protocols, before it refuses them
+                content = torch.load(file, map_location="cpu", weights_only=True)
             # NumPy refuses what `fingerprint` could not hash: sparse and quantised tensors, bfloat16
             return {str(name): torch.from_numpy(tensor.detach().numpy()) for name, tensor in content.items()}
         except Exception as error:  # torch.load raises whatever a malformed pickle or archive provokes

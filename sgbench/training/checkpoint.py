@@ -1,6 +1,7 @@
 """What a run leaves on storage: checkpoints while it trains, its final weights when it is done."""
 
 import io
+import warnings
 import zipfile
 from typing import Any
 
@@ -124,4 +125,5 @@ def _load(content: bytes) -> Any:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if damaged := archive.testzip():
                 raise ValueError(f"the checksum of {damaged} is wrong")
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    with warnings.catch_warnings(action="ignore"):  # of pickle protocols, before it refuses them
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

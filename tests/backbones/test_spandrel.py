@@ -78,8 +78,8 @@ def test_the_name_is_the_exact_id_and_has_no_size() -> None:
     [
         ("swinir", r"unknown architecture of spandrel 'swinir': did you mean 'SwinIR'\? Valid: ATD, CRAFT, .*SwinIR\."),
         ("SwinIR-light", "unknown architecture of spandrel 'SwinIR-light': did you mean 'SwinIR'"),
-        ("", "unknown architecture of spandrel '': Valid: ATD"),
-        ("MAIN_REGISTRY", "unknown architecture of spandrel 'MAIN_REGISTRY': Valid: ATD"),
+        ("", "unknown architecture of spandrel ''; valid: ATD"),
+        ("MAIN_REGISTRY", "unknown architecture of spandrel 'MAIN_REGISTRY'; valid: ATD"),
     ],
 )
 def test_an_unknown_architecture_is_bad_input(name: str, sentence: str) -> None:

@@ -65,7 +65,7 @@ def refused(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     ("arguments", "sentence"),
     [
         (["--backbone", "edrs"], "unknown backbone 'edrs': did you mean 'edsr'?"),
-        (["--backbone", "edsr-huge"], "unknown size of backbone 'edsr' 'huge': Valid: light, paper, tiny"),
+        (["--backbone", "edsr-huge"], "unknown size of backbone 'edsr' 'huge'; valid: light, paper, tiny"),
         (["--backbone", "edsr-tinyy"], "unknown size of backbone 'edsr' 'tinyy': did you mean 'tiny'"),
         (["--backbone", "no_such_module:Net"], "cannot be imported from 'no_such_module:Net'"),
         (["--loss", "l1 + sq"], "unknown loss 'sq'"),

@@ -107,7 +107,7 @@ def test_alpha_is_that_of_intervals_and_verdicts(compare: Compare) -> None:
         (["l1", "l1"], "'l1' and 'l1' are one loss, l1; two are needed to compare."),
         (["l1", SG, "--metric", "psnr"], "unknown metric 'psnr': did you mean 'psnr_y'? Valid: lpips_alex, psnr_y."),
         (["l1", SG, "--backbone", "edsr"], "unknown backbone 'edsr': did you mean 'edsr-tiny'?"),
-        (["l1", SG, "--test", "Urban100"], "unknown test set 'Urban100': Valid: Set14, Set5."),
+        (["l1", SG, "--test", "Urban100"], "unknown test set 'Urban100'; valid: Set14, Set5."),
         (["l1", SG, "--alpha", "5"], "alpha is 5; a number from 0.001 to 0.5 is needed."),
         (["l1", SG, "--results", "nowhere"], "nowhere' holds no results"),
     ],

@@ -388,7 +388,7 @@ def test_what_a_family_puts_out_of_reach_is_told() -> None:
 @pytest.mark.parametrize(
     ("a", "b", "options", "message"),
     [
-        ("l1", "sg", {}, f"unknown loss 'sg': Valid: l1, {SG}."),
+        ("l1", "sg", {}, f"unknown loss 'sg'; valid: l1, {SG}."),
         ("l1", "l1 + 0.1*sg", {}, f"unknown loss 'l1 + 0.1*sg': did you mean '{SG}'? Valid: l1, {SG}."),
         ("l1", "l1 +", {}, "loss 'l1 +' ends where"),
         ("l1", "2*0.5*l1", {}, "loss '2*0.5*l1': found '0.5' where"),
@@ -408,7 +408,7 @@ def test_losses_may_be_spelled_in_any_way() -> None:
 
 
 def test_a_store_of_one_loss_or_none_is_refused() -> None:
-    with pytest.raises(InputError, match=re.escape("unknown loss 'l1 + 1.0*sg': Valid: l1.")):
+    with pytest.raises(InputError, match=re.escape("unknown loss 'l1 + 1.0*sg'; valid: l1.")):
         comparisons(store([run(L1, 0)], []), L1, SG)
     with pytest.raises(InputError, match=r"^there is no trained run, and so no loss to compare\.$"):
         comparisons(store([], []), L1, SG)
