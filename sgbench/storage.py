@@ -8,13 +8,16 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import secrets
+import shutil
 import socket
 import threading
 import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pyarrow import fs
 
@@ -22,6 +25,12 @@ from sgbench.errors import InputError
 
 HEARTBEAT_SECONDS = 10.0
 """How often the holder of a lock in an object store says that it is alive; silence of six times this frees it."""
+
+_PIECE = 16 * 2**20
+"""Bytes of a large file that are in memory at once."""
+
+UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")
+"""Names of the temporary files that `Storage.write` leaves if its process is killed."""
 
 
 def absolute(path: str) -> str:
@@ -81,6 +90,28 @@ class Storage:
             if info.type == fs.FileType.File and not info.base_name.startswith(".") and info.base_name.endswith(suffix)
         )
 
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """Return the names and bytes of all files below a folder at any depth, private ones too, sorted.
+
+        Args:
+            folder: Below the root; there may be none.
+        """
+        selector = fs.FileSelector(self.path(folder), allow_not_found=True, recursive=True)
+        root = len(self.path()) + 1
+        return {
+            info.path[root:]: info.size
+            for info in sorted(self._fs.get_file_info(selector), key=lambda info: info.path)
+            if info.type == fs.FileType.File
+        }
+
+    def open(self, name: str) -> Any:
+        """Open a file for reading at any place, as a `pyarrow.NativeFile`.
+
+        Raises:
+            FileNotFoundError: If there is none.
+        """
+        return self._fs.open_input_file(self.path(name))
+
     def read(self, name: str) -> bytes:
         """Return the content of a file.
 
@@ -116,6 +147,25 @@ class Storage:
             temporary.unlink(missing_ok=True)
             raise
 
+    def upload(self, path: Path, name: str) -> None:
+        """Copy a file from this machine's disk, in pieces; a crash may leave a part of it under the name.
+
+        Raises:
+            OSError: If it cannot be read or written.
+        """
+        self._fs.create_dir(self.path(name).rpartition("/")[0])
+        with path.open("rb") as source, self._fs.open_output_stream(self.path(name)) as stream:
+            shutil.copyfileobj(source, stream, _PIECE)
+
+    def download(self, name: str, path: Path) -> None:
+        """Copy a file to this machine's disk, in pieces; a crash may leave a part of it there.
+
+        Raises:
+            OSError: If there is none, or it cannot be read or written.
+        """
+        with self._fs.open_input_stream(self.path(name)) as stream, path.open("wb") as target:
+            shutil.copyfileobj(stream, target, _PIECE)
+
     def delete(self, name: str) -> None:
         """Delete a file; that it is gone already is no error."""
         with contextlib.suppress(FileNotFoundError):
@@ -144,6 +194,17 @@ class Storage:
         with held:
             yield
 
+    def holder(self) -> str | None:
+        """Return who holds the lock, in words: ``'sgbench sweep quick' (process 7 on host)``; None if nobody does."""
+        try:
+            if self.is_local:
+                with Path(self.path(".lock")).open() as file:
+                    return None if _is_free(file.fileno()) else _in_words(file.read())
+            state = json.loads(self.read(".lock"))
+            return _in_words(state["holder"]) if _is_alive(state) else None
+        except FileNotFoundError:
+            return None
+
     @contextlib.contextmanager
     def _local_lock(self, holder: str) -> Iterator[None]:
         path = Path(self.path(".lock"))
@@ -165,7 +226,7 @@ class Storage:
         token = secrets.token_hex(8)
         with contextlib.suppress(FileNotFoundError):
             state = json.loads(self.read(".lock"))
-            if time.time() - state["beat"] < 6 * HEARTBEAT_SECONDS:
+            if _is_alive(state):
                 raise self._in_use(state["holder"])
 
         def beat() -> None:
@@ -205,12 +266,28 @@ class Storage:
                 self.delete(".lock")
 
     def _in_use(self, holder: str) -> InputError:
-        try:
-            state = json.loads(holder)
-            who = f"'{state['purpose']}' (process {state['pid']} on {state['host']})"
-        except (ValueError, KeyError):
-            who = "another process"
+        who = _in_words(holder)
         return InputError(f"'{self.root}' is in use by {who}; wait for it to end, or give another --results.")
 
     def _info(self, name: str) -> fs.FileInfo:
         return self._fs.get_file_info(self.path(name))
+
+
+def _in_words(holder: str) -> str:
+    try:
+        state = json.loads(holder)
+        return f"'{state['purpose']}' (process {state['pid']} on {state['host']})"
+    except (ValueError, KeyError):
+        return "another process"
+
+
+def _is_alive(state: dict[str, Any]) -> bool:
+    return bool(time.time() - state["beat"] < 6 * HEARTBEAT_SECONDS)
+
+
+def _is_free(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # for a moment; there is no way to look without taking
+    except BlockingIOError:
+        return False
+    return True

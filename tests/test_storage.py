@@ -95,6 +95,34 @@ def test_listings_are_sorted_filtered_and_skip_private_names_and_folders(store):
     assert store.list("runs", ".parquet") == ["runs/a.parquet", "runs/b.parquet"]
 
 
+def test_sizes_are_those_of_all_files_below_a_folder(store):
+    for name in ["runs/b.parquet", "runs/.hidden", "runs/x/d.parquet", ".lock", "runs2/a"]:
+        store.write(name, name.encode())
+    assert store.sizes("runs") == {name: len(name) for name in ["runs/.hidden", "runs/b.parquet", "runs/x/d.parquet"]}
+    assert set(store.sizes()) == {"runs/b.parquet", "runs/.hidden", "runs/x/d.parquet", ".lock", "runs2/a"}
+    assert store.sizes("nowhere") == {}
+
+
+def test_a_file_is_read_at_any_place(store):
+    store.write("runs/a.bin", b"0123456789")
+    with store.open("runs/a.bin") as file:
+        file.seek(4)
+        assert file.read(3) == b"456"
+    with pytest.raises(FileNotFoundError):
+        store.open("runs/b.bin")
+
+
+def test_what_a_killed_writer_leaves_is_known_by_its_name(local, monkeypatch):
+    monkeypatch.setattr(Path, "unlink", lambda path, **how: None)
+    monkeypatch.setattr(Path, "replace", lambda path, target: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        local.write("runs/a.parquet", b"half")
+    (name,) = local.sizes("runs")
+    assert storage_module.UNFINISHED.fullmatch(name.rpartition("/")[2])
+    for other in ["a.parquet", ".lock", ".gitignore", ".a.parquet"]:
+        assert not storage_module.UNFINISHED.fullmatch(other)
+
+
 def test_deleting(store):
     for name in ["a/1", "a/2", "b/1"]:
         store.write(name, b"")

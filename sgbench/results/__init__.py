@@ -1,8 +1,9 @@
 """The results store: rows of Parquet, and how to read and write them."""
 
+from sgbench.results.files import whole_sets
 from sgbench.results.paper import PAPER, paper
 from sgbench.results.schema import HISTORY, RUNS, SCHEMA_VERSION, SCORES, identity_columns
-from sgbench.results.store import Dataset, Planned, Results, Store, labels_of, load_results, whole_sets
+from sgbench.results.store import SCRATCH, Dataset, Planned, Results, Store, labels_of, load_results
 
 __all__ = [
     "HISTORY",
@@ -10,6 +11,7 @@ __all__ = [
     "RUNS",
     "SCHEMA_VERSION",
     "SCORES",
+    "SCRATCH",
     "Dataset",
     "Planned",
     "Results",

@@ -5,7 +5,6 @@ one version and protocol of a metric on the same pixels. Whatever cannot be pair
 """
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ import pyarrow.compute as pc
 
 from sgbench import expression
 from sgbench.errors import InputError, unknown
+from sgbench.results.naming import natural, recipe_name
 from sgbench.results.schema import recipe_columns
 from sgbench.results.stats import Array, Estimate, SignFlip, crossed_bootstrap, holm, paired_t, sign_flip
 from sgbench.results.store import Results
@@ -256,14 +256,7 @@ def _groups(runs: Iterable[Row]) -> list[tuple[str, list[Row]]]:
         groups[json.dumps([run["backbone"], *(run[column] for column in _RECIPE)])].append(run)
     firsts = [group[0] for group in groups.values()]
     differing = [column for column in _RECIPE if len({str(run[column]) for run in firsts}) > 1]
-    return [(_recipe(group[0], differing), group) for group in groups.values()]
-
-
-def _recipe(run: Row, columns: Iterable[str]) -> str:
-    return ", ".join(
-        f"train={run['train']}@{str(run[column])[:8]}" if column == "train_sha256" else f"{column}={run[column]}"
-        for column in columns
-    )
+    return [(recipe_name(group[0], differing), group) for group in groups.values()]
 
 
 def _fate(run: Row) -> str:
@@ -362,10 +355,4 @@ def _decided(cell: Comparison, floor: float, best: float) -> Comparison:
 
 
 def _reading_order(cell: Comparison, metrics: Sequence[str]) -> tuple[Any, ...]:
-    return (metrics.index(cell.metric), *map(_natural, (cell.recipe, cell.dataset, cell.backbone)))
-
-
-def _natural(text: str) -> tuple[Any, ...]:
-    """Return a key by which Set5 comes before Set14."""
-    parts = re.split(r"(\d+)", text)
-    return tuple(int(part) if index % 2 else part for index, part in enumerate(parts))
+    return (metrics.index(cell.metric), *map(natural, (cell.recipe, cell.dataset, cell.backbone)))

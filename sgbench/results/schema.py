@@ -10,6 +10,9 @@ from sgbench.spec import Recipe, RunSpec, canonical_json, split_backbone
 SCHEMA_VERSION = 1
 """Raised when a column changes its name, type or meaning; written into every row."""
 
+TEXT = pa.dictionary(pa.int32(), pa.string())
+"""Text as it is in memory where there is much of it; in files it is plain."""
+
 _TIME = pa.timestamp("ms", tz="UTC")
 
 RUNS = pa.schema(
@@ -144,19 +147,24 @@ def of_today(name: str, part: pa.Table) -> pa.Table:
 
     Args:
         name: ``runs``, ``scores`` or ``history``.
-        part: As it was read.
+        part: As it was read; text may be a dictionary and stays one.
 
     Raises:
         ValueError: If it has a column that is not known, or lacks one that must not be null.
     """
     schema = TABLES[name]
+    if part.schema.equals(schema):
+        return part
     if strange := set(part.column_names) - set(schema.names):
         raise ValueError(f"its column {sorted(strange)[0]} is not known; a newer sgbench may have written it")
     defaults = recipe_columns(Recipe()) if name == "runs" else {}
     for field in schema:
         if field.name not in part.column_names and field.nullable:
-            part = part.append_column(field, pa.array([defaults.get(field.name)] * part.num_rows, field.type))
-    return part.select(schema.names).cast(schema)
+            values = pa.repeat(pa.scalar(defaults.get(field.name), field.type), part.num_rows)
+            part = part.append_column(field, values)
+    part = part.select(schema.names)
+    encoded = {field.name: field.type for field in part.schema if field.type == TEXT}
+    return part.cast(pa.schema([field.with_type(encoded.get(field.name, field.type)) for field in schema]))
 
 
 def to_table(name: str, rows: list[dict[str, Any]]) -> pa.Table:

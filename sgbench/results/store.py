@@ -1,8 +1,7 @@
-"""A results store: a folder of small Parquet files, one writer a file, readable by anything that reads Parquet."""
+"""A results store: what a sweep writes, and what programs read of it; `sgbench.results.files` knows the files."""
 
-import concurrent.futures
 import dataclasses
-import io
+import functools
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -11,11 +10,14 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from sgbench.errors import InputError
-from sgbench.results.schema import RUNS, SCHEMA_VERSION, SCORES, TABLES, of_today, to_table
+from sgbench.results.files import TableFiles, whole_sets
+from sgbench.results.schema import HISTORY, RUNS, SCORES, TABLES
 from sgbench.storage import Storage
+
+SCRATCH = ".ray"
+"""Folder of a store for what a sweep needs only while it runs; whoever holds the store's lock may delete it."""
 
 
 class Dataset(NamedTuple):
@@ -58,10 +60,11 @@ class Store:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
+        self.tables = {table: TableFiles(storage, table) for table in TABLES}
 
     def write_run(self, row: dict[str, Any]) -> None:
         """Write the row of one run, replacing what was known of it."""
-        self._write("runs", row["run_id"], [row])
+        self.tables["runs"].write(row["run_id"], [row])
 
     def write_scores(self, rows: list[dict[str, Any]]) -> None:
         """Write scores; those of one run, test set and metric replace all that were there."""
@@ -69,20 +72,18 @@ class Store:
         for row in rows:
             dataset = Dataset(row["dataset"], row["dataset_sha256"]).versioned
             groups.setdefault(f"{row['run_id']}-{dataset}-{row['metric'].replace(':', '.')}", []).append(row)
-        for name, group in groups.items():
-            self._write("scores", name, group)
+        for stem, group in groups.items():
+            self.tables["scores"].write(stem, group)
 
     def write_history(self, rows: list[dict[str, Any]]) -> None:
         """Write the whole history of one run; no rows write nothing."""
         if rows:
-            self._write("history", rows[0]["run_id"], rows)
+            self.tables["history"].write(rows[0]["run_id"], rows)
 
     def forget(self, run_id: str) -> None:
         """Delete the row, the history and the scores of a run, which are about to be another's."""
-        names = [f"runs/{run_id}.parquet", f"history/{run_id}.parquet"]
-        scores = [name for name in self.storage.list("scores") if name.startswith(f"scores/{run_id}-")]
-        for name in names + scores:
-            self.storage.delete(name)
+        for table in ("runs", "history", "scores"):
+            self.tables[table].forget(run_id)
 
     def write_plan(self, name: str, planned: list[Planned]) -> None:
         """Write what a sweep asks for, replacing what a sweep of that name asked for before."""
@@ -91,66 +92,66 @@ class Store:
 
     def planned(self) -> list[Planned]:
         """Return what all sweeps on this store asked for; a run of two sweeps comes twice."""
-        return [planned for name in self.storage.list("plans", ".json") for planned in self._read_plan(name)]
+        return [planned for plan in self.plans().values() for planned in plan]
 
-    def run(self, run_id: str) -> dict[str, Any] | None:
-        """Return the row of one run, or None."""
-        name = f"runs/{run_id}.parquet"
-        rows = self._read_file(name).to_pylist() if self.storage.exists(name) else []
-        return rows[0] if rows else None
+    def plans(self) -> dict[str, list[Planned]]:
+        """Return what each sweep on this store asked for, by its name."""
+        files = self.storage.list("plans", ".json")
+        return {file.removeprefix("plans/").removesuffix(".json"): self.read_plan(file) for file in files}
 
-    def runs(self) -> pa.Table:
-        """Return the table `sgbench.results.schema.RUNS`, by run id."""
-        return self._read("runs").sort_by("run_id")
+    def read_plan(self, file: str) -> list[Planned]:
+        """Return what a file of ``plans`` asks for.
 
-    def scores(self) -> pa.Table:
-        """Return the table `sgbench.results.schema.SCORES`."""
-        return self._read("scores").sort_by([(key, "ascending") for key in ("run_id", "dataset", "metric", "image")])
-
-    def history(self) -> pa.Table:
-        """Return the table `sgbench.results.schema.HISTORY`, by run and step."""
-        return self._read("history").sort_by([("run_id", "ascending"), ("step", "ascending")])
-
-    def _write(self, table: str, name: str, rows: list[dict[str, Any]]) -> None:
-        buffer = io.BytesIO()
-        pq.write_table(to_table(table, rows), buffer, compression="zstd")
-        self.storage.write(f"{table}/{name}.parquet", buffer.getvalue())
-
-    def _read(self, table: str) -> pa.Table:
-        names = self.storage.list(table, ".parquet")
-        with concurrent.futures.ThreadPoolExecutor(max_workers=8) as pool:
-            parts = list(pool.map(self._read_if_there, names))
-        return pa.concat_tables([TABLES[table].empty_table(), *filter(None, parts)])
-
-    def _read_if_there(self, name: str) -> pa.Table | None:
+        Raises:
+            InputError: If it is damaged.
+        """
         try:
-            return self._read_file(name)
-        except FileNotFoundError:  # a run that is being done again since the folder was listed
-            return None
-
-    def _read_plan(self, name: str) -> list[Planned]:
-        try:
-            rows = json.loads(self.storage.read(name))
+            rows = json.loads(self.storage.read(file))
             return [
                 Planned(row["run"], tuple(Dataset(*test) for test in row["tests"]), tuple(row["metrics"]))
                 for row in rows
             ]
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"'{self.storage.path(name)}' is not a plan of sgbench: {error!r}.") from error
+            raise InputError(f"'{self.storage.path(file)}' is not a plan of sgbench: {error!r}.") from error
 
-    def _read_file(self, name: str) -> pa.Table:
-        try:
-            part = pq.read_table(io.BytesIO(self.storage.read(name)))
-            version = part.column("schema_version")[0].as_py() if part.num_rows else SCHEMA_VERSION
-            if version != SCHEMA_VERSION:
-                raise InputError(
-                    f"'{self.storage.path(name)}' has schema version {version}; this sgbench reads {SCHEMA_VERSION}."
-                )
-            return of_today(name.partition("/")[0], part)
-        except (pa.ArrowException, KeyError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"'{self.storage.path(name)}' is not a results file of sgbench: {error}.") from error
+    def run(self, run_id: str) -> dict[str, Any] | None:
+        """Return the row of one run, or None."""
+        rows = self.tables["runs"].part(run_id)
+        if rows is None:
+            runs = self.runs()
+            rows = runs.filter(pc.equal(runs.column("run_id"), run_id))
+        return rows.to_pylist()[0] if rows.num_rows else None
+
+    def runs(self) -> pa.Table:
+        """Return the table `sgbench.results.schema.RUNS`, by run id."""
+        return self.tables["runs"].read().cast(RUNS).sort_by("run_id")
+
+    def scores(self) -> pa.Table:
+        """Return the table `sgbench.results.schema.SCORES`."""
+        return _by_key(self.encoded_scores())
+
+    def encoded_scores(self) -> pa.Table:
+        """Return `scores` in any order, with text as dictionaries, which takes a fraction of the memory."""
+        return self.tables["scores"].read()
+
+    def totals(self) -> pa.Table:
+        """Return the rows of `scores` that speak for a whole test set; those of images are not read if compacted."""
+        return _by_key(self.tables["scores"].read(totals=True))
+
+    def history(self) -> pa.Table:
+        """Return the table `sgbench.results.schema.HISTORY`, by run and step."""
+        return self.tables["history"].read().cast(HISTORY).sort_by([("run_id", "ascending"), ("step", "ascending")])
+
+    def compact(self) -> dict[str, int]:
+        """Gather the small files of each table in one large file, which is read much faster.
+
+        The caller holds the lock of the storage. Killed at any moment, the store says what it said before, and the next
+        call tidies up.
+
+        Returns:
+            How many files went into the large one, by table.
+        """
+        return {table: files.compact() for table, files in self.tables.items()}
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,22 @@ class Results:
     """The course of training: `sgbench.results.schema.HISTORY`."""
     planned: list[Planned] = field(default_factory=list)
     """What sweeps on the store asked for."""
+
+    @functools.cached_property
+    def totals(self) -> pa.Table:
+        """The scores of whole test sets; of a compacted store they are read without those of images."""
+        return whole_sets(self.scores)
+
+    @functools.cached_property
+    def encoded_scores(self) -> pa.Table:
+        """`scores` in any order and with text as dictionaries, which takes a fifth of the memory."""
+        return self.scores
+
+    def query(self, sql: str) -> pa.Table:
+        """Answer a question in SQL; see `sgbench.results.query.query`."""
+        from sgbench.results.query import query
+
+        return query(self, sql)
 
     def to_arrow(self) -> pa.Table:
         """Return one table: each score beside the columns of its run."""
@@ -194,6 +211,66 @@ class Results:
         return polars.from_arrow(self.to_arrow())
 
 
+class _Stored(Results):
+    """Results whose tables are read when they are first asked for."""
+
+    _store: Store
+
+    @classmethod
+    def of(cls, store: Store) -> "_Stored":
+        """Return what a store holds, of which nothing is read yet."""
+        stored = cls.__new__(cls)
+        vars(stored)["_store"] = store
+        return stored
+
+    @functools.cached_property
+    def runs(self) -> pa.Table:
+        return _runs_told_apart(self._store.runs())
+
+    @functools.cached_property
+    def totals(self) -> pa.Table:
+        return super().totals if "scores" in vars(self) else _told_apart(self._raw_totals, self._ambiguous)
+
+    @functools.cached_property
+    def scores(self) -> pa.Table:
+        return _by_key(self.encoded_scores)
+
+    @functools.cached_property
+    def encoded_scores(self) -> pa.Table:
+        return super().encoded_scores if "scores" in vars(self) else _told_apart(self._raw, self._ambiguous)
+
+    @functools.cached_property
+    def history(self) -> pa.Table:
+        return self._store.history()
+
+    @functools.cached_property
+    def planned(self) -> list[Planned]:
+        return [
+            dataclasses.replace(plan, tests=tuple(_label(test, self._ambiguous) for test in plan.tests))
+            for plan in self._plans
+        ]
+
+    @functools.cached_property
+    def _raw(self) -> pa.Table:
+        return self._store.encoded_scores()
+
+    @functools.cached_property
+    def _raw_totals(self) -> pa.Table:
+        return self._store.totals() if self._store.tables["scores"].list().newest else _by_key(whole_sets(self._raw))
+
+    @functools.cached_property
+    def _plans(self) -> list[Planned]:
+        return self._store.planned()
+
+    @functools.cached_property
+    def _ambiguous(self) -> set[str]:
+        """Names of test sets that stand for more than one."""
+        pairs = self._raw_totals.select(["dataset", "dataset_sha256"]).group_by(["dataset", "dataset_sha256"])
+        there = {Dataset(*row.values()) for row in pairs.aggregate([]).to_pylist()}
+        counts = Counter(test.name for test in there.union(*(plan.tests for plan in self._plans)))
+        return {name for name, count in counts.items() if count > 1}
+
+
 def load_results(path: str) -> Results:
     """Open the results of a sweep.
 
@@ -201,18 +278,17 @@ def load_results(path: str) -> Results:
         path: A store: a folder such as ``results/quick``, or a URI.
 
     Returns:
-        The tables ``runs``, ``scores`` and ``history``, and their join through ``to_arrow``, ``to_pandas`` and
-        ``to_polars``.
+        The tables ``runs``, ``scores`` and ``history``, their join through ``to_arrow``, ``to_pandas`` and
+        ``to_polars``, and answers to SQL through ``query``. A table is read when it is first asked for, and whoever
+        asks has the `InputError` for a file that is damaged or of another version.
 
     Raises:
-        InputError: If there is no store, or a file in it is not sgbench's.
+        InputError: If there is no store.
     """
     storage = Storage(path)
     if not storage.exists("runs") and not storage.exists("plans"):
         raise InputError(f"'{path}' holds no results: it has neither a folder 'runs' nor 'plans'.")
-    store = Store(storage)
-    scores, planned = _told_apart(store.scores(), store.planned())
-    return Results(_runs_told_apart(store.runs()), scores, store.history(), planned)
+    return _Stored.of(Store(storage))
 
 
 def labels_of(name: str, there: Iterable[str]) -> set[str]:
@@ -220,23 +296,19 @@ def labels_of(name: str, there: Iterable[str]) -> set[str]:
     return {label for label in there if name in (label, label.partition("@")[0])}
 
 
-def _told_apart(scores: pa.Table, planned: list[Planned]) -> tuple[pa.Table, list[Planned]]:
-    """Return scores and plans with test sets of one name and other pixels called after their hashes."""
-    pairs = scores.select(["dataset", "dataset_sha256"]).group_by(["dataset", "dataset_sha256"]).aggregate([])
-    datasets = {Dataset(*row.values()) for row in pairs.to_pylist()} | {test for plan in planned for test in plan.tests}
-    counts = Counter(dataset.name for dataset in datasets)
-    ambiguous = [name for name, count in counts.items() if count > 1]
+def _told_apart(scores: pa.Table, ambiguous: set[str]) -> pa.Table:
+    """Return scores with test sets whose names stand for more than one called after their hashes."""
     if not ambiguous:
-        return scores, planned
-    names, hashes = scores.column("dataset"), scores.column("dataset_sha256")
+        return scores
+    at = scores.schema.get_field_index("dataset")
+    names, hashes = (scores.column(name).cast(pa.string()) for name in ("dataset", "dataset_sha256"))
     versioned = pc.binary_join_element_wise(names, pc.utf8_slice_codeunits(hashes, 0, 8), "@")
-    renamed = pc.if_else(pc.is_in(names, pa.array(ambiguous, pa.string())), versioned, names)
-    scores = scores.set_column(scores.schema.get_field_index("dataset"), SCORES.field("dataset"), renamed)
+    renamed = pc.if_else(pc.is_in(names, pa.array(sorted(ambiguous), pa.string())), versioned, names)
+    return scores.set_column(at, SCORES.field("dataset"), renamed)
 
-    def named(test: Dataset) -> Dataset:
-        return test._replace(name=test.versioned) if test.name in ambiguous else test
 
-    return scores, [dataclasses.replace(plan, tests=tuple(map(named, plan.tests))) for plan in planned]
+def _label(test: Dataset, ambiguous: set[str]) -> Dataset:
+    return test._replace(name=test.versioned) if test.name in ambiguous else test
 
 
 def _runs_told_apart(runs: pa.Table) -> pa.Table:
@@ -250,6 +322,7 @@ def _runs_told_apart(runs: pa.Table) -> pa.Table:
     return runs.set_column(runs.schema.get_field_index("name"), RUNS.field("name"), pa.array(names, pa.string()))
 
 
-def whole_sets(scores: pa.Table) -> pa.Table:
-    """Return the rows of `SCORES` that speak for a whole test set."""
-    return scores.filter(pc.is_null(scores.column("image")))
+def _by_key(scores: pa.Table) -> pa.Table:
+    """Return scores with plain text, sorted."""
+    keys = ("run_id", "dataset", "metric", "image")
+    return scores.cast(SCORES).sort_by([(key, "ascending") for key in keys])

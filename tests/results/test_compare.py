@@ -129,7 +129,7 @@ def test_neither_rows_nor_names_in_another_order_change_anything() -> None:
     assert comparisons(backwards, L1, SG) == comparisons(results, L1, SG)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32), st.integers(2, 4), st.integers(2, 8), st.sampled_from([0.0, -0.02, 0.3]))
 def test_to_swap_the_losses_negates_the_difference_and_keeps_the_verdict(
     seed: int, seeds: int, images: int, mean: float

@@ -68,7 +68,7 @@ def test_nothing_has_no_summary() -> None:
         summarise([])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(DIFFERENCES)
 def test_sign_flips_equal_scipys_exact_permutation_test(differences: Array) -> None:
     expected = scipy.stats.permutation_test((differences,), np.sum, permutation_type="samples", n_resamples=np.inf)
@@ -146,7 +146,6 @@ def test_without_an_effect_of_the_other_it_is_the_widened_bootstrap_of_scipy(axi
     assert outcome.p == pytest.approx(paired_t(differences, 0.05).p, rel=0.05)
 
 
-@settings(deadline=None)
 @given(MATRICES)
 def test_to_swap_the_losses_negates_the_interval(differences: Array) -> None:
     one, other = crossed_bootstrap(differences, 0.05), crossed_bootstrap(-differences, 0.05)
@@ -154,7 +153,6 @@ def test_to_swap_the_losses_negates_the_interval(differences: Array) -> None:
     assert other.p == pytest.approx(one.p, rel=1e-6)
 
 
-@settings(deadline=None)
 @given(MATRICES, NUMBERS, st.sampled_from([0.25, 3.0, 100.0]))
 def test_a_shift_and_a_scale_of_the_differences_are_those_of_the_interval(
     differences: Array, shift: float, scale: float
@@ -164,7 +162,6 @@ def test_a_shift_and_a_scale_of_the_differences_are_those_of_the_interval(
     assert moved == pytest.approx((shift + scale * low, shift + scale * high), rel=1e-6, abs=1e-6)
 
 
-@settings(deadline=None)
 @given(MATRICES)
 def test_a_larger_alpha_narrows_the_interval(differences: Array) -> None:
     wide, narrow = (crossed_bootstrap(differences, alpha).interval for alpha in (0.01, 0.2))

@@ -1,0 +1,59 @@
+"""``sgbench query``: a question to a store in SQL."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sgbench.cli import options
+from sgbench.errors import InputError, unknown
+
+EXAMPLES = (
+    "Examples: sgbench query 'DESCRIBE scores' | "
+    'sgbench query "SELECT backbone, loss, avg(value) FROM scores JOIN runs USING (run_id) '
+    "WHERE metric = 'psnr_y' AND image IS NULL GROUP BY ALL ORDER BY ALL\" | "
+    "sgbench query - --format csv --out answer.csv"
+)
+
+
+def query(
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT in DuckDB's dialect; - reads it from stdin.")],
+    results: options.Results = None,
+    form: Annotated[
+        str, typer.Option("--format", metavar="NAME", help="rich, markdown, latex, csv, html, json or parquet.")
+    ] = "rich",
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the answer there.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Answer a question in SQL over the views runs, scores, history and paper.
+
+    The store is only read, and the query reaches no file and no network. 'rich' shows the first 100 rows, every other
+    format all of them.
+    """
+    import pyarrow.parquet
+    from rich.console import Console
+
+    from sgbench.cli import output
+    from sgbench.report.rows import FORMATS, ROWS, print_rows
+    from sgbench.results import load_results
+
+    form = "json" if as_json else form
+    if form not in (valid := ("rich", *FORMATS, "parquet")):
+        raise unknown("format", form, valid)
+    if out is None and form == "parquet":
+        raise InputError("--format parquet is no text; name a file with --out.")
+    if out is not None and form == "rich":
+        raise InputError("--out is given and --format is rich, which is for a terminal; valid: the other formats.")
+    answer = load_results(options.find_store(results)).query(sys.stdin.read() if sql == "-" else sql)
+    if form == "rich":
+        print_rows(answer, Console(highlight=False, width=None if sys.stdout.isatty() else 160))
+        if answer.num_rows > ROWS:
+            output.say(f"{answer.num_rows - ROWS:,} more rows are not shown: every other --format gives all.")
+    elif out is None:
+        typer.echo(FORMATS[form](answer), nl=False)
+    elif form == "parquet":
+        with out.open("wb") as file:
+            pyarrow.parquet.write_table(answer, file, compression="zstd")
+    else:
+        out.write_text(FORMATS[form](answer), encoding="utf-8")

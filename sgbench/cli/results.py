@@ -1,0 +1,176 @@
+"""``sgbench results``: the keeping of stores."""
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sgbench.cli import options
+from sgbench.errors import InputError
+
+if TYPE_CHECKING:
+    from sgbench.maintenance import Merge
+    from sgbench.results import Store
+
+app = typer.Typer(help="Results stores: gather, merge, check, and throw away.", no_args_is_help=True)
+
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+@app.command(epilog="Examples: sgbench results compact | sgbench results compact --results s3://bucket/paper")
+def compact(results: options.Results = None, as_json: options.Json = False) -> None:
+    """Gather the many small files of a store in one large file a table, which is read much faster."""
+    from sgbench.cli import output
+
+    store = _open(options.find_store(results))
+    with store.storage.lock("sgbench results compact"):
+        gathered = store.compact()
+    if as_json:
+        output.print_json(gathered)
+    else:
+        output.say("; ".join(f"{table}: {count:,} files gathered" for table, count in gathered.items()))
+
+
+@app.command(epilog="Examples: sgbench results merge results/all results/alice results/bob --dry-run")
+def merge(
+    into: Annotated[str, typer.Argument(metavar="INTO", help="The store that is written; it may be new.")],
+    sources: Annotated[list[str], typer.Argument(metavar="FROM...", help="The stores that are read.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Take the runs, scores, history, weights, images and plans of other stores into one.
+
+    Of a run that was trained for two stores a done one is better than a failed one, and a later than an earlier; the
+    better comes whole. Nothing of FROM is changed. With --dry-run each FROM is held against INTO as it is now.
+    """
+    from sgbench.cli import output
+    from sgbench.maintenance import Merge
+    from sgbench.results import Store
+    from sgbench.storage import Storage, absolute
+
+    target = Store(Storage(absolute(into)))
+    stores = [_open(absolute(source)) for source in sources]
+    taken = []
+    with contextlib.nullcontext() if dry_run else target.storage.lock("sgbench results merge"):
+        for store in stores:
+            found = Merge.of(target, store)
+            if not dry_run:
+                found.apply()
+            taken.append(found)
+    if as_json:
+        output.print_json([_record(found) for found in taken])
+        return
+    for found in taken:
+        for remark in found.remarks:
+            output.say(remark)
+        output.say(
+            f"{found.source.storage}: {len(found.added)} runs added, {len(found.replaced)} replaced, "
+            f"{len(found.shared)} the same; {len(found.scores)} files of scores and {len(found.plans)} plans taken"
+        )
+
+
+@app.command(epilog="Examples: sgbench results verify | sgbench results verify results/mini --json")
+def verify(
+    store: Annotated[str | None, typer.Argument(metavar="[DIR]", help="Default: the only one in results/.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Check every file of a store, that runs are what their ids say, and that weights are there and undamaged.
+
+    Ends with 1 if anything is wrong.
+    """
+    from sgbench.cli import output
+    from sgbench.maintenance import verify
+
+    root = options.find_store(store)
+    faults = list(verify(_open(root)))
+    if as_json:
+        output.print_json(faults)
+    else:
+        for fault in faults:
+            typer.echo(fault)
+        output.say(f"{root}: {len(faults) or 'nothing'} wrong")
+    if faults:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Examples: sgbench results rm 3f2a9c | sgbench results rm 3f2a9c 77ab01 --yes")
+def rm(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs, or the beginnings of ids.")],
+    results: options.Results = None,
+    yes: Yes = False,
+) -> None:
+    """Delete runs with their history, scores, weights, checkpoints and images.
+
+    A sweep that asks for such a run does it again.
+    """
+    from sgbench.cli import output
+    from sgbench.maintenance import find_runs, remove
+
+    store = _open(options.find_store(results))
+    with store.storage.lock("sgbench results rm"):
+        rows = find_runs(store, runs)
+        for row in rows:
+            output.say(f"{row['run_id']}  {row['name']}  {row['status']}")
+        _ask(f"Delete {len(rows)} run{'s' * (len(rows) != 1)} and all that belongs to them?", yes)
+        for row in rows:
+            remove(store, row["run_id"])
+
+
+@app.command(epilog="Examples: sgbench results clean | sgbench results clean --all --yes")
+def clean(
+    results: options.Results = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also checkpoints of runs that are not done.")] = False,
+    yes: Yes = False,
+    as_json: options.Json = False,
+) -> None:
+    """Delete what no run needs: checkpoints of runs that are done, and what killed processes left.
+
+    With --all no run can be continued any more: those that are not done start over.
+    """
+    from sgbench.cli import output
+    from sgbench.maintenance import clean
+
+    store = _open(options.find_store(results))
+    with store.storage.lock("sgbench results clean"):
+        if everything:
+            _ask("Delete checkpoints from which runs could be continued?", yes)
+        freed = clean(store, everything=everything)
+    if as_json:
+        output.print_json(freed)
+    else:
+        for name, size in freed.items():
+            output.say(f"{name}: {size / 1e6:,.1f} MB")
+        output.say(f"{sum(freed.values()) / 1e6:,.1f} MB freed")
+
+
+def _open(root: str) -> "Store":
+    """Return a store that is there.
+
+    Raises:
+        InputError: If it is none.
+    """
+    from sgbench.results import Store, load_results
+    from sgbench.storage import Storage
+
+    load_results(root)
+    return Store(Storage(root))
+
+
+def _ask(question: str, yes: bool) -> None:
+    if not yes and not sys.stdin.isatty():
+        raise InputError("there is nobody to ask; --yes says that it is meant.")
+    if not yes:
+        typer.confirm(question, abort=True, err=True)
+
+
+def _record(found: "Merge") -> dict[str, object]:
+    return {
+        "from": found.source.storage.root,
+        "added": found.added,
+        "replaced": found.replaced,
+        "shared": found.shared,
+        "scores": found.scores,
+        "plans": list(found.plans),
+        "remarks": found.remarks,
+    }

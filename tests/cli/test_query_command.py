@@ -1,0 +1,69 @@
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from sgbench.results import Store
+from sgbench.results.schema import to_table
+from sgbench.storage import Storage
+
+Run = Callable[..., tuple[str, str]]
+SQL = "SELECT run_id, seed FROM runs ORDER BY seed"
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.chdir(tmp_path)
+    store = Store(Storage("results/quick"))
+    row = {"kind": "train", "scale": 4, "status": "done"}
+    rows = [{**row, "run_id": f"{seed:012x}", "name": str(seed), "seed": seed} for seed in range(120)]
+    store.tables["runs"].compact(to_table("runs", rows))
+    return store
+
+
+def test_an_answer_for_a_person_is_its_first_rows_and_how_many_more_there_are(run: Run) -> None:
+    out, err = run("query", SQL)
+    assert out.split()[:2] == ["run_id", "seed"]
+    assert f"{99:012x}" in out
+    assert f"{100:012x}" not in out
+    assert "20 more rows are not shown" in err
+
+
+@pytest.mark.parametrize("flags", [["--json"], ["--format", "json"]])
+def test_json_has_all_rows_and_nothing_beside_them(run: Run, flags: list[str]) -> None:
+    out, err = run("query", SQL, *flags)
+    assert json.loads(out) == [{"run_id": f"{seed:012x}", "seed": seed} for seed in range(120)]
+    assert err == ""
+
+
+def test_a_question_comes_from_standard_input_and_the_answer_goes_to_a_file(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(SQL))
+    assert run("query", "-", "--results", "results/quick", "--format", "csv", "--out", "x.csv") == ("", "")
+    assert (tmp_path / "x.csv").read_text().splitlines()[:2] == ["run_id,seed", "000000000000,0"]
+    run("query", SQL, "--format", "parquet", "--out", "x.parquet")
+    assert pq.read_table(tmp_path / "x.parquet").num_rows == 120
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["DROP VIEW runs"], "error: the query is a statement of type DROP; a store is only read"),
+        (["SELECT los FROM runs"], 'error: the query cannot be answered: Referenced column "los" not found'),
+        ([SQL, "--format", "jsn"], "error: unknown format 'jsn': did you mean 'json'?"),
+        ([SQL, "--format", "parquet"], "error: --format parquet is no text; name a file with --out."),
+        ([SQL, "--out", "x.txt"], "error: --out is given and --format is rich"),
+        ([SQL, "--format", "csv", "--out", "no/such/x.csv"], "error: 'no/such/x.csv': No such file or directory."),
+        ([SQL, "--format", "parquet", "--out", "no/such/x.parquet"], "error: 'no/such"),
+        ([SQL, "--results", "nowhere"], "holds no results"),
+    ],
+)
+def test_bad_input_is_a_sentence(run: Run, arguments: list[str], sentence: str) -> None:
+    out, err = run("query", *arguments, code=2)
+    assert sentence in err
+    assert (out, err.count("\n")) == ("", 1)

@@ -1,0 +1,138 @@
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from sgbench.results import Store, identity_columns
+from sgbench.spec import RunSpec, TrainingData
+from sgbench.storage import Storage
+from sgbench.training import Checkpoints
+
+Run = Callable[..., tuple[str, str]]
+SPECS = [
+    RunSpec(backbone="edsr-tiny", loss="l1", seed=seed, train=TrainingData(name="mine", sha256="ab" * 32))
+    for seed in (0, 1)
+]
+FIRST, SECOND = (str(spec.run_id) for spec in SPECS)
+
+
+def fill(root: str, *specs: RunSpec) -> Store:
+    store = Store(Storage(root))
+    for spec in specs:
+        store.write_run({**identity_columns(spec), "status": "done"})
+        checkpoints = Checkpoints(store.storage, str(spec.run_id))
+        checkpoints.save_weights({"weight": torch.zeros(2)}, spec.model_dump(mode="json"))
+    return store
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.chdir(tmp_path)
+    return fill("results/quick", *SPECS)
+
+
+class Terminal:
+    """Stands for somebody at a terminal who answers once."""
+
+    def __init__(self, answer: str) -> None:
+        self.answer = answer
+
+    def isatty(self) -> bool:
+        return True
+
+    def readline(self, *_: int) -> str:
+        return f"{self.answer}\n"
+
+
+def test_compact_says_how_many_files_it_gathered(run: Run, store: Store) -> None:
+    assert run("results", "compact") == (
+        "",
+        "runs: 2 files gathered; scores: 0 files gathered; history: 0 files gathered\n",
+    )
+    assert store.storage.list("runs") == ["runs/compacted-000001.parquet"]
+    assert json.loads(run("results", "compact", "--json")[0]) == {"runs": 0, "scores": 0, "history": 0}
+
+
+def test_merge_says_what_it_takes_and_with_dry_run_takes_nothing(run: Run, store: Store) -> None:
+    fill("bob", SPECS[1])
+    _, err = run("results", "merge", "results/all", "results/quick", "bob", "--dry-run")
+    assert "results/quick: 2 runs added, 0 replaced, 0 the same; 0 files of scores and 0 plans taken" in err
+    assert not Path("results/all").exists()
+    out, _ = run("results", "merge", "results/all", "results/quick", "bob", "--json")
+    first, second = json.loads(out)
+    assert (first["added"], second["added"], second["shared"]) == (sorted([FIRST, SECOND]), [], [SECOND])
+    merged = Store(Storage("results/all"))
+    assert merged.runs().equals(store.runs())
+    assert Checkpoints(merged.storage, FIRST).has_weights()
+
+
+def test_verify_ends_with_1_where_anything_is_wrong(run: Run, store: Store) -> None:
+    out, err = run("results", "verify")
+    assert (out, err.endswith("results/quick: nothing wrong\n")) == ("", True)
+    store.storage.delete(f"weights/{FIRST}.pt")
+    out, err = run("results", "verify", "results/quick", code=1)
+    assert out == f"run {FIRST} is done and has no weights, so that it can have no other scores.\n"
+    assert err.endswith(": 1 wrong\n")
+    assert json.loads(run("results", "verify", "--json", code=1)[0]) == [out.strip()]
+
+
+def test_rm_asks_and_does_nothing_without_a_yes(run: Run, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, err = run("results", "rm", FIRST[:6], code=2)
+    assert "error: there is nobody to ask; --yes says that it is meant." in err
+    monkeypatch.setattr(sys, "stdin", Terminal("n"))
+    _, err = run("results", "rm", FIRST[:6], code=1)
+    assert f"{FIRST}  edsr-tiny · l1 · seed 0  done" in err
+    assert "Delete 1 run and all that belongs to them?" in err
+    assert store.runs().num_rows == 2
+    monkeypatch.setattr(sys, "stdin", Terminal("y"))
+    run("results", "rm", FIRST[:6])
+    assert store.runs().column("run_id").to_pylist() == [SECOND]
+    run("results", "rm", SECOND, "--yes")
+    assert store.storage.list("weights") == []
+
+
+def test_clean_says_what_it_freed_and_asks_before_it_deletes_what_could_be_continued(run: Run, store: Store) -> None:
+    Checkpoints(store.storage, FIRST).save(7, {"value": torch.zeros(50_000)})
+    Checkpoints(store.storage, "c" * 12).save(7, {})
+    _, err = run("results", "clean")
+    assert err == f"checkpoints/{FIRST}: 0.2 MB\n0.2 MB freed\n"
+    assert "nobody to ask" in run("results", "clean", "--all", code=2)[1]
+    assert list(json.loads(run("results", "clean", "--all", "--yes", "--json")[0])) == [f"checkpoints/{'c' * 12}"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["compact"],
+        ["merge", "results/quick", "other"],
+        ["rm", FIRST, "--yes"],
+        ["clean"],
+    ],
+)
+def test_a_store_that_a_sweep_holds_is_left_alone(run: Run, store: Store, arguments: list[str]) -> None:
+    fill("other", SPECS[0])
+    before = store.storage.sizes()
+    with store.storage.lock("sgbench sweep quick"):
+        _, err = run("results", *arguments, code=2)
+    assert "is in use by 'sgbench sweep quick'" in err
+    after = {name: size for name, size in store.storage.sizes().items() if name != ".lock"}
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["compact", "--results", "nowhere"],
+        ["merge", "results/all", "nowhere"],
+        ["verify", "nowhere"],
+        ["rm", FIRST, "--results", "nowhere"],
+        ["clean", "--results", "nowhere"],
+    ],
+)
+def test_no_store_is_a_sentence_and_none_is_made(run: Run, store: Store, arguments: list[str]) -> None:
+    assert "holds no results" in run("results", *arguments, code=2)[1]
+    assert not Path("nowhere").exists()
+    assert not Path("results/all").exists()
