@@ -12,6 +12,7 @@ listing what exists loads neither torch nor a plug-in. Names come from four plac
 
 import importlib
 import importlib.metadata
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -39,6 +40,7 @@ class Registry(Generic[T]):
         self._targets: dict[str, str] = dict(targets)
         self._providers: dict[str, str] = dict(providers or {})
         self._loaded: dict[str, T] = {}
+        self._found: tuple[tuple[str, ...], dict[str, importlib.metadata.EntryPoint]] | None = None
 
     def register(self, name: str) -> Callable[[T], T]:
         """Return a decorator that adds its object under ``name``.
@@ -80,7 +82,11 @@ class Registry(Generic[T]):
         return self._loaded[name]
 
     def _entry_points(self) -> dict[str, importlib.metadata.EntryPoint]:
-        return {point.name: point for point in importlib.metadata.entry_points(group=self.group)}
+        path = tuple(sys.path)
+        if self._found is None or self._found[0] != path:  # a search reads the metadata of every installed package
+            found = importlib.metadata.entry_points(group=self.group)
+            self._found = (path, {point.name: point for point in found})
+        return self._found[1]
 
     def _import(self, name: str) -> T:
         target = self._targets.get(name)

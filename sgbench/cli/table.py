@@ -1,24 +1,109 @@
-"""``sgbench table``: the scores of a store."""
+"""``sgbench table``: the scores of stores, as a pivot or as the paper lays them out."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from sgbench.cli import options
+from sgbench.errors import InputError, unknown
 
-EXAMPLES = "Examples: sgbench table | sgbench table --results results/quick --metric lpips_alex --json"
+if TYPE_CHECKING:
+    from sgbench.results import Results
+
+EXAMPLES = (
+    "Examples: sgbench table | sgbench table 1 --show both | sgbench table 1 --metric lpips_alex --metric fd_alex | "
+    "sgbench table --rows dataset,metric --columns backbone,loss --format latex | "
+    "sgbench table --results results/a --results results/b --columns store"
+)
 
 
 def table(
-    results: options.Results = None,
+    number: Annotated[
+        str | None, typer.Argument(metavar="NUMBER", help="A table of the paper, in its layout: 1, 2, 3 or 5.")
+    ] = None,
+    results: Annotated[
+        list[str] | None,
+        typer.Option("--results", metavar="DIR", help="Results store (repeatable). Default: the only one in results/."),
+    ] = None,
+    show: Annotated[
+        str | None, typer.Option("--show", metavar="ours|paper|both", help="Of a table of the paper. Default: ours.")
+    ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(
+            "--rows",
+            metavar="A,B",
+            help="Of dataset, store, scale, backbone, loss, lambda, recipe, seed and metric. "
+            "Default: dataset,backbone,loss.",
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option("--columns", metavar="A,B", help="Of the same. Default: metric.")
+    ] = None,
     backbone: options.Backbones = None,
     loss: options.Losses = None,
+    lam: Annotated[str | None, typer.Option("--lambda", metavar="0,0.1,1", help="Only these weights of sg.")] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", metavar="0,1,2", help="Only these seeds.")] = None,
     test: options.Tests = None,
     metric: options.Metrics = None,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", metavar="FORMAT", help="rich, markdown, latex, csv, html or json. Default: rich."),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show the scores of a store: mean ± sample standard deviation over the seeds.
+    """Show the scores of stores: mean ± sample standard deviation over the seeds.
 
-    A cell without a number says why. The best of each block is bold.
+    A cell without a number says why. The best of each block is bold, and a star marks what really differs from L1.
+
+    Only seeds are averaged: what differs and is named neither for rows nor for columns is added to the rows.
     """
     from sgbench.cli import output
+    from sgbench.report import tables
 
-    output.print_results(
-        options.find_store(results), as_json=as_json, backbones=backbone, losses=loss, datasets=test, metrics=metric
+    form = _form(form, [tables.RICH, *tables.FORMATS], as_json=as_json)
+    own = {"--rows": rows, "--columns": columns, "--loss": loss, "--lambda": lam, "--seeds": seeds}
+    if number is None and show is not None:
+        raise InputError(f"--show {show} is for a table of the paper, such as 'sgbench table 1 --show {show}'.")
+    if number is not None and (given := [flag for flag, value in own.items() if value is not None]):
+        raise InputError(f"table {number} has rows, columns, losses and seeds of its own; leave out {given[0]}.")
+    filters = tables.Filters(
+        backbones=backbone,
+        losses=loss,
+        lambdas=options.numbers("--lambda", lam, float) or None,
+        seeds=options.numbers("--seeds", seeds, int) or None,
+        datasets=test,
+        metrics=metric,
     )
+    if number is None:
+        axes = {
+            "rows": tables.ROWS if rows is None else _names(rows),
+            "columns": tables.COLUMNS if columns is None else _names(columns),
+        }
+        shown = tables.pivot(_stores(results), filters, **axes)
+    else:
+        shown = tables.paper_table(
+            number, {} if show == tables.PAPER else _stores(results), show or tables.OURS, filters
+        )
+    output.print_table(shown, form)
+
+
+def _form(form: str | None, forms: list[str], *, as_json: bool) -> str:
+    if as_json and form not in (None, "json"):
+        raise InputError(f"--json and --format {form} contradict each other; leave one of them out.")
+    if form is not None and form not in forms:
+        raise unknown("format", form, forms)
+    return "json" if as_json else form or forms[0]
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def _stores(results: list[str] | None) -> "dict[str, Results]":
+    """Return stores by what to call them."""
+    from sgbench.report import tables
+    from sgbench.results import load_results
+
+    paths = [options.find_store(each) for each in results] if results else [options.find_store(None)]
+    return {label: load_results(path) for label, path in tables.labelled(paths).items()}

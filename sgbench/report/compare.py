@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from sgbench.errors import unknown
-from sgbench.report.tables import ARROWS, DIGITS
+from sgbench.report.tables import ARROWS
+from sgbench.report.tables.model import number
 from sgbench.results import labels_of
 from sgbench.results.compare import NOT_SHOWN, REAL, UNDECIDABLE, Comparison
 from sgbench.results.stats import EXACT, RESAMPLES, Estimate, sign_flip_floor
@@ -62,12 +63,11 @@ def sentence(cell: Comparison) -> str:
     left_out = f" Left out: {'; '.join(cell.left_out)}." if cell.left_out else ""
     if cell.difference is None:
         return f"{cell.b} cannot be compared with {cell.a} by {place}: {cell.reason}.{left_out}"
-    verb = "lowers" if cell.difference < 0 else "raises" if cell.difference > 0 else "changes"
+    shown = _number(cell.metric, abs(cell.difference))
+    verb = "changes" if not shown.strip("0.") else "lowers" if cell.difference < 0 else "raises"
     percent = "" if cell.percent is None else f"{abs(cell.percent):.1f}%"
     design = "; ".join(filter(None, (percent, _told_interval(cell), _design(cell))))
-    return (
-        f"{cell.b} {verb} {place} by {_number(cell.metric, abs(cell.difference))} ({design}): {_told(cell)}.{left_out}"
-    )
+    return f"{cell.b} {verb} {place} by {shown} ({design}): {_told(cell)}.{left_out}"
 
 
 def notes(cells: Sequence[Comparison]) -> list[str]:
@@ -277,8 +277,7 @@ def _p(p: float | None) -> str:
 def _number(metric: str, value: float | None, sign: str = "") -> str:
     if value is None:
         return ""
-    digits = DIGITS.get(metric.partition("_")[0])
-    return _minus(f"{value:{sign}z.4g}" if digits is None else f"{value:{sign}z.{digits}f}")
+    return _minus(number(metric, value, sign))
 
 
 def _minus(number: str) -> str:

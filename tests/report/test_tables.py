@@ -1,4 +1,3 @@
-import datetime
 import io
 import json
 import math
@@ -9,44 +8,12 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from table_rows import LOWER, other, pivot, plan, printed, results, run, score
 
 from sgbench.errors import InputError
-from sgbench.report.tables import Cell, Line, Table, pivot, print_table, to_data
-from sgbench.results import Dataset, Planned, Results
-from sgbench.results.schema import to_table
+from sgbench.report.tables import Cell, Table, print_table, to_data
+from sgbench.results import Results
 from sgbench.results.stats import Summary
-
-NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
-LOWER = {"direction": "lower", "network": "AlexNet", "colour_space": "RGB", "border_crop": None}
-HIGHER = {"direction": "higher", "colour_space": "Y of BT.601, not rounded", "border_crop": 4}
-
-
-def run(run_id: str, loss: str = "l1", seed: int = 0, backbone: str = "edsr-tiny", **columns: Any) -> dict[str, Any]:
-    row = {"run_id": run_id, "kind": "train", "name": run_id, "backbone": backbone, "loss": loss, "seed": seed}
-    row |= {"scale": 4, "train": "demo", "train_sha256": "ab" * 32, "steps": 1200, "status": "done", "step": 1200}
-    return row | columns
-
-
-def other(run_id: str, kind: str, name: str) -> dict[str, Any]:
-    return {"run_id": run_id, "kind": kind, "name": name, "scale": 4, "status": "done"}
-
-
-def score(run_id: str, value: float | None, metric: str = "lpips_alex", dataset: str = "Set5", **columns: Any) -> Any:
-    protocol = json.dumps(HIGHER if metric.startswith(("psnr", "ssim")) else LOWER)
-    row = {"run_id": run_id, "dataset": dataset, "dataset_sha256": f"{dataset:0<64}", "metric": metric}
-    row |= {"metric_version": "0.1", "protocol": protocol, "n_images": 5, "value": value, "status": "ok"}
-    return {**row, "scored": NOW} | columns
-
-
-def results(runs: list[dict[str, Any]], scores: list[dict[str, Any]], planned: list[Planned] | None = None) -> Results:
-    return Results(to_table("runs", runs), to_table("scores", scores), to_table("history", []), planned or [])
-
-
-def plan(run_id: str, loss: str = "l1", seed: int = 0, **fields: Any) -> Planned:
-    wanted = {"tests": ("Set5",), "metrics": ("lpips_alex",)} | fields
-    wanted["tests"] = tuple(Dataset(name, f"{name:0<64}") for name in wanted["tests"])
-    (row,) = to_table("runs", [run(run_id, loss, seed)]).to_pylist()
-    return Planned(run=row, **wanted)
 
 
 def four(**second: Any) -> Results:
@@ -59,22 +26,12 @@ def four(**second: Any) -> Results:
 
 
 def labels(table: Table) -> list[tuple[str, str, str]]:
-    return [(line.dataset, line.backbone, line.loss) for line in table.lines]
+    return [(line.fields["dataset"], line.fields["backbone"], line.fields["loss"]) for line in table.lines]
 
 
 def cell(table: Table, loss: str = "l1", metric: str = "lpips_alex", dataset: str = "Set5") -> Cell:
-    (line,) = [line for line in table.lines if line.loss == loss and line.dataset == dataset]
-    return line.cells[[column.metric for column in table.columns].index(metric)]
-
-
-def printed(table: Table, width: int | None) -> str:
-    """Return what a terminal of some width, or a pipe, receives."""
-    file = io.StringIO()
-    if width is None:
-        print_table(table, Console(file=file, _environ={}))
-    else:
-        print_table(table, Console(file=file, width=width, force_terminal=True, color_system=None, _environ={}))
-    return file.getvalue()
+    (line,) = [line for line in table.lines if line.fields["loss"] == loss and line.fields["dataset"] == dataset]
+    return line.cells[[column.name for column in table.columns].index(metric)]
 
 
 def test_seeds_are_summarised() -> None:
@@ -100,7 +57,7 @@ def test_the_best_mean_follows_the_direction_of_the_metric() -> None:
     runs = [run("a"), run("b", "l1 + 1.0*sg")]
     scores = [score("a", 0.3), score("b", 0.2), score("a", 28.0, "psnr_y"), score("b", 26.0, "psnr_y")]
     table = pivot(results(runs, scores))
-    assert [column.title for column in table.columns] == ["lpips_alex ↓", "psnr_y ↑"]
+    assert [column.labels[0] for column in table.columns] == ["lpips_alex ↓", "psnr_y ↑"]
     assert [[cell.best for cell in line.cells] for line in table.lines] == [[False, True], [True, False]]
 
 
@@ -129,7 +86,7 @@ def test_columns_and_lines_come_in_reading_order() -> None:
     ]
     scores += [score("z", 1.0, "lpips_alex", dataset) for dataset in ("Set14", "Set5")]
     table = pivot(results(runs, scores))
-    assert " ".join(column.metric for column in table.columns) == (
+    assert " ".join(column.name for column in table.columns) == (
         "lpips_alex lpips_vgg fid kid fd_alex psnr_y psnr_rgb ssim_y ssim_rgb alpha zeta"
     )
     expected = ["", "l1", "l1 + 0.05*sg", "l1 + 0.5*sg", "l1 + 10.0*sg", "sg"]
@@ -150,7 +107,7 @@ def test_planned_runs_are_pending() -> None:
     table = pivot(results([], [], [plan("a"), plan("b", "l1 + 1.0*sg", metrics=("lpips_alex", "psnr_y"))]))
     assert [line.cells[0].reason for line in table.lines] == ["pending", "pending"]
     assert cell(table, metric="psnr_y").reason == "not scored"
-    assert table.columns[0].title == "lpips_alex"
+    assert table.columns[0].labels[0] == "lpips_alex"
     assert "pending" in printed(table, 80)
 
 
@@ -200,7 +157,9 @@ def test_missing_weights_are_named_in_the_cell_and_explained_once() -> None:
     runs = [run("a"), run("b", "sg")]
     table = pivot(results(runs, [score("a", None, "fid", **missing), score("b", None, "fid", **missing)]))
     assert cell(table, metric="fid") == Cell(None, "no weights")
-    assert [note for note in table.notes if "bring" in note] == ["fid, no weights: bring pt_inception.pth."]
+    assert [note for note in table.notes if "bring" in note] == [
+        "no weights: fid: bring pt_inception.pth; `sgbench weights list` says what to bring."
+    ]
 
 
 def test_an_undefined_score_says_why() -> None:
@@ -239,7 +198,7 @@ def test_runs_trained_otherwise_are_never_averaged() -> None:
     runs = [run("a"), run("b", steps=2400), run("c", seed=1)]
     scores = [score("a", 0.30), score("b", 0.20), score("c", 0.32)]
     table = pivot(results(runs, scores, [plan("d", seed=2), plan("e", "sg")]))
-    assert [(line.loss, line.recipe, line.seeds) for line in table.lines] == [
+    assert [(line.fields["loss"], line.fields["recipe"], line.fields["seeds"]) for line in table.lines] == [
         ("l1", "steps=1200", 3),
         ("l1", "steps=2400", 1),
         ("sg", "steps=1200", 1),
@@ -251,44 +210,49 @@ def test_a_plan_of_before_there_was_a_column_is_shown() -> None:
     old = plan("b", seed=1)
     del old.run["threads"]
     table = pivot(results([run("a") | {"threads": 1}], [score("a", 0.3)], [old]))
-    assert [line.seeds for line in table.lines] == [2]
+    assert [line.fields["seeds"] for line in table.lines] == [2]
 
 
 def test_a_pending_seed_joins_the_line_of_its_recipe() -> None:
     table = pivot(results([run("a")], [score("a", 0.3)], [plan("a"), plan("b", seed=1)]))
-    assert [(line.seeds, line.recipe, line.cells[0].reason) for line in table.lines] == [(2, "", "seed 1: pending")]
+    assert [(line.fields["seeds"], line.fields["recipe"], line.cells[0].reason) for line in table.lines] == [
+        (2, "", "seed 1: pending")
+    ]
 
 
 def test_other_training_data_is_another_line() -> None:
     runs = [run("a"), run("b", train="mine", train_sha256="cd" * 32)]
     table = pivot(results(runs, [score("a", 0.30), score("b", 0.20)]))
-    assert [line.recipe for line in table.lines] == ["train=demo@abababab", "train=mine@cdcdcdcd"]
+    assert [line.fields["recipe"] for line in table.lines] == ["train=demo@abababab", "train=mine@cdcdcdcd"]
 
 
 def test_scales_are_told_apart_when_there_are_several() -> None:
     table = pivot(results([run("a", scale=2), run("b")], [score("a", 0.1), score("b", 0.3)]))
     assert table.heads == ("dataset", "scale", "backbone", "loss")
-    assert [line.scale for line in table.lines] == [2, 4]
+    assert [line.fields["scale"] for line in table.lines] == [2, 4]
 
 
 def test_filters_choose_lines_and_columns() -> None:
     runs = [run("a"), run("b", "l1 + 1.0*sg"), run("c", backbone="rdn-tiny"), other("z", "builtin", "bicubic")]
     scores = [score(row["run_id"], 1.0, m, d) for row in runs for m in ("lpips_alex", "psnr_y") for d in ("A", "B")]
     shown = results(runs, scores)
-    assert {line.backbone for line in pivot(shown, backbones=["rdn-tiny", "bicubic"]).lines} == {"rdn-tiny", "bicubic"}
-    assert {line.dataset for line in pivot(shown, datasets=["B"]).lines} == {"B"}
-    assert {line.loss for line in pivot(shown, losses=["sg+l1"]).lines} == {"l1 + 1.0*sg"}
-    assert [column.metric for column in pivot(shown, metrics=["psnr_y"]).columns] == ["psnr_y"]
+    assert {line.fields["backbone"] for line in pivot(shown, backbones=["rdn-tiny", "bicubic"]).lines} == {
+        "rdn-tiny",
+        "bicubic",
+    }
+    assert {line.fields["dataset"] for line in pivot(shown, datasets=["B"]).lines} == {"B"}
+    assert {line.fields["loss"] for line in pivot(shown, losses=["sg+l1"]).lines} == {"l1 + 1.0*sg"}
+    assert [column.name for column in pivot(shown, metrics=["psnr_y"]).columns] == ["psnr_y"]
 
 
 @pytest.mark.parametrize(
     ("filters", "message"),
     [
         ({"backbones": ["edsr-tni"]}, "unknown backbone 'edsr-tni': did you mean 'edsr-tiny'? Valid: edsr-tiny."),
-        ({"losses": ["sg"]}, "unknown loss 'sg': Valid: l1, l1 + 1.0*sg."),
+        ({"losses": ["sg"]}, "unknown loss 'sg'; valid: l1, l1 + 1.0*sg."),
         ({"losses": ["l1 +"]}, "loss 'l1 +' ends where"),
         ({"datasets": ["Set14"]}, "unknown test set 'Set14': did you mean 'Set5'? Valid: Set5."),
-        ({"metrics": ["psnr"]}, "unknown metric 'psnr': Valid: lpips_alex."),
+        ({"metrics": ["psnr"]}, "unknown metric 'psnr'; valid: lpips_alex."),
     ],
 )
 def test_a_filter_for_what_is_not_there_is_refused(filters: dict[str, list[str]], message: str) -> None:
@@ -311,6 +275,7 @@ def test_json_has_every_digit_and_every_reason() -> None:
         "n": 2,
         "reason": None,
         "best": False,
+        "real": None,
     }
     assert second["cells"]["lpips_alex"]["reason"] == "seed 1: undefined: no spread"
     assert second["cells"]["lpips_alex"]["n"] == 1
@@ -338,7 +303,7 @@ def test_no_number_is_cut_at_any_width(width: int | None) -> None:
     for line in table.lines:
         for column, shown in zip(table.columns, line.cells, strict=True):
             if shown.summary:
-                digits = {"fid": 2, "psnr_y": 2, "fd_alex": 3}.get(column.metric, 4)
+                digits = {"fid": 2, "psnr_y": 2, "fd_alex": 3}.get(column.name, 4)
                 assert f"{shown.summary.mean:.{digits}f}" in text
     assert "…" not in text
     assert "my.module:Loss(mode=[bold])" in text
@@ -355,10 +320,17 @@ def test_a_pipe_gets_one_line_for_each_line_and_note() -> None:
 
 
 def test_fields_of_a_line_are_what_heads_name() -> None:
-    assert set(crowded().heads) <= set(Line.__dataclass_fields__)
+    shown = crowded()
+    assert all(set(shown.heads) <= line.fields.keys() for line in shown.lines)
 
 
 def test_tables_load_neither_torch_nor_ray() -> None:
     code = "import sys, sgbench.report.tables, sgbench.report.live; print({'torch', 'ray'} & set(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "set()"
+
+
+def test_the_best_is_that_of_a_mean_and_a_lone_run_alike() -> None:
+    runs = [run("a"), run("b", "sg"), run("c", "sg", 1)]
+    table = pivot(results(runs, [score("a", 0.3), score("b", 0.20), score("c", 0.22)]))
+    assert [line.cells[0].best for line in table.lines] == [False, True]

@@ -1,0 +1,136 @@
+"""The rows that a query answers with, as text: for a person to read, and in the formats that programs take."""
+
+import csv
+import datetime
+import decimal
+import io
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+ROWS = 100
+"""The most that are shown to a person."""
+
+WIDTH = 48
+"""The most characters a line of a cell has on a terminal."""
+
+
+def print_rows(rows: pa.Table, console: Console) -> None:
+    """Show the first `ROWS` rows for a person to read; where they are too wide, each as a list of its columns."""
+    shown = [[_short(value) for value in row.values()] for row in _values(rows.slice(0, ROWS))]
+    table = Table(box=box.SIMPLE_HEAD)
+    for name, kind in zip(rows.column_names, rows.schema.types, strict=True):
+        numeric = pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)
+        table.add_column(Text(name), justify="right" if numeric else "left", max_width=WIDTH, overflow="fold")
+    for cells in shown:
+        table.add_row(*map(Text, cells))
+    needed = console.measure(table, options=console.options.update(max_width=100 * console.width)).maximum
+    if needed <= console.width:
+        console.print(table)
+    else:
+        for cells in shown:
+            console.print(_record(rows.column_names, cells), "")
+    if not shown:
+        console.print("no rows")
+
+
+def to_csv(rows: pa.Table) -> str:
+    """Return rows as CSV; what has parts is JSON, and null is empty."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(rows.column_names)
+    writer.writerows([_text(value) for value in row.values()] for row in _values(rows))
+    return buffer.getvalue()
+
+
+def to_markdown(rows: pa.Table) -> str:
+    """Return rows as a table in Markdown."""
+    lines = [rows.column_names, ["---"] * rows.num_columns]
+    lines += [[_text(value) for value in row.values()] for row in _values(rows)]
+    return "".join(f"| {' | '.join(map(_markdown, line))} |\n" for line in lines)
+
+
+def to_json(rows: pa.Table) -> str:
+    """Return rows as a JSON list of objects; what is not a finite number is null."""
+    return json.dumps(_values(rows), indent=2, ensure_ascii=False) + "\n"
+
+
+def to_html(rows: pa.Table) -> str:
+    """Return rows as a table in HTML."""
+    return _frame(rows).to_html(index=False) + "\n"
+
+
+def to_latex(rows: pa.Table) -> str:
+    """Return rows as a ``tabular`` in LaTeX, which needs the package booktabs."""
+    frame = _frame(rows)
+    return str(frame.to_latex(index=False, escape=True))
+
+
+FORMATS: dict[str, Callable[[pa.Table], str]] = {
+    "markdown": to_markdown,
+    "latex": to_latex,
+    "csv": to_csv,
+    "html": to_html,
+    "json": to_json,
+}
+"""Each ends with a line break."""
+
+
+def _frame(rows: pa.Table) -> pd.DataFrame:
+    return pd.DataFrame([[_text(value) for value in row.values()] for row in _values(rows)], columns=rows.column_names)
+
+
+def _record(names: list[str], cells: list[str]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
+    for name, cell in zip(names, cells, strict=True):
+        table.add_row(Text(name), Text(cell))
+    return table
+
+
+def _values(rows: pa.Table) -> list[dict[str, Any]]:
+    """Return rows as what JSON knows."""
+    plain: list[dict[str, Any]] = _plain(rows.to_pylist(maps_as_pydicts="strict"))
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case dict():
+            return {str(key): _plain(each) for key, each in value.items()}
+        case list():
+            return [_plain(each) for each in value]
+        case decimal.Decimal():  # DuckDB's sums of integers
+            return int(value) if value == value.to_integral_value() else float(value)
+        case float():
+            return value if math.isfinite(value) else None
+        case datetime.datetime():
+            return value.isoformat(sep=" ", timespec="seconds")
+        case None | bool() | int() | str():
+            return value
+        case bytes():
+            return value.hex()
+    return str(value)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else _text(value)
+
+
+def _markdown(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,83 @@
+"""Tables in HTML: a fragment without a style of its own, for a page that has one."""
+
+import re
+from collections.abc import Iterator
+from html import escape
+
+from sgbench.report.tables.model import EMPTY, REAL, Cell, Column, Line, Table, spans
+
+
+def to_html(shown: Table) -> str:
+    """Return a table as an element ``table`` with a caption, and the notes in its foot.
+
+    Classes are ``sgbench`` (the table), ``sd`` (a spread), and of cells ``best`` (mean), ``real`` (difference from L1)
+    and ``none`` (no number).
+    """
+    width = len(shown.heads) + len(shown.columns)
+    notes = shown.notes if shown.lines else (*shown.notes, EMPTY)
+    lines = [
+        '<table class="sgbench">',
+        f"<caption>{escape(shown.title)}</caption>",
+        *(_body(shown) if shown.lines else ()),
+        "<tfoot>",
+        *(f'<tr><td colspan="{max(width, 1)}">{_note(note)}</td></tr>' for note in notes),
+        "</tfoot>",
+        "</table>",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _body(shown: Table) -> Iterator[str]:
+    yield "<thead>"
+    yield from _head(shown)
+    yield "</thead>"
+    labels = [line.labels for line in shown.lines]
+    levels = [spans(labels, level) for level in range(len(shown.heads) - 1)] + [[1] * len(labels)] * bool(shown.heads)
+    for at, line in enumerate(shown.lines):
+        first = not levels or levels[0][at]
+        if first and (at == 0 or len(levels) > 1):
+            yield "</tbody>\n<tbody>" if at else "<tbody>"
+        yield f"<tr>{_labels(line, [starts[at] for starts in levels])}{''.join(map(_cell, line.cells))}</tr>"
+    yield "</tbody>"
+
+
+def _head(shown: Table) -> Iterator[str]:
+    depth = len(shown.columns[0].labels)
+    for level in range(depth):
+        below = f' rowspan="{depth}"' if depth > 1 else ""
+        titles = [f'<th scope="col"{below}>{escape(title)}</th>' for title in shown.titles] if level == 0 else []
+        widths = spans([column.labels for column in shown.columns], level)
+        cells = [_title(column, level, width) for column, width in zip(shown.columns, widths, strict=True) if width]
+        yield f"<tr>{''.join([*titles, *cells])}</tr>"
+
+
+def _title(column: Column, level: int, width: int) -> str:
+    return f"<th{_over('col', width)}>{escape(column.labels[level])}</th>"
+
+
+def _labels(line: Line, starts: list[int]) -> str:
+    return "".join(
+        f"<th{_over('row', height)}>{escape(label)}</th>"
+        for label, height in zip(line.labels, starts, strict=True)
+        if height
+    )
+
+
+def _over(what: str, count: int) -> str:
+    """Return the attributes of a head of some rows or columns."""
+    span = {"row": "rowspan", "col": "colspan"}[what]
+    return f' scope="{what}group" {span}="{count}"' if count > 1 else f' scope="{what}"'
+
+
+def _cell(cell: Cell) -> str:
+    mark = "" if cell.mark is None else f"<sup>{cell.mark}</sup>"
+    if not cell.summary:
+        return f'<td class="none">{escape(str(cell.reason))}{mark}</td>'
+    names = " ".join(name for name, there in (("best", cell.best), ("real", cell.real)) if there)
+    opening = f'<td class="{names}">' if names else "<td>"
+    spread = f' <span class="sd">± {cell.spread}</span>' if cell.spread else ""
+    return f"{opening}{cell.mean}{REAL * bool(cell.real)}{mark}{spread}</td>"
+
+
+def _note(note: str) -> str:
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(note))

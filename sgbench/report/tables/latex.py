@@ -1,0 +1,116 @@
+r"""Tables in LaTeX, with booktabs."""
+
+import re
+from collections.abc import Iterator
+
+from sgbench.report.tables.model import EMPTY, REAL, Cell, Table, spans
+
+_PREAMBLE = r"% \usepackage{booktabs} \usepackage{graphicx}"
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{character: f"\\{character}" for character in "{}$&#%_"},
+    **{character: f"${character}$" for character in "<>|*"},
+    '"': "''",
+    "[": "{[}",  # which would be an option of the line break before it
+    "-": "{-}",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "·": r"$\cdot$",
+    "−": "$-$",
+    "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "÷": r"$\div$",
+    "→": r"$\to$",
+    "λ": r"$\lambda$",
+    "σ": r"$\sigma$",
+    "…": r"\ldots{}",
+    **{raised: rf"\textsuperscript{{{digit}}}" for digit, raised in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
+}
+
+
+def to_latex(shown: Table) -> str:
+    """Return a table as a ``table`` environment, scaled down where it is wider than the text.
+
+    The document needs booktabs and graphicx, which a comment says. Letters of other scripts than Latin need a LaTeX
+    that knows them, such as LuaLaTeX.
+    """
+    notes = shown.notes if shown.lines else (*shown.notes, EMPTY)
+    lines = [
+        _PREAMBLE,
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escaped(shown.title)}}}",
+        *(_tabular(shown) if shown.lines else ()),
+        r"\begin{minipage}{\linewidth}\footnotesize\raggedright\smallskip",
+        " \\\\\n".join(map(_note, notes)),
+        r"\end{minipage}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Return text in which nothing is markup."""
+    return "".join(_SPECIAL.get(character, character) for character in text.replace("\n", " "))
+
+
+def _tabular(shown: Table) -> Iterator[str]:
+    yield r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+    yield rf"\begin{{tabular}}{{@{{}}{'l' * len(shown.heads)}{'c' * len(shown.columns)}@{{}}}}"
+    yield r"\toprule"
+    yield from _head(shown)
+    yield r"\midrule"
+    labels = [line.labels for line in shown.lines]
+    levels = [spans(labels, level) for level in range(len(shown.heads))]
+    for at, line in enumerate(shown.lines):
+        if at and len(levels) > 1 and levels[0][at]:
+            yield r"\addlinespace"
+        last = len(levels) - 1
+        heads = [
+            escaped(label) if starts[at] or level == last else ""
+            for level, (label, starts) in enumerate(zip(line.labels, levels, strict=True))
+        ]
+        yield _row([*heads, *map(_cell, line.cells)])
+    yield r"\bottomrule"
+    yield r"\end{tabular}}"
+
+
+def _head(shown: Table) -> Iterator[str]:
+    """Yield a row for each level; a label above several columns is ruled off from its neighbours."""
+    depth = len(shown.columns[0].labels)
+    for level in range(depth):
+        titles = [escaped(title) if level == depth - 1 else "" for title in shown.titles]
+        cells, rules, at = list(titles), [], len(titles)
+        for column, width in zip(shown.columns, spans([each.labels for each in shown.columns], level), strict=True):
+            if width:
+                label = escaped(column.labels[level])
+                cells.append(label if level == depth - 1 else rf"\multicolumn{{{width}}}{{c}}{{{label}}}")
+                rules.append(rf"\cmidrule(lr){{{at + 1}-{at + width}}}")
+                at += width
+        yield _row(cells)
+        if level < depth - 1:
+            yield "".join(rules)
+
+
+def _row(cells: list[str]) -> str:
+    return f"{' & '.join(cells)} \\\\"
+
+
+def _cell(cell: Cell) -> str:
+    mark = "" if cell.mark is None else rf"\textsuperscript{{{cell.mark}}}"
+    if not cell.summary:
+        return rf"{escaped(str(cell.reason))}{mark}"
+    mean = escaped(cell.mean)
+    mean = rf"\textbf{{{mean}}}" if cell.best else mean
+    sign = f"$^{{{REAL}}}$" if cell.real else ""
+    return mean + sign + mark + (rf"{{\scriptsize{{}} $\pm$ {escaped(cell.spread)}}}" if cell.spread else "")
+
+
+def _note(note: str) -> str:
+    parts = re.split(r"`([^`]*)`", note)
+    return "".join(rf"\texttt{{{escaped(part)}}}" if at % 2 else escaped(part) for at, part in enumerate(parts))

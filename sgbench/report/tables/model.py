@@ -1,0 +1,185 @@
+"""A table as data: what every layout makes and every format shows."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sgbench.results.stats import Summary
+
+ORDER = (
+    "lpips_alex",
+    "lpips_vgg",
+    "lpips_squeeze",
+    "fid",
+    "kid",
+    "fd_alex",
+    "psnr_y",
+    "psnr_rgb",
+    "ssim_y",
+    "ssim_rgb",
+)
+"""The order of metrics; others follow by name."""
+
+DIGITS = {"lpips": 4, "ssim": 4, "fid": 2, "kid": 4, "fd": 3, "psnr": 2}
+"""Decimals, by the first part of a metric's name; other metrics have four significant digits."""
+
+ARROWS = {"lower": "↓", "higher": "↑"}
+
+REAL = "*"
+"""Stands behind a mean that really differs from that of L1."""
+
+EMPTY = "There is nothing to show yet."
+
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The scores that meet in one place of a table: those of one metric, test set and loss, over seeds.
+
+    Attributes:
+        summary: Over the seeds that have a number; none where no seed has.
+        reason: Why there is no number, or, beside a summary, what became of the other seeds.
+        mark: Number of the note that tells apart seeds of different fates.
+        basis: What the numbers rest on: version and protocol; more than one is a mixture.
+        best: Whether this is the best mean among the comparable losses of its backbone.
+        real: Whether its difference from L1 is real; none where that was not tested.
+        place: The coordinates: ``dataset``, ``scale``, ``kind``, ``backbone``, ``loss``, ``lambda``, ``recipe``,
+            ``seed`` (where seeds are told apart), ``metric``, ``store``, and ``source`` in tables of the paper.
+    """
+
+    summary: Summary | None
+    reason: str | None = None
+    mark: int | None = None
+    basis: frozenset[str] = frozenset()
+    best: bool = False
+    real: bool | None = None
+    place: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def mean(self) -> str:
+        """The mean as it is printed; empty where there is none."""
+        return number(self.place["metric"], self.summary.mean) if self.summary else ""
+
+    @property
+    def spread(self) -> str:
+        """The standard deviation as it is printed; empty where there is none."""
+        return number(self.place["metric"], self.summary.sd) if self.summary and self.summary.sd is not None else ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of cells.
+
+    Attributes:
+        key: What a program calls it, a part for each level of the head.
+        labels: What a person reads, from the top level to the lowest.
+        group: Equal for neighbours that belong beside each other, such as L1 and L1 + SG of one backbone.
+    """
+
+    key: tuple[str, ...]
+    labels: tuple[str, ...]
+    group: str = ""
+
+    @property
+    def name(self) -> str:
+        """The key as one text."""
+        return " · ".join(filter(None, self.key))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of cells.
+
+    Attributes:
+        labels: One under each head of the table.
+        fields: What all its cells have in common, by name, and ``seeds``, the number of runs.
+        cells: One for each column of the table.
+    """
+
+    labels: tuple[str, ...]
+    fields: Mapping[str, Any]
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        title: One line of text.
+        heads: Fields that lead each line.
+        titles: What a person reads above these.
+        columns: From left to right.
+        lines: From top to bottom.
+        notes: One sentence each.
+        directions: For each metric ``lower``, ``higher``, or none while nothing has been scored by it.
+    """
+
+    title: str
+    heads: tuple[str, ...]
+    titles: tuple[str, ...]
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...]
+    directions: Mapping[str, str | None]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All cells, line by line."""
+        return [cell for line in self.lines for cell in line.cells]
+
+
+def titled(metric: str, direction: str | None) -> str:
+    """Return a metric's name with an arrow towards the better."""
+    return f"{metric} {ARROWS.get(direction or '', '')}".rstrip()
+
+
+def number(metric: str, value: float, sign: str = "") -> str:
+    """Return a value with the decimals of its metric; what rounds to zero has no minus.
+
+    Args:
+        metric: Its name.
+        value: The value.
+        sign: ``+`` gives what is not negative a sign too.
+    """
+    digits = DIGITS.get(metric.partition("_")[0])
+    return f"{value:{sign}z.4g}" if digits is None else f"{value:{sign}z.{digits}f}"
+
+
+def superscript(mark: int | None) -> str:
+    """Return a number in raised digits; nothing for none."""
+    return "" if mark is None else str(mark).translate(_SUPERSCRIPTS)
+
+
+def metric_order(metric: str) -> tuple[int, str]:
+    """Return the key by which metrics are sorted."""
+    return (ORDER.index(metric) if metric in ORDER else len(ORDER), metric)
+
+
+def plural(count: int, what: str) -> str:
+    """Return ``1 seed`` or ``2 seeds``."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def listed(words: Iterable[str]) -> str:
+    """Return ``a``, ``a and b`` or ``a, b and c``."""
+    words = list(words)
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
+def spans(labels: Iterable[tuple[str, ...]], level: int) -> list[int]:
+    """Return how many places each label of a level stands for; 0 where the one before stands for it too.
+
+    A label goes on as long as it and all above it are the same.
+    """
+    found: list[int] = []
+    start, last = 0, None
+    for at, label in enumerate(labels):
+        if label[: level + 1] == last:
+            found[start] += 1
+            found.append(0)
+        else:
+            start, last = at, label[: level + 1]
+            found.append(1)
+    return found

@@ -1,0 +1,56 @@
+"""What recipes are called: by that in which they differ, and by letters where that is long."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sgbench.report.tables.facts import RECIPE, Run
+from sgbench.results.naming import natural, recipe_name
+
+LONG = 30
+"""Characters above which a recipe is called by a letter."""
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """The recipes of some runs.
+
+    Attributes:
+        names: What tells each from the others, such as ``steps=1200``, by the values of `RECIPE`; empty where there is
+            only one.
+        labels: What stands in a table: the name, or a letter.
+        notes: What the letters stand for, one sentence each.
+    """
+
+    names: Mapping[tuple[Any, ...], str]
+    labels: Mapping[tuple[Any, ...], str]
+    notes: tuple[str, ...]
+
+    def name(self, run: Run) -> str:
+        """Return what tells a run's recipe from the others."""
+        return self.names.get(run.recipe or (), "")
+
+    def label(self, run: Run) -> str:
+        """Return what stands in a table for it."""
+        return self.labels.get(run.recipe or (), "")
+
+    @classmethod
+    def of(cls, runs: Iterable[Run]) -> "Recipes":
+        """Name the recipes of some runs; what was not trained has none."""
+        firsts = {run.recipe: run for run in runs if run.recipe is not None}
+        differing = [column for at, column in enumerate(RECIPE) if len({str(recipe[at]) for recipe in firsts}) > 1]
+        names = {
+            recipe: recipe_name({"train": run.train, **dict(zip(RECIPE, recipe, strict=True))}, differing)
+            for recipe, run in firsts.items()
+        }
+        if max(map(len, names.values()), default=0) <= LONG:
+            return cls(names, names, ())
+        letters = {
+            recipe: _letter(at) for at, recipe in enumerate(sorted(names, key=lambda each: natural(names[each])))
+        }
+        return cls(names, letters, tuple(f"Recipe {letter}: {names[recipe]}." for recipe, letter in letters.items()))
+
+
+def _letter(at: int) -> str:
+    """Return A to Z, then A1 to Z1 and so on."""
+    return chr(ord("A") + at % 26) + (str(at // 26) if at >= 26 else "")

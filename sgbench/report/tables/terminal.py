@@ -1,0 +1,164 @@
+"""Tables on a terminal and in a pipe."""
+
+import itertools
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+
+import rich.table
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from sgbench.report.tables.model import EMPTY, REAL, Cell, Table, spans, superscript
+
+_GAP = 2  # between columns: a padding and the divider of the box
+_NARROW = 8  # characters of a label beyond which it is broken where width is short
+
+
+def print_table(shown: Table, console: Console) -> None:
+    """Print a table and its notes so that no number is cut, whatever the width.
+
+    On a terminal a label that goes on is printed once; where that is too narrow, a spread goes below its mean, and
+    columns that do not fit follow in further tables. Elsewhere (a pipe, a file) the width is free, each line has all
+    its labels, and each note is one line.
+    """
+    width = console.width if console.is_terminal else None
+    layout = _Layout(shown, once=width is not None)
+    if width is not None and layout.width() > width:
+        layout = _Layout(shown, once=True, stacked=True)
+    if shown.lines and shown.title:
+        console.print(Text(shown.title, "bold"), soft_wrap=width is None, highlight=False)
+        console.print()
+    for band in layout.bands(width) if shown.lines else ():
+        console.print(layout.render(band), crop=False)
+        console.print()
+    for note in shown.notes if shown.lines else (*shown.notes, EMPTY):
+        console.print(Text(note, "dim"), soft_wrap=width is None, highlight=False)
+
+
+class _Layout:
+    """A table as columns of text, and how many of them fit beside each other.
+
+    Args:
+        shown: The table.
+        once: Print a label that goes on over several lines or columns in the first of them only.
+        stacked: Save width: first labels head their lines, and spreads go below means.
+    """
+
+    def __init__(self, shown: Table, *, once: bool = False, stacked: bool = False) -> None:
+        self._once = once
+        self._sections = [line.labels[0] for line in shown.lines] if len(shown.heads) > 1 else None
+        self._headed = stacked and self._sections is not None
+        self._titles = shown.titles[self._headed :]
+        self._heads = list(_heads(shown, once=once))[self._headed :]
+        self._labels = [tuple(_wrapped(label, stacked) for label in column.labels) for column in shown.columns]
+        self._groups = [column.group for column in shown.columns]
+        self._columns = [_cells([line.cells[at] for line in shown.lines], stacked) for at in range(len(shown.columns))]
+        self._head_widths = [
+            _fitting([title, *(text.plain for text in texts)], 14 if stacked else 40)
+            for title, texts in zip(self._titles, self._heads, strict=True)
+        ]
+        self._column_widths = [
+            _fitting([*labels, *(text.plain for text in texts)], 12 if stacked else 20)
+            for labels, texts in zip(self._labels, self._columns, strict=True)
+        ]
+        if self._headed and self._sections:
+            self._head_widths[0] = max([self._head_widths[0], *map(cell_len, self._sections)])
+
+    def width(self) -> int:
+        """Return the width of the whole table."""
+        return _total([*self._head_widths, *self._column_widths])
+
+    def bands(self, width: int | None) -> list[list[int]]:
+        """Return the columns, by index, that go beside each other; a group is parted only if it is too wide alone."""
+        bands: list[list[int]] = [[]]
+        for unit in self._units(width):
+            if not self._fits([*bands[-1], *unit], width):
+                bands.append([])
+            bands[-1] += unit
+        return [band for band in bands if band]
+
+    def _units(self, width: int | None) -> Iterator[list[int]]:
+        """Yield the groups of columns, and the columns of a group that is too wide."""
+        for group, columns in itertools.groupby(range(len(self._columns)), key=lambda at: self._groups[at]):
+            unit = list(columns)
+            yield from [unit] if group and self._fits(unit, width) else [[at] for at in unit]
+
+    def _fits(self, columns: Sequence[int], width: int | None) -> bool:
+        return width is None or _total([*self._head_widths, *(self._column_widths[at] for at in columns)]) <= width
+
+    def render(self, band: Sequence[int]) -> rich.table.Table:
+        """Return some columns behind the heads."""
+        columns = [*self._heads, *(self._columns[at] for at in band)]
+        widths = [*self._head_widths, *(self._column_widths[at] for at in band)]
+        grid = rich.table.Table(
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            padding=(0, _GAP - 1, 0, 0),
+            pad_edge=False,
+            width=_total(widths),
+        )
+        for title, width in zip([*self._titles, *self._over(band)], widths, strict=True):
+            grid.add_column(Text(title), width=width, overflow="fold", header_style="bold")
+        for at, texts in enumerate(zip(*columns, strict=True)):
+            if self._sections and (at == 0 or self._sections[at] != self._sections[at - 1]):
+                grid.add_section()
+                if self._headed:
+                    grid.add_row(Text(self._sections[at], "bold"))
+            grid.add_row(*texts)
+        return grid
+
+    def _over(self, band: Sequence[int]) -> list[str]:
+        """Return what stands above the columns of a band, each level as high in all of them."""
+        labels = [self._labels[at] for at in band]
+        levels = range(len(labels[0]))
+        heights = [max(label[level].count("\n") for label in labels) for level in levels]
+        starts = [spans(labels, level) if self._once else [1] * len(labels) for level in levels]
+        return [
+            "\n".join(
+                (label[level] if starts[level][at] else "") + "\n" * (heights[level] - label[level].count("\n"))
+                for level in levels
+            )
+            for at, label in enumerate(labels)
+        ]
+
+
+def _heads(shown: Table, *, once: bool) -> Iterator[list[Text]]:
+    labels = [line.labels for line in shown.lines]
+    for level in range(len(shown.heads)):
+        starts = spans(labels, level) if once and level < len(shown.heads) - 1 else [1] * len(labels)
+        yield [Text(label[level] if start else "") for label, start in zip(labels, starts, strict=True)]
+
+
+def _wrapped(label: str, stacked: bool) -> str:
+    """Return a label of a column, broken into short lines if it is to be narrow: ``SwinIR`` above ``+SG``."""
+    if not stacked or len(label) <= _NARROW:
+        return label
+    return textwrap.fill(re.sub(r"(?<=\w)\+", " +", label), _NARROW, break_long_words=False, break_on_hyphens=False)
+
+
+def _cells(cells: Sequence[Cell], stacked: bool) -> list[Text]:
+    """Return the cells of a column, with the points of their means aligned."""
+    before = max((cell.mean.find(".") for cell in cells), default=0)
+    return [_text(cell, before, "\n" if stacked else " ") for cell in cells]
+
+
+def _text(cell: Cell, before: int, gap: str) -> Text:
+    if not cell.summary:
+        return Text(f"{cell.reason}{superscript(cell.mark)}", "yellow")
+    whole, point, rest = cell.mean.partition(".")
+    mean = f"{whole.rjust(before)}{point}{rest}{REAL * bool(cell.real)}{superscript(cell.mark)}"
+    return Text(f"{mean}{gap}± {cell.spread}" if cell.spread else mean, "bold" if cell.best else "")
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + _GAP * (len(widths) - 1)
+
+
+def _fitting(texts: Iterable[str], wrapped: int) -> int:
+    """Return the least width that breaks no word, and no text shorter than ``wrapped``."""
+    lines = [line for text in texts for line in text.splitlines()]
+    words = [word for line in lines for word in line.split()]
+    return max(max(map(cell_len, words), default=0), max((min(cell_len(line), wrapped) for line in lines), default=0))
