@@ -1,0 +1,190 @@
+"""``sgbench figure``: pictures of a store's results, for papers."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sgbench.cli import options
+from sgbench.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from sgbench.report.figures.regions import Box
+
+app = typer.Typer(help="Figures for a paper, as PNG, SVG or PDF.", no_args_is_help=True)
+
+Out = Annotated[
+    Path, typer.Option("--out", metavar="FILE", help="File to write; it ends in .png, .svg or .pdf (overwritten).")
+]
+Columns = Annotated[
+    int | None,
+    typer.Option("--columns", min=1, max=2, help="Columns of a paper to span: 3.3 or 6.9 inches. Default: as needed."),
+]
+
+
+@app.command(epilog="Examples: sgbench figure gradient-maps butterfly.png --out maps.pdf")
+def gradient_maps(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A PNG, JPEG, BMP, TIFF or WebP file.")],
+    out: Out,
+    operator: Annotated[
+        str, typer.Option("--operator", metavar="NAME", help="Of the loss sg: central, sobel or sobel-raw.")
+    ] = "central",
+    columns: Columns = None,
+) -> None:
+    """Draw an image with its first- and second-order gradient maps, as Fig. 1 of the paper."""
+    from sgbench.data import read_image
+    from sgbench.report.figures.gradient_maps import draw_gradient_maps
+    from sgbench.report.figures.style import format_of
+
+    form = format_of(out)
+    figure = draw_gradient_maps(read_image(image), image.stem, operator=operator, columns=columns)
+    _write(figure, out, form)
+
+
+@app.command(
+    name="lambda",
+    epilog="Examples: sgbench figure lambda --out lambda.pdf | "
+    "sgbench figure lambda --metric lpips_alex --metric psnr_y --test Set14 --out lambda.svg",
+)
+def lambdas(
+    out: Out,
+    results: options.Results = None,
+    backbone: options.Backbones = None,
+    loss: options.Losses = None,
+    test: options.Tests = None,
+    metric: options.Metrics = None,
+    columns: Columns = None,
+) -> None:
+    """Draw metrics against λ, the weight of sg, with the paper's curve beside; by default LPIPS.
+
+    Three seeds or more are a mean with a band of one sample standard deviation; fewer are a dot each.
+    """
+    from sgbench.report.figures.lambdas import draw_lambda
+    from sgbench.report.figures.style import format_of
+    from sgbench.results import load_results
+
+    form = format_of(out)
+    store = load_results(options.find_store(results))
+    figure = draw_lambda(store, backbones=backbone, losses=loss, datasets=test, metrics=metric, columns=columns)
+    _write(figure, out, form)
+
+
+@app.command(epilog="Examples: sgbench figure plane --out plane.pdf | sgbench figure plane --test Set5 --out plane.png")
+def plane(
+    out: Out,
+    results: options.Results = None,
+    backbone: options.Backbones = None,
+    loss: options.Losses = None,
+    test: options.Tests = None,
+    metric: options.Metrics = None,
+    columns: Columns = None,
+) -> None:
+    """Draw PSNR against LPIPS, or two metrics that are named: the one across and the one up."""
+    from sgbench.report.figures.plane import draw_plane
+    from sgbench.report.figures.style import format_of
+    from sgbench.results import load_results
+
+    form = format_of(out)
+    store = load_results(options.find_store(results))
+    figure = draw_plane(store, backbones=backbone, losses=loss, datasets=test, metrics=metric, columns=columns)
+    _write(figure, out, form)
+
+
+@app.command(
+    epilog="Examples: sgbench figure curves --out curves.pdf | "
+    "sgbench figure curves --loss l1 --loss 'l1 + 1.0*sg' --out curves.svg"
+)
+def curves(
+    out: Out,
+    results: options.Results = None,
+    backbone: options.Backbones = None,
+    loss: options.Losses = None,
+    columns: Columns = None,
+) -> None:
+    """Draw the course of training: each term of the losses, unweighted, against steps."""
+    from sgbench.report.figures.curves import draw_curves
+    from sgbench.report.figures.style import format_of
+    from sgbench.results import load_results
+
+    form = format_of(out)
+    store = load_results(options.find_store(results))
+    _write(draw_curves(store, backbones=backbone, losses=loss, columns=columns), out, form)
+
+
+@app.command(
+    epilog="Examples: sgbench figure crops --test Set5=data/Set5/HR --loss l1 --loss 'l1 + 1.0*sg' --out crops.pdf | "
+    "sgbench figure crops --test Set5 --backbone edsr-tiny --image butterfly --box 100,60,48,48 --out lambda.png"
+)
+def crops(
+    out: Out,
+    test: Annotated[str, typer.Option("--test", metavar=options.REFERENCE, help="The test set, for its HR images.")],
+    results: options.Results = None,
+    backbone: options.Backbones = None,
+    loss: options.Losses = None,
+    image: Annotated[
+        str | None, typer.Option("--image", metavar="NAME", help="Only of this image; its file's name without ending.")
+    ] = None,
+    box: Annotated[
+        str | None, typer.Option("--box", metavar="LEFT,TOP,WIDTH,HEIGHT", help="The part of --image, in HR pixels.")
+    ] = None,
+    regions: Annotated[
+        int,
+        typer.Option("--regions", min=1, help="Without --box: how many parts of largest gain, and of largest loss."),
+    ] = 2,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric", metavar="NAME", help="Of the whole image, below each part (repeatable). Default: LPIPS."
+        ),
+    ] = None,
+    columns: Columns = None,
+) -> None:
+    """Draw parts of images as each loss restores them, beside the HR image, as Figs. 3 and 4 of the paper.
+
+    Without --box the parts are those where the second --loss is nearer to the HR image than the first by most, and as
+    many where it is farther. The images must have been kept: sgbench eval --save-images.
+    """
+    from sgbench.cli import output
+    from sgbench.plan import pack_set
+    from sgbench.report.figures.crops import draw_crops, find_crops
+    from sgbench.report.figures.saved import Saved
+    from sgbench.report.figures.style import format_of
+    from sgbench.results import load_results
+    from sgbench.storage import Storage
+
+    form, part = format_of(out), _box(box)
+    root = options.find_store(results)
+    store = load_results(root)
+    found = find_crops(store, backbones=backbone, losses=loss)
+    with output.packing() as progress:
+        saved = Saved(Storage(root), pack_set(test, "test", found.recipe, progress), test)
+    figure = draw_crops(store, found, saved, image=image, box=part, regions=regions, metrics=metric, columns=columns)
+    _write(figure, out, form)
+
+
+def _box(text: str | None) -> "Box | None":
+    """Read ``LEFT,TOP,WIDTH,HEIGHT``.
+
+    Raises:
+        InputError: If it is not four whole numbers.
+    """
+    from sgbench.report.figures.regions import Box
+
+    if text is None:
+        return None
+    try:
+        left, top, width, height = map(int, text.split(","))
+    except ValueError as error:
+        raise InputError(
+            f"--box is '{text}'; LEFT,TOP,WIDTH,HEIGHT in HR pixels, as 100,60,48,48, is needed."
+        ) from error
+    return Box(left, top, width, height)
+
+
+def _write(figure: "Figure", out: Path, form: str) -> None:
+    from sgbench.report.figures.style import encode
+
+    out.expanduser().write_bytes(encode(figure, form))
+    typer.echo(f"written to {out}", err=True)

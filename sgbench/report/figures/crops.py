@@ -1,0 +1,302 @@
+"""Parts of images as each loss restores them, as Figs. 3 and 4 of the paper."""
+
+import json
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from sgbench.data import Pixels
+from sgbench.errors import InputError
+from sgbench.report.figures.regions import WINDOW, Box, Region, error_difference, extreme_regions
+from sgbench.report.figures.saved import Saved
+from sgbench.report.figures.selection import DEFAULT_METRIC, Row, canonical, chosen, select, title
+from sgbench.report.figures.style import COLOURS, MARGIN, TEXT, WIDTHS, add_foot, characters, in_style
+from sgbench.report.tables import DIGITS
+from sgbench.results import Results
+from sgbench.spec import Recipe
+
+WIDEST = 1.5
+"""Width of a whole image by that of a crop, at most."""
+
+NARROWEST = 0.62
+"""Inches: a crop in which a reader still sees something, and below which a number still fits."""
+
+
+FLATTEST, TALLEST = 0.75, 2.0
+"""Height of a row by the width of a crop, whatever the shape of the part."""
+
+GAP = 0.12
+"""Inches between panels, and beside text."""
+
+
+@dataclass(frozen=True)
+class Crops:
+    """The runs whose images are shown.
+
+    Attributes:
+        losses: From left to right, each with its recipe where these differ.
+        runs: A run for each loss, by backbone and loss; all of a backbone have one seed.
+        recipe: Its scale and degradation are those of all runs, and say how a test set is to be prepared.
+        pair: Between which regions are sought: the first two losses that were named, or the only two.
+    """
+
+    losses: tuple[str, ...]
+    runs: Mapping[str, Mapping[str, Row]]
+    recipe: Recipe
+    pair: tuple[str, str] | None
+
+
+def find_crops(
+    results: Results, *, backbones: Sequence[str] | None = None, losses: Sequence[str] | None = None
+) -> Crops:
+    """Choose the runs whose images are shown: of each backbone and loss, the one of the first seed that all have.
+
+    Args:
+        results: A store.
+        backbones: Only these, all by default.
+        losses: Only these, from left to right; all by default.
+
+    Raises:
+        InputError: If a filter names what is not there, or the runs have no seed or no scale in common.
+    """
+    groups = [group for group in select(results, backbones=backbones, losses=losses).groups if group.loss]
+    order = chosen("loss", losses, {group.loss for group in groups}, canonical)
+    runs: dict[str, dict[str, Row]] = {}
+    for backbone in dict.fromkeys(group.backbone for group in groups):
+        by_loss = {
+            group.trained_with: {run["seed"]: run for run in group.runs if run["status"] == "done"}
+            for group in sorted(groups, key=lambda group: order.index(group.loss))
+            if group.backbone == backbone
+        }
+        seeds = set.intersection(*(set(by_seed) for by_seed in by_loss.values()))
+        if not seeds:
+            raise InputError(
+                f"no seed of {backbone} is done with all of {'; '.join(by_loss)}; choose with --loss or --backbone."
+            )
+        runs[backbone] = {loss: by_seed[min(seeds)] for loss, by_seed in by_loss.items()}
+    if not runs:
+        raise InputError("no trained run is left of which images could be shown.")
+    recipes = [
+        Recipe.model_validate(json.loads(run["spec"])["recipe"]) for each in runs.values() for run in each.values()
+    ]
+    if len({(recipe.scale, recipe.degradation) for recipe in recipes}) > 1:
+        raise InputError("the runs are of several scales or degradations; choose some with --loss or --backbone.")
+    names = tuple(dict.fromkeys(loss for each in runs.values() for loss in each))
+    pair = (names[0], names[1]) if len(names) == 2 or (losses and len(names) > 1) else None
+    return Crops(names, runs, recipes[0], pair)
+
+
+@in_style
+def draw_crops(
+    results: Results,
+    crops: Crops,
+    saved: Saved,
+    *,
+    image: str | None = None,
+    box: Box | None = None,
+    regions: int = 2,
+    metrics: Sequence[str] | None = None,
+    columns: int | None = None,
+) -> Figure:
+    """Draw parts of images: marked in the whole image, as they are, and as each loss restores them, with its scores.
+
+    Without a box the parts are those where the second loss is better than the first by most, and as many where it is
+    worse by most.
+
+    Args:
+        results: A store; what it has of single images stands below their parts.
+        crops: From `find_crops`.
+        saved: The test set, packed for the scale of the runs, and the images that the store keeps of it.
+        image: Only of this one, by default of any; needed with a box.
+        box: The part.
+        regions: Of gains, and of losses; without a box.
+        metrics: Whose scores of the whole image are shown; by default LPIPS (AlexNet).
+        columns: Of a paper, 1 or 2; by default 2.
+
+    Raises:
+        InputError: If images were not kept or do not fit, a name or box is not there, or there are not two losses to
+            compare.
+    """
+    names = chosen("metric", metrics or [DEFAULT_METRIC], set(results.scores.column("metric").to_pylist()))
+    scores = _scores(results, saved, names)
+    rows = _rows(crops, saved, image, box, regions)
+    layout = _Layout.of(WIDTHS[columns or 2], len(crops.losses), _widest(saved, rows), rows[0][1].box)
+    heads = [layout.wrapped(head, 1) for head in ["HR", *crops.losses]]
+    told = [layout.wrapped(_about(crops, saved, *row), 0) for row in rows]
+    above, below = _lines(heads), _lines([*told, "\n" * (len(names) - 1)])
+    figure = Figure((layout.width, above + len(rows) * (layout.height + below)))
+    add_foot(figure, [], [_notes(crops, saved, list(scores.values()), names), _origin(crops, saved, image, box)])
+    for at, (backbone, region) in enumerate(rows):
+        top = above + at * (layout.height + below)
+        panels = [layout.panel(figure, column, top) for column in range(2 + len(crops.losses))]
+        whole, hr, *others = panels
+        _draw_whole(whole, saved.hr(region.index), region.box, told[at])
+        hr.imshow(region.box.of(saved.hr(region.index)), interpolation="nearest")
+        for axes, loss in zip(others, crops.losses, strict=True):
+            if run := crops.runs[backbone].get(loss):
+                axes.imshow(region.box.of(saved.sr(run["run_id"], region.index)), interpolation="nearest")
+                key = (run["run_id"], saved.name(region.index))
+                axes.set_xlabel("\n".join(_number(name, scores.get((*key, name))) for name in names), fontsize=TEXT)
+            else:
+                axes.set_xlabel("no run", fontsize=TEXT)
+        for axes, head in zip(panels[1:], heads, strict=True):
+            axes.set_title(head if at == 0 else "", fontsize=TEXT)
+    return figure
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the panels are, in inches: the whole image, and crops of one size beside it.
+
+    Attributes:
+        width: Of the figure.
+        cell: Of a crop.
+        whole: Width of the column of whole images by that of a crop.
+        height: Of a row of panels, without text.
+    """
+
+    width: float
+    cell: float
+    whole: float
+    height: float
+
+    @classmethod
+    def of(cls, width: float, losses: int, whole: float, box: Box) -> "_Layout":
+        free = width - 2 * MARGIN - GAP * (1 + losses)
+        if (cell := free / (whole + 1 + losses)) < NARROWEST:
+            most = int((width - 2 * MARGIN - GAP - NARROWEST * (whole + 1)) / (NARROWEST + GAP))
+            raise InputError(f"{losses} losses do not fit beside each other, {most} do; choose with --loss.")
+        return cls(width, cell, whole, cell * min(max(box.height / box.width, FLATTEST), TALLEST))
+
+    def wrapped(self, text: str, column: int) -> str:
+        """Return text in lines that a column has room for."""
+        room = characters(self.cell if column else self.whole * self.cell)
+        return "\n".join(textwrap.fill(line, room, break_on_hyphens=False) for line in text.split("\n"))
+
+    def panel(self, figure: Figure, column: int, top: float) -> Axes:
+        """Add a panel that is some inches below the top of a figure."""
+        left = MARGIN + (self.whole * self.cell + GAP + (column - 1) * (self.cell + GAP) if column else 0)
+        wide, high = self.cell if column else self.whole * self.cell, figure.get_size_inches()[1]
+        axes = figure.add_axes(
+            (left / self.width, 1 - (top + self.height) / high, wide / self.width, self.height / high)
+        )
+        axes.set(xticks=[], yticks=[], anchor="N")
+        axes.spines[:].set_visible(False)
+        return axes
+
+
+def _lines(texts: Sequence[str]) -> float:
+    """Return the height of the longest of some texts, with room above and below."""
+    return (max(text.count("\n") for text in texts) + 1) * 1.25 * TEXT / 72 + GAP
+
+
+def _about(crops: Crops, saved: Saved, backbone: str, region: Region) -> str:
+    return "\n".join(filter(None, [backbone * (len(crops.runs) > 1), saved.name(region.index), region.label]))
+
+
+def _widest(saved: Saved, rows: Sequence[tuple[str, Region]]) -> float:
+    """Return the width of the column of whole images by that of a crop, so that they are about as high as crops."""
+    shapes = [saved.hr(region.index).shape for _, region in rows]
+    return min(max(float(width / height) for height, width, _ in shapes), WIDEST)
+
+
+def _rows(crops: Crops, saved: Saved, image: str | None, box: Box | None, regions: int) -> list[tuple[str, Region]]:
+    """Return what is shown from top to bottom, each with its backbone."""
+    indices = range(len(saved.images)) if image is None else [saved.index(image)]
+    run_ids = [run["run_id"] for runs in crops.runs.values() for run in runs.values()]
+    if box is not None:
+        if image is None:
+            raise InputError(f"--box is {box}, without --image; the name of the image that it is a part of is needed.")
+        _check_box(box, saved, indices[0])
+        saved.check(run_ids, indices)
+        return [(backbone, Region(indices[0], box)) for backbone in crops.runs]
+    a, b = _pair(crops)
+    saved.check(run_ids, indices)
+    rows = [
+        (backbone, region)
+        for backbone, runs in crops.runs.items()
+        for region in extreme_regions(_differences(saved, runs[a]["run_id"], runs[b]["run_id"], indices), regions)
+    ]
+    if not rows:
+        raise InputError(
+            f"no image has room for two windows of {WINDOW}×{WINDOW} pixels; choose a part with --image and --box."
+        )
+    return rows
+
+
+def _differences(saved: Saved, a: str, b: str, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    for index in indices:
+        yield index, error_difference(saved.sr(a, index), saved.sr(b, index), saved.hr(index))
+
+
+def _pair(crops: Crops) -> tuple[str, str]:
+    """Return the losses between which regions are sought."""
+    if crops.pair is None:
+        raise InputError(
+            f"regions are sought between two losses, and there are {len(crops.losses)} ({'; '.join(crops.losses)}); "
+            "name those two first with --loss, or choose a part with --image and --box."
+        )
+    for backbone, runs in crops.runs.items():
+        for loss in crops.pair:
+            if loss not in runs:
+                raise InputError(f"of {backbone} there is no run with {loss}; choose others with --loss or --backbone.")
+    return crops.pair
+
+
+def _check_box(box: Box, saved: Saved, index: int) -> None:
+    height, width, _ = saved.hr(index).shape
+    inside = 0 <= box.left <= width - box.width and 0 <= box.top <= height - box.height
+    if not (inside and box.width > 0 and box.height > 0):
+        raise InputError(
+            f"--box is {box}; a part of '{saved.name(index)}' is needed, {width} pixels wide and {height} high."
+        )
+
+
+def _scores(results: Results, saved: Saved, metrics: Sequence[str]) -> dict[tuple[str, str, str], Row]:
+    """Return what a store has of single images, by run, image and metric."""
+    return {
+        (row["run_id"], row["image"], row["metric"]): row
+        for row in results.scores.to_pylist()
+        if row["dataset_sha256"] == saved.images.sha256 and row["image"] is not None and row["metric"] in metrics
+    }
+
+
+def _draw_whole(axes: Axes, image: Pixels, box: Box, about: str) -> None:
+    """Draw an image with a box that is seen on dark and on bright ground."""
+    axes.imshow(image)
+    for colour, line in (("black", 1.8), (COLOURS[4], 0.9)):
+        corner = (box.left - 0.5, box.top - 0.5)
+        axes.add_patch(Rectangle(corner, box.width, box.height, fill=False, edgecolor=colour, linewidth=line))
+    axes.set_xlabel(about, fontsize=TEXT)
+
+
+def _number(metric: str, score: Row | None) -> str:
+    if score is None or score["value"] is None:
+        return "not scored" if score is None else str(score["status"])
+    return f"{score['value']:.{DIGITS.get(metric.partition('_')[0], 4)}f}"
+
+
+def _notes(crops: Crops, saved: Saved, scores: Sequence[Row], metrics: Sequence[str]) -> str:
+    who = "; ".join(f"{backbone}, seed {next(iter(runs.values()))['seed']}" for backbone, runs in crops.runs.items())
+    protocols = {metric: {row["protocol"] for row in scores if row["metric"] == metric} for metric in metrics}
+    titles = " and ".join(title(metric, found) for metric, found in protocols.items())
+    return f"{saved.images.name} ×{saved.images.scale}; {who}. Numbers: {titles} of the whole image."
+
+
+def _origin(crops: Crops, saved: Saved, image: str | None, box: Box | None) -> str:
+    """Return how the parts were chosen."""
+    if box is not None or crops.pair is None:
+        return f"The part, {box} (left, top, width, height), was chosen by hand."
+    where = f"the {len(saved.images)} images" if image is None else f"image '{image}'"
+    error = "mean |SR\N{NO-BREAK SPACE}−\N{NO-BREAK SPACE}HR|, from 0 to 255,"
+    return (
+        f"Parts were chosen by number, as many gains as losses: of all windows of {WINDOW}×{WINDOW} pixels of {where}, "
+        f"those where the {error} of {crops.pair[1]} is farthest below, and above, that of {crops.pair[0]}; the "
+        "difference is given."
+    )

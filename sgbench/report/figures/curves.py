@@ -1,0 +1,138 @@
+"""The course of training: each term of the losses against steps."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
+
+from sgbench.errors import InputError
+from sgbench.report.figures.selection import BAND, Group, counted, fate, left_out, named, select
+from sgbench.report.figures.style import COLOURS, MARKERS, Look, add_foot, in_style, looks, new_figure
+from sgbench.results import Results
+from sgbench.results.naming import natural
+from sgbench.results.stats import summarise
+
+Course = dict[int, float]
+"""Values by step."""
+
+Courses = Mapping[tuple[str, str], Course]
+"""By run and term."""
+
+
+@in_style
+def draw_curves(
+    results: Results,
+    *,
+    backbones: Sequence[str] | None = None,
+    losses: Sequence[str] | None = None,
+    columns: int | None = None,
+) -> Figure:
+    """Draw each term of the losses, unweighted, against steps, a panel for each backbone and term.
+
+    A term means the same in every loss that has it, which a weighted sum does not; its panels have one scale. Three
+    seeds or more are their mean and a band of one sample standard deviation; fewer are a line each.
+
+    Args:
+        results: A store.
+        backbones: Only these, all by default.
+        losses: Only these, all by default.
+        columns: Of a paper, 1 or 2; by default what is needed.
+
+    Raises:
+        InputError: If a filter names what is not there, or no run has a history.
+    """
+    shown = select(results, backbones=backbones, losses=losses)
+    groups = [group for group in shown.groups if group.loss]
+    courses = _courses(results, {run["run_id"] for group in groups for run in group.runs})
+    there = {run_id for run_id, _ in courses}
+    drawn = [group for group in groups if there & {run["run_id"] for run in group.runs}]
+    if not drawn:
+        raise InputError("no trained run that was chosen has a history, and so there is no curve to draw.")
+    kinds = list(dict.fromkeys(group.trained_with for group in drawn))
+    panels = _panels(drawn, courses)
+    figure, all_axes = new_figure(len(panels), columns)
+    first: dict[str, Axes] = {}
+    for axes, ((backbone, term), members) in zip(all_axes, panels.items(), strict=True):
+        axes.set(title=f"{backbone}, {term}", xlabel="step", yscale="log")
+        for group in members:
+            seeds = [courses[run["run_id"], term] for run in group.runs if (run["run_id"], term) in courses]
+            _draw(axes, seeds, _look(kinds, group.trained_with))
+        if first.setdefault(term, axes) is not axes:
+            axes.sharey(first[term])
+    for axes in all_axes:
+        _readable_ticks(axes)
+    counts = [sum(run["run_id"] in there for run in group.runs) for group in drawn]
+    handles = [Line2D([], [], label=kind, **_look(kinds, kind)) for kind in kinds]
+    add_foot(figure, handles, [_explanation(counts), *_absent(groups, there)])
+    return figure
+
+
+def _look(losses: Sequence[str], loss: str) -> Look:
+    colour, marker = looks("losses", losses, loss, COLOURS, MARKERS)
+    return {"color": colour, "marker": marker}
+
+
+def _panels(groups: Iterable[Group], courses: Courses) -> dict[tuple[str, str], list[Group]]:
+    """Return the groups of each panel: those of a backbone whose loss has a term."""
+    panels: defaultdict[tuple[str, str], list[Group]] = defaultdict(list)
+    for group in groups:
+        ids = {run["run_id"] for run in group.runs}
+        for term in dict.fromkeys(term for run_id, term in courses if run_id in ids):
+            panels[group.backbone, term].append(group)
+    return dict(sorted(panels.items(), key=lambda item: (natural(item[0][0]), item[0][1])))
+
+
+def _courses(results: Results, ids: set[str]) -> Courses:
+    courses: defaultdict[tuple[str, str], Course] = defaultdict(dict)
+    for row in results.history.select(["run_id", "step", "terms"]).to_pylist():
+        if row["run_id"] in ids:
+            for term, value in row["terms"]:
+                courses[row["run_id"], term][row["step"]] = value
+    return courses
+
+
+def _draw(axes: Axes, seeds: Sequence[Course], look: Look) -> None:
+    """Draw the courses of some seeds, or, if they are many, their mean and spread at the steps that all have."""
+    band: dict[int, tuple[float, float]] = {}
+    if len(seeds) >= BAND:
+        steps = [step for step in seeds[0] if all(step in seed for seed in seeds)]
+        summaries = {step: summarise([seed[step] for seed in seeds]) for step in steps}
+        band = {step: (each.mean - each.sd, each.mean + each.sd) for step, each in summaries.items() if each.sd}
+        seeds = [{step: each.mean for step, each in summaries.items()}]
+    if band:
+        low, high = zip(*band.values(), strict=True)
+        axes.fill_between(list(band), low, high, color=look["color"], alpha=0.18, linewidth=0)
+    for course in seeds:
+        every = max(1, len(course) // 6)
+        axes.plot(list(course), list(course.values()), linewidth=0.9, markersize=3, markevery=every, **look)
+
+
+def _readable_ticks(axes: Axes) -> None:
+    """Write plain numbers at a log axis, some also where it spans less than a decade."""
+    low, high = axes.get_ylim()
+    subs = (1.0,) if high > 100 * low else (1.0, 2.0, 5.0) if high > 5 * low else (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+    axes.yaxis.set_major_locator(LogLocator(subs=subs))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _explanation(counts: Sequence[int]) -> str:
+    many = " Bands: mean ± sample standard deviation over seeds." * (max(counts) >= BAND)
+    few = f" Where n < {BAND}, each seed is a line." * (min(counts) < BAND)
+    return (
+        "Each term of the losses, unweighted; a point is the mean since the point before. "
+        f"Number of seeds: {counted(counts)}.{many}{few}"
+    )
+
+
+def _absent(groups: Iterable[Group], there: set[str]) -> list[str]:
+    """Return sentences on the runs that have no history."""
+    reasons: defaultdict[str, list[str]] = defaultdict(list)
+    for group in groups:
+        for run in group.runs:
+            if run["run_id"] not in there:
+                reasons[fate(run) or "its history was not kept"].append(named(group, run))
+    return left_out(reasons)

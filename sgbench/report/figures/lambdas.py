@@ -1,0 +1,247 @@
+"""A metric against λ, the weight of the second-order gradient loss; Table 3 of the paper beside it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.compute as pc
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sgbench import expression
+from sgbench.errors import InputError
+from sgbench.report.figures.selection import BAND, Group, Selection, counted, default_metrics, select
+from sgbench.report.figures.style import COLOURS, INK, LINES, MARKERS, Look, add_foot, in_style, looks, new_figure
+from sgbench.results import Results, paper
+from sgbench.results.stats import summarise
+
+PAPER_TABLE = 3
+"""The paper's ablation of λ: EDSR on Urban100."""
+
+Panel = tuple[str, str]
+"""A test set and a metric."""
+
+Points = dict[float, list[float]]
+"""Scores of all seeds by λ, in the order of λ."""
+
+
+class _Family(NamedTuple):
+    """One backbone, one recipe, and losses that differ in the weight of sg alone."""
+
+    backbone: str
+    recipe_key: str
+    recipe: str
+    """What tells the recipe from others; empty where there is one."""
+    loss: str
+    """Such as ``l1 + λ*sg``."""
+
+
+@dataclass
+class _Curve:
+    """What is drawn of a family, or of the paper."""
+
+    label: str
+    look: Look
+    panels: dict[Panel, Points] = field(default_factory=dict)
+
+
+@in_style
+def draw_lambda(
+    results: Results,
+    *,
+    backbones: Sequence[str] | None = None,
+    losses: Sequence[str] | None = None,
+    datasets: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+    columns: int | None = None,
+) -> Figure:
+    """Draw metrics against λ on a log axis, a panel for each metric and test set.
+
+    λ = 0 is the loss without sg; it stands left of a break of the axis, and no line leads to it. The spread of three
+    seeds or more is a band of one sample standard deviation; fewer are a dot each.
+
+    Args:
+        results: A store.
+        backbones: Only these, all by default.
+        losses: Only these, all by default.
+        datasets: Only these test sets, all by default; the paper's, where no test set is chosen.
+        metrics: By default LPIPS (AlexNet) or, in a store without it, all.
+        columns: Of a paper, 1 or 2; by default what is needed.
+
+    Raises:
+        InputError: If a filter names what is not there, or no loss with sg has a score.
+    """
+    shown = select(
+        results, backbones=backbones, losses=losses, datasets=datasets, metrics=default_metrics(results, metrics)
+    )
+    families = _families(shown.groups)
+    ours = _curves(shown, families)
+    measured = {panel for curve in ours for panel in curve.panels}
+    if not measured:
+        names = ", ".join(shown.metrics) or "any metric"
+        raise InputError(f"no trained loss with sg has a score by {names}, and so there is nothing to draw against λ.")
+    theirs = _paper(shown.metrics, shown.datasets if datasets else None)
+    curves = [*ours, theirs] if theirs.panels else ours
+    named = dict.fromkeys([*shown.datasets, *(dataset for dataset, _ in theirs.panels)])
+    panels = [
+        (dataset, metric)
+        for metric in shown.metrics
+        for dataset in named
+        if (dataset, metric) in measured | theirs.panels.keys()
+    ]
+    axis = _LambdaAxis.of(curves)
+    figure, all_axes = new_figure(len(panels), columns)
+    for axes, panel in zip(all_axes, panels, strict=True):
+        axes.set(title=panel[0] + " (paper only)" * (panel not in measured), ylabel=shown.title(panel[1]))
+        axis.apply(axes)
+        for curve in curves:
+            if panel in curve.panels:
+                _draw(axes, curve, curve.panels[panel], axis)
+    labels = [*(f"{curve.label} ({counted(_counts([curve]))})" for curve in ours), theirs.label]
+    handles = [Line2D([], [], label=label, **curve.look) for label, curve in zip(labels, curves, strict=False)]
+    shown_groups = dict.fromkeys(group for family in families.values() for group in family)
+    notes = shown.notes(shown_groups, [panel for panel in panels if panel in measured])
+    add_foot(figure, handles, [_explanation(_counts(ours), axis), *notes, *_without_one_lambda(shown.groups)])
+    return figure
+
+
+@dataclass(frozen=True)
+class _LambdaAxis:
+    """A logarithmic axis with a place for 0, left of a break."""
+
+    zero: float | None
+    """Where λ = 0 stands; None if it does not occur."""
+    ticks: tuple[float, ...]
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, curves: Iterable[_Curve]) -> "_LambdaAxis":
+        values = {value for curve in curves for points in curve.panels.values() for value in points}
+        lambdas = sorted(values - {0.0})
+        decades = max(1.0, np.log10(lambdas[-1] / lambdas[0]))
+        zero = lambdas[0] / 10 ** (0.3 * decades) if 0.0 in values else None
+        ticks: list[float] = []
+        for value in lambdas:
+            if not ticks or np.log10(value / ticks[-1]) >= decades / 12:  # labels that would touch are left out
+                ticks.append(value)
+        margin = 10 ** (0.08 * decades)
+        return cls(zero, tuple(ticks), (zero or lambdas[0]) / margin, lambdas[-1] * margin)
+
+    def at(self, lam: float) -> float:
+        """Return where a λ stands."""
+        return lam if lam or self.zero is None else self.zero
+
+    def apply(self, axes: Axes) -> None:
+        """Give axes this axis."""
+        axes.set_xscale("log")
+        axes.set_xlim(self.low, self.high)
+        zero = [] if self.zero is None else [self.zero]
+        axes.set_xticks([*zero, *self.ticks], [*("0" for _ in zero), *(f"{tick:g}" for tick in self.ticks)])
+        axes.set_xticks([], minor=True)
+        axes.set_xlabel("λ")
+        if self.zero is not None:
+            self._break(axes, np.sqrt(self.zero * self.ticks[0]))
+
+    def _break(self, axes: Axes, middle: float) -> None:
+        """Interrupt the line of the axis, between two strokes."""
+        half = (self.high / self.low) ** 0.012
+        ends = [middle / half, middle * half]
+        below: Look = {"transform": axes.get_xaxis_transform(), "clip_on": False}
+        axes.plot(ends, [0, 0], color="white", linewidth=2, zorder=4, **below)
+        axes.plot(ends, [0, 0], color=INK, marker=[(-0.5, -1), (0.5, 1)], markersize=6, linestyle="", zorder=5, **below)
+
+
+def _families(groups: Sequence[Group]) -> dict[_Family, list[Group]]:
+    """Return the groups of each family; the loss without sg belongs to each that is otherwise the same."""
+    families: dict[_Family, list[Group]] = {}
+    for group in filter(_has_lambda, groups):
+        terms = expression.parse(group.loss).terms
+        weighted = [term for term in terms if term.name == "sg"]
+        rest = tuple(term for term in terms if term.name != "sg")
+        if len(weighted) == 1:
+            without = str(expression.Expression(rest)) if rest else ""
+            loss = " + ".join(filter(None, (without, f"λ*{weighted[0].call}")))
+            plain = [each for each in groups if (each.backbone, each.key, each.loss) == (*_place(group), without)]
+            families.setdefault(_Family(*_place(group), group.recipe, loss), plain).append(group)
+    return families
+
+
+def _place(group: Group) -> tuple[str, str]:
+    return group.backbone, group.key
+
+
+def _has_lambda(group: Group) -> bool:
+    return bool(group.loss and group.runs[0]["lambda"])
+
+
+def _without_one_lambda(groups: Sequence[Group]) -> list[str]:
+    placed = {id(group) for family in _families(groups).values() for group in family}
+    lacking = dict.fromkeys(group.loss for group in filter(_has_lambda, groups) if id(group) not in placed)
+    return [f"Left out: {loss}: it has several terms sg, and so no one λ." for loss in lacking]
+
+
+def _curves(shown: Selection, families: Mapping[_Family, Sequence[Group]]) -> list[_Curve]:
+    """Return a curve for each family that has a score with sg, with the panels in which it has."""
+    backbones = list(dict.fromkeys(family.backbone for family in families))
+    kinds = list(dict.fromkeys(family[2:] for family in families))
+    curves = []
+    for family, groups in families.items():
+        colour, marker = looks("backbones", backbones, family.backbone, COLOURS, MARKERS)
+        (line,) = looks("losses and recipes", kinds, family[2:], LINES)
+        label = ", ".join(filter(None, (family.backbone, family.loss, family.recipe)))
+        curve = _Curve(label, {"color": colour, "marker": marker, "linestyle": line})
+        for panel in [(dataset, metric) for dataset in shown.datasets for metric in shown.metrics]:
+            scores = {group.runs[0]["lambda"]: shown.values(group, *panel) for group in groups}
+            points = {lam: list(values.values()) for lam, values in sorted(scores.items()) if values}
+            if any(points):
+                curve.panels[panel] = points
+        if curve.panels:
+            curves.append(curve)
+    return curves
+
+
+def _paper(metrics: Sequence[str], datasets: Sequence[str] | None) -> _Curve:
+    """Return the paper's curve, with the panels of the chosen metrics and test sets."""
+    rows = paper().filter(pc.equal(paper().column("table"), PAPER_TABLE)).to_pylist()
+    (backbone,) = {row["backbone"] for row in rows}
+    curve = _Curve(f"paper, full scale, {backbone}", {"color": INK, "marker": "x", "linestyle": "--"})
+    for row in rows:
+        if row["metric"] in metrics and (datasets is None or row["dataset"] in datasets):
+            points = curve.panels.setdefault((row["dataset"], row["metric"]), {})
+            points[expression.parse(row["loss"]).weight_of("sg")] = [row["value"]]
+    return curve
+
+
+def _draw(axes: Axes, curve: _Curve, points: Points, axis: _LambdaAxis) -> None:
+    """Draw a line through the means of the points on the log axis, the spread of many seeds, and each of few."""
+    look = dict(curve.look)
+    colour, marker = look["color"], look.pop("marker")
+    summaries = {lam: summarise(values) for lam, values in points.items()}
+    positive = [lam for lam in points if lam]
+    axes.plot(positive, [summaries[lam].mean for lam in positive], gid="means", **look)
+    ends = {lam: (each.mean - each.sd, each.mean + each.sd) for lam, each in summaries.items() if each.sd is not None}
+    spread = {lam: pair for lam, pair in ends.items() if summaries[lam].n >= BAND}
+    if band := [lam for lam in spread if lam]:
+        low, high = zip(*(spread[lam] for lam in band), strict=True)
+        axes.fill_between(band, low, high, color=colour, alpha=0.18, linewidth=0)
+    for lam, values in points.items():
+        x, shown = axis.at(lam), [summaries[lam].mean] if lam in spread else values
+        if lam in spread:
+            axes.plot([x, x], spread[lam], color=colour, linewidth=0.8, gid="spread")
+        axes.plot([x] * len(shown), shown, color=colour, marker=marker, linestyle="", gid="points")
+
+
+def _counts(curves: Iterable[_Curve]) -> set[int]:
+    return {len(values) for curve in curves for points in curve.panels.values() for values in points.values()}
+
+
+def _explanation(counts: set[int], axis: _LambdaAxis) -> str:
+    return (
+        "n is the number of seeds; lines join means."
+        + " Bands and bars: mean ± sample standard deviation over seeds." * (max(counts) >= BAND)
+        + f" Where n < {BAND}, each dot is one seed." * (2 in counts)
+        + " λ = 0, the loss without sg, stands left of the break of the log axis." * (axis.zero is not None)
+    )

@@ -1,0 +1,112 @@
+"""Where one loss restores an image better than another, and where worse."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgbench.data import Pixels
+
+WINDOW = 48
+"""Side of a region that is chosen by itself, in HR pixels."""
+
+STRIDE = 4
+"""HR pixels between windows that are looked at."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A part of an image, in HR pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        return f"{self.left},{self.top},{self.width},{self.height}"
+
+    def of(self, image: Pixels) -> Pixels:
+        """Return this part of an image."""
+        return image[self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of an image of a set.
+
+    Attributes:
+        index: Of the image.
+        box: The part.
+        label: Why it is shown; empty where a person chose it.
+    """
+
+    index: int
+    box: Box
+    label: str = ""
+
+
+Found = tuple[float, int, Box]
+"""The mean of a window, the index of its image, and where it is."""
+
+
+def error_difference(a: Pixels, b: Pixels, hr: Pixels) -> NDArray[np.float64]:
+    """Return |b − hr| − |a − hr|, the mean over the channels: negative where b is nearer, [H, W], −255 to 255."""
+    error_a, error_b = (np.abs(image.astype(np.int16) - hr) for image in (a, b))
+    difference: NDArray[np.float64] = (error_b - error_a).mean(axis=2)
+    return difference
+
+
+def extreme_regions(differences: Iterable[tuple[int, NDArray[np.float64]]], count: int) -> list[Region]:
+    """Return the windows of some images with the largest gains, and as many with the largest losses.
+
+    No two of an image overlap.
+
+    Args:
+        differences: Indices of images and what `error_difference` says of them.
+        count: Of either; fewer where there is no room for more.
+    """
+    gains: list[Found] = []
+    losses: list[Found] = []
+    for index, difference in differences:
+        means = _window_means(difference)
+        for _ in range(count):
+            for found, sign in ((gains, 1), (losses, -1)):
+                if np.isfinite(means).any():
+                    row, column = np.unravel_index(np.nanargmin(sign * means), means.shape)
+                    box = Box(int(column) * STRIDE, int(row) * STRIDE, WINDOW, WINDOW)
+                    found.append((float(means[row, column]), index, box))
+                    _cover(means, int(row), int(column))
+    pairs = min(count, len(losses))  # where the last gain took the last room, there is no loss to show beside it
+    return [
+        *(_told(each, "largest gain", "smallest loss") for each in sorted(gains, key=_mean)[:pairs]),
+        *(_told(each, "largest loss", "smallest gain") for each in sorted(losses, key=_mean, reverse=True)[:pairs]),
+    ]
+
+
+def _mean(found: Found) -> float:
+    return found[0]
+
+
+def _told(found: Found, *labels: str) -> Region:
+    """Return a region with what it is: the first label or, where all regions are of the other sign, the second."""
+    mean, index, box = found
+    as_expected = (mean <= 0) == (labels[0] == "largest gain")
+    return Region(index, box, f"{labels[not as_expected]}: {f'{mean:+.2f}'.replace('-', '−')}")
+
+
+def _window_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean of each window, one each `STRIDE` pixels; none of an image that is smaller."""
+    if min(values.shape) < WINDOW:
+        return np.empty((0, 0))
+    sums = np.pad(values.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    windows = sums[WINDOW:, WINDOW:] - sums[:-WINDOW, WINDOW:] - sums[WINDOW:, :-WINDOW] + sums[:-WINDOW, :-WINDOW]
+    means: NDArray[np.float64] = windows[::STRIDE, ::STRIDE] / WINDOW**2
+    return means
+
+
+def _cover(means: NDArray[np.float64], row: int, column: int) -> None:
+    """Strike out the windows that overlap one."""
+    reach = -(-WINDOW // STRIDE) - 1
+    means[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1] = np.nan

@@ -1,0 +1,83 @@
+"""Images of a test set beside those that ``sgbench eval --save-images`` keeps in a store."""
+
+import io
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from sgbench.data import PackedImages, Pixels
+from sgbench.errors import InputError
+from sgbench.results import Dataset
+from sgbench.storage import Storage
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A test set, and what a store keeps of it.
+
+    Attributes:
+        storage: The store's.
+        images: The test set.
+        reference: How the person wrote the test set, for the command that a message names.
+    """
+
+    storage: Storage
+    images: PackedImages
+    reference: str
+
+    def name(self, index: int) -> str:
+        """Return what an image of the set is called."""
+        return self.images.images[index].name
+
+    def index(self, name: str) -> int:
+        """Return where an image is in the set.
+
+        Raises:
+            InputError: If it is not.
+        """
+        names = [image.name for image in self.images.images]
+        if name not in names:
+            raise InputError(f"--image is '{name}'; {self.images.name} has {', '.join(names)}.")
+        return names.index(name)
+
+    def check(self, run_ids: Iterable[str], indices: Iterable[int]) -> None:
+        """Check that images of some runs were kept.
+
+        Raises:
+            InputError: If not, with the command that keeps them.
+        """
+        indices = list(indices)
+        lacking = [run for run in run_ids if not all(self.storage.exists(self._file(run, at)) for at in indices)]
+        if lacking:
+            command = ["sgbench", "eval", *lacking, "--results", str(self.storage), "--test", self.reference]
+            command += ["--metric", "psnr_y", "--save-images"]
+            runs = "1 run" if len(lacking) == 1 else f"{len(lacking)} runs"
+            raise InputError(f"images of {runs} were not kept; this keeps them: {shlex.join(command)}")
+
+    def hr(self, index: int) -> Pixels:
+        """Return an image of the set."""
+        return self.images.hr(index)
+
+    def sr(self, run_id: str, index: int) -> Pixels:
+        """Return what a run made of an image.
+
+        Raises:
+            InputError: If the file cannot be read or has another size than the image.
+        """
+        path = self.storage.path(self._file(run_id, index))
+        try:
+            pixels = np.array(Image.open(io.BytesIO(self.storage.read(self._file(run_id, index)))).convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InputError(f"'{path}' cannot be read as an image: {error}.") from error
+        if pixels.shape != self.hr(index).shape:
+            height, width, _ = self.hr(index).shape
+            raise InputError(f"'{path}' is not {width}×{height} pixels; it was made of another {self.images.name}.")
+        return pixels
+
+    def _file(self, run_id: str, index: int) -> str:
+        """Return where `sgbench.subjects` keeps an image."""
+        folder = Dataset(self.images.name, self.images.sha256).versioned
+        return f"images/{run_id}/{folder}/{self.name(index)}.png"

@@ -1,0 +1,131 @@
+"""``sgbench figure``: files from a store in the current folder."""
+
+import datetime
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sgbench.data import encode_png, write_png
+from sgbench.plan import pack_set
+from sgbench.results import Dataset, Store
+from sgbench.spec import Recipe
+from sgbench.storage import Storage
+
+NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
+STARTS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+LOSSES = ["l1", "l1 + 0.1*sg", "l1 + 1.0*sg"]
+
+Run = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with a store in ``results/quick``, and the HR images of its test set in ``HR``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SGBENCH_CACHE", str(tmp_path / "cache"))
+    write_png(tmp_path / "HR" / "noise.png", np.random.default_rng(0).integers(0, 256, (64, 104, 3), dtype=np.uint8))
+    packed = pack_set("Photos=HR", "test", Recipe())
+    dataset = Dataset(packed.name, packed.sha256)
+    store = Store(Storage(str(tmp_path / "results" / "quick")))
+    for at, loss in enumerate(LOSSES):
+        run_id = f"{at:012x}"
+        row = {"run_id": run_id, "kind": "train", "name": loss, "backbone": "edsr-tiny", "loss": loss, "seed": 0}
+        row |= {"lambda": [0.0, 0.1, 1.0][at], "scale": 4, "status": "done", "spec": json.dumps({"recipe": {}})}
+        store.write_run(row)
+        score = {"run_id": run_id, "dataset": dataset.name, "dataset_sha256": dataset.sha256, "metric_version": "1"}
+        score |= {"protocol": '{"direction":"lower"}', "n_images": 1, "status": "ok", "scored": NOW}
+        for metric, value in (("lpips_alex", 0.3 - 0.1 * at), ("psnr_y", 28.0 - at)):
+            store.write_scores([score | {"metric": metric, "image": name, "value": value} for name in (None, "noise")])
+        step = {"run_id": run_id, "step": 10, "loss": 0.1, "terms": {"l1": 0.1}, "lr": 1e-3, "steps_per_second": 1.0}
+        store.write_history([step, step | {"step": 20}])
+        image = encode_png(np.asarray(packed.hr(0)) // (at + 1))
+        store.storage.write(f"images/{run_id}/{dataset.versioned}/noise.png", image)
+    return tmp_path
+
+
+COMMANDS = {
+    "gradient-maps": ["HR/noise.png"],
+    "lambda": ["--test", "Photos", "--metric", "psnr_y"],
+    "plane": ["--loss", "l1"],
+    "curves": ["--backbone", "edsr-tiny"],
+    "crops": ["--test", "Photos=HR", "--loss", "l1", "--loss", "l1 + sg"],
+}
+
+
+@pytest.mark.parametrize("form", STARTS)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_figure_is_written_in_every_format(place: Path, run: Run, name: str, form: str) -> None:
+    out, said = run("figure", name, *COMMANDS[name], "--out", f"fig.{form}")
+    assert (out, said) == ("", f"written to fig.{form}\n")
+    assert (place / f"fig.{form}").read_bytes().startswith(STARTS[form])
+
+
+def test_a_part_that_is_chosen_by_hand(place: Path, run: Run) -> None:
+    part = ["--image", "noise", "--box", "10,20,30,30"]
+    run(
+        "figure",
+        "crops",
+        "--test",
+        "Photos=HR",
+        *part,
+        "--metric",
+        "psnr_y",
+        "--columns",
+        "1",
+        "--loss",
+        "l1",
+        "--out",
+        "c.svg",
+    )
+    drawn = (place / "c.svg").read_text(encoding="utf-8")
+    assert "28.00" in drawn
+    assert "10,20,30,30" in drawn
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["lambda", "--out", "a.jpg"], "--out is 'a.jpg'; a file that ends in .png, .svg or .pdf is needed."),
+        (["lambda", "--out", "none/a.png"], "'none/a.png': No such file or directory."),
+        (["lambda", "--out", "a.png", "--results", "nowhere"], "nowhere' holds no results"),
+        (["plane", "--out", "a.png", "--test", "Photo"], "unknown test set 'Photo'"),
+        (["curves", "--out", "a.png", "--loss", "l2"], "unknown loss 'l2'"),
+        (["gradient-maps", "no.png", "--out", "a.png"], "'no.png' cannot be read as an image"),
+        (["gradient-maps", "HR/noise.png", "--operator", "x", "--out", "a.png"], "operator is 'x'"),
+        (
+            ["crops", "--test", "Photos=HR", "--out", "a.png", "--box", "1,2,3"],
+            "--box is '1,2,3'; LEFT,TOP,WIDTH,HEIGHT",
+        ),
+        (["crops", "--test", "Photos=HR", "--out", "a.png", "--box", "1,2,3,x"], "--box is '1,2,3,x'; LEFT,TOP"),
+        (["crops", "--test", "Photos=HR", "--out", "a.png"], "regions are sought between two losses, and there are 3"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_writes_nothing(
+    place: Path, run: Run, arguments: list[str], sentence: str
+) -> None:
+    out, said = run("figure", *arguments, code=2)
+    assert out == ""
+    assert said.startswith("error: ")
+    assert sentence in said
+    assert said.count("\n") == 1
+    assert not list(place.glob("a.*"))
+
+
+def test_images_that_were_not_kept_are_asked_for(place: Path, run: Run) -> None:
+    for file in place.glob("results/quick/images/*/*/*.png"):
+        file.unlink()
+    _, said = run("figure", "crops", "--test", "Photos=HR", "--loss", "l1", "--loss", "l1+sg", "--out", "a.png", code=2)
+    store = place / "results" / "quick"
+    assert f"sgbench eval {0:012x} {2:012x} --results {store} --test Photos=HR --metric psnr_y --save-images" in said
+
+
+def test_help_loads_no_matplotlib() -> None:
+    code = "import sys, sgbench.cli; sys.argv = ['sgbench', 'figure', 'crops', '--help']; sgbench.cli.main()"
+    report = "import atexit, sys; atexit.register(lambda: print('matplotlib' in sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", f"{report}\n{code}"], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == "False"

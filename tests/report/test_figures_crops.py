@@ -1,0 +1,315 @@
+"""Parts of images: those that are chosen, what is shown of them, and what is said where an image is missing."""
+
+import datetime
+import itertools
+import json
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+from sgbench.data import PackedImages, Pixels, default_cache, encode_png, prepare, resolve, write_png
+from sgbench.errors import InputError
+from sgbench.report.figures.crops import draw_crops, find_crops
+from sgbench.report.figures.regions import STRIDE, WINDOW, Box, error_difference, extreme_regions
+from sgbench.report.figures.saved import Saved
+from sgbench.report.figures.style import FORMATS, WIDTHS, encode
+from sgbench.results import Dataset, Results
+from sgbench.results.schema import to_table
+from sgbench.spec import Degradation
+from sgbench.storage import Storage
+
+NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
+L1, SG = "l1", "l1 + 1.0*sg"
+GAIN, LOSS = Box(4, 8, WINDOW, WINDOW), Box(56, 8, WINDOW, WINDOW)
+"""Where, in image ``a``, SG is nearer to the HR image and farther from it."""
+
+
+def image(height: int, width: int, seed: int) -> Pixels:
+    return np.random.default_rng(seed).integers(60, 160, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def saved(tmp_path: Path, cache: Path) -> Saved:
+    """A set of a large image ``a`` and a small one ``b``, and a store without images of it."""
+    for name, (height, width) in {"a": (64, 104), "b": (36, 40)}.items():
+        write_png(tmp_path / "set" / f"{name}.png", image(height, width, ord(name)))
+    reference = f"Photos={tmp_path / 'set'}"
+    packed = prepare(resolve(reference, "test"), scale=4, degradation=Degradation(), cache=default_cache())
+    return Saved(Storage(str(tmp_path / "store")), packed, reference)
+
+
+def restored(packed: PackedImages, index: int, loss: str) -> Pixels:
+    """L1 is 10 too bright everywhere; SG is right in `GAIN` and 40 too bright in `LOSS`."""
+    sr = packed.hr(index) + np.uint8(10)
+    if loss == SG and index == 0:
+        GAIN.of(sr)[:] = GAIN.of(packed.hr(index))
+        LOSS.of(sr)[:] = LOSS.of(packed.hr(index)) + np.uint8(40)
+    return sr
+
+
+def keep(saved: Saved, run_id: str, loss: str) -> None:
+    folder = Dataset(saved.images.name, saved.images.sha256).versioned
+    for index, each in enumerate(saved.images.images):
+        pixels = restored(saved.images, index, loss)
+        saved.storage.write(f"images/{run_id}/{folder}/{each.name}.png", encode_png(pixels))
+
+
+def run(run_id: str, loss: str, seed: int = 0, backbone: str = "edsr-tiny", scale: int = 4, **columns: Any) -> Any:
+    row = {"run_id": run_id, "kind": "train", "name": run_id, "backbone": backbone, "loss": loss, "seed": seed}
+    row |= {"scale": scale, "train": "demo", "train_sha256": "ab" * 32, "status": "done"}
+    return row | {"spec": json.dumps({"recipe": {"scale": scale}})} | columns
+
+
+def score(saved: Saved, run_id: str, name: str | None, value: float, metric: str = "lpips_alex") -> dict[str, Any]:
+    row = {"run_id": run_id, "dataset": "Photos", "dataset_sha256": saved.images.sha256, "image": name}
+    row |= {"metric": metric, "metric_version": "1", "protocol": '{"direction":"lower"}', "n_images": 2}
+    return row | {"value": value, "status": "ok", "scored": NOW}
+
+
+def results(saved: Saved, runs: list[dict[str, Any]]) -> Results:
+    scores = [
+        score(saved, row["run_id"], name, 0.1 * at + 0.01 * place)
+        for at, row in enumerate(runs, 1)
+        for place, name in enumerate([None, "a", "b"])
+    ]
+    return Results(to_table("runs", runs), to_table("scores", scores), to_table("history", []))
+
+
+@pytest.fixture
+def two(saved: Saved) -> Results:
+    """A run of each loss, whose images are kept."""
+    keep(saved, "aaaa", L1)
+    keep(saved, "bbbb", SG)
+    return results(saved, [run("aaaa", L1), run("bbbb", SG)])
+
+
+def draw(shown: Results, saved: Saved, *, losses: list[str] | None = None, **options: Any) -> Figure:
+    return draw_crops(shown, find_crops(shown, losses=losses), saved, **options)
+
+
+def captions(figure: Figure) -> list[str]:
+    return [axes.get_xlabel() for axes in figure.axes]
+
+
+def said(figure: Figure) -> str:
+    return " ".join(" ".join(text.get_text() for text in figure.texts).split())
+
+
+def pixels(figure: Figure, panel: int) -> Pixels:
+    return np.asarray(figure.axes[panel].images[0].get_array())
+
+
+# Where losses differ
+
+
+@given(st.integers(WINDOW, WINDOW + 3 * STRIDE + 1), st.integers(WINDOW, 3 * WINDOW), st.integers(0, 99))
+def test_regions_are_the_windows_of_extreme_mean(height: int, width: int, seed: int) -> None:
+    difference = np.random.default_rng(seed).normal(size=(height, width))
+    means = {
+        (left, top): difference[top : top + WINDOW, left : left + WINDOW].mean()
+        for top in range(0, height - WINDOW + 1, STRIDE)
+        for left in range(0, width - WINDOW + 1, STRIDE)
+    }
+    found = extreme_regions([(7, difference)], 1)
+    best = min(means, key=lambda place: means[place])
+    apart = {place: mean for place, mean in means.items() if abs(place[0] - best[0]) >= WINDOW}
+    assert len(found) == (2 if apart else 0)
+    if apart:
+        worst = max(apart, key=lambda place: apart[place])
+        assert [(each.box.left, each.box.top) for each in found] == [best, worst]
+        assert found[0].label.endswith(f"{means[best]:+.2f}".replace("-", "−"))
+
+
+def test_as_many_losses_as_gains_are_found_over_all_images_and_none_overlap() -> None:
+    maps = [(index, np.random.default_rng(index).normal(size=(200, 260))) for index in range(3)]
+    found = extreme_regions(maps, 3)
+    kinds = [region.label.partition(":")[0] for region in found]
+    assert kinds == ["largest gain"] * 3 + ["largest loss"] * 3
+    for at, one in enumerate(found):
+        for other in found[at + 1 :]:
+            apart = abs(one.box.left - other.box.left) >= WINDOW or abs(one.box.top - other.box.top) >= WINDOW
+            assert one.index != other.index or apart
+
+
+def test_what_is_no_gain_is_not_called_one() -> None:
+    worse = [region.label for region in extreme_regions([(0, np.full((48, 96), 2.0))], 1)]
+    better = [region.label for region in extreme_regions([(0, np.full((48, 96), -2.0))], 1)]
+    assert worse == ["smallest loss: +2.00", "largest loss: +2.00"]
+    assert better == ["largest gain: −2.00", "smallest gain: −2.00"]
+
+
+def test_images_without_room_have_no_regions() -> None:
+    assert extreme_regions([(0, np.zeros((47, 200))), (1, np.zeros((48, 90)))], 2) == []
+
+
+def test_the_difference_of_errors_is_negative_where_the_second_is_nearer() -> None:
+    hr, a, b = (np.full((2, 2, 3), value, np.uint8) for value in (0, 250, 5))
+    assert (error_difference(a, b, hr) == -245).all()
+    assert (error_difference(b, a, hr) == 245).all()
+
+
+# What is shown
+
+
+def test_the_largest_gain_and_the_largest_loss_are_shown_and_called_so(two: Results, saved: Saved) -> None:
+    figure = draw(two, saved, regions=1)
+    assert len(figure.axes) == 8
+    for row, box in enumerate((GAIN, LOSS)):
+        assert np.array_equal(pixels(figure, 4 * row), saved.images.hr(0))
+        assert np.array_equal(pixels(figure, 4 * row + 1), box.of(saved.images.hr(0)))
+        assert np.array_equal(pixels(figure, 4 * row + 2), box.of(restored(saved.images, 0, L1)))
+        assert np.array_equal(pixels(figure, 4 * row + 3), box.of(restored(saved.images, 0, SG)))
+        mark = figure.axes[4 * row].patches[0]
+        assert (*mark.get_xy(), mark.get_width(), mark.get_height()) == (box.left - 0.5, box.top - 0.5, WINDOW, WINDOW)
+    assert captions(figure)[::4] == ["a\nlargest gain: −10.00", "a\nlargest loss: +30.00"]
+    assert [axes.get_title() for axes in figure.axes[:4]] == ["", "HR", L1, SG]
+    assert "as many gains as losses" in said(figure)
+    assert f"of {SG} is farthest below, and above, that of {L1}" in said(figure)
+
+
+def test_scores_below_a_part_are_those_of_its_whole_image(two: Results, saved: Saved) -> None:
+    figure = draw(two, saved, regions=1)
+    assert captions(figure)[1:4] == ["", "0.1100", "0.2100"]  # of image a, not of the set
+    assert "Photos ×4; edsr-tiny, seed 0. Numbers: lpips_alex ↓ of the whole image." in said(figure)
+
+
+def test_a_score_of_other_pixels_is_not_shown(two: Results, saved: Saved) -> None:
+    scores = [{**row, "dataset_sha256": "0" * 64} for row in two.scores.to_pylist()]
+    for row in scores:
+        del row["schema_version"]
+    figure = draw(replace(two, scores=to_table("scores", scores)), saved, regions=1)
+    assert captions(figure)[2:4] == ["not scored", "not scored"]
+
+
+def test_a_box_is_shown_of_the_image_that_is_named(two: Results, saved: Saved) -> None:
+    box = Box(3, 5, 20, 10)
+    figure = draw(two, saved, image="b", box=box)
+    assert [pixels(figure, panel).shape for panel in range(4)] == [(36, 40, 3), *[(10, 20, 3)] * 3]
+    assert np.array_equal(pixels(figure, 3), box.of(restored(saved.images, 1, SG)))
+    assert captions(figure) == ["b", "", "0.1200", "0.2200"]
+    assert "The part, 3,5,20,10 (left, top, width, height), was chosen by hand." in said(figure)
+
+
+def test_losses_come_in_the_order_in_which_they_are_named(two: Results, saved: Saved) -> None:
+    figure = draw(two, saved, losses=["sg + l1", "l1"], regions=1)
+    assert [axes.get_title() for axes in figure.axes[2:4]] == [SG, L1]
+    assert captions(figure)[::4] == ["a\nlargest gain: −30.00", "a\nlargest loss: +10.00"]
+
+
+def test_each_backbone_has_rows_of_its_own(saved: Saved) -> None:
+    runs = [run("aaaa", L1), run("bbbb", SG), run("cccc", L1, backbone="rdn-tiny")]
+    for row in runs:
+        keep(saved, row["run_id"], row["loss"])
+    figure = draw(results(saved, runs), saved, image="a", box=GAIN)
+    assert captions(figure) == ["edsr-tiny\na", "", "0.1100", "0.2100", "rdn-tiny\na", "", "0.3100", "no run"]
+
+
+def test_runs_of_the_first_seed_that_all_losses_have_are_shown(saved: Saved) -> None:
+    runs = [run("a0", L1), run("a1", L1, 1), run("a2", L1, 2), run("b0", SG, status="failed"), run("b1", SG, 1)]
+    found = find_crops(results(saved, runs))
+    assert {loss: row["run_id"] for loss, row in found.runs["edsr-tiny"].items()} == {L1: "a1", SG: "b1"}
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_nothing_is_cut(two: Results, saved: Saved, columns: int) -> None:
+    figure = draw(two, saved, regions=1, columns=columns)
+    figure.draw_without_rendering()
+    width, height = figure.get_size_inches() * figure.dpi
+    assert width == WIDTHS[columns] * figure.dpi
+    boxes = [axes.get_tightbbox() for axes in figure.axes]
+    for one, other in itertools.combinations(boxes, 2):
+        assert Bbox.intersection(one, other) is None
+    for box in boxes:
+        assert (box.x0 >= -1, box.y0 >= -1, box.x1 <= width + 1, box.y1 <= height + 1) == (True,) * 4
+        assert all(text.get_window_extent().y1 <= box.y0 + 1 for text in figure.texts)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_same_images_are_the_same_bytes(two: Results, saved: Saved, form: str) -> None:
+    first, second = (encode(draw(two, saved, image="a", box=GAIN), form) for _ in range(2))
+    assert first == second
+
+
+# What cannot be shown
+
+
+def test_images_that_were_not_kept_are_asked_for_by_the_exact_command(saved: Saved) -> None:
+    keep(saved, "aaaa", L1)
+    shown = results(saved, [run("aaaa", L1), run("bbbb", SG)])
+    with pytest.raises(InputError) as error:
+        draw(shown, saved)
+    said, _, command = str(error.value).partition(": ")
+    assert said == "images of 1 run were not kept; this keeps them"
+    assert shlex.split(command) == [
+        *("sgbench", "eval", "bbbb", "--results", str(saved.storage), "--test", saved.reference),
+        *("--metric", "psnr_y", "--save-images"),
+    ]
+
+
+def test_an_image_that_is_damaged_or_of_another_size_is_named(two: Results, saved: Saved) -> None:
+    name = saved._file("bbbb", 0)
+    saved.storage.write(name, b"no image")
+    with pytest.raises(InputError, match=rf"{re.escape(name)}' cannot be read as an image"):
+        draw(two, saved)
+    saved.storage.write(name, encode_png(image(4, 4, 0)))
+    with pytest.raises(InputError, match=rf"{re.escape(name)}' is not 104×64 pixels; it was made of another Photos"):
+        draw(two, saved)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"image": "c"}, "--image is 'c'; Photos has a, b."),
+        ({"box": GAIN}, "--box is 4,8,48,48, without --image; the name of the image that it is a part of is needed."),
+        ({"image": "b", "box": GAIN}, "--box is 4,8,48,48; a part of 'b' is needed, 40 pixels wide and 36 high."),
+        ({"image": "a", "box": Box(0, 0, 0, 9)}, "--box is 0,0,0,9; a part of 'a' is needed"),
+        ({"image": "a", "box": Box(-1, 0, 9, 9)}, "--box is -1,0,9,9; a part of 'a' is needed"),
+        ({"image": "b"}, "no image has room for two windows of 48×48 pixels; choose a part with --image and --box."),
+        ({"metrics": ["fid"]}, "unknown metric 'fid'"),
+        ({"losses": ["l1"]}, "regions are sought between two losses, and there are 1 (l1); name those two first"),
+        ({"losses": ["l2"]}, "unknown loss 'l2'"),
+    ],
+)
+def test_bad_input_is_one_sentence(two: Results, saved: Saved, options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError, match=re.escape(sentence)) as error:
+        draw(two, saved, **options)
+    assert "\n" not in str(error.value)
+
+
+def fail(find: Callable[[], object], sentence: str) -> None:
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        find()
+
+
+def test_runs_that_do_not_go_together_are_refused(saved: Saved) -> None:
+    apart = results(saved, [run("a", L1), run("b", SG, 1)])
+    fail(lambda: find_crops(apart), f"no seed of edsr-tiny is done with all of {L1}; {SG}; choose with --loss")
+    scales = results(saved, [run("a", L1), run("b", L1, backbone="rdn-tiny", scale=2)])
+    fail(lambda: find_crops(scales), "the runs are of several scales or degradations; choose some with --loss")
+    untrained = {"run_id": "c", "kind": "builtin", "name": "bicubic", "scale": 4, "status": "done"}
+    fail(lambda: find_crops(results(saved, [untrained])), "no trained run is left of which images could be shown.")
+    three = results(saved, [run("a", L1), run("b", SG), run("c", "l2")])
+    fail(lambda: draw(three, saved), f"there are 3 ({L1}; {SG}; l2); name those two first with --loss")
+    partial = results(saved, [run("a", L1), run("b", SG), run("c", SG, backbone="rdn-tiny")])
+    fail(lambda: draw(partial, saved), "of rdn-tiny there is no run with l1; choose others with --loss or --backbone.")
+
+
+def test_more_losses_than_fit_beside_each_other_are_refused(saved: Saved) -> None:
+    runs = [run(f"a{at}", f"l1 + {at}.0*sg") for at in range(1, 5)]
+    for row in runs:
+        keep(saved, row["run_id"], row["loss"])
+    shown = results(saved, runs)
+    fail(
+        lambda: draw(shown, saved, image="a", box=GAIN, columns=1),
+        "4 losses do not fit beside each other, 2 do; choose with --loss.",
+    )
