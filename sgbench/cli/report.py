@@ -1,0 +1,91 @@
+"""``sgbench report``: a store as one page of HTML."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sgbench.cli import options
+from sgbench.errors import InputError
+
+if TYPE_CHECKING:
+    from sgbench.data import PackedImages
+    from sgbench.spec import Recipe
+    from sgbench.storage import Storage
+
+EXAMPLES = (
+    "Examples: sgbench report | sgbench report --test Set5=data/Set5/HR --images 3 | "
+    "sgbench report --results s3://bucket/mine --backbone edsr-tiny --title 'What SG is worth' --out mine.html"
+)
+
+
+def report(
+    results: options.Results = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="File to write (overwritten). Default: report.html in the store."),
+    ] = None,
+    test: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--test",
+            metavar=options.REFERENCE,
+            help="Only this test set; with =DIR its HR images are shown too (repeatable).",
+        ),
+    ] = None,
+    backbone: options.Backbones = None,
+    loss: options.Losses = None,
+    lam: Annotated[str | None, typer.Option("--lambda", metavar="0,0.1,1", help="Only these weights of sg.")] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", metavar="0,1,2", help="Only these seeds.")] = None,
+    metric: options.Metrics = None,
+    images: Annotated[
+        int | None, typer.Option("--images", min=0, metavar="5", help="Saved images of each test set. Default: 5.")
+    ] = None,
+    title: Annotated[str | None, typer.Option("--title", metavar="TEXT", help="Of the page.")] = None,
+) -> None:
+    """Write a page that has everything in itself: what is borne out, tables, figures, images to compare, every run.
+
+    It can be sent around and read without sgbench or a network. Images are those that sgbench eval --save-images keeps.
+    """
+    from sgbench.report import page, tables
+    from sgbench.results import load_results
+    from sgbench.spec import set_name
+    from sgbench.storage import Storage
+
+    root = options.find_store(results)
+    store, storage = load_results(root), Storage(root)
+    out = out or _in_store(storage)
+    filters = tables.Filters(
+        backbones=backbone,
+        losses=loss,
+        lambdas=options.numbers("--lambda", lam, float) or None,
+        seeds=options.numbers("--seeds", seeds, int) or None,
+        datasets=[set_name(each) for each in test] if test else None,
+        metrics=metric,
+    )
+    chosen = page.choose(store, filters)
+    hr = _packed(test or [], page.degradations(chosen, storage))
+    content = page.gather(
+        chosen,
+        storage,
+        title or f"sgbench report: {Path(root).name}",
+        hr,
+        page.IMAGES if images is None else images,
+    )
+    out.expanduser().write_text(page.render(content), encoding="utf-8")
+    typer.echo(f"written to {out}", err=True)
+
+
+def _in_store(storage: "Storage") -> Path:
+    if not storage.is_local:
+        raise InputError(f"'{storage}' is no folder of this machine; --out says where the page is to be written.")
+    return Path(storage.path("report.html"))
+
+
+def _packed(tests: list[str], recipes: "list[Recipe]") -> "list[tuple[str, PackedImages]]":
+    """Pack the test sets whose folders are given as each recipe wants them, or find them packed."""
+    from sgbench.cli import output
+    from sgbench.plan import pack_set
+
+    with output.packing() as progress:
+        return [(each, pack_set(each, "test", recipe, progress)) for each in tests if "=" in each for recipe in recipes]

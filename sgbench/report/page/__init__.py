@@ -1,0 +1,11 @@
+"""A store as one page of HTML that needs nothing else: words, tables, statistics, figures, images, provenance.
+
+results ─► content ─► template.html + page.css + page.js ─► page
+"""
+
+from sgbench.report.page.chosen import Chosen, choose
+from sgbench.report.page.content import Content, gather
+from sgbench.report.page.document import MOST_BYTES, render
+from sgbench.report.page.gallery import IMAGES, degradations
+
+__all__ = ["IMAGES", "MOST_BYTES", "Chosen", "Content", "choose", "degradations", "gather", "render"]

@@ -1,0 +1,204 @@
+"""What a page says, gathered from a store."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from sgbench import __version__
+from sgbench.data import PackedImages
+from sgbench.errors import InputError
+from sgbench.report.compare import notes, sentence
+from sgbench.report.figures.saved import Saved
+from sgbench.report.page import summary
+from sgbench.report.page.chosen import Chosen
+from sgbench.report.page.gallery import Gallery, gallery, runs_with_images
+from sgbench.report.page.grids import Grid, of_comparisons, of_failures, of_runs
+from sgbench.report.page.pictures import Picture, pictures
+from sgbench.report.page.summary import Finding
+from sgbench.report.tables import Table, paper_table, pivot
+from sgbench.report.tables.judged import BASELINE
+from sgbench.report.tables.model import listed, metric_order, plural
+from sgbench.report.tables.paper_layouts import OF, SG
+from sgbench.results import Results
+from sgbench.results.compare import UNDECIDABLE, Comparison, comparisons
+from sgbench.results.naming import natural
+from sgbench.storage import Storage
+
+
+@dataclass(frozen=True)
+class Duel:
+    """A loss against `BASELINE`.
+
+    Attributes:
+        loss: Its expression.
+        findings: In words.
+        grid: Every comparison.
+        sentences: On each of them.
+        notes: What the columns mean, and what is left out.
+    """
+
+    loss: str
+    findings: Sequence[Finding]
+    grid: Grid
+    sentences: Sequence[str]
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a page says, from top to bottom.
+
+    Attributes:
+        title: The page's.
+        about: What it is of, by what each thing is called.
+        counted: How far the runs are.
+        duels: Each loss against `BASELINE`, wherever some seed has scores of both.
+        remarks: What cannot be compared, one sentence each.
+        tables: Of scores, each with the notes that not all of them have.
+        notes: Those that all tables have.
+        pictures: Figures.
+        gallery: Images to compare.
+        runs: Every run.
+        failures: Those that failed.
+    """
+
+    title: str
+    about: Mapping[str, str]
+    counted: str
+    duels: Sequence[Duel]
+    remarks: Sequence[str]
+    tables: Sequence[Table]
+    notes: Sequence[str]
+    pictures: Sequence[Picture]
+    gallery: Gallery
+    runs: Grid
+    failures: Grid
+
+
+def gather(
+    chosen: Chosen, storage: Storage, title: str, hr: Sequence[tuple[str, PackedImages]], images: int
+) -> Content:
+    """Gather what a page says.
+
+    Args:
+        chosen: What of a store is shown.
+        storage: Where it lies, with its saved images.
+        title: The page's.
+        hr: Test sets whose HR images are at hand, each with how the person wrote it.
+        images: The most of each test set that are shown.
+
+    Raises:
+        InputError: If a saved image cannot be read.
+    """
+    tables = _tables(chosen)
+    common = [note for note in tables[0].notes if all(note in table.notes for table in tables)]
+    duels, remarks = _duels(chosen)
+    shown = gallery(chosen, storage, [packed for _, packed in hr], images)
+    saved = [Saved(storage, packed, reference) for reference, packed in hr]
+    kept = chosen.of_runs(runs_with_images(storage))
+    return Content(
+        title=title,
+        about=_about(chosen, storage),
+        counted=summary.counted(chosen.shown),
+        duels=duels,
+        remarks=[*remarks, *summary.without_numbers(chosen.shown)],
+        tables=[replace(table, notes=tuple(note for note in table.notes if note not in common)) for table in tables],
+        notes=common,
+        pictures=pictures(chosen.shown, kept, saved, (BASELINE, SG)),
+        gallery=shown,
+        runs=of_runs(chosen.shown),
+        failures=of_failures(chosen.shown),
+    )
+
+
+def _about(chosen: Chosen, storage: Storage) -> dict[str, str]:
+    rows = chosen.shown.runs.select(["finished", "git_revision", "device", "host", "versions"]).to_pylist()
+    finished = [row["finished"] for row in rows if row["finished"]]
+    torch = [json.loads(row["versions"] or "{}").get("torch") for row in rows]
+    several = {
+        "Devices": [row["device"] for row in rows],
+        "Hosts": [row["host"] for row in rows],
+        "PyTorch": torch,
+        "sgbench of the runs": [row["git_revision"] and f"revision {row['git_revision']}" for row in rows],
+    }
+    about = {"Store": storage.root}
+    if finished:
+        about["Newest run"] = f"{max(finished):%Y-%m-%d %H:%M} UTC"
+    about |= {name: listed(sorted(set(filter(None, values)), key=natural)) for name, values in several.items()}
+    about["sgbench of this page"] = __version__
+    return {name: text for name, text in about.items() if text}
+
+
+def _duels(chosen: Chosen) -> tuple[list[Duel], list[str]]:
+    """Return each loss against `BASELINE`, and what cannot be compared.
+
+    `SG` comes first, and then those by which most can be decided.
+    """
+    rivals = sorted(_losses(chosen.shown) - {BASELINE}, key=natural)
+    if not rivals or BASELINE not in _losses(chosen.whole):
+        return [], [f"To be compared, losses need runs with {BASELINE} and with another one."]
+    found = {rival: _cells(chosen, rival) for rival in rivals}
+    paired = {rival: [cell for cell in cells if cell.seeds] for rival, cells in found.items()}
+    waiting = [rival for rival, cells in paired.items() if not cells]
+    decided = {rival: sum(cell.verdict != UNDECIDABLE for cell in cells) for rival, cells in paired.items() if cells}
+    duels = [
+        _duel(paired[rival], len(found[rival]) - len(paired[rival]))
+        for rival in sorted(decided, key=lambda rival: (rival != SG, -decided[rival], natural(rival)))
+    ]
+    remarks = [f"Not compared, for no seed has scores of both {BASELINE} and the other: {listed(waiting)}."] * bool(
+        waiting
+    )
+    if duels and chosen.filters.seeds is not None:
+        remarks.append("Losses are compared by all seeds of the store, also by those that are not shown.")
+    return duels, remarks
+
+
+def _losses(results: Results) -> set[str]:
+    """Return the losses that runs have been or are to be trained with."""
+    planned = {str(plan.run["loss"]) for plan in results.planned}
+    return planned | set(filter(None, results.runs["loss"].unique().to_pylist()))
+
+
+def _cells(chosen: Chosen, rival: str) -> list[Comparison]:
+    """Return the comparisons of a loss that are shown; their p values are corrected for all that the store has."""
+    filters = chosen.filters
+    try:
+        cells = comparisons(chosen.whole, BASELINE, rival)
+    except InputError:  # neither has been scored, nor is to be
+        return []
+    return [
+        cell
+        for cell in sorted(cells, key=lambda cell: metric_order(cell.metric))
+        if (filters.metrics is None or cell.metric in filters.metrics)
+        and (filters.datasets is None or cell.dataset in filters.datasets)
+        and (filters.backbones is None or cell.backbone in filters.backbones)
+    ]
+
+
+def _duel(cells: Sequence[Comparison], unpaired: int) -> Duel:
+    """Return a duel from its comparisons, each of which some seed has both scores of."""
+    places = f"{plural(unpaired, 'place')} where no seed has both scores {'is' if unpaired == 1 else 'are'} left out"
+    return Duel(
+        loss=cells[0].b,
+        findings=summary.findings(cells),
+        grid=of_comparisons(cells),
+        sentences=[sentence(cell) for cell in cells],
+        notes=[*notes(cells), *([f"{places}; `sgbench compare` says why."] if unpaired else [])],
+    )
+
+
+def _tables(chosen: Chosen) -> list[Table]:
+    """Return the tables of the paper all of whose losses have numbers, and one of all that is shown."""
+    stores, filters = {"store": chosen.whole}, chosen.filters
+    tables = [pivot(stores, filters)]
+    if filters.losses is None and filters.lambdas is None and filters.seeds is None:
+        tables = [*filter(_is_filled, (paper_table(number, stores, filters=filters) for number in OF)), *tables]
+    return tables
+
+
+def _is_filled(table: Table) -> bool:
+    by_loss: dict[str, bool] = {}
+    for cell in table.cells:
+        loss = cell.place["loss"]
+        by_loss[loss] = by_loss.get(loss, False) or cell.summary is not None
+    return bool(by_loss) and all(by_loss.values())
