@@ -25,12 +25,13 @@ import torch
 import torch.distributed as dist
 
 from sgbench.backbones import build_backbone, count_parameters, load_weights
-from sgbench.data import PackedImages
+from sgbench.delivery import Packed, open_packed, receive_networks
 from sgbench.errors import NotFiniteError
 from sgbench.evaluation import faults_in, score
 from sgbench.metrics import HrCache
 from sgbench.metrics.weights import Locator
 from sgbench.plan import Data, PlannedRun
+from sgbench.registry import METRICS
 from sgbench.results import Store, identity_columns
 from sgbench.spec import RunSpec
 from sgbench.storage import Storage
@@ -68,10 +69,10 @@ class Job:
     spec: RunSpec
     store: str
     """Where results, checkpoints and weights go."""
-    train: str
-    """Folder of the packed training images."""
-    tests: tuple[str, ...]
-    """Folders of the packed test sets."""
+    train: Packed
+    """The training images."""
+    tests: tuple[Packed, ...]
+    """The test sets."""
     missing: tuple[tuple[str, str], ...]
     """Scores to compute: names of test sets and metrics."""
     recompute: bool
@@ -80,8 +81,8 @@ class Job:
     @classmethod
     def of(cls, run: PlannedRun, data: Data, storage: Storage, *, recompute: bool) -> "Job":
         """Return the job that a planned run amounts to."""
-        tests = tuple(str(test.path) for test in data.tests)
-        return cls(run.spec, storage.root, str(data.train.path), tests, run.missing, recompute)
+        tests = tuple(map(Packed.of, data.tests))
+        return cls(run.spec, storage.root, Packed.of(data.train), tests, run.missing, recompute)
 
     @property
     def run_id(self) -> str:
@@ -97,8 +98,15 @@ class Job:
     def from_json(cls, text: str) -> "Job":
         """Undo `to_json`."""
         fields = json.loads(text)
-        fields |= {"spec": RunSpec.model_validate(fields["spec"]), "tests": tuple(fields["tests"])}
-        return cls(**fields | {"missing": tuple((test, metric) for test, metric in fields["missing"])})
+        return cls(
+            **fields
+            | {
+                "spec": RunSpec.model_validate(fields["spec"]),
+                "train": Packed(*fields["train"]),
+                "tests": tuple(Packed(*test) for test in fields["tests"]),
+                "missing": tuple((test, metric) for test, metric in fields["missing"]),
+            }
+        )
 
 
 def device_of_process() -> torch.device:
@@ -140,7 +148,7 @@ def train_job(
     try:
         outcome = train(
             job.spec,
-            PackedImages.open(Path(job.train)),
+            open_packed(job.train, storage),
             checkpoints,
             device=device_of_process(),
             recompute=job.recompute,
@@ -181,7 +189,9 @@ def score_job(job: Job, *, locator: Locator) -> list[str]:
     load_weights(network, weights, source=f"weights/{job.run_id}.pt", name=job.spec.backbone)
     upscaler = from_network(network, job.spec.recipe, device)
     faults = []
-    for test in map(PackedImages.open, map(Path, job.tests)):
+    receive_networks({network for _, metric in job.missing for network in METRICS.load(metric).networks}, storage)
+    for packed in job.tests:
+        test = open_packed(packed, storage)
         metrics = [metric for dataset, metric in job.missing if dataset == test.name]
         if metrics:
             with pinned(job.spec.recipe):

@@ -22,7 +22,7 @@ from sgbench.data import (
 from sgbench.errors import InputError
 from sgbench.metrics.weights import Locator
 from sgbench.registry import METRICS
-from sgbench.results import Dataset, Planned, Store, identity_columns, whole_sets
+from sgbench.results import Dataset, Planned, Store, identity_columns
 from sgbench.spec import Recipe, RunSpec, SweepSpec, TrainingData, build, override, set_name
 from sgbench.training import Checkpoints
 
@@ -260,7 +260,7 @@ class Scored:
         columns = ["run_id", "dataset", "dataset_sha256", "metric", "metric_version"]
         self._outcomes: dict[tuple[str, ...], tuple[str, str | None]] = {
             tuple(row[column] for column in columns): (row["status"], row["reason"])
-            for row in whole_sets(store.scores()).select([*columns, "status", "reason"]).to_pylist()
+            for row in store.totals().select([*columns, "status", "reason"]).to_pylist()
         }
 
     def missing(

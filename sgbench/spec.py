@@ -238,6 +238,8 @@ class SweepSpec(_Model):
     recipe: Recipe = Recipe()
     workers: int = Field(default=0, ge=0)
     """Ray Train workers a run; 0 is one device inside the process that schedules the run."""
+    gpus: float = Field(default=1, gt=0, le=1)
+    """GPUs a worker takes where the cluster has any; a share packs several small runs on one."""
     recompute: bool = False
     """Recompute activations in the backward pass (gradient checkpointing): less memory, more time, the same numbers."""
 

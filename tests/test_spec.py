@@ -208,7 +208,10 @@ def grid(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (fields(metric=["fid"]), "unknown key 'metric': did you mean 'metrics'? Valid: description, grids, metrics, "),
+        (
+            fields(metric=["fid"]),
+            "unknown key 'metric': did you mean 'metrics'? Valid: description, gpus, grids, metrics",
+        ),
         (grid(lamdas=[1]), "unknown key 'grids.0.lamdas': did you mean 'grids.0.lambdas'? Valid: grids.0.backbones, "),
         (fields(recipe={"stepz": 1}), "unknown key 'recipe.stepz': did you mean 'recipe.steps'? Valid: recipe.augment"),
         (

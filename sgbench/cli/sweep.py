@@ -1,7 +1,5 @@
 """``sgbench sweep``: train and score what is missing, then show the table."""
 
-from typing import Annotated
-
 import typer
 
 from sgbench.cli import options
@@ -15,11 +13,9 @@ EXAMPLES = (
 
 def sweep(
     asked: options.Asked,
-    address: Annotated[
-        str | None, typer.Option("--address", metavar="HOST:PORT", help="Ray cluster to join. Default: start Ray here.")
-    ] = None,
-    retry: Annotated[bool, typer.Option("--retry", help="Do failed runs and scores again.")] = False,
-    rerun: Annotated[bool, typer.Option("--rerun", help="Do everything again, finished runs too.")] = False,
+    address: options.Address = None,
+    retry: options.Retry = False,
+    rerun: options.Rerun = False,
     as_json: options.Json = False,
 ) -> None:
     """Train and score every run that is missing, then print the table.
@@ -28,6 +24,7 @@ def sweep(
     """
     from sgbench.cli import output
     from sgbench.execution import Job
+    from sgbench.forecast import expect, longest_first
     from sgbench.metrics.weights import Locator
     from sgbench.plan import make_plan, pack
     from sgbench.report.live import Display
@@ -46,7 +43,8 @@ def sweep(
             output.say(f"{name}: {plan.summary()}")
             from sgbench.cluster import connect, run_sweep
 
-            jobs = [Job.of(run, data, storage, recompute=asked.sweep.recompute) for run in plan.pending]
+            order = longest_first(expect(plan.pending, Store(storage)))
+            jobs = [Job.of(run, data, storage, recompute=asked.sweep.recompute) for run in order]
             with connect(address), Display(output.console, len(plan.runs), plan.count("done")) as display:
                 remote = address is not None
                 summary = run_sweep(jobs, asked.sweep, storage, display, remote=remote, fresh=rerun)

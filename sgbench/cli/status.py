@@ -1,0 +1,114 @@
+"""``sgbench status``: how far sweeps are, by their store or by the cluster that they were submitted to."""
+
+import datetime
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sgbench.cli import options
+
+if TYPE_CHECKING:
+    from sgbench.results import Planned, Store
+
+EXAMPLES = (
+    "Examples: sgbench status | sgbench status --results s3://bucket/results --json | "
+    "sgbench status --address http://127.0.0.1:8265 | sgbench status sgbench-quick-20260101-120000"
+)
+
+STATUSES = ("done", "to score", "resumable", "to do", "failed")
+"""Of a planned run, as in `sgbench.plan.Status`; ``resumable`` is one with a checkpoint, and maybe under way."""
+
+
+def status(
+    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Id of a job; all of them by default.")] = None,
+    results: options.Results = None,
+    address: options.Dashboard = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show how far the sweeps of a store are, or, with --address or JOB, the jobs of a cluster.
+
+    A store tells all that matters, from anywhere and whether the cluster is still there or not: how many runs of each
+    sweep are done, to be scored, begun (with a checkpoint), to do and failed, and which command is at work there.
+    """
+    from sgbench.errors import InputError
+
+    if job is None and address is None:
+        _show_store(options.find_store(results), as_json=as_json)
+    elif results is None:
+        _show_jobs(job, address, as_json=as_json)
+    else:
+        raise InputError("status shows a store or the jobs of a cluster; give --results or a job and --address.")
+
+
+def _show_jobs(job: str | None, address: str | None, *, as_json: bool) -> None:
+    from sgbench.cluster.jobs import Jobs
+
+    jobs = Jobs(address)
+    shown = jobs.list() if job is None else [jobs.get(job)]
+
+    from sgbench.cli import output  # loads torch, which is no use where nobody answers
+
+    if as_json:
+        output.print_json([vars(each) for each in shown])
+        return
+    if not shown:
+        output.say("No sweep was submitted to this cluster.")
+        return
+    rows = [
+        {
+            "job": each.id,
+            "status": each.status,
+            "started": _minute(each.started),
+            "ended": _minute(each.ended),
+            "command": each.command,
+        }
+        for each in shown
+    ]
+    output.print_rows(rows, as_json=False)
+
+
+def _minute(time: datetime.datetime | None) -> str | None:
+    return f"{time:%Y-%m-%d %H:%M} UTC" if time else None
+
+
+def _show_store(root: str, *, as_json: bool) -> None:
+    from sgbench.cli import output
+    from sgbench.errors import InputError
+    from sgbench.results import Store
+    from sgbench.storage import Storage
+
+    storage = Storage(root)
+    if not storage.exists("plans"):
+        raise InputError(f"'{root}' knows of no sweep: it has no folder 'plans'.")
+    rows, holder = _counts(Store(storage)), storage.holder()
+    if as_json:
+        output.print_json({"store": storage.root, "in_use_by": holder, "sweeps": rows})
+        return
+    output.print_rows(rows, as_json=False)
+    output.say(f"In use by {holder}." if holder else "Nothing is at work here.")
+
+
+def _counts(store: "Store") -> list[dict[str, Any]]:
+    """Return a row for each sweep of a store: how many of its runs are at which status."""
+    rows = {row["run_id"]: row["status"] for row in store.runs().to_pylist()}
+    columns = ("run_id", "dataset", "dataset_sha256", "metric", "status")
+    scores = store.totals().select(columns).to_pylist()
+    scored = {tuple(row[column] for column in columns[:-1]): row["status"] for row in scores}
+    sweeps = []
+    for name, runs in store.plans().items():
+        counts = Counter(_status(run, rows.get(run.run_id), scored, store) for run in runs)
+        sweeps.append({"sweep": name, "runs": len(runs), **{status: counts[status] for status in STATUSES}})
+    return sweeps
+
+
+def _status(run: "Planned", row: str | None, scored: dict[tuple[str, ...], str], store: "Store") -> str:
+    """Return how far a run is, as `sgbench.plan.make_plan` has it but from the store alone."""
+    from sgbench.training import Checkpoints
+
+    if row == "failed":
+        return "failed"
+    if row is None:
+        return "resumable" if Checkpoints(store.storage, run.run_id).latest_step() else "to do"
+    scores = [scored.get((run.run_id, *test, metric)) for test in run.tests for metric in run.metrics]
+    return "to score" if None in scores else "failed" if "failed" in scores else "done"

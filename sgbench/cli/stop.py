@@ -1,0 +1,20 @@
+"""``sgbench stop``: end a submitted sweep, to be continued."""
+
+import typer
+
+from sgbench.cli import options
+
+EXAMPLES = "Examples: sgbench stop sgbench-quick-20260101-120000"
+
+
+def stop(job: options.Job, address: options.Dashboard = None) -> None:
+    """Stop a submitted sweep, and wait until each of its runs has written a checkpoint.
+
+    Submitted again, with the same store, it continues. A job that has ended is left as it is.
+    """
+    from sgbench.cluster.jobs import LIVE, Jobs
+
+    ended = Jobs(address).stop(job)
+    typer.echo(f"{job}: {ended.status}", err=True)
+    if ended.status in LIVE:
+        raise typer.Exit(1)

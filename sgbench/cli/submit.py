@@ -1,0 +1,73 @@
+"""``sgbench submit``: a sweep as a job of a running cluster."""
+
+import re
+from typing import TYPE_CHECKING
+
+import typer
+
+from sgbench.cli import options
+
+if TYPE_CHECKING:
+    from sgbench.spec import SweepSpec
+
+EXAMPLES = (
+    "Examples: sgbench submit paper --results s3://bucket/results | "
+    "sgbench submit mine.yaml --results /shared/results --set recipe.steps=5000 --address http://127.0.0.1:8265"
+)
+
+
+def submit(
+    asked: options.Asked,
+    address: options.Dashboard = None,
+    retry: options.Retry = False,
+    rerun: options.Rerun = False,
+) -> None:
+    """Start a sweep on a running cluster and come back at once; prints the id of the job.
+
+    The sweep is checked here and goes along whole, flags and all. Everything else is the cluster's: its nodes have
+    sgbench, the images, and a store in --results that all of them reach.
+    """
+    import yaml
+
+    from sgbench.cluster.jobs import Jobs
+
+    results = _seen_by_all(asked.results)
+    _check_folders(asked.sweep)
+    sweep = yaml.safe_dump(asked.sweep.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    flags = [*(["--retry"] if retry else []), *(["--rerun"] if rerun else [])]
+    job = Jobs(address).submit(asked.name, sweep, ["--results", results, *flags])
+    typer.echo(job)
+    typer.echo(f"'sgbench logs {job} --follow' shows what it does, 'sgbench stop {job}' stops it.", err=True)
+
+
+def _seen_by_all(results: str | None) -> str:
+    """Return the store of a job.
+
+    Raises:
+        InputError: If none is given, or one that is a folder here and nowhere else.
+    """
+    from sgbench.errors import InputError
+
+    if results is None or not re.match("/|[a-z0-9]+://", results):
+        given = "not given" if results is None else f"'{results}'"
+        raise InputError(
+            f"--results is {given}; a job needs a store that all nodes reach, such as s3://bucket/results or "
+            "/shared/results."
+        )
+    return results
+
+
+def _check_folders(sweep: "SweepSpec") -> None:
+    """Refuse images that are beside the person and not on the cluster.
+
+    Raises:
+        InputError: If the folder of a data set is not an absolute path.
+    """
+    from sgbench.errors import InputError
+
+    for reference in (sweep.train, *sweep.tests):
+        if re.search("^[^=]*=(?!/)|,lr=(?!/)", reference):
+            raise InputError(
+                f"data set '{reference}' is in a folder of this machine; a job needs the absolute path of one that "
+                "all nodes see."
+            )

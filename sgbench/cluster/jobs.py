@@ -1,0 +1,235 @@
+"""Sweeps as jobs of a running cluster, by Ray Jobs: whoever reaches the dashboard of its head can ask.
+
+A job is the command ``sgbench sweep`` on the head. Nothing of it is kept here; its results go to a store.
+"""
+
+import asyncio
+import contextlib
+import datetime
+import http.client
+import importlib.util
+import json
+import logging
+import os
+import re
+import shlex
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sgbench.errors import InputError, unknown
+
+ADDRESS = "http://127.0.0.1:8265"
+"""Where a head's dashboard is, on the head itself and at this end of a tunnel to it."""
+
+KNOCK_SECONDS = 5.0
+"""How long a dashboard may take to answer."""
+
+STOP_SECONDS = 600
+"""How long a job that is asked to stop may take to write its checkpoints before it is killed; Ray's default is 3 s."""
+
+PREFIX = "sgbench-"
+"""Ids of jobs begin so; other jobs of the cluster are none of ours."""
+
+LIVE = ("pending", "running")
+"""Of `Submitted.status`: the job has not ended."""
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A sweep that was submitted."""
+
+    id: str
+    status: str
+    """``pending``, ``running``, ``succeeded``, ``failed`` or ``stopped``."""
+    command: str
+    started: datetime.datetime | None
+    ended: datetime.datetime | None
+    message: str | None
+    """What Ray says of it, with the end of the log where the command failed."""
+
+    @classmethod
+    def of(cls, details: Any) -> "Submitted":
+        """Return what Ray calls ``JobDetails``."""
+        return cls(
+            id=details.submission_id,
+            status=str(getattr(details.status, "value", details.status)).lower(),
+            command=details.entrypoint,
+            started=_time(details.start_time),
+            ended=_time(details.end_time),
+            message=details.message,
+        )
+
+
+class Jobs:
+    """The jobs of sgbench on one cluster. Any call raises `InputError` where the cluster refuses it.
+
+    Args:
+        address: Of the dashboard of the cluster's head; `ADDRESS` by default.
+
+    Raises:
+        InputError: If Ray's dashboard is not installed here, does not answer there, or wants another token.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        if importlib.util.find_spec("aiohttp") is None:
+            raise InputError("jobs need the extra 'service': pip install 'sgbench[service]'.")
+        address = address or ADDRESS
+        self._address = (address if "://" in address else f"http://{address}").rstrip("/")
+        headers = _headers()
+        _knock(self._address, headers)
+        with self._asking():
+            self._client = _connect(self._address, headers)
+
+    def submit(self, name: str, sweep: str, words: Sequence[str]) -> str:
+        """Start ``sgbench sweep`` on the head.
+
+        Args:
+            name: Of the sweep.
+            sweep: All of it, as YAML; the only file that is sent along.
+            words: What else the command line is to say.
+
+        Returns:
+            The job's id.
+        """
+        now = datetime.datetime.now(datetime.UTC)
+        job = f"{PREFIX}{re.sub('[^A-Za-z0-9._]+', '-', name)}-{now:%Y%m%d-%H%M%S}"
+        command = ["sgbench", "sweep", f"{name}.yaml", *words, "--address", "auto"]
+        with tempfile.TemporaryDirectory() as folder, self._asking():
+            # The id makes it another file for each job: one that Ray has by its hash may be gone when the job starts.
+            (Path(folder) / f"{name}.yaml").write_text(f"# {job}\n{sweep}", encoding="utf-8")
+            self._client.submit_job(
+                entrypoint=shlex.join(command),
+                submission_id=job,
+                runtime_env={"working_dir": folder, "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}},
+            )
+        return job
+
+    def list(self) -> list[Submitted]:
+        """Return all jobs, also those that have ended, the last one first."""
+        with self._asking():
+            there = [each for each in self._client.list_jobs() if (each.submission_id or "").startswith(PREFIX)]
+        return [Submitted.of(each) for each in sorted(there, key=lambda each: each.start_time or 0, reverse=True)]
+
+    def get(self, job: str) -> Submitted:
+        """Return one job.
+
+        Raises:
+            InputError: If there is no job of that id.
+        """
+        there = {each.id: each for each in self.list()}
+        if not there:
+            raise InputError(f"unknown job '{job}': no sweep was submitted to {self._address}.")
+        if job not in there:
+            raise unknown("job", job, there)
+        return there[job]
+
+    def logs(self, job: str) -> str:
+        """Return what a job has printed so far or, if it died before it could, what Ray says of that."""
+        state = self.get(job)
+        with self._asking():
+            return str(self._client.get_job_logs(job)) or _last_words(state)
+
+    def follow(self, job: str, write: Callable[[str], None]) -> Submitted:
+        """Pass on what a job has printed, and what it prints, until it ends; see `logs`.
+
+        Returns:
+            The job as it ended.
+        """
+        silent = True
+
+        async def tail() -> None:
+            nonlocal silent
+            async for text in self._client.tail_job_logs(job):
+                silent = False
+                write(text)
+
+        self.get(job)
+        with self._asking():
+            asyncio.run(tail())
+        state = self._ended(job, time.monotonic() + KNOCK_SECONDS)  # the log ends a moment before the job does
+        if silent:
+            write(_last_words(state))
+        return state
+
+    def stop(self, job: str) -> Submitted:
+        """Ask a job to write its checkpoints and end, and wait for that; one that has ended is left alone.
+
+        Returns:
+            The job as it ended.
+        """
+        if self.get(job).status in LIVE:
+            with self._asking():
+                self._client.stop_job(job)
+        return self._ended(job, time.monotonic() + STOP_SECONDS + KNOCK_SECONDS)
+
+    def _ended(self, job: str, deadline: float) -> Submitted:
+        while (state := self.get(job)).status in LIVE and time.monotonic() < deadline:
+            time.sleep(0.5)
+        return state
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        import aiohttp
+
+        try:
+            yield
+        except (OSError, RuntimeError, aiohttp.ClientError) as error:
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError(f"--address: the cluster at '{self._address}' says: {said.rstrip('.')}.") from error
+
+
+def _connect(address: str, headers: dict[str, str]) -> Any:
+    os.environ["RAY_API_SERVER_ADDRESS"] = address  # or an address in the environment would win over this one
+    from ray.job_submission import JobSubmissionClient
+
+    logging.disable(logging.INFO)  # or Ray tells of each file that it sends
+    return JobSubmissionClient(address, headers=headers)
+
+
+def _headers() -> dict[str, str]:
+    """Return what proves to a cluster that one may use it: the token, where Ray itself looks for one."""
+    token = os.environ.get("RAY_AUTH_TOKEN")
+    if not token:
+        path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+        token = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return {"Authorization": f"Bearer {token.strip()}"} if token.strip() else {}
+
+
+def _knock(address: str, headers: dict[str, str]) -> None:
+    """Refuse an address at which no dashboard answers; Ray's own client would wait for one without end.
+
+    Raises:
+        InputError: If there is none, or it wants another token.
+    """
+    if not re.match("https?://", address):
+        raise InputError(f"--address is '{address}'; that of a Ray dashboard is needed, such as {ADDRESS}.")
+    try:
+        request = urllib.request.Request(f"{address}/api/version", headers=headers)
+        with urllib.request.urlopen(request, timeout=KNOCK_SECONDS) as answer:
+            json.load(answer)["ray_version"]
+    except urllib.error.HTTPError as error:
+        if error.code not in (401, 403):
+            raise InputError(f"--address: what answers at '{address}' is no Ray dashboard.") from error
+        fault = "has another token than this one" if headers else "wants a token, and there is none here"
+        raise InputError(
+            f"--address: the cluster at '{address}' {fault}; it belongs in RAY_AUTH_TOKEN or ~/.ray/auth_token."
+        ) from error
+    except (ValueError, KeyError, TypeError, http.client.HTTPException) as error:
+        raise InputError(f"--address: what answers at '{address}' is no Ray dashboard.") from error
+    except OSError as error:
+        why = getattr(error, "reason", None) or error
+        raise InputError(f"--address: no Ray dashboard answers at '{address}': {why}.") from error
+
+
+def _last_words(state: Submitted) -> str:
+    return f"{state.message}\n" if state.status == "failed" and state.message else ""
+
+
+def _time(milliseconds: int | None) -> datetime.datetime | None:
+    return datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.UTC) if milliseconds else None

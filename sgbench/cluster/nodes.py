@@ -1,0 +1,197 @@
+"""What every node of a cluster has and can do, and what has to be mended before a sweep is started on it."""
+
+import functools
+import platform
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+import sgbench
+from sgbench.data import PackedImages, default_cache
+from sgbench.errors import InputError
+from sgbench.metrics.weights import Locator
+from sgbench.storage import Storage
+
+ANSWER_SECONDS = 120.0
+"""How long a node may take to answer; a first answer imports torch."""
+
+LITTLE_DISK = 5 * 2**30
+"""Free bytes below which the disk of a node's cache is called nearly full."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a sweep needs on every node."""
+
+    storage: str
+    """The results store."""
+    packed: tuple[str, ...] = ()
+    """Folders of packed images, which are sent through the store to a node that does not see them."""
+    networks: tuple[str, ...] = ()
+    """Of metrics."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node as it answered."""
+
+    name: str
+    """Its host name, and its address where several have one name."""
+    facts: dict[str, str] = field(default_factory=dict)
+    """For a person to read, by what they are about."""
+    problems: tuple[str, ...] = ()
+    """What has to be mended before a sweep can run here, a sentence each."""
+    lacks: tuple[str, ...] = ()
+    """Folders of packed images that it does not see."""
+    remarks: tuple[str, ...] = ()
+    """What a sweep can do with and a person should know, a sentence each."""
+
+
+def examine(wanted: Wanted) -> list[Node]:
+    """Ask every node of the cluster that is connected what it has, and hold it against this machine.
+
+    A file is written into the store and must be read on every node, and each node writes one of its own.
+
+    Args:
+        wanted: What the sweep needs.
+
+    Returns:
+        The nodes that are alive, by name.
+
+    Raises:
+        InputError: If this machine cannot write to the store.
+    """
+    storage, mark = Storage(wanted.storage), f".probe-{secrets.token_hex(4)}"
+    try:
+        storage.write(mark, mark.encode())
+    except OSError as error:
+        raise InputError(f"the results store '{wanted.storage}' cannot be written to: {error}.") from error
+    try:
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        answers = [_ask(node["NodeID"], wanted, mark) for node in alive]
+        nodes = [_judged(node, answer, wanted) for node, answer in zip(alive, _gather(answers), strict=True)]
+    finally:
+        storage.delete(mark)
+    return sorted(nodes, key=lambda node: node.name)
+
+
+def refuse_unfit(nodes: Sequence[Node]) -> None:
+    """Refuse a cluster before anything starts on it.
+
+    Raises:
+        InputError: With the first problem of the first node that has one.
+    """
+    unfit = [node for node in nodes if node.problems]
+    if unfit:
+        more = f" ({len(unfit)} of {len(nodes)} nodes have problems)" if len(unfit) > 1 else ""
+        raise InputError(f"node {unfit[0].name}: {unfit[0].problems[0].rstrip('.')}{more}; 'sgbench doctor' lists all.")
+
+
+def _ask(node_id: str, wanted: Wanted, mark: str) -> Any:
+    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(_answer).remote(vars(wanted), mark)
+
+
+def _gather(answers: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return what nodes answered; of one that did not, why."""
+    ray.wait(list(answers), num_returns=len(answers), timeout=ANSWER_SECONDS)
+    gathered: list[dict[str, Any]] = []
+    for answer in answers:
+        try:
+            gathered.append(ray.get(answer, timeout=0))
+        except ray.exceptions.GetTimeoutError:
+            gathered.append({"silent": f"it did not answer within {ANSWER_SECONDS:g} s"})
+        except ray.exceptions.RayError as error:
+            gathered.append({"silent": f"sgbench cannot be run on it: {str(error).strip().splitlines()[-1]}"})
+    return gathered
+
+
+def _answer(wanted: dict[str, Any], mark: str) -> dict[str, Any]:
+    """Run on a node; values are why something cannot be used, or None."""
+    cache = default_cache()
+    cache.mkdir(parents=True, exist_ok=True)
+    return {
+        "versions": versions(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "store": _trouble(lambda: _use(Storage(wanted["storage"]), mark)),
+        "packed": {folder: _trouble(functools.partial(PackedImages.open, Path(folder))) for folder in wanted["packed"]},
+        "networks": {name: _trouble(functools.partial(_find, name)) for name in wanted["networks"]},
+        "cache": str(cache),
+        "free": shutil.disk_usage(cache).free,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return what this process runs with, of which all nodes must have one version."""
+    packages = {"sgbench": sgbench, "torch": torch, "ray": ray}
+    return {"python": platform.python_version()} | {name: package.__version__ for name, package in packages.items()}
+
+
+def _trouble(attempt: Callable[[], object]) -> str | None:
+    try:
+        attempt()
+    except (OSError, InputError) as error:
+        return str(error).rstrip(".")
+    return None
+
+
+def _use(storage: Storage, mark: str) -> None:
+    if storage.read(mark) != mark.encode():
+        raise OSError("it holds another file than this machine wrote")
+    own = f"{mark}-{secrets.token_hex(4)}"
+    storage.write(own, b"")
+    storage.delete(own)
+
+
+def _find(network: str) -> None:
+    if Locator(download=False).find(network) is None:
+        raise FileNotFoundError("not here")
+
+
+def _judged(node: dict[str, Any], answer: dict[str, Any], wanted: Wanted) -> Node:
+    """Hold the answer of a node against what is wanted and against this machine."""
+    host, at = node["NodeName"], node["NodeManagerAddress"]
+    name = host if host == at else f"{host} ({at})"
+    if silent := answer.get("silent"):
+        return Node(name, problems=(f"{silent}.",))
+    own = versions()
+    problems = [
+        f"{package} is {there} and here {own[package]}: install one version on all nodes."
+        for package, there in answer["versions"].items()
+        if there != own[package]
+    ]
+    if answer["store"]:
+        problems.append(
+            f"the results store '{wanted.storage}' cannot be used ({answer['store']}): give a folder that all nodes "
+            "share, or a URI such as s3://."
+        )
+    lacks = tuple(folder for folder, trouble in answer["packed"].items() if trouble)
+    remarks = [
+        f"it does not see the packed images in '{folder}', which will be sent through the store into its cache."
+        for folder in lacks
+    ]
+    remarks += [
+        f"the weights of {network} are {trouble}: if this machine cannot send them nor the node fetch them, metrics "
+        "will say 'no weights'."
+        for network, trouble in answer["networks"].items()
+        if trouble
+    ]
+    if answer["free"] < LITTLE_DISK:
+        remarks.append(f"the disk of '{answer['cache']}' has only {answer['free'] / 2**30:.1f} GiB free.")
+    facts = {
+        "versions": ", ".join(f"{package} {there}" for package, there in answer["versions"].items()),
+        "CPU": f"{node['Resources'].get('CPU', 0):g}",
+        "GPU": ", ".join(answer["gpus"]) or f"{node['Resources'].get('GPU', 0):g}",
+        "cache": answer["cache"],
+    }
+    gpus, seen = node["Resources"].get("GPU", 0), len(answer["gpus"])
+    if gpus > seen:
+        problems.append(f"Ray has {gpus:g} GPU there and torch sees {seen}: check its driver and its build of torch.")
+    return Node(name, facts, tuple(problems), lacks, tuple(remarks))

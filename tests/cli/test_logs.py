@@ -1,0 +1,40 @@
+"""`sgbench logs`: what a job has printed, and how the command ends."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+
+Run = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes a cluster on which each job prints two lines and ends as told."""
+
+    def ends(status: str) -> None:
+        def follow(job: str, write: Callable[[str], None]) -> SimpleNamespace:
+            for text in ("a\n", "b\n"):
+                write(text)
+            return SimpleNamespace(id=job, status=status)
+
+        jobs = SimpleNamespace(logs=lambda job: f"log of {job}\n", follow=follow)
+        monkeypatch.setattr("sgbench.cluster.jobs.Jobs", lambda address: jobs)
+
+    return ends
+
+
+def test_the_log_so_far_is_printed_as_it_is(run: Run, ends: Callable[[str], None]) -> None:
+    ends("running")
+    assert run("logs", "sgbench-a") == ("log of sgbench-a\n", "")
+
+
+@pytest.mark.parametrize(("status", "code"), [("succeeded", 0), ("failed", 1), ("stopped", 1)])
+def test_following_ends_as_the_job_does(run: Run, ends: Callable[[str], None], status: str, code: int) -> None:
+    ends(status)
+    assert run("logs", "sgbench-a", "--follow", code=code) == ("a\nb\n", f"sgbench-a: {status}\n")
+
+
+def test_a_cluster_that_does_not_answer_is_bad_input(run: Run) -> None:
+    _, err = run("logs", "sgbench-a", "--address", "127.0.0.1:1", code=2)
+    assert "no Ray dashboard answers at 'http://127.0.0.1:1'" in err

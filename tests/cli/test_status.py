@@ -1,0 +1,157 @@
+"""`sgbench status`: how far sweeps are, from the store alone, and the jobs of a cluster."""
+
+import datetime
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from sgbench.cluster.jobs import Submitted
+from sgbench.errors import unknown
+from sgbench.plan import make_plan, pack, read_sweep
+from sgbench.results import Planned, Store
+from sgbench.storage import Storage
+from sgbench.training import Checkpoints
+
+Run = Callable[..., tuple[str, str]]
+
+SWEEP = """
+grids:
+- backbones: [edsr-tiny]
+  losses: [l1, l1 + 1.0*sg]
+  seeds: [0, 1]
+train: mine=train
+tests: [few=test]
+metrics: [psnr_y]
+recipe: {steps: 3, batch: 2, patch: 8}
+"""
+
+BEGAN = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+
+ONE = ("train", "tiny.yaml", "--loss", "l1", "--seeds", "0")
+
+
+@pytest.fixture
+def store(place: Path) -> Store:
+    """The store of a sweep of four runs, none of which has begun."""
+    store = Store(Storage(str(place / "results" / "tiny")))
+    _, sweep = read_sweep("tiny.yaml")
+    store.write_plan("tiny", make_plan("tiny", sweep, pack(sweep), store).records())
+    return store
+
+
+def counts(run: Run) -> dict[str, dict[str, int]]:
+    sweeps = json.loads(run("status", "--json")[0])["sweeps"]
+    return {sweep.pop("sweep"): {key: count for key, count in sweep.items() if count} for sweep in sweeps}
+
+
+def by_name(store: Store) -> dict[str, Planned]:
+    return {f"{planned.run['loss']} {planned.run['seed']}": planned for planned in store.planned()}
+
+
+def test_a_store_tells_how_far_each_sweep_is(store: Store, run: Run) -> None:
+    assert counts(run) == {"tiny": {"runs": 4, "to do": 4}}
+    planned = by_name(store)
+
+    run(*ONE)
+    Checkpoints(store.storage, planned["l1 1"].run_id).save(2, {})
+    failed = planned["l1 + 1.0*sg 1"].run
+    store.write_run({**failed, "status": "failed", "error": "loss is NaN", "step": 2})
+    assert counts(run) == {"tiny": {"runs": 4, "done": 1, "resumable": 1, "to do": 1, "failed": 1}}
+
+    store.write_plan("one more metric", [Planned(planned["l1 0"].run, planned["l1 0"].tests, ("psnr_y", "ssim_y"))])
+    assert counts(run)["one more metric"] == {"runs": 1, "to score": 1}
+    run("eval", planned["l1 0"].run_id, "--results", "results/tiny", "--test", "few=test", "--metric", "ssim_y")
+    assert counts(run)["one more metric"] == {"runs": 1, "done": 1}
+
+
+def test_a_score_that_failed_makes_its_run_one_that_failed(store: Store, run: Run) -> None:
+    run(*ONE)
+    rows = [row for row in store.scores().to_pylist() if row["image"] is None]
+    store.write_scores([{**row, "status": "failed", "value": None} for row in rows])
+    assert counts(run) == {"tiny": {"runs": 4, "to do": 3, "failed": 1}}
+
+
+def test_a_score_of_other_images_of_that_name_is_none(store: Store, run: Run) -> None:
+    run(*ONE)
+    planned = by_name(store)["l1 0"]
+    store.write_plan("tiny", [Planned(planned.run, (planned.tests[0]._replace(sha256="0" * 64),), planned.metrics)])
+    assert counts(run) == {"tiny": {"runs": 1, "to score": 1}}
+
+
+def test_status_says_who_is_at_work_and_disturbs_nobody(store: Store, run: Run) -> None:
+    out, err = run("status")
+    assert out.split()[-7:] == ["tiny", "4", "0", "0", "0", "4", "0"]
+    assert err == "Nothing is at work here.\n"
+    with store.storage.lock("sgbench sweep tiny"):
+        _, err = run("status", "--results", "results/tiny")
+        who = json.loads(run("status", "--json")[0])["in_use_by"]
+    assert err == f"In use by {who}.\n"
+    assert who.startswith(f"'sgbench sweep tiny' (process {os.getpid()} on ")
+    assert json.loads(run("status", "--json")[0])["in_use_by"] is None
+
+
+def test_in_an_object_store_who_is_at_work_is_known_by_the_heartbeat(
+    store: Store, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Storage, "is_local", False)
+    holder = json.dumps({"purpose": "sgbench sweep tiny", "host": "head", "pid": 7})
+    for beat, expected in ((time.time(), "'sgbench sweep tiny' (process 7 on head)"), (time.time() - 61, None)):
+        Path(store.storage.path(".lock")).write_text(json.dumps({"holder": holder, "token": "a", "beat": beat}))
+        assert store.storage.holder() == expected
+
+
+def test_a_folder_without_plans_is_no_store(place: Path, run: Run) -> None:
+    _, err = run("status", "--results", "train", code=2)
+    assert err.endswith("/train' knows of no sweep: it has no folder 'plans'.\n")
+    assert "there are none" in run("status", code=2)[1]
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """A cluster with two jobs; the addresses at which it was asked."""
+    asked: list[str | None] = []
+    there = {
+        "sgbench-b": Submitted("sgbench-b", "running", "sgbench sweep b.yaml", BEGAN, None, None),
+        "sgbench-a": Submitted("sgbench-a", "failed", "sgbench sweep a.yaml", BEGAN, BEGAN, "no such folder"),
+    }
+
+    def get(job: str) -> Submitted:
+        if job not in there:
+            raise unknown("job", job, there)
+        return there[job]
+
+    def jobs(address: str | None) -> SimpleNamespace:
+        asked.append(address)
+        return SimpleNamespace(list=lambda: [] if address == "empty" else list(there.values()), get=get)
+
+    monkeypatch.setattr("sgbench.cluster.jobs.Jobs", jobs)
+    return asked
+
+
+def test_with_an_address_or_a_job_it_is_the_cluster_that_is_asked(run: Run, cluster: list[str | None]) -> None:
+    out, _ = run("status", "--address", "head:8265")
+    assert out.index("sgbench-b") < out.index("sgbench-a")
+    assert "2026-01-02 03:04 UTC" in out
+    assert "sgbench-b" not in run("status", "sgbench-a")[0]
+    (job,) = json.loads(run("status", "sgbench-a", "--json")[0])
+    assert (job["status"], job["started"], job["message"]) == ("failed", str(BEGAN), "no such folder")
+    assert "unknown job 'sgbench-c'" in run("status", "sgbench-c", code=2)[1]
+    assert cluster == ["head:8265", None, None, None]
+    assert run("status", "--address", "empty") == ("", "No sweep was submitted to this cluster.\n")
+    assert run("status", "--address", "empty", "--json")[0] == "[]\n"
+
+
+def test_a_store_and_a_cluster_at_once_are_refused(run: Run) -> None:
+    for words in (["--address", "head:8265"], ["sgbench-a"]):
+        _, err = run("status", "--results", "results/tiny", *words, code=2)
+        assert err == ("error: status shows a store or the jobs of a cluster; give --results or a job and --address.\n")
+
+
+def test_a_cluster_that_does_not_answer_is_bad_input(run: Run) -> None:
+    _, err = run("status", "--address", "127.0.0.1:1", code=2)
+    assert "no Ray dashboard answers at 'http://127.0.0.1:1'" in err

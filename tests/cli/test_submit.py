@@ -1,0 +1,105 @@
+"""`sgbench submit`: what is checked here, and what reaches the cluster."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from sgbench import presets
+from sgbench.plan import Choices, read_sweep
+
+Run = Callable[..., tuple[str, str]]
+
+SWEEP = """
+extends: quick
+grids:
+- backbones: [edsr-tiny]
+  losses: [l1, l1 + 1.0*sg]
+train: photos=/data/photos
+tests: [Set5, "few=/data/few,lr=/data/few LR"]
+recipe: {steps: 3, optimizer: {eps: 1.0e-07}}
+"""
+
+
+class Jobs:
+    """Stands for a cluster: remembers what was submitted, by address."""
+
+    submitted: dict[str | None, tuple[str, str, Sequence[str]]]
+
+    def __init__(self, address: str | None) -> None:
+        self.address = address
+
+    def submit(self, name: str, sweep: str, words: Sequence[str]) -> str:
+        self.submitted[self.address] = (name, sweep, words)
+        return f"sgbench-{name}-1"
+
+
+@pytest.fixture
+def submitted(monkeypatch: pytest.MonkeyPatch) -> dict[str | None, tuple[str, str, Sequence[str]]]:
+    monkeypatch.setattr("sgbench.cluster.jobs.Jobs", Jobs)
+    Jobs.submitted = {}
+    return Jobs.submitted
+
+
+@pytest.mark.usefixtures("place")
+def test_the_sweep_goes_along_as_the_flags_have_made_it(
+    tmp_path: Path, run: Run, submitted: dict[str | None, tuple[str, str, Sequence[str]]]
+) -> None:
+    flags = ("--set", "recipe.batch=4", "--lambda", "0,0.5", "--seeds", "1,2", "--metric", "psnr_y")
+    out, err = run("submit", "tiny.yaml", "--results", "s3://bucket/results", "--retry", *flags)
+    assert out == "sgbench-tiny-1\n"
+    assert "sgbench logs sgbench-tiny-1 --follow" in err
+    name, sweep, words = submitted[None]
+    assert (name, words) == ("tiny", ["--results", "s3://bucket/results", "--retry"])
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "tiny.yaml").write_text(sweep)
+    choices = Choices(settings=["recipe.batch=4"], lambdas=[0, 0.5], seeds=[1, 2], metrics=["psnr_y"])
+    assert read_sweep(str(tmp_path / "there" / "tiny.yaml")) == read_sweep("tiny.yaml", choices)
+
+
+@pytest.mark.parametrize("preset", presets.names())
+def test_every_preset_arrives_as_it_is(
+    tmp_path: Path, run: Run, submitted: dict[str | None, tuple[str, str, Sequence[str]]], preset: str
+) -> None:
+    run("submit", preset, "--results", "/shared/results", "--rerun", "--address", "http://head:8265")
+    name, sweep, words = submitted["http://head:8265"]
+    assert words == ["--results", "/shared/results", "--rerun"]
+    (tmp_path / f"{name}.yaml").write_text(sweep)
+    assert read_sweep(str(tmp_path / f"{name}.yaml")) == read_sweep(preset)
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            (),
+            "--results is not given; a job needs a store that all nodes reach, such as s3://bucket/results or /shared",
+        ),
+        (("--results", "results/tiny"), "--results is 'results/tiny'; a job needs a store that all nodes reach"),
+        (("--results", "~/results"), "--results is '~/results'; a job needs"),
+        (("--results", "/r", "--train", "mine=train"), "data set 'mine=train' is in a folder of this machine; a job"),
+        (
+            ("--results", "/r", "--test", "mine=/test,lr=LR"),
+            "data set 'mine=/test,lr=LR' is in a folder of this machine",
+        ),
+        (("--results", "/r", "--backbone", "edrs"), "did you mean 'edsr'"),
+        (("--results", "/r", "--set", "recipe.stpes=1"), "recipe.stpes"),
+    ],
+    ids=["no-store", "relative-store", "home", "relative-images", "relative-lr", "backbone", "key"],
+)
+def test_what_cannot_work_is_refused_before_anything_is_sent(
+    run: Run,
+    submitted: dict[str | None, tuple[str, str, Sequence[str]]],
+    words: tuple[str, ...],
+    sentence: str,
+) -> None:
+    out, err = run("submit", "tiny.yaml", *words, code=2)
+    assert sentence in err
+    assert (out, err.count("\n")) == ("", 1)
+    assert submitted == {}
+
+
+def test_a_cluster_that_does_not_answer_is_bad_input(run: Run) -> None:
+    _, err = run("submit", "quick", "--results", "/r", "--address", "http://127.0.0.1:1", code=2)
+    assert err.startswith("error: --address: no Ray dashboard answers at 'http://127.0.0.1:1': ")

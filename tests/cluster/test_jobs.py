@@ -1,0 +1,384 @@
+"""Sweeps as jobs: what is asked of Ray, what is made of its answers, and one that is stopped and submitted again."""
+
+import contextlib
+import datetime
+import http.server
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import pytest
+
+import sgbench
+from sgbench.cluster import jobs as module
+from sgbench.cluster.jobs import Jobs
+from sgbench.errors import InputError
+
+BEGAN = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+
+
+@dataclass
+class Client:
+    """Stands for Ray's client, which `Jobs` calls by these names."""
+
+    there: list[SimpleNamespace] = field(default_factory=list)
+    sent: dict[str, Any] = field(default_factory=dict)
+    file: dict[str, str] = field(default_factory=dict)
+    stopped: list[str] = field(default_factory=list)
+    fault: Exception | None = None
+
+    def add(self, job: str | None, status: str, began: int = 0) -> None:
+        started = int(BEGAN.timestamp() + began) * 1000
+        self.there.append(
+            SimpleNamespace(
+                submission_id=job,
+                status=status,
+                entrypoint="sgbench sweep",
+                start_time=started,
+                end_time=None,
+                message="m",
+            )
+        )
+
+    def submit_job(self, **sent: Any) -> None:
+        if self.fault:
+            raise self.fault
+        self.sent = sent
+        self.file = {path.name: path.read_text() for path in Path(sent["runtime_env"]["working_dir"]).iterdir()}
+
+    def list_jobs(self) -> list[SimpleNamespace]:
+        return self.there
+
+    def get_job_logs(self, job: str) -> str:
+        return f"log of {job}"
+
+    async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+        for text in ("first\n", "second\n"):
+            yield text
+        self.there[0].status = "SUCCEEDED"
+
+    def stop_job(self, job: str) -> bool:
+        self.stopped.append(job)
+        threading.Timer(0.2, lambda: setattr(self.there[0], "status", "STOPPED")).start()
+        return True
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Client:
+    client = Client()
+    monkeypatch.setattr(module, "_knock", lambda address, headers: None)
+    monkeypatch.setattr(module, "_connect", lambda address, headers: client)
+    return client
+
+
+def test_a_job_is_the_command_on_the_head_and_nothing_but_its_sweep_is_sent(client: Client) -> None:
+    job = Jobs().submit("my sweep", "train: demo\n", ["--results", "s3://bucket/my results", "--retry"])
+    assert job.startswith("sgbench-my-sweep-20")
+    assert client.sent["submission_id"] == job
+    assert shlex.split(client.sent["entrypoint"]) == [
+        *("sgbench", "sweep", "my sweep.yaml", "--results", "s3://bucket/my results", "--retry", "--address", "auto")
+    ]
+    assert client.file == {"my sweep.yaml": f"# {job}\ntrain: demo\n"}  # Ray must not take it for an earlier one
+    assert not Path(client.sent["runtime_env"]["working_dir"]).exists()
+
+
+def test_a_job_has_time_to_write_its_checkpoints(client: Client) -> None:
+    Jobs().submit("quick", "", [])
+    assert client.sent["runtime_env"]["env_vars"] == {"RAY_JOB_STOP_WAIT_TIME_S": "600"}
+
+
+def test_jobs_are_listed_last_first_and_those_of_others_are_not(client: Client) -> None:
+    client.add("sgbench-a", "SUCCEEDED", began=0)
+    client.add("raysubmit_1", "RUNNING", began=5)
+    client.add(None, "RUNNING", began=6)
+    client.add("sgbench-b", "RUNNING", began=7)
+    assert [(job.id, job.status) for job in Jobs().list()] == [("sgbench-b", "running"), ("sgbench-a", "succeeded")]
+    job = Jobs().get("sgbench-a")
+    assert (job.command, job.started, job.ended, job.message) == ("sgbench sweep", BEGAN, None, "m")
+
+
+def test_an_unknown_job_is_refused_with_the_nearest(client: Client) -> None:
+    with pytest.raises(InputError, match="unknown job 'x': no sweep was submitted to http"):
+        Jobs().get("x")
+    client.add("sgbench-quick-1", "RUNNING")
+    client.add("raysubmit_1", "RUNNING")
+    for ask in (Jobs().logs, Jobs().stop, lambda job: Jobs().follow(job, print)):
+        with pytest.raises(InputError, match="unknown job 'sgbench-quick-2': did you mean 'sgbench-quick-1'"):
+            ask("sgbench-quick-2")
+    with pytest.raises(InputError, match="unknown job 'raysubmit_1'"):
+        Jobs().stop("raysubmit_1")
+    assert client.stopped == []
+
+
+def test_logs_are_what_ray_has_and_following_ends_with_the_job(client: Client) -> None:
+    client.add("sgbench-a", "RUNNING")
+    said: list[str] = []
+    assert Jobs().logs("sgbench-a") == "log of sgbench-a"
+    assert Jobs().follow("sgbench-a", said.append).status == "succeeded"
+    assert said == ["first\n", "second\n"]
+
+
+def test_a_job_that_died_before_it_could_print_says_why(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing(job: str) -> AsyncIterator[str]:
+        for text in ():
+            yield text
+
+    client.add("sgbench-a", "FAILED")
+    monkeypatch.setattr(client, "get_job_logs", lambda job: "")
+    monkeypatch.setattr(client, "tail_job_logs", nothing)
+    said: list[str] = []
+    assert Jobs().logs("sgbench-a") == "m\n"
+    assert Jobs().follow("sgbench-a", said.append).status == "failed"
+    assert said == ["m\n"]
+
+
+def test_stop_waits_until_the_job_has_ended_and_leaves_one_that_has(client: Client) -> None:
+    client.add("sgbench-a", "RUNNING")
+    assert Jobs().stop("sgbench-a").status == "stopped"
+    assert Jobs().stop("sgbench-a").status == "stopped"
+    assert client.stopped == ["sgbench-a"]
+
+
+def test_what_the_cluster_refuses_is_one_sentence(client: Client) -> None:
+    said = "Request failed with status code 400: already used."
+    for fault in (RuntimeError(f"{said}\nTraceback: many lines"), aiohttp.ClientError(said), ConnectionError(said)):
+        client.fault = fault
+        with pytest.raises(InputError) as refused:
+            Jobs("head:1234").submit("quick", "", [])
+        assert str(refused.value) == f"--address: the cluster at 'http://head:1234' says: {said}"
+
+
+def test_without_the_extra_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'sgbench\[service\]'"):
+        Jobs()
+
+
+@dataclass
+class Answer:
+    status: int = 200
+    body: bytes = b'{"ray_version": "2.60.0"}'
+    seconds: float = 0.0
+    headers: list[str | None] = field(default_factory=list)
+
+
+@pytest.fixture
+def dashboard() -> Iterator[tuple[str, Answer]]:
+    """The address of a server and what it answers."""
+    answer = Answer()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer.headers.append(self.headers["Authorization"])
+            time.sleep(answer.seconds)
+            self.send_response(answer.status)
+            self.end_headers()
+            with contextlib.suppress(BrokenPipeError):
+                self.wfile.write(answer.body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", answer
+        server.shutdown()
+
+
+@pytest.fixture
+def no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    return tmp_path
+
+
+def test_the_token_is_looked_for_where_ray_looks(
+    dashboard: tuple[str, Answer], no_token: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, answer = dashboard
+    connected: list[Any] = []
+    monkeypatch.setattr(module, "_connect", lambda *arguments: connected.append(arguments))
+    Jobs(address)
+    (no_token / ".ray").mkdir()
+    (no_token / ".ray" / "auth_token").write_text("of-home\n")
+    Jobs(f"{address}/")
+    (no_token / "token").write_text("of-file")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(no_token / "token"))
+    Jobs(address.removeprefix("http://"))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of-environment")
+    Jobs(address)
+    assert answer.headers == [None, "Bearer of-home", "Bearer of-file", "Bearer of-environment"]
+    assert [where for where, _ in connected] == [address] * 4
+    assert connected[-1][1] == {"Authorization": "Bearer of-environment"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "token", "sentence"),
+    [
+        (Answer(401), None, "wants a token, and there is none here; it belongs in RAY_AUTH_TOKEN or ~/.ray/auth_token"),
+        (Answer(403), "old", "has another token than this one"),
+        (Answer(404), None, "is no Ray dashboard"),
+        (Answer(body=b"<html>"), None, "is no Ray dashboard"),
+        (Answer(body=b"[]"), None, "is no Ray dashboard"),
+        (Answer(seconds=1.0), None, "no Ray dashboard answers at '.*': timed out"),
+    ],
+    ids=["no-token", "wrong-token", "other-server", "no-json", "other-json", "silence"],
+)
+@pytest.mark.usefixtures("no_token")
+def test_a_dashboard_that_cannot_be_used_is_refused_at_once(
+    dashboard: tuple[str, Answer],
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Answer,
+    token: str | None,
+    sentence: str,
+) -> None:
+    address, answers = dashboard
+    vars(answers).update(vars(answer))
+    monkeypatch.setattr(module, "KNOCK_SECONDS", 0.3)
+    if token:
+        monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+    with pytest.raises(InputError, match=sentence):
+        Jobs(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("http://127.0.0.1:1", "no Ray dashboard answers at 'http://127.0.0.1:1': .*refused"),
+        ("127.0.0.1:1", "no Ray dashboard answers at 'http://127.0.0.1:1'"),
+        ("http://no-such-host.invalid:8265", "no Ray dashboard answers"),
+        ("http://127.0.0.1:port", "no Ray dashboard"),
+        ("ray://127.0.0.1:10001", "--address is 'ray://127.0.0.1:10001'; that of a Ray dashboard is needed, such as"),
+        ("file:///etc/hostname", "that of a Ray dashboard is needed"),
+    ],
+)
+def test_an_address_that_is_no_dashboards_is_refused(address: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        Jobs(address)
+
+
+def test_a_port_that_speaks_no_http_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=lambda: server.accept()[0].sendall(b"\x00\x01 no HTTP\r\n"), daemon=True).start()
+        with pytest.raises(InputError, match=r"what answers at 'http://127.0.0.1:.*' is no Ray dashboard"):
+            Jobs(f"http://127.0.0.1:{server.getsockname()[1]}")
+
+
+SWEEP = """
+grids: [{{backbones: [edsr-tiny], losses: ["slow_loss:Slow"]}}]
+train: mine={folder}/train
+tests: [few={folder}/test]
+metrics: [psnr_y]
+recipe: {{steps: 60, batch: 2, patch: 8}}
+"""
+
+SLOW_LOSS = """
+import time
+import torch
+
+class Slow(torch.nn.Module):
+    def forward(self, sr, hr):
+        time.sleep(0.1)
+        return (sr - hr).abs().mean()
+"""
+
+
+@pytest.fixture
+def head(tmp_path: Path, train_folder: Path, test_folder: Path) -> Iterator[Callable[..., str]]:
+    """Runs commands of sgbench beside a cluster of one node, which wants a token; checks their exit code."""
+    (tmp_path / "tiny.yaml").write_text(SWEEP.format(folder=tmp_path))
+    (tmp_path / "slow_loss.py").write_text(SLOW_LOSS)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sgbench").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m sgbench "$@"\n')
+    (tmp_path / "bin" / "sgbench").chmod(0o755)
+    own = {
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": f"{Path(sgbench.__file__).parent.parent}:{tmp_path}",
+        "SGBENCH_CACHE": str(tmp_path / "cache"),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "a-token-of-this-test",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    with contextlib.ExitStack() as taken:
+        sockets = [taken.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
+        port, client, agent, dashboard = (each.getsockname()[1] for each in sockets)
+    ports = ["--port", port, "--ray-client-server-port", client, "--dashboard-agent-listen-port", agent]
+    shown = ["--dashboard-host", "127.0.0.1", "--dashboard-port", dashboard]
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as short:  # a socket's path is short
+        start = ["start", "--head", "--block", "--num-cpus", 1, "--temp-dir", short, *ports, *shown]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ray.scripts.scripts", *map(str, start)],
+            env={**os.environ, **own},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+        def run(*arguments: str, code: int = 0, **environment: str) -> str:
+            answer = subprocess.run(
+                [str(tmp_path / "bin" / "sgbench"), *arguments, "--address", f"127.0.0.1:{dashboard}"],
+                cwd=tmp_path,
+                env={**os.environ, **own, **environment},
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+            assert answer.returncode == code, answer.stderr
+            return answer.stdout if code == 0 else answer.stderr
+
+        try:
+            wait_until(lambda: not socket_refuses(dashboard), process)
+            yield run
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
+
+def socket_refuses(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) != 0
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_sweep_is_submitted_stopped_and_submitted_again(head: Callable[..., str], tmp_path: Path) -> None:
+    def submit() -> str:
+        return head("submit", "tiny.yaml", "--results", str(tmp_path / "store")).strip()
+
+    assert "has another token than this one" in head("status", code=2, RAY_AUTH_TOKEN="wrong")
+    first = submit()
+    deadline = time.monotonic() + 90
+    while "step 1/60" not in head("logs", first):
+        assert time.monotonic() < deadline, head("logs", first)
+    head("stop", first)
+    assert "Interrupted: the same command continues." in head("logs", first)
+    assert len(list((tmp_path / "store" / "checkpoints").rglob("*.pt"))) == 1
+
+    time.sleep(1)  # ids are by the second
+    said = head("logs", submit(), "--follow")
+    assert "step 1/60" not in said
+    assert "done edsr-tiny · slow_loss:Slow · seed 0 (1 of 1)" in said
+    assert [job["status"] for job in json.loads(head("status", "--json"))] == ["succeeded", "stopped"]
+    assert sgbench.load_results(str(tmp_path / "store")).runs.column("status").to_pylist() == ["done"]

@@ -1,0 +1,98 @@
+"""What nodes answer, and what is made of it; no Ray is started."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sgbench.cluster import nodes as module
+from sgbench.cluster.nodes import Node, Wanted, examine, refuse_unfit, versions
+from sgbench.data import PackedImages
+from sgbench.errors import InputError
+from sgbench.storage import Storage
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Makes this process answer for some nodes, each with changes to what it says."""
+    monkeypatch.setenv("SGBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(module.torch.cuda, "device_count", lambda: 0)
+
+    def says(*changes: dict[str, Any], gpus: float = 0) -> None:
+        resources = {"CPU": 4.0, **({"GPU": gpus} if gpus else {})}
+        there = [
+            {
+                "NodeID": n,
+                "Alive": True,
+                "NodeName": f"n{n}",
+                "NodeManagerAddress": f"10.0.0.{n}",
+                "Resources": resources,
+            }
+            for n in reversed(range(len(changes)))
+        ]
+        monkeypatch.setattr(module.ray, "nodes", lambda: [*there, {"NodeID": 99, "Alive": False}])
+        monkeypatch.setattr(module, "_ask", lambda n, wanted, mark: module._answer(vars(wanted), mark) | changes[n])
+        monkeypatch.setattr(module, "_gather", list)
+
+    return says
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    return str(tmp_path / "store")
+
+
+def test_a_node_that_has_all_has_nothing_to_mend(cluster: Any, store: str, test_images: PackedImages) -> None:
+    cluster({}, {})
+    found = examine(Wanted(store, (str(test_images.path),)))
+    assert [node.name for node in found] == ["n0 (10.0.0.0)", "n1 (10.0.0.1)"]
+    assert all((node.problems, node.remarks) == ((), ()) for node in found)
+    assert found[0].facts["CPU"] == "4"
+    assert "torch " in found[0].facts["versions"]
+    assert not [name for name in Path(store).iterdir() if name.name.startswith(".probe")]
+    refuse_unfit(found)
+
+
+def test_what_has_to_be_mended_is_said(cluster: Any, store: str) -> None:
+    other = versions() | {"torch": "1.0"}
+    cluster({"versions": other}, {"store": "no such folder"}, gpus=2)
+    first, second = examine(Wanted(store))
+    assert first.problems[0] == f"torch is 1.0 and here {versions()['torch']}: install one version on all nodes."
+    assert "cannot be used (no such folder): give a folder that all nodes share" in second.problems[0]
+    for node in (first, second):
+        assert node.problems[1] == "Ray has 2 GPU there and torch sees 0: check its driver and its build of torch."
+    with pytest.raises(InputError, match=r"node n0 \(10.0.0.0\): torch is 1.0 .* nodes \(2 of 2 nodes have problems\)"):
+        refuse_unfit([first, second])
+
+
+def test_what_a_sweep_can_do_without_is_a_remark(cluster: Any, store: str, tmp_path: Path) -> None:
+    cluster({"networks": {"inception": "not here"}, "free": 2**30})
+    (node,) = examine(Wanted(store, (nothing := str(tmp_path / "nothing"),), ("inception",)))
+    assert (node.problems, node.lacks) == ((), (nothing,))
+    assert [remark.partition(":")[0] for remark in node.remarks] == [
+        f"it does not see the packed images in '{nothing}', which will be sent through the store into its cache.",
+        "the weights of inception are not here",
+        f"the disk of '{node.facts['cache']}' has only 1.0 GiB free.",
+    ]
+
+
+def test_a_node_that_does_not_answer_is_a_problem(cluster: Any, store: str) -> None:
+    cluster({"silent": "it did not answer within 120 s"})
+    assert examine(Wanted(store)) == [Node("n0 (10.0.0.0)", problems=("it did not answer within 120 s.",))]
+
+
+def test_a_store_that_keeps_something_else_is_refused(store: str) -> None:
+    Storage(store).write("mark", b"mark")
+    module._use(Storage(store), "mark")
+    Storage(store).write("mark", b"other")
+    with pytest.raises(OSError, match="another file than this machine wrote"):
+        module._use(Storage(store), "mark")
+
+
+def test_a_store_that_cannot_be_written_is_refused_here(monkeypatch: pytest.MonkeyPatch, store: str) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Storage, "write", full)
+    with pytest.raises(InputError, match=r"cannot be written to: .*No space left on device"):
+        examine(Wanted(store))

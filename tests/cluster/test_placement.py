@@ -1,0 +1,79 @@
+"""What a run takes of clusters of many kinds, none of which is started."""
+
+from typing import Any
+
+import pytest
+
+from sgbench.cluster import placement
+from sgbench.cluster.placement import place
+from sgbench.errors import InputError
+from sgbench.spec import SweepSpec, build
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes Ray say that it has these nodes, and can have so much at its largest."""
+
+    def says(*nodes: dict[str, float], most: dict[str, int] | None = None) -> None:
+        told = [{"Alive": True, "Resources": node} for node in nodes] + [{"Alive": False, "Resources": {"CPU": 999}}]
+        monkeypatch.setattr(placement.ray, "nodes", lambda: told)
+        text = ",".join(f"{name}={amount}" for name, amount in (most or {}).items())
+        monkeypatch.setenv("SGBENCH_GROWS_TO", text)
+
+    return says
+
+
+def a_sweep(threads: int = 1, **fields: Any) -> SweepSpec:
+    grids = [{"backbones": ["edsr-tiny"], "losses": ["l1"]}]
+    return build(
+        {"grids": grids, "train": "a", "tests": ["b"], "metrics": ["psnr_y"], "recipe": {"threads": threads}, **fields},
+        "mine",
+    )
+
+
+def test_a_run_takes_its_threads_and_a_gpu_where_there_is_one(cluster: Any) -> None:
+    cluster({"CPU": 4})
+    assert place(a_sweep(threads=2)).each == {"CPU": 2}
+    cluster({"CPU": 4}, {"CPU": 8, "GPU": 1})
+    made = place(a_sweep(threads=2))
+    assert (made.each, made.workers, made.use_gpu) == ({"CPU": 2, "GPU": 1}, 1, True)
+
+
+def test_small_runs_share_a_gpu(cluster: Any) -> None:
+    cluster({"CPU": 8, "GPU": 1})
+    made = place(a_sweep(gpus=0.25))
+    assert made.each == {"CPU": 1, "GPU": 0.25}
+    assert made.room([{"CPU": 8, "GPU": 1}]) == 4
+
+
+def test_gpus_that_an_autoscaler_would_start_are_asked_for(cluster: Any) -> None:
+    cluster({"CPU": 0}, most={"CPU": 64, "GPU": 8})
+    assert place(a_sweep()).each == {"CPU": 1, "GPU": 1}
+    assert place(a_sweep(workers=8)).workers == 8
+    with pytest.raises(InputError, match="a run takes 9 workers of 1 CPU and 1 GPU and the cluster can never give it"):
+        place(a_sweep(workers=9))
+
+
+def test_a_worker_is_on_one_node(cluster: Any) -> None:
+    cluster({"CPU": 2}, {"CPU": 2})
+    assert place(a_sweep(threads=2, workers=2)).workers == 2
+    with pytest.raises(InputError) as refused:
+        place(a_sweep(threads=3))
+    assert str(refused.value) == (
+        "a run takes 3 CPU and the cluster can never give it (its nodes: 2 CPU, 0 GPU; 2 CPU, 0 GPU); lower "
+        "recipe.threads, workers, or add nodes."
+    )
+
+
+@pytest.mark.parametrize("text", ["CPU", "CPU=many", "TPU=8", "CPU=1.5", "64"])
+def test_what_a_cluster_grows_to_is_checked(cluster: Any, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster({"CPU": 4})
+    monkeypatch.setenv("SGBENCH_GROWS_TO", text)
+    with pytest.raises(InputError, match=f"SGBENCH_GROWS_TO is '{text}'; what all workers have is needed"):
+        place(a_sweep())
+
+
+@pytest.mark.parametrize("gpus", [0, -1, 1.5])
+def test_a_share_of_a_gpu_is_one(gpus: float) -> None:
+    with pytest.raises(InputError, match="gpus is"):
+        a_sweep(gpus=gpus)

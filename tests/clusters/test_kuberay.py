@@ -1,0 +1,213 @@
+"""The Kubernetes files, strictly: a server of Kubernetes lets pass, without a word, what it does not know.
+
+The models have the fields that the files use, by their names in KubeRay's ``ray.io/v1`` and in Kubernetes' ``v1``.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.alias_generators import to_camel
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "clusters" / "kuberay"
+NAMES = ("raycluster", "rayjob")
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
+
+
+class Metadata(Model):
+    name: str
+
+
+class Env(Model):
+    name: str
+    value: str
+
+
+class Amounts(Model):
+    cpu: str
+    memory: str
+    gpu: int | None = Field(default=None, alias="nvidia.com/gpu")
+
+
+class ContainerResources(Model):
+    requests: Amounts
+    limits: Amounts
+
+
+class Mount(Model):
+    name: str
+    mount_path: str
+
+
+class Container(Model):
+    name: str
+    image: str
+    env: list[Env]
+    resources: ContainerResources
+    volume_mounts: list[Mount]
+
+
+class Claim(Model):
+    claim_name: str
+
+
+class Volume(Model):
+    name: str
+    persistent_volume_claim: Claim
+
+
+class Toleration(Model):
+    key: str
+    operator: Literal["Exists"]
+    effect: Literal["NoSchedule"]
+
+
+class Pod(Model):
+    restart_policy: Literal["Never"] | None = None
+    tolerations: list[Toleration] = []
+    containers: list[Container]
+    volumes: list[Volume]
+
+
+class Template(Model):
+    spec: Pod
+
+
+class StartParams(Model):
+    """Flags of ``ray start``, whose values KubeRay wants as strings."""
+
+    num_cpus: str | None = Field(default=None, alias="num-cpus")
+    dashboard_host: str | None = Field(default=None, alias="dashboard-host")
+
+
+class Head(Model):
+    service_type: Literal["ClusterIP"]
+    ray_start_params: StartParams
+    template: Template
+
+
+class Workers(Model):
+    group_name: str
+    replicas: int
+    min_replicas: int
+    max_replicas: int
+    ray_start_params: StartParams
+    template: Template
+
+
+class AuthOptions(Model):
+    mode: Literal["token"]
+
+
+class AutoscalerOptions(Model):
+    version: Literal["v2"]
+    idle_timeout_seconds: int
+
+
+class ClusterSpec(Model):
+    ray_version: str
+    auth_options: AuthOptions
+    enable_in_tree_autoscaling: Literal[True]
+    autoscaler_options: AutoscalerOptions
+    head_group_spec: Head
+    worker_group_specs: list[Workers]
+
+
+class JobSpec(Model):
+    entrypoint: str
+    runtime_env_yaml: str = Field(alias="runtimeEnvYAML")
+    shutdown_after_job_finishes: Literal[True]
+    ttl_seconds_after_finished: int
+    ray_cluster_spec: ClusterSpec
+
+
+class RayCluster(Model):
+    api_version: Literal["ray.io/v1"]
+    kind: Literal["RayCluster"]
+    metadata: Metadata
+    spec: ClusterSpec
+
+
+class RayJob(Model):
+    api_version: Literal["ray.io/v1"]
+    kind: Literal["RayJob"]
+    metadata: Metadata
+    spec: JobSpec
+
+
+FILE: TypeAdapter[RayCluster | RayJob] = TypeAdapter(Annotated[RayCluster | RayJob, Field(discriminator="kind")])
+
+
+def read(name: str) -> dict[str, Any]:
+    (fields,) = yaml.safe_load_all((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    return dict(fields)
+
+
+def cluster(name: str) -> ClusterSpec:
+    spec = FILE.validate_python(read(name)).spec
+    return spec if isinstance(spec, ClusterSpec) else spec.ray_cluster_spec
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_is_valid(name: str) -> None:
+    FILE.validate_python(read(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_planted_typo_is_caught_wherever_it_is(name: str, misspelled: Callable[[Any], Iterator[Any]]) -> None:
+    changed = list(misspelled(read(name)))
+    assert len(changed) > 50
+    for each in changed:
+        with pytest.raises(ValidationError):
+            FILE.validate_python(each)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_pod_has_the_image_of_the_cluster_s_ray(name: str) -> None:
+    spec = cluster(name)
+    pods = [spec.head_group_spec.template.spec, *(group.template.spec for group in spec.worker_group_specs)]
+    images = {container.image for pod in pods for container in pod.containers}
+    assert images == {f"REPLACE/sgbench:ray-{spec.ray_version}"}
+    (base,) = re.findall("^FROM (.*)$", (FOLDER / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert base == f"rayproject/ray:{spec.ray_version}-py311-gpu"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_head_trains_nothing_and_gpus_scale_to_zero(name: str) -> None:
+    spec = cluster(name)
+    (gpu,) = spec.worker_group_specs
+    (worker,) = gpu.template.spec.containers
+    (head,) = spec.head_group_spec.template.spec.containers
+    assert spec.head_group_spec.ray_start_params.num_cpus == "0"
+    assert (gpu.replicas, gpu.min_replicas) == (0, 0)
+    assert worker.resources.limits.gpu == worker.resources.requests.gpu == 1
+    together = f"CPU={gpu.max_replicas * int(worker.resources.limits.cpu)},GPU={gpu.max_replicas}"
+    assert Env(name="SGBENCH_GROWS_TO", value=together) in head.env
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_pods_see_the_same_storage(name: str) -> None:
+    spec = cluster(name)
+    for pod in (spec.head_group_spec.template.spec, spec.worker_group_specs[0].template.spec):
+        (container,) = pod.containers
+        assert Env(name="SGBENCH_CACHE", value="/shared/cache") in container.env
+        assert [(mount.name, mount.mount_path) for mount in container.volume_mounts] == [("shared", "/shared")]
+        assert [volume.persistent_volume_claim.claim_name for volume in pod.volumes] == ["sgbench-shared"]
+
+
+def test_the_dashboard_of_a_cluster_that_stays_is_on_loopback() -> None:
+    assert cluster("raycluster").head_group_spec.ray_start_params.dashboard_host == "127.0.0.1"
+
+
+def test_the_two_files_have_one_cluster_but_for_who_reaches_the_dashboard() -> None:
+    stays, goes = cluster("raycluster"), cluster("rayjob")
+    goes.head_group_spec.ray_start_params.dashboard_host = "127.0.0.1"
+    assert stays == goes
