@@ -4,12 +4,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
 
 from sgbench.data import PackedImages, default_cache, prepare, resolve, write_png
 from sgbench.spec import Degradation
+
+hypothesis.settings.register_profile("sgbench", deadline=None)  # machines are shared, and no test is of speed
+hypothesis.settings.load_profile("sgbench")
 
 Agreement = Callable[[str, str, float, float], None]
 

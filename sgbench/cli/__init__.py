@@ -14,11 +14,19 @@ from sgbench.cli import (
     backbones,
     compare,
     data,
+    doctor,
     evaluate,
+    figure,
+    logs,
     losses,
     metrics,
     options,
     plan,
+    query,
+    results,
+    status,
+    stop,
+    submit,
     sweep,
     table,
     train,
@@ -41,9 +49,17 @@ app.command(name="table", epilog=table.EXAMPLES)(table.table)
 app.command(name="compare", epilog=compare.EXAMPLES)(compare.compare)
 app.command(name="train", epilog=train.EXAMPLES)(options.of_sweep(train.train))
 app.command(name="eval", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command(name="doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command(name="backbones", epilog=backbones.EXAMPLES)(backbones.backbones)
 app.command(name="losses", epilog=losses.EXAMPLES)(losses.losses)
 app.command(name="metrics", epilog=metrics.EXAMPLES)(metrics.metrics)
+app.command(name="query", epilog=query.EXAMPLES)(query.query)
+app.add_typer(results.app, name="results")
+app.add_typer(figure.app, name="figure")
+app.command(name="submit", epilog=submit.EXAMPLES)(options.of_sweep(submit.submit))
+app.command(name="status", epilog=status.EXAMPLES)(status.status)
+app.command(name="logs", epilog=logs.EXAMPLES)(logs.logs)
+app.command(name="stop", epilog=stop.EXAMPLES)(stop.stop)
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 

@@ -1,5 +1,6 @@
 """Flags that several commands share, and how their values are read."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,7 +38,17 @@ Losses = Annotated[list[str] | None, typer.Option("--loss", metavar="EXPR", help
 Tests = Annotated[list[str] | None, typer.Option("--test", metavar=REFERENCE, help="A test set (repeatable).")]
 Metrics = Annotated[list[str] | None, typer.Option("--metric", metavar="NAME", help="lpips_alex, fid, … (repeatable).")]
 Scale = Annotated[int, typer.Option("--scale", metavar="2|3|4", help="Factor of super-resolution.", callback=_scale)]
+Address = Annotated[
+    str | None, typer.Option("--address", metavar="HOST:PORT", help="Ray cluster to join. Default: start Ray here.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Retry = Annotated[bool, typer.Option("--retry", help="Do failed runs and scores again.")]
+Rerun = Annotated[bool, typer.Option("--rerun", help="Do everything again, finished runs too.")]
+Dashboard = Annotated[
+    str | None,
+    typer.Option("--address", metavar="URL", help="Ray dashboard of the cluster. Default: http://127.0.0.1:8265."),
+]
+Job = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job, as 'sgbench submit' prints it.")]
 
 
 @dataclass(frozen=True)
@@ -46,8 +57,15 @@ class Asked:
 
     name: str
     sweep: "SweepSpec"
-    storage: "Storage"
-    """Its results store."""
+    results: str | None
+    """Its results store, as it was written."""
+
+    @functools.cached_property
+    def storage(self) -> "Storage":
+        """Its results store, opened."""
+        from sgbench.storage import Storage, absolute
+
+        return Storage(absolute(self.results or f"results/{self.name}"))
 
 
 def of_sweep(command: Callable[..., None]) -> Callable[..., None]:
@@ -94,20 +112,19 @@ def _read(
 ) -> Asked:
     """Read the sweep that the shared flags name; its parameters are these flags."""
     from sgbench.plan import Choices, read_sweep
-    from sgbench.storage import Storage, absolute
 
     choices = Choices(
         settings=settings or (),
         backbones=backbone or (),
         losses=loss or (),
-        lambdas=_numbers("--lambda", lam, float),
-        seeds=_numbers("--seeds", seeds, int),
+        lambdas=numbers("--lambda", lam, float),
+        seeds=numbers("--seeds", seeds, int),
         train=train,
         tests=test or (),
         metrics=metric or (),
     )
     name, sweep = read_sweep(what, choices)
-    return Asked(name, sweep, Storage(absolute(results or f"results/{name}")))
+    return Asked(name, sweep, results)
 
 
 def find_store(results: str | None) -> str:
@@ -127,7 +144,7 @@ def find_store(results: str | None) -> str:
     return absolute(stores[0])
 
 
-def _numbers(flag: str, text: str | None, kind: Callable[[str], T]) -> list[T]:
+def numbers(flag: str, text: str | None, kind: Callable[[str], T]) -> list[T]:
     """Read a list such as ``0,0.1,1``.
 
     Raises:

@@ -14,11 +14,12 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from rich.table import Table
 from rich.text import Text
 
+from sgbench.forecast import Expected, makespan
 from sgbench.metrics import MissingWeights
 from sgbench.metrics.weights import Locator
 from sgbench.plan import Plan
 from sgbench.registry import METRICS
-from sgbench.report.tables import pivot, print_table, to_data
+from sgbench.report import tables
 from sgbench.results import load_results
 
 console = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
@@ -36,15 +37,16 @@ def print_json(data: Any) -> None:
 
 
 def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
-    """Print rows of the same keys as a table with these for heads."""
+    """Print rows of the same keys as a table with these for heads; a column that is empty in all rows is left out."""
     if as_json:
         print_json(rows)
         return
+    keys = [key for key in (rows[0] if rows else ()) if any(row[key] not in (None, "") for row in rows)]
     table = Table(box=box.SIMPLE_HEAD)
-    for key in rows[0] if rows else ():
+    for key in keys:
         table.add_column(key, overflow="fold")
     for row in rows:
-        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+        table.add_row(*(Text("" if row[key] is None else str(row[key])) for key in keys))
     _stdout().print(table)
 
 
@@ -62,10 +64,13 @@ def print_entries(entries: Mapping[str, Sequence[str]]) -> None:
     _stdout().print(table)
 
 
-def print_plan(made: Plan, *, as_json: bool) -> None:
-    """Print the runs of a plan and how far each one is."""
-    rows = [
-        {
+def print_plan(made: Plan, expected: Sequence[Expected], *, devices: int, price: float | None, as_json: bool) -> None:
+    """Print the runs of a plan, how far each one is, and how long the rest will take on some devices."""
+    times = {each.run: each for each in expected}
+    rows: list[dict[str, Any]] = []
+    for run in made.runs:
+        time = times.get(run)
+        row = {
             "run_id": run.spec.run_id,
             "backbone": run.spec.backbone,
             "loss": run.spec.loss,
@@ -74,28 +79,64 @@ def print_plan(made: Plan, *, as_json: bool) -> None:
             "step": f"{run.step}/{run.spec.recipe.steps}",
             "error": run.error,
         }
-        for run in made.runs
-    ]
+        if as_json:
+            rows.append(row | {"expected_seconds": time.seconds if time else None})
+        else:
+            rows.append(row | {"expected": _about(time) if time else None})
     print_rows(rows, as_json=as_json)
     if not as_json:
-        say(f"{made.name}: {made.named} runs named, {made.summary()}")
+        repeated = made.named - len(made.runs)
+        named = f" ({made.named} named, {repeated} of them repetitions)" if repeated else ""
+        say(f"{made.name}: {made.summary()}{named}")
+        if expected:
+            say(_forecast(expected, devices, max(1, made.sweep.workers), price))
+
+
+def _about(expected: Expected) -> str | None:
+    """Return ``4.1 min``, or ``~4.1 min`` if it is scaled from other backbones."""
+    if expected.seconds is None:
+        return None
+    return f"{'' if expected.alike else '~'}{_duration(expected.seconds)}"
+
+
+def _forecast(expected: Sequence[Expected], devices: int, workers: int, price: float | None) -> str:
+    seconds = [each.seconds for each in expected if each.seconds is not None]
+    if len(seconds) < len(expected):
+        return "How long they take is not known: no run in this store has been trained yet."
+    total, lanes = sum(seconds) * workers, max(1, devices // workers)
+    wall = makespan(sorted(seconds, reverse=True), lanes)
+    text = f"Training will take some {_digits(total / 3600)} device-hours: {_duration(wall)} on {devices} device"
+    text += "s" * (devices != 1) + ("" if price is None else f", and {total / 3600 * price:,.2f} at {price:g} an hour")
+    text += f", as on {' and '.join(sorted(expected[0].devices))}"
+    if all(each.alike for each in expected):
+        return f"{text}."
+    return f"{text}. A time with ~ is scaled from other backbones by their multiplications."
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.2g} s"
+    return f"{_digits(seconds / 60)} min" if seconds < 5400 else f"{_digits(seconds / 3600)} h"
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def print_results(
-    root: str,
-    *,
-    as_json: bool,
-    backbones: Sequence[str] | None = None,
-    losses: Sequence[str] | None = None,
-    datasets: Sequence[str] | None = None,
-    metrics: Sequence[str] | None = None,
+    root: str, *, as_json: bool, datasets: Sequence[str] | None = None, metrics: Sequence[str] | None = None
 ) -> None:
-    """Print the table of a store, all of it or what is chosen."""
-    shown = pivot(load_results(root), backbones=backbones, losses=losses, datasets=datasets, metrics=metrics)
-    if as_json:
-        print_json(to_data(shown))
+    """Print the table of a store, all of it or some test sets and metrics."""
+    shown = tables.pivot({root: load_results(root)}, tables.Filters(datasets=datasets, metrics=metrics))
+    print_table(shown, "json" if as_json else tables.RICH)
+
+
+def print_table(shown: tables.Table, form: str) -> None:
+    """Print a table in one of `sgbench.report.tables.FORMATS`, or for a person to read."""
+    if form == tables.RICH:
+        tables.print_table(shown, Console(file=sys.stdout, highlight=False))
     else:
-        print_table(shown, Console(file=sys.stdout, highlight=False))
+        typer.echo(tables.FORMATS[form](shown), nl=False)
 
 
 def packing() -> contextlib.AbstractContextManager[Callable[[str, int, int], None]]:

@@ -1,6 +1,7 @@
 """What the commands print and leave behind when all is well; `sweep` is in ``tests/cluster``."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,9 @@ def statuses(run: Run, *arguments: str) -> dict[str, str]:
 def test_plan_lists_the_runs_and_writes_no_store(place: Path, run: Run) -> None:
     out, err = run("plan", "tiny.yaml")
     assert out.count("to do") == 4
-    assert err == "tiny: 4 runs named, 4 runs: 4 to do\n"
+    assert err == (
+        "tiny: 4 runs: 4 to do\nHow long they take is not known: no run in this store has been trained yet.\n"
+    )
     rows = json.loads(run("plan", "tiny.yaml", "--json", "--lambda", "0,1")[0])
     assert [(row["loss"], row["seed"], row["step"]) for row in rows] == [
         ("l1", 0, "0/3"),
@@ -45,6 +48,21 @@ def test_plan_lists_the_runs_and_writes_no_store(place: Path, run: Run) -> None:
     ]
     assert all(row["run_id"] in out for row in rows)
     assert not (place / "results").exists()
+
+
+def test_plan_tells_how_long_the_rest_takes_and_what_it_costs(run: Run) -> None:
+    run("train", "tiny.yaml", "--loss", "l1", "--seeds", "1")
+    out, err = run("plan", "tiny.yaml", "--results", "results/tiny", "--devices", "2", "--price", "36")
+    assert re.search(r"will take some \S+ device-hours: \S+ s on 2 devices, and \d+\.\d\d at 36 an hour, as on ", err)
+    assert len(re.findall(r"0/3 +\S+ s ", out)) == 3
+    rows = json.loads(run("plan", "tiny.yaml", "--json")[0])
+    assert [row["expected_seconds"] is None for row in rows].count(True) == 1  # of the one that is done
+    assert run("plan", "tiny.yaml", "--devices", "0", code=2)
+
+
+def test_plan_counts_repetitions(run: Run) -> None:
+    grid = "grids=[{backbones: [edsr-tiny], losses: [l1]}, {backbones: [edsr-tiny], losses: [l1, l2]}]"
+    assert "tiny: 2 runs: 2 to do (3 named, 1 of them repetitions)\n" in run("plan", "tiny.yaml", "--set", grid)[1]
 
 
 def test_plan_without_the_images_lists_names_and_says_why_there_are_no_ids(run: Run) -> None:

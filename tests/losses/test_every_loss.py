@@ -44,7 +44,7 @@ def test_it_names_its_source_and_describes_itself_in_one_line(name):
 
 
 @every_loss
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(shape=shapes, seed=seeds)
 def test_it_is_a_scalar_that_is_never_negative_and_does_not_care_which_image_comes_first(name, shape, seed):
     sr, hr = images(shape, seed), images(shape, seed + 1)
@@ -55,7 +55,7 @@ def test_it_is_a_scalar_that_is_never_negative_and_does_not_care_which_image_com
 
 
 @every_loss
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(shape=shapes, seed=seeds)
 def test_equal_images_have_the_least_loss_and_no_slope(name, shape, seed):
     image = images(shape, seed)

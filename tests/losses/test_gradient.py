@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -53,7 +53,6 @@ shapes = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 9), st.i
 
 @every_operator
 @every_order
-@settings(deadline=None)
 @given(shape=shapes, seed=st.integers(0, 100), contrast=st.sampled_from([0.0, 1e-5, 1.0]))
 def test_it_is_equation_6(operator, order, shape, seed, contrast):
     sr, hr = random(*shape, seed=seed) * contrast, random(*shape, seed=seed + 1)

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -16,7 +16,6 @@ pairs = hnp.array_shapes(min_dims=4, max_dims=4, max_side=5).flatmap(
 )
 
 
-@settings(deadline=None)
 @given(pair=pairs, eps=st.sampled_from([1e-3, 0.1]))
 @pytest.mark.parametrize(
     ("loss", "of_differences"),

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 from torchmetrics.functional.image import structural_similarity_index_measure
@@ -28,7 +28,6 @@ def by_skimage(sr, hr):
     )
 
 
-@settings(deadline=None)
 @given(shape=shapes, noise=st.sampled_from([0.0, 0.01, 0.1, 1.0]), seed=st.integers(0, 100))
 def test_it_is_one_less_the_ssim_of_skimage(shape, noise, seed):
     sr, hr = pair(shape, noise, seed)

@@ -4,7 +4,7 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 import scipy.linalg
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pytorch_fid.fid_score import calculate_frechet_distance
 
@@ -55,7 +55,6 @@ def test_reference_pytorch_fid_gives_the_same_distance_of_more_images_than_featu
 shapes = st.tuples(st.integers(2, 12), st.integers(2, 12), st.integers(1, 12), st.integers(0, 10_000))
 
 
-@settings(deadline=None)
 @given(shapes)
 def test_distance_is_symmetric_and_never_negative(shape):
     x, y = sets(*shape)
@@ -64,14 +63,12 @@ def test_distance_is_symmetric_and_never_negative(shape):
     assert frechet_distance(y, x) == pytest.approx(forward, rel=1e-9, abs=1e-9)
 
 
-@settings(deadline=None)
 @given(shapes, st.floats(-100, 100))
 def test_distance_does_not_change_when_both_sets_move(shape, shift):
     x, y = sets(*shape)
     assert frechet_distance(x + shift, y + shift) == pytest.approx(frechet_distance(x, y), rel=1e-7, abs=1e-7)
 
 
-@settings(deadline=None)
 @given(shapes, st.randoms(use_true_random=False))
 def test_distance_of_a_set_to_itself_is_zero(shape, random):
     x, _ = sets(*shape)
@@ -80,7 +77,6 @@ def test_distance_of_a_set_to_itself_is_zero(shape, random):
     assert 0 <= frechet_distance(x, x[order]) < 1e-9
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(-5, 5), st.floats(0.1, 5), st.floats(0.1, 5)), min_size=1, max_size=6))
 def test_distance_between_diagonal_gaussians_is_the_closed_form(axes):
     """Points at ±s·√((2d−1)/2) on each axis have exactly the standard deviation s on it, and no correlation."""

@@ -3,7 +3,7 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torchmetrics.image.kid import poly_mmd
 
@@ -75,7 +75,6 @@ def test_a_set_and_itself_are_at_a_paired_distance_of_exactly_zero(n):
     assert standard_error == (None if n == 2 else 0)
 
 
-@settings(deadline=None)
 @given(shapes, st.randoms(use_true_random=False))
 def test_the_order_of_the_scenes_does_not_matter(shape, random):
     x, y = sets(*shape)
@@ -84,7 +83,6 @@ def test_the_order_of_the_scenes_does_not_matter(shape, random):
     assert discrepancy(x[order], y) == pytest.approx(discrepancy(x, y), rel=1e-9, abs=1e-9)
 
 
-@settings(deadline=None)
 @given(shapes)
 def test_which_of_the_sets_comes_first_does_not_matter(shape):
     x, y = sets(*shape)
@@ -92,7 +90,6 @@ def test_which_of_the_sets_comes_first_does_not_matter(shape):
     assert discrepancy(y, x) == pytest.approx(discrepancy(x, y), rel=1e-9, abs=1e-9)
 
 
-@settings(deadline=None)
 @given(shapes)
 def test_the_standard_estimate_is_lower_by_what_partners_have_in_common(shape):
     """By 2/N of how far k of partners exceeds k of strangers, on average."""
