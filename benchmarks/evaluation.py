@@ -214,7 +214,7 @@ def timed(call: Callable[[], Values]) -> tuple[Values, float]:
 
 
 def row(
-    what: str, seconds: Mapping[str, Sequence[float]], ours: str, apart: float, passes: object = ""
+    what: str, seconds: Mapping[str, Sequence[float]], ours: str, apart: float, aim: str, passes: int | None = None
 ) -> dict[str, object]:
     """Return a row of the table."""
     return {
@@ -224,6 +224,7 @@ def row(
         "sgbench is faster by": harness.ratio(seconds, "plain", ours)["median"],
         "passes of references": passes,
         "largest difference": apart,
+        harness.AIM: aim,
     }
 
 
@@ -253,8 +254,9 @@ def measure_evaluation(
         else:
             seconds = harness.take_turns({"plain": partial(plain.score, first, metrics)} | candidates, rounds=rounds)
     names = " and ".join(metrics)
+    aims = {"first": "≥ 3×" if "fid" in metrics else "≥ 1.5×", "second": "0 passes"}
     rows = [
-        row(f"{names}, {name} evaluation", seconds, name, max(apart[name].values()), passes[name])
+        row(f"{names}, {name} evaluation", seconds, name, max(apart[name].values()), aims[name], passes[name])
         for name in candidates
     ]
     return rows, values
@@ -274,7 +276,7 @@ def measure_distance(n: int, rounds: int) -> dict[str, object]:
         {"sgbench": partial(frechet_distance, x, y)}, rounds=rounds, calls=5
     )
     apart = difference({"fid": [frechet_distance(x, y)]}, expected)
-    return row(f"Fréchet distance, {n} images", seconds, "sgbench", apart["fid"])
+    return row(f"Fréchet distance, {n} images", seconds, "sgbench", apart["fid"], "≥ 1,000×")
 
 
 def main() -> None:

@@ -21,9 +21,15 @@ from rich.table import Table
 import sgbench
 
 RESULTS = Path(__file__).parent / "results"
-"""Where the tables are written as JSON, a file for each script and kind of device."""
+"""Where the tables are written as JSON, a file for each table and kind of device."""
 
 PACKAGES = ("torch", "numpy")
+
+AIM = "aim"
+"""The column that says what is aimed at, in words such as ``≥ 20×``."""
+
+LOAD_BEFORE = os.getloadavg()[0]
+"""How many processes wanted a CPU in the minute before; what the benchmark itself wants is in the load after it."""
 
 
 def take_turns(
@@ -65,12 +71,13 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def publish(script: str, rows: Sequence[Mapping[str, Any]], *, notes: Sequence[str] = (), **packages: str) -> None:
+def publish(name: str, rows: Sequence[Mapping[str, Any]], *, notes: Sequence[str] = (), **packages: str) -> None:
     """Print rows as a table and write them, with what they were measured on, to `RESULTS`.
 
     Args:
-        script: The script's name.
-        rows: Rows with the same keys; floats are printed with three digits.
+        name: The script's name, and what the table is of where the script has several.
+        rows: Rows with the same keys; floats are printed with three digits, and what does not apply is None. A row for
+            which something is aimed at says so under `AIM`.
         notes: Sentences below the table.
         packages: Versions of the peers, by name.
     """
@@ -80,19 +87,27 @@ def publish(script: str, rows: Sequence[Mapping[str, Any]], *, notes: Sequence[s
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "packages": {"sgbench": sgbench.__version__} | {name: version(name) for name in PACKAGES} | packages,
-        "load": round(os.getloadavg()[0], 1),
+        "load before": round(LOAD_BEFORE, 1),
+        "load after": round(os.getloadavg()[0], 1),
         "measured": time.strftime("%Y-%m-%d"),
     }
-    table = Table(*rows[0], title=f"{script}: {where['device']}, {where['threads']} threads")
+    table = Table(*rows[0], title=f"{name}: {where['device']}, threads: {where['threads']}")
     for row in rows:
-        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
+        table.add_row(*map(_shown, row.values()))
     console = Console(width=140)
     console.print(table)
-    for note in notes:
+    versions = ", ".join(f"{package} {number}" for package, number in where["packages"].items())
+    for note in (*notes, f"{versions}; load {where['load before']} before and {where['load after']} after."):
         console.print(note, markup=False)
     RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"{script}-{'gpu' if torch.cuda.is_available() else 'cpu'}.json"
+    file = RESULTS / f"{name}-{'gpu' if torch.cuda.is_available() else 'cpu'}.json"
     file.write_text(json.dumps({"where": where, "rows": rows, "notes": notes}, indent=1) + "\n")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return "" if value is None else str(value)
 
 
 def _processor() -> str:

@@ -24,6 +24,9 @@ from sgbench.training.loop import as_images
 from sgbench.training.numerics import FORMATS, pinned
 
 BASE = "l1"
+AIMS = {("cpu", "l1 + 1.0*sg"): "≤ 10%", ("cuda", "l1 + 1.0*sg"): "≤ 2%"}
+"""What a loss may cost over l1, by the kind of device."""
+
 LOSSES = [BASE, "l2", "charbonnier", "l1 + 1.0*sg", "l1 + 1.0*sg(operator=sobel)", "l1 + 1.0*ssim"]
 
 
@@ -96,6 +99,7 @@ def measure(backbone: str, recipe: Recipe, device: torch.device, rounds: int) ->
     return [
         {"network": backbone, "on": where, "loss": name, "ms a step": 1e3 * statistics.median(times)}
         | {f"over l1, %, {key}": 100 * (value - 1) for key, value in harness.ratio(seconds, name, BASE).items()}
+        | {harness.AIM: AIMS.get((device.type, name))}
         for name, times in seconds.items()
     ]
 

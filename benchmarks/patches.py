@@ -1,26 +1,35 @@
-"""How fast training patches come from the packed images, beside decoding a PNG for each, and what packing costs.
+"""How fast training patches come from the packed images, beside decoding a PNG for each, and how long a step waits.
 
     python benchmarks/patches.py
     python benchmarks/patches.py --images DIV2K/DIV2K_train_HR
 
 Batches of 16 pairs, 48×48 and 192×192 pixels (×4), turned at random, in one thread. The peers do what a PyTorch data
-set without a cache does for each patch: open a random file and its low-resolution one, decode both, and cut. The files
-are whole images, or sub-images of 480×480 as they are usually cut beforehand.
+set without a cache does for each patch: read a random image and its low-resolution one, decode both, and cut. They read
+files of whole images, or sub-images of 480×480 as they are usually cut beforehand, as files or in an LMDB.
+
+A step waits for its patches from when it asks for them until they are floats on the device. That is held against the
+steps of the training loop itself; on a GPU it is the most that the step can wait, because the two overlap there.
 """
 
 import argparse
 import functools
+import io
 import itertools
+import math
 import multiprocessing
 import resource
+import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import harness
+import lmdb
 import numpy as np
+import torch
 from PIL import Image
 
 from sgbench.data import (
@@ -35,15 +44,27 @@ from sgbench.data import (
     windows,
     write_png,
 )
-from sgbench.spec import Degradation, Window
+from sgbench.spec import Degradation, Recipe, RunSpec, TrainingData, Window
+from sgbench.storage import Storage
+from sgbench.training import Checkpoints, train
+from sgbench.training.loop import as_images
 
 SCALE, PATCH, BATCH = 4, 48, 16
 
 MOST_IMAGES = 24
 """More would only make the peers' files take longer to write."""
 
+NETWORKS = {"cpu": ("edsr-tiny", "edsr-light"), "cuda": ("edsr-light", "edsr-paper")}
+"""Whose steps wait, by the kind of device."""
+
+STEPS = {"cpu": 4, "cuda": 400}
+"""Of a turn; on a GPU the loop looks at the clock every fourth step only, since that makes it wait for the GPU."""
+
 Pair = tuple[Path, Path]
 """A low-resolution file and its high-resolution one."""
+
+Read = Callable[[int], tuple[Pixels, Pixels]]
+"""Decodes a pair by its number."""
 
 
 def packed_in(cache: Path, images: Sequence[Path]) -> tuple[Path, float, float]:
@@ -75,12 +96,39 @@ def as_files(packed: PackedImages, folder: Path, window: Window | None) -> list[
     return pairs
 
 
-def decoded_batch(pairs: Sequence[Pair], random: np.random.Generator) -> tuple[Pixels, Pixels]:
-    """Decode two files for each patch, and cut and turn it."""
+def from_files(pairs: Sequence[Pair]) -> Read:
+    """Return what decodes a pair of files."""
+
+    def read(number: int) -> tuple[Pixels, Pixels]:
+        lr, hr = (np.asarray(Image.open(path).convert("RGB")) for path in pairs[number])
+        return lr, hr
+
+    return read
+
+
+def from_lmdb(pairs: Sequence[Pair], path: Path) -> Read:
+    """Put the bytes of files into an LMDB, and return what decodes a pair of them."""
+    room = 2 * sum(file.stat().st_size for pair in pairs for file in pair) + 2**20
+    with lmdb.open(str(path), map_size=room) as database, database.begin(write=True) as transaction:
+        for number, pair in enumerate(pairs):
+            for kind, file in zip(("lr", "hr"), pair, strict=True):
+                transaction.put(f"{kind}-{number}".encode(), file.read_bytes())
+    transaction = lmdb.open(str(path), readonly=True, lock=False, readahead=False).begin(buffers=True)
+
+    def read(number: int) -> tuple[Pixels, Pixels]:
+        stored = (transaction.get(f"{kind}-{number}".encode()) for kind in ("lr", "hr"))
+        lr, hr = (np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in stored)
+        return lr, hr
+
+    return read
+
+
+def decoded_batch(read: Read, pairs: int, random: np.random.Generator) -> tuple[Pixels, Pixels]:
+    """Decode a pair for each patch, and cut and turn it."""
     lr = np.empty((BATCH, 3, PATCH, PATCH), np.uint8)
     hr = np.empty((BATCH, 3, PATCH * SCALE, PATCH * SCALE), np.uint8)
     for i in range(BATCH):
-        small, large = (np.asarray(Image.open(path).convert("RGB")) for path in pairs[random.integers(len(pairs))])
+        small, large = read(int(random.integers(pairs)))
         top, left = (int(random.integers(side - PATCH + 1)) for side in small.shape[:2])
         turns = int(random.integers(4))
         for batch, pixels, scale in ((lr, small, 1), (hr, large, SCALE)):
@@ -89,12 +137,65 @@ def decoded_batch(pairs: Sequence[Pair], random: np.random.Generator) -> tuple[P
     return lr, hr
 
 
+def measure_sources(sampler: PatchSampler, folder: Path, rounds: int) -> list[dict[str, object]]:
+    """Time batches from the packed images and from each peer, and return rows."""
+    packed, steps = sampler.images, itertools.count()
+    candidates: dict[str, Callable[[], object]] = {"packed images": lambda: sampler.batch(next(steps))}
+    whole = as_files(packed, folder / "whole", None)
+    parts = as_files(packed, folder / "parts", Window())
+    for name, read, pairs in (
+        ("a PNG a patch", from_files(whole), whole),
+        ("a 480×480 PNG a patch", from_files(parts), parts),
+        ("a 480×480 PNG a patch, in an LMDB", from_lmdb(parts, folder / "lmdb"), parts),
+    ):
+        candidates[name] = functools.partial(decoded_batch, read, len(pairs), np.random.default_rng(0))
+    taken = harness.take_turns(candidates, rounds=rounds, calls=2)
+    return [
+        {
+            "patches from": name,
+            "patches/s": BATCH / statistics.median(taken[name]),
+            "packed is faster by": harness.ratio(taken, name, "packed images")["median"],
+            harness.AIM: "≥ 20×" if name == "a PNG a patch" else None,
+        }
+        for name in candidates
+    ]
+
+
+def measure_waiting(sampler: PatchSampler, backbone: str, scratch: Storage, rounds: int) -> dict[str, object]:
+    """Time the patches of a step and the steps of the training loop, and return a row."""
+    device, packed = harness.device(), sampler.images
+    recipe = Recipe(steps=STEPS[device.type])
+    data = TrainingData(name=packed.name, sha256=packed.sha256)
+    spec = RunSpec(backbone=backbone, loss="l1", seed=0, train=data, recipe=recipe)
+    steps = itertools.count()
+
+    def patches() -> None:
+        for pixels in sampler.batch(next(steps)):
+            as_images(pixels, device, recipe.memory_format)
+
+    waits, takes = [], []
+    for _ in range(rounds):
+        waits.append(statistics.median(harness.take_turns({"patches": patches}, rounds=9)["patches"]))
+        checkpoints = Checkpoints(scratch, backbone)
+        history = train(spec, packed, checkpoints, device=device, checkpoint_seconds=math.inf).history
+        takes.append(statistics.median(1 / row["steps_per_second"] for row in history))
+    share = [100 * wait / step for wait, step in zip(waits, takes, strict=True)]
+    return {
+        "a step of": backbone,
+        "ms a step": 1e3 * statistics.median(takes),
+        "ms for its patches": 1e3 * statistics.median(waits),
+        "share, %": statistics.median(share),
+        harness.AIM: "< 3%",
+    }
+
+
 def main() -> None:
-    """Measure, print and write the table."""
+    """Measure, print and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--images", type=Path, help=f"a folder, {MOST_IMAGES} of its images; else the demo set")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     images = list_images(arguments.images) if arguments.images else resolve("demo", "train").images
     images = [path for path in images if min(image_size(path)) >= PATCH * SCALE][:MOST_IMAGES]
     with tempfile.TemporaryDirectory() as temporary:
@@ -103,30 +204,17 @@ def main() -> None:
             path, seconds, growth = pool.apply(packed_in, (folder, images))
         packed = PackedImages.open(path)
         sampler = PatchSampler(packed, patch=PATCH, batch=BATCH, seed=0, augment=True, window=None)
-        steps = itertools.count()
-        candidates = {"packed": lambda: sampler.batch(next(steps))}
-        for name, window in (("a PNG a patch", None), ("a 480×480 PNG a patch", Window())):
-            pairs = as_files(packed, folder / name, window)
-            candidates[name] = functools.partial(decoded_batch, pairs, np.random.default_rng(0))
-        taken = harness.take_turns(candidates, rounds=arguments.rounds, calls=2)
-    rows = [
-        {
-            "patches from": name,
-            "patches/s": BATCH / float(np.median(taken[name])),
-            "packed is faster by": harness.ratio(taken, name, "packed")["median"],
-        }
-        for name in candidates
-    ]
+        sources = measure_sources(sampler, folder, arguments.rounds)
+        networks, scratch = NETWORKS[harness.device().type], Storage(str(folder / "store"))
+        waiting = [measure_waiting(sampler, network, scratch, rounds=3) for network in networks]
     megapixels = sum(image.height * image.width for image in packed.images) / 1e6
-    harness.publish(
-        "patches",
-        rows,
-        notes=[
-            f"{len(packed)} images of {megapixels / len(packed):.2f} megapixels on average.",
-            f"Packing took {seconds:.1f} s, {seconds / megapixels:.3f} s a megapixel, and {growth:.0f} MB of memory.",
-        ],
-        pillow=Image.__version__,
-    )
+    what = f"{len(packed)} images of {megapixels / len(packed):.2f} megapixels on average."
+    notes = [
+        what,
+        f"Packing took {seconds:.1f} s, {seconds / megapixels:.3f} s a megapixel, and {growth:.0f} MB of memory.",
+    ]
+    harness.publish("patches", sources, notes=notes, pillow=Image.__version__, lmdb=version("lmdb"))
+    harness.publish("patches-waiting", waiting, notes=[what, "fp32, the loss is l1."])
 
 
 if __name__ == "__main__":
