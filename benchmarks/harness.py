@@ -5,6 +5,7 @@ rounds of the ratio within a round, so that a slow minute slows both.
 """
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -19,6 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 import sgbench
+from sgbench.data import PackedImages
+from sgbench.spec import Recipe, RunSpec, TrainingData
+from sgbench.storage import Storage
+from sgbench.training import Checkpoints, train
 
 RESULTS = Path(__file__).parent / "results"
 """Where the tables are written as JSON, a file for each table and kind of device."""
@@ -66,9 +71,23 @@ def ratio(seconds: Mapping[str, Sequence[float]], of: str, to: str) -> dict[str,
     return {"median": statistics.median(ratios), "least": min(ratios), "greatest": max(ratios)}
 
 
+def step_seconds(backbone: str, recipe: Recipe, images: PackedImages, scratch: Storage) -> float:
+    """Return the median time of a step of the training loop, with L1 alone, over a run with a recipe."""
+    data = TrainingData(name=images.name, sha256=images.sha256)
+    spec = RunSpec(backbone=backbone, loss="l1", seed=0, train=data, recipe=recipe)
+    checkpoints = Checkpoints(scratch, f"{spec.run_id}")
+    history = train(spec, images, checkpoints, device=device(), checkpoint_seconds=math.inf).history
+    return statistics.median(1 / row["steps_per_second"] for row in history)
+
+
 def device() -> torch.device:
     """Return the GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name() -> str:
+    """Return the name of the GPU where there is one, else of the processor."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
 
 
 def publish(name: str, rows: Sequence[Mapping[str, Any]], *, notes: Sequence[str] = (), **packages: str) -> None:
@@ -82,7 +101,7 @@ def publish(name: str, rows: Sequence[Mapping[str, Any]], *, notes: Sequence[str
         packages: Versions of the peers, by name.
     """
     where = {
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
+        "device": device_name(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),

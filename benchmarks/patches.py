@@ -15,7 +15,6 @@ import argparse
 import functools
 import io
 import itertools
-import math
 import multiprocessing
 import resource
 import statistics
@@ -44,9 +43,8 @@ from sgbench.data import (
     windows,
     write_png,
 )
-from sgbench.spec import Degradation, Recipe, RunSpec, TrainingData, Window
+from sgbench.spec import Degradation, Recipe, Window
 from sgbench.storage import Storage
-from sgbench.training import Checkpoints, train
 from sgbench.training.loop import as_images
 
 SCALE, PATCH, BATCH = 4, 48, 16
@@ -58,7 +56,7 @@ NETWORKS = {"cpu": ("edsr-tiny", "edsr-light"), "cuda": ("edsr-light", "edsr-pap
 """Whose steps wait, by the kind of device."""
 
 STEPS = {"cpu": 4, "cuda": 400}
-"""Of a turn; on a GPU the loop looks at the clock every fourth step only, since that makes it wait for the GPU."""
+"""Of a turn. The loop looks at the clock a hundred times, and a GPU is not to be waited for after every step."""
 
 Pair = tuple[Path, Path]
 """A low-resolution file and its high-resolution one."""
@@ -163,10 +161,8 @@ def measure_sources(sampler: PatchSampler, folder: Path, rounds: int) -> list[di
 
 def measure_waiting(sampler: PatchSampler, backbone: str, scratch: Storage, rounds: int) -> dict[str, object]:
     """Time the patches of a step and the steps of the training loop, and return a row."""
-    device, packed = harness.device(), sampler.images
+    device = harness.device()
     recipe = Recipe(steps=STEPS[device.type])
-    data = TrainingData(name=packed.name, sha256=packed.sha256)
-    spec = RunSpec(backbone=backbone, loss="l1", seed=0, train=data, recipe=recipe)
     steps = itertools.count()
 
     def patches() -> None:
@@ -176,9 +172,7 @@ def measure_waiting(sampler: PatchSampler, backbone: str, scratch: Storage, roun
     waits, takes = [], []
     for _ in range(rounds):
         waits.append(statistics.median(harness.take_turns({"patches": patches}, rounds=9)["patches"]))
-        checkpoints = Checkpoints(scratch, backbone)
-        history = train(spec, packed, checkpoints, device=device, checkpoint_seconds=math.inf).history
-        takes.append(statistics.median(1 / row["steps_per_second"] for row in history))
+        takes.append(harness.step_seconds(backbone, recipe, sampler.images, scratch))
     share = [100 * wait / step for wait, step in zip(waits, takes, strict=True)]
     return {
         "a step of": backbone,

@@ -1,0 +1,107 @@
+"""What the benchmarks compute rather than measure, and that none is forgotten."""
+
+import importlib
+import itertools
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from sgbench.plan import PlannedRun
+from sgbench.results import Store, identity_columns
+from sgbench.spec import Recipe, RunSpec, TrainingData
+from sgbench.storage import Storage
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("*.py") if path.name != "harness.py")
+DATA = TrainingData(name="mine", sha256="ab" * 32)
+
+
+@pytest.fixture
+def scale(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script scale.py as a module; it leaves no trace in those of other tests."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    for name in ("scale", "harness"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return importlib.import_module("scale")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(Storage(str(tmp_path)))
+
+
+def a_run(backbone: str = "edsr-tiny", seed: int = 0, batch: int = 4) -> RunSpec:
+    return RunSpec(backbone=backbone, loss="l1", seed=seed, train=DATA, recipe=Recipe(steps=100, batch=batch, patch=8))
+
+
+def planned(*specs: RunSpec) -> list[PlannedRun]:
+    return [PlannedRun(spec, "to do") for spec in specs]
+
+
+def record(store: Store, spec: RunSpec, seconds: float) -> None:
+    row = {"status": "done", "step": spec.recipe.steps, "wall_seconds": seconds, "device": "a card"}
+    store.write_run(identity_columns(spec) | row)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_is_in_the_table_of_contents(script: str) -> None:
+    assert f"python benchmarks/{script}" in (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+
+
+def test_without_a_measurement_work_and_an_assumed_rate_tell(scale: ModuleType, store: Store) -> None:
+    slow, fast = (scale.timed(planned(a_run()), 1, store, scale.Cluster(tflops=rate)) for rate in (1.0, 2.0))
+    assert slow[0].seconds == pytest.approx(2 * fast[0].seconds)
+    assert {each.source for each in slow} == {"assumed"}
+
+
+def test_a_store_tells_what_was_measured_and_the_rest_is_scaled(scale: ModuleType, store: Store) -> None:
+    record(store, a_run(seed=9), 50.0)
+    times = scale.timed(planned(a_run(), a_run("edsr-light")), 1, store, scale.Cluster())
+    assert [(each.run.spec.backbone, each.source) for each in times] == [
+        ("edsr-light", "scaled"),  # the longest first
+        ("edsr-tiny", "measured"),
+    ]
+    assert times[1].seconds == 50.0
+
+
+def test_workers_share_a_batch_and_add_up_gradients(scale: ModuleType, store: Store) -> None:
+    record(store, a_run(seed=9), 50.0)
+    record(store, a_run(seed=9, batch=2), 30.0)
+    cluster = scale.Cluster(node=2)
+    alone, two, four = (scale.timed(planned(a_run()), workers, store, cluster)[0] for workers in (1, 2, 4))
+    ring = 100 * 4 * scale.measure("edsr-tiny", 4, 8).parameters / 1e9
+    assert alone.seconds == 50.0
+    assert (two.seconds, two.source) == (pytest.approx(30.0 + ring / cluster.inside), "measured")
+    assert four.source == "scaled"
+    assert cluster.reduction(10**9, 4) == pytest.approx(2 * 3 / 4 * 4 / cluster.between)
+
+
+def test_what_limits_a_sweep(scale: ModuleType) -> None:
+    cluster = scale.Cluster(once_seconds=0.0, run_seconds=0.0)
+    runs = planned(*(a_run(seed=seed) for seed in range(4)))
+    times = [scale.Timed(run, hours * 3600, "measured") for run, hours in zip(runs, [4, 2, 2, 1], strict=True)]
+    found = {gpus: scale.simulate(times, gpus, 1, cluster) for gpus in (1, 2, 3, 5)}
+    assert [(each["hours"], each["limit"]) for each in found.values()] == [
+        (9, "GPUs"),
+        (5, "GPUs"),
+        (4, "the longest run"),
+        (4, "the number of runs"),
+    ]
+    assert scale.stops_at(times, cluster) == 3
+    assert found[2]["GPU-hours"] == 10
+    assert found[2]["busy, %"] == 90
+
+
+def test_the_paper_is_simulated_alike_twice_and_more_gpus_take_no_longer(scale: ModuleType, store: Store) -> None:
+    name, sweep = scale.read_sweep("paper", scale.Choices(seeds=scale.SEEDS))
+    runs = scale.make_plan(name, sweep, None, store).pending
+    rows = scale.scale_sweep(runs, store, scale.Cluster())
+    assert rows == scale.scale_sweep(runs, store, scale.Cluster())
+    assert [row["GPUs"] for row in rows] == [2**power for power in range(11)]
+    for fewer, more in itertools.pairwise(rows):
+        assert more["hours"] <= fewer["hours"]
+        assert more["hours then"] <= min(more["hours"], fewer["hours then"])
+    assert all(0 < row["busy, %"] <= 100 for row in rows)
+    assert rows[-1]["limit"] == "the number of runs"
