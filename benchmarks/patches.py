@@ -8,7 +8,7 @@ set without a cache does for each patch: read a random image and its low-resolut
 files of whole images, or sub-images of 480×480 as they are usually cut beforehand, as files or in an LMDB.
 
 A step waits for its patches from when it asks for them until they are floats on the device. That is held against the
-steps of the training loop itself; on a GPU it is the most that the step can wait, because the two overlap there.
+steps of the training loop itself; a GPU, which is told of the next step while it does the last, waits for less.
 """
 
 import argparse
@@ -45,6 +45,7 @@ from sgbench.data import (
 )
 from sgbench.spec import Degradation, Recipe, Window
 from sgbench.storage import Storage
+from sgbench.training.feeding import nearest
 from sgbench.training.loop import as_images
 
 SCALE, PATCH, BATCH = 4, 48, 16
@@ -163,10 +164,10 @@ def measure_waiting(sampler: PatchSampler, backbone: str, scratch: Storage, roun
     """Time the patches of a step and the steps of the training loop, and return a row."""
     device = harness.device()
     recipe = Recipe(steps=STEPS[device.type])
-    steps = itertools.count()
+    source, steps = nearest(sampler, device), itertools.count()
 
     def patches() -> None:
-        for pixels in sampler.batch(next(steps)):
+        for pixels in source.batch(next(steps)):
             as_images(pixels, device, recipe.memory_format)
 
     waits, takes = [], []

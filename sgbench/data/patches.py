@@ -74,9 +74,6 @@ class PatchSampler:
     def batch(self, step: int, rank: int = 0, world: int = 1) -> tuple[Pixels, Pixels]:
         """Return a worker's slice of the batch of a step.
 
-        The slices of all ranks, one after the other, are the same batch for every ``world``. Where the batch is not a
-        multiple of ``world``, the first ranks get one patch more.
-
         Args:
             step: The step, in any order.
             rank: The worker's number, from 0.
@@ -88,11 +85,7 @@ class PatchSampler:
         Raises:
             InputError: If there are more workers than patches.
         """
-        if world > self.batch_size:
-            raise InputError(f"a batch of {self.batch_size} cannot be shared by {world} workers; use fewer workers.")
-        share, rest = divmod(self.batch_size, world)
-        first = rank * share + min(rank, rest)
-        draws = self._draw(step)[first : first + share + (rank < rest)]
+        draws = self.share(step, rank, world)
         scale, side = self.images.scale, self.patch
         lr = np.empty((len(draws), CHANNELS, side, side), dtype=np.uint8)
         hr = np.empty((len(draws), CHANNELS, side * scale, side * scale), dtype=np.uint8)
@@ -100,6 +93,30 @@ class PatchSampler:
             lr[i] = _cut(self.images.lr(image), top, left, side, transform)
             hr[i] = _cut(self.images.hr(image), top * scale, left * scale, side * scale, transform)
         return lr, hr
+
+    def share(self, step: int, rank: int = 0, world: int = 1) -> npt.NDArray[np.int64]:
+        """Return where a worker's slice of the batch of a step lies.
+
+        The slices of all ranks, one after the other, are the same batch for every ``world``. Where the batch is not a
+        multiple of ``world``, the first ranks get one patch more.
+
+        Args:
+            step: The step, in any order.
+            rank: The worker's number, from 0.
+            world: The number of workers, at most the batch.
+
+        Returns:
+            For each patch its image, the top and the left of it in LR pixels, and its transform: the sum of 1 if its
+            rows are turned about, 2 if its columns are, and 4 if then the two change places; b×4.
+
+        Raises:
+            InputError: If there are more workers than patches.
+        """
+        if world > self.batch_size:
+            raise InputError(f"a batch of {self.batch_size} cannot be shared by {world} workers; use fewer workers.")
+        share, rest = divmod(self.batch_size, world)
+        first = rank * share + min(rank, rest)
+        return self._draw(step)[first : first + share + (rank < rest)]
 
     def _draw(self, step: int) -> npt.NDArray[np.int64]:
         """Return image, top, left (LR pixels) and transform of each patch of the whole batch."""

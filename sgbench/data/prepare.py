@@ -122,7 +122,7 @@ class PackedImages:
             )
             if opened.sha256 != manifest["sha256"]:
                 raise ValueError("its records do not match their hash")
-            for file, expected in zip(("hr.bin", "lr.bin"), opened._byte_counts(), strict=True):
+            for file, expected in zip(("hr.bin", "lr.bin"), opened.byte_counts(), strict=True):
                 if (size := (path / file).stat().st_size) != expected:
                     raise ValueError(f"{file} has {size} bytes, not {expected}")
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -169,7 +169,8 @@ class PackedImages:
                 if progress is not None:
                     progress(index + 1, len(self))
 
-    def _byte_counts(self) -> tuple[int, int]:
+    def byte_counts(self) -> tuple[int, int]:
+        """Return the bytes of all high-resolution pixels and of all low-resolution ones."""
         hr = sum(image.height * image.width * CHANNELS for image in self.images)
         return hr, hr // self.scale**2
 

@@ -23,6 +23,7 @@ from sgbench.losses import build_loss
 from sgbench.seeding import derive
 from sgbench.spec import RunSpec, Schedule
 from sgbench.training.checkpoint import Checkpoints
+from sgbench.training.feeding import nearest
 from sgbench.training.numerics import FORMATS, pinned
 
 CHECKPOINT_SHARE = 50
@@ -97,6 +98,7 @@ def train(
     sampler = PatchSampler(
         images, patch=recipe.patch, batch=recipe.batch, seed=spec.seed, augment=recipe.augment, window=recipe.window
     )
+    source = nearest(sampler, device)
     interval = max(1, min(100, recipe.steps // 100))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -152,7 +154,7 @@ def train(
             # Noise inside a model, such as stochastic depth, is the one thing in which ranks differ.
             torch.manual_seed(derive(spec.seed, "noise", done, rank) % 2**63)
             lr_patches, hr_patches = (
-                as_images(patches, device, recipe.memory_format) for patches in sampler.batch(done, rank, world)
+                as_images(patches, device, recipe.memory_format) for patches in source.batch(done, rank, world)
             )
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                 sr_patches = model(lr_patches)
@@ -206,8 +208,8 @@ def learning_rate(schedule: Schedule, first: float, step: int, steps: int) -> fl
 
 
 def as_images(patches: Any, device: torch.device, memory_format: str) -> Tensor:
-    """Move a NumPy array of uint8 values, shape [N, 3, H, W], to a device as float32 in [0, 1]."""
-    moved = torch.from_numpy(patches).to(device, non_blocking=True)
+    """Move uint8 values, an array or a tensor of shape [N, 3, H, W], to a device as float32 in [0, 1]."""
+    moved = torch.as_tensor(patches).to(device, non_blocking=True)
     return moved.to(torch.float32, memory_format=FORMATS[memory_format]).div_(255.0)
 
 
