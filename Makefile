@@ -1,13 +1,17 @@
 # make demo: the environment, then the main job.  make test: the environment, then lint, types and tests.
+# make bench: the environment, then every benchmark, on what benchmarks/README.md says.  make bench-patches: that one.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # One environment can serve several checkouts in turn: the stamp carries the name of the one that it is installed for.
 STAMP := $(VENV)/.installed-for-$(shell pwd | cksum | cut -d ' ' -f 1)
 
+BENCHMARKS := $(patsubst benchmarks/%.py,bench-%,$(filter-out %/harness.py,$(wildcard benchmarks/*.py)))
+
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench $(BENCHMARKS) clean
+.NOTPARALLEL: # one benchmark would slow another
 
 help:
 	@grep -E '^# make' Makefile
@@ -31,6 +35,15 @@ lint: $(STAMP)
 test: lint
 	$(BIN)/python -m pytest -n 2 -m "not ray"
 	$(BIN)/python -m pytest -m ray
+
+bench: $(BENCHMARKS)
+
+bench-patches bench-lanes: OPTIONS = $(IMAGES:%=--images %)
+bench-evaluation: OPTIONS = $(SETS:%=--set %)
+bench-scale: OPTIONS = $(STORE:%=--results %)
+
+$(BENCHMARKS): bench-%: $(STAMP)
+	$(BIN)/python benchmarks/$*.py $(OPTIONS)
 
 clean:
 	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -1,5 +1,6 @@
 """What the benchmarks compute rather than measure, and that none is forgotten."""
 
+import datetime
 import importlib
 import itertools
 import sys
@@ -76,6 +77,22 @@ def test_workers_share_a_batch_and_add_up_gradients(scale: ModuleType, store: St
     assert (two.seconds, two.source) == (pytest.approx(30.0 + ring / cluster.inside), "measured")
     assert four.source == "scaled"
     assert cluster.reduction(10**9, 4) == pytest.approx(2 * 3 / 4 * 4 / cluster.between)
+
+
+def test_what_is_beside_the_steps_is_told_by_a_run_from_its_start_to_its_last_score(
+    scale: ModuleType, store: Store
+) -> None:
+    assert scale.beside_steps(store) is None
+    began, spec = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC), a_run()
+    store.write_run(
+        identity_columns(spec)
+        | {"status": "done", "step": 100, "wall_seconds": 50.0, "kind": "train", "started": began}
+    )
+    score = {"run_id": spec.run_id, "dataset": "demo", "dataset_sha256": "ab", "image": None, "metric": "psnr_y"}
+    score |= {"metric_version": "1", "protocol": "{}", "n_images": 1, "status": "ok", "value": 30.0}
+    for seconds, metric in ((70, "psnr_y"), (80, "ssim_y")):
+        store.write_scores([{**score, "metric": metric, "scored": began + datetime.timedelta(seconds=seconds)}])
+    assert scale.beside_steps(store) == 30.0
 
 
 def test_what_limits_a_sweep(scale: ModuleType) -> None:
