@@ -27,7 +27,8 @@ def compare(
 ) -> None:
     """Say by how much one loss differs from another, and whether seeds and images bear it out.
 
-    Runs are paired by seed. What is shown with --backbone and --test is corrected for all that there is.
+    Runs are paired by seed, with backbones that have both losses. What is shown with --backbone and --test is corrected
+    for all that there is.
     """
     from rich.console import Console
 

@@ -116,7 +116,7 @@ class Comparison:
 def comparisons(
     results: Results, a: str, b: str, *, metrics: Sequence[str] | None = None, alpha: float = ALPHA
 ) -> list[Comparison]:
-    """Compare two losses wherever a store has a run of either.
+    """Compare two losses wherever a store has, or is to have, runs of both; if nowhere, wherever it has one of either.
 
     A difference is real if three p values are at most α, all corrected by Holm for the number of cells of the metric:
     over seeds and images together, over images alone, and over seeds alone. The last two are each blind to what varies
@@ -146,8 +146,10 @@ def comparisons(
     evidence = _Evidence.of(results, {run["run_id"] for run in runs}, metrics)
     if not evidence.metrics:
         raise InputError(f"no run of '{a}' or '{b}' has been scored; the first of them: {_fate(runs[0])}.")
+    groups = _groups(runs)
+    with_both = [(recipe, group) for recipe, group in groups if {run["loss"] for run in group} == {a, b}]
     cells = []
-    for recipe, group in _groups(runs):
+    for recipe, group in with_both or groups:  # where it is nowhere, each place says what is missing
         backbone, scale = group[0]["backbone"], group[0]["scale"]
         for dataset, metric in evidence.places(group):
             sides = [

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import scipy.stats
 from hypothesis import given, settings
@@ -303,6 +304,16 @@ def test_a_loss_that_was_only_trained_otherwise_has_no_partner(columns: dict[str
     cells = comparisons(store(runs, [scores(row["run_id"], [0.1, 0.2]) for row in runs]), L1, SG)
     assert [cell.recipe for cell in cells] == labels
     assert all(cell.reason and cell.reason.startswith("no seed has both scores: no run (") for cell in cells)
+
+
+def test_a_backbone_of_one_of_the_losses_has_no_part_in_it() -> None:
+    results = two(effects())
+    alone = run(SG, 0, backbone="rcan-tiny")
+    more = store([alone], [scores(alone["run_id"], [0.1, 0.2])])
+    both = Results(
+        pa.concat_tables([results.runs, more.runs]), pa.concat_tables([results.scores, more.scores]), results.history
+    )
+    assert comparisons(both, L1, SG) == comparisons(results, L1, SG)
 
 
 def test_what_was_not_trained_has_no_part_in_it() -> None:
