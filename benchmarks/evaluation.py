@@ -5,9 +5,10 @@
 
 The plain script is what the READMEs of `lpips` and `pytorch_fid` show: it reads a pair of files at a time and compares
 them with LPIPS, then hands both folders to pytorch_fid, one image at a time since they differ in size. Both sides start
-from the same PNG files (MATLAB's bicubic ×4, and nearest neighbours for the second evaluation) with their networks
-built, and sgbench's time includes packing the references. Both must come to the same values, or the script fails. Where
-Inception's weights are not at hand, both get the same random ones, which take as long.
+from the same PNG files: MATLAB's bicubic ×4, and nearest neighbours where the references are known. In the first
+evaluation both build their networks, from weights that are in memory; wherever references are new to it, sgbench packs
+them. Both must come to the same values, or the script fails. Where Inception's weights are not at hand, both get the
+same random ones, which take as long.
 """
 
 import argparse
@@ -37,6 +38,8 @@ from PIL import Image
 from pytorch_fid.fid_score import calculate_frechet_distance, compute_statistics_of_path
 from torch import Tensor, nn
 
+import sgbench.metrics.inception
+import sgbench.metrics.lpips
 from sgbench.data import PackedImages, Source, list_images, prepare, resolve, write_png
 from sgbench.evaluation import score
 from sgbench.metrics import HrCache, LoadedWeights
@@ -102,23 +105,26 @@ class RandomInception(Locator):
 class PlainScript:
     """What the packages' READMEs show, given their weights instead of downloading them."""
 
-    def __init__(self, locator: Locator, device: torch.device) -> None:
+    def __init__(self, metrics: Sequence[str], locator: Locator, device: torch.device) -> None:
+        self.metrics = metrics
         self.device = device
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # lpips calls torchvision by argument names of old
             self.lpips = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).to(device)
         trunk, state = self.lpips.net, locator.load("alexnet").state
         trunk.load_state_dict({name: state[f"features.{name.partition('.')[2]}"] for name in trunk.state_dict()})
+        if "fid" not in metrics:
+            return
         inception = locator.load("inception").state
         with mock.patch.object(pytorch_fid.inception, "load_state_dict_from_url", return_value=inception):
             self.inception = pytorch_fid.inception.InceptionV3().to(device)
 
-    def score(self, sets: Sequence[tuple[Path, Path]], metrics: Sequence[str]) -> Values:
+    def score(self, sets: Sequence[tuple[Path, Path]]) -> Values:
         """Score folders of super-resolved images against folders of references."""
         values: Values = {
             "lpips_alex": [self.distance(sr / hr.name, hr) for sr, folder in sets for hr in list_images(folder)]
         }
-        if "fid" in metrics:
+        if "fid" in self.metrics:
             values["fid"] = [self.fid(sr, hr) for sr, hr in sets]
         return values
 
@@ -145,32 +151,34 @@ class PlainScript:
 class Evaluator:
     """sgbench."""
 
+    metrics: Sequence[str]
     locator: Locator
     device: torch.device
 
-    def score(self, tests: Mapping[Path, PackedImages], metrics: Sequence[str], hr_cache: HrCache) -> Values:
+    def score(self, tests: Mapping[Path, PackedImages], hr_cache: HrCache) -> Values:
         """Score folders of super-resolved images against packed references."""
-        values: Values = {metric: [] for metric in metrics}
+        values: Values = {metric: [] for metric in self.metrics}
         for sr, packed in tests.items():
             rows = score(
                 from_folder(sr, [packed]),
                 packed,
-                metrics,
+                self.metrics,
                 run_id="benchmark",
                 locator=self.locator,
                 device=self.device,
                 hr_cache=hr_cache,
+                side_by_side=True,
             )
             for row in rows:
                 if (row["image"] is None) == (row["metric"] == "fid"):  # the mean of LPIPS has no image either
                     values[row["metric"]].append(row["value"])
         return values
 
-    def score_files(self, sets: Sequence[tuple[Path, Path]], metrics: Sequence[str]) -> Values:
+    def score_files(self, sets: Sequence[tuple[Path, Path]]) -> Values:
         """Score folders of super-resolved images against folders of references, of which nothing is known."""
         with tempfile.TemporaryDirectory() as cache:
             tests = {sr: pack(hr.parent.name, list_images(hr), Path(cache)) for sr, hr in sets}
-            return self.score(tests, metrics, HrCache())
+            return self.score(tests, HrCache())
 
 
 def pack(name: str, images: Sequence[Path], cache: Path) -> PackedImages:
@@ -214,14 +222,14 @@ def timed(call: Callable[[], Values]) -> tuple[Values, float]:
 
 
 def row(
-    what: str, seconds: Mapping[str, Sequence[float]], ours: str, apart: float, aim: str, passes: int | None = None
+    what: str, seconds: Mapping[str, Sequence[float]], apart: float, aim: str | None, passes: int | None = None
 ) -> dict[str, object]:
     """Return a row of the table."""
     return {
         "what": what,
         "plain script, s": statistics.median(seconds["plain"]),
-        "sgbench, s": statistics.median(seconds[ours]),
-        "sgbench is faster by": harness.ratio(seconds, "plain", ours)["median"],
+        "sgbench, s": statistics.median(seconds["sgbench"]),
+        "sgbench is faster by": harness.ratio(seconds, "plain", "sgbench")["median"],
         "passes of references": passes,
         "largest difference": apart,
         harness.AIM: aim,
@@ -229,37 +237,40 @@ def row(
 
 
 def measure_evaluation(
-    files: Sequence[Files], metrics: Sequence[str], plain: PlainScript, evaluator: Evaluator, rounds: int
-) -> tuple[list[dict[str, object]], Values]:
-    """Time a first evaluation, and a second one of other images, and return their rows and the values of the first."""
+    files: Sequence[Files], metrics: Sequence[str], locator: Locator, device: torch.device, rounds: int
+) -> list[dict[str, object]]:
+    """Time evaluations of which less and less is new, and return their rows."""
     first, second = ([(getattr(each, method), each.hr) for each in files] for method in ("bicubic", "nearest"))
-    values, once = timed(partial(plain.score, first, metrics))
-    expected = {"first": values, "second": plain.score(second, metrics)}
+    plain, evaluator = PlainScript(metrics, locator, device), Evaluator(metrics, locator, device)
+
+    def first_of_a_process() -> Values:
+        for module in (sgbench.metrics.lpips, sgbench.metrics.inception):
+            module._network.cache_clear()
+        return evaluator.score_files(first)
+
     with tempfile.TemporaryDirectory() as cache:
         packed = [pack(each.name, list_images(each.hr), Path(cache)) for each in files]
+        tests, others = (dict(zip((sr for sr, _ in sets), packed, strict=True)) for sets in (first, second))
         known = HrCache()
-        evaluator.score(dict(zip((sr for sr, _ in first), packed, strict=True)), metrics, known)
-        others = dict(zip((sr for sr, _ in second), packed, strict=True))
-        candidates: dict[str, Callable[[], Values]] = {
-            "first": partial(evaluator.score_files, first, metrics),
-            "second": partial(evaluator.score, others, metrics, known),
+        evaluator.score(tests, known)
+        cases: dict[str, tuple[Callable[[], Values], Callable[[], Values]]] = {
+            "first evaluation": (lambda: PlainScript(metrics, locator, device).score(first), first_of_a_process),
+            "other references": (partial(plain.score, first), partial(evaluator.score_files, first)),
+            "same references": (partial(plain.score, second), partial(evaluator.score, others, known)),
         }
-        apart, passes = {}, {}
-        for name, evaluate in candidates.items():
+        aims = {"first evaluation": "≥ 3×" if "fid" in metrics else "≥ 1.5×", "same references": "0 passes"}
+        rows = []
+        for case, (theirs, ours) in cases.items():
+            expected, once = timed(theirs)
             with counted_passes() as counted:
-                apart[name] = difference(evaluate(), expected[name])
-            passes[name] = len(counted) - sum(map(len, packed)) * len(metrics)  # less those of super-resolved images
-        if "fid" in metrics:
-            seconds = {"plain": [once] * rounds} | harness.take_turns(candidates, rounds=rounds)
-        else:
-            seconds = harness.take_turns({"plain": partial(plain.score, first, metrics)} | candidates, rounds=rounds)
-    names = " and ".join(metrics)
-    aims = {"first": "≥ 3×" if "fid" in metrics else "≥ 1.5×", "second": "0 passes"}
-    rows = [
-        row(f"{names}, {name} evaluation", seconds, name, max(apart[name].values()), aims[name], passes[name])
-        for name in candidates
-    ]
-    return rows, values
+                apart = difference(ours(), expected)
+            passes = len(counted) - sum(map(len, packed)) * len(metrics)  # less those of super-resolved images
+            if "fid" in metrics:
+                seconds = {"plain": [once] * rounds} | harness.take_turns({"sgbench": ours}, rounds=rounds)
+            else:
+                seconds = harness.take_turns({"plain": theirs, "sgbench": ours}, rounds=rounds)
+            rows.append(row(f"{' and '.join(metrics)}, {case}", seconds, max(apart.values()), aims.get(case), passes))
+    return rows
 
 
 def measure_distance(n: int, rounds: int) -> dict[str, object]:
@@ -276,7 +287,7 @@ def measure_distance(n: int, rounds: int) -> dict[str, object]:
         {"sgbench": partial(frechet_distance, x, y)}, rounds=rounds, calls=5
     )
     apart = difference({"fid": [frechet_distance(x, y)]}, expected)
-    return row(f"Fréchet distance, {n} images", seconds, "sgbench", apart["fid"], "≥ 1,000×")
+    return row(f"Fréchet distance, {n} images", seconds, apart["fid"], "≥ 1,000×")
 
 
 def main() -> None:
@@ -293,19 +304,17 @@ def main() -> None:
         sources = [resolve(reference, "test") for reference in arguments.set or ["demo"]]
         packed = [pack(source.name, source.images, folder / "packed") for source in sources]
         files = [as_files(images, folder / "files") for images in packed]
-        plain, evaluator = PlainScript(locator, device), Evaluator(locator, device)
-        rows, _ = measure_evaluation(files, ["lpips_alex"], plain, evaluator, arguments.rounds)
+        rows = measure_evaluation(files, ["lpips_alex"], locator, device, arguments.rounds)
         notes = [
             f"{', '.join(f'{images.name} ({len(images)} images)' for images in packed)}, ×{SCALE}, from PNG files.",
-            "first: nothing known, packing included. second: other images against the references of the first.",
-            "The plain script's seconds are those of the first; it has the same work again in the second.",
+            "first evaluation: networks are to be built, references to be packed. other references: to be packed only. "
+            "same references: neither.",
         ]
         if HAS_DISTANCE:
-            more, values = measure_evaluation(files, ["lpips_alex", "fid"], plain, evaluator, arguments.rounds)
-            rows += more + [measure_distance(n, arguments.rounds) for n in (14, 100)]
-            found = ", ".join(f"{each.name} {value:.4f}" for each, value in zip(files, values["fid"], strict=True))
+            rows += measure_evaluation(files, ["lpips_alex", "fid"], locator, device, arguments.rounds)
+            rows += [measure_distance(n, arguments.rounds) for n in (14, 100)]
             notes += [
-                f"FID of bicubic by the plain script, {'random' if random else 'real'} Inception weights: {found}.",
+                f"Inception has {'random' if random else 'its own'} weights.",
                 "The plain script had one round where there is a Fréchet distance, sgbench as many as ever.",
             ]
         else:

@@ -1,19 +1,24 @@
 """From something that upscales, and a test set, to scores."""
 
+import contextlib
 import datetime
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 
 from sgbench.data import PackedImages
 from sgbench.errors import InputError
-from sgbench.metrics import HrCache, Pair, Suite, described
+from sgbench.metrics import HrCache, Measured, Pair, Suite, described
 from sgbench.metrics.weights import Locator
 from sgbench.registry import METRICS
 from sgbench.spec import canonical_json
 from sgbench.upscaling import Upscaler
+
+SIDE_BY_SIDE = 4
+"""The most images that are scored at once: each holds the feature maps of a pair in memory."""
 
 
 def score(
@@ -25,6 +30,7 @@ def score(
     locator: Locator,
     device: torch.device,
     hr_cache: HrCache | None = None,
+    side_by_side: bool = False,
 ) -> list[dict[str, Any]]:
     """Score an upscaler on a test set, with the settings of torch that the caller has made.
 
@@ -36,6 +42,8 @@ def score(
         locator: Finds the weights that metrics need.
         device: Where the metrics' networks run.
         hr_cache: Keeps what is known of references between calls.
+        side_by_side: Score several images at once, up to `SIDE_BY_SIDE`, which share torch's threads; for upscalers
+            that several threads may call. Much of the work on an image is none that a network's threads can share.
 
     Returns:
         Rows of `sgbench.results.schema.SCORES`: for metrics of images one for each image and their mean, for metrics of
@@ -45,15 +53,19 @@ def score(
         InputError: If a super-resolved image has not the size of its reference.
     """
     suite = Suite(metrics, locator, str(device), hr_cache)
-    for index, image in enumerate(images.images):
+
+    def measure(index: int) -> Measured:
+        name = images.images[index].name
         try:
             sr = upscaler(images, index)
         except Exception as error:  # a plug-in may raise anything, and so may a GPU without room for a large image
             ours = isinstance(error, InputError | ArithmeticError)
-            suite.add_failure(image.name, str(error) if ours else described(error))
-            continue
-        pair = Pair(image.name, sr.transpose(2, 0, 1), images.hr(index).transpose(2, 0, 1), images.scale)
-        suite.add(pair)
+            return suite.failed(name, str(error) if ours else described(error))
+        return suite.measure(Pair(name, sr.transpose(2, 0, 1), images.hr(index).transpose(2, 0, 1), images.scale))
+
+    with _mapping(min(SIDE_BY_SIDE, torch.get_num_threads()) if side_by_side else 1) as mapped:
+        for measured in mapped(measure, range(len(images))):
+            suite.add(measured)
     now = datetime.datetime.now(datetime.UTC)
     rows = [
         {
@@ -74,6 +86,20 @@ def score(
         for result in suite.results()
     ]
     return rows + _means(rows)
+
+
+@contextlib.contextmanager
+def _mapping(at_once: int) -> Iterator[Callable[[Callable[[int], Measured], range], Iterator[Measured]]]:
+    """Yield what does the work of `map`, in order: this thread, or several that share its threads of torch."""
+    if at_once == 1:
+        yield map
+        return
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(threads // at_once,)) as pool:
+            yield pool.map
+    finally:
+        torch.set_num_threads(threads)
 
 
 def faults_in(rows: Sequence[dict[str, Any]]) -> list[str]:

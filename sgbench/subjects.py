@@ -41,6 +41,8 @@ class Subject:
     """What it was trained on, where that is known: then the recipe is that of its training."""
     upscaler: Callable[[Sequence[PackedImages]], Upscaler]
     """Returns what upscales the images of the given test sets."""
+    side_by_side: bool = False
+    """Whether several images may be upscaled at once; a network takes all threads, and memory, for one."""
 
 
 def find_subject(
@@ -132,6 +134,7 @@ def score_subject(
                     locator=locator,
                     device=device,
                     hr_cache=HR_CACHE,
+                    side_by_side=subject.side_by_side,
                 )
             if subject.row is not None:  # not before there is a score: what is refused writes nothing
                 store.write_run({**subject.row, **provenance(device)})
@@ -167,7 +170,7 @@ def _described(
     run_id = _content_id(kind, scale, content)
     row = {"run_id": run_id, "kind": kind, "name": name, "scale": scale, "status": "done"}
     # The degradation of the test sets is the default, that of the published benchmarks.
-    return Subject(run_id, name, Recipe.model_validate({"scale": scale}), row, None, upscaler)
+    return Subject(run_id, name, Recipe.model_validate({"scale": scale}), row, None, upscaler, side_by_side=True)
 
 
 def _checkpoint(path: str, backbone: str | None, scale: int, inference: Inference, device: torch.device) -> Subject:

@@ -1,3 +1,6 @@
+import threading
+from unittest.mock import ANY
+
 import numpy as np
 import pytest
 import torch
@@ -25,8 +28,8 @@ def nowhere(tmp_path):
 def scores(test_images, nowhere, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
-    def call(upscaler, metrics=QUALITY):
-        return score(upscaler, test_images, metrics, run_id="0123456789ab", locator=nowhere, device=CPU)
+    def call(upscaler, metrics=QUALITY, **options):
+        return score(upscaler, test_images, metrics, run_id="0123456789ab", locator=nowhere, device=CPU, **options)
 
     return call
 
@@ -126,3 +129,32 @@ def test_a_grey_file_is_scored_as_rgb(scores, tmp_path, test_images):
     rows = scores(from_folder(tmp_path / "sr", [test_images]), ["psnr_rgb"])
     assert of(rows, "psnr_rgb")["status"] == "ok"
     assert read_image(tmp_path / "sr" / "photo0.png").shape == (44, 40, 3)
+
+
+def test_images_scored_side_by_side_have_the_same_rows_in_the_same_order(scores):
+    def told(rows):
+        return [{key: value for key, value in row.items() if key != "scored"} for row in rows]
+
+    def upscaler(images, index):
+        if index == 0:
+            second.wait(10)  # what is begun first ends last
+            raise ArithmeticError("no number")
+        threads.append((threading.get_ident(), torch.get_num_threads()))
+        second.set()
+        return bicubic(images, index)
+
+    threads, second = [], threading.Event()
+    torch.set_num_threads(2)
+    beside = scores(upscaler, side_by_side=True)
+    assert threads == [(ANY, 1)]
+    assert threads[0][0] != threading.get_ident()
+    assert torch.get_num_threads() == 2
+    assert told(beside) == told(scores(upscaler))
+    assert threads[1] == (threading.get_ident(), 2)
+
+
+def test_an_image_of_another_size_is_bad_input_side_by_side_too(scores):
+    torch.set_num_threads(2)
+    with pytest.raises(InputError, match="image 'photo0': SR is 10×11 pixels and HR is 40×44"):
+        scores(lambda images, index: images.lr(index), side_by_side=True)
+    assert torch.get_num_threads() == 2

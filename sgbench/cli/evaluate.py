@@ -70,7 +70,13 @@ def evaluate(
         output.fetch_for(metrics)
         for subject, tests in zip(subjects, packed, strict=True):
             faults += score_subject(subject, tests, metrics, Store(storage), rerun=rerun, save_images=save_images)
-    output.print_results(storage.root, as_json=as_json, datasets=[images.name for images in packed[0]], metrics=metrics)
+    output.print_results(
+        storage.root,
+        as_json=as_json,
+        runs=[subject.run_id for subject in subjects],
+        datasets=[images.name for images in packed[0]],
+        metrics=metrics,
+    )
     for fault in faults:
         output.say(fault)
     if faults:

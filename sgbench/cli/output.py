@@ -124,10 +124,15 @@ def _digits(value: float) -> str:
 
 
 def print_results(
-    root: str, *, as_json: bool, datasets: Sequence[str] | None = None, metrics: Sequence[str] | None = None
+    root: str,
+    *,
+    as_json: bool,
+    runs: Sequence[str] | None = None,
+    datasets: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
 ) -> None:
-    """Print the table of a store, all of it or some test sets and metrics."""
-    shown = tables.pivot({root: load_results(root)}, tables.Filters(datasets=datasets, metrics=metrics))
+    """Print the table of a store, all of it or some runs, test sets and metrics."""
+    shown = tables.pivot({root: load_results(root)}, tables.Filters(runs=runs, datasets=datasets, metrics=metrics))
     print_table(shown, "json" if as_json else tables.RICH)
 
 

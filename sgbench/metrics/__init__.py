@@ -22,7 +22,7 @@ from sgbench.metrics.base import (
     described,
 )
 from sgbench.metrics.cache import HrCache
-from sgbench.metrics.suite import Result, Suite
+from sgbench.metrics.suite import Measured, Result, Suite
 
 __all__ = [
     "Estimate",
@@ -30,6 +30,7 @@ __all__ = [
     "Image",
     "ImageMetric",
     "LoadedWeights",
+    "Measured",
     "Metric",
     "MissingWeights",
     "Pair",

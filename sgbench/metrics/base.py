@@ -88,9 +88,9 @@ class Image:
         """
         if key not in self._views:
             kept = (self.digest, key)
-            if kept in self._cache:
+            try:
                 self._views[key] = self._cache[kept]
-            else:
+            except KeyError:
                 self._views[key] = self._cache[kept] = compute()
         view: T = self._views[key]
         return view

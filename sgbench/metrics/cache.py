@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections import UserDict
 from collections.abc import Hashable
 from typing import Any
@@ -16,7 +17,7 @@ class HrCache(UserDict[Hashable, Any]):
 
     What does not fit is not kept: the largest entries are the first to go, and an entry that would be the largest does
     not come in. So the short vectors, which save as much work as large feature maps do, stay; and a data set that
-    exceeds the budget keeps the part of it that fits, however often it is gone through.
+    exceeds the budget keeps the part of it that fits, however often it is gone through. Several threads may use it.
 
     Args:
         budget: Bytes that arrays and tensors may take, on whatever device they are.
@@ -25,6 +26,7 @@ class HrCache(UserDict[Hashable, Any]):
     def __init__(self, budget: int = BUDGET_BYTES) -> None:
         super().__init__()
         self.budget = budget
+        self._changing = threading.Lock()
 
     @property
     def nbytes(self) -> int:
@@ -32,9 +34,10 @@ class HrCache(UserDict[Hashable, Any]):
         return sum(map(_nbytes, self.values()))
 
     def __setitem__(self, key: Hashable, value: Any) -> None:
-        self.data[key] = value
-        while self.nbytes > self.budget:
-            del self.data[max(reversed(self.data), key=lambda each: _nbytes(self.data[each]))]
+        with self._changing:
+            self.data[key] = value
+            while self.nbytes > self.budget:
+                del self.data[max(reversed(self.data), key=lambda each: _nbytes(self.data[each]))]
 
 
 def _nbytes(value: Any) -> int:

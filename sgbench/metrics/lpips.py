@@ -114,7 +114,7 @@ def _distance(linear: Any, sr: Tensor, hr: Tensor) -> Tensor:
     total = torch.zeros((), dtype=torch.float64, device=sr.device)
     for top in range(0, height, rows):
         ours, theirs = (lpips.normalize_tensor(maps[:, :, top : top + rows]) for maps in (sr, hr))
-        total += linear((ours - theirs) ** 2).sum(dtype=torch.float64)
+        total += linear(ours.sub_(theirs).square_()).sum(dtype=torch.float64)
     return total / (height * width)
 
 

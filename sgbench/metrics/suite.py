@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +44,19 @@ class Result:
     score: Score
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What a suite has found out about one image."""
+
+    image: str
+    results: tuple[Result, ...]
+    """One of each image metric."""
+    features: Mapping[str, tuple[Array, Array] | Score]
+    """By set metric, the vectors of the image and of its reference, or why there are none."""
+
+
 class Suite:
-    """Several metrics over one set of images, which are added one at a time and may differ in size.
+    """Several metrics over one set of images, which are measured one at a time and may differ in size.
 
     A metric whose weights are missing scores ``no weights``, one that fails scores ``failed``, and the others go on.
 
@@ -72,31 +83,23 @@ class Suite:
             except MissingWeights as reason:
                 self._missing[network] = str(reason)
         self._runtime = Runtime(weights, device)
-        self._images: list[str] = []
-        self._image_results: list[Result] = []
-        self._features: dict[str, list[tuple[Array, Array]]] = {metric.name: [] for metric in self.metrics}
-        self._without: dict[str, Score] = {}  # set metrics that lost an image, and how
+        self._measured: list[Measured] = []
 
-    def add(self, pair: Pair) -> list[Result]:
-        """Score one pair with every metric.
-
-        Returns:
-            A result for each image metric; set metrics keep their features until `results` is called.
-        """
-        self._images.append(pair.name)
+    def measure(self, pair: Pair) -> Measured:
+        """Apply every metric to one pair; several threads may do so at once."""
         pair.hr.keep_views(self._hr_cache)
-        fresh = []
+        results = []
+        features: dict[str, tuple[Array, Array] | Score] = {}
         for metric in self.metrics:
             if isinstance(metric, ImageMetric):
                 score = self._no_weights(metric) or Score.of(partial(metric.score, pair, self._runtime))
-                fresh.append(self._result(metric, pair.name, 1, score))
+                results.append(self._result(metric, pair.name, 1, score))
             elif isinstance(metric, SetMetric) and not self._no_weights(metric):
-                self._collect(metric, pair)
-        self._image_results += fresh
-        return fresh
+                features[metric.name] = self._features(metric, pair)
+        return Measured(pair.name, tuple(results), features)
 
-    def add_failure(self, name: str, reason: str) -> list[Result]:
-        """Note an image that cannot be scored, such as an unreadable file or a model's output with a NaN.
+    def failed(self, name: str, reason: str) -> Measured:
+        """Return what is known of an image that cannot be scored: an unreadable file, a model's output with a NaN.
 
         Every image metric gets a ``failed`` result for it, and so does every set metric, because a set without one of
         its images is another set.
@@ -105,43 +108,44 @@ class Suite:
             name: What the image is called in results.
             reason: What happened.
         """
-        self._images.append(name)
         score = Score(None, "failed", reason)
-        fresh = []
-        for metric in self.metrics:
-            if isinstance(metric, ImageMetric):
-                fresh.append(self._result(metric, name, 1, self._no_weights(metric) or score))
-            else:
-                self._lose(metric, name, score)
-        self._image_results += fresh
-        return fresh
+        images = [metric for metric in self.metrics if isinstance(metric, ImageMetric)]
+        results = tuple(self._result(metric, name, 1, self._no_weights(metric) or score) for metric in images)
+        return Measured(name, results, {metric.name: score for metric in self.metrics if metric not in images})
+
+    def add(self, measured: Measured) -> None:
+        """Count an image in."""
+        self._measured.append(measured)
 
     def results(self) -> list[Result]:
         """Return every result so far: images in the order they were added, then one of each set metric."""
         sets = [metric for metric in self.metrics if isinstance(metric, SetMetric)]
-        return self._image_results + [
-            self._result(metric, None, len(self._images), self._set_score(metric)) for metric in sets
+        return [result for measured in self._measured for result in measured.results] + [
+            self._result(metric, None, len(self._measured), self._set_score(metric)) for metric in sets
         ]
 
-    def _collect(self, metric: SetMetric, pair: Pair) -> None:
+    def _features(self, metric: SetMetric, pair: Pair) -> tuple[Array, Array] | Score:
         key = (metric.name, metric.version, *self._hashes(metric).values())
         sr, hr = (partial(metric.features, image, self._runtime) for image in (pair.sr, pair.hr))
         try:
-            self._features[metric.name].append((_finite(sr()), _finite(pair.hr.view(key, hr))))
+            return _finite(sr()), _finite(pair.hr.view(key, hr))
         except Undefined as reason:
-            self._lose(metric, pair.name, Score(None, "undefined", str(reason)))
+            return Score(None, "undefined", str(reason))
         except Exception as error:  # as in Score.of
-            self._lose(metric, pair.name, Score(None, "failed", described(error)))
-
-    def _lose(self, metric: Metric, image: str, score: Score) -> None:
-        self._without.setdefault(metric.name, Score(None, score.status, f"image '{image}': {score.reason}"))
+            return Score(None, "failed", described(error))
 
     def _set_score(self, metric: SetMetric) -> Score:
-        if score := self._no_weights(metric) or self._without.get(metric.name):
+        if score := self._no_weights(metric):
             return score
-        if not self._images:
+        if not self._measured:
             return Score(None, "undefined", "there are no images")
-        sr, hr = (np.stack(side) for side in zip(*self._features[metric.name], strict=True))
+        pairs = []
+        for measured in self._measured:
+            features = measured.features[metric.name]
+            if isinstance(features, Score):
+                return replace(features, reason=f"image '{measured.image}': {features.reason}")
+            pairs.append(features)
+        sr, hr = (np.stack(side) for side in zip(*pairs, strict=True))
         return Score.of(partial(metric.distance, sr, hr))
 
     def _no_weights(self, metric: Metric) -> Score | None:

@@ -126,6 +126,21 @@ def test_eval_shows_what_was_asked_for_and_keeps_it(place: Path, run: Run) -> No
     ]
 
 
+def test_eval_shows_several_things_in_one_table_and_nothing_else_of_the_store(place: Path, run: Run) -> None:
+    run("train", "tiny.yaml", "--loss", "l1", "--seeds", "0")
+    run("train", "tiny.yaml", "--loss", "l1 + 1.0*sg", "--seeds", "0")
+    rows = sgbench.load_results("results/tiny").runs.select(["loss", "run_id"]).to_pydict()
+    ids = dict(zip(rows["loss"], rows["run_id"], strict=True))
+    asked = ("--results", "results/tiny", "--test", "few=test", "--metric", "psnr_y", "--json")
+
+    def shown(*what: str) -> list[tuple[str, str]]:
+        return sorted((row["backbone"], row["loss"]) for row in json.loads(run("eval", *what, *asked)[0])["lines"])
+
+    assert shown("bicubic") == [("bicubic", "")]
+    assert shown(ids["l1"]) == [("edsr-tiny", "l1")]
+    assert shown("bicubic", "test", ids["l1"]) == [("bicubic", ""), ("edsr-tiny", "l1"), ("test", "")]
+
+
 def test_eval_of_a_run_adds_its_scores_to_the_store_of_the_sweep(place: Path, run: Run) -> None:
     run("train", "tiny.yaml", "--loss", "l1", "--seeds", "0")
     before = sgbench.load_results("results/tiny").runs

@@ -92,7 +92,7 @@ def test_references_go_through_each_network_once_whatever_is_compared_with_them(
         suite = Suite(metrics, locator, hr_cache=cache)
         noise = np.random.default_rng(seed).integers(0, 256, references.shape, dtype=np.uint8)
         for name, sr, hr in zip("ab", noise, references, strict=True):
-            suite.add(Pair(name, sr, hr, 4))
+            suite.add(suite.measure(Pair(name, sr, hr, 4)))
         return [result.score for result in suite.results()]
 
     cache = HrCache()

@@ -63,7 +63,7 @@ def test_reference_pytorch_fid_gives_the_same_fid_of_the_same_files(inception_fi
         hr = read_image(path)
         sr = np.clip(hr + np.random.default_rng(0).normal(0, 20, hr.shape), 0, 255).astype(np.uint8)
         write_png(tmp_path / "sr" / path.name, sr)
-        suite.add(Pair(path.stem, sr.transpose(2, 0, 1), hr.transpose(2, 0, 1), 4))
+        suite.add(suite.measure(Pair(path.stem, sr.transpose(2, 0, 1), hr.transpose(2, 0, 1), 4)))
     folders = [str(tmp_path / "sr"), str(test_folder)]
     expected = calculate_fid_given_paths(folders, batch_size=1, device="cpu", dims=2048, num_workers=0)
     assert expected > 1

@@ -119,7 +119,7 @@ def test_a_metric_of_an_installed_package_is_scored_like_any_other(tmp_path, mon
     monkeypatch.setattr(METRICS, "_loaded", {})
     assert "uqi" in METRICS.names()
     gradient = np.tile(np.arange(24, dtype=np.uint8), (3, 20, 1))
-    (result,) = Suite(["uqi"], NoWeights()).add(Pair("a", gradient, gradient, 4))
+    (result,) = Suite(["uqi"], NoWeights()).measure(Pair("a", gradient, gradient, 4)).results
     assert (result.metric, result.version, result.score.status) == ("uqi", "1", "ok")
     assert result.score.value == pytest.approx(1)
     assert result.protocol["implementation"] == "torchmetrics"
@@ -134,7 +134,8 @@ def test_missing_weights_leave_the_other_metrics_alone():
     locator = NoWeights()
     suite = Suite(["lpips_alex", "psnr_y", "fid", "fd_alex"], locator)
     assert locator.asked == ["alexnet", "inception"]
-    fresh = suite.add(Pair("a", flat(10), flat(20), 4))
+    measured = suite.measure(Pair("a", flat(10), flat(20), 4))
+    suite.add(measured)
     results = suite.results()
     assert [(r.metric, r.image, r.score.status) for r in results] == [
         ("lpips_alex", "a", "no weights"),
@@ -142,12 +143,12 @@ def test_missing_weights_leave_the_other_metrics_alone():
         ("fid", None, "no weights"),
         ("fd_alex", None, "no weights"),
     ]
-    assert fresh == results[:2]
+    assert list(measured.results) == results[:2]
     assert results[2].score == Score(None, "no weights", "bring inception")
 
 
 def test_a_repeated_name_counts_once():
-    assert len(Suite(["psnr_y", "psnr_y"], NoWeights()).add(Pair("a", flat(1), flat(2), 4))) == 1
+    assert len(Suite(["psnr_y", "psnr_y"], NoWeights()).measure(Pair("a", flat(1), flat(2), 4)).results) == 1
 
 
 def test_a_suite_without_networks_looks_for_no_weights():
@@ -170,7 +171,7 @@ def test_a_suite_without_networks_looks_for_no_weights():
 def test_no_number_is_invented(add_metric, value, score):
     add_metric(OneNumber(name="one", value=value, **COMMON))
     suite = Suite(["one", "psnr_rgb"], NoWeights())
-    one, psnr = suite.add(Pair("a", flat(10), flat(20), 4))
+    one, psnr = suite.measure(Pair("a", flat(10), flat(20), 4)).results
     assert one.score == score
     assert psnr.score.status == "ok"
 
@@ -183,7 +184,7 @@ def test_an_estimate_brings_its_standard_error():
 
 def test_identical_images_are_undefined_in_psnr():
     suite = Suite(["psnr_y"], NoWeights())
-    (result,) = suite.add(Pair("a", flat(10), flat(10), 4))
+    (result,) = suite.measure(Pair("a", flat(10), flat(10), 4)).results
     assert result.score == Score(None, "undefined", "the images are identical")
 
 
@@ -193,8 +194,8 @@ def test_sets_keep_images_of_different_sizes_and_work_on_each_reference_once(add
     for expected_calls in (4, 2):
         metric.seen.clear()
         suite = Suite(["mean"], NoWeights(), hr_cache=cache)
-        suite.add(Pair("a", flat(10), flat(20), 4))
-        suite.add(Pair("b", flat(30, 9, 9), flat(60, 9, 9), 4))
+        suite.add(suite.measure(Pair("a", flat(10), flat(20), 4)))
+        suite.add(suite.measure(Pair("b", flat(30, 9, 9), flat(60, 9, 9), 4)))
         (result,) = suite.results()
         assert (result.image, result.n_images, result.score) == (None, 2, Score(60.0))
         assert len(metric.seen) == expected_calls
@@ -204,7 +205,7 @@ def test_a_set_that_lost_an_image_has_no_value(add_metric):
     add_metric(MeanColour(name="mean", seen=[], **COMMON))
     suite = Suite(["mean"], NoWeights())
     for name, value in (("a", 1), ("b", 255), ("c", 3)):
-        suite.add(Pair(name, flat(value), flat(20), 4))
+        suite.add(suite.measure(Pair(name, flat(value), flat(20), 4)))
     (result,) = suite.results()
     assert result.score == Score(None, "failed", "image 'b': RuntimeError: too bright")
     assert result.n_images == 3
@@ -214,7 +215,7 @@ def test_a_set_of_one_or_none_has_a_reason(add_metric):
     add_metric(MeanColour(name="mean", seen=[], **COMMON))
     suite = Suite(["mean"], NoWeights())
     assert suite.results()[0].score == Score(None, "undefined", "there are no images")
-    suite.add(Pair("a", flat(1), flat(2), 4))
+    suite.add(suite.measure(Pair("a", flat(1), flat(2), 4)))
     assert suite.results()[0].score == Score(None, "undefined", "one image is not enough")
 
 
@@ -226,15 +227,15 @@ def test_features_that_are_not_finite_fail_by_name(add_metric):
 
     add_metric(Broken(name="broken", seen=[], **COMMON))
     suite = Suite(["broken"], NoWeights())
-    suite.add(Pair("a", flat(1), flat(2), 4))
+    suite.add(suite.measure(Pair("a", flat(1), flat(2), 4)))
     assert suite.results()[0].score == Score(None, "failed", "image 'a': ArithmeticError: a feature is NaN")
 
 
 def test_an_image_that_could_not_be_read_fails_in_every_metric(add_metric):
     add_metric(MeanColour(name="mean", seen=[], **COMMON))
     suite = Suite(["psnr_y", "mean"], NoWeights())
-    suite.add(Pair("a", flat(1), flat(2), 4))
-    suite.add_failure("b", "the model's output has a NaN")
+    suite.add(suite.measure(Pair("a", flat(1), flat(2), 4)))
+    suite.add(suite.failed("b", "the model's output has a NaN"))
     assert [(r.image, r.score.status, r.score.reason) for r in suite.results()] == [
         ("a", "ok", None),
         ("b", "failed", "the model's output has a NaN"),
@@ -248,7 +249,7 @@ def test_results_carry_the_hash_of_the_weights(add_metric):
             return LoadedWeights("abc", Path("x"), {})
 
     add_metric(OneNumber(name="one", value=1.0, networks=("alexnet",), **COMMON))
-    (result,) = Suite(["one"], Found()).add(Pair("a", flat(1), flat(2), 4))
+    (result,) = Suite(["one"], Found()).measure(Pair("a", flat(1), flat(2), 4)).results
     assert result.protocol == {"implementation": "test", "weights": {"alexnet": "abc"}}
 
 

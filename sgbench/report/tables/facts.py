@@ -100,6 +100,7 @@ class Filters:
         seeds: Seeds of trained runs.
         datasets: Test sets; a name stands for all its versions.
         metrics: Metrics.
+        runs: Whole ids.
     """
 
     backbones: Collection[str] | None = None
@@ -108,6 +109,7 @@ class Filters:
     seeds: Collection[int] | None = None
     datasets: Collection[str] | None = None
     metrics: Collection[str] | None = None
+    runs: Collection[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ def resolved(filters: Filters, names: Names) -> Filters:
         seeds=_numbers("seed", filters.seeds, names.seeds),
         datasets=chosen("test set", filters.datasets, names.datasets),
         metrics=chosen("metric", filters.metrics, names.metrics),
+        runs=filters.runs,
     )
 
 
@@ -288,6 +291,7 @@ def _asked(run: Run, filters: Filters) -> bool:
         and (filters.losses is None or run.loss in filters.losses)
         and (filters.lambdas is None or run.lam in filters.lambdas)
         and (filters.seeds is None or run.seed in filters.seeds)
+        and (filters.runs is None or run.run_id in filters.runs)
     )
 
 

@@ -54,7 +54,7 @@ def judged(results: Results, facts: Iterable[Fact], filters: Filters) -> Judged:
         return Judged()
     if len({fact.run.seed for fact in facts}) == 1:
         return Judged(notes=(f"With one seed no difference from {BASELINE} can be shown to be real.",))
-    if filters.seeds is not None:
+    if filters.seeds is not None or filters.runs is not None:
         return Judged(
             notes=(f"Differences from {BASELINE} are judged by all seeds, and not marked where some are chosen.",)
         )
