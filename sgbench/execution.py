@@ -275,7 +275,7 @@ def failure(error: Exception, step: int) -> dict[str, Any]:
 
 @functools.cache
 def _versions() -> str:
-    names = ("sgbench", "torch", "numpy", "ray", "lpips", "pytorch-fid", "scikit-image", "spandrel")
+    names = ("sgbench", "torch", "numpy", "ray", "lpips", "pytorch-fid", "scikit-image", "spandrel", "torchmetrics")
     found = {"python": platform.python_version()}
     for name in names:
         try:

@@ -156,5 +156,6 @@ METRICS: Registry[Any] = Registry(
         "ssim_y": "sgbench.metrics.distortion:ssim_y",
         "ssim_rgb": "sgbench.metrics.distortion:ssim_rgb",
     },
+    providers={"torchmetrics": "sgbench.metrics.from_torchmetrics:metric"},
 )
 """`sgbench.metrics.base.Metric` objects."""

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sgbench.data import PackedImage, PackedImages, image_size, pair_by_name, read_image, upscale
+from sgbench.data import PackedImage, PackedImages, image_size, list_images, pair_by_name, read_image, upscale
 from sgbench.errors import InputError
 from sgbench.metrics import check_sizes
 from sgbench.spec import Recipe
@@ -120,8 +120,8 @@ def from_folder(folder: Path, tests: Sequence[PackedImages]) -> Upscaler:
         tests: The test sets, of one scale.
 
     Raises:
-        InputError: If an image has no file, naming the first such images, or a file has another size than its
-            reference.
+        InputError: If an image has no file, naming the first such images and files without an image, or a file has
+            another size than its reference.
     """
     found: dict[tuple[str, str], Path] = {}
     missing = []
@@ -135,12 +135,17 @@ def from_folder(folder: Path, tests: Sequence[PackedImages]) -> Upscaler:
             else:
                 missing.append(image.name)
     if missing:
-        listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        unused = [path.name for path in list_images(folder) if path not in found.values()]
+        left = f", and no reference for {_listed(unused)}" if unused else ""
         raise InputError(
-            f"'{folder}' has no super-resolved image for {listed}; a file must have its reference's name, "
-            f"which may be followed by x{tests[0].scale} or _x{tests[0].scale}, and by {' or '.join(_MARKS)}."
+            f"'{folder}' has no super-resolved image for {_listed(missing)}{left}; a file must have its reference's "
+            f"name, which may be followed by x{tests[0].scale} or _x{tests[0].scale}, and by {' or '.join(_MARKS)}."
         )
     return lambda images, index: read_image(found[images.name, images.images[index].name])
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _check_file(path: Path, reference: PackedImage, scale: int) -> None:

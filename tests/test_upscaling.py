@@ -177,13 +177,16 @@ def test_what_is_missing_is_listed(results_folder, test_images):
     folder = results_folder("photo1.png", "photo0_sharp.png")
     with pytest.raises(InputError) as error:
         from_folder(folder, [test_images])
-    assert str(error.value).startswith(f"'{folder}' has no super-resolved image for photo0; a file must have ")
+    said = (
+        f"'{folder}' has no super-resolved image for photo0, and no reference for photo0_sharp.png; a file must have "
+    )
+    assert str(error.value).startswith(said)
     assert "followed by x4 or _x4, and by _SR" in str(error.value)
 
 
 def test_a_long_list_of_missing_images_is_cut(results_folder, test_images):
     folder = results_folder("unrelated.png")
-    with pytest.raises(InputError, match="for photo0, photo1, photo0, photo1, photo0 and 1 more; a file"):
+    with pytest.raises(InputError, match="for photo0, photo1, photo0, photo1, photo0 and 1 more, and no ref"):
         from_folder(folder, [test_images] * 3)
 
 

@@ -1,5 +1,6 @@
 """``sgbench metrics``: the metrics that can be scored, and how each number comes about."""
 
+import importlib.util
 from typing import Any
 
 from sgbench.cli import entries, options
@@ -17,6 +18,7 @@ def metrics(as_json: options.Json = False) -> None:
     ↓ says that lower values are better. A metric whose network is not here scores 'no weights'.
     """
     from sgbench.cli import output
+    from sgbench.metrics.from_torchmetrics import FUNCTIONS
     from sgbench.metrics.weights import Locator
 
     networks = {each.weights.name: _where(each) for each in Locator(download=False).status()}
@@ -26,6 +28,11 @@ def metrics(as_json: options.Json = False) -> None:
         return
     output.print_rows([_readable(row) for row in rows], as_json=False)
     output.say("Networks: 'sgbench weights list' says where each one is to be had.")
+    installed = importlib.util.find_spec("torchmetrics") is not None
+    how = "installed" if installed else "not installed: pip install 'sgbench[torchmetrics]'"
+    output.say(
+        f"Also: {', '.join(f'torchmetrics:{name}' for name in FUNCTIONS)} ({how}), and my_module:metric, your own."
+    )
 
 
 def _where(status: Any) -> str:

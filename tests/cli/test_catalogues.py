@@ -222,7 +222,10 @@ def test_a_metric_says_whether_its_network_is_here(run: Run, tmp_path: Path, mon
     out, err = run("metrics")
     assert "pytorch-fid 0.3.0; inception: not here" in " ".join(out.split())
     assert "psnr_y ↑" in out
-    assert err == "Networks: 'sgbench weights list' says where each one is to be had.\n"
+    assert err.startswith(
+        "Networks: 'sgbench weights list' says where each one is to be had.\nAlso: torchmetrics:ms_ssim, "
+    )
+    assert "torchmetrics:vif (installed), and my_module:metric, your own." in err
 
 
 def test_a_network_whose_file_is_not_sound_is_said_to_be_so(
