@@ -42,8 +42,8 @@ def score(
         locator: Finds the weights that metrics need.
         device: Where the metrics' networks run.
         hr_cache: Keeps what is known of references between calls.
-        side_by_side: Score several images at once, up to `SIDE_BY_SIDE`, which share torch's threads; for upscalers
-            that several threads may call. Much of the work on an image is none that a network's threads can share.
+        side_by_side: Score several images at once, up to `SIDE_BY_SIDE`, with a share of torch's threads each; for
+            upscalers that several threads may call. Decoding, SSIM and more are work that torch's threads do not share.
 
     Returns:
         Rows of `sgbench.results.schema.SCORES`: for metrics of images one for each image and their mean, for metrics of

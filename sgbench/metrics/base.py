@@ -1,8 +1,8 @@
 """The contract of a metric, and what it is given and gives back.
 
-A metric is a small frozen object. An `ImageMetric` gives a number for one pair of images. A `SetMetric` reduces each
-image to a vector and gives a number for two sets of vectors. Neither invents a number: what cannot be computed is a
-`Score` without a value that says why.
+A metric is a small frozen object that several threads may use at once. An `ImageMetric` gives a number for one pair of
+images. A `SetMetric` reduces each image to a vector and gives a number for two sets of vectors. Neither invents a
+number: what cannot be computed is a `Score` without a value that says why.
 """
 
 from __future__ import annotations
