@@ -111,4 +111,5 @@ def _functions() -> Mapping[str, Any]:
         raise InputError(
             f"metrics 'torchmetrics:…' need torchmetrics ({error}); pip install 'sgbench[torchmetrics]'."
         ) from error
-    return vars(image)
+    functions: Mapping[str, Any] = vars(image)
+    return functions
