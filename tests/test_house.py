@@ -47,6 +47,10 @@ SURFACE = {
         *("--out!", "--test!", "--results", "--backbone", "--loss", "--image", "--box", "--regions", "--metric"),
         "--columns",
     ],
+    "sgbench report": [
+        *("--results", "--out", "--test", "--backbone", "--loss", "--lambda", "--seeds", "--metric", "--images"),
+        "--title",
+    ],
     "sgbench doctor": ["[what]", "--address", "--results", "--json"],
     "sgbench backbones": ["--scale", "--json"],
     "sgbench losses": ["--json"],

@@ -23,6 +23,7 @@ from sgbench.cli import (
     options,
     plan,
     query,
+    report,
     results,
     status,
     stop,
@@ -56,6 +57,7 @@ app.command(name="metrics", epilog=metrics.EXAMPLES)(metrics.metrics)
 app.command(name="query", epilog=query.EXAMPLES)(query.query)
 app.add_typer(results.app, name="results")
 app.add_typer(figure.app, name="figure")
+app.command(name="report", epilog=report.EXAMPLES)(report.report)
 app.command(name="submit", epilog=submit.EXAMPLES)(options.of_sweep(submit.submit))
 app.command(name="status", epilog=status.EXAMPLES)(status.status)
 app.command(name="logs", epilog=logs.EXAMPLES)(logs.logs)
