@@ -23,7 +23,7 @@ from sgbench.errors import InputError
 from sgbench.report import page
 from sgbench.report.page import gallery, render
 from sgbench.report.page.grids import of_comparisons
-from sgbench.report.page.summary import counted, finding, findings
+from sgbench.report.page.summary import counted, findings
 from sgbench.report.tables import Filters
 from sgbench.results import Store, load_results
 from sgbench.results.compare import NOT_SHOWN, REAL, Comparison
@@ -93,42 +93,60 @@ def cell(verdict: str, difference: float = -0.1, **fields: Any) -> Comparison:
 # The summary
 
 
+def told(cells: list[Comparison]) -> dict[str, str]:
+    return {each.metrics.replace("\N{NO-BREAK SPACE}", " "): each.told for each in findings(cells)}
+
+
 def test_a_real_difference_is_told_with_its_side_place_and_amount() -> None:
     cells = [cell(REAL), cell(REAL, -0.2, dataset="Set5"), cell(REAL, 0.1, backbone="rdn-tiny")]
-    assert finding(cells) == (
-        "l1 + 1.0*sg is really better than l1 on Set14 and Set5 with edsr-tiny, by 0.1000 to 0.2000 (25.0% to 50.0%). "
-        "l1 + 1.0*sg is really worse than l1 on Set14 with rdn-tiny, by 0.1000 (25.0%)."
-    )
+    assert told(cells) == {
+        "lpips_alex ↓": (
+            "l1 + 1.0*sg is really better than l1 on Set14 and Set5 with edsr-tiny, by 0.1000 to 0.2000 (25.0% to "
+            "50.0%). l1 + 1.0*sg is really worse than l1 on Set14 with rdn-tiny, by 0.1000 (25.0%)."
+        )
+    }
 
 
 def test_of_a_metric_without_a_direction_nothing_is_called_better() -> None:
-    told = finding([cell(REAL, direction=None)])
-    assert told == "l1 + 1.0*sg is really different from l1 on Set14 with edsr-tiny, by 0.1000 (25.0%)."
+    assert told([cell(REAL, direction=None)]) == {
+        "lpips_alex": "l1 + 1.0*sg is really different from l1 on Set14 with edsr-tiny, by 0.1000 (25.0%)."
+    }
 
 
 def test_a_score_of_zero_has_no_percent() -> None:
-    told = finding([cell(REAL, mean_a=0.0, mean_b=0.1)])
-    assert told == "l1 + 1.0*sg is really worse than l1 on Set14 with edsr-tiny, by 0.1000."
+    assert told([cell(REAL, mean_a=0.0, mean_b=0.1)]) == {
+        "lpips_alex ↓": "l1 + 1.0*sg is really worse than l1 on Set14 with edsr-tiny, by 0.1000."
+    }
 
 
 def test_what_is_not_shown_or_undecided_is_neither_better_nor_worse_however_large() -> None:
-    cells = [cell(NOT_SHOWN, -0.3), cell("cannot be decided", -0.3, dataset="Set5", reason="p is too large")]
-    told = finding(cells)
-    assert told == (
-        "No difference is shown to be real on Set14 with edsr-tiny. It cannot be decided on Set5 with edsr-tiny: "
-        "p is too large."
-    )
+    cells = [cell("cannot be decided", -0.3, dataset="Set5", reason="p is too large"), cell(NOT_SHOWN, -0.3)]
+    assert told(cells) == {
+        "lpips_alex ↓": (
+            "No difference is shown to be real on Set14 with edsr-tiny. It cannot be decided on Set5 with edsr-tiny: "
+            "p is too large."
+        )
+    }
 
 
-def test_metrics_of_one_fate_share_a_sentence_in_the_usual_order() -> None:
+def test_metrics_that_found_the_same_in_the_same_places_share_a_sentence_in_the_usual_order() -> None:
     cells = [cell(NOT_SHOWN, metric=name) for name in ("ssim_y", "psnr_y", "fd_alex")]
-    assert [each.metrics.replace("\N{NO-BREAK SPACE}", " ") for each in findings(cells)] == [
-        "fd_alex ↓, psnr_y ↓ and ssim_y ↓"
-    ]
+    assert list(told(cells)) == ["fd_alex ↓, psnr_y ↓ and ssim_y ↓"]
+    assert len(told([*cells, cell(NOT_SHOWN, metric="psnr_y", dataset="Set5")])) == 2
+
+
+def test_metrics_that_share_a_sentence_each_have_their_amount() -> None:
+    cells = [cell(REAL, -0.3, metric="ssim_y"), cell(REAL)]
+    assert told(cells) == {
+        "lpips_alex ↓ and ssim_y ↓": (
+            "l1 + 1.0*sg is really better than l1 on Set14 with edsr-tiny, by 0.1000 (25.0%) in lpips_alex and 0.3000 "
+            "(75.0%) in ssim_y."
+        )
+    }
 
 
 def test_recipes_are_told_apart() -> None:
-    assert "with edsr-tiny (steps=10)" in finding([cell(NOT_SHOWN, recipe="steps=10")])
+    assert "with edsr-tiny (steps=10)." in told([cell(NOT_SHOWN, recipe="steps=10")])["lpips_alex ↓"]
 
 
 def test_runs_are_counted_by_what_became_of_them(store: Path) -> None:
@@ -138,8 +156,10 @@ def test_runs_are_counted_by_what_became_of_them(store: Path) -> None:
     assert counted(dataclasses.replace(empty, runs=empty.runs.slice(0, 0))) == "0 runs: 0 done, 0 failed and 0 pending."
     names = empty.runs.schema.get_field_index("kind")
     others = empty.runs.slice(0, 1).set_column(names, "kind", [["builtin"]])
-    told = counted(dataclasses.replace(empty, runs=others))
-    assert told == "0 runs: 0 done, 0 failed and 0 pending. 1 other subject was scored without training."
+    assert (
+        counted(dataclasses.replace(empty, runs=others))
+        == "0 runs: 0 done, 0 failed and 0 pending. 1 other subject was scored without training."
+    )
 
 
 def test_the_summary_says_of_a_store_what_is_true_of_it(whole: page.Content) -> None:
@@ -227,11 +247,11 @@ def test_notes_that_all_tables_have_stand_once(whole: page.Content) -> None:
 def test_every_run_is_there_with_how_it_came_about(whole: page.Content, elements: Elements) -> None:
     rows = {row[0].text: row for row in whole.runs.rows}
     assert len(rows) == 10
-    told = {head: entry.text for head, entry in zip(whole.runs.heads, rows[f"{1:012x}"], strict=True)}
-    assert told["training"] == "2:04:06"
-    assert told["peak memory"] == "1.00 GiB"
-    assert told["parameters"] == "1,234,567"
-    assert told["finished"] == "2026-01-02 03:04 UTC"
+    known = {head: entry.text for head, entry in zip(whole.runs.heads, rows[f"{1:012x}"], strict=True)}
+    assert known["training"] == "2:04:06"
+    assert known["peak memory"] == "1.00 GiB"
+    assert known["parameters"] == "1,234,567"
+    assert known["finished"] == "2026-01-02 03:04 UTC"
     assert '"loss": "l1"' in rows[f"{1:012x}"][-1].details
     assert "torch 2.8.0" in " ".join(elements.text)
 

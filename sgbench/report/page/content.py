@@ -119,7 +119,7 @@ def _about(chosen: Chosen, storage: Storage) -> dict[str, str]:
         "Devices": [row["device"] for row in rows],
         "Hosts": [row["host"] for row in rows],
         "PyTorch": torch,
-        "sgbench of the runs": [row["git_revision"] and f"revision {row['git_revision']}" for row in rows],
+        "Revisions of sgbench": [row["git_revision"] for row in rows],
     }
     about = {"Store": storage.root}
     if finished:

@@ -41,44 +41,69 @@ def without_numbers(results: Results) -> list[str]:
     ]
 
 
+class _Outcome(NamedTuple):
+    """What became of some comparisons; what is real comes first."""
+
+    rank: int
+    words: str
+    """How a sentence begins that goes on with where."""
+    reason: str
+
+
 def findings(cells: Sequence[Comparison]) -> list[Finding]:
-    """Return what the comparison of two losses found; metrics that found the same share their words.
+    """Return where one loss really differs from another and by how much, and where that is not known.
+
+    Metrics that found the same in the same places share their words.
 
     Args:
         cells: Of one pair of losses, by any metrics; of each, some seed has both scores.
     """
-    by_metric: defaultdict[str, list[Comparison]] = defaultdict(list)
-    for cell in cells:
-        by_metric[cell.metric].append(cell)
-    by_words: defaultdict[str, list[str]] = defaultdict(list)
-    for metric in sorted(by_metric, key=metric_order):
-        direction = next((cell.direction for cell in by_metric[metric] if cell.direction), None)
-        by_words[finding(by_metric[metric])].append(titled(metric, direction).replace(" ", "\N{NO-BREAK SPACE}"))
-    return [Finding(listed(metrics), told) for told, metrics in by_words.items()]
+    outcomes = {
+        metric: _outcomes([cell for cell in cells if cell.metric == metric])
+        for metric in sorted({cell.metric for cell in cells}, key=metric_order)
+    }
+    alike: defaultdict[tuple[tuple[_Outcome, str], ...], list[str]] = defaultdict(list)
+    for metric, found in outcomes.items():
+        alike[tuple((outcome, _places(those)) for outcome, those in found.items())].append(metric)
+    return [
+        Finding(
+            listed(_title(metric, cells) for metric in metrics),
+            " ".join(
+                f"{outcome.words} on {places}{_end(outcome, [outcomes[metric][outcome] for metric in metrics])}."
+                for outcome, places in found
+            ),
+        )
+        for found, metrics in alike.items()
+    ]
 
 
-def finding(cells: Sequence[Comparison]) -> str:
-    """Return where one loss really differs from another by a metric and by how much, and where that is not known.
-
-    Args:
-        cells: Of one pair of losses and one metric; of each, some seed has both scores.
-    """
+def _outcomes(cells: Sequence[Comparison]) -> dict[_Outcome, list[Comparison]]:
+    """Return comparisons by one metric by what became of them."""
     sides = {True: "better than", False: "worse than", None: "different from"}
-    real: defaultdict[str, list[Comparison]] = defaultdict(list)
-    undecided: defaultdict[str, list[Comparison]] = defaultdict(list)
+    found: defaultdict[_Outcome, list[Comparison]] = defaultdict(list)
     for cell in cells:
         if cell.verdict == REAL:
-            real[sides[cell.better]].append(cell)
-        elif cell.verdict != NOT_SHOWN:
-            undecided[str(cell.reason)].append(cell)
-    told = [
-        f"{those[0].b} is really {side} {those[0].a} on {_places(those)}, by {_amount(those)}."
-        for side, those in real.items()
-    ]
-    if unclear := [cell for cell in cells if cell.verdict == NOT_SHOWN]:
-        told.append(f"No difference is shown to be real on {_places(unclear)}.")
-    told += [f"It cannot be decided on {_places(those)}: {reason}." for reason, those in undecided.items()]
-    return " ".join(told)
+            found[_Outcome(0, f"{cell.b} is really {sides[cell.better]} {cell.a}", "")].append(cell)
+        elif cell.verdict == NOT_SHOWN:
+            found[_Outcome(1, "No difference is shown to be real", "")].append(cell)
+        else:
+            found[_Outcome(2, "It cannot be decided", str(cell.reason))].append(cell)
+    return dict(sorted(found.items()))
+
+
+def _title(metric: str, cells: Iterable[Comparison]) -> str:
+    """Return a metric with the arrow of its direction, which stay in one line."""
+    direction = next((cell.direction for cell in cells if cell.metric == metric and cell.direction), None)
+    return titled(metric, direction).replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _end(outcome: _Outcome, found: Sequence[Sequence[Comparison]]) -> str:
+    """Return how a sentence ends: by how much each metric differs, if it really does, or why that is not known."""
+    if outcome.rank:
+        return f": {outcome.reason}" if outcome.reason else ""
+    if len(found) == 1:
+        return f", by {_amount(found[0])}"
+    return f", by {listed(f'{_amount(cells)} in {cells[0].metric}' for cells in found)}"
 
 
 def _places(cells: Iterable[Comparison]) -> str:
