@@ -80,6 +80,12 @@ def test_latex() -> None:
     ]
 
 
+@pytest.mark.parametrize(("number", "place"), [("1", "table*"), ("5", "table")])
+def test_a_wide_table_spans_both_columns_of_a_paper(number: str, place: str) -> None:
+    lines = FORMATS["latex"](paper_table(number, {}, "paper")).splitlines()
+    assert (lines[1], lines[-1]) == (rf"\begin{{{place}}}", rf"\end{{{place}}}")
+
+
 def test_latex_has_a_head_of_two_levels() -> None:
     text = FORMATS["latex"](crossed())
     assert r" & \multicolumn{2}{c}{edsr{-}tiny} & \multicolumn{1}{c}{rdn{-}tiny} \\" in text

@@ -7,6 +7,9 @@ from sgbench.report.tables.model import EMPTY, REAL, Cell, Table, spans
 
 _PREAMBLE = r"% \usepackage{booktabs} \usepackage{graphicx}"
 
+_NARROW = 6
+"""Columns of a table, at most, that one of two columns of a paper has room for."""
+
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -34,22 +37,25 @@ _SPECIAL = {
 
 
 def to_latex(shown: Table) -> str:
-    """Return a table as a ``table`` environment, scaled down where it is wider than the text.
+    """Return a table as a float, scaled down where it is wider than the text.
+
+    In a paper of two columns a table of more than `_NARROW` columns spans both.
 
     The document needs booktabs and graphicx, which a comment says. Letters of other scripts than Latin need a LaTeX
     that knows them, such as LuaLaTeX.
     """
     notes = shown.notes if shown.lines else (*shown.notes, EMPTY)
+    place = "table" if len(shown.heads) + len(shown.columns) <= _NARROW else "table*"
     lines = [
         _PREAMBLE,
-        r"\begin{table}",
+        rf"\begin{{{place}}}",
         r"\centering",
         rf"\caption{{{escaped(shown.title)}}}",
         *(_tabular(shown) if shown.lines else ()),
         r"\begin{minipage}{\linewidth}\footnotesize\raggedright\smallskip",
         " \\\\\n".join(map(_note, notes)),
         r"\end{minipage}",
-        r"\end{table}",
+        rf"\end{{{place}}}",
     ]
     return "\n".join(lines) + "\n"
 
