@@ -10,6 +10,7 @@ from typing import Any
 from sgbench import expression
 from sgbench.errors import InputError, unknown
 from sgbench.report.tables import ARROWS
+from sgbench.report.tables.judged import BASELINE
 from sgbench.results import Results, labels_of
 from sgbench.results.naming import natural, recipe_name
 from sgbench.results.schema import recipe_columns
@@ -61,7 +62,7 @@ class Selection:
     """What a figure shows of a store.
 
     Attributes:
-        groups: In reading order.
+        groups: In reading order: by backbone, and of each `BASELINE` first, with which others are compared.
         datasets: Test sets that have a score, in reading order.
         metrics: In the order in which they were asked for, or by name.
     """
@@ -244,4 +245,6 @@ def _groups(runs: Iterable[Row]) -> tuple[Group, ...]:
         Group(backbone, loss, key, recipe_name(members[0], differing) if loss else "", tuple(members))
         for (backbone, loss, key), members in groups.items()
     ]
-    return tuple(sorted(named, key=lambda g: (natural(g.backbone), natural(g.loss), natural(g.recipe))))
+    return tuple(
+        sorted(named, key=lambda g: (natural(g.backbone), g.loss != BASELINE, natural(g.loss), natural(g.recipe)))
+    )
