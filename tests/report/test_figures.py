@@ -320,6 +320,12 @@ def test_curves_are_the_terms_of_the_history() -> None:
     assert legend(figure) == ["l1", "l1 + 1.0*sg"]
 
 
+def test_l1_comes_first_whatever_the_names_of_the_others() -> None:
+    runs = [run("a", "charbonnier"), run("b"), run("c", "l1 + 1.0*sg")]
+    figure = draw_curves(results(runs, history=[row for each in "abc" for row in course(each, {"l1": [0.2, 0.1]})]))
+    assert legend(figure) == ["l1", "charbonnier", "l1 + 1.0*sg"]
+
+
 def test_panels_of_one_term_have_one_scale() -> None:
     runs = [run("a"), run("b", backbone="rdn-tiny")]
     figure = draw_curves(results(runs, history=course("a", {"l1": [0.2, 0.1]}) + course("b", {"l1": [9.0, 5.0]})))
