@@ -109,6 +109,16 @@ def only_set5(shown: Results, **filters: Any) -> Figure:
 # λ
 
 
+def test_losses_with_a_single_lambda_are_told_apart_by_their_dots() -> None:
+    losses = ["l1 + 1.0*sg", "l1 + 1.0*sg(order=1)", "l1 + 1.0*sg(operator=sobel)"]
+    runs, scores = [run(loss, loss) for loss in losses], [score(loss, 0.3) for loss in losses]
+    figure = only_set5(results(runs, scores))
+    dots = [line.get_fillstyle() for line in figure.axes[0].lines if line.get_gid() == "points"]
+    assert dots[0] == "full"
+    assert len(set(dots)) == 3
+    assert [handle.get_fillstyle() for handle in figure.legends[0].legend_handles] == dots
+
+
 def test_points_against_lambda_are_the_scores_of_the_store() -> None:
     figure = only_set5(ablation())
     zero = ticks(figure)["0"]

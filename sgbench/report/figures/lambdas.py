@@ -13,12 +13,26 @@ from matplotlib.lines import Line2D
 from sgbench import expression
 from sgbench.errors import InputError
 from sgbench.report.figures.selection import BAND, Group, Selection, counted, default_metrics, select
-from sgbench.report.figures.style import COLOURS, INK, LINES, MARKERS, Look, add_foot, in_style, looks, new_figure
+from sgbench.report.figures.style import (
+    COLOURS,
+    FILLS,
+    INK,
+    LINES,
+    MARKERS,
+    Look,
+    add_foot,
+    in_style,
+    looks,
+    new_figure,
+)
 from sgbench.results import Results, paper
 from sgbench.results.stats import summarise
 
 PAPER_TABLE = 3
 """The paper's ablation of λ: EDSR on Urban100."""
+
+_FILLS = sorted(FILLS, key="full".__ne__)
+"""Fillings of dots; the dots of the first kind of loss, often the only one, are full."""
 
 Panel = tuple[str, str]
 """A test set and a metric."""
@@ -190,9 +204,9 @@ def _curves(shown: Selection, families: Mapping[_Family, Sequence[Group]]) -> li
     curves = []
     for family, groups in families.items():
         colour, marker = looks("backbones", backbones, family.backbone, COLOURS, MARKERS)
-        (line,) = looks("losses and recipes", kinds, family[2:], LINES)
+        line, fill = looks("losses and recipes", kinds, family[2:], LINES, _FILLS)
         label = ", ".join(filter(None, (family.backbone, family.loss, family.recipe)))
-        curve = _Curve(label, {"color": colour, "marker": marker, "linestyle": line})
+        curve = _Curve(label, {"color": colour, "marker": marker, "fillstyle": fill, "linestyle": line})
         for panel in [(dataset, metric) for dataset in shown.datasets for metric in shown.metrics]:
             scores = {group.runs[0]["lambda"]: shown.values(group, *panel) for group in groups}
             points = {lam: list(values.values()) for lam, values in sorted(scores.items()) if values}
@@ -218,7 +232,7 @@ def _paper(metrics: Sequence[str], datasets: Sequence[str] | None) -> _Curve:
 def _draw(axes: Axes, curve: _Curve, points: Points, axis: _LambdaAxis) -> None:
     """Draw a line through the means of the points on the log axis, the spread of many seeds, and each of few."""
     look = dict(curve.look)
-    colour, marker = look["color"], look.pop("marker")
+    colour, dot = look["color"], {"marker": look.pop("marker"), "fillstyle": look.pop("fillstyle", "full")}
     summaries = {lam: summarise(values) for lam, values in points.items()}
     positive = [lam for lam in points if lam]
     axes.plot(positive, [summaries[lam].mean for lam in positive], gid="means", **look)
@@ -231,7 +245,7 @@ def _draw(axes: Axes, curve: _Curve, points: Points, axis: _LambdaAxis) -> None:
         x, shown = axis.at(lam), [summaries[lam].mean] if lam in spread else values
         if lam in spread:
             axes.plot([x, x], spread[lam], color=colour, linewidth=0.8, gid="spread")
-        axes.plot([x] * len(shown), shown, color=colour, marker=marker, linestyle="", gid="points")
+        axes.plot([x] * len(shown), shown, color=colour, linestyle="", gid="points", **dot)
 
 
 def _counts(curves: Iterable[_Curve]) -> set[int]:
