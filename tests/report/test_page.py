@@ -295,6 +295,19 @@ def test_a_figure_that_cannot_be_drawn_says_why(store: Path, monkeypatch: pytest
     assert shown.pictures[0].reason in "".join(Elements(render(shown)).text)
 
 
+def test_of_more_losses_than_can_be_told_apart_those_of_the_paper_are_drawn(
+    tmp_path: Path, packed: PackedImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    folder = page_store.made(tmp_path, packed)
+    for at in range(8):
+        Store(Storage(str(folder))).write_run(page_store.run(f"{100 + at:012x}", f"l1 + {at + 2}.0*ssim", 0))
+    _, plane, curves = page_store.content(folder).pictures
+    assert plane.source
+    assert curves.source
+    assert plane.caption.endswith("Of so many losses only those of the paper, which can be told apart.")
+
+
 # Images
 
 
