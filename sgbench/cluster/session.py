@@ -19,6 +19,7 @@ QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `sgbench.cluster.sweep` has its own
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "MALLOC_ARENA_MAX": "1",  # runs have a thread of their own, and `sgbench.training.memory` needs this there
 }
 """Environment of the driver and of every worker; what is already set stays."""
 

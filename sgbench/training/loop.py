@@ -24,6 +24,7 @@ from sgbench.seeding import derive
 from sgbench.spec import RunSpec, Schedule
 from sgbench.training.checkpoint import Checkpoints
 from sgbench.training.feeding import nearest
+from sgbench.training.memory import kept_memory
 from sgbench.training.numerics import FORMATS, pinned
 
 CHECKPOINT_SHARE = 50
@@ -102,7 +103,7 @@ def train(
     interval = max(1, min(100, recipe.steps // 100))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    with pinned(recipe):
+    with pinned(recipe), kept_memory():
         # The same first weights on every device and for every loss: drawn on the CPU from the seed alone.
         torch.manual_seed(derive(spec.seed, "weights") % 2**63)
         network = build_backbone(spec.backbone, recipe.scale).to(device)
@@ -209,7 +210,10 @@ def learning_rate(schedule: Schedule, first: float, step: int, steps: int) -> fl
 
 def as_images(patches: Any, device: torch.device, memory_format: str) -> Tensor:
     """Move uint8 values, an array or a tensor of shape [N, 3, H, W], to a device as float32 in [0, 1]."""
-    moved = torch.as_tensor(patches).to(device, non_blocking=True)
+    tensor = torch.as_tensor(patches)
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()  # from other memory a copy would wait for the steps before it
+    moved = tensor.to(device, non_blocking=True)
     return moved.to(torch.float32, memory_format=FORMATS[memory_format]).div_(255.0)
 
 

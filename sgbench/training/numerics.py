@@ -27,12 +27,18 @@ def single_precision() -> Iterator[None]:
 
 @contextlib.contextmanager
 def pinned(recipe: Recipe) -> Iterator[None]:
-    """Pin the number of threads, deterministic algorithms and single precision; restore the settings after."""
+    """Pin the number of threads, deterministic algorithms and single precision; restore the settings after.
+
+    With deterministic algorithms torch would also fill all new memory, for the sake of code that reads what it has not
+    written; that changes no number of code that does not, and is left out.
+    """
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
     warn_only, benchmark = torch.is_deterministic_algorithms_warn_only_enabled(), torch.backends.cudnn.benchmark
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
     torch.set_num_threads(recipe.threads)
     torch.use_deterministic_algorithms(recipe.deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = not recipe.deterministic
     try:
         with single_precision():
@@ -40,4 +46,5 @@ def pinned(recipe: Recipe) -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = fill
         torch.backends.cudnn.benchmark = benchmark

@@ -1,8 +1,10 @@
 import contextlib
 import json
 import shutil
+import statistics
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -17,10 +19,17 @@ from sgbench.seeding import derive
 from sgbench.spec import Optimizer, RunSpec, Schedule
 from sgbench.storage import Storage
 from sgbench.training import Checkpoints, loop, train
-from sgbench.training.loop import learning_rate
-from sgbench.training.numerics import pinned
+from sgbench.training.loop import as_images, learning_rate
+from sgbench.training.numerics import FORMATS, pinned
 
 CPU = torch.device("cpu")
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
+    ),
+]
 QUICK = {"batch": 4, "patch": 8, "optimizer": {"lr": 1e-3}, "schedule": {"name": "cosine"}}
 
 
@@ -120,6 +129,30 @@ def test_training_lowers_the_loss(train_images, place):
     outcome = train(run(train_images, "l1", "edsr-tiny", steps=60), train_images, place(), device=CPU)
     losses = [row["loss"] for row in outcome.history]
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_with_bf16_the_loss_after_200_steps_is_that_of_fp32_within_the_noise_of_seeds(train_images, place, device):
+    def last_losses(precision):
+        for seed in range(3):
+            spec = run(train_images, backbone="edsr-tiny", seed=seed, steps=200, precision=precision)
+            outcome = train(spec, train_images, place(f"{precision}-{seed}"), device=torch.device(device))
+            yield statistics.mean(row["loss"] for row in outcome.history[-20:])  # of 40 steps
+
+    single, half = list(last_losses("fp32")), list(last_losses("bf16"))
+    assert single != half
+    differences = [abs(one - other) for one, other in zip(single, half, strict=True)]
+    assert max(differences) < statistics.stdev(single)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_patches_become_images_in_the_memory_format_of_the_recipe(device):
+    patches = np.random.default_rng(0).integers(256, size=(2, 3, 5, 7), dtype=np.uint8)
+    for name, memory_format in FORMATS.items():
+        images = as_images(patches, torch.device(device), name)
+        assert images.is_contiguous(memory_format=memory_format)
+        assert images.device.type == device
+        assert torch.equal(images.cpu(), torch.from_numpy(patches).float() / 255)
 
 
 def test_what_a_run_reports(train_images, place):

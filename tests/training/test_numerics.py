@@ -15,6 +15,7 @@ def settings():
         "benchmark": torch.backends.cudnn.benchmark,
         "matmul": torch.get_float32_matmul_precision(),
         "convolution": torch.backends.cudnn.allow_tf32,
+        "fill": torch.utils.deterministic.fill_uninitialized_memory,
     }
 
 
@@ -24,6 +25,7 @@ def apply(values):
     torch.backends.cudnn.benchmark = values["benchmark"]
     torch.set_float32_matmul_precision(values["matmul"])
     torch.backends.cudnn.allow_tf32 = values["convolution"]
+    torch.utils.deterministic.fill_uninitialized_memory = values["fill"]
 
 
 @pytest.fixture(params=[False, True], ids=["usual", "unusual"])
@@ -33,7 +35,7 @@ def before(request):
     if request.param:
         apply(
             {"threads": 3, "deterministic": True, "warn_only": True, "benchmark": True}
-            | {"matmul": "medium", "convolution": not original["convolution"]}
+            | {"matmul": "medium", "convolution": not original["convolution"], "fill": not original["fill"]}
         )
     yield settings()
     apply(original)
@@ -50,6 +52,7 @@ def test_settings_hold_inside_and_are_restored_after(before, deterministic, thre
             "benchmark": not deterministic,
             "matmul": "highest",
             "convolution": False,
+            "fill": False,
         }
     assert settings() == before
 
