@@ -56,11 +56,11 @@ def take_turns(
     for turn in range(rounds):
         order = list(candidates.items())
         for name, candidate in order if turn % 2 == 0 else reversed(order):
-            _wait_for_device()
+            wait_for_device()
             began = time.perf_counter()
             for _ in range(calls):
                 candidate()
-            _wait_for_device()
+            wait_for_device()
             seconds[name].append((time.perf_counter() - began) / calls)
     return seconds
 
@@ -88,6 +88,12 @@ def device() -> torch.device:
 def device_name() -> str:
     """Return the name of the GPU where there is one, else of the processor."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+
+
+def wait_for_device() -> None:
+    """Wait until a GPU has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def publish(name: str, rows: Sequence[Mapping[str, Any]], *, notes: Sequence[str] = (), **packages: str) -> None:
@@ -133,8 +139,3 @@ def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
-
-
-def _wait_for_device() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
