@@ -21,6 +21,7 @@ from sgbench.losses import WeightedSum, build_loss
 from sgbench.losses.pixel import L1
 from sgbench.spec import Recipe
 from sgbench.training.loop import as_images
+from sgbench.training.memory import kept_memory
 from sgbench.training.numerics import FORMATS, pinned
 
 BASE = "l1"
@@ -75,7 +76,7 @@ def criteria() -> dict[str, WeightedSum]:
 
 def measure(backbone: str, recipe: Recipe, device: torch.device, rounds: int) -> list[dict[str, object]]:
     """Time training steps of one network on one batch of noise, the losses taking turns, and return rows."""
-    with pinned(recipe):
+    with pinned(recipe), kept_memory():
         torch.manual_seed(0)
         network = build_backbone(backbone, recipe.scale).to(device, memory_format=FORMATS[recipe.memory_format])
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-6, fused=device.type == "cuda")

@@ -45,7 +45,7 @@ from sgbench.training.numerics import pinned
 
 FAMILIES = ("edsr", "rcan", "rdn", "swinir")
 SIZES = {"cpu": ("tiny", "light"), "cuda": ("paper",)}
-CALLS = {"tiny": 5, "light": 1, "paper": 5}
+CALLS = {"tiny": 3, "light": 1, "paper": 5}
 """Steps a turn."""
 
 PEER = "peer, fp32"
@@ -58,6 +58,7 @@ RECIPES = {
     },
 }
 """What is compared with the peer, as changes of the default recipe."""
+AIMS = {"cpu": {"fp32": "≥ 1.35×", "bf16": "≥ 3×"}, "cuda": {"bf16": "≥ 2×"}}
 
 Turn = Callable[[], bool]
 """Called between steps: says that one is done, waits to be told to go on, and returns whether that was the last."""
@@ -263,6 +264,7 @@ def compare(
                 "step": mode,
                 "s a step": statistics.median(times),
                 "faster than the peer by": harness.ratio(seconds, PEER, mode)["median"],
+                harness.AIM: AIMS[harness.device().type].get(mode),
                 **least,
                 "floor, % of the step": 100 * least["floor, s"] / statistics.median(times),
             }
@@ -283,7 +285,7 @@ def chosen(arguments: Sequence[str] | None, device: torch.device) -> argparse.Na
     every = [f"{family}-{size}" for size in SIZES[device.type] for family in FAMILIES]
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--network", action="append", help=f"repeatable; else {', '.join(every)}")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parsed = parser.parse_args(arguments)
     parsed.network = parsed.network or every
     return parsed

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -33,12 +34,13 @@ def pinned(recipe: Recipe) -> Iterator[None]:
     written; that changes no number of code that does not, and is left out.
     """
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    new_memory: Any = torch.utils.deterministic  # mypy does not see that it has the setting
+    fill = new_memory.fill_uninitialized_memory
     warn_only, benchmark = torch.is_deterministic_algorithms_warn_only_enabled(), torch.backends.cudnn.benchmark
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
     torch.set_num_threads(recipe.threads)
     torch.use_deterministic_algorithms(recipe.deterministic)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    new_memory.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = not recipe.deterministic
     try:
         with single_precision():
@@ -46,5 +48,5 @@ def pinned(recipe: Recipe) -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        new_memory.fill_uninitialized_memory = fill
         torch.backends.cudnn.benchmark = benchmark
