@@ -18,6 +18,7 @@ import multiprocessing
 import os
 import statistics
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -95,6 +96,7 @@ def torchsr_rdn(scale: int, size: Mapping[str, Any]) -> nn.Module:
 
 def spandrel_swinir(scale: int, size: Mapping[str, Any]) -> nn.Module:
     """Return spandrel's SwinIR."""
+    warnings.filterwarnings("ignore", message="torch.meshgrid")  # which it calls as torch once wanted
     module = import_module("spandrel.architectures.SwinIR")
     network: nn.Module = module.SwinIR(
         upscale=scale,
