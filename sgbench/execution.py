@@ -33,7 +33,7 @@ from sgbench.metrics.weights import Locator
 from sgbench.plan import Data, PlannedRun
 from sgbench.registry import METRICS
 from sgbench.results import Store, identity_columns
-from sgbench.spec import RunSpec
+from sgbench.spec import RunSpec, SweepSpec
 from sgbench.storage import Storage
 from sgbench.training import Checkpoints, Outcome, Progress, train
 from sgbench.training.numerics import pinned
@@ -77,12 +77,22 @@ class Job:
     """Scores to compute: names of test sets and metrics."""
     recompute: bool
     """Whether activations are recomputed in the backward pass."""
+    checkpoint_seconds: float
+    """Least time between checkpoints."""
 
     @classmethod
-    def of(cls, run: PlannedRun, data: Data, storage: Storage, *, recompute: bool) -> "Job":
+    def of(cls, run: PlannedRun, data: Data, sweep: SweepSpec, storage: Storage) -> "Job":
         """Return the job that a planned run amounts to."""
         tests = tuple(map(Packed.of, data.tests))
-        return cls(run.spec, storage.root, Packed.of(data.train), tests, run.missing, recompute)
+        return cls(
+            run.spec,
+            storage.root,
+            Packed.of(data.train),
+            tests,
+            run.missing,
+            recompute=sweep.recompute,
+            checkpoint_seconds=sweep.checkpoint_seconds,
+        )
 
     @property
     def run_id(self) -> str:
@@ -126,12 +136,19 @@ def clear(jobs: Sequence[Job]) -> None:
 def train_job(
     job: Job,
     *,
+    node: str | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> RunEnd:
     """Train a job's network, unless its weights are there, and record the outcome.
 
     In a process group each process calls this; the first one records.
+
+    Args:
+        job: What to train.
+        node: What a cluster calls this machine; it is recorded beside the host name, which several nodes may share.
+        on_progress: See `sgbench.training.train`.
+        should_stop: See there.
 
     Returns:
         How it ended. Whatever a run can die of by itself, such as a NaN or too little memory, is recorded as its
@@ -140,7 +157,8 @@ def train_job(
     storage = Storage(job.store)
     store, checkpoints = Store(storage), Checkpoints(storage, job.run_id)
     first, world = (dist.get_rank() == 0, dist.get_world_size()) if dist.is_initialized() else (True, 1)
-    row = {**identity_columns(job.spec), **provenance(device_of_process()), "workers": world, "started": _now()}
+    row = identity_columns(job.spec) | provenance(device_of_process())
+    row |= {"node": node, "workers": world, "started": _now()}
     if checkpoints.has_weights() and _is_done(store, job.run_id):
         return "done"
     if first:
@@ -154,6 +172,7 @@ def train_job(
             recompute=job.recompute,
             on_progress=on_progress,
             should_stop=should_stop,
+            checkpoint_seconds=job.checkpoint_seconds,
         )
     except NotFiniteError as error:
         if first:

@@ -242,6 +242,8 @@ class SweepSpec(_Model):
     """GPUs a worker takes where the cluster has any; a share packs several small runs on one."""
     recompute: bool = False
     """Recompute activations in the backward pass (gradient checkpointing): less memory, more time, the same numbers."""
+    checkpoint_seconds: float = Field(default=10.0, ge=0)
+    """Least time between two checkpoints of a run, and so about the most that a killed one loses."""
 
     @field_validator("tests")
     @classmethod

@@ -5,6 +5,7 @@ with forward slashes. A name that begins with a dot is private: listings skip it
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -28,6 +29,16 @@ HEARTBEAT_SECONDS = 10.0
 
 _PIECE = 16 * 2**20
 """Bytes of a large file that are in memory at once."""
+
+PAUSES_SECONDS = (0.5, 2.0)
+"""Between attempts at a write, as networks and shared disks have faults that pass; the last attempt's is raised."""
+
+_LASTING = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+}
+"""Faults that do not pass by themselves."""
 
 UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")
 """Names of the temporary files that `Storage.write` leaves if its process is killed."""
@@ -124,12 +135,23 @@ class Storage:
     def write(self, name: str, content: bytes) -> None:
         """Write a file so that a reader, or a crash, sees the old content or the new and nothing between.
 
-        On a disk that is a temporary file, synchronised and renamed; in an object store a single PUT.
+        On a disk that is a temporary file, synchronised and renamed; in an object store a single PUT. A fault that may
+        pass is waited out.
 
         Raises:
-            OSError: If it cannot be written; the old content is kept and no temporary file is left.
+            OSError: If it cannot be written, naming it; the old content is kept and no temporary file is left.
         """
         path = self.path(name)
+        for pause in (*PAUSES_SECONDS, None):
+            try:
+                self._put(path, content)
+                return
+            except OSError as error:
+                if pause is None or error.errno in _LASTING:
+                    raise OSError(error.errno or errno.EIO, error.strerror or str(error), path) from error
+                time.sleep(pause)
+
+    def _put(self, path: str, content: bytes) -> None:
         if not self.is_local:
             with self._fs.open_output_stream(path) as stream:
                 stream.write(content)

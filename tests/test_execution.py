@@ -81,8 +81,8 @@ def store(tmp_path: Path) -> Store:
 def a_job(data: Data, store: Store, loss: str = "l1", metrics: tuple[str, ...] = ("psnr_y", "ssim_y")) -> Job:
     fields: dict[str, Any] = {"grids": [{"backbones": ["edsr-tiny"], "losses": [loss]}], "metrics": metrics}
     fields |= {"train": "Photos", "tests": ["Photos"], "recipe": {"steps": STEPS, "batch": 2, "patch": 8}}
-    plan = make_plan("tiny", build(fields, "tiny"), data, store, retry=True)
-    return Job.of(plan.runs[0], data, store.storage, recompute=False)
+    sweep = build(fields, "tiny")
+    return Job.of(make_plan("tiny", sweep, data, store, retry=True).runs[0], data, sweep, store.storage)
 
 
 def weights(store: Store, job: Job) -> dict[str, bytes]:

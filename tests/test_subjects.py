@@ -53,7 +53,7 @@ def finished(train_folder: Path, few: str, store: Store) -> str:
     fields |= {"train": f"mine={train_folder}", "tests": [few], "recipe": {"steps": 2, "batch": 2, "patch": 8}}
     sweep = build(fields, "tiny")
     data = pack(sweep)
-    job = Job.of(make_plan("tiny", sweep, data, store).runs[0], data, store.storage, recompute=False)
+    job = Job.of(make_plan("tiny", sweep, data, store).runs[0], data, sweep, store.storage)
     assert train_job(job) == "done"
     return job.run_id
 

@@ -1,5 +1,7 @@
 """``sgbench sweep``: train and score what is missing, then show the table."""
 
+import contextlib
+
 import typer
 
 from sgbench.cli import options
@@ -25,6 +27,7 @@ def sweep(
     from sgbench.cli import output
     from sgbench.execution import Job
     from sgbench.forecast import expect, longest_first
+    from sgbench.maintenance import clean
     from sgbench.metrics.weights import Locator
     from sgbench.plan import make_plan, pack
     from sgbench.report.live import Display
@@ -34,6 +37,8 @@ def sweep(
     with output.packing() as progress:
         data = pack(asked.sweep, progress)
     with storage.lock(f"sgbench sweep {name}"):
+        with contextlib.suppress(OSError):  # the workers of a sweep that was killed may be writing for a moment yet
+            clean(Store(storage))
         local = Locator(download=False)
         plan = make_plan(name, asked.sweep, data, Store(storage), retry=retry, rerun=rerun, locator=local)
         Store(storage).write_plan(name, plan.records())
@@ -44,7 +49,7 @@ def sweep(
             from sgbench.cluster import connect, run_sweep
 
             order = longest_first(expect(plan.pending, Store(storage)))
-            jobs = [Job.of(run, data, storage, recompute=asked.sweep.recompute) for run in order]
+            jobs = [Job.of(run, data, asked.sweep, storage) for run in order]
             with connect(address), Display(output.console, len(plan.runs), plan.count("done")) as display:
                 remote = address is not None
                 summary = run_sweep(jobs, asked.sweep, storage, display, remote=remote, fresh=rerun)

@@ -37,7 +37,7 @@ def train(asked: options.Asked, as_json: options.Json = False) -> None:
         with storage.lock(f"sgbench train {asked.name}"):
             output.fetch_for(asked.sweep.metrics)
             with Display(output.console, total=1, done=0) as display:
-                end, faults = run_here(Job.of(run, data, storage, recompute=asked.sweep.recompute), display)
+                end, faults = run_here(Job.of(run, data, asked.sweep, storage), display)
         if end == "stopped":
             output.say("Interrupted: the same command continues.")
             raise typer.Exit(130)

@@ -82,6 +82,12 @@ def examine(wanted: Wanted) -> list[Node]:
     return sorted(nodes, key=lambda node: node.name)
 
 
+def own_name() -> str:
+    """Return what Ray calls the node of this process: the name that it was started with, or else its address."""
+    own = ray.get_runtime_context().get_node_id()
+    return next(str(node["NodeName"]) for node in ray.nodes() if node["NodeID"] == own)
+
+
 def refuse_unfit(nodes: Sequence[Node]) -> None:
     """Refuse a cluster before anything starts on it.
 

@@ -62,8 +62,6 @@ def run_sweep(
         _prepare_nodes(jobs, sweep, storage)
     if fresh:
         clear(jobs)
-    with contextlib.suppress(OSError):  # what a sweep that was killed left; its workers may be writing for a moment yet
-        storage.delete_folder(SCRATCH)
     token = secrets.token_hex(4)
     stop, state = f"{SCRATCH}/{token}.stop", f"{storage.root}/{SCRATCH}/{token}"
     events = _Events(watcher)
@@ -93,7 +91,8 @@ def run_sweep(
                 ),
             ).fit()
     finally:
-        storage.delete_folder(SCRATCH)
+        with contextlib.suppress(OSError):  # the next sweep deletes what a storage that fails now leaves
+            storage.delete_folder(SCRATCH)
     for job in jobs:
         if job.run_id in events.died:
             record_failure(job, events.summary.failed[job.run_id])

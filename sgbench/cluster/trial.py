@@ -12,6 +12,7 @@ from ray import train, tune
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from sgbench.cluster.nodes import own_name
 from sgbench.execution import Job, RunEnd, ending, failure, record_failure, score_job, train_job
 from sgbench.metrics.weights import Locator
 from sgbench.storage import Storage
@@ -94,7 +95,7 @@ def _train_loop(config: dict[str, Any]) -> RunEnd:
             stop, looked = _stop_requested(job, config), time.monotonic()
         return stop
 
-    return train_job(job, on_progress=on_progress, should_stop=should_stop)
+    return train_job(job, node=own_name(), on_progress=on_progress, should_stop=should_stop)
 
 
 def _stop_requested(job: Job, config: dict[str, Any]) -> bool:

@@ -60,6 +60,7 @@ RUNS = pa.schema(
         pa.field("workers", pa.int32()),
         pa.field("device", pa.string()),
         pa.field("host", pa.string()),
+        pa.field("node", pa.string()),  # of Ray, null without
         pa.field("versions", pa.string()),  # JSON
         pa.field("git_revision", pa.string()),
         pa.field("started", _TIME),

@@ -1,198 +1,25 @@
 """Sweeps on the Ray of this machine, as a person starts them: what is printed, what is left, what survives what."""
 
-import contextlib
 import json
 import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
+from place import STEPS, Command, Place, a_place, assert_clean
 
 import sgbench
-from sgbench.data import PackedImages, write_png
+from sgbench.data import PackedImages
 from sgbench.execution import Job
 from sgbench.plan import Data, make_plan
 from sgbench.results import Store
 from sgbench.spec import build
 from sgbench.storage import Storage
-
-STEPS = 30
-SWEEP = f"""
-grids:
-- backbones: [edsr-tiny]
-  losses: [l1 + 1.0*sg, "odd_losses:Slow"]
-  seeds: [0, 1]
-train: mine=train
-tests: [few=test]
-metrics: [psnr_y, ssim_y]
-recipe: {{steps: {STEPS}, batch: 2, patch: 8}}
-"""
-
-ODD_LOSSES = """
-import os, pathlib, signal, time
-import torch
-
-class Slow(torch.nn.Module):
-    def forward(self, sr, hr):
-        time.sleep(float(os.environ.get("SLOW", "0")))
-        return (sr - hr).abs().mean()
-
-class NotFinite(torch.nn.Module):
-    calls = 0
-    def forward(self, sr, hr):
-        self.calls += 1
-        factor = float("nan") if "BROKEN" in os.environ and self.calls == 6 else 1.0
-        return factor * (sr - hr).abs().mean()
-
-class DiesOnce(torch.nn.Module):
-    calls = 0
-    def forward(self, sr, hr):
-        self.calls += 1
-        died = pathlib.Path(os.environ["DIED"])
-        if self.calls == 6 and not died.exists():
-            died.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return (sr - hr).abs().mean()
-"""
-
-
-@dataclass
-class Command:
-    """A command of sgbench in a session of its own."""
-
-    process: subprocess.Popen[bytes]
-    out: Path
-    err: Path
-
-    @property
-    def stderr(self) -> str:
-        return self.err.read_text()
-
-    @property
-    def stdout(self) -> str:
-        return self.out.read_text()
-
-    def started(self) -> list[str]:
-        return re.findall(r"^started (.*)$", self.stderr, re.MULTILINE)
-
-    def wait_until(self, condition: Callable[[str], bool], seconds: float = 90) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition(self.stderr):
-            assert self.process.poll() is None, f"it ended with {self.process.returncode}: {self.stderr[-1000:]}"
-            assert time.monotonic() < deadline, f"nothing happened: {self.stderr[-1000:]}"
-            time.sleep(0.1)
-
-    def end(self, seconds: float = 120) -> int:
-        return self.process.wait(seconds)
-
-    def signal_group(self, number: int) -> None:
-        os.killpg(self.process.pid, number)
-
-
-@dataclass
-class Place:
-    """A folder with images, a sweep file and odd losses, in which commands run."""
-
-    folder: Path
-    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
-    commands: list[Command] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        random = np.random.default_rng(0)
-        for name, count in (("train", 2), ("test", 2)):
-            for i in range(count):
-                write_png(self.folder / name / f"{name}{i}.png", random.integers(0, 256, (44, 40, 3), dtype=np.uint8))
-        (self.folder / "tiny.yaml").write_text(SWEEP)
-        (self.folder / "odd_losses.py").write_text(ODD_LOSSES)
-
-    def start(self, *arguments: str, python: tuple[str, ...] = (), **environment: str) -> Command:
-        number = len(self.commands)
-        out, err = self.folder / f"out{number}", self.folder / f"err{number}"
-        own = {
-            "PYTHONPATH": str(Path(sgbench.__file__).parent.parent),
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "SGBENCH_CACHE": str(self.folder / "cache"),
-            "SGBENCH_TEST": self.mark,
-        }
-        with out.open("wb") as stdout, err.open("wb") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, *python, "-m", "sgbench", *arguments],
-                cwd=self.folder,
-                env={**os.environ, **own, **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                start_new_session=True,
-            )
-        self.commands.append(Command(process, out, err))
-        return self.commands[-1]
-
-    def run(self, *arguments: str, code: int = 0, python: tuple[str, ...] = (), **environment: str) -> Command:
-        command = self.start(*arguments, python=python, **environment)
-        assert command.end() == code, command.stderr[-2000:]
-        return command
-
-    def processes(self) -> list[int]:
-        """Return the processes that carry our mark: the commands and whatever they started."""
-        found = []
-        for folder in Path("/proc").iterdir():
-            with contextlib.suppress(OSError, ValueError):
-                if self.mark.encode() in (folder / "environ").read_bytes():
-                    found.append(int(folder.name))
-        return found
-
-    def assert_no_processes(self, seconds: float = 20) -> None:
-        deadline = time.monotonic() + seconds
-        while left := self.processes():
-            assert time.monotonic() < deadline, f"processes {left} are left"
-            time.sleep(0.2)
-
-    def plan(self, *arguments: str) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = json.loads(self.run("plan", *arguments, "--json").stdout)
-        return rows
-
-    def outcome(self, store: str) -> dict[str, Any]:
-        """Return all that must be the same bit for bit, by run."""
-        results = sgbench.load_results(str(self.folder / store))
-        found: dict[str, Any] = {}
-        for row in results.runs.to_pylist():
-            content = torch.load(self.folder / store / "weights" / f"{row['run_id']}.pt", weights_only=True)
-            weights = {name: tensor.numpy().tobytes() for name, tensor in content["params"].items()}
-            found[row["run_id"]] = {"weights": weights, "scores": [], "history": []}
-        for row in results.scores.to_pylist():
-            keys = ("dataset", "image", "metric", "status", "value")
-            found[row["run_id"]]["scores"].append([row[key] for key in keys])
-        for row in results.history.to_pylist():
-            found[row["run_id"]]["history"].append([row["step"], row["loss"], row["terms"], row["lr"]])
-        return found
-
-    def times(self, store: str) -> dict[str, int]:
-        """Return when each file of a store's tables and weights was written."""
-        tables = ("runs", "scores", "history", "weights")
-        files = [path for table in tables for path in (self.folder / store / table).iterdir()]
-        return {f"{path.parent.name}/{path.name}": path.stat().st_mtime_ns for path in files}
-
-
-@contextlib.contextmanager
-def a_place(folder: Path) -> Iterator[Place]:
-    place = Place(folder)
-    try:
-        yield place
-    finally:
-        for pid in place.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -215,15 +42,6 @@ def assert_quiet(command: Command) -> None:
         r"Interrupted: the same command continues\.|\d of \d runs failed: --retry does them again\."
     )
     assert [line for line in command.stderr.splitlines() if not said.fullmatch(line)] == []
-
-
-def assert_clean(place: Place, store: str) -> None:
-    """Neither processes nor files that a sweep needs only while it runs are left."""
-    place.assert_no_processes()
-    left = {path.name for path in (place.folder / store).iterdir()}
-    assert left - {"checkpoints"} == {".lock", "history", "plans", "runs", "scores", "weights"}
-    checkpoints = place.folder / store / "checkpoints"
-    assert not checkpoints.exists() or not list(checkpoints.rglob("*.pt"))
 
 
 @pytest.mark.ray
@@ -394,7 +212,7 @@ def test_a_worker_group_that_fails_for_good_is_a_failed_row_and_no_exception(
     grids = [{"backbones": ["edsr-tiny"], "losses": ["l1"]}]
     sweep = build({"grids": grids, "train": "Photos", "tests": ["Photos"], "metrics": ["psnr_y"]}, "tiny")
     data = Data(train_images, (test_images,))
-    job = Job.of(make_plan("tiny", sweep, data, store).runs[0], data, store.storage, recompute=False)
+    job = Job.of(make_plan("tiny", sweep, data, store).runs[0], data, sweep, store.storage)
     reports: list[dict[str, Any]] = []
     monkeypatch.setattr(worker, "_trainer", lambda job, config: Trainer())
     monkeypatch.setattr(worker.tune, "report", reports.append)

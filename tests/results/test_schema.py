@@ -55,6 +55,7 @@ peak_memory_bytes: int64
 workers: int32
 device: string
 host: string
+node: string
 versions: string
 git_revision: string
 started: timestamp[ms, tz=UTC]
