@@ -78,8 +78,10 @@ def store(tmp_path: Path) -> Store:
     return Store(Storage(str(tmp_path / "store")))
 
 
-def a_job(data: Data, store: Store, loss: str = "l1", metrics: tuple[str, ...] = ("psnr_y", "ssim_y")) -> Job:
-    fields: dict[str, Any] = {"grids": [{"backbones": ["edsr-tiny"], "losses": [loss]}], "metrics": metrics}
+def a_job(
+    data: Data, store: Store, loss: str = "l1", metrics: tuple[str, ...] = ("psnr_y", "ssim_y"), **fields: Any
+) -> Job:
+    fields |= {"grids": [{"backbones": ["edsr-tiny"], "losses": [loss]}], "metrics": metrics}
     fields |= {"train": "Photos", "tests": ["Photos"], "recipe": {"steps": STEPS, "batch": 2, "patch": 8}}
     sweep = build(fields, "tiny")
     return Job.of(make_plan("tiny", sweep, data, store, retry=True).runs[0], data, sweep, store.storage)
@@ -155,6 +157,13 @@ def test_any_other_exception_is_a_failed_row_of_one_line(data: Data, store: Stor
     assert row is not None
     assert (row["status"], row["step"], row["error"]) == ("failed", 0, "MemoryError: no room")
     assert witness.seen[-1] == ("finished", job.run_id, "failed", "MemoryError: no room")
+
+
+def test_a_run_checkpoints_as_often_as_its_sweep_says(data: Data, store: Store) -> None:
+    job = a_job(data, store, "breaks(how=raise)", checkpoint_seconds=0)
+    assert Job.from_json(job.to_json()) == job
+    assert train_job(job) == "failed"
+    assert Checkpoints(store.storage, job.run_id).latest_step() > 0
 
 
 def test_a_failed_run_that_is_retried_and_stopped_is_no_longer_failed(data: Data, store: Store) -> None:

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import io
 import json
 import os
@@ -225,6 +226,47 @@ def test_a_failed_write_keeps_the_old_content_and_leaves_nothing(local, monkeypa
         local.write("runs/file", b"new")
     assert [path.name for path in Path(local.path("runs")).iterdir()] == ["file"]
     assert local.read("runs/file") == b"old"
+
+
+class Broken:
+    """Fails so many times, and then does what it stands for."""
+
+    def __init__(self, real, times, error):
+        self.real, self.left, self.error = real, times, error
+
+    def __call__(self, *arguments, **options):
+        if self.left:
+            self.left -= 1
+            raise self.error
+        return self.real(*arguments, **options)
+
+
+def test_a_fault_that_passes_is_waited_out(store, monkeypatch):
+    monkeypatch.setattr(storage_module, "PAUSES_SECONDS", (0.01, 0.02))
+    broken = Broken(Storage._put, 2, OSError("the network is away"))
+    monkeypatch.setattr(Storage, "_put", lambda *arguments: broken(*arguments))
+    store.write("runs/a", b"here")
+    assert (store.read("runs/a"), broken.left) == (b"here", 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [
+        (OSError(errno.EIO, "Input/output error"), 3),
+        (OSError("When uploading: ACCESS_DENIED"), 3),  # Arrow's have no number
+        (OSError(errno.ENOSPC, "No space left on device"), 1),
+        (OSError(errno.EROFS, "Read-only file system"), 1),
+    ],
+)
+def test_a_fault_that_stays_is_raised_with_the_name_of_the_file(store, monkeypatch, error, attempts):
+    monkeypatch.setattr(storage_module, "PAUSES_SECONDS", (0.01, 0.02))
+    broken = Broken(Storage._put, 9, error)
+    monkeypatch.setattr(Storage, "_put", lambda *arguments: broken(*arguments))
+    with pytest.raises(OSError, match=error.strerror or str(error)) as raised:
+        store.write("runs/a", b"here")
+    assert raised.value.filename == store.path("runs/a")
+    assert broken.left == 9 - attempts
+    assert not store.exists("runs")
 
 
 # The lock of a disk

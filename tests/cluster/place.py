@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,35 @@ class DiesOnce(torch.nn.Module):
 """
 
 
+MARK = "SGBENCH_TEST"
+"""The variable by which processes of a test are found."""
+
+
+def marked(mark: str, words: str = "") -> list[int]:
+    """Return the processes that carry a mark and have some words in their command line."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            environment, line = ((folder / name).read_bytes() for name in ("environ", "cmdline"))
+            if f"{MARK}={mark}".encode() in environment and words.encode() in line:
+                found.append(int(folder.name))
+    return found
+
+
+def kill(processes: Iterable[int]) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: Callable[[], object] = lambda: None) -> None:
+    """Wait until something is so; what is told if it never is."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.05)
+
+
 @dataclass
 class Command:
     """A command of sgbench in a session of its own."""
@@ -110,20 +139,23 @@ class Place:
         (self.folder / "tiny.yaml").write_text(SWEEP)
         (self.folder / "odd_losses.py").write_text(ODD_LOSSES)
 
-    def start(self, *arguments: str, python: tuple[str, ...] = (), **environment: str) -> Command:
-        number = len(self.commands)
-        out, err = self.folder / f"out{number}", self.folder / f"err{number}"
-        own = {
+    def environment(self, mark: str) -> dict[str, str]:
+        """Return the variables of a process that is to be found again."""
+        return {
             "PYTHONPATH": str(Path(sgbench.__file__).parent.parent),
             "RAY_USAGE_STATS_ENABLED": "0",
             "SGBENCH_CACHE": str(self.folder / "cache"),
-            "SGBENCH_TEST": self.mark,
+            MARK: mark,
         }
+
+    def start(self, *arguments: str, python: tuple[str, ...] = (), **environment: str) -> Command:
+        number = len(self.commands)
+        out, err = self.folder / f"out{number}", self.folder / f"err{number}"
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = subprocess.Popen(
                 [sys.executable, *python, "-m", "sgbench", *arguments],
                 cwd=self.folder,
-                env={**os.environ, **own, **environment},
+                env={**os.environ, **self.environment(self.mark), **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -132,25 +164,19 @@ class Place:
         self.commands.append(Command(process, out, err))
         return self.commands[-1]
 
-    def run(self, *arguments: str, code: int = 0, python: tuple[str, ...] = (), **environment: str) -> Command:
+    def run(
+        self, *arguments: str, code: int = 0, python: tuple[str, ...] = (), seconds: float = 120, **environment: str
+    ) -> Command:
         command = self.start(*arguments, python=python, **environment)
-        assert command.end() == code, command.stderr[-2000:]
+        assert command.end(seconds) == code, command.stderr[-2000:]
         return command
 
-    def processes(self) -> list[int]:
-        """Return the processes that carry our mark: the commands and whatever they started."""
-        found = []
-        for folder in Path("/proc").iterdir():
-            with contextlib.suppress(OSError, ValueError):
-                if self.mark.encode() in (folder / "environ").read_bytes():
-                    found.append(int(folder.name))
-        return found
+    def processes(self, words: str = "") -> list[int]:
+        """Return the processes that carry our mark, the commands and whatever they started, by their command line."""
+        return marked(self.mark, words)
 
     def assert_no_processes(self, seconds: float = 20) -> None:
-        deadline = time.monotonic() + seconds
-        while left := self.processes():
-            assert time.monotonic() < deadline, f"processes {left} are left"
-            time.sleep(0.2)
+        wait_until(lambda: not self.processes(), seconds, lambda: f"processes {self.processes()} are left")
 
     def plan(self, *arguments: str) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = json.loads(self.run("plan", *arguments, "--json").stdout)
@@ -184,9 +210,7 @@ def a_place(folder: Path) -> Iterator[Place]:
     try:
         yield place
     finally:
-        for pid in place.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        kill(place.processes())
 
 
 def assert_clean(place: Place, store: str) -> None:

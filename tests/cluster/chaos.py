@@ -1,0 +1,251 @@
+"""Kills sweeps at random moments, does them again, and holds what they leave against sweeps that nobody disturbed.
+
+``make chaos`` does so thirty times, ``python tests/cluster/chaos.py --kills 4 --seed 7`` fewer times. A sweep has a Ray
+of its own or joins a cluster of several raylets. What is killed, with SIGKILL:
+
+- ``worker``: a process that trains or scores a run;
+- ``driver``: the command;
+- ``raylet``: Ray's process of the machine, or of a node of the cluster, in whose place another node then comes;
+- ``sweep``: the command and all that works for it, at once.
+"""
+
+import argparse
+import contextlib
+import random
+import signal
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import rich.console
+import rich.table
+from place import Command, Place, a_place, assert_clean, kill, wait_until
+from raylets import Nodes, a_cluster
+
+STEPS = 40
+SECONDS_A_STEP = 0.1
+SWEEP = f"""
+grids:
+- backbones: [edsr-tiny]
+  losses: ["odd_losses:Slow", "odd_losses:Slow + 1.0*sg"]
+train: mine=train
+tests: [few=test]
+metrics: [psnr_y, ssim_y]
+recipe: {{steps: {STEPS}, batch: 2, patch: 8}}
+checkpoint_seconds: 0.3
+"""
+
+VICTIMS = ("driver", "sweep", "worker", "raylet")
+
+IN_RUNS = 0.75
+"""The share of blows that wait for the first run; those that a sweep survives always do."""
+
+PATIENCE_SECONDS = 600.0
+"""How long anything may take on a busy machine."""
+
+
+@dataclass
+class Blow:
+    """What is killed, and when."""
+
+    victim: str
+    joins: bool
+    """Whether the sweep joins the cluster."""
+    in_runs: bool
+    """Whether its moment is counted from the start of the first run, or else from that of the command."""
+    share: float
+    """Its moment, as a share of how long the runs take at least, or as long as it takes until the first begins."""
+    was: str = ""
+    """What the sweep was doing."""
+    seconds: float = 0.0
+    """Until a run that was killed began again or, in a sweep that was called again, until the first run went on."""
+
+    @property
+    def fatal(self) -> bool:
+        """Whether the command ends."""
+        return self.victim in ("driver", "sweep") or (self.victim == "raylet" and not self.joins)
+
+    def __str__(self) -> str:
+        return f"{self.victim} of a sweep {'on a cluster' if self.joins else 'alone'}"
+
+
+def draw(count: int, dice: random.Random, *, alone: bool) -> list[Blow]:
+    """Return blows in random order, of each kind as many as of the others.
+
+    Args:
+        count: How many.
+        dice: What is random.
+        alone: Whether no sweep joins a cluster; worker, driver and sweep are then killed, and no raylet.
+    """
+    kinds = [(victim, False) for victim in VICTIMS[:3]] if alone else [(v, j) for j in (False, True) for v in VICTIMS]
+    blows = [Blow(*kinds[i % len(kinds)], in_runs=dice.random() < IN_RUNS, share=dice.random()) for i in range(count)]
+    for blow in blows:
+        blow.in_runs = blow.in_runs or not blow.fatal
+    dice.shuffle(blows)
+    return blows
+
+
+class Storm:
+    """Sweeps of one store, which are killed until all blows are dealt, and called again until they end well.
+
+    Args:
+        place: Where they run.
+        nodes: The cluster that some of them join.
+        start_seconds: How long a sweep that nobody disturbed took until its first run began.
+        dice: What chooses among processes.
+    """
+
+    def __init__(self, place: Place, nodes: Nodes | None, start_seconds: float, dice: random.Random) -> None:
+        self.place = place
+        self.nodes = nodes
+        self.start_seconds = start_seconds
+        self.dice = dice
+        self.members = {name: nodes.add(name, num_cpus=1) for name in ("first", "second")} if nodes else {}
+
+    def deal(self, blows: Sequence[Blow], results: str) -> int:
+        """Deal all blows; one that comes too late, when a sweep has ended, is dealt to another sweep.
+
+        Returns:
+            How many seeds were swept, from 0 on.
+        """
+        waiting, dealt, seed = list(blows), list[Blow](), 0
+        while waiting or dealt:
+            blow = waiting.pop(0) if waiting else None
+            command = self.call(results, seed, joins=(blow or dealt[-1]).joins)
+            if blow is None or blow.in_runs:
+                began = time.monotonic()
+                until(command, lambda said: ": step " in said or "scoring " in said)
+                for each in dealt:
+                    each.seconds = time.monotonic() - began
+                dealt.clear()
+            if blow and not self.strike(command, blow):
+                waiting.append(blow)
+            if command.end(PATIENCE_SECONDS) == 0:
+                seed += 1
+            else:
+                assert blow is not None, f"undisturbed it failed: {command.stderr[-2000:]}"
+                assert blow.fatal, f"it did not survive the loss of a {blow}: {command.stderr[-2000:]}"
+                dealt.append(blow)
+            self.place.assert_no_processes(PATIENCE_SECONDS)
+            if self.nodes:
+                self.nodes.assert_idle(PATIENCE_SECONDS)
+        return seed
+
+    def call(self, results: str, seed: int, *, joins: bool) -> Command:
+        """Start the sweep of a seed."""
+        address = ("--address", self.nodes.address) if joins and self.nodes else ()
+        arguments = ("sweep", "storm.yaml", "--results", results, "--seeds", str(seed), *address)
+        return self.place.start(*arguments, SLOW=str(SECONDS_A_STEP))
+
+    def strike(self, command: Command, blow: Blow) -> bool:
+        """Wait for the moment and kill; return whether it came in time."""
+        if blow.in_runs:
+            until(command, lambda said: "\nstarted " in said)
+        time.sleep(blow.share * (STEPS * SECONDS_A_STEP if blow.in_runs else self.start_seconds))
+        victims = self.victims(command, blow)
+        if not victims or command.process.poll() is not None:
+            return False
+        blow.was, begun, at = doing(command.stderr), len(command.started()), time.monotonic()
+        if blow.victim == "sweep":
+            command.signal_group(signal.SIGKILL)
+        kill(victims)
+        if not blow.fatal:
+            for name, node in self.members.items() if self.nodes and blow.victim == "raylet" else ():
+                if self.nodes.raylet(node) in victims:
+                    self.nodes.remove(node)
+                    self.members[name] = self.nodes.add(name, num_cpus=1)
+            until(command, lambda _: len(command.started()) > begun)
+            blow.seconds = time.monotonic() - at
+        return True
+
+    def victims(self, command: Command, blow: Blow) -> list[int]:
+        """Return the processes to be killed."""
+        nodes = self.nodes if blow.joins else None
+        workers = (nodes or self.place).processes("ray::ImplicitFunc")
+        if blow.victim == "driver":
+            return [command.process.pid]
+        if blow.victim == "sweep":
+            return [command.process.pid, *workers]
+        if blow.victim == "worker":
+            choice = workers
+        elif nodes:
+            choice = [nodes.raylet(node) for node in self.members.values()]
+        else:
+            choice = self.place.processes("raylet/raylet")
+        return [self.dice.choice(choice)] if choice else []
+
+
+def until(command: Command, condition: Callable[[str], bool]) -> None:
+    """Wait until something holds of what a command has said, or it has ended."""
+
+    def ready() -> bool:
+        return condition(command.stderr) or command.process.poll() is not None
+
+    wait_until(ready, PATIENCE_SECONDS, lambda: command.stderr[-2000:])
+
+
+def doing(said: str) -> str:
+    """Return what a sweep is doing, by what it has said."""
+    if "\nstarted " not in said:
+        return "starting"
+    return "scoring" if said.splitlines()[-1].startswith(("scoring ", "done ")) else "training"
+
+
+def chaos(folder: Path, count: int, seed: int, *, alone: bool = False) -> list[Blow]:
+    """Deal blows to sweeps and check what these leave.
+
+    Args:
+        folder: An empty one.
+        count: How many.
+        seed: Of what is killed when; the same seed deals the same blows.
+        alone: See `draw`.
+
+    Returns:
+        The blows as they were dealt.
+    """
+    dice = random.Random(seed)
+    blows = draw(count, dice, alone=alone)
+    with contextlib.ExitStack() as stack:
+        place = stack.enter_context(a_place(folder))
+        (folder / "storm.yaml").write_text(SWEEP)
+        began = time.monotonic()
+        first = place.start("sweep", "storm.yaml", "--results", "calm", "--seeds", "0")
+        until(first, lambda said: "\nstarted " in said)
+        start_seconds = time.monotonic() - began
+        assert first.end(PATIENCE_SECONDS) == 0, first.stderr[-2000:]
+        nodes = None if alone else stack.enter_context(a_cluster(place, SLOW=str(SECONDS_A_STEP)))
+        seeds = Storm(place, nodes, start_seconds, dice).deal(blows, "stormy")
+        sweep = ("sweep", "storm.yaml", "--seeds", ",".join(map(str, range(seeds))))
+        place.run(*sweep, "--results", "calm", seconds=PATIENCE_SECONDS)
+        again = place.run(*sweep, "--results", "stormy", seconds=PATIENCE_SECONDS)
+        assert again.started() == []
+        assert place.outcome("stormy") == place.outcome("calm")
+        place.run("results", "verify", "stormy", seconds=PATIENCE_SECONDS)
+        assert_clean(place, "stormy")
+    return blows
+
+
+def summary(blows: Sequence[Blow]) -> rich.table.Table:
+    """Return a table of what was killed when, and how long it took to go on."""
+    table = rich.table.Table("killed", "times", "while it was", "s until it went on: median", "longest")
+    for kind in sorted(set(map(str, blows))):
+        alike = [blow for blow in blows if str(blow) == kind]
+        moments = ", ".join(f"{was} {count}" for was, count in sorted(Counter(blow.was for blow in alike).items()))
+        seconds = [blow.seconds for blow in alike]
+        table.add_row(kind, str(len(alike)), moments, f"{statistics.median(seconds):.1f}", f"{max(seconds):.1f}")
+    return table
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
+    chosen = parser.parse_args()
+    console = rich.console.Console()
+    console.print(f"seed {chosen.seed}")
+    with tempfile.TemporaryDirectory(prefix="chaos-") as scratch:
+        console.print(summary(chaos(Path(scratch), chosen.kills, chosen.seed)))
