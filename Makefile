@@ -1,5 +1,6 @@
 # make demo: the environment, then the main job.  make test: the environment, then lint, types and tests.
 # make bench: the environment, then every benchmark, on what benchmarks/README.md says.  make bench-patches: that one.
+# make chaos: the environment, then thirty sweeps that are killed at random moments.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -10,7 +11,7 @@ BENCHMARKS := $(patsubst benchmarks/%.py,bench-%,$(filter-out %/harness.py,$(wil
 
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help demo test lint bench $(BENCHMARKS) clean
+.PHONY: help demo test chaos lint bench $(BENCHMARKS) clean
 .NOTPARALLEL: # one benchmark would slow another
 
 help:
@@ -44,6 +45,9 @@ bench-scale: OPTIONS = $(STORE:%=--results %)
 
 $(BENCHMARKS): bench-%: $(STAMP)
 	$(BIN)/python benchmarks/$*.py $(OPTIONS)
+
+chaos: $(STAMP)
+	$(BIN)/python tests/cluster/chaos.py --kills 30
 
 clean:
 	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

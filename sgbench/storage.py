@@ -237,10 +237,9 @@ class Storage:
             except BlockingIOError as error:
                 file.seek(0)
                 raise self._in_use(file.read()) from error
-            file.seek(0)
-            file.truncate()
-            file.write(holder)
-            file.flush()
+            os.ftruncate(file.fileno(), 0)
+            with contextlib.suppress(OSError):  # on a full disk it is held by nobody in particular
+                os.write(file.fileno(), holder.encode())
             yield
 
     @contextlib.contextmanager

@@ -26,6 +26,10 @@ import rich.table
 from place import Command, Place, a_place, assert_clean, kill, wait_until
 from raylets import Nodes, a_cluster
 
+from sgbench.maintenance import verify
+from sgbench.results import Store
+from sgbench.storage import Storage
+
 STEPS = 40
 SECONDS_A_STEP = 0.1
 SWEEP = f"""
@@ -58,7 +62,7 @@ class Blow:
     in_runs: bool
     """Whether its moment is counted from the start of the first run, or else from that of the command."""
     share: float
-    """Its moment, as a share of how long the runs take at least, or as long as it takes until the first begins."""
+    """Its moment, as a share of how long the runs take at least, or of how long the last sweep took to start one."""
     was: str = ""
     """What the sweep was doing."""
     seconds: float = 0.0
@@ -70,6 +74,7 @@ class Blow:
         return self.victim in ("driver", "sweep") or (self.victim == "raylet" and not self.joins)
 
     def __str__(self) -> str:
+        """What is killed, as tables call it."""
         return f"{self.victim} of a sweep {'on a cluster' if self.joins else 'alone'}"
 
 
@@ -95,15 +100,16 @@ class Storm:
     Args:
         place: Where they run.
         nodes: The cluster that some of them join.
-        start_seconds: How long a sweep that nobody disturbed took until its first run began.
         dice: What chooses among processes.
+        tell: Told of each blow once its sweep has ended.
     """
 
-    def __init__(self, place: Place, nodes: Nodes | None, start_seconds: float, dice: random.Random) -> None:
+    def __init__(self, place: Place, nodes: Nodes | None, dice: random.Random, tell: Callable[[str], object]) -> None:
         self.place = place
         self.nodes = nodes
-        self.start_seconds = start_seconds
         self.dice = dice
+        self.tell = tell
+        self.start_seconds = 10.0
         self.members = {name: nodes.add(name, num_cpus=1) for name in ("first", "second")} if nodes else {}
 
     def deal(self, blows: Sequence[Blow], results: str) -> int:
@@ -115,11 +121,12 @@ class Storm:
         waiting, dealt, seed = list(blows), list[Blow](), 0
         while waiting or dealt:
             blow = waiting.pop(0) if waiting else None
-            command = self.call(results, seed, joins=(blow or dealt[-1]).joins)
+            command, began = self.call(results, seed, joins=(blow or dealt[-1]).joins), time.monotonic()
             if blow is None or blow.in_runs:
-                began = time.monotonic()
-                until(command, lambda said: ": step " in said or "scoring " in said)
+                until(command, lambda said: "\nstarted " in said)
+                self.start_seconds = time.monotonic() - began
                 for each in dealt:
+                    until(command, lambda said: ": step " in said or "scoring " in said)
                     each.seconds = time.monotonic() - began
                 dealt.clear()
             if blow and not self.strike(command, blow):
@@ -128,11 +135,14 @@ class Storm:
                 seed += 1
             else:
                 assert blow is not None, f"undisturbed it failed: {command.stderr[-2000:]}"
+                assert blow.was, f"undisturbed it failed: {command.stderr[-2000:]}"
                 assert blow.fatal, f"it did not survive the loss of a {blow}: {command.stderr[-2000:]}"
                 dealt.append(blow)
             self.place.assert_no_processes(PATIENCE_SECONDS)
             if self.nodes:
                 self.nodes.assert_idle(PATIENCE_SECONDS)
+            if blow and blow.was:
+                self.tell(f"killed: {blow}, while {blow.was}")
         return seed
 
     def call(self, results: str, seed: int, *, joins: bool) -> Command:
@@ -143,8 +153,6 @@ class Storm:
 
     def strike(self, command: Command, blow: Blow) -> bool:
         """Wait for the moment and kill; return whether it came in time."""
-        if blow.in_runs:
-            until(command, lambda said: "\nstarted " in said)
         time.sleep(blow.share * (STEPS * SECONDS_A_STEP if blow.in_runs else self.start_seconds))
         victims = self.victims(command, blow)
         if not victims or command.process.poll() is not None:
@@ -195,7 +203,9 @@ def doing(said: str) -> str:
     return "scoring" if said.splitlines()[-1].startswith(("scoring ", "done ")) else "training"
 
 
-def chaos(folder: Path, count: int, seed: int, *, alone: bool = False) -> list[Blow]:
+def chaos(
+    folder: Path, count: int, seed: int, *, alone: bool = False, tell: Callable[[str], object] = print
+) -> list[Blow]:
     """Deal blows to sweeps and check what these leave.
 
     Args:
@@ -203,6 +213,7 @@ def chaos(folder: Path, count: int, seed: int, *, alone: bool = False) -> list[B
         count: How many.
         seed: Of what is killed when; the same seed deals the same blows.
         alone: See `draw`.
+        tell: See `Storm`.
 
     Returns:
         The blows as they were dealt.
@@ -212,19 +223,14 @@ def chaos(folder: Path, count: int, seed: int, *, alone: bool = False) -> list[B
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(a_place(folder))
         (folder / "storm.yaml").write_text(SWEEP)
-        began = time.monotonic()
-        first = place.start("sweep", "storm.yaml", "--results", "calm", "--seeds", "0")
-        until(first, lambda said: "\nstarted " in said)
-        start_seconds = time.monotonic() - began
-        assert first.end(PATIENCE_SECONDS) == 0, first.stderr[-2000:]
         nodes = None if alone else stack.enter_context(a_cluster(place, SLOW=str(SECONDS_A_STEP)))
-        seeds = Storm(place, nodes, start_seconds, dice).deal(blows, "stormy")
+        seeds = Storm(place, nodes, dice, tell).deal(blows, "stormy")
         sweep = ("sweep", "storm.yaml", "--seeds", ",".join(map(str, range(seeds))))
         place.run(*sweep, "--results", "calm", seconds=PATIENCE_SECONDS)
         again = place.run(*sweep, "--results", "stormy", seconds=PATIENCE_SECONDS)
         assert again.started() == []
         assert place.outcome("stormy") == place.outcome("calm")
-        place.run("results", "verify", "stormy", seconds=PATIENCE_SECONDS)
+        assert list(verify(Store(Storage(str(folder / "stormy"))))) == []
         assert_clean(place, "stormy")
     return blows
 
@@ -244,8 +250,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
+    parser.add_argument("--alone", action="store_true", help="no cluster and no raylets")
     chosen = parser.parse_args()
     console = rich.console.Console()
     console.print(f"seed {chosen.seed}")
     with tempfile.TemporaryDirectory(prefix="chaos-") as scratch:
-        console.print(summary(chaos(Path(scratch), chosen.kills, chosen.seed)))
+        console.print(summary(chaos(Path(scratch), chosen.kills, chosen.seed, alone=chosen.alone, tell=console.print)))

@@ -1,0 +1,103 @@
+"""Sweeps on a cluster of several raylets: what runs where, what shares a GPU, and nodes that come and go."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from place import Place, a_place, assert_clean
+from raylets import Nodes, a_cluster
+
+from sgbench.cluster.session import QUIET
+from sgbench.cluster.sweep import run_sweep
+from sgbench.errors import InputError
+from sgbench.execution import Job
+from sgbench.plan import Choices, make_plan, pack, read_sweep
+from sgbench.results import Store
+from sgbench.storage import Storage
+
+SLOW = "0.2"
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with a_place(tmp_path_factory.mktemp("raylets")) as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
+def nodes(place: Place) -> Iterator[Nodes]:
+    with a_cluster(place, SLOW=SLOW, **QUIET) as nodes:
+        yield nodes
+
+
+def test_a_sweep_spreads_over_nodes_grows_when_one_joins_and_outlives_one_that_is_lost(
+    place: Place, nodes: Nodes
+) -> None:
+    first, _ = (nodes.add(name, num_cpus=1) for name in ("first", "second"))
+    sweep = ("sweep", "tiny.yaml", "--loss", "odd_losses:Slow", "--seeds", "0,1,2", "--set", "checkpoint_seconds=0.3")
+    command = place.start(*sweep, "--results", "lossy", "--address", nodes.address)
+    command.wait_until(lambda err: err.count(": step ") == 2, seconds=300)
+    nodes.add("third", num_cpus=1)
+    command.wait_until(lambda err: err.count("\nstarted ") == 3, seconds=300)  # while the others are at work
+    assert "\ndone " not in command.stderr
+    nodes.remove(first)
+    assert command.end(600) == 0, command.stderr[-2000:]
+    assert len(command.started()) == 4  # the one that was lost began again
+    nodes.assert_idle()
+    assert_clean(place, "lossy")
+
+    said = place.run("query", "SELECT seed, node, host FROM runs ORDER BY seed", "--results", "lossy", "--json").stdout
+    rows = json.loads(said)
+    assert {row["node"] for row in rows} == {"second", "third"}
+    assert len({row["host"] for row in rows}) == 1
+
+    place.run(*sweep, "--results", "calm", seconds=600)
+    assert place.outcome("lossy") == place.outcome("calm")
+
+
+class Lanes:
+    """Counts the runs that are at work at the same time."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    def started(self, run_id: str, label: str) -> None: ...
+
+    def progress(self, run_id: str, step: int, steps: int, loss: float, steps_per_second: float) -> None:
+        self.now += step == 1
+        self.most = max(self.most, self.now)
+
+    def scoring(self, run_id: str) -> None:
+        self.now -= 1
+
+    def finished(self, run_id: str, end: str, message: str) -> None: ...
+
+
+def test_a_share_of_a_gpu_packs_runs_on_one_and_a_whole_one_does_not(
+    place: Place, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes.add("gpus", num_cpus=2, num_gpus=1)  # as Ray is told: there need be none
+    monkeypatch.chdir(place.folder)
+    monkeypatch.syspath_prepend(place.folder)
+    for name, value in {**QUIET, "SGBENCH_CACHE": str(place.folder / "cache")}.items():
+        monkeypatch.setenv(name, value)
+
+    def most_at_once(share: float) -> int:
+        store = Store(Storage(str(place.folder / f"share{share}")))
+        choices = Choices(settings=[f"gpus={share}"], losses=["odd_losses:Slow"], seeds=[0, 1])
+        _, sweep = read_sweep("tiny.yaml", choices)
+        data, lanes = pack(sweep), Lanes()
+        jobs = [Job.of(run, data, sweep, store.storage) for run in make_plan("tiny", sweep, data, store).runs]
+        assert run_sweep(jobs, sweep, store.storage, lanes).failed == {}
+        assert {row["node"] for row in store.runs().to_pylist()} == {"gpus"}
+        return lanes.most
+
+    assert most_at_once(1) == 1
+    assert most_at_once(0.5) == 2
+    nodes.assert_idle()
+
+    _, sweep = read_sweep("tiny.yaml", Choices(settings=["workers=2"]))
+    with pytest.raises(InputError, match=r"a run takes 2 workers of 1 CPU and 1 GPU and the cluster can never give it"):
+        run_sweep([], sweep, Storage(str(place.folder / "never")), Lanes())

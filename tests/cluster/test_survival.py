@@ -1,0 +1,177 @@
+"""What sweeps survive: signals, and storage that is full, read-only or not to be relied on."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chaos import chaos, draw
+from place import Place, a_place, assert_clean
+
+import sgbench
+
+RUN = ("tiny.yaml", "--loss", "odd_losses:Slow", "--seeds", "0")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with a_place(tmp_path_factory.mktemp("survival")) as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
+def calm(place: Place) -> dict[str, Any]:
+    """What the run leaves without Ray and without trouble."""
+    place.run("train", *RUN, "--results", "calm")
+    return place.outcome("calm")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_whatever_is_killed_the_same_command_ends_with_the_same_bits(tmp_path: Path) -> None:
+    blows = chaos(tmp_path, 3, seed=0, alone=True)
+    assert {blow.victim for blow in blows} == {"driver", "sweep", "worker"}
+    assert all(blow.was in ("starting", "training", "scoring") for blow in blows)
+
+
+def test_a_seed_draws_the_same_blows_and_each_kind_as_often_as_the_others() -> None:
+    blows = draw(32, random.Random(3), alone=False)
+    assert blows == draw(32, random.Random(3), alone=False)
+    assert blows != draw(32, random.Random(4), alone=False)
+    assert {kind: list(map(str, blows)).count(kind) for kind in map(str, blows)} == dict.fromkeys(map(str, blows), 4)
+    assert any(not blow.in_runs for blow in blows)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ctrl_c_reaches_worker_groups_and_the_sweep_goes_on_from_where_they_were(
+    place: Place, calm: dict[str, Any]
+) -> None:
+    sweep = ("sweep", *RUN, "--results", "groups", "--set", "workers=1")
+    command = place.start(*sweep, SLOW="0.5")
+    command.wait_until(lambda err: ": step " in err)
+    command.signal_group(signal.SIGINT)
+    assert command.end(60) == 130, command.stderr[-2000:]
+    assert command.stderr.endswith("Interrupted: the same command continues.\n")
+    assert "Traceback" not in command.stderr
+    place.assert_no_processes()
+    (run,) = place.plan(*RUN, "--results", "groups")
+    assert run["status"] == "resumable"
+
+    last = place.run(*sweep)
+    (step,) = re.findall(r": step (\d+)/", last.stderr)[:1]
+    assert int(step) > 1
+    assert place.outcome("groups") == calm
+    assert_clean(place, "groups")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ctrl_c_twice_ends_at_once(place: Place) -> None:
+    command = place.start("sweep", *RUN, "--results", "twice", SLOW="30")  # a step is longer than anybody waits
+    command.wait_until(lambda err: "\nstarted " in err)
+    time.sleep(2)
+    command.signal_group(signal.SIGINT)
+    time.sleep(1)
+    assert command.process.poll() is None
+    command.signal_group(signal.SIGINT)
+    assert command.end(20) == 130, command.stderr[-2000:]
+    assert "Traceback" not in command.stderr
+    place.assert_no_processes()
+
+
+@pytest.fixture
+def disk(place: Place) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    folder = place.folder / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4M", "sgbench-test", folder], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("only root may mount a file system")
+    try:
+        yield folder
+    finally:
+        place.assert_no_processes()
+        subprocess.run(["umount", folder], check=True)
+        folder.rmdir()
+
+
+def fill(disk: Path, but: int) -> Path:
+    """Fill a disk but for some bytes."""
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+    filler = disk / "filler"
+    filler.write_bytes(bytes(free - but))
+    return filler
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_full_disk_fails_the_run_in_a_sentence_and_with_room_the_sweep_completes(
+    place: Place, calm: dict[str, Any], disk: Path
+) -> None:
+    (disk / "store").mkdir()
+    filler = fill(disk, but=100_000)  # enough for rows, not for weights
+    sweep = ("sweep", *RUN, "--results", "disk/store", "--set", "checkpoint_seconds=0")
+    command = place.run(*sweep, code=1)
+    assert "Traceback" not in command.stderr
+    assert "No space left on device" in command.stderr
+    place.assert_no_processes()
+    filler.unlink()
+    place.run(*sweep, "--retry")
+    assert place.outcome("disk/store") == calm
+    assert_clean(place, "disk/store")
+
+
+@pytest.mark.slow
+def test_a_disk_without_any_room_is_told_in_a_sentence(place: Place, disk: Path) -> None:
+    (disk / "store").mkdir()
+    fill(disk, but=0)
+    command = place.run("sweep", *RUN, "--results", "disk/store", code=2)
+    (line,) = command.stderr.splitlines()
+    assert re.fullmatch(r"error: '.*/disk/store/\S+': No space left on device\.", line)
+
+
+@pytest.mark.slow
+def test_a_read_only_store_is_refused_in_a_sentence_and_can_be_read(place: Place, disk: Path) -> None:
+    place.run("train", *RUN, "--results", "disk/store")
+    shown = place.run("table", "--results", "disk/store").stdout
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    command = place.run("sweep", *RUN, "--results", "disk/store", code=2)
+    (line,) = command.stderr.splitlines()
+    assert re.fullmatch(r"error: '.*/disk/store/.lock': Read-only file system\.", line)
+    assert place.run("table", "--results", "disk/store").stdout == shown
+
+
+FLAKY = """
+import errno, itertools, os
+real, calls = os.fsync, itertools.count(1)
+
+def fsync(file):
+    if next(calls) % 3 == 0:
+        open(os.environ["FAULTS"], "a").write("x")
+        raise OSError(errno.EIO, "Input/output error")
+    real(file)
+
+os.fsync = fsync
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_storage_that_fails_every_third_write_changes_nothing(place: Place, calm: dict[str, Any]) -> None:
+    (place.folder / "flaky").mkdir()
+    (place.folder / "flaky" / "sitecustomize.py").write_text(FLAKY)  # which every Python process imports first
+    paths = f"{place.folder / 'flaky'}:{Path(sgbench.__file__).parent.parent}"
+    faults = place.folder / "faults"
+    sweep = ("sweep", *RUN, "--results", "third", "--set", "checkpoint_seconds=0.2")
+    place.run(*sweep, PYTHONPATH=paths, FAULTS=str(faults), SLOW="0.05")
+    assert len(faults.read_text()) > 2
+    assert place.outcome("third") == calm
+    place.run("results", "verify", "third")
+    assert_clean(place, "third")
