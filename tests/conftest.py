@@ -1,5 +1,7 @@
 """What tests of several rooms share: sets of made-up photographs, and agreement with other people's implementations."""
 
+import os
+import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -77,6 +79,30 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of its own for the test."""
     monkeypatch.setenv("SGBENCH_CACHE", str(tmp_path / "cache"))
     return default_cache()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4M", "sgbench-test", folder], check=False).returncode != 0:
+        pytest.skip("a file system cannot be mounted here; root can")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture
+def fill(disk: Path) -> Callable[..., Path]:
+    """A function that fills the disk but for some bytes and returns the file that does so."""
+
+    def fill(but: int) -> Path:
+        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+        filler = disk / "filler"
+        filler.write_bytes(bytes(free - but))
+        return filler
+
+    return fill
 
 
 @pytest.fixture

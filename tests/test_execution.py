@@ -159,6 +159,14 @@ def test_any_other_exception_is_a_failed_row_of_one_line(data: Data, store: Stor
     assert witness.seen[-1] == ("finished", job.run_id, "failed", "MemoryError: no room")
 
 
+def test_the_node_of_a_run_is_in_its_row(data: Data, store: Store) -> None:
+    job = a_job(data, store)
+    assert train_job(job, node="node7") == "done"
+    row = store.run(job.run_id)
+    assert row is not None
+    assert row["node"] == "node7"
+
+
 def test_a_run_checkpoints_as_often_as_its_sweep_says(data: Data, store: Store) -> None:
     job = a_job(data, store, "breaks(how=raise)", checkpoint_seconds=0)
     assert Job.from_json(job.to_json()) == job

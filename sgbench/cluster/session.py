@@ -59,7 +59,7 @@ def connect(address: str | None) -> Iterator[None]:
             variables = {key: os.environ[key] for key in QUIET}
             variables |= {key: str(Path(os.environ[key]).absolute()) for key in CARRIED if key in os.environ}
             ray.init(address, runtime_env={"env_vars": variables}, **_SILENT)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises bare ones too, as where a busy machine is too slow to start it
         where = f"at '{address}'" if address else "on this machine"
         raise InputError(f"--address: no Ray cluster can be reached {where}: {str(error).splitlines()[0]}") from error
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what fails is told once, by the run's row

@@ -1,6 +1,7 @@
 """Bad input: one sentence on standard error, exit code 2, no traceback, nothing written."""
 
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -260,3 +261,22 @@ def test_a_process_prints_no_traceback_either(place: Path) -> None:
     assert answer.stdout == ""
     assert answer.stderr.startswith("error: ")
     assert answer.stderr.count("\n") == 1
+
+
+def test_a_full_disk_is_told_in_a_sentence(
+    place: Path, disk: Path, fill: Callable[..., Path], run: Callable[..., tuple[str, str]]
+) -> None:
+    fill(but=0)
+    _, said = run("sweep", "tiny.yaml", "--results", str(disk), code=2)
+    assert re.fullmatch(rf"error: '{disk}/\S+': No space left on device\.\n", said)
+
+
+def test_a_read_only_store_is_refused_in_a_sentence_and_can_be_read(
+    place: Path, disk: Path, run: Callable[..., tuple[str, str]]
+) -> None:
+    run("train", "tiny.yaml", "--results", str(disk))
+    shown = run("table", "--results", str(disk))
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    _, said = run("sweep", "tiny.yaml", "--results", str(disk), code=2)
+    assert said == f"error: '{disk}/.lock': Read-only file system.\n"
+    assert run("table", "--results", str(disk)) == shown

@@ -22,12 +22,15 @@ class Nodes:
     """
 
     def __init__(self, place: Place, **environment: str) -> None:
-        self.place = place
         self.mark = uuid.uuid4().hex
-        self.environment = self.place.environment(self.mark) | environment
+        self.environment = place.environment(self.mark) | environment
         self.environment["PYTHONPATH"] += f":{place.folder}"
+        self.cluster = Cluster()
+
+    def start(self) -> None:
+        """Start the head and connect to it."""
         with self._as_environment():
-            self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+            self.cluster.add_node(num_cpus=0, include_dashboard=False)
         ray.init(self.address, log_to_driver=False, logging_level="ERROR")
 
     @property
@@ -82,6 +85,7 @@ class Nodes:
 def a_cluster(place: Place, **environment: str) -> Iterator[Nodes]:
     nodes = Nodes(place, **environment)
     try:
+        nodes.start()
         yield nodes
     finally:
         nodes.shut_down()
