@@ -41,7 +41,7 @@ def connect(address: str | None) -> Iterator[None]:
             this machine and ends it afterwards.
 
     Raises:
-        InputError: If there is no cluster at the address.
+        InputError: If there is no cluster at the address, or Ray cannot be started.
     """
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
@@ -60,8 +60,8 @@ def connect(address: str | None) -> Iterator[None]:
             variables |= {key: str(Path(os.environ[key]).absolute()) for key in CARRIED if key in os.environ}
             ray.init(address, runtime_env={"env_vars": variables}, **_SILENT)
     except Exception as error:  # Ray raises bare ones too, as where a busy machine is too slow to start it
-        where = f"at '{address}'" if address else "on this machine"
-        raise InputError(f"--address: no Ray cluster can be reached {where}: {str(error).splitlines()[0]}") from error
+        fault = f"--address: no Ray cluster can be reached at '{address}'" if address else "Ray cannot be started"
+        raise InputError(f"{fault}: {next(iter(str(error).splitlines()), type(error).__name__)}") from error
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what fails is told once, by the run's row
     try:
         yield
