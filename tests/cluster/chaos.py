@@ -162,13 +162,17 @@ class Storm:
             command.signal_group(signal.SIGKILL)
         kill(victims)
         if not blow.fatal:
-            for name, node in self.members.items() if self.nodes and blow.victim == "raylet" else ():
-                if self.nodes.raylet(node) in victims:
-                    self.nodes.remove(node)
-                    self.members[name] = self.nodes.add(name, num_cpus=1)
+            if self.nodes and blow.victim == "raylet":
+                self.replace(self.nodes, *victims)
             until(command, lambda _: len(command.started()) > begun)
             blow.seconds = time.monotonic() - at
         return True
+
+    def replace(self, nodes: Nodes, raylet: int) -> None:
+        """Have a node come in the place of the one whose raylet was killed."""
+        (name,) = (name for name, node in self.members.items() if nodes.raylet(node) == raylet)
+        nodes.remove(self.members[name])
+        self.members[name] = nodes.add(name, num_cpus=1)
 
     def victims(self, command: Command, blow: Blow) -> list[int]:
         """Return the processes to be killed."""

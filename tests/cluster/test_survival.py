@@ -33,7 +33,7 @@ def calm(place: Place) -> dict[str, Any]:
 @pytest.mark.ray
 @pytest.mark.slow
 def test_whatever_is_killed_the_same_command_ends_with_the_same_bits(tmp_path: Path) -> None:
-    blows = chaos(tmp_path, 3, seed=0, alone=True)
+    blows = chaos(tmp_path, 3, seed=1, alone=True)
     assert {blow.victim for blow in blows} == {"driver", "sweep", "worker"}
     assert all(blow.was in ("starting", "training", "scoring") for blow in blows)
 
