@@ -75,7 +75,7 @@ class Blow:
 
     def __str__(self) -> str:
         """What is killed, as tables call it."""
-        return f"{self.victim} of a sweep {'on a cluster' if self.joins else 'alone'}"
+        return f"{self.victim} ({'on a cluster' if self.joins else 'own Ray'})"
 
 
 def draw(count: int, dice: random.Random, *, alone: bool) -> list[Blow]:
@@ -136,7 +136,7 @@ class Storm:
             else:
                 assert blow is not None, f"undisturbed it failed: {command.stderr[-2000:]}"
                 assert blow.was, f"undisturbed it failed: {command.stderr[-2000:]}"
-                assert blow.fatal, f"it did not survive the loss of a {blow}: {command.stderr[-2000:]}"
+                assert blow.fatal, f"it did not survive the loss of its {blow}: {command.stderr[-2000:]}"
                 dealt.append(blow)
             self.place.assert_no_processes(PATIENCE_SECONDS)
             if self.nodes:
