@@ -41,7 +41,7 @@ def connect(address: str | None) -> Iterator[None]:
             this machine and ends it afterwards.
 
     Raises:
-        InputError: If there is no cluster at the address, or Ray cannot be started.
+        InputError: If there is no cluster at the address.
     """
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
@@ -59,9 +59,9 @@ def connect(address: str | None) -> Iterator[None]:
             variables = {key: os.environ[key] for key in QUIET}
             variables |= {key: str(Path(os.environ[key]).absolute()) for key in CARRIED if key in os.environ}
             ray.init(address, runtime_env={"env_vars": variables}, **_SILENT)
-    except Exception as error:  # Ray raises bare ones too, as where a busy machine is too slow to start it
-        fault = f"--address: no Ray cluster can be reached at '{address}'" if address else "Ray cannot be started"
-        raise InputError(f"{fault}: {next(iter(str(error).splitlines()), type(error).__name__)}") from error
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        where = f"at '{address}'" if address else "on this machine"
+        raise InputError(f"--address: no Ray cluster can be reached {where}: {str(error).splitlines()[0]}") from error
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what fails is told once, by the run's row
     try:
         yield

@@ -32,6 +32,7 @@ class Nodes:
         with self._as_environment():
             self.cluster.add_node(num_cpus=0, include_dashboard=False)
         ray.init(self.address, log_to_driver=False, logging_level="ERROR")
+        ray._private.worker._worker_logs_enabled = False  # or what a raylet that is lost had logged is printed
 
     @property
     def address(self) -> str:
