@@ -37,6 +37,7 @@ def test_a_sweep_spreads_over_nodes_grows_when_one_joins_and_outlives_one_that_i
 ) -> None:
     first, _ = (nodes.add(name, num_cpus=1) for name in ("first", "second"))
     sweep = ("sweep", "tiny.yaml", "--loss", "odd_losses:Slow", "--seeds", "0,1,2", "--set", "checkpoint_seconds=0.3")
+    sweep += ("--set", "recipe.steps=80")  # for longer than a node takes to join
     command = place.start(*sweep, "--results", "lossy", "--address", nodes.address)
     command.wait_until(lambda err: err.count(": step ") == 2, seconds=300)
     nodes.add("third", num_cpus=1)
