@@ -89,7 +89,7 @@ def test_ctrl_c_twice_ends_at_once(place: Place) -> None:
 def test_a_full_disk_fails_the_run_in_a_sentence_and_with_room_the_sweep_completes(
     place: Place, calm: dict[str, Any], disk: Path, fill: Callable[..., Path]
 ) -> None:
-    filler = fill(disk, but=100_000)  # enough for rows, not for weights
+    filler = fill(but=100_000)  # enough for rows, not for weights
     sweep = ("sweep", *RUN, "--results", str(disk / "store"), "--set", "checkpoint_seconds=0")
     command = place.run(*sweep, code=1)
     assert "Traceback" not in command.stderr
