@@ -1,0 +1,135 @@
+"""What a sweep costs beside the training and scoring in it: for `quick`, and for runs that do nothing.
+
+    python benchmarks/sweep.py
+    python benchmarks/sweep.py --steps 100 --runs 16 --groups 2      # in a hurry
+
+A lane is the room of one run. Its time, from Ray being there to the end of the sweep, goes into
+
+- training and scoring: the time in the training loop, and from a run's being trained to its being scored;
+- the first start: until the first run begins, in which processes start and import torch;
+- the runs: reading, checking and writing beside the loop, and reports;
+- the rest: between two runs, and while others still run at the end.
+
+A run that does nothing trains one step on one patch and is scored by PSNR on two small images. With worker groups each
+run is a Ray Train job of its own, which is prepared while it waits for its lane: what is in runs is not told apart.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import harness
+import numpy as np
+
+from sgbench.cluster import connect, run_sweep
+from sgbench.cluster.placement import place
+from sgbench.data import write_png
+from sgbench.execution import Job
+from sgbench.forecast import expect, longest_first
+from sgbench.metrics.weights import Locator
+from sgbench.plan import Choices, make_plan, pack, read_sweep
+from sgbench.results import Store
+from sgbench.storage import Storage
+
+
+class Clock:
+    """Notes when runs begin, are trained and end; told by `run_sweep`."""
+
+    def __init__(self) -> None:
+        self.began: dict[str, float] = {}
+        self.trained: dict[str, float] = {}
+        self.ended: dict[str, float] = {}
+
+    def started(self, run_id: str, label: str) -> None:
+        """A run has begun."""
+        self.began[run_id] = time.perf_counter()
+
+    def progress(self, run_id: str, step: int, steps: int, loss: float, steps_per_second: float) -> None:
+        """A run has done some of its steps."""
+
+    def scoring(self, run_id: str) -> None:
+        """A run is trained."""
+        self.trained[run_id] = time.perf_counter()
+
+    def finished(self, run_id: str, end: str, message: str) -> None:
+        """A run has ended."""
+        if end != "done":
+            raise SystemExit(f"run {run_id} has {end}: {message}")
+        self.ended[run_id] = time.perf_counter()
+
+
+def measure(case: str, what: str, choices: Choices, store: Path) -> dict[str, Any]:
+    """Do a sweep from nothing and return where its time went, in seconds."""
+    name, sweep = read_sweep(what, choices)
+    storage, clock = Storage(str(store)), Clock()
+    data = pack(sweep, lambda *_: None)
+    plan = make_plan(name, sweep, data, Store(storage), locator=Locator(download=False))
+    order = longest_first(expect(plan.pending, Store(storage)))
+    jobs = [Job.of(run, data, storage, recompute=sweep.recompute) for run in order]
+    before = time.perf_counter()
+    with connect(None):
+        began = time.perf_counter()
+        lanes = place(sweep).lanes()
+        run_sweep(name, jobs, sweep, storage, clock)
+        wall = time.perf_counter() - began
+    training = sum(Store(storage).runs().column("wall_seconds").to_pylist())
+    pure = training + sum(clock.ended[run] - clock.trained[run] for run in clock.ended)
+    start = lanes * (min(clock.began.values()) - began)
+    runs = sum(clock.ended[run] - clock.began[run] for run in clock.ended) - pure
+    return {
+        "sweep": case,
+        "runs": len(jobs),
+        "lanes": lanes,
+        "Ray's start": began - before,
+        "wall": wall,
+        "a run a lane": wall * lanes / len(jobs),
+        "over training and scoring": f"{wall * lanes / pure:.2f}×",
+        "training and scoring": pure,
+        "first start": start,
+        "in runs": "" if sweep.workers else runs,
+        "rest": wall * lanes - pure - start - (0.0 if sweep.workers else runs),
+    }
+
+
+def nothing(folder: Path, seeds: int, settings: Sequence[str] = ()) -> Choices:
+    """Return the choices that make of `quick` runs that do nothing, one a seed."""
+    random = np.random.default_rng(0)
+    for name in ("train", "test"):
+        for number in range(2):
+            write_png(folder / name / f"{number}.png", random.integers(0, 256, (44, 40, 3), dtype=np.uint8))
+    return Choices(
+        losses=["l1"],
+        seeds=range(seeds),
+        train=f"made-up={folder}/train",
+        tests=[f"made-up={folder}/test"],
+        metrics=["psnr_y"],
+        settings=["recipe.steps=1", "recipe.batch=1", "recipe.patch=8", *settings],
+    )
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, help="of each run of quick; all by default")
+    parser.add_argument("--runs", type=int, default=64, help="that do nothing, one process each lane")
+    parser.add_argument("--groups", type=int, default=8, help="that do nothing, with a worker group of one")
+    options = parser.parse_args()
+    steps = [f"recipe.steps={options.steps}"] if options.steps else []
+    with tempfile.TemporaryDirectory() as place_for_all:
+        folder = Path(place_for_all)
+        short = f" of {options.steps} steps" if steps else ""
+        rows = [
+            measure(f"quick{short}", "quick", Choices(settings=steps), folder / "quick"),
+            measure("nothing", "quick", nothing(folder, options.runs), folder / "nothing"),
+            measure(
+                "nothing, worker groups", "quick", nothing(folder, options.groups, ["workers=1"]), folder / "groups"
+            ),
+        ]
+    harness.publish("sweep", rows, notes=["Seconds; the last four columns are of all lanes together."])
+
+
+if __name__ == "__main__":
+    main()
