@@ -25,8 +25,9 @@ def doctor(
 ) -> None:
     """Check every node of a cluster, or this machine, and say what to mend; exits with 1 if there is anything.
 
-    Each node says which versions of Python, Ray, torch and sgbench it runs and which GPUs torch sees, writes to the
-    store and reads what this machine wrote there, opens the packed images, and looks for the networks of the metrics.
+    Each node says which versions of Python, Ray, torch and sgbench it runs, which GPUs torch sees, how much room its
+    disk has and whether Ray asks for a token there; it writes to the store and reads what this machine wrote there,
+    opens the packed images, and looks for the networks of the metrics.
     """
     from sgbench.cli import output
     from sgbench.cluster import connect

@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 import torch
+from ray._private.authentication.authentication_utils import is_token_auth_enabled  # Ray has no public name for it
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import sgbench
@@ -131,6 +132,7 @@ def _answer(wanted: dict[str, Any], mark: str) -> dict[str, Any]:
         "networks": {name: _trouble(functools.partial(_find, name)) for name in wanted["networks"]},
         "cache": str(cache),
         "free": shutil.disk_usage(cache).free,
+        "token": is_token_auth_enabled(),
     }
 
 
@@ -195,7 +197,8 @@ def _judged(node: dict[str, Any], answer: dict[str, Any], wanted: Wanted) -> Nod
         "versions": ", ".join(f"{package} {there}" for package, there in answer["versions"].items()),
         "CPU": f"{node['Resources'].get('CPU', 0):g}",
         "GPU": ", ".join(answer["gpus"]) or f"{node['Resources'].get('GPU', 0):g}",
-        "cache": answer["cache"],
+        "cache": f"{answer['cache']}, {answer['free'] / 2**30:.1f} GiB free",
+        "token": "asked for" if answer["token"] else "not asked for: whoever reaches its ports can run programs there",
     }
     gpus, seen = node["Resources"].get("GPU", 0), len(answer["gpus"])
     if gpus > seen:

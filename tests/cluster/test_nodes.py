@@ -49,6 +49,7 @@ def test_a_node_that_has_all_has_nothing_to_mend(cluster: Any, store: str, test_
     assert all((node.problems, node.remarks) == ((), ()) for node in found)
     assert found[0].facts["CPU"] == "4"
     assert "torch " in found[0].facts["versions"]
+    assert found[0].facts["cache"].endswith(" GiB free")
     assert not [name for name in Path(store).iterdir() if name.name.startswith(".probe")]
     refuse_unfit(found)
 
@@ -72,8 +73,15 @@ def test_what_a_sweep_can_do_without_is_a_remark(cluster: Any, store: str, tmp_p
     assert [remark.partition(":")[0] for remark in node.remarks] == [
         f"it does not see the packed images in '{nothing}', which will be sent through the store into its cache.",
         "the weights of inception are not here",
-        f"the disk of '{node.facts['cache']}' has only 1.0 GiB free.",
+        f"the disk of '{node.facts['cache'].partition(',')[0]}' has only 1.0 GiB free.",
     ]
+
+
+@pytest.mark.parametrize(("asked", "said"), [(True, "asked for"), (False, "not asked for: whoever reaches its ports")])
+def test_whether_a_node_asks_for_a_token_is_said(cluster: Any, store: str, asked: bool, said: str) -> None:
+    cluster({"token": asked})
+    (node,) = examine(Wanted(store))
+    assert node.facts["token"].startswith(said)
 
 
 def test_a_node_that_does_not_answer_is_a_problem(cluster: Any, store: str) -> None:
