@@ -32,7 +32,7 @@ from sgbench.metrics import HrCache
 from sgbench.metrics.weights import Locator
 from sgbench.plan import Data, PlannedRun
 from sgbench.registry import METRICS
-from sgbench.results import Store, identity_columns
+from sgbench.results import LOGS, Store, identity_columns
 from sgbench.spec import RunSpec, SweepSpec
 from sgbench.storage import Storage
 from sgbench.training import Checkpoints, Outcome, Progress, train
@@ -131,6 +131,7 @@ def clear(jobs: Sequence[Job]) -> None:
         Store(storage).forget(job.run_id)
         Checkpoints(storage, job.run_id).clear()
         storage.delete(f"weights/{job.run_id}.pt")
+        storage.delete_folder(f"{LOGS}/{job.run_id}")
 
 
 def train_job(

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sgbench.errors import InputError
-from sgbench.results import SCRATCH, Planned, Store
+from sgbench.results import LOGS, SCRATCH, Planned, Store
 from sgbench.results.files import TableFiles
 from sgbench.results.schema import recipe_columns
 from sgbench.spec import Recipe, RunSpec, TrainingData
@@ -269,6 +269,7 @@ def _discard_files(storage: Storage, run_id: str) -> None:
     Checkpoints(storage, run_id).clear()
     storage.delete(f"weights/{run_id}.pt")
     storage.delete_folder(f"images/{run_id}")
+    storage.delete_folder(f"{LOGS}/{run_id}")
 
 
 def _file_faults(files: TableFiles) -> Iterator[str]:

@@ -244,6 +244,8 @@ class SweepSpec(_Model):
     """Recompute activations in the backward pass (gradient checkpointing): less memory, more time, the same numbers."""
     checkpoint_seconds: float = Field(default=10.0, ge=0)
     """Least time between two checkpoints of a run, and so about the most that a killed one loses."""
+    track: Literal["mlflow", "wandb"] | None = None
+    """Where to send the course of training, besides TensorBoard's files: MLflow or Weights & Biases."""
 
     @field_validator("tests")
     @classmethod

@@ -253,7 +253,9 @@ def test_clear_leaves_nothing_of_a_run(data: Data, store: Store) -> None:
     job = a_job(data, store)
     run_here(job, Witness())
     Checkpoints(store.storage, job.run_id).save(2, {})
+    store.storage.write(f"logs/{job.run_id}/run.log", b"what it printed")
     clear([job])
+    assert not store.storage.exists(f"logs/{job.run_id}")
     assert store.run(job.run_id) is None
     assert not Checkpoints(store.storage, job.run_id).has_weights()
     assert Checkpoints(store.storage, job.run_id).latest_step() == 0

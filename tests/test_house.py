@@ -57,7 +57,7 @@ SURFACE = {
     "sgbench metrics": ["--json"],
     "sgbench submit": [*SWEEP, "--address", "--retry", "--rerun"],
     "sgbench status": ["[job]", "--results", "--address", "--json"],
-    "sgbench logs": ["job", "--address", "--follow"],
+    "sgbench logs": ["what", "--results", "--address", "--follow"],
     "sgbench stop": ["job", "--address"],
     "sgbench data": [],
     "sgbench data list": ["--json"],

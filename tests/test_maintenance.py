@@ -436,12 +436,12 @@ def test_no_code_of_a_plugin_that_a_store_names_is_imported(into: Store) -> None
 
 def test_a_removed_run_leaves_nothing_but_its_place_in_plans(whole: Store) -> None:
     Checkpoints(whole.storage, ID[0]).save(3, {"value": 1.0})
+    whole.storage.write(f"logs/{ID[0]}/run.log", b"what it printed")
     before = values(whole)
     remove(whole, ID[0])
     assert values(whole) == {run_id: found for run_id, found in before.items() if run_id != ID[0]}
-    assert not [
-        name for name in whole.storage.sizes() if ID[0] in name and name.startswith(("weights", "images", "check"))
-    ]
+    beside = ("weights", "images", "checkpoints", "logs")
+    assert not [name for name in whole.storage.sizes() if ID[0] in name and name.startswith(beside)]
     assert [plan.run_id for plan in whole.planned()] == ID[:2]
     remove(whole, ID[0])
     whole.compact()

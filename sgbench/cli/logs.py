@@ -1,30 +1,40 @@
-"""``sgbench logs``: what a submitted sweep prints."""
+"""``sgbench logs``: what a submitted sweep prints, or a run."""
 
+import re
 from typing import Annotated
 
 import typer
 
 from sgbench.cli import options
 
-EXAMPLES = "Examples: sgbench logs sgbench-quick-20260101-120000 | sgbench logs sgbench-quick-20260101-120000 --follow"
+EXAMPLES = (
+    "Examples: sgbench logs sgbench-quick-20260101-120000 --follow | sgbench logs 3f00b25e4820 --results results/quick"
+)
 
 
 def logs(
-    job: options.Job,
+    what: Annotated[str, typer.Argument(metavar="JOB|RUN", help="Id of a job, or a run's or the beginning of it.")],
+    results: options.Results = None,
     address: options.Dashboard = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
 ) -> None:
-    """Show what a submitted sweep has printed so far.
+    """Show what a submitted sweep has printed so far, or what the processes of a run of a store have.
 
     With --follow the command ends with the job, and with 1 unless that succeeded. Ctrl-C leaves the job alone.
     """
+    if re.fullmatch("[0-9a-f]{1,12}", what):
+        from sgbench.cluster.runlog import read_log
+        from sgbench.storage import Storage
+
+        typer.echo(read_log(Storage(options.find_store(results)), what), nl=False)
+        return
     from sgbench.cluster.jobs import Jobs
 
     jobs = Jobs(address)
     if not follow:
-        typer.echo(jobs.logs(job), nl=False)
+        typer.echo(jobs.logs(what), nl=False)
         return
-    ended = jobs.follow(job, lambda text: typer.echo(text, nl=False))
-    typer.echo(f"{job}: {ended.status}", err=True)
+    ended = jobs.follow(what, lambda text: typer.echo(text, nl=False))
+    typer.echo(f"{what}: {ended.status}", err=True)
     if ended.status != "succeeded":
         raise typer.Exit(1)

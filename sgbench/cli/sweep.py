@@ -52,7 +52,7 @@ def sweep(
             jobs = [Job.of(run, data, asked.sweep, storage) for run in order]
             with connect(address), Display(output.console, len(plan.runs), plan.count("done")) as display:
                 remote = address is not None
-                summary = run_sweep(jobs, asked.sweep, storage, display, remote=remote, fresh=rerun)
+                summary = run_sweep(name, jobs, asked.sweep, storage, display, remote=remote, fresh=rerun)
             failed, interrupted = failed + len(summary.failed), summary.interrupted
     output.print_results(storage.root, as_json=as_json)
     if interrupted:

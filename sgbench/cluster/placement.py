@@ -27,9 +27,17 @@ class Placement:
         """Return how many workers some nodes have room for, each of which must be on one of them."""
         return sum(int(min(node.get(name, 0) / amount for name, amount in self.each.items())) for node in nodes)
 
+    def lanes(self) -> int:
+        """Return how many runs there is room for at once on the cluster that is connected, as it is or can grow."""
+        return max(self.room(_nodes()), self.room([_promised()])) // self.workers
+
     def __str__(self) -> str:
         each = " and ".join(f"{amount:g} {name}" for name, amount in self.each.items())
         return each if self.workers == 1 else f"{self.workers} workers of {each}"
+
+
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _promised() -> dict[str, float]:
@@ -55,8 +63,7 @@ def place(sweep: SweepSpec) -> Placement:
     Raises:
         InputError: If the cluster can never place a run: not as it is and, where it can grow, not at its largest.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    most = _promised()
+    nodes, most = _nodes(), _promised()
     gpus = any(there.get("GPU", 0) for there in (*nodes, most))
     each: dict[str, float] = {"CPU": sweep.recipe.threads, **({"GPU": sweep.gpus} if gpus else {})}
     placement = Placement(each, max(1, sweep.workers))

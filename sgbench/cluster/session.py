@@ -41,7 +41,7 @@ def connect(address: str | None) -> Iterator[None]:
             this machine and ends it afterwards.
 
     Raises:
-        InputError: If there is no cluster at the address.
+        InputError: If there is no cluster at the address, or Ray does not start on this machine.
     """
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
@@ -59,10 +59,11 @@ def connect(address: str | None) -> Iterator[None]:
             variables = {key: os.environ[key] for key in QUIET}
             variables |= {key: str(Path(os.environ[key]).absolute()) for key in CARRIED if key in os.environ}
             ray.init(address, runtime_env={"env_vars": variables}, **_SILENT)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        where = f"at '{address}'" if address else "on this machine"
-        raise InputError(f"--address: no Ray cluster can be reached {where}: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # Ray raises that itself where its processes take too long to start
+        what = f"--address: no Ray cluster can be reached at '{address}'" if address else "Ray cannot be started here"
+        raise InputError(f"{what}: {str(error).splitlines()[0]}") from error
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what fails is told once, by the run's row
+    ray._private.worker._worker_logs_enabled = False  # or a raylet's warnings are printed, whatever `log_to_driver` is
     try:
         yield
     finally:

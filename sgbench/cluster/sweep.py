@@ -1,16 +1,21 @@
 """The driver of a sweep: what runs where, what happened, and what to do when somebody presses Ctrl-C."""
 
 import contextlib
+import math
 import secrets
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ray import tune
+from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from sgbench.cluster.nodes import Wanted, examine, refuse_unfit
-from sgbench.cluster.placement import place
+from sgbench.cluster.placement import Placement, place
+from sgbench.cluster.runlog import log_address
+from sgbench.cluster.tracking import Tracking, tracking
 from sgbench.cluster.trial import trial
 from sgbench.delivery import send
 from sgbench.execution import Job, RunEnd, Watcher, clear, record_failure, stop_signal
@@ -34,6 +39,7 @@ class Summary:
 
 
 def run_sweep(
+    name: str,
     jobs: Sequence[Job],
     sweep: SweepSpec,
     storage: Storage,
@@ -47,6 +53,7 @@ def run_sweep(
     Ctrl-C, or SIGTERM, asks every run to write a checkpoint and stop; a second one stops at once.
 
     Args:
+        name: The sweep's.
         jobs: In the order in which they are to start.
         sweep: What they are of.
         storage: The results store.
@@ -55,16 +62,14 @@ def run_sweep(
         fresh: Whether all that there is of the jobs is deleted first, once it is clear that they can be placed.
 
     Raises:
-        InputError: If the cluster can never place a run, or a node lacks what a run needs.
+        InputError: If the cluster can never place a run, a node lacks what a run needs, or what is to track the sweep
+            cannot be used.
     """
     placement = place(sweep)
     if remote:
         _prepare_nodes(jobs, sweep, storage)
-    if fresh:
-        clear(jobs)
     token = secrets.token_hex(4)
     stop, state = f"{SCRATCH}/{token}.stop", f"{storage.root}/{SCRATCH}/{token}"
-    events = _Events(watcher)
     common = {
         "stop": stop,
         "workers": sweep.workers,
@@ -75,24 +80,29 @@ def run_sweep(
     }
     # A run with a worker group holds no CPU itself: drivers that did could fill the cluster and wait for ever.
     held = {"CPU": 0, "memory": 1} if sweep.workers else placement.each
-    try:
-        with stop_signal(lambda: storage.write(stop, b"")) as asked:
-            tune.Tuner(
-                tune.with_resources(trial, held),
-                param_space={**common, "job": tune.grid_search([job.to_json() for job in jobs])},
-                tune_config=tune.TuneConfig(reuse_actors=True),
-                run_config=tune.RunConfig(
-                    name="tune",
-                    storage_path=state,
-                    verbose=0,
-                    callbacks=[events],
-                    stop=_Waiting(events, asked),
-                    failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-                ),
-            ).fit()
-    finally:
-        with contextlib.suppress(OSError):  # the next sweep deletes what a storage that fails now leaves
-            storage.delete_folder(SCRATCH)
+    lanes = Lanes(placement) if sweep.workers else BasicVariantGenerator()
+    with tracking(name, sweep, storage) as tracked:
+        if fresh:
+            clear(jobs)
+        events = _Events(jobs, watcher, tracked)
+        try:
+            with stop_signal(lambda: storage.write(stop, b"")) as asked:
+                tune.Tuner(
+                    tune.with_resources(trial, held),
+                    param_space={**common, "job": tune.grid_search([job.to_json() for job in jobs])},
+                    tune_config=tune.TuneConfig(search_alg=lanes, reuse_actors=True),
+                    run_config=tune.RunConfig(
+                        name="tune",
+                        storage_path=state,
+                        verbose=0,
+                        callbacks=[events],
+                        stop=_Waiting(events, asked),
+                        failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+                    ),
+                ).fit()
+        finally:
+            with contextlib.suppress(OSError):  # the next sweep deletes what a storage that fails now leaves
+                storage.delete_folder(SCRATCH)
     for job in jobs:
         if job.run_id in events.died:
             record_failure(job, events.summary.failed[job.run_id])
@@ -109,11 +119,36 @@ def _prepare_nodes(jobs: Sequence[Job], sweep: SweepSpec, storage: Storage) -> N
         send(sets, {network for metric in sweep.metrics for network in METRICS.load(metric).networks}, storage)
 
 
-class _Events(tune.Callback):
-    """Turns the reports of trials into calls of a watcher and a summary."""
+class Lanes(BasicVariantGenerator):
+    """Begins as many runs with worker groups as the cluster, as it is or can grow, has room for, and one more.
 
-    def __init__(self, watcher: Watcher) -> None:
+    Without this Tune would begin all, because the processes that hold no CPU always find room. The one more has its
+    processes ready when a group ends.
+    """
+
+    LOOK_SECONDS = 5.0
+    """Between two looks at what the cluster has."""
+
+    def __init__(self, placement: Placement) -> None:
+        super().__init__()
+        self._placement = placement
+        self._looked = -math.inf
+
+    def next_trial(self) -> Any:
+        """Return the next run to begin, or None if there is no room or nothing left."""
+        now = time.monotonic()
+        if now - self._looked > self.LOOK_SECONDS:
+            self._looked, self.max_concurrent = now, self._placement.lanes() + 1
+        return super().next_trial()
+
+
+class _Events(tune.Callback):
+    """Turns the reports of trials into calls of a watcher, into curves and a summary."""
+
+    def __init__(self, jobs: Sequence[Job], watcher: Watcher, tracked: Tracking) -> None:
+        self.jobs = {job.run_id: job for job in jobs}
         self.watcher = watcher
+        self.tracked = tracked
         self.summary = Summary()
         self.died: set[str] = set()
         self.running: set[str] = set()
@@ -134,9 +169,13 @@ class _Events(tune.Callback):
             case "started":
                 self.running.add(run_id)
                 self.watcher.started(run_id, result["label"])
+                self.tracked.started(self.jobs[run_id])
             case "progress":
                 keys = ("step", "steps", "loss", "steps_per_second")
                 self.watcher.progress(run_id, **{key: result[key] for key in keys})
+                curves = {key: result[key] for key in ("loss", "lr", "steps_per_second")}
+                terms = {f"terms/{term}": value for term, value in result["terms"].items()}
+                self.tracked.progress(run_id, result["step"], curves | terms)
             case "scoring":
                 self.watcher.scoring(run_id)
             case "finished":
@@ -148,15 +187,15 @@ class _Events(tune.Callback):
         error = getattr(trial, "get_error", lambda: None)()
         lines = str(error).strip().splitlines() if error else ["its process died"]
         self.died.add(job.run_id)
-        self.running.discard(job.run_id)
-        self.summary.failed[job.run_id] = lines[-1]
-        self.watcher.finished(job.run_id, "failed", lines[-1])
+        self._finished(job.run_id, "failed", lines[-1])
 
     def _finished(self, run_id: str, end: RunEnd, message: str) -> None:
         self.running.discard(run_id)
-        self.watcher.finished(run_id, end, message)
+        self.tracked.finished(run_id, failed=end == "failed")
         if end == "failed":
             self.summary.failed[run_id] = message
+            message = f"{message.rstrip('.')}; its log: {log_address(Storage(self.jobs[run_id].store), run_id)}"
+        self.watcher.finished(run_id, end, message)
 
 
 class _Waiting(tune.Stopper):

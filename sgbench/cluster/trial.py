@@ -1,18 +1,24 @@
 """What Ray runs on a worker: one Tune trial is one run, and its training is a Ray Train job.
 
-A run of one device trains in Train's local mode, inside the process of the trial, which Tune keeps for the next run.
-A run of several has a worker group. Either way the outcome is on storage when training ends; nothing is read back from
-what Ray keeps.
+A run of one device trains in Train's local mode and is scored inside the process of the trial, which has the device
+and which Tune keeps for the next run. A run of several has a worker group; the process of the trial has no device then,
+and when the group has ended a task with one device scores the run, so that the others are free. Either way the outcome
+is on storage when training ends; nothing is read back from what Ray keeps.
 """
 
+import sys
 import time
+import traceback
 from typing import Any
 
+import ray
 from ray import train, tune
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from sgbench.cluster.nodes import own_name
+from sgbench.cluster.runlog import into_log
 from sgbench.execution import Job, RunEnd, ending, failure, record_failure, score_job, train_job
 from sgbench.metrics.weights import Locator
 from sgbench.storage import Storage
@@ -35,20 +41,46 @@ def trial(config: dict[str, Any]) -> None:
     """
     job = Job.from_json(config["job"])
     tune.report({"event": "started", "run_id": job.run_id, "label": str(job.spec)})
+    with into_log(job):
+        end, message = _train_and_score(job, config)
+        sys.stderr.write(f"{end}{message and f': {message}'}\n")
+    tune.report({"event": "finished", "run_id": job.run_id, "end": end, "message": message})
+
+
+def _train_and_score(job: Job, config: dict[str, Any]) -> tuple[RunEnd, str]:
+    """Return how the run ended, and why."""
     end: RunEnd = "stopped"
     faults: list[str] = []
     if not _stop_requested(job, config):
         try:
             end = _trainer(job, config).fit().return_value
         except train.TrainingFailedError as error:  # a worker group that Train has started again in vain
+            traceback.print_exc()
             causes = getattr(error, "worker_failures", None) or {0: error}
             record_failure(job, failure(next(iter(causes.values())), 0)["error"])
             end = "failed"
     if end == "done" and not _stop_requested(job, config):
         tune.report({"event": "scoring", "run_id": job.run_id})
-        faults = score_job(job, locator=Locator(download=config["download"]))
-    end_of_run = "failed" if faults else end
-    tune.report({"event": "finished", "run_id": job.run_id, "end": end_of_run, "message": ending(end, faults, job)})
+        faults = _score_elsewhere(config) if config["workers"] else _score(config)
+    return "failed" if faults else end, ending(end, faults, job)
+
+
+def _score(config: dict[str, Any]) -> list[str]:
+    return score_job(Job.from_json(config["job"]), locator=Locator(download=config["download"]))
+
+
+def _score_elsewhere(config: dict[str, Any]) -> list[str]:
+    """Score on what one worker takes, wherever in the cluster that is free."""
+    each = config["resources"]
+    anywhere = PlacementGroupSchedulingStrategy(None)  # the trial's own placement group has no room for a task
+    task = ray.remote(num_cpus=each["CPU"], num_gpus=each.get("GPU", 0), scheduling_strategy=anywhere)(_score_in_task)
+    faults: list[str] = ray.get(task.remote(config))
+    return faults
+
+
+def _score_in_task(config: dict[str, Any]) -> list[str]:
+    with into_log(Job.from_json(config["job"]), "scoring"):
+        return _score(config)
 
 
 def _trainer(job: Job, config: dict[str, Any]) -> TorchTrainer:
@@ -73,6 +105,13 @@ def _trainer(job: Job, config: dict[str, Any]) -> TorchTrainer:
 def _train_loop(config: dict[str, Any]) -> RunEnd:
     """Run in every worker of the Train job."""
     job = Job.from_json(config["job"])
+    if config["workers"] == 0:
+        return _train(job, config)
+    with into_log(job, f"worker{train.get_context().get_world_rank()}"):
+        return _train(job, config)
+
+
+def _train(job: Job, config: dict[str, Any]) -> RunEnd:
     local = config["workers"] == 0
     reported = looked = 0.0
     stop = False

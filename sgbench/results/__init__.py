@@ -3,10 +3,11 @@
 from sgbench.results.files import whole_sets
 from sgbench.results.paper import PAPER, paper
 from sgbench.results.schema import HISTORY, RUNS, SCHEMA_VERSION, SCORES, identity_columns
-from sgbench.results.store import SCRATCH, Dataset, Planned, Results, Store, labels_of, load_results
+from sgbench.results.store import LOGS, SCRATCH, Dataset, Planned, Results, Store, labels_of, load_results
 
 __all__ = [
     "HISTORY",
+    "LOGS",
     "PAPER",
     "RUNS",
     "SCHEMA_VERSION",

@@ -38,6 +38,9 @@ class Progress:
     step: int
     steps: int
     loss: float
+    """A mean since the last report, as are the terms."""
+    terms: dict[str, float]
+    """Unweighted, by name."""
     lr: float
     steps_per_second: float
 
@@ -177,10 +180,9 @@ def train(
             if at_interval:
                 speed = (done - ticked_step) / (now - ticked)
                 ticked, ticked_step = now, done
-                history.append(
-                    {"run_id": spec.run_id, "step": done, "lr": lr, "steps_per_second": speed, **meter.take()}
-                )
-                on_progress(Progress(done, recipe.steps, history[-1]["loss"], lr, speed))
+                means = meter.take()
+                history.append({"run_id": spec.run_id, "step": done, "lr": lr, "steps_per_second": speed, **means})
+                on_progress(Progress(done, recipe.steps, lr=lr, steps_per_second=speed, **means))
             if done < recipe.steps and (stop or now - saved > wait):
                 save()
                 saved = time.perf_counter()

@@ -1,6 +1,7 @@
-"""`sgbench logs`: what a job has printed, and how the command ends."""
+"""`sgbench logs`: what a job or a run has printed, and how the command ends."""
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -38,3 +39,12 @@ def test_following_ends_as_the_job_does(run: Run, ends: Callable[[str], None], s
 def test_a_cluster_that_does_not_answer_is_bad_input(run: Run) -> None:
     _, err = run("logs", "sgbench-a", "--address", "127.0.0.1:1", code=2)
     assert "no Ray dashboard answers at 'http://127.0.0.1:1'" in err
+
+
+def test_what_a_run_printed_is_shown_from_the_store(run: Run, tmp_path: Path) -> None:
+    log = tmp_path / "store/logs/3f00b25e4820/run.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("hello\n")
+    assert run("logs", "3f00", "--results", str(tmp_path / "store")) == ("hello\n", "")
+    _, err = run("logs", "4", "--results", str(tmp_path / "store"), code=2)
+    assert "run '4': " in err

@@ -1,11 +1,15 @@
 """What a run takes of clusters of many kinds, none of which is started."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.tune import grid_search
+from ray.tune.experiment import Experiment
 
 from sgbench.cluster import placement
 from sgbench.cluster.placement import place
+from sgbench.cluster.sweep import Lanes
 from sgbench.errors import InputError
 from sgbench.spec import SweepSpec, build
 
@@ -63,6 +67,34 @@ def test_a_worker_is_on_one_node(cluster: Any) -> None:
         "a run takes 3 CPU and the cluster can never give it (its nodes: 2 CPU, 0 GPU; 2 CPU, 0 GPU); lower "
         "recipe.threads, workers, or add nodes."
     )
+
+
+def test_there_is_room_for_as_many_runs_as_the_cluster_has_or_can_have(cluster: Any) -> None:
+    cluster({"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 3})
+    pairs = place(a_sweep(workers=2))
+    assert pairs.lanes() == 2
+    cluster({"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 3}, {"CPU": 8, "GPU": 1})  # a node has joined
+    assert pairs.lanes() == 3
+    cluster({"CPU": 8, "GPU": 2}, most={"CPU": 64, "GPU": 8})
+    assert pairs.lanes() == 4
+
+
+def test_worker_groups_are_begun_one_more_than_there_is_room_for(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("sgbench.cluster.sweep.time", SimpleNamespace(monotonic=lambda: now))
+    cluster({"CPU": 2})
+    lanes = Lanes(place(a_sweep(workers=1)))
+    lanes.add_configurations([Experiment("tune", lambda config: None, config={"job": grid_search(list(range(9)))})])
+    begun = [lanes.next_trial() for _ in range(4)]
+    assert begun[3] is None
+    assert all(begun[:3])
+    lanes.on_trial_complete(begun[0].trial_id)
+    assert lanes.next_trial()
+    cluster({"CPU": 2}, {"CPU": 1})  # a node has joined
+    assert lanes.next_trial() is None
+    now += Lanes.LOOK_SECONDS + 1
+    assert lanes.next_trial()
+    assert lanes.next_trial() is None
 
 
 @pytest.mark.parametrize("text", ["CPU", "CPU=many", "TPU=8", "CPU=1.5", "64"])

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from place import STEPS, Command, Place, a_place, assert_clean
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import sgbench
 from sgbench.data import PackedImages
@@ -60,6 +61,26 @@ def test_a_sweep_scores_every_run_prints_the_table_and_leaves_nothing_behind(
     assert all(len(run["scores"]) == 2 * 3 for run in outcome.values())
     assert all([row[0] for row in run["history"]] == list(range(1, STEPS + 1)) for run in outcome.values())
     assert len({json.dumps(run["history"]) for run in outcome.values()}) == 4
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_what_a_run_prints_is_in_its_log_and_its_course_is_what_tensorboard_shows(
+    place: Place, undisturbed: Command
+) -> None:
+    results = sgbench.load_results(str(place.folder / "results/tiny"))
+    for row in results.runs.to_pylist():
+        first, *lines, last = place.run("logs", row["run_id"]).stdout.splitlines()
+        assert first.startswith(f"── {row['name']}, ")
+        assert lines == (["chatter of a C library"] if "Slow" in row["loss"] else [])
+        assert last == "done"
+        read = EventAccumulator(str(place.folder / "results/tiny/logs" / row["run_id"])).Reload()
+        history = {each["step"]: each for each in results.history.to_pylist() if each["run_id"] == row["run_id"]}
+        shown = read.Scalars("ray/tune/loss")
+        assert shown[-1].step == STEPS
+        assert [point.value for point in shown] == pytest.approx([history[point.step]["loss"] for point in shown])
+        assert {"ray/tune/lr", "ray/tune/steps_per_second"} < set(read.Tags()["scalars"])
+        assert sum(tag.startswith("ray/tune/terms/") for tag in read.Tags()["scalars"]) == len(history[1]["terms"])
 
 
 @pytest.mark.ray
@@ -137,6 +158,11 @@ def test_a_failing_run_is_a_row_a_dying_process_is_started_again_and_the_others_
     failed = rows["odd_losses:NotFinite"]
     assert (failed["step"], failed["error"]) == (6, "loss is NaN at step 6")
     assert "loss is NaN" in first.stdout  # the cells of the table say so
+    log = place.folder / "failing/logs" / failed["run_id"] / "run.log"
+    assert f": loss is NaN at step 6; its log: {log}\n" in first.stderr
+    first_line, last_line = log.read_text().splitlines()
+    assert first_line.startswith("── edsr-tiny · odd_losses:NotFinite · seed 0, ")
+    assert last_line == "failed: loss is NaN at step 6"
 
     second = place.run(*arguments, code=1, DIED=str(died))
     assert second.started() == []
@@ -160,6 +186,8 @@ def test_a_worker_group_trains_what_one_process_trains(place: Place, undisturbed
     assert_clean(place, store)
     assert sgbench.load_results(str(place.folder / store)).runs.column("workers").to_pylist() == [workers]
     ((run_id, group),) = place.outcome(store).items()
+    logs = {path.name for path in (place.folder / store / "logs" / run_id).glob("*.log")}
+    assert logs == {"run.log", "scoring.log", *(f"worker{rank}.log" for rank in range(workers))}
     alone = place.outcome("results/tiny")[run_id]
     if workers == 1:
         assert group == alone

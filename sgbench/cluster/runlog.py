@@ -1,0 +1,108 @@
+"""The log of a run: all that its processes print, C libraries included, kept in the store and off the screen."""
+
+import contextlib
+import datetime
+import logging
+import os
+import platform
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from sgbench.errors import InputError
+from sgbench.execution import Job
+from sgbench.results import LOGS
+from sgbench.storage import Storage
+
+MAIN = "run"
+"""What the log of the process that a run has in every case is called."""
+
+
+def log_address(storage: Storage, run_id: str) -> str:
+    """Return where the log of a run is, for a person to open."""
+    return f"{storage.root}/{_name(run_id, MAIN)}"
+
+
+@contextlib.contextmanager
+def into_log(job: Job, part: str = MAIN) -> Iterator[None]:
+    """Let this process print into the log of a run for as long as the context lasts; an exception is printed too.
+
+    Each attempt adds to what those before it left. Into an object store the log goes when the context ends, so that a
+    process which is killed leaves nothing there.
+
+    Args:
+        job: The run's.
+        part: Tells the processes of one run apart, each of which has a file of its own, as in ``worker1``.
+    """
+    storage, name = Storage(job.store), _name(job.run_id, part)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(storage.path(name)) if storage.is_local else Path(folder) / "log"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not storage.is_local and storage.exists(name):
+            storage.download(name, file)
+        with file.open("a", encoding="utf-8") as log:
+            now = datetime.datetime.now(datetime.UTC)
+            log.write(f"── {job.spec}, {now:%Y-%m-%d %H:%M:%S} UTC, process {os.getpid()} on {platform.node()}\n")
+            log.flush()
+            logging.getLogger("ray.train").setLevel(logging.WARNING)  # it tells of each report
+            try:
+                with _printing_into(log.fileno()), _printing_errors():
+                    yield
+            finally:
+                if not storage.is_local:
+                    storage.upload(file, name)
+
+
+def read_log(storage: Storage, beginning: str) -> str:
+    """Return what the processes of a run printed, each below the name of its file if there are several.
+
+    Args:
+        storage: The results store.
+        beginning: The run's id, or the beginning of it.
+
+    Raises:
+        InputError: If there is no log of such a run, or there are those of several.
+    """
+    names = [name for name in storage.sizes(LOGS) if name.endswith(".log") and name.startswith(f"{LOGS}/{beginning}")]
+    runs = {name.split("/")[1] for name in names}
+    if len(runs) != 1:
+        there = f"logs of {len(runs)} runs whose id begins so" if runs else "no log of such a run"
+        raise InputError(f"run '{beginning}': '{storage}' has {there}.")
+    texts = {name: storage.read(name).decode(errors="replace") for name in names}
+    return "".join(text if len(texts) == 1 else f"{name}\n{text}\n" for name, text in texts.items())
+
+
+def _name(run_id: str, part: str) -> str:
+    return f"{LOGS}/{run_id}/{part}.log"
+
+
+@contextlib.contextmanager
+def _printing_into(file: int) -> Iterator[None]:
+    """Point standard output and error of the process, and not only Python's, at a file."""
+    kept = {standard: os.dup(standard) for standard in (1, 2)}
+    _flush()
+    try:
+        for standard in kept:
+            os.dup2(file, standard)
+        yield
+    finally:
+        _flush()
+        for standard, copy in kept.items():
+            os.dup2(copy, standard)
+            os.close(copy)
+
+
+@contextlib.contextmanager
+def _printing_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        traceback.print_exc()
+        raise
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()

@@ -1,0 +1,175 @@
+"""Curves of runs: what TensorBoard reads of them, what MLflow and Weights & Biases are told, and what a fault does."""
+
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from sgbench.cluster import tracking as module
+from sgbench.cluster.tracking import Tracking, tracking
+from sgbench.errors import InputError
+from sgbench.execution import Job
+from sgbench.spec import SweepSpec, build
+from sgbench.storage import Storage
+
+VALUES = {"loss": 0.5, "lr": 1e-3, "steps_per_second": 8.0, "terms/l1": 0.25, "terms/sg(operator=sobel)": 0.125}
+
+
+def a_sweep(track: str | None = None) -> SweepSpec:
+    grids = [{"backbones": ["edsr-tiny"], "losses": ["l1"]}]
+    return build({"grids": grids, "train": "a", "tests": ["b"], "metrics": ["psnr_y"], "track": track}, "mine")
+
+
+class Logger:
+    """Stands for one of Ray's loggers: notes what it is told."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+        self.told: list[tuple[Any, ...]] = []
+
+    def setup(self) -> None:
+        self.told.append(("setup",))
+
+    def log_trial_start(self, trial: Any) -> None:
+        self.told.append(("start", trial.trial_id, str(trial), trial.experiment_dir_name, trial.config))
+
+    def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
+        self.told.append(("result", iteration, trial.trial_id, result))
+
+    def log_trial_end(self, trial: Any, failed: bool) -> None:
+        self.told.append(("end", trial.trial_id, failed))
+
+    def on_experiment_end(self, trials: list[Any]) -> None:
+        self.told.append(("closed",))
+
+
+class Faulty(Logger):
+    def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
+        raise ConnectionError("the server is gone")
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    read = EventAccumulator(str(folder)).Reload()
+    return {tag: [(point.step, point.value) for point in read.Scalars(tag)] for tag in read.Tags()["scalars"]}
+
+
+def test_tensorboard_reads_loss_terms_rate_and_speed_of_a_run_in_the_store(job: Job) -> None:
+    assert job.run_id is not None
+    with tracking("mine", a_sweep(), Storage(job.store)) as tracked:
+        tracked.started(job)
+        for step in (10, 20):
+            tracked.progress(job.run_id, step, {name: value / step for name, value in VALUES.items()})
+        tracked.finished(job.run_id, failed=False)
+    read = curves(Path(job.store) / "logs" / job.run_id)
+    for name in ("loss", "lr", "steps_per_second", "terms/l1", "terms/sg_operator_sobel"):
+        expected = VALUES[name.replace("_operator_sobel", "(operator=sobel)")]
+        assert read[f"ray/tune/{name}"] == [(step, pytest.approx(expected / step)) for step in (10, 20)]
+
+
+def test_a_run_that_is_continued_adds_to_its_curves(job: Job) -> None:
+    folder = Path(job.store) / "logs" / job.run_id
+    for step in (10, 20):
+        with tracking("mine", a_sweep(), Storage(job.store)) as tracked:
+            tracked.started(job)
+            tracked.progress(job.run_id, step, VALUES)
+        (file,) = folder.glob("events.out.tfevents.*.*")
+        file.rename(folder / f"events.out.tfevents.{step}")  # files are named by seconds, and this took less than one
+    assert curves(folder)["ray/tune/loss"] == [(10, 0.5), (20, 0.5)]
+
+
+def test_loggers_are_told_of_a_run_of_ours_and_not_of_a_trial_of_tune(job: Job, tmp_path: Path) -> None:
+    logger = Logger()
+    tracked = Tracking([logger], "mine", tmp_path)
+    tracked.started(job)
+    tracked.started(job)  # its process died, and Tune has started it again
+    tracked.progress(job.run_id, 7, {"loss": 0.5, "terms/sg(operator=sobel)": 0.25})
+    tracked.finished(job.run_id, failed=True)
+    tracked.close()
+    (started, result, end, closed) = logger.told
+    assert started[:4] == ("start", job.run_id, "edsr-tiny · l1 · seed 0", "mine")
+    assert started[4].items() >= {"backbone": "edsr-tiny", "loss": "l1", "seed": 0, "lambda": 0.0}.items()
+    assert not {"spec", "job", "stop"} & set(started[4])
+    values = {"loss": 0.5, "terms/sg_operator_sobel": 0.25, "timesteps_total": 7, "training_iteration": 7}
+    assert result == ("result", 7, job.run_id, values)
+    assert (end, closed) == (("end", job.run_id, True), ("closed",))
+
+
+def test_a_logger_that_fails_is_given_up_and_the_others_go_on(job: Job, tmp_path: Path) -> None:
+    faulty, sound = Faulty(), Logger()
+    tracked = Tracking([faulty, sound], "mine", tmp_path)
+    tracked.started(job)
+    with pytest.warns(UserWarning, match=r"^Faulty shows no more of this sweep: ConnectionError: the server is gone$"):
+        tracked.progress(job.run_id, 1, VALUES)
+    tracked.progress(job.run_id, 2, VALUES)
+    tracked.close()
+    assert [told[0] for told in faulty.told] == ["start"]
+    assert [told[0] for told in sound.told] == ["start", "result", "result", "end", "closed"]
+
+
+@pytest.mark.parametrize("service", ["mlflow", "wandb"])
+def test_a_service_whose_extra_is_missing_is_bad_input(service: str, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, service, None)
+    with (
+        pytest.raises(InputError, match=rf"^track is '{service}', which needs an extra: .*'sgbench\[{service}\]'\.$"),
+        tracking("mine", a_sweep(service), Storage(job.store)),
+    ):
+        pass
+
+
+def test_a_service_that_is_none_is_bad_input() -> None:
+    with pytest.raises(InputError, match="track is 'comet'"):
+        a_sweep("comet")
+
+
+@pytest.mark.parametrize(
+    ("service", "integration", "environment", "options"),
+    [
+        ("mlflow", "MLflowLoggerCallback", {}, {"experiment_name": "mine"}),
+        ("mlflow", "MLflowLoggerCallback", {"MLFLOW_EXPERIMENT_NAME": "all"}, {"experiment_name": "all"}),
+        ("wandb", "WandbLoggerCallback", {}, {"project": "sgbench", "resume": "allow"}),
+        ("wandb", "WandbLoggerCallback", {"WANDB_PROJECT": "mine"}, {"project": "mine", "resume": "allow"}),
+    ],
+)
+def test_a_service_is_set_up_through_ray_before_anything_is_told(
+    service: str,
+    integration: str,
+    environment: dict[str, str],
+    options: dict[str, str],
+    job: Job,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Logger] = []
+
+    def make(**options: Any) -> Logger:
+        made.append(Logger(**options))
+        return made[-1]
+
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    stand_in = ModuleType(f"ray.air.integrations.{service}")
+    setattr(stand_in, integration, make)
+    monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: SimpleNamespace())
+    with tracking("mine", a_sweep(service), Storage(job.store)) as tracked:
+        tracked.started(job)
+    (logger,) = made
+    assert logger.options == options
+    assert [told[0] for told in logger.told] == ["setup", "start", "end", "closed"]
+
+
+def test_a_service_that_refuses_is_bad_input(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> Any:
+        raise ValueError("no key\nat all")
+
+    monkeypatch.setattr(module, "_mlflow", refuse)
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: SimpleNamespace())
+    with (
+        pytest.raises(InputError, match=r"^track is 'mlflow', which cannot be used: ValueError: no key$"),
+        tracking("mine", a_sweep("mlflow"), Storage(job.store)),
+    ):
+        pass
