@@ -61,7 +61,8 @@ def connect(address: str | None) -> Iterator[None]:
             ray.init(address, runtime_env={"env_vars": variables}, **_SILENT)
     except Exception as error:  # Ray raises that itself where its processes take too long to start
         what = f"--address: no Ray cluster can be reached at '{address}'" if address else "Ray cannot be started here"
-        raise InputError(f"{what}: {str(error).splitlines()[0]}") from error
+        hint = "; does it want another token than that in RAY_AUTH_TOKEN or ~/.ray/auth_token?" if address else "."
+        raise InputError(f"{what}: {str(error).splitlines()[0].rstrip('.')}{hint}") from error
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what fails is told once, by the run's row
     ray._private.worker._worker_logs_enabled = False  # or a raylet's warnings are printed, whatever `log_to_driver` is
     try:
