@@ -210,7 +210,7 @@ def grid(**changes: Any) -> dict[str, Any]:
     [
         (
             fields(metric=["fid"]),
-            "unknown key 'metric': did you mean 'metrics'? Valid: description, gpus, grids, metrics",
+            "unknown key 'metric': did you mean 'metrics'? Valid: checkpoint_seconds, description, ",
         ),
         (grid(lamdas=[1]), "unknown key 'grids.0.lamdas': did you mean 'grids.0.lambdas'? Valid: grids.0.backbones, "),
         (fields(recipe={"stepz": 1}), "unknown key 'recipe.stepz': did you mean 'recipe.steps'? Valid: recipe.augment"),
