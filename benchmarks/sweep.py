@@ -68,7 +68,7 @@ def measure(case: str, choices: Choices, store: Path, aim: str) -> dict[str, Any
     data = pack(sweep, lambda *_: None)
     plan = make_plan(name, sweep, data, Store(storage), locator=Locator(download=False))
     order = longest_first(expect(plan.pending, Store(storage)))
-    jobs = [Job.of(run, data, storage, recompute=sweep.recompute) for run in order]
+    jobs = [Job.of(run, data, sweep, storage) for run in order]
     before = time.perf_counter()
     with connect(None):
         began = time.perf_counter()

@@ -91,7 +91,7 @@ def test_a_share_of_a_gpu_packs_runs_on_one_and_a_whole_one_does_not(
         _, sweep = read_sweep("tiny.yaml", choices)
         data, lanes = pack(sweep), Lanes()
         jobs = [Job.of(run, data, sweep, store.storage) for run in make_plan("tiny", sweep, data, store).runs]
-        assert run_sweep(jobs, sweep, store.storage, lanes).failed == {}
+        assert run_sweep("tiny", jobs, sweep, store.storage, lanes).failed == {}
         assert {row["node"] for row in store.runs().to_pylist()} == {"gpus"}
         return lanes.most
 
@@ -101,4 +101,4 @@ def test_a_share_of_a_gpu_packs_runs_on_one_and_a_whole_one_does_not(
 
     _, sweep = read_sweep("tiny.yaml", Choices(settings=["workers=2"]))
     with pytest.raises(InputError, match=r"a run takes 2 workers of 1 CPU and 1 GPU and the cluster can never give it"):
-        run_sweep([], sweep, Storage(str(place.folder / "never")), Lanes())
+        run_sweep("tiny", [], sweep, Storage(str(place.folder / "never")), Lanes())
