@@ -1,5 +1,6 @@
 """What tests of several rooms share: sets of made-up photographs, and agreement with other people's implementations."""
 
+import math
 import os
 import subprocess
 from collections import defaultdict
@@ -12,6 +13,8 @@ import pytest
 import torch
 
 from sgbench.data import PackedImages, default_cache, prepare, resolve, write_png
+from sgbench.metrics import LoadedWeights
+from sgbench.metrics.weights import Locator, fingerprint
 from sgbench.spec import Degradation
 
 hypothesis.settings.register_profile("sgbench", deadline=None)  # machines are shared, and no test is of speed
@@ -125,3 +128,27 @@ def train_images(train_folder: Path, cache: Path) -> PackedImages:
 @pytest.fixture
 def test_images(test_folder: Path, cache: Path) -> PackedImages:
     return prepare(resolve(f"Photos={test_folder}", "test"), scale=4, degradation=Degradation(), cache=cache)
+
+
+ALEXNET = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3), 10: (256, 256, 3, 3)}
+"""The shape of the convolution in each layer of torchvision's AlexNet that has one."""
+
+
+@pytest.fixture(scope="session")
+def alexnet_weights() -> LoadedWeights:
+    """Random weights for AlexNet, of a size that keeps the values of its layers alike."""
+    generator = torch.Generator().manual_seed(7)
+    state = {}
+    for layer, shape in ALEXNET.items():
+        scale = (2 / math.prod(shape[1:])) ** 0.5
+        state[f"features.{layer}.weight"] = torch.randn(shape, generator=generator) * scale
+        state[f"features.{layer}.bias"] = torch.randn(shape[0], generator=generator) * 0.1
+    return LoadedWeights(fingerprint(state), Path("random"), state)
+
+
+@pytest.fixture(scope="module")
+def alexnet(alexnet_weights: LoadedWeights) -> Iterator[None]:
+    """AlexNet at hand, with random weights, whatever is on this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Locator, "load", lambda self, name: {"alexnet": alexnet_weights}[name])
+        yield

@@ -143,8 +143,8 @@ def crops(
 ) -> None:
     """Draw parts of images as each loss restores them, beside the HR image, as Figs. 3 and 4 of the paper.
 
-    Without --box the parts are those where the second --loss is nearer to the HR image than the first by most, and as
-    many where it is farther. The images must have been kept: sgbench eval --save-images.
+    Without --box the parts are those where LPIPS of the second --loss is below that of the first by most, and as many
+    where it is above; this needs sgbench weights fetch alexnet. Images must have been kept: sgbench eval --save-images.
     """
     from sgbench.cli import output
     from sgbench.plan import pack_set

@@ -22,8 +22,9 @@ from typing import Any
 import lpips
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from sgbench.metrics.base import Image, ImageMetric, LoadedWeights, Pair, Runtime, Undefined
+from sgbench.metrics.base import Array, Image, ImageMetric, LoadedWeights, Pair, Runtime, Undefined
 
 KEPT_BYTES = 256 << 20
 """An image whose feature maps take more is compared as they appear."""
@@ -90,10 +91,29 @@ class Lpips(ImageMetric):
         Raises:
             Undefined: If the images are smaller than the network can take.
         """
+        return float(sum(layer.mean(dtype=torch.float64) for layer in self._layers(pair, runtime)))
+
+    def map(self, pair: Pair, runtime: Runtime) -> Array:
+        """Return the distance at each pixel, equal to that of ``lpips.LPIPS(spatial=True)``; its mean is about `score`.
+
+        Returns:
+            [H, W], 0 or more.
+
+        Raises:
+            Undefined: If the images are smaller than the network can take.
+        """
+        width, height = pair.hr.size
+        total = torch.zeros((1, 1, height, width), dtype=torch.float64)
+        for layer in self._layers(pair, runtime):
+            total += interpolate(layer, (height, width), mode="bilinear").cpu()
+        return total[0, 0].numpy()
+
+    @torch.inference_mode()
+    def _layers(self, pair: Pair, runtime: Runtime) -> Iterator[Tensor]:
+        """Yield the distances of each layer, [1, 1, h, w]."""
         sr, hr = (feature_maps(image, self.trunk, runtime) for image in (pair.sr, pair.hr))
-        linear = _network(self.trunk, runtime.weights[self.trunk.weights], runtime.device).lins
-        with torch.inference_mode():
-            return float(sum(_distance(layer, next(sr), next(hr)) for layer in linear))
+        for linear in _network(self.trunk, runtime.weights[self.trunk.weights], runtime.device).lins:
+            yield _distances(linear, next(sr), next(hr))
 
 
 @torch.inference_mode()
@@ -107,15 +127,15 @@ def _forward(network: Any, image: Image, device: str) -> Iterator[Tensor]:
         yield maps
 
 
-def _distance(linear: Any, sr: Tensor, hr: Tensor) -> Tensor:
-    """Return the mean over space of a layer's weighted squared difference, a few rows at a time."""
+def _distances(linear: Any, sr: Tensor, hr: Tensor) -> Tensor:
+    """Return a layer's weighted squared differences, [1, 1, h, w], computed a few rows at a time."""
     _, channels, height, width = sr.shape
     rows = max(1, STRIP_BYTES // (2 * 4 * channels * width))
-    total = torch.zeros((), dtype=torch.float64, device=sr.device)
+    strips = []
     for top in range(0, height, rows):
         ours, theirs = (lpips.normalize_tensor(maps[:, :, top : top + rows]) for maps in (sr, hr))
-        total += linear(ours.sub_(theirs).square_()).sum(dtype=torch.float64)
-    return total / (height * width)
+        strips.append(linear(ours.sub_(theirs).square_()))
+    return torch.cat(strips, dim=2)
 
 
 @functools.cache

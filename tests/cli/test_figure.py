@@ -28,7 +28,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current folder with a store in ``results/quick``, and the HR images of its test set in ``HR``."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SGBENCH_CACHE", str(tmp_path / "cache"))
-    write_png(tmp_path / "HR" / "noise.png", np.random.default_rng(0).integers(0, 256, (64, 104, 3), dtype=np.uint8))
+    write_png(tmp_path / "HR" / "noise.png", np.random.default_rng(0).integers(0, 256, (64, 176, 3), dtype=np.uint8))
     packed = pack_set("Photos=HR", "test", Recipe())
     dataset = Dataset(packed.name, packed.sha256)
     store = Store(Storage(str(tmp_path / "results" / "quick")))
@@ -59,6 +59,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("form", STARTS)
 @pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.usefixtures("alexnet")
 def test_every_figure_is_written_in_every_format(place: Path, run: Run, name: str, form: str) -> None:
     out, said = run("figure", name, *COMMANDS[name], "--out", f"fig.{form}")
     assert (out, said) == ("", f"written to fig.{form}\n")

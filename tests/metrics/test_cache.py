@@ -1,13 +1,9 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-import torchvision
 
-from sgbench.metrics import HrCache, Image, LoadedWeights, Pair, Suite, lpips
+from sgbench.metrics import HrCache, Image, Pair, Suite, lpips
 from sgbench.metrics.inception import Inception
-from sgbench.metrics.weights import fingerprint
 
 
 def floats(count):
@@ -53,14 +49,10 @@ def test_a_view_that_was_not_kept_is_computed_again_for_the_next_image_only():
 
 
 @pytest.fixture
-def locator(inception_weights):
-    torch.manual_seed(7)
-    state = torchvision.models.alexnet().features.state_dict(prefix="features.")
-    alexnet = LoadedWeights(fingerprint(state), Path("random"), state)
-
+def locator(alexnet_weights, inception_weights):
     class Found:
         def load(self, name):
-            return {"alexnet": alexnet, "inception": inception_weights}[name]
+            return {"alexnet": alexnet_weights, "inception": inception_weights}[name]
 
     return Found()
 

@@ -40,13 +40,13 @@ def runtime():
     return Runtime(loaded)
 
 
-def peer_network(trunk, weights):
+def peer_network(trunk, weights, **options):
     """The `lpips` package's network, which takes its trunk from torchvision, here with our weights."""
     network = empty_network(trunk)
     network.load_state_dict(weights.state, strict=False, assign=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torchvision.models, ARCHITECTURES[trunk.weights], lambda pretrained: network)
-        return lpips.LPIPS(net=trunk.net, verbose=False)
+        return lpips.LPIPS(net=trunk.net, verbose=False, **options)
 
 
 def make_pair(height=64, width=83):
@@ -80,6 +80,18 @@ def test_reference_lpips_gives_the_same_distance_with_the_real_convolutions(metr
     if locator.find(name) is None:
         pytest.skip(f"the weights are not on this machine: `sgbench weights fetch {name}` brings them")
     assert_equals_peer(metric, locator.load(name), agreement, f"{PEER}, real weights")
+
+
+@each_metric
+def test_reference_lpips_gives_the_same_map(metric, runtime, agreement):
+    network = peer_network(metric.trunk, runtime.weights[metric.trunk.weights], spatial=True)
+    for pair in (make_pair(), make_pair(31, 31), make_pair(120, 45)):
+        with torch.no_grad():
+            expected = network(as_input(pair.sr), as_input(pair.hr))[0, 0].numpy()
+        values = metric.map(pair, runtime)
+        assert values.shape == expected.shape
+        agreement(f"{metric.name}, map", f"{PEER}, random weights", np.abs(values - expected).max(), 1e-6)
+        assert values.mean() == pytest.approx(metric.score(pair, runtime), rel=0.05)
 
 
 @each_metric

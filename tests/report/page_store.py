@@ -23,7 +23,7 @@ IMAGES = ("noise10", "noise2", "evil<b>&'\"")
 COLOURS = {L1: (200, 0, 0), SG: (0, 0, 200), EVIL: (0, 200, 0)}
 """Of what each loss makes of every image: its left and right half tell nothing, its colour tells whose it is."""
 
-SIZE = (64, 104)
+SIZE = (64, 176)
 """Height and width: room for the parts that a figure shows."""
 
 

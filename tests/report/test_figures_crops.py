@@ -19,8 +19,12 @@ from matplotlib.transforms import Bbox
 
 from sgbench.data import PackedImages, Pixels, default_cache, encode_png, prepare, resolve, write_png
 from sgbench.errors import InputError
+from sgbench.metrics import LoadedWeights, MissingWeights, Pair, Runtime
+from sgbench.metrics.lpips import lpips_alex
+from sgbench.metrics.weights import Locator
 from sgbench.report.figures.crops import draw_crops, find_crops
-from sgbench.report.figures.regions import STRIDE, WINDOW, Box, error_difference, extreme_regions
+from sgbench.report.figures.differences import lpips_differences
+from sgbench.report.figures.regions import STRIDE, WINDOW, Box, extreme_regions
 from sgbench.report.figures.saved import Saved
 from sgbench.report.figures.style import FORMATS, WIDTHS, encode
 from sgbench.results import Dataset, Results
@@ -30,8 +34,11 @@ from sgbench.storage import Storage
 
 NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
 L1, SG = "l1", "l1 + 1.0*sg"
-GAIN, LOSS = Box(4, 8, WINDOW, WINDOW), Box(56, 8, WINDOW, WINDOW)
+SCALE = 4
+GAIN, LOSS = Box(8, 8, WINDOW, WINDOW), Box(116, 8, WINDOW, WINDOW)
 """Where, in image ``a``, SG is nearer to the HR image and farther from it."""
+
+pytestmark = pytest.mark.usefixtures("alexnet")
 
 
 def image(height: int, width: int, seed: int) -> Pixels:
@@ -41,19 +48,21 @@ def image(height: int, width: int, seed: int) -> Pixels:
 @pytest.fixture
 def saved(tmp_path: Path, cache: Path) -> Saved:
     """A set of a large image ``a`` and a small one ``b``, and a store without images of it."""
-    for name, (height, width) in {"a": (64, 104), "b": (36, 40)}.items():
+    for name, (height, width) in {"a": (64, 176), "b": (36, 40)}.items():
         write_png(tmp_path / "set" / f"{name}.png", image(height, width, ord(name)))
     reference = f"Photos={tmp_path / 'set'}"
-    packed = prepare(resolve(reference, "test"), scale=4, degradation=Degradation(), cache=default_cache())
+    packed = prepare(resolve(reference, "test"), scale=SCALE, degradation=Degradation(), cache=default_cache())
     return Saved(Storage(str(tmp_path / "store")), packed, reference)
 
 
 def restored(packed: PackedImages, index: int, loss: str) -> Pixels:
-    """L1 is 10 too bright everywhere; SG is right in `GAIN` and 40 too bright in `LOSS`."""
-    sr = packed.hr(index) + np.uint8(10)
+    """L1 is half noise everywhere; SG is right in `GAIN` and nothing but noise in `LOSS`."""
+    hr = packed.hr(index)
+    noise = image(*hr.shape[:2], 5)
+    sr = hr // 2 + noise // 2
     if loss == SG and index == 0:
-        GAIN.of(sr)[:] = GAIN.of(packed.hr(index))
-        LOSS.of(sr)[:] = LOSS.of(packed.hr(index)) + np.uint8(40)
+        GAIN.of(sr)[:] = GAIN.of(hr)
+        LOSS.of(sr)[:] = LOSS.of(noise)
     return sr
 
 
@@ -105,6 +114,16 @@ def said(figure: Figure) -> str:
     return " ".join(" ".join(text.get_text() for text in figure.texts).split())
 
 
+def marked(figure: Figure, panel: int) -> Box:
+    mark = figure.axes[panel].patches[0]
+    left, top = mark.get_xy()
+    return Box(round(left + 0.5), round(top + 0.5), round(mark.get_width()), round(mark.get_height()))
+
+
+def near(box: Box, other: Box) -> bool:
+    return max(abs(box.left - other.left), abs(box.top - other.top)) <= 2 * STRIDE
+
+
 def pixels(figure: Figure, panel: int) -> Pixels:
     return np.asarray(figure.axes[panel].images[0].get_array())
 
@@ -112,27 +131,27 @@ def pixels(figure: Figure, panel: int) -> Pixels:
 # Where losses differ
 
 
-@given(st.integers(WINDOW, WINDOW + 3 * STRIDE + 1), st.integers(WINDOW, 3 * WINDOW), st.integers(0, 99))
-def test_regions_are_the_windows_of_extreme_mean(height: int, width: int, seed: int) -> None:
-    difference = np.random.default_rng(seed).normal(size=(height, width))
+@given(st.integers(WINDOW, WINDOW + 3 * STRIDE + 1), st.integers(WINDOW, 3 * WINDOW), st.integers(0, 9))
+def test_regions_are_the_windows_of_extreme_mean(height: int, width: int, border: int) -> None:
+    difference = np.random.default_rng(height * width).normal(size=(height + 2 * border, width + 2 * border))
     means = {
         (left, top): difference[top : top + WINDOW, left : left + WINDOW].mean()
-        for top in range(0, height - WINDOW + 1, STRIDE)
-        for left in range(0, width - WINDOW + 1, STRIDE)
+        for top in range(border, border + height - WINDOW + 1, STRIDE)
+        for left in range(border, border + width - WINDOW + 1, STRIDE)
     }
-    found = extreme_regions([(7, difference)], 1)
+    found = extreme_regions([(7, difference)], 1, border)
     best = min(means, key=lambda place: means[place])
     apart = {place: mean for place, mean in means.items() if abs(place[0] - best[0]) >= WINDOW}
     assert len(found) == (2 if apart else 0)
     if apart:
         worst = max(apart, key=lambda place: apart[place])
         assert [(each.box.left, each.box.top) for each in found] == [best, worst]
-        assert found[0].label.endswith(f"{means[best]:+.2f}".replace("-", "−"))
+        assert found[0].label.endswith(f"{means[best]:+.4f}".replace("-", "−"))
 
 
 def test_as_many_losses_as_gains_are_found_over_all_images_and_none_overlap() -> None:
     maps = [(index, np.random.default_rng(index).normal(size=(200, 260))) for index in range(3)]
-    found = extreme_regions(maps, 3)
+    found = extreme_regions(maps, 3, 0)
     kinds = [region.label.partition(":")[0] for region in found]
     assert kinds == ["largest gain"] * 3 + ["largest loss"] * 3
     for at, one in enumerate(found):
@@ -142,20 +161,30 @@ def test_as_many_losses_as_gains_are_found_over_all_images_and_none_overlap() ->
 
 
 def test_what_is_no_gain_is_not_called_one() -> None:
-    worse = [region.label for region in extreme_regions([(0, np.full((48, 96), 2.0))], 1)]
-    better = [region.label for region in extreme_regions([(0, np.full((48, 96), -2.0))], 1)]
-    assert worse == ["smallest loss: +2.00", "largest loss: +2.00"]
-    assert better == ["largest gain: −2.00", "smallest gain: −2.00"]
+    worse = [region.label for region in extreme_regions([(0, np.full((48, 96), 0.25))], 1, 0)]
+    better = [region.label for region in extreme_regions([(0, np.full((48, 96), -0.25))], 1, 0)]
+    assert worse == ["smallest loss: +0.2500", "largest loss: +0.2500"]
+    assert better == ["largest gain: −0.2500", "smallest gain: −0.2500"]
 
 
 def test_images_without_room_have_no_regions() -> None:
-    assert extreme_regions([(0, np.zeros((47, 200))), (1, np.zeros((48, 90)))], 2) == []
+    assert extreme_regions([(0, np.zeros((47, 200))), (1, np.zeros((48, 90)))], 2, 0) == []
+    assert extreme_regions([(0, np.zeros((6, 6))), (1, np.zeros((55, 200)))], 2, 4) == []
 
 
-def test_the_difference_of_errors_is_negative_where_the_second_is_nearer() -> None:
-    hr, a, b = (np.full((2, 2, 3), value, np.uint8) for value in (0, 250, 5))
-    assert (error_difference(a, b, hr) == -245).all()
-    assert (error_difference(b, a, hr) == 245).all()
+def test_differences_are_those_of_lpips_and_negative_where_the_second_is_nearer(
+    two: Results, saved: Saved, alexnet_weights: LoadedWeights
+) -> None:
+    ((index, difference),) = lpips_differences(saved, "aaaa", "bbbb", [0])
+    assert index == 0
+    sides = [
+        pixels.transpose(2, 0, 1)
+        for pixels in (restored(saved.images, 0, L1), restored(saved.images, 0, SG), saved.hr(0))
+    ]
+    runtime = Runtime({"alexnet": alexnet_weights})
+    of_l1, of_sg = (lpips_alex.map(Pair("a", sr, sides[2], SCALE), runtime) for sr in sides[:2])
+    assert np.array_equal(difference, of_sg - of_l1)
+    assert GAIN.of(difference).mean() < 0 < LOSS.of(difference).mean()
 
 
 # What is shown
@@ -164,17 +193,29 @@ def test_the_difference_of_errors_is_negative_where_the_second_is_nearer() -> No
 def test_the_largest_gain_and_the_largest_loss_are_shown_and_called_so(two: Results, saved: Saved) -> None:
     figure = draw(two, saved, regions=1)
     assert len(figure.axes) == 8
-    for row, box in enumerate((GAIN, LOSS)):
+    ((_, difference),) = lpips_differences(saved, "aaaa", "bbbb", [0])
+    labels = []
+    for row, planted in enumerate((GAIN, LOSS)):
+        box = marked(figure, 4 * row)
+        assert near(box, planted)
         assert np.array_equal(pixels(figure, 4 * row), saved.images.hr(0))
         assert np.array_equal(pixels(figure, 4 * row + 1), box.of(saved.images.hr(0)))
         assert np.array_equal(pixels(figure, 4 * row + 2), box.of(restored(saved.images, 0, L1)))
         assert np.array_equal(pixels(figure, 4 * row + 3), box.of(restored(saved.images, 0, SG)))
-        mark = figure.axes[4 * row].patches[0]
-        assert (*mark.get_xy(), mark.get_width(), mark.get_height()) == (box.left - 0.5, box.top - 0.5, WINDOW, WINDOW)
-    assert captions(figure)[::4] == ["a\nlargest gain: −10.00", "a\nlargest loss: +30.00"]
+        labels.append(f"{box.of(difference).mean():+.4f}".replace("-", "−"))
+    assert captions(figure)[::4] == [f"a\nlargest gain: {labels[0]}", f"a\nlargest loss: {labels[1]}"]
     assert [axes.get_title() for axes in figure.axes[:4]] == ["", "HR", L1, SG]
-    assert "as many gains as losses" in said(figure)
-    assert f"of {SG} is farthest below, and above, that of {L1}" in said(figure)
+    assert "Parts were chosen by LPIPS (AlexNet), as many gains as losses" in said(figure)
+    assert f"with {SG} has a mean farthest below, and above, that with {L1}" in said(figure)
+
+
+def test_parts_keep_away_from_the_border_that_other_metrics_leave_out(two: Results, saved: Saved) -> None:
+    figure = draw(two, saved, regions=3)
+    assert len(figure.axes) == 8  # there is room for one gain and one loss
+    for panel in (0, 4):
+        box = marked(figure, panel)
+        assert min(box.left, box.top, 176 - box.left - box.width, 64 - box.top - box.height) >= SCALE
+    assert "of the 2 images without the outer 4 pixels" in said(figure)
 
 
 def test_scores_below_a_part_are_those_of_its_whole_image(two: Results, saved: Saved) -> None:
@@ -203,7 +244,9 @@ def test_a_box_is_shown_of_the_image_that_is_named(two: Results, saved: Saved) -
 def test_losses_come_in_the_order_in_which_they_are_named(two: Results, saved: Saved) -> None:
     figure = draw(two, saved, losses=["sg + l1", "l1"], regions=1)
     assert [axes.get_title() for axes in figure.axes[2:4]] == [SG, L1]
-    assert captions(figure)[::4] == ["a\nlargest gain: −30.00", "a\nlargest loss: +10.00"]
+    assert near(marked(figure, 0), LOSS)
+    assert near(marked(figure, 4), GAIN)
+    assert [about.partition(":")[0] for about in captions(figure)[::4]] == ["a\nlargest gain", "a\nlargest loss"]
 
 
 def test_each_backbone_has_rows_of_its_own(saved: Saved) -> None:
@@ -262,19 +305,35 @@ def test_an_image_that_is_damaged_or_of_another_size_is_named(two: Results, save
     with pytest.raises(InputError, match=rf"{re.escape(name)}' cannot be read as an image"):
         draw(two, saved)
     saved.storage.write(name, encode_png(image(4, 4, 0)))
-    with pytest.raises(InputError, match=rf"{re.escape(name)}' is not 104×64 pixels; it was made of another Photos"):
+    with pytest.raises(InputError, match=rf"{re.escape(name)}' is not 176×64 pixels; it was made of another Photos"):
         draw(two, saved)
+
+
+def test_without_the_weights_of_lpips_they_are_asked_for_and_a_part_is_shown_that_is_chosen_by_hand(
+    two: Results, saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(locator: Locator, name: str) -> LoadedWeights:
+        raise MissingWeights(f"the {name} weights are not on this machine")
+
+    monkeypatch.setattr(Locator, "load", missing)
+    with pytest.raises(InputError) as error:
+        draw(two, saved)
+    assert str(error.value) == (
+        "parts are chosen by LPIPS, and the alexnet weights are not on this machine; `sgbench weights fetch alexnet` "
+        "brings them, or choose a part with --image and --box."
+    )
+    assert len(draw(two, saved, image="a", box=GAIN).axes) == 4
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         ({"image": "c"}, "--image is 'c'; Photos has a, b."),
-        ({"box": GAIN}, "--box is 4,8,48,48, without --image; the name of the image that it is a part of is needed."),
-        ({"image": "b", "box": GAIN}, "--box is 4,8,48,48; a part of 'b' is needed, 40 pixels wide and 36 high."),
+        ({"box": GAIN}, "--box is 8,8,48,48, without --image; the name of the image that it is a part of is needed."),
+        ({"image": "b", "box": GAIN}, "--box is 8,8,48,48; a part of 'b' is needed, 40 pixels wide and 36 high."),
         ({"image": "a", "box": Box(0, 0, 0, 9)}, "--box is 0,0,0,9; a part of 'a' is needed"),
         ({"image": "a", "box": Box(-1, 0, 9, 9)}, "--box is -1,0,9,9; a part of 'a' is needed"),
-        ({"image": "b"}, "no image has room for two windows of 48×48 pixels; choose a part with --image and --box."),
+        ({"image": "b"}, "no image has room for two windows of 48×48 pixels inside a border of 4; choose"),
         ({"metrics": ["fid"]}, "unknown metric 'fid'"),
         ({"losses": ["l1"]}, "regions are sought between two losses, and there are 1 (l1); name those two first"),
         ({"losses": ["l2"]}, "unknown loss 'l2'"),

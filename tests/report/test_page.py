@@ -64,7 +64,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, packed: PackedImages) -> Pat
 
 
 @pytest.fixture(scope="module")
-def whole(store: Path, packed: PackedImages) -> page.Content:
+def whole(store: Path, packed: PackedImages, alexnet: None) -> page.Content:
     return page_store.content(store, packed)
 
 
@@ -361,7 +361,7 @@ def test_hr_images_of_other_pixels_are_left_out_and_that_is_said(store: Path, pa
     ("content", "sentence"),
     [
         (b"no image", "cannot be read as an image"),
-        (encode_png(page_store.flat((0, 0, 0))[:, :8]), r"is 8×64 pixels and 'HR' is 104×64"),
+        (encode_png(page_store.flat((0, 0, 0))[:, :8]), r"is 8×64 pixels and 'HR' is 176×64"),
     ],
     ids=["not-an-image", "other-size"],
 )

@@ -2,18 +2,16 @@
 
 import json
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from numpy.typing import NDArray
 
 from sgbench.data import Pixels
 from sgbench.errors import InputError
-from sgbench.report.figures.regions import WINDOW, Box, Region, error_difference, extreme_regions
+from sgbench.report.figures.regions import STRIDE, WINDOW, Box, Region, extreme_regions
 from sgbench.report.figures.saved import Saved
 from sgbench.report.figures.selection import DEFAULT_METRIC, Row, canonical, chosen, select, title
 from sgbench.report.figures.style import COLOURS, MARGIN, TEXT, WIDTHS, add_foot, characters, in_style
@@ -106,8 +104,8 @@ def draw_crops(
 ) -> Figure:
     """Draw parts of images: marked in the whole image, as they are, and as each loss restores them, with its scores.
 
-    Without a box the parts are those where the second loss is better than the first by most, and as many where it is
-    worse by most.
+    Without a box the parts are those where LPIPS of the second loss is below that of the first by most, and as many
+    where it is above by most.
 
     Args:
         results: A store; what it has of single images stands below their parts.
@@ -120,8 +118,8 @@ def draw_crops(
         columns: Of a paper, 1 or 2; by default 2.
 
     Raises:
-        InputError: If images were not kept or do not fit, a name or box is not there, or there are not two losses to
-            compare.
+        InputError: If images were not kept or do not fit, a name or box is not there, or, without a box, there are not
+            two losses to compare or the weights of LPIPS are not on this machine.
     """
     names = chosen("metric", metrics or [DEFAULT_METRIC], set(results.scores.column("metric").to_pylist()))
     scores = _scores(results, saved, names)
@@ -216,23 +214,25 @@ def _rows(crops: Crops, saved: Saved, image: str | None, box: Box | None, region
         _check_box(box, saved, indices[0])
         saved.check(run_ids, indices)
         return [(backbone, Region(indices[0], box)) for backbone in crops.runs]
+    from sgbench.report.figures.differences import lpips_differences  # here, so that only who seeks waits for torch
+
     a, b = _pair(crops)
     saved.check(run_ids, indices)
+    border = saved.images.scale
+    roomy = [index for index in indices if min(saved.hr(index).shape[:2]) >= WINDOW + 2 * border]
     rows = [
         (backbone, region)
         for backbone, runs in crops.runs.items()
-        for region in extreme_regions(_differences(saved, runs[a]["run_id"], runs[b]["run_id"], indices), regions)
+        for region in extreme_regions(
+            lpips_differences(saved, runs[a]["run_id"], runs[b]["run_id"], roomy), regions, border
+        )
     ]
     if not rows:
         raise InputError(
-            f"no image has room for two windows of {WINDOW}×{WINDOW} pixels; choose a part with --image and --box."
+            f"no image has room for two windows of {WINDOW}×{WINDOW} pixels inside a border of {border}; "
+            "choose a part with --image and --box."
         )
     return rows
-
-
-def _differences(saved: Saved, a: str, b: str, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    for index in indices:
-        yield index, error_difference(saved.sr(a, index), saved.sr(b, index), saved.hr(index))
 
 
 def _pair(crops: Crops) -> tuple[str, str]:
@@ -294,9 +294,9 @@ def _origin(crops: Crops, saved: Saved, image: str | None, box: Box | None) -> s
     if box is not None or crops.pair is None:
         return f"The part, {box} (left, top, width, height), was chosen by hand."
     where = f"the {len(saved.images)} images" if image is None else f"image '{image}'"
-    error = "mean |SR\N{NO-BREAK SPACE}−\N{NO-BREAK SPACE}HR|, from 0 to 255,"
     return (
-        f"Parts were chosen by number, as many gains as losses: of all windows of {WINDOW}×{WINDOW} pixels of {where}, "
-        f"those where the {error} of {crops.pair[1]} is farthest below, and above, that of {crops.pair[0]}; the "
-        "difference is given."
+        f"Parts were chosen by LPIPS (AlexNet), as many gains as losses: of all windows of {WINDOW}×{WINDOW} pixels, "
+        f"{STRIDE} apart, of {where} without the outer {saved.images.scale} pixels, those where its map with "
+        f"{crops.pair[1]} has a mean farthest below, and above, that with {crops.pair[0]}; this difference within the "
+        "part is given."
     )

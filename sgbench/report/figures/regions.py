@@ -51,31 +51,26 @@ Found = tuple[float, int, Box]
 """The mean of a window, the index of its image, and where it is."""
 
 
-def error_difference(a: Pixels, b: Pixels, hr: Pixels) -> NDArray[np.float64]:
-    """Return |b − hr| − |a − hr|, the mean over the channels: negative where b is nearer, [H, W], −255 to 255."""
-    error_a, error_b = (np.abs(image.astype(np.int16) - hr) for image in (a, b))
-    difference: NDArray[np.float64] = (error_b - error_a).mean(axis=2)
-    return difference
-
-
-def extreme_regions(differences: Iterable[tuple[int, NDArray[np.float64]]], count: int) -> list[Region]:
+def extreme_regions(differences: Iterable[tuple[int, NDArray[np.float64]]], count: int, border: int) -> list[Region]:
     """Return the windows of some images with the largest gains, and as many with the largest losses.
 
     No two of an image overlap.
 
     Args:
-        differences: Indices of images and what `error_difference` says of them.
+        differences: Indices of images, and at each of their pixels [H, W] what is negative where there is a gain.
         count: Of either; fewer where there is no room for more.
+        border: Pixels that are left out on each side.
     """
     gains: list[Found] = []
     losses: list[Found] = []
     for index, difference in differences:
-        means = _window_means(difference)
+        height, width = difference.shape
+        means = _window_means(difference[border : height - border, border : width - border])
         for _ in range(count):
             for found, sign in ((gains, 1), (losses, -1)):
                 if np.isfinite(means).any():
                     row, column = np.unravel_index(np.nanargmin(sign * means), means.shape)
-                    box = Box(int(column) * STRIDE, int(row) * STRIDE, WINDOW, WINDOW)
+                    box = Box(border + int(column) * STRIDE, border + int(row) * STRIDE, WINDOW, WINDOW)
                     found.append((float(means[row, column]), index, box))
                     _cover(means, int(row), int(column))
     pairs = min(count, len(losses))  # where the last gain took the last room, there is no loss to show beside it
@@ -93,7 +88,7 @@ def _told(found: Found, *labels: str) -> Region:
     """Return a region with what it is: the first label or, where all regions are of the other sign, the second."""
     mean, index, box = found
     as_expected = (mean <= 0) == (labels[0] == "largest gain")
-    return Region(index, box, f"{labels[not as_expected]}: {f'{mean:+.2f}'.replace('-', '−')}")
+    return Region(index, box, f"{labels[not as_expected]}: {f'{mean:+.4f}'.replace('-', '−')}")
 
 
 def _window_means(values: NDArray[np.float64]) -> NDArray[np.float64]:

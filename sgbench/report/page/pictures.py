@@ -53,7 +53,7 @@ def pictures(shown: Results, kept: Results, saved: Sequence[Saved], pair: tuple[
         _drawn(curves + only, lambda: draw_curves(shown, losses=losses, columns=2)),
     ]
     for each in saved:
-        caption = f"{each.images.name}: parts where {pair[1]} gains most over {pair[0]}, and where it loses most."
+        caption = f"{each.images.name}: parts where {pair[1]} gains most over {pair[0]} in LPIPS, and loses most."
         drawn.append(_drawn(caption, functools.partial(_crops, kept, each, pair)))
     return drawn
 

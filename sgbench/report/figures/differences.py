@@ -1,0 +1,49 @@
+"""How much nearer to the HR image one run comes than another, at each pixel of an image."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgbench.errors import InputError
+from sgbench.metrics import Image, MissingWeights, Pair, Runtime
+from sgbench.metrics.lpips import lpips_alex
+from sgbench.metrics.weights import Locator
+from sgbench.report.figures.saved import Saved
+
+
+def lpips_differences(
+    saved: Saved, a: str, b: str, indices: Iterable[int]
+) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Yield images of a set, each with LPIPS (AlexNet) of one run less that of another, on a CPU.
+
+    Args:
+        saved: The set, and what the runs made of it.
+        a: Id of a run.
+        b: Id of the run that is better where the difference is negative.
+        indices: Of the images, of at least 31×31 pixels.
+
+    Yields:
+        The index, and the differences at each pixel, [H, W].
+
+    Raises:
+        InputError: If the weights of AlexNet are not on this machine, or an image cannot be read.
+    """
+    runtime = _runtime()
+    for index in indices:
+        hr = Image(saved.hr(index).transpose(2, 0, 1))
+        pairs = [Pair(saved.name(index), saved.sr(run, index).transpose(2, 0, 1), hr, 0) for run in (a, b)]
+        of_a, of_b = (lpips_alex.map(pair, runtime) for pair in pairs)
+        yield index, of_b - of_a
+
+
+def _runtime() -> Runtime:
+    locator = Locator(download=False)
+    try:
+        return Runtime({name: locator.load(name) for name in lpips_alex.networks})
+    except MissingWeights as reason:
+        networks = " ".join(lpips_alex.networks)
+        raise InputError(
+            f"parts are chosen by LPIPS, and the {networks} weights are not on this machine; "
+            f"`sgbench weights fetch {networks}` brings them, or choose a part with --image and --box."
+        ) from reason
