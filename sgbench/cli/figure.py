@@ -143,7 +143,7 @@ def crops(
 ) -> None:
     """Draw parts of images as each loss restores them, beside the HR image, as Figs. 3 and 4 of the paper.
 
-    Without --box the parts are those where LPIPS of the second --loss is below that of the first by most, and as many
+    Without --box the parts are those where LPIPS of the last --loss is below that of the first by most, and as many
     where it is above; this needs sgbench weights fetch alexnet. Images must have been kept: sgbench eval --save-images.
     """
     from sgbench.cli import output

@@ -146,7 +146,7 @@ def test_regions_are_the_windows_of_extreme_mean(height: int, width: int, border
     if apart:
         worst = max(apart, key=lambda place: apart[place])
         assert [(each.box.left, each.box.top) for each in found] == [best, worst]
-        assert found[0].label.endswith(f"{means[best]:+.4f}".replace("-", "−"))
+        assert found[0].label.endswith(f": {means[best]:+.4f} in the box".replace("-", "−"))
 
 
 def test_as_many_losses_as_gains_are_found_over_all_images_and_none_overlap() -> None:
@@ -163,8 +163,8 @@ def test_as_many_losses_as_gains_are_found_over_all_images_and_none_overlap() ->
 def test_what_is_no_gain_is_not_called_one() -> None:
     worse = [region.label for region in extreme_regions([(0, np.full((48, 96), 0.25))], 1, 0)]
     better = [region.label for region in extreme_regions([(0, np.full((48, 96), -0.25))], 1, 0)]
-    assert worse == ["smallest loss: +0.2500", "largest loss: +0.2500"]
-    assert better == ["largest gain: −0.2500", "smallest gain: −0.2500"]
+    assert worse == ["smallest loss: +0.2500 in the box", "largest loss: +0.2500 in the box"]
+    assert better == ["largest gain: −0.2500 in the box", "smallest gain: −0.2500 in the box"]
 
 
 def test_images_without_room_have_no_regions() -> None:
@@ -203,7 +203,10 @@ def test_the_largest_gain_and_the_largest_loss_are_shown_and_called_so(two: Resu
         assert np.array_equal(pixels(figure, 4 * row + 2), box.of(restored(saved.images, 0, L1)))
         assert np.array_equal(pixels(figure, 4 * row + 3), box.of(restored(saved.images, 0, SG)))
         labels.append(f"{box.of(difference).mean():+.4f}".replace("-", "−"))
-    assert captions(figure)[::4] == [f"a\nlargest gain: {labels[0]}", f"a\nlargest loss: {labels[1]}"]
+    assert captions(figure)[::4] == [
+        f"a\nlargest gain: {labels[0]} in the box",
+        f"a\nlargest loss: {labels[1]} in the box",
+    ]
     assert [axes.get_title() for axes in figure.axes[:4]] == ["", "HR", L1, SG]
     assert "Parts were chosen by LPIPS (AlexNet), as many gains as losses" in said(figure)
     assert f"with {SG} has a mean farthest below, and above, that with {L1}" in said(figure)
@@ -247,6 +250,17 @@ def test_losses_come_in_the_order_in_which_they_are_named(two: Results, saved: S
     assert near(marked(figure, 0), LOSS)
     assert near(marked(figure, 4), GAIN)
     assert [about.partition(":")[0] for about in captions(figure)[::4]] == ["a\nlargest gain", "a\nlargest loss"]
+
+
+def test_regions_are_sought_between_the_first_and_the_last_loss_that_is_named(two: Results, saved: Saved) -> None:
+    keep(saved, "cccc", "l2")
+    runs = [run("aaaa", L1), run("bbbb", SG), run("cccc", "l2")]
+    shown = results(saved, runs)
+    assert find_crops(shown, losses=[L1, "l2", SG]).pair == (L1, SG)
+    assert find_crops(shown).pair is None
+    figure = draw(shown, saved, losses=[L1, "l2", SG], regions=1)
+    assert near(marked(figure, 0), GAIN)
+    assert near(marked(figure, 5), LOSS)
 
 
 def test_each_backbone_has_rows_of_its_own(saved: Saved) -> None:
@@ -335,7 +349,10 @@ def test_without_the_weights_of_lpips_they_are_asked_for_and_a_part_is_shown_tha
         ({"image": "a", "box": Box(-1, 0, 9, 9)}, "--box is -1,0,9,9; a part of 'a' is needed"),
         ({"image": "b"}, "no image has room for two windows of 48×48 pixels inside a border of 4; choose"),
         ({"metrics": ["fid"]}, "unknown metric 'fid'"),
-        ({"losses": ["l1"]}, "regions are sought between two losses, and there are 1 (l1); name those two first"),
+        (
+            {"losses": ["l1"]},
+            "regions are sought between two losses, and there are 1 (l1); name those two first and last",
+        ),
         ({"losses": ["l2"]}, "unknown loss 'l2'"),
     ],
 )
@@ -358,7 +375,7 @@ def test_runs_that_do_not_go_together_are_refused(saved: Saved) -> None:
     untrained = {"run_id": "c", "kind": "builtin", "name": "bicubic", "scale": 4, "status": "done"}
     fail(lambda: find_crops(results(saved, [untrained])), "no trained run is left of which images could be shown.")
     three = results(saved, [run("a", L1), run("b", SG), run("c", "l2")])
-    fail(lambda: draw(three, saved), f"there are 3 ({L1}; {SG}; l2); name those two first with --loss")
+    fail(lambda: draw(three, saved), f"there are 3 ({L1}; {SG}; l2); name those two first and last with --loss")
     partial = results(saved, [run("a", L1), run("b", SG), run("c", SG, backbone="rdn-tiny")])
     fail(lambda: draw(partial, saved), "of rdn-tiny there is no run with l1; choose others with --loss or --backbone.")
 

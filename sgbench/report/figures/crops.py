@@ -41,7 +41,7 @@ class Crops:
         losses: From left to right, each with its recipe where these differ.
         runs: A run for each loss, by backbone and loss; all of a backbone have one seed.
         recipe: Its scale and degradation are those of all runs, and say how a test set is to be prepared.
-        pair: Between which regions are sought: the first two losses that were named, or the only two.
+        pair: Between which regions are sought: the first and the last loss that was named, or the only two.
     """
 
     losses: tuple[str, ...]
@@ -86,7 +86,7 @@ def find_crops(
     if len({(recipe.scale, recipe.degradation) for recipe in recipes}) > 1:
         raise InputError("the runs are of several scales or degradations; choose some with --loss or --backbone.")
     names = tuple(dict.fromkeys(loss for each in runs.values() for loss in each))
-    pair = (names[0], names[1]) if len(names) == 2 or (losses and len(names) > 1) else None
+    pair = (names[0], names[-1]) if len(names) == 2 or (losses and len(names) > 1) else None
     return Crops(names, runs, recipes[0], pair)
 
 
@@ -104,7 +104,7 @@ def draw_crops(
 ) -> Figure:
     """Draw parts of images: marked in the whole image, as they are, and as each loss restores them, with its scores.
 
-    Without a box the parts are those where LPIPS of the second loss is below that of the first by most, and as many
+    Without a box the parts are those where LPIPS of the last loss is below that of the first by most, and as many
     where it is above by most.
 
     Args:
@@ -240,7 +240,7 @@ def _pair(crops: Crops) -> tuple[str, str]:
     if crops.pair is None:
         raise InputError(
             f"regions are sought between two losses, and there are {len(crops.losses)} ({'; '.join(crops.losses)}); "
-            "name those two first with --loss, or choose a part with --image and --box."
+            "name those two first and last with --loss, or choose a part with --image and --box."
         )
     for backbone, runs in crops.runs.items():
         for loss in crops.pair:
@@ -297,6 +297,6 @@ def _origin(crops: Crops, saved: Saved, image: str | None, box: Box | None) -> s
     return (
         f"Parts were chosen by LPIPS (AlexNet), as many gains as losses: of all windows of {WINDOW}×{WINDOW} pixels, "
         f"{STRIDE} apart, of {where} without the outer {saved.images.scale} pixels, those where its map with "
-        f"{crops.pair[1]} has a mean farthest below, and above, that with {crops.pair[0]}; this difference within the "
-        "part is given."
+        f"{crops.pair[1]} has a mean farthest below, and above, that with {crops.pair[0]}; "
+        "the difference is given."
     )

@@ -88,7 +88,7 @@ def _told(found: Found, *labels: str) -> Region:
     """Return a region with what it is: the first label or, where all regions are of the other sign, the second."""
     mean, index, box = found
     as_expected = (mean <= 0) == (labels[0] == "largest gain")
-    return Region(index, box, f"{labels[not as_expected]}: {f'{mean:+.4f}'.replace('-', '−')}")
+    return Region(index, box, f"{labels[not as_expected]}: {f'{mean:+.4f}'.replace('-', '−')} in the box")
 
 
 def _window_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
