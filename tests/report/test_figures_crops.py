@@ -24,7 +24,7 @@ from sgbench.metrics.lpips import lpips_alex
 from sgbench.metrics.weights import Locator
 from sgbench.report.figures.crops import draw_crops, find_crops
 from sgbench.report.figures.differences import lpips_differences
-from sgbench.report.figures.regions import STRIDE, WINDOW, Box, extreme_regions
+from sgbench.report.figures.regions import SEEN, STRIDE, WINDOW, Box, Map, extreme_regions
 from sgbench.report.figures.saved import Saved
 from sgbench.report.figures.style import FORMATS, WIDTHS, encode
 from sgbench.results import Dataset, Results
@@ -71,6 +71,11 @@ def keep(saved: Saved, run_id: str, loss: str) -> None:
     for index, each in enumerate(saved.images.images):
         pixels = restored(saved.images, index, loss)
         saved.storage.write(f"images/{run_id}/{folder}/{each.name}.png", encode_png(pixels))
+
+
+def seen(index: int, difference: Map) -> tuple[int, Map, Map]:
+    """Return the maps of an image with an error that is to be seen everywhere."""
+    return index, difference, np.full_like(difference, SEEN)
 
 
 def run(run_id: str, loss: str, seed: int = 0, backbone: str = "edsr-tiny", scale: int = 4, **columns: Any) -> Any:
@@ -139,18 +144,20 @@ def test_regions_are_the_windows_of_extreme_mean(height: int, width: int, border
         for top in range(border, border + height - WINDOW + 1, STRIDE)
         for left in range(border, border + width - WINDOW + 1, STRIDE)
     }
-    found = extreme_regions([(7, difference)], 1, border)
+    found = extreme_regions([seen(7, difference)], 1, border)
     best = min(means, key=lambda place: means[place])
     apart = {place: mean for place, mean in means.items() if abs(place[0] - best[0]) >= WINDOW}
     assert len(found) == (2 if apart else 0)
     if apart:
         worst = max(apart, key=lambda place: apart[place])
         assert [(each.box.left, each.box.top) for each in found] == [best, worst]
-        assert found[0].label.endswith(f": {means[best]:+.4f} in the box".replace("-", "−"))
+        assert found[0].label.endswith(
+            f": {means[best]:+.4f} in\N{NO-BREAK SPACE}the\N{NO-BREAK SPACE}box".replace("-", "−")
+        )
 
 
 def test_as_many_losses_as_gains_are_found_over_all_images_and_none_overlap() -> None:
-    maps = [(index, np.random.default_rng(index).normal(size=(200, 260))) for index in range(3)]
+    maps = [seen(index, np.random.default_rng(index).normal(size=(200, 260))) for index in range(3)]
     found = extreme_regions(maps, 3, 0)
     kinds = [region.label.partition(":")[0] for region in found]
     assert kinds == ["largest gain"] * 3 + ["largest loss"] * 3
@@ -161,21 +168,35 @@ def test_as_many_losses_as_gains_are_found_over_all_images_and_none_overlap() ->
 
 
 def test_what_is_no_gain_is_not_called_one() -> None:
-    worse = [region.label for region in extreme_regions([(0, np.full((48, 96), 0.25))], 1, 0)]
-    better = [region.label for region in extreme_regions([(0, np.full((48, 96), -0.25))], 1, 0)]
-    assert worse == ["smallest loss: +0.2500 in the box", "largest loss: +0.2500 in the box"]
-    assert better == ["largest gain: −0.2500 in the box", "smallest gain: −0.2500 in the box"]
+    worse = [region.label for region in extreme_regions([seen(0, np.full((48, 96), 0.25))], 1, 0)]
+    better = [region.label for region in extreme_regions([seen(0, np.full((48, 96), -0.25))], 1, 0)]
+    assert worse == [
+        "smallest loss: +0.2500 in\N{NO-BREAK SPACE}the\N{NO-BREAK SPACE}box",
+        "largest loss: +0.2500 in\N{NO-BREAK SPACE}the\N{NO-BREAK SPACE}box",
+    ]
+    assert better == [
+        "largest gain: −0.2500 in\N{NO-BREAK SPACE}the\N{NO-BREAK SPACE}box",
+        "smallest gain: −0.2500 in\N{NO-BREAK SPACE}the\N{NO-BREAK SPACE}box",
+    ]
+
+
+def test_where_no_error_is_to_be_seen_there_is_no_region() -> None:
+    difference, error = np.zeros((48, 300)), np.full((48, 300), SEEN)
+    difference[:, :48], error[:, :48] = -1, SEEN / 2
+    difference[:, 100:148], difference[:, 200:248] = -0.5, 0.5
+    found = extreme_regions([(0, difference, error)], 1, 0)
+    assert [region.box.left for region in found] == [100, 200]
 
 
 def test_images_without_room_have_no_regions() -> None:
-    assert extreme_regions([(0, np.zeros((47, 200))), (1, np.zeros((48, 90)))], 2, 0) == []
-    assert extreme_regions([(0, np.zeros((6, 6))), (1, np.zeros((55, 200)))], 2, 4) == []
+    assert extreme_regions([seen(0, np.zeros((47, 200))), seen(1, np.zeros((48, 90)))], 2, 0) == []
+    assert extreme_regions([seen(0, np.zeros((6, 6))), seen(1, np.zeros((55, 200)))], 2, 4) == []
 
 
 def test_differences_are_those_of_lpips_and_negative_where_the_second_is_nearer(
     two: Results, saved: Saved, alexnet_weights: LoadedWeights
 ) -> None:
-    ((index, difference),) = lpips_differences(saved, "aaaa", "bbbb", [0])
+    ((index, difference, error),) = lpips_differences(saved, "aaaa", "bbbb", [0])
     assert index == 0
     sides = [
         pixels.transpose(2, 0, 1)
@@ -184,6 +205,8 @@ def test_differences_are_those_of_lpips_and_negative_where_the_second_is_nearer(
     runtime = Runtime({"alexnet": alexnet_weights})
     of_l1, of_sg = (lpips_alex.map(Pair("a", sr, sides[2], SCALE), runtime) for sr in sides[:2])
     assert np.array_equal(difference, of_sg - of_l1)
+    errors = [np.abs(sr.astype(float) - sides[2]).mean(axis=0) for sr in sides[:2]]
+    assert np.allclose(error, np.max(errors, axis=0))
     assert GAIN.of(difference).mean() < 0 < LOSS.of(difference).mean()
 
 
@@ -193,7 +216,7 @@ def test_differences_are_those_of_lpips_and_negative_where_the_second_is_nearer(
 def test_the_largest_gain_and_the_largest_loss_are_shown_and_called_so(two: Results, saved: Saved) -> None:
     figure = draw(two, saved, regions=1)
     assert len(figure.axes) == 8
-    ((_, difference),) = lpips_differences(saved, "aaaa", "bbbb", [0])
+    ((_, difference, _),) = lpips_differences(saved, "aaaa", "bbbb", [0])
     labels = []
     for row, planted in enumerate((GAIN, LOSS)):
         box = marked(figure, 4 * row)
@@ -204,8 +227,8 @@ def test_the_largest_gain_and_the_largest_loss_are_shown_and_called_so(two: Resu
         assert np.array_equal(pixels(figure, 4 * row + 3), box.of(restored(saved.images, 0, SG)))
         labels.append(f"{box.of(difference).mean():+.4f}".replace("-", "−"))
     assert captions(figure)[::4] == [
-        f"a\nlargest gain: {labels[0]} in the box",
-        f"a\nlargest loss: {labels[1]} in the box",
+        f"a\nlargest gain: {labels[0]} in\N{NO-BREAK SPACE}the\N{NO-BREAK SPACE}box",
+        f"a\nlargest loss: {labels[1]} in\N{NO-BREAK SPACE}the\N{NO-BREAK SPACE}box",
     ]
     assert [axes.get_title() for axes in figure.axes[:4]] == ["", "HR", L1, SG]
     assert "Parts were chosen by LPIPS (AlexNet), as many gains as losses" in said(figure)
@@ -280,6 +303,7 @@ def test_runs_of_the_first_seed_that_all_losses_have_are_shown(saved: Saved) -> 
 @pytest.mark.parametrize("columns", [1, 2])
 def test_nothing_is_cut(two: Results, saved: Saved, columns: int) -> None:
     figure = draw(two, saved, regions=1, columns=columns)
+    assert all(re.search(r"[−+]0\.\d{4}\s", about) for about in captions(figure)[::4])
     figure.draw_without_rendering()
     width, height = figure.get_size_inches() * figure.dpi
     assert width == WIDTHS[columns] * figure.dpi
@@ -347,7 +371,7 @@ def test_without_the_weights_of_lpips_they_are_asked_for_and_a_part_is_shown_tha
         ({"image": "b", "box": GAIN}, "--box is 8,8,48,48; a part of 'b' is needed, 40 pixels wide and 36 high."),
         ({"image": "a", "box": Box(0, 0, 0, 9)}, "--box is 0,0,0,9; a part of 'a' is needed"),
         ({"image": "a", "box": Box(-1, 0, 9, 9)}, "--box is -1,0,9,9; a part of 'a' is needed"),
-        ({"image": "b"}, "no image has room for two windows of 48×48 pixels inside a border of 4; choose"),
+        ({"image": "b"}, "no image has two windows of 48×48 pixels inside a border of 4 in which an error is to be"),
         ({"metrics": ["fid"]}, "unknown metric 'fid'"),
         (
             {"losses": ["l1"]},

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from sgbench.data import Pixels
 from sgbench.errors import InputError
-from sgbench.report.figures.regions import STRIDE, WINDOW, Box, Region, extreme_regions
+from sgbench.report.figures.regions import SEEN, STRIDE, WINDOW, Box, Region, extreme_regions
 from sgbench.report.figures.saved import Saved
 from sgbench.report.figures.selection import DEFAULT_METRIC, Row, canonical, chosen, select, title
 from sgbench.report.figures.style import COLOURS, MARGIN, TEXT, WIDTHS, add_foot, characters, in_style
@@ -229,8 +229,8 @@ def _rows(crops: Crops, saved: Saved, image: str | None, box: Box | None, region
     ]
     if not rows:
         raise InputError(
-            f"no image has room for two windows of {WINDOW}×{WINDOW} pixels inside a border of {border}; "
-            "choose a part with --image and --box."
+            f"no image has two windows of {WINDOW}×{WINDOW} pixels inside a border of {border} in which an error "
+            "is to be seen; choose a part with --image and --box."
         )
     return rows
 
@@ -294,9 +294,10 @@ def _origin(crops: Crops, saved: Saved, image: str | None, box: Box | None) -> s
     if box is not None or crops.pair is None:
         return f"The part, {box} (left, top, width, height), was chosen by hand."
     where = f"the {len(saved.images)} images" if image is None else f"image '{image}'"
+    error = "mean |SR\N{NO-BREAK SPACE}−\N{NO-BREAK SPACE}HR|"
     return (
         f"Parts were chosen by LPIPS (AlexNet), as many gains as losses: of all windows of {WINDOW}×{WINDOW} pixels, "
-        f"{STRIDE} apart, of {where} without the outer {saved.images.scale} pixels, those where its map with "
-        f"{crops.pair[1]} has a mean farthest below, and above, that with {crops.pair[0]}; "
-        "the difference is given."
+        f"{STRIDE} apart, of {where} without the outer {saved.images.scale} pixels, in which an error is to be seen "
+        f"({error} of {SEEN:g} or more, of 255), those where its map with {crops.pair[1]} has a mean farthest "
+        f"below, and above, that with {crops.pair[0]}; the difference is given."
     )

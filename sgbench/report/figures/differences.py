@@ -3,28 +3,26 @@
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sgbench.errors import InputError
 from sgbench.metrics import Image, MissingWeights, Pair, Runtime
 from sgbench.metrics.lpips import lpips_alex
 from sgbench.metrics.weights import Locator
+from sgbench.report.figures.regions import Map
 from sgbench.report.figures.saved import Saved
 
 
-def lpips_differences(
-    saved: Saved, a: str, b: str, indices: Iterable[int]
-) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Yield images of a set, each with LPIPS (AlexNet) of one run less that of another, on a CPU.
+def lpips_differences(saved: Saved, a: str, b: str, indices: Iterable[int]) -> Iterator[tuple[int, Map, Map]]:
+    """Yield images of a set, each with LPIPS (AlexNet) of a run less that of another, on a CPU, and with their error.
 
     Args:
         saved: The set, and what the runs made of it.
-        a: Id of a run.
+        a: Id of the run whose LPIPS is subtracted.
         b: Id of the run that is better where the difference is negative.
         indices: Of the images, of at least 31×31 pixels.
 
     Yields:
-        The index, and the differences at each pixel, [H, W].
+        The index, and at each pixel, [H, W], the difference, and |SR − HR| of the run where it is larger, 0 to 255.
 
     Raises:
         InputError: If the weights of AlexNet are not on this machine, or an image cannot be read.
@@ -34,7 +32,8 @@ def lpips_differences(
         hr = Image(saved.hr(index).transpose(2, 0, 1))
         pairs = [Pair(saved.name(index), saved.sr(run, index).transpose(2, 0, 1), hr, 0) for run in (a, b)]
         of_a, of_b = (lpips_alex.map(pair, runtime) for pair in pairs)
-        yield index, of_b - of_a
+        errors = [np.abs(pair.sr.pixels.astype(np.int16) - hr.pixels).mean(axis=0) for pair in pairs]
+        yield index, of_b - of_a, np.maximum(*errors)
 
 
 def _runtime() -> Runtime:

@@ -14,6 +14,9 @@ WINDOW = 48
 STRIDE = 4
 """HR pixels between windows that are looked at."""
 
+SEEN = 2.0
+"""Mean |SR − HR|, from 0 to 255, from which on something is to be seen; on flat ground LPIPS is high for less."""
+
 
 @dataclass(frozen=True)
 class Box:
@@ -47,25 +50,31 @@ class Region:
     label: str = ""
 
 
+Map = NDArray[np.float64]
+"""A number for each pixel of an image, [H, W]."""
+
 Found = tuple[float, int, Box]
 """The mean of a window, the index of its image, and where it is."""
 
 
-def extreme_regions(differences: Iterable[tuple[int, NDArray[np.float64]]], count: int, border: int) -> list[Region]:
+def extreme_regions(maps: Iterable[tuple[int, Map, Map]], count: int, border: int) -> list[Region]:
     """Return the windows of some images with the largest gains, and as many with the largest losses.
 
     No two of an image overlap.
 
     Args:
-        differences: Indices of images, and at each of their pixels [H, W] what is negative where there is a gain.
+        maps: The index of an image, and at each of its pixels [H, W] what is negative where there is a gain, and the
+            error, 0 to 255; windows in which the mean of this is below `SEEN` are left out.
         count: Of either; fewer where there is no room for more.
         border: Pixels that are left out on each side.
     """
     gains: list[Found] = []
     losses: list[Found] = []
-    for index, difference in differences:
+    for index, difference, error in maps:
         height, width = difference.shape
-        means = _window_means(difference[border : height - border, border : width - border])
+        inside = slice(border, height - border), slice(border, width - border)
+        means = _window_means(difference[inside])
+        means[_window_means(error[inside]) < SEEN] = np.nan
         for _ in range(count):
             for found, sign in ((gains, 1), (losses, -1)):
                 if np.isfinite(means).any():
@@ -88,20 +97,21 @@ def _told(found: Found, *labels: str) -> Region:
     """Return a region with what it is: the first label or, where all regions are of the other sign, the second."""
     mean, index, box = found
     as_expected = (mean <= 0) == (labels[0] == "largest gain")
-    return Region(index, box, f"{labels[not as_expected]}: {f'{mean:+.4f}'.replace('-', '−')} in the box")
+    amount, where = f"{mean:+.4f}".replace("-", "−"), "in the box".replace(" ", "\N{NO-BREAK SPACE}")
+    return Region(index, box, f"{labels[not as_expected]}: {amount} {where}")
 
 
-def _window_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _window_means(values: Map) -> Map:
     """Return the mean of each window, one each `STRIDE` pixels; none of an image that is smaller."""
     if min(values.shape) < WINDOW:
         return np.empty((0, 0))
     sums = np.pad(values.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     windows = sums[WINDOW:, WINDOW:] - sums[:-WINDOW, WINDOW:] - sums[WINDOW:, :-WINDOW] + sums[:-WINDOW, :-WINDOW]
-    means: NDArray[np.float64] = windows[::STRIDE, ::STRIDE] / WINDOW**2
+    means: Map = windows[::STRIDE, ::STRIDE] / WINDOW**2
     return means
 
 
-def _cover(means: NDArray[np.float64], row: int, column: int) -> None:
+def _cover(means: Map, row: int, column: int) -> None:
     """Strike out the windows that overlap one."""
     reach = -(-WINDOW // STRIDE) - 1
     means[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1] = np.nan
