@@ -175,12 +175,35 @@ def test_the_baseline_need_not_be_shown() -> None:
     assert [line.cells[0].real for line in table.lines] == [True]
 
 
-def test_chosen_seeds_and_other_layouts_are_not_judged() -> None:
-    table = pivot(judged(seeds=3, gap=0.05), seeds=[0, 1])
-    assert [line.cells[0].real for line in table.lines] == [None, None]
-    assert any("judged by all seeds" in note for note in table.notes)
-    table = pivot(judged(seeds=3, gap=0.05), rows=["dataset"], columns=["loss"])
-    assert [cell.real for cell in table.cells] == [None, None]
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [
+        (["dataset"], ["loss"]),
+        (["dataset", "metric"], ["backbone", "loss"]),
+        (["loss"], ["dataset", "metric"]),
+        (["backbone", "lambda"], ["metric"]),
+    ],
+)
+def test_differences_are_marked_whatever_the_rows_and_columns(rows: list[str], columns: list[str]) -> None:
+    table = pivot(judged(seeds=3, gap=0.05), rows=rows, columns=columns)
+    assert [cell.real for cell in table.cells] == [None, True]
+    assert any(note.startswith("* differs from l1") for note in table.notes)
+
+
+@pytest.mark.parametrize(
+    "some",
+    [
+        {"seeds": [0, 1]},
+        {"columns": ["seed"]},
+        {"rows": ["loss"], "columns": ["seed", "metric"]},
+        {"rows": ["store", "loss"]},
+    ],
+)
+def test_some_of_the_seeds_are_not_judged_and_a_note_says_so(some: dict[str, Any]) -> None:
+    table = pivot(judged(seeds=3, gap=0.05), **some)
+    assert {cell.real for cell in table.cells} == {None}
+    (note,) = [note for note in table.notes if "judged" in note]
+    assert note == "Differences from l1 are judged by all seeds that there are, and not marked for some."
 
 
 def test_too_many_scores_are_left_to_compare(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """Which differences from L1 a table may call real."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -37,7 +37,7 @@ class Judged:
         return verdicts == {REAL} if verdicts else None
 
 
-def judged(results: Results, facts: Iterable[Fact], filters: Filters) -> Judged:
+def judged(results: Results, facts: Iterable[Fact], filters: Filters, dimensions: Collection[str] = ()) -> Judged:
     """Compare what a table shows with `BASELINE`, each backbone, recipe and test set for itself.
 
     Verdicts are corrected for all that the store compares, shown or not.
@@ -46,6 +46,7 @@ def judged(results: Results, facts: Iterable[Fact], filters: Filters) -> Judged:
         results: What the facts are from, all seeds of it.
         facts: Those that are shown.
         filters: What they were chosen by.
+        dimensions: By which cells are told apart.
     """
     facts = [fact for fact in facts if fact.run.kind == "train" and fact.row and fact.row.value is not None]
     there = set(results.runs.filter(pc.equal(results.runs["kind"], "train"))["loss"].unique().to_pylist())
@@ -54,9 +55,9 @@ def judged(results: Results, facts: Iterable[Fact], filters: Filters) -> Judged:
         return Judged()
     if len({fact.run.seed for fact in facts}) == 1:
         return Judged(notes=(f"With one seed no difference from {BASELINE} can be shown to be real.",))
-    if filters.seeds is not None or filters.runs is not None:
+    if filters.seeds is not None or filters.runs is not None or not {"seed", "store"}.isdisjoint(dimensions):
         return Judged(
-            notes=(f"Differences from {BASELINE} are judged by all seeds, and not marked where some are chosen.",)
+            notes=(f"Differences from {BASELINE} are judged by all seeds that there are, and not marked for some.",)
         )
     metrics = {rival: sorted({fact.metric for fact in facts if fact.run.loss == rival}) for rival in rivals}
     if _size(results, sorted(set().union(*metrics.values())), [BASELINE, *rivals]) > MOST:

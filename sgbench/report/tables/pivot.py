@@ -11,7 +11,7 @@ from sgbench.errors import InputError, unknown
 from sgbench.report.tables.axes import DIMENSIONS, Axes, Group
 from sgbench.report.tables.cells import Marks, with_best
 from sgbench.report.tables.facts import Filters, Inventory, resolved
-from sgbench.report.tables.judged import Judged, judged
+from sgbench.report.tables.judged import judged
 from sgbench.report.tables.model import Line, Table, listed, plural
 from sgbench.report.tables.notes import about
 from sgbench.report.tables.stores import together
@@ -46,8 +46,7 @@ def pivot(
     inventory = Inventory.of(whole, apart=apart)
     filters = resolved(filters or Filters(), inventory.names)
     facts = inventory.facts(filters)
-    usual = (tuple(rows), tuple(columns)) == (ROWS, COLUMNS)
-    verdicts = judged(whole.merged, facts, filters) if usual else Judged()
+    verdicts = judged(whole.merged, facts, filters, [*rows, *columns])
     axes = Axes(facts, list(whole.each))
     rows = axes.completed(rows, columns)
     dimensions = [*rows, *columns]
