@@ -179,6 +179,21 @@ def test_ours_stand_under_the_name_of_the_family() -> None:
     assert "Set5 has 5 images." in shown.notes
 
 
+def test_only_the_seeds_that_all_have_are_said_of_all() -> None:
+    few, many = store(seeds=3, families=("edsr", "rdn")), store(seeds=5, families=("edsr",), losses=(SG,))
+    notes = table("1", joined(few, many)).notes
+    assert any(note.endswith(" from demo; seeds 0, 1, 2; edsr-tiny · l1 + 1.0*sg also seeds 3, 4.") for note in notes)
+    runs = [run("a"), run("b", SG, 1)]
+    apart = table("1", results(runs, [score("a", 0.3), score("b", 0.3)])).notes
+    assert any(note.endswith("; edsr-tiny · l1 seed 0; edsr-tiny · l1 + 1.0*sg seed 1.") for note in apart)
+
+
+def test_a_table_without_a_set_of_the_papers_says_which_that_has() -> None:
+    notes = table("3", store(families=("edsr",), losses=OF["3"])).notes
+    assert "The paper's table is of Urban100." in notes
+    assert "also has" not in " ".join(notes)
+
+
 def test_the_paper_stands_below_ours() -> None:
     shown = table("1", store(datasets=("Set5", "mine")), "both")
     assert [line.labels for line in shown.lines] == [

@@ -203,7 +203,7 @@ def test_some_of_the_seeds_are_not_judged_and_a_note_says_so(some: dict[str, Any
     table = pivot(judged(seeds=3, gap=0.05), **some)
     assert {cell.real for cell in table.cells} == {None}
     (note,) = [note for note in table.notes if "judged" in note]
-    assert note == "Differences from l1 are judged by all seeds that there are, and not marked for some."
+    assert note == "Differences from l1 are judged by all seeds that there are, and not marked in cells of some."
 
 
 def test_too_many_scores_are_left_to_compare(monkeypatch: pytest.MonkeyPatch) -> None:

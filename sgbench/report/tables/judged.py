@@ -56,9 +56,8 @@ def judged(results: Results, facts: Iterable[Fact], filters: Filters, dimensions
     if len({fact.run.seed for fact in facts}) == 1:
         return Judged(notes=(f"With one seed no difference from {BASELINE} can be shown to be real.",))
     if filters.seeds is not None or filters.runs is not None or not {"seed", "store"}.isdisjoint(dimensions):
-        return Judged(
-            notes=(f"Differences from {BASELINE} are judged by all seeds that there are, and not marked for some.",)
-        )
+        told = f"Differences from {BASELINE} are judged by all seeds that there are, and not marked in cells of some."
+        return Judged(notes=(told,))
     metrics = {rival: sorted({fact.metric for fact in facts if fact.run.loss == rival}) for rival in rivals}
     if _size(results, sorted(set().union(*metrics.values())), [BASELINE, *rivals]) > MOST:
         return Judged(

@@ -118,8 +118,27 @@ def trained(facts: Iterable[Fact]) -> str:
     how = listed(
         [f"{steps} steps of {batch} patches of {patch}×{patch} from {train}" for train, steps, batch, patch in recipes]
     )
-    seeds = sorted({run.seed for run in runs if run.seed is not None})
-    return f"Ours: {names}, trained for {how}; seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}."
+    return f"Ours: {names}, trained for {how}; {_seeds(runs)}."
+
+
+def _seeds(runs: Collection[Run]) -> str:
+    """Return the seeds that all backbones and losses share, and which of these have others."""
+    own: defaultdict[str, set[int]] = defaultdict(set)
+    for run in runs:
+        own[f"{run.backbone} · {run.loss}"].add(run.seed or 0)
+    shared = set.intersection(*own.values())
+    others: defaultdict[str, list[str]] = defaultdict(list)
+    for name, seeds in own.items():
+        if seeds > shared:
+            others[_numbered(seeds - shared)].append(name)
+    also = "also " if shared else ""
+    return "; ".join(
+        [*([_numbered(shared)] if shared else []), *(f"{listed(names)} {also}{them}" for them, names in others.items())]
+    )
+
+
+def _numbered(seeds: Collection[int]) -> str:
+    return f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, sorted(seeds)))}"
 
 
 def _setting(run: Run, name: str) -> Any:

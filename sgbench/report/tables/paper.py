@@ -150,8 +150,10 @@ def _lacking(subject: Subject, printed: Printed, filters: Filters) -> list[str]:
     families = {family(name) for name in subject.backbones}
     sets = [name for name in printed.datasets if name not in there] if filters.datasets is None else []
     titles = [title for name, title in _titles(printed.backbones).items() if family(name) not in families]
-    missing = [*(titles if filters.backbones is None else []), *sets]
-    return [f"The paper's table also has {listed(missing)}."] if missing else []
+    no_set = len(sets) == len(printed.datasets)
+    missing = [*(titles if filters.backbones is None else []), *([] if no_set else sets)]
+    told = [f"The paper's table is of {listed(sets)}."] if no_set else []
+    return [*told, *([f"The paper's table also has {listed(missing)}."] if missing else [])]
 
 
 def _other_networks(ours: Own) -> list[str]:
