@@ -21,7 +21,10 @@ def compare(
     backbone: options.Backbones = None,
     test: options.Tests = None,
     alpha: Annotated[
-        float, typer.Option("--alpha", metavar="0.05", help="The chance, over all cells, to call nothing real.")
+        float,
+        typer.Option(
+            "--alpha", metavar="0.05", help="The chance, over all cells, to call a difference real where there is none."
+        ),
     ] = 0.05,
     as_json: options.Json = False,
 ) -> None:
