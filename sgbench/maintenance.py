@@ -134,8 +134,7 @@ def verify(store: Store) -> Iterator[str]:
 
     Yields:
         What is wrong, one sentence each: files that cannot be read or do not say what their name says, rows that are
-        there twice, runs that are not what their id is a hash of, scores of no run, weights that are missing or
-        damaged.
+        there twice, runs that are not what their id is a hash of, scores of no run, weights that are damaged.
     """
     whole = {}
     for table, files in store.tables.items():
@@ -157,6 +156,12 @@ def verify(store: Store) -> Iterator[str]:
             store.read_plan(name)
         except InputError as error:
             yield str(error)
+
+
+def without_weights(store: Store) -> list[str]:
+    """Return the ids of runs that are done and of which a store, such as a published one, does not have the weights."""
+    done = [row["run_id"] for row in _rows(store).values() if row["kind"] == "train" and row["status"] == "done"]
+    return [run_id for run_id in done if not Checkpoints(store.storage, run_id).has_weights()]
 
 
 def find_runs(store: Store, beginnings: Sequence[str]) -> list[Row]:
@@ -310,14 +315,11 @@ def _run_faults(storage: Storage, row: Row) -> Iterator[str]:
     for column, value in _described(spec).items():
         if row[column] != value:
             yield f"run {run_id} has {row[column]!r} as its {column}, and its specification says {value!r}."
-    if row["status"] == "done":
+    if row["status"] == "done" and Checkpoints(storage, run_id).has_weights():
         yield from _weights_faults(storage, run_id)
 
 
 def _weights_faults(storage: Storage, run_id: str) -> Iterator[str]:
-    if not Checkpoints(storage, run_id).has_weights():
-        yield f"run {run_id} is done and has no weights, so that it can have no other scores."
-        return
     try:
         _, fields = read_weights_file(f"{storage.root}/weights/{run_id}.pt")
         made = _spec(fields or {}).run_id

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pyarrow import fs
 
 from sgbench.errors import InputError
-from sgbench.maintenance import Merge, clean, find_runs, remove, verify
+from sgbench.maintenance import Merge, clean, find_runs, remove, verify, without_weights
 from sgbench.results import Dataset, Planned, Store, identity_columns
 from sgbench.spec import Recipe, RunSpec, TrainingData
 from sgbench.storage import Storage
@@ -368,10 +368,6 @@ FAULTS: dict[str, tuple[Callable[[Store, Path], object], str]] = {
         lambda store, root: store.write_scores(scores("c" * 12, 1.0)),
         f"run {'c' * 12} has scores and no row",
     ),
-    "no weights": (
-        lambda store, root: (root / "weights" / f"{ID[0]}.pt").unlink(),
-        f"run {ID[0]} is done and has no weights",
-    ),
     "damaged weights": (
         lambda store, root: (root / "weights" / f"{ID[0]}.pt").write_bytes(b"PK"),
         f"weights/{ID[0]}.pt' cannot be read: it is damaged",
@@ -404,6 +400,13 @@ def test_each_thing_that_is_wrong_is_found_and_told_in_one_sentence(whole: Store
     assert sentence in found[0]
     assert "\n" not in found[0]
     assert found[0].endswith(".")
+
+
+def test_a_store_without_weights_is_sound_and_says_of_which_runs_they_are_missing(whole: Store) -> None:
+    assert without_weights(whole) == []
+    whole.storage.delete(f"weights/{ID[0]}.pt")
+    assert without_weights(whole) == [ID[0]]
+    assert list(verify(whole)) == []
 
 
 def test_a_store_that_was_compacted_is_checked_alike(whole: Store) -> None:

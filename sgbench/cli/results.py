@@ -17,6 +17,9 @@ app = typer.Typer(help="Results stores: gather, merge, check, and throw away.", 
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
+_NAMED = 4
+"""Runs that a remark names before it counts the others."""
+
 
 @app.command(epilog="Examples: sgbench results compact | sgbench results compact --results s3://bucket/paper")
 def compact(results: options.Results = None, as_json: options.Json = False) -> None:
@@ -75,15 +78,20 @@ def verify(
     store: Annotated[str | None, typer.Argument(metavar="[DIR]", help="Default: the only one in results/.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Check every file of a store, that runs are what their ids say, and that weights are there and undamaged.
+    """Check every file of a store, that runs are what their ids say, and that weights are undamaged.
 
-    Ends with 1 if anything is wrong.
+    Ends with 1 if anything is wrong. A store without weights is sound; a remark says of which runs they are missing.
     """
     from sgbench.cli import output
-    from sgbench.maintenance import verify
+    from sgbench.maintenance import verify, without_weights
 
     root = options.find_store(store)
     faults = list(verify(_open(root)))
+    if not faults and (lacking := without_weights(_open(root))):  # of files that are damaged nobody can say
+        few, rest = lacking[:_NAMED], len(lacking) - _NAMED
+        who = f"{', '.join(few)}{f' and {rest} more' if rest > 0 else ''}"
+        runs = f"{len(lacking)} run{'s' * (len(lacking) != 1)}"
+        output.say(f"There are no weights of {runs}, so that there can be no other scores of {who}.")
     if as_json:
         output.print_json(faults)
     else:

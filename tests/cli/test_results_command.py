@@ -72,11 +72,23 @@ def test_merge_says_what_it_takes_and_with_dry_run_takes_nothing(run: Run, store
 def test_verify_ends_with_1_where_anything_is_wrong(run: Run, store: Store) -> None:
     out, err = run("results", "verify")
     assert (out, err.endswith("results/quick: nothing wrong\n")) == ("", True)
-    store.storage.delete(f"weights/{FIRST}.pt")
+    store.storage.write("plans/quick.json", b"[")
     out, err = run("results", "verify", "results/quick", code=1)
-    assert out == f"run {FIRST} is done and has no weights, so that it can have no other scores.\n"
+    assert "quick.json' is not a plan of sgbench" in out
     assert err.endswith(": 1 wrong\n")
     assert json.loads(run("results", "verify", "--json", code=1)[0]) == [out.strip()]
+
+
+def test_verify_remarks_once_that_weights_are_missing(run: Run, store: Store) -> None:
+    for run_id in (FIRST, SECOND):
+        store.storage.delete(f"weights/{run_id}.pt")
+    out, err = run("results", "verify")
+    assert out == ""
+    remark, verdict = err.splitlines()
+    assert remark.startswith("There are no weights of 2 runs, so that there can be no other scores of ")
+    assert FIRST in remark
+    assert verdict.endswith("results/quick: nothing wrong")
+    assert json.loads(run("results", "verify", "--json")[0]) == []
 
 
 def test_rm_asks_and_does_nothing_without_a_yes(run: Run, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
