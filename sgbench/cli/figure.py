@@ -9,9 +9,12 @@ from sgbench.cli import options
 from sgbench.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.figure import Figure
 
     from sgbench.report.figures.regions import Box
+    from sgbench.results import Results
 
 app = typer.Typer(help="Figures for a paper, as PNG, SVG or PDF.", no_args_is_help=True)
 
@@ -81,14 +84,18 @@ def plane(
     metric: options.Metrics = None,
     columns: Columns = None,
 ) -> None:
-    """Draw PSNR against LPIPS, or two metrics that are named: the one across and the one up."""
+    """Draw PSNR against LPIPS, or two metrics that are named: the one across and the one up.
+
+    Of more losses than can be told apart those of the paper are drawn; --loss chooses others.
+    """
     from sgbench.report.figures.plane import draw_plane
     from sgbench.report.figures.style import format_of
     from sgbench.results import load_results
 
     form = format_of(out)
     store = load_results(options.find_store(results))
-    figure = draw_plane(store, backbones=backbone, losses=loss, datasets=test, metrics=metric, columns=columns)
+    losses = _told_apart(store, backbone, loss)
+    figure = draw_plane(store, backbones=backbone, losses=losses, datasets=test, metrics=metric, columns=columns)
     _write(figure, out, form)
 
 
@@ -103,14 +110,18 @@ def curves(
     loss: options.Losses = None,
     columns: Columns = None,
 ) -> None:
-    """Draw the course of training: each term of the losses, unweighted, against steps."""
+    """Draw the course of training: each term of the losses, unweighted, against steps.
+
+    Of more losses than can be told apart those of the paper are drawn; --loss chooses others.
+    """
     from sgbench.report.figures.curves import draw_curves
     from sgbench.report.figures.style import format_of
     from sgbench.results import load_results
 
     form = format_of(out)
     store = load_results(options.find_store(results))
-    _write(draw_curves(store, backbones=backbone, losses=loss, columns=columns), out, form)
+    losses = _told_apart(store, backbone, loss)
+    _write(draw_curves(store, backbones=backbone, losses=losses, columns=columns), out, form)
 
 
 @app.command(
@@ -162,6 +173,18 @@ def crops(
         saved = Saved(Storage(root), pack_set(test, "test", found.recipe, progress), test)
     figure = draw_crops(store, found, saved, image=image, box=part, regions=regions, metrics=metric, columns=columns)
     _write(figure, out, form)
+
+
+def _told_apart(store: "Results", backbones: list[str] | None, losses: list[str] | None) -> "Sequence[str] | None":
+    """Return the losses to draw, and say so where there are too many and nobody chose; None for all."""
+    from sgbench.cli import output
+    from sgbench.report.figures.selection import ONLY_OF_THE_PAPER, losses_told_apart
+
+    if losses is not None:
+        return losses
+    if few := losses_told_apart(store, backbones):
+        output.say(f"{ONLY_OF_THE_PAPER} --loss chooses others.")
+    return few
 
 
 def _box(text: str | None) -> "Box | None":

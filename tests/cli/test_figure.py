@@ -117,6 +117,22 @@ def test_bad_input_is_one_sentence_and_writes_nothing(
     assert not list(place.glob("a.*"))
 
 
+@pytest.mark.parametrize("name", ["plane", "curves"])
+def test_of_more_losses_than_can_be_told_apart_those_of_the_paper_are_drawn(place: Path, run: Run, name: str) -> None:
+    store = Store(Storage(str(place / "results" / "quick")))
+    (row, *_) = store.runs().drop_columns(["schema_version"]).to_pylist()
+    for at in range(6):
+        run_id, loss = f"{100 + at:012x}", f"l1 + {at + 2}.0*ssim"
+        store.write_run(row | {"run_id": run_id, "loss": loss, "backbone": "rdn-tiny"})
+    _, said = run("figure", name, "--out", "fig.svg")
+    assert said == (
+        "Of so many losses only those of the paper, which can be told apart. --loss chooses others.\n"
+        "written to fig.svg\n"
+    )
+    assert "ssim" not in (place / "fig.svg").read_text(encoding="utf-8")
+    assert run("figure", name, "--backbone", "edsr-tiny", "--out", "fig.svg")[1] == "written to fig.svg\n"
+
+
 def test_images_that_were_not_kept_are_asked_for(place: Path, run: Run) -> None:
     for file in place.glob("results/quick/images/*/*/*.png"):
         file.unlink()

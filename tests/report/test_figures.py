@@ -271,7 +271,9 @@ def test_what_cannot_be_drawn_is_one_sentence(draw: Callable[[], Figure], senten
 
 def test_more_than_can_be_told_apart_is_refused() -> None:
     runs = [run(str(at), "l1 + 1.0*sg", backbone=f"m:Net{at}") for at in range(9)]
-    with pytest.raises(InputError, match="9 backbones are too many to tell apart, 8 at most; choose some"):
+    with pytest.raises(
+        InputError, match="9 backbones are too many to tell apart, 8 at most; choose with --loss or --backbone"
+    ):
         draw_lambda(results(runs, [score(row["run_id"], 0.2) for row in runs]))
 
 

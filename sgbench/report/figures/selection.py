@@ -9,9 +9,10 @@ from typing import Any
 
 from sgbench import expression
 from sgbench.errors import InputError, unknown
+from sgbench.report.figures.style import MARKERS
 from sgbench.report.tables import ARROWS
 from sgbench.report.tables.judged import BASELINE
-from sgbench.results import Results, labels_of
+from sgbench.results import Results, labels_of, paper
 from sgbench.results.naming import natural, recipe_name
 from sgbench.results.schema import recipe_columns
 from sgbench.spec import Recipe
@@ -21,6 +22,9 @@ DEFAULT_METRIC = "lpips_alex"
 
 BAND = 3
 """Seeds from which on their spread is drawn instead of each of them."""
+
+ONLY_OF_THE_PAPER = "Of so many losses only those of the paper, which can be told apart."
+"""What is said where `losses_told_apart` returns some."""
 
 _NAMED = 4
 """Runs that a note names before it counts the others."""
@@ -145,6 +149,21 @@ def select(
     }
     there = {dataset for _, dataset, _ in scores}
     return Selection(_groups(runs), tuple(name for name in kept_datasets if name in there), kept_metrics, scores)
+
+
+def losses_told_apart(results: Results, backbones: Sequence[str] | None = None) -> Sequence[str] | None:
+    """Return the losses of the paper where all would be more than a figure can show; None for all.
+
+    Args:
+        results: A store.
+        backbones: Only of these, all by default.
+
+    Raises:
+        InputError: If a backbone is not there.
+    """
+    there = {group.loss for group in select(results, backbones=backbones).groups if group.loss}
+    known = there & set(paper()["loss"].to_pylist())
+    return sorted(known) if known and len(there) > len(MARKERS) else None
 
 
 def default_metrics(results: Results, metrics: Sequence[str] | None) -> Sequence[str] | None:

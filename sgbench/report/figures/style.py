@@ -129,7 +129,9 @@ def looks(what: str, names: Sequence[Any], name: Any, *kinds: Sequence[Any]) -> 
         InputError: If there are more names than looks of a kind; two things that look alike would be no figure.
     """
     if len(names) > (most := min(map(len, kinds))):
-        raise InputError(f"{len(names)} {what} are too many to tell apart, {most} at most; choose some of them.")
+        raise InputError(
+            f"{len(names)} {what} are too many to tell apart, {most} at most; choose with --loss or --backbone."
+        )
     return [kind[names.index(name)] for kind in kinds]
 
 

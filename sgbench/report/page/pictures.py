@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import matplotlib
-import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
 from sgbench.errors import InputError
@@ -16,8 +15,9 @@ from sgbench.report.figures.curves import draw_curves
 from sgbench.report.figures.lambdas import draw_lambda
 from sgbench.report.figures.plane import draw_plane
 from sgbench.report.figures.saved import Saved
-from sgbench.report.figures.style import MARKERS, in_style
-from sgbench.results import Results, paper
+from sgbench.report.figures.selection import ONLY_OF_THE_PAPER, losses_told_apart
+from sgbench.report.figures.style import in_style
+from sgbench.results import Results
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def pictures(shown: Results, kept: Results, saved: Sequence[Saved], pair: tuple[
         saved: Test sets whose HR images are at hand.
         pair: Between which losses parts of images are sought.
     """
-    losses = _losses(shown)
-    only = "" if losses is None else " Of so many losses only those of the paper, which can be told apart."
+    losses = losses_told_apart(shown)
+    only = "" if losses is None else f" {ONLY_OF_THE_PAPER}"
     plane, curves = "PSNR against LPIPS, which losses trade.", "Training: each term of the losses, unweighted."
     drawn = [
         _drawn("Metrics against λ, the weight of sg, and the paper’s curve.", lambda: draw_lambda(shown, columns=2)),
@@ -56,14 +56,6 @@ def pictures(shown: Results, kept: Results, saved: Sequence[Saved], pair: tuple[
         caption = f"{each.images.name}: parts where {pair[1]} gains most over {pair[0]} in LPIPS, and loses most."
         drawn.append(_drawn(caption, functools.partial(_crops, kept, each, pair)))
     return drawn
-
-
-def _losses(shown: Results) -> list[str] | None:
-    """Return the losses of the paper where all would be more than a figure can show; None for all."""
-    trained = pc.equal(shown.runs["kind"], "train")
-    there = {*shown.runs.filter(trained)["loss"].to_pylist(), *(str(plan.run["loss"]) for plan in shown.planned)}
-    known = there & set(paper()["loss"].to_pylist())
-    return sorted(known) if known and len(there) > len(MARKERS) else None
 
 
 def _crops(kept: Results, saved: Saved, pair: tuple[str, str]) -> Figure:
