@@ -133,11 +133,18 @@ def test_of_more_losses_than_can_be_told_apart_those_of_the_paper_are_drawn(plac
     assert run("figure", name, "--backbone", "edsr-tiny", "--out", "fig.svg")[1] == "written to fig.svg\n"
 
 
-def test_images_that_were_not_kept_are_asked_for(place: Path, run: Run) -> None:
+def test_images_that_were_not_kept_are_asked_for_where_they_can_be_made(place: Path, run: Run) -> None:
     for file in place.glob("results/quick/images/*/*/*.png"):
         file.unlink()
-    _, said = run("figure", "crops", "--test", "Photos=HR", "--loss", "l1", "--loss", "l1+sg", "--out", "a.png", code=2)
+    crops = ("figure", "crops", "--test", "Photos=HR", "--loss", "l1", "--loss", "l1+sg", "--out", "a.png")
     store = place / "results" / "quick"
+    _, said = run(*crops, code=2)
+    assert f"images of 2 runs were not kept, and '{store}' has no weights" in said
+    assert f"from which to make those of {0:012x}, {2:012x}." in said
+    assert "sgbench eval" not in said
+    for run_id in (0, 2):
+        Storage(str(store)).write(f"weights/{run_id:012x}.pt", b"")
+    _, said = run(*crops, code=2)
     assert f"sgbench eval {0:012x} {2:012x} --results {store} --test Photos=HR --metric psnr_y --save-images" in said
 
 

@@ -326,6 +326,7 @@ def test_the_same_images_are_the_same_bytes(two: Results, saved: Saved, form: st
 
 def test_images_that_were_not_kept_are_asked_for_by_the_exact_command(saved: Saved) -> None:
     keep(saved, "aaaa", L1)
+    saved.storage.write("weights/bbbb.pt", b"")
     shown = results(saved, [run("aaaa", L1), run("bbbb", SG)])
     with pytest.raises(InputError) as error:
         draw(shown, saved)

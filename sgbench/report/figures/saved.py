@@ -47,14 +47,19 @@ class Saved:
         """Check that images of some runs were kept.
 
         Raises:
-            InputError: If not, with the command that keeps them.
+            InputError: If not, with the command that keeps them, or without where the store has no weights for it.
         """
         indices = list(indices)
         lacking = [run for run in run_ids if not all(self.storage.exists(self._file(run, at)) for at in indices)]
+        runs = "1 run" if len(lacking) == 1 else f"{len(lacking)} runs"
+        if lost := [run for run in lacking if not self.storage.exists(f"weights/{run}.pt")]:
+            raise InputError(
+                f"images of {runs} were not kept, and '{self.storage}' has no weights from which to make those of "
+                f"{', '.join(lost)}."
+            )
         if lacking:
             command = ["sgbench", "eval", *lacking, "--results", str(self.storage), "--test", self.reference]
             command += ["--metric", "psnr_y", "--save-images"]
-            runs = "1 run" if len(lacking) == 1 else f"{len(lacking)} runs"
             raise InputError(f"images of {runs} were not kept; this keeps them: {shlex.join(command)}")
 
     def hr(self, index: int) -> Pixels:
