@@ -62,7 +62,8 @@ def lambdas(
 ) -> None:
     """Draw metrics against λ, the weight of sg, with the paper's curve beside; by default LPIPS.
 
-    Three seeds or more are a mean with a band of one sample standard deviation; fewer are a dot each.
+    Three seeds or more are a mean with a band of one sample standard deviation; fewer are a dot each. Losses with a
+    single λ > 0 are left out beside others; --loss shows them.
     """
     from sgbench.report.figures.lambdas import draw_lambda
     from sgbench.report.figures.style import format_of

@@ -187,6 +187,19 @@ def test_a_single_lambda_is_a_point() -> None:
     assert "λ = 0" not in said(figure)
 
 
+def test_losses_with_a_single_lambda_are_left_out_beside_others_and_named() -> None:
+    lone = ["l1 + 1.0*sg(operator=sobel)", "l1 + 1.0*sg(order=1)"]
+    runs = [run(loss, loss) for loss in ["l1", "l1 + 0.1*sg", "l1 + 1.0*sg", *lone]]
+    runs.append(run("rdn", "l1 + 1.0*sg", backbone="rdn-tiny"))
+    shown = results(runs, [score(row["run_id"], 0.3) for row in runs])
+    figure = only_set5(shown)
+    assert legend(figure) == ["edsr-tiny, l1 + λ*sg (n = 1)", "rdn-tiny, l1 + λ*sg (n = 1)"]
+    note = "Left out, for of each there is a single λ > 0: l1 + λ*sg(operator=sobel); l1 + λ*sg(order=1)."
+    assert note in said(figure)
+    asked = only_set5(shown, losses=["l1 + 0.1*sg", "l1 + 1.0*sg", lone[0]], backbones=["edsr-tiny"])
+    assert legend(asked) == ["edsr-tiny, l1 + λ*sg (n = 1)", "edsr-tiny, l1 + λ*sg(operator=sobel) (n = 1)"]
+
+
 def test_lambdas_that_lie_together_do_not_label_each_other_over() -> None:
     losses = [f"l1 + {weight}*sg" for weight in (0.001, 1.0, 1.05, 1.1, 100.0)]
     runs = [run(str(at), loss) for at, loss in enumerate(losses)]

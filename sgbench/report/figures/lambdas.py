@@ -1,5 +1,6 @@
 """A metric against λ, the weight of the second-order gradient loss; Table 3 of the paper beside it."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -79,7 +80,7 @@ def draw_lambda(
     Args:
         results: A store.
         backbones: Only these, all by default.
-        losses: Only these, all by default.
+        losses: Only these; by default all but, beside others, those of which there is a single λ > 0.
         datasets: Only these test sets, all by default; the paper's, where no test set is chosen.
         metrics: By default LPIPS (AlexNet) or, in a store without it, all.
         columns: Of a paper, 1 or 2; by default what is needed.
@@ -91,6 +92,8 @@ def draw_lambda(
         results, backbones=backbones, losses=losses, datasets=datasets, metrics=default_metrics(results, metrics)
     )
     families = _families(shown.groups)
+    single = [] if losses else _with_a_single_lambda(families)
+    families = {family: groups for family, groups in families.items() if family.loss not in single}
     ours = _curves(shown, families)
     measured = {panel for curve in ours for panel in curve.panels}
     if not measured:
@@ -117,6 +120,8 @@ def draw_lambda(
     handles = [Line2D([], [], label=label, **curve.look) for label, curve in zip(labels, curves, strict=False)]
     shown_groups = dict.fromkeys(group for family in families.values() for group in family)
     notes = shown.notes(shown_groups, [panel for panel in panels if panel in measured])
+    if single:
+        notes.append(f"Left out, for of each there is a single λ > 0: {'; '.join(single)}.")
     add_foot(figure, handles, [_explanation(_counts(ours), axis), *notes, *_without_one_lambda(shown.groups)])
     return figure
 
@@ -181,6 +186,15 @@ def _families(groups: Sequence[Group]) -> dict[_Family, list[Group]]:
             plain = [each for each in groups if (each.backbone, each.key, each.loss) == (*_place(group), without)]
             families.setdefault(_Family(*_place(group), group.recipe, loss), plain).append(group)
     return families
+
+
+def _with_a_single_lambda(families: Mapping[_Family, Sequence[Group]]) -> list[str]:
+    """Return the losses of which no backbone has a second λ > 0, and so no course; none if no loss has one."""
+    lambdas: defaultdict[str, set[float]] = defaultdict(set)
+    for family, groups in families.items():
+        lambdas[family.loss] |= {group.runs[0]["lambda"] for group in filter(_has_lambda, groups)}
+    single = [loss for loss, values in lambdas.items() if len(values) == 1]
+    return single if len(single) < len(lambdas) else []
 
 
 def _place(group: Group) -> tuple[str, str]:
