@@ -33,6 +33,7 @@ from sgbench.cli import (
     train,
     weights,
 )
+from sgbench.cli.commands import command
 from sgbench.errors import InputError
 
 app = typer.Typer(
@@ -44,24 +45,24 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(name="sweep", epilog=sweep.EXAMPLES)(options.of_sweep(sweep.sweep))
-app.command(name="plan", epilog=plan.EXAMPLES)(options.of_sweep(plan.plan))
-app.command(name="table", epilog=table.EXAMPLES)(table.table)
-app.command(name="compare", epilog=compare.EXAMPLES)(compare.compare)
-app.command(name="train", epilog=train.EXAMPLES)(options.of_sweep(train.train))
-app.command(name="eval", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
-app.command(name="doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
-app.command(name="backbones", epilog=backbones.EXAMPLES)(backbones.backbones)
-app.command(name="losses", epilog=losses.EXAMPLES)(losses.losses)
-app.command(name="metrics", epilog=metrics.EXAMPLES)(metrics.metrics)
-app.command(name="query", epilog=query.EXAMPLES)(query.query)
+command(app, *sweep.EXAMPLES, name="sweep")(options.of_sweep(sweep.sweep))
+command(app, *plan.EXAMPLES, name="plan")(options.of_sweep(plan.plan))
+command(app, *table.EXAMPLES, name="table")(table.table)
+command(app, *compare.EXAMPLES, name="compare")(compare.compare)
+command(app, *train.EXAMPLES, name="train")(options.of_sweep(train.train))
+command(app, *evaluate.EXAMPLES, name="eval")(evaluate.evaluate)
+command(app, *doctor.EXAMPLES, name="doctor")(doctor.doctor)
+command(app, *backbones.EXAMPLES, name="backbones")(backbones.backbones)
+command(app, *losses.EXAMPLES, name="losses")(losses.losses)
+command(app, *metrics.EXAMPLES, name="metrics")(metrics.metrics)
+command(app, *query.EXAMPLES, name="query")(query.query)
 app.add_typer(results.app, name="results")
 app.add_typer(figure.app, name="figure")
-app.command(name="report", epilog=report.EXAMPLES)(report.report)
-app.command(name="submit", epilog=submit.EXAMPLES)(options.of_sweep(submit.submit))
-app.command(name="status", epilog=status.EXAMPLES)(status.status)
-app.command(name="logs", epilog=logs.EXAMPLES)(logs.logs)
-app.command(name="stop", epilog=stop.EXAMPLES)(stop.stop)
+command(app, *report.EXAMPLES, name="report")(report.report)
+command(app, *submit.EXAMPLES, name="submit")(options.of_sweep(submit.submit))
+command(app, *status.EXAMPLES, name="status")(status.status)
+command(app, *logs.EXAMPLES, name="logs")(logs.logs)
+command(app, *stop.EXAMPLES, name="stop")(stop.stop)
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 

@@ -7,7 +7,7 @@ from sgbench.cli import entries, options
 from sgbench.errors import InputError
 from sgbench.registry import BACKBONES
 
-EXAMPLES = "Examples: sgbench backbones | sgbench backbones --scale 2 | sgbench backbones --json"
+EXAMPLES = ("sgbench backbones", "sgbench backbones --scale 2", "sgbench backbones --json")
 
 SIDE = 48
 """Of the input for which operations are counted, in LR pixels: a patch of the paper's training."""

@@ -7,7 +7,7 @@ import typer
 
 from sgbench.cli import options
 
-EXAMPLES = "Examples: sgbench compare l1 'l1 + 1.0*sg' | sgbench compare l1 'l1 + sg' --metric psnr_y --metric ssim_y"
+EXAMPLES = ("sgbench compare l1 'l1 + 1.0*sg'", "sgbench compare l1 'l1 + sg' --metric psnr_y --metric ssim_y")
 
 
 def compare(

@@ -8,17 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sgbench.cli import options
+from sgbench.cli.commands import below, command
 from sgbench.errors import InputError
 
 if TYPE_CHECKING:
     from sgbench.data import DataSet, Packing, SetStatus
 
-app = typer.Typer(help="Data sets: what there is, getting it, preparing it, checking it.", no_args_is_help=True)
+app = typer.Typer(
+    help="Data sets: what there is, getting it, preparing it, checking it.",
+    epilog=below("sgbench data list", "sgbench data fetch Set5 Set14"),
+    no_args_is_help=True,
+)
 
 REFERENCES = f"{options.REFERENCE}..."
 
 
-@app.command(name="list", epilog="Examples: sgbench data list | sgbench data list --json")
+@command(app, "sgbench data list", "sgbench data list --json", name="list")
 def list_sets(as_json: options.Json = False) -> None:
     """Show the data sets that have a name: what of them is here, their terms, and how to get them."""
     from sgbench.cli import output
@@ -31,7 +36,7 @@ def list_sets(as_json: options.Json = False) -> None:
         output.print_entries({status.entry.name: _lines(status) for status in statuses})
 
 
-@app.command(epilog="Examples: sgbench data fetch Set5 Set14 | sgbench data fetch DIV2K --lr --scale 4")
+@command(app, "sgbench data fetch Set5 Set14", "sgbench data fetch DIV2K --lr --scale 4")
 def fetch(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Data sets that 'sgbench data list' shows.")],
     lr: Annotated[bool, typer.Option("--lr", help="Get the low-resolution files of --scale as well.")] = False,
@@ -57,7 +62,7 @@ def fetch(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Examples: sgbench data prepare mine=photos | sgbench data prepare Set5,lr --role test")
+@command(app, "sgbench data prepare mine=photos", "sgbench data prepare Set5,lr --role test")
 def prepare(
     what: Annotated[list[str], typer.Argument(metavar=REFERENCES, help="Data sets or folders of images.")],
     role: Annotated[Literal["train", "test"], typer.Option(help="What they are for.")] = "train",
@@ -88,7 +93,7 @@ def prepare(
     output.print_rows(rows, as_json=as_json)
 
 
-@app.command(epilog="Examples: sgbench data verify | sgbench data verify Set5 mine=photos --scale 4")
+@command(app, "sgbench data verify", "sgbench data verify Set5 mine=photos --scale 4")
 def verify(
     what: Annotated[
         list[str] | None, typer.Argument(metavar=f"[{REFERENCES}]", help="Prepared sets; all of them by default.")

@@ -7,8 +7,9 @@ import typer
 from sgbench.cli import options
 
 EXAMPLES = (
-    "Examples: sgbench doctor | sgbench doctor --address auto --results s3://bucket/results | "
-    "sgbench doctor paper --address 10.0.0.1:6379 --results /shared/results"
+    "sgbench doctor",
+    "sgbench doctor --address auto --results s3://bucket/results",
+    "sgbench doctor paper --address 10.0.0.1:6379 --results /shared/results",
 )
 
 

@@ -7,10 +7,10 @@ import typer
 from sgbench.cli import options
 
 EXAMPLES = (
-    "Examples: sgbench eval bicubic --test Set5=data/Set5/HR | "
-    "sgbench eval 3f2a9c --results results/quick --test Set14=data/Set14/HR | "
-    "sgbench eval my_sr_images --test Set5=data/Set5/HR --metric lpips_alex | "
-    "sgbench eval EDSR_x4.pth --backbone edsr-paper --test Set5 --self-ensemble"
+    "sgbench eval bicubic --test Set5=data/Set5/HR",
+    "sgbench eval 3f2a9c --results results/quick --test Set14=data/Set14/HR",
+    "sgbench eval my_sr_images --test Set5=data/Set5/HR --metric lpips_alex",
+    "sgbench eval EDSR_x4.pth --backbone edsr-paper --test Set5 --self-ensemble",
 )
 
 DEFAULT_METRICS = ("lpips_alex", "fid", "fd_alex", "psnr_y", "psnr_rgb", "ssim_y", "ssim_rgb")

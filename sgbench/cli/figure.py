@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sgbench.cli import options
+from sgbench.cli.commands import below, command
 from sgbench.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
     from sgbench.report.figures.regions import Box
     from sgbench.results import Results
 
-app = typer.Typer(help="Figures for a paper, as PNG, SVG or PDF.", no_args_is_help=True)
+app = typer.Typer(
+    help="Figures for a paper, as PNG, SVG or PDF.",
+    epilog=below("sgbench figure lambda --out lambda.pdf", "sgbench figure plane --test Set5 --out plane.png"),
+    no_args_is_help=True,
+)
 
 Out = Annotated[
     Path, typer.Option("--out", metavar="FILE", help="File to write; it ends in .png, .svg or .pdf (overwritten).")
@@ -27,7 +32,7 @@ Columns = Annotated[
 ]
 
 
-@app.command(epilog="Examples: sgbench figure gradient-maps butterfly.png --out maps.pdf")
+@command(app, "sgbench figure gradient-maps butterfly.png --out maps.pdf")
 def gradient_maps(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A PNG, JPEG, BMP, TIFF or WebP file.")],
     out: Out,
@@ -46,10 +51,11 @@ def gradient_maps(
     _write(figure, out, form)
 
 
-@app.command(
-    name="lambda",
-    epilog="Examples: sgbench figure lambda --out lambda.pdf | "
+@command(
+    app,
+    "sgbench figure lambda --out lambda.pdf",
     "sgbench figure lambda --metric lpips_alex --metric psnr_y --test Set14 --out lambda.svg",
+    name="lambda",
 )
 def lambdas(
     out: Out,
@@ -75,7 +81,7 @@ def lambdas(
     _write(figure, out, form)
 
 
-@app.command(epilog="Examples: sgbench figure plane --out plane.pdf | sgbench figure plane --test Set5 --out plane.png")
+@command(app, "sgbench figure plane --out plane.pdf", "sgbench figure plane --test Set5 --out plane.png")
 def plane(
     out: Out,
     results: options.Results = None,
@@ -100,9 +106,10 @@ def plane(
     _write(figure, out, form)
 
 
-@app.command(
-    epilog="Examples: sgbench figure curves --out curves.pdf | "
-    "sgbench figure curves --loss l1 --loss 'l1 + 1.0*sg' --out curves.svg"
+@command(
+    app,
+    "sgbench figure curves --out curves.pdf",
+    "sgbench figure curves --loss l1 --loss 'l1 + 1.0*sg' --out curves.svg",
 )
 def curves(
     out: Out,
@@ -125,9 +132,10 @@ def curves(
     _write(draw_curves(store, backbones=backbone, losses=losses, columns=columns), out, form)
 
 
-@app.command(
-    epilog="Examples: sgbench figure crops --test Set5=data/Set5/HR --loss l1 --loss 'l1 + 1.0*sg' --out crops.pdf | "
-    "sgbench figure crops --test Set5 --backbone edsr-tiny --image butterfly --box 100,60,48,48 --out lambda.png"
+@command(
+    app,
+    "sgbench figure crops --test Set5=data/Set5/HR --loss l1 --loss 'l1 + 1.0*sg' --out crops.pdf",
+    "sgbench figure crops --test Set5 --backbone edsr-tiny --image butterfly --box 100,60,48,48 --out lambda.png",
 )
 def crops(
     out: Out,

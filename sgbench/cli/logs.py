@@ -7,9 +7,7 @@ import typer
 
 from sgbench.cli import options
 
-EXAMPLES = (
-    "Examples: sgbench logs sgbench-quick-20260101-120000 --follow | sgbench logs 3f00b25e4820 --results results/quick"
-)
+EXAMPLES = ("sgbench logs sgbench-quick-20260101-120000 --follow", "sgbench logs 3f00b25e4820 --results results/quick")
 
 
 def logs(

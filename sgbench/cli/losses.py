@@ -6,7 +6,7 @@ from typing import Any
 from sgbench.cli import entries, options
 from sgbench.registry import LOSSES
 
-EXAMPLES = "Examples: sgbench losses | sgbench losses --json"
+EXAMPLES = ("sgbench losses", "sgbench losses --json")
 
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 

@@ -6,7 +6,7 @@ from typing import Any
 from sgbench.cli import entries, options
 from sgbench.registry import METRICS
 
-EXAMPLES = "Examples: sgbench metrics | sgbench metrics --json"
+EXAMPLES = ("sgbench metrics", "sgbench metrics --json")
 
 SHORT = ("colour_space", "border_crop", "resize")
 """What the table shows of a protocol; JSON has all of it."""

@@ -6,7 +6,7 @@ import typer
 
 from sgbench.cli import options
 
-EXAMPLES = "Examples: sgbench plan quick | sgbench plan paper --devices 8 --price 2.50 | sgbench plan mine.yaml --json"
+EXAMPLES = ("sgbench plan quick", "sgbench plan paper --devices 8 --price 2.50", "sgbench plan mine.yaml --json")
 
 
 def plan(

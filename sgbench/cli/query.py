@@ -10,10 +10,10 @@ from sgbench.cli import options
 from sgbench.errors import InputError, unknown
 
 EXAMPLES = (
-    "Examples: sgbench query 'DESCRIBE scores' | "
+    "sgbench query 'DESCRIBE scores'",
     'sgbench query "SELECT backbone, loss, avg(value) FROM scores JOIN runs USING (run_id) '
-    "WHERE metric = 'psnr_y' AND image IS NULL GROUP BY ALL ORDER BY ALL\" | "
-    "sgbench query - --format csv --out answer.csv"
+    "WHERE metric = 'psnr_y' AND image IS NULL GROUP BY ALL ORDER BY ALL\"",
+    "sgbench query - --format csv --out answer.csv",
 )
 
 

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from sgbench.storage import Storage
 
 EXAMPLES = (
-    "Examples: sgbench report | sgbench report --test Set5=data/Set5/HR --images 3 | "
-    "sgbench report --results s3://bucket/mine --backbone edsr-tiny --title 'What SG is worth' --out mine.html"
+    "sgbench report",
+    "sgbench report --test Set5=data/Set5/HR --images 3",
+    "sgbench report --results s3://bucket/mine --backbone edsr-tiny --title 'What SG is worth' --out mine.html",
 )
 
 

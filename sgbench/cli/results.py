@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sgbench.cli import options
+from sgbench.cli.commands import below, command
 from sgbench.errors import InputError
 
 if TYPE_CHECKING:
     from sgbench.maintenance import Merge
     from sgbench.results import Store
 
-app = typer.Typer(help="Results stores: gather, merge, check, and throw away.", no_args_is_help=True)
+app = typer.Typer(
+    help="Results stores: gather, merge, check, and throw away.",
+    epilog=below("sgbench results verify results/mini", "sgbench results merge results/all results/alice results/bob"),
+    no_args_is_help=True,
+)
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
@@ -21,7 +26,7 @@ _NAMED = 4
 """Runs that a remark names before it counts the others."""
 
 
-@app.command(epilog="Examples: sgbench results compact | sgbench results compact --results s3://bucket/paper")
+@command(app, "sgbench results compact", "sgbench results compact --results s3://bucket/paper")
 def compact(results: options.Results = None, as_json: options.Json = False) -> None:
     """Gather the many small files of a store in one large file a table, which is read much faster."""
     from sgbench.cli import output
@@ -35,7 +40,7 @@ def compact(results: options.Results = None, as_json: options.Json = False) -> N
         output.say("; ".join(f"{table}: {count:,} files gathered" for table, count in gathered.items()))
 
 
-@app.command(epilog="Examples: sgbench results merge results/all results/alice results/bob --dry-run")
+@command(app, "sgbench results merge results/all results/alice results/bob --dry-run")
 def merge(
     into: Annotated[str, typer.Argument(metavar="INTO", help="The store that is written; it may be new.")],
     sources: Annotated[list[str], typer.Argument(metavar="FROM...", help="The stores that are read.")],
@@ -73,7 +78,7 @@ def merge(
         )
 
 
-@app.command(epilog="Examples: sgbench results verify | sgbench results verify results/mini --json")
+@command(app, "sgbench results verify", "sgbench results verify results/mini --json")
 def verify(
     store: Annotated[str | None, typer.Argument(metavar="[DIR]", help="Default: the only one in results/.")] = None,
     as_json: options.Json = False,
@@ -102,7 +107,7 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Examples: sgbench results rm 3f2a9c | sgbench results rm 3f2a9c 77ab01 --yes")
+@command(app, "sgbench results rm 3f2a9c", "sgbench results rm 3f2a9c 77ab01 --yes")
 def rm(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs, or the beginnings of ids.")],
     results: options.Results = None,
@@ -125,7 +130,7 @@ def rm(
             remove(store, row["run_id"])
 
 
-@app.command(epilog="Examples: sgbench results clean | sgbench results clean --all --yes")
+@command(app, "sgbench results clean", "sgbench results clean --all --yes")
 def clean(
     results: options.Results = None,
     everything: Annotated[bool, typer.Option("--all", help="Also checkpoints of runs that are not done.")] = False,

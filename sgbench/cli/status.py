@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from sgbench.results import Planned, Store
 
 EXAMPLES = (
-    "Examples: sgbench status | sgbench status --results s3://bucket/results --json | "
-    "sgbench status --address http://127.0.0.1:8265 | sgbench status sgbench-quick-20260101-120000"
+    "sgbench status",
+    "sgbench status --results s3://bucket/results --json",
+    "sgbench status --address http://127.0.0.1:8265",
+    "sgbench status sgbench-quick-20260101-120000",
 )
 
 STATUSES = ("done", "to score", "resumable", "to do", "failed")

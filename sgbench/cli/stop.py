@@ -4,7 +4,7 @@ import typer
 
 from sgbench.cli import options
 
-EXAMPLES = "Examples: sgbench stop sgbench-quick-20260101-120000"
+EXAMPLES = ("sgbench stop sgbench-quick-20260101-120000",)
 
 
 def stop(job: options.Job, address: options.Dashboard = None) -> None:

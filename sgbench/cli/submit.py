@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from sgbench.spec import SweepSpec
 
 EXAMPLES = (
-    "Examples: sgbench submit paper --results s3://bucket/results | "
-    "sgbench submit mine.yaml --results /shared/results --set recipe.steps=5000 --address http://127.0.0.1:8265"
+    "sgbench submit paper --results s3://bucket/results",
+    "sgbench submit mine.yaml --results /shared/results --set recipe.steps=5000 --address http://127.0.0.1:8265",
 )
 
 

@@ -7,9 +7,9 @@ import typer
 from sgbench.cli import options
 
 EXAMPLES = (
-    "Examples: sgbench sweep quick | "
-    "sgbench sweep quick --backbone edsr-light --lambda 0,0.1,1 --seeds 0,1,2 --train mine=photos | "
-    "sgbench sweep mine.yaml --set recipe.steps=5000 --address auto"
+    "sgbench sweep quick",
+    "sgbench sweep quick --backbone edsr-light --lambda 0,0.1,1 --seeds 0,1,2 --train mine=photos",
+    "sgbench sweep mine.yaml --set recipe.steps=5000 --address auto",
 )
 
 

@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from sgbench.results import Results
 
 EXAMPLES = (
-    "Examples: sgbench table | sgbench table 1 --show both | sgbench table 1 --metric lpips_alex --metric fd_alex | "
-    "sgbench table --rows dataset,metric --columns backbone,loss --format latex | "
-    "sgbench table --results results/a --results results/b --columns store"
+    "sgbench table",
+    "sgbench table 1 --show both",
+    "sgbench table 1 --metric lpips_alex --metric fd_alex",
+    "sgbench table --rows dataset,metric --columns backbone,loss --format latex",
+    "sgbench table --results results/a --results results/b --columns store",
 )
 
 

@@ -5,8 +5,8 @@ import typer
 from sgbench.cli import options
 
 EXAMPLES = (
-    "Examples: sgbench train quick --loss 'l1 + 1.0*sg' --seeds 0 | "
-    "sgbench train quick --backbone edsr-light --loss l1 --seeds 0 --train mine=photos --set recipe.steps=20000"
+    "sgbench train quick --loss 'l1 + 1.0*sg' --seeds 0",
+    "sgbench train quick --backbone edsr-light --loss l1 --seeds 0 --train mine=photos --set recipe.steps=20000",
 )
 
 

@@ -6,14 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sgbench.cli import options
+from sgbench.cli.commands import below, command
 
 if TYPE_CHECKING:
     from sgbench.metrics.weights import WeightsStatus
 
-app = typer.Typer(help="Pretrained networks that metrics need: which, and getting them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Pretrained networks that metrics need: which, and getting them.",
+    epilog=below("sgbench weights list", "sgbench weights fetch"),
+    no_args_is_help=True,
+)
 
 
-@app.command(name="list", epilog="Examples: sgbench weights list | sgbench weights list --json")
+@command(app, "sgbench weights list", "sgbench weights list --json", name="list")
 def list_weights(as_json: options.Json = False) -> None:
     """Show the networks: whether each is on this machine, what needs it, its terms, and where its file is to be had."""
     from sgbench.cli import output
@@ -26,7 +31,7 @@ def list_weights(as_json: options.Json = False) -> None:
         output.print_entries({status.weights.name: _lines(status) for status in statuses})
 
 
-@app.command(epilog="Examples: sgbench weights fetch | sgbench weights fetch alexnet")
+@command(app, "sgbench weights fetch", "sgbench weights fetch alexnet")
 def fetch(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME...]", help="Networks; all of them by default.")
@@ -44,7 +49,7 @@ def fetch(
         raise typer.Exit(1)
 
 
-@app.command(name="import", epilog="Examples: sgbench weights import alexnet-owt-7be5be79.pth")
+@command(app, "sgbench weights import alexnet-owt-7be5be79.pth", name="import")
 def import_file(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="As 'sgbench weights list' names it, or renamed.")],
     name: Annotated[

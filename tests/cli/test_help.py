@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,15 +12,16 @@ import typer.main
 from sgbench.cli import app
 
 
-def leaves(command: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    children = getattr(command, "commands", None)
-    if children is None:
-        return {path: command}
-    return {key: leaf for name, child in children.items() for key, leaf in leaves(child, (*path, name)).items()}
+def below(command: Any, path: tuple[str, ...]) -> dict[tuple[str, ...], Any]:
+    """Return a command and all that it has below it."""
+    found = {path: command}
+    for name, child in getattr(command, "commands", {}).items():
+        found |= below(child, (*path, name))
+    return found
 
 
 ROOT = typer.main.get_command(app)
-LEAVES = leaves(ROOT)
+COMMANDS = {path: command for path, command in below(ROOT, ()).items() if path}
 
 
 def parses(words: list[str]) -> None:
@@ -31,20 +33,39 @@ def parses(words: list[str]) -> None:
     command.make_context(command.name, words, parent=context)
 
 
-@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_every_command_and_every_option_has_help(path: tuple[str, ...]) -> None:
-    command = LEAVES[path]
+    command = COMMANDS[path]
     assert command.help
     options = [option for option in command.params if option.param_type_name == "option"]
     assert [option.name for option in options if not option.help] == []
 
 
-@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_every_command_has_examples_that_parse(path: tuple[str, ...]) -> None:
-    examples = LEAVES[path].epilog.removeprefix("Examples: ").split(" | ")
+    head, *examples = COMMANDS[path].epilog.splitlines()
+    assert head == "Examples:"
+    assert examples
     assert all(example.startswith(f"sgbench {' '.join(path)}") for example in examples)
     for example in examples:
         parses(shlex.split(example)[1:])
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_paragraphs_of_help_are_wrapped_by_the_terminal_alone(path: tuple[str, ...]) -> None:
+    assert not [paragraph for paragraph in COMMANDS[path].help.split("\n\n") if "\n" in paragraph]
+
+
+def test_help_shows_each_example_on_a_line(
+    run: Callable[..., tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = [line.strip() for line in run("compare", "--help")[0].splitlines()]
+    examples = lines[lines.index("Examples:") :]
+    assert examples[1:3] == [
+        "sgbench compare l1 'l1 + 1.0*sg'",
+        "sgbench compare l1 'l1 + sg' --metric psnr_y --metric ssim_y",
+    ]
 
 
 def test_help_is_printed_by_the_module_and_no_arguments_print_it_too() -> None:
@@ -56,7 +77,7 @@ def test_help_is_printed_by_the_module_and_no_arguments_print_it_too() -> None:
 
     status, said = sgbench("--help")
     assert status == 0
-    assert all(path[0] in said for path in LEAVES)
+    assert all(path[0] in said for path in COMMANDS)
     assert "Exit codes: 0 done, 1 some run failed, 2 bad input, 130 interrupted." in " ".join(said.split())
     assert sgbench()[1].strip() == said.strip()
 
