@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from sgbench.cli import options
+from sgbench.errors import InputError
 
 EXAMPLES = ("sgbench logs sgbench-quick-20260101-120000 --follow", "sgbench logs 3f00b25e4820 --results results/quick")
 
@@ -26,8 +27,12 @@ def logs(
 
         typer.echo(read_log(Storage(options.find_store(results)), what), nl=False)
         return
-    from sgbench.cluster.jobs import Jobs
+    from sgbench.cluster.jobs import PREFIX, Jobs
 
+    if not what.startswith(PREFIX):
+        raise InputError(
+            f"'{what}' is no id: that of a run is up to 12 of 0-9 and a-f, a job's begins with '{PREFIX}'."
+        )
     jobs = Jobs(address)
     if not follow:
         typer.echo(jobs.logs(what), nl=False)

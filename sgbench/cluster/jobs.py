@@ -79,10 +79,11 @@ class Jobs:
     def __init__(self, address: str | None = None) -> None:
         if importlib.util.find_spec("aiohttp") is None:
             raise InputError("jobs need the extra 'service': pip install 'sgbench[service]'.")
+        self._flag = "--address:" if address else "--address is not given, and"
         address = address or ADDRESS
         self._address = (address if "://" in address else f"http://{address}").rstrip("/")
         headers = _headers()
-        _knock(self._address, headers)
+        _knock(self._address, headers, self._flag)
         with self._asking():
             self._client = _connect(self._address, headers)
 
@@ -181,7 +182,7 @@ class Jobs:
             yield
         except (OSError, RuntimeError, aiohttp.ClientError) as error:
             said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise InputError(f"--address: the cluster at '{self._address}' says: {said.rstrip('.')}.") from error
+            raise InputError(f"{self._flag} the cluster at '{self._address}' says: {said.rstrip('.')}.") from error
 
 
 def _connect(address: str, headers: dict[str, str]) -> Any:
@@ -201,8 +202,13 @@ def _headers() -> dict[str, str]:
     return {"Authorization": f"Bearer {token.strip()}"} if token.strip() else {}
 
 
-def _knock(address: str, headers: dict[str, str]) -> None:
+def _knock(address: str, headers: dict[str, str], flag: str) -> None:
     """Refuse an address at which no dashboard answers; Ray's own client would wait for one without end.
+
+    Args:
+        address: Of the dashboard.
+        headers: Of the request.
+        flag: How the address was come by; messages begin so.
 
     Raises:
         InputError: If there is none, or it wants another token.
@@ -215,16 +221,16 @@ def _knock(address: str, headers: dict[str, str]) -> None:
             json.load(answer)["ray_version"]
     except urllib.error.HTTPError as error:
         if error.code not in (401, 403):
-            raise InputError(f"--address: what answers at '{address}' is no Ray dashboard.") from error
+            raise InputError(f"{flag} what answers at '{address}' is no Ray dashboard.") from error
         fault = "has another token than this one" if headers else "wants a token, and there is none here"
         raise InputError(
-            f"--address: the cluster at '{address}' {fault}; it belongs in RAY_AUTH_TOKEN or ~/.ray/auth_token."
+            f"{flag} the cluster at '{address}' {fault}; it belongs in RAY_AUTH_TOKEN or ~/.ray/auth_token."
         ) from error
     except (ValueError, KeyError, TypeError, http.client.HTTPException) as error:
-        raise InputError(f"--address: what answers at '{address}' is no Ray dashboard.") from error
+        raise InputError(f"{flag} what answers at '{address}' is no Ray dashboard.") from error
     except OSError as error:
         why = getattr(error, "reason", None) or error
-        raise InputError(f"--address: no Ray dashboard answers at '{address}': {why}.") from error
+        raise InputError(f"{flag} no Ray dashboard answers at '{address}': {why}.") from error
 
 
 def _last_words(state: Submitted) -> str:

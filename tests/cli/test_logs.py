@@ -48,3 +48,8 @@ def test_what_a_run_printed_is_shown_from_the_store(run: Run, tmp_path: Path) ->
     assert run("logs", "3f00", "--results", str(tmp_path / "store")) == ("hello\n", "")
     _, err = run("logs", "4", "--results", str(tmp_path / "store"), code=2)
     assert "run '4': " in err
+
+
+def test_what_can_be_neither_a_run_nor_a_job_is_looked_for_nowhere(run: Run, tmp_path: Path) -> None:
+    _, err = run("logs", "zzz", "--results", str(tmp_path / "store"), code=2)
+    assert err == "error: 'zzz' is no id: that of a run is up to 12 of 0-9 and a-f, a job's begins with 'sgbench-'.\n"

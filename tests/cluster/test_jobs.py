@@ -79,7 +79,7 @@ class Client:
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> Client:
     client = Client()
-    monkeypatch.setattr(module, "_knock", lambda address, headers: None)
+    monkeypatch.setattr(module, "_knock", lambda address, headers, flag: None)
     monkeypatch.setattr(module, "_connect", lambda address, headers: client)
     return client
 
@@ -269,6 +269,12 @@ def test_a_dashboard_that_cannot_be_used_is_refused_at_once(
 def test_an_address_that_is_no_dashboards_is_refused(address: str, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         Jobs(address)
+
+
+def test_where_no_address_is_given_the_default_is_not_laid_to_the_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ADDRESS", "http://127.0.0.1:1")
+    with pytest.raises(InputError, match=r"^--address is not given, and no Ray dashboard answers at 'http"):
+        Jobs()
 
 
 def test_a_port_that_speaks_no_http_is_refused() -> None:
