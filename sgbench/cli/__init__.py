@@ -91,8 +91,10 @@ def main() -> None:
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except BrokenPipeError:
-        sys.exit(0)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # which click and rich make 1: who reads has seen enough
+            sys.exit(0)
+        raise
     except OSError as error:
         if error.filename is None:
             raise

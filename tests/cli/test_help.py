@@ -1,5 +1,6 @@
 """What the command line says of itself."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -80,6 +81,23 @@ def test_help_is_printed_by_the_module_and_no_arguments_print_it_too() -> None:
     assert all(path[0] in said for path in COMMANDS)
     assert "Exit codes: 0 done, 1 some run failed, 2 bad input, 130 interrupted." in " ".join(said.split())
     assert sgbench()[1].strip() == said.strip()
+
+
+@pytest.mark.parametrize("words", [["losses"], ["losses", "--json"], ["losses", "--help"]], ids=" ".join)
+def test_a_reader_that_has_seen_enough_is_no_failure(words: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        answer = subprocess.run(
+            [sys.executable, "-m", "sgbench", *words],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (answer.returncode, answer.stderr) == (0, b"")
 
 
 def test_an_unknown_option_and_an_unknown_command_are_bad_input() -> None:
