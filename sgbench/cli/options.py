@@ -139,7 +139,11 @@ def find_store(results: str | None) -> str:
         return absolute(results)
     stores = sorted({str(path.parent) for table in ("runs", "plans") for path in Path("results").glob(f"*/{table}")})
     if len(stores) != 1:
-        there = f"several: {', '.join(stores)}" if stores else "none; 'sgbench sweep quick' makes one"
+        there = (
+            f"several: {', '.join(stores)}; name one with --results"
+            if stores
+            else "none; 'sgbench sweep quick' makes one"
+        )
         raise InputError(f"--results is not given, and in the folder 'results' there are {there}.")
     return absolute(stores[0])
 

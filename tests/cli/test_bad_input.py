@@ -192,7 +192,7 @@ def test_table_asks_which_store_where_there_is_not_one(place: Path, refused: Ref
     assert "there are none; 'sgbench sweep quick' makes one" in refused("table")
     for name in ("a", "b"):
         (place / "results" / name / "runs").mkdir(parents=True)
-    assert "there are several: results/a, results/b" in refused("table")
+    assert "there are several: results/a, results/b; name one with --results" in refused("table")
     assert "holds no results" in refused("table", "--results", "train")
 
 
