@@ -26,6 +26,17 @@ from sgbench.results import Dataset, Planned, Store, identity_columns
 from sgbench.spec import Recipe, RunSpec, SweepSpec, TrainingData, build, override, set_name
 from sgbench.training import Checkpoints
 
+FLAGS = {
+    "backbones": "--backbone",
+    "losses": "--loss",
+    "lambdas": "--lambda",
+    "seeds": "--seeds",
+    "train": "--train",
+    "tests": "--test",
+    "metrics": "--metric",
+}
+"""Which flag of the command line gives which field of a sweep."""
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -59,14 +70,20 @@ def read_sweep(what: str, choices: Choices | None = None) -> tuple[str, SweepSpe
     name, fields = presets.load(what)
     for assignment in choices.settings:
         override(fields, assignment)
-    in_grids = {"backbones": choices.backbones, "losses": choices.losses, "lambdas": choices.lambdas}
+    in_grids = {
+        "backbones": choices.backbones,
+        "losses": choices.losses,
+        "lambdas": choices.lambdas,
+        "seeds": choices.seeds,
+    }
     grids = fields.get("grids")
     for grid in grids if isinstance(grids, list) else ():
         if isinstance(grid, dict):
-            grid.update({key: list(value) for key, value in (in_grids | {"seeds": choices.seeds}).items() if value})
+            grid.update({key: list(value) for key, value in in_grids.items() if value})
     whole = {"train": choices.train, "tests": list(choices.tests), "metrics": list(choices.metrics)}
     fields.update({key: value for key, value in whole.items() if value})
-    return name, build(fields, name)
+    flags = {key: FLAGS[key] for key, value in (in_grids | whole).items() if value}
+    return name, build(fields, name, flags)
 
 
 @dataclass(frozen=True)

@@ -309,12 +309,13 @@ def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(_metric(name) for name in names)
 
 
-def build(fields: Mapping[str, Any], source: str) -> SweepSpec:
+def build(fields: Mapping[str, Any], source: str, flags: Mapping[str, str] | None = None) -> SweepSpec:
     """Validate the fields of a sweep.
 
     Args:
         fields: The parsed YAML, with overrides applied.
         source: Where they come from, for messages: a preset's name or a file.
+        flags: What to call those that the command line gave instead, by their names.
 
     Raises:
         InputError: With one sentence about the first field that is wrong.
@@ -322,7 +323,7 @@ def build(fields: Mapping[str, Any], source: str) -> SweepSpec:
     try:
         return SweepSpec.model_validate(fields)
     except ValidationError as error:
-        raise InputError(_sentence(error, source)) from error
+        raise InputError(_sentence(error, source, flags or {})) from error
 
 
 def override(fields: dict[str, Any], assignment: str) -> None:
@@ -356,7 +357,7 @@ def _index(place: list[Any], key: str, path: str) -> int:
     return int(key)
 
 
-def _sentence(error: ValidationError, source: str) -> str:
+def _sentence(error: ValidationError, source: str, flags: Mapping[str, str]) -> str:
     """Turn pydantic's first complaint into one sentence naming the key, the value and what is valid."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
@@ -368,10 +369,11 @@ def _sentence(error: ValidationError, source: str) -> str:
     cause = first.get("ctx", {}).get("error")
     if not where:  # of the sweep as a whole
         return f"{source}: {str(cause).rstrip('.')}."
+    place = next((flags[str(part)] for part in first["loc"] if part in flags), f"{source}: {where}")
     if isinstance(cause, InputError):
-        return f"{source}: {where}: {cause}"
+        return f"{place}: {cause}"
     message = str(cause) if cause is not None else first["msg"][0].lower() + first["msg"][1:]
-    return f"{source}: {where} is {first['input']!r}: {message}."
+    return f"{place} is {first['input']!r}: {message}."
 
 
 def _join(location: tuple[int | str, ...], name: str) -> str:

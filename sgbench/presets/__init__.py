@@ -41,11 +41,14 @@ def load(what: str) -> tuple[str, dict[str, Any]]:
 def _file(what: str) -> tuple[str, dict[str, Any]]:
     path = Path(what)
     if path.suffix not in (".yaml", ".yml"):
+        if path.is_dir():
+            raise InputError(f"'{what}' is a folder; a preset or a sweep file in YAML is needed.")
         raise unknown("preset", what, names())
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"sweep file '{what}' cannot be read: {error}.") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"sweep file '{what}' cannot be read: {why}.") from error
     return path.stem, _parse(text, what)
 
 
@@ -82,7 +85,8 @@ def _parse(text: str, source: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise InputError(f"{source} is not valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(fields, dict):
-        raise InputError(f"{source} holds {type(fields).__name__} where the keys of a sweep are expected.")
+        there = "is empty" if fields is None else "holds a list" if isinstance(fields, list) else "holds a single value"
+        raise InputError(f"{source} {there}; the keys of a sweep are expected, such as 'grids'.")
     return fields
 
 

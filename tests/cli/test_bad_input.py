@@ -65,24 +65,24 @@ def refused(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--backbone", "edrs"], "unknown backbone 'edrs': did you mean 'edsr'?"),
+        (["--backbone", "edrs"], "--backbone: unknown backbone 'edrs': did you mean 'edsr'?"),
         (["--backbone", "edsr-huge"], "unknown size of backbone 'edsr' 'huge'; valid: light, paper, tiny"),
         (["--backbone", "edsr-tinyy"], "unknown size of backbone 'edsr' 'tinyy': did you mean 'tiny'"),
         (["--backbone", "no_such_module:Net"], "cannot be imported from 'no_such_module:Net'"),
-        (["--loss", "l1 + sq"], "unknown loss 'sq'"),
+        (["--loss", "l1 + sq"], "--loss: unknown loss 'sq'"),
         (["--loss", "l1 +"], "loss 'l1 +' ends where"),
         (["--loss", "0*l1"], "nothing to train with"),
         (["--loss", "l1 + -1*sg"], "the weight of 'sg' is -1"),
         (["--loss", "sg(oder=2)"], "did you mean 'order'"),
-        (["--lambda", "-1"], "grids.0.lambdas.0 is -1.0: input should be greater than or equal to 0"),
-        (["--lambda", "nan"], "grids.0.lambdas.0 is nan: input should be a finite number"),
-        (["--lambda", "inf"], "grids.0.lambdas.0 is inf: input should be a finite number"),
+        (["--lambda", "-1"], "--lambda is -1.0: input should be greater than or equal to 0"),
+        (["--lambda", "nan"], "--lambda is nan: input should be a finite number"),
+        (["--lambda", "inf"], "--lambda is inf: input should be a finite number"),
         (["--lambda", "a"], "--lambda is 'a'; a list of numbers such as 0,0.1,1 is needed"),
         (["--seeds", "0,x"], "--seeds is '0,x'; a list of numbers such as 0,1,2 is needed"),
         (["--seeds", ""], "--seeds is ''; a list of numbers"),
-        (["--seeds", "-1"], "grids.0.seeds.0 is -1: input should be greater than or equal to 0"),
-        (["--seeds", str(2**63)], "grids.0.seeds.0 is 9223372036854775808: input should be less than"),
-        (["--metric", "psnr"], "unknown metric 'psnr': did you mean 'psnr_"),
+        (["--seeds", "-1"], "--seeds is -1: input should be greater than or equal to 0"),
+        (["--seeds", str(2**63)], "--seeds is 9223372036854775808: input should be less than"),
+        (["--metric", "psnr"], "--metric: unknown metric 'psnr': did you mean 'psnr_"),
         (["--set", "recipe.step=3"], "unknown key 'recipe.step': did you mean 'recipe.steps'"),
         (["--set", "recipe.optimizer.rl=3"], "unknown key 'recipe.optimizer.rl'"),
         (["--set", "recipe.steps"], "--set 'recipe.steps' is not of the form a.b=value"),
@@ -117,10 +117,12 @@ def test_a_sweep_refuses(refused: Refused, arguments: list[str], sentence: str) 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
+        ("5", "bad.yaml holds a single value; the keys of a sweep are expected"),
+        (SWEEP.replace("l1", "sq"), "bad: grids.0.losses.0: unknown loss 'sq'"),
         ("train: demo\ntrain: mine=train\n", "not valid YAML: key 'train' is given twice"),
         ("grids: [", "bad.yaml is not valid YAML: "),
-        ("[1, 2]", "bad.yaml holds list where the keys of a sweep are expected"),
-        ("", "bad.yaml holds NoneType where"),
+        ("[1, 2]", "bad.yaml holds a list; the keys of a sweep are expected, such as 'grids'"),
+        ("", "bad.yaml is empty; the keys of a sweep are expected"),
         ("grids: 5", "grids is 5: input should be a valid"),
         ("grids: [5]", "grids.0 is 5: input should be a valid"),
         ("grids: []", "grids is []: "),
@@ -137,7 +139,8 @@ def test_a_sweep_file_is_refused(place: Path, refused: Refused, content: str, se
 
 def test_a_sweep_that_is_not_there_is_refused(place: Path, refused: Refused) -> None:
     assert "unknown preset 'qick': did you mean 'quick'" in refused("sweep", "qick")
-    assert "sweep file 'none.yaml' cannot be read" in refused("sweep", "none.yaml")
+    assert refused("plan", "none.yaml") == "sweep file 'none.yaml' cannot be read: No such file or directory"
+    assert refused("plan", str(place)) == f"'{place}' is a folder; a preset or a sweep file in YAML is needed"
     (place / "folder.yaml").mkdir()
     assert "sweep file 'folder.yaml' cannot be read" in refused("sweep", "folder.yaml")
 
