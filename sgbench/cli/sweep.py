@@ -42,10 +42,10 @@ def sweep(
         local = Locator(download=False)
         plan = make_plan(name, asked.sweep, data, Store(storage), retry=retry, rerun=rerun, locator=local)
         Store(storage).write_plan(name, plan.records())
+        output.say(f"{name}: {plan.summary()}{'' if plan.pending else '; nothing to do'}")
         failed, interrupted = plan.count("failed"), False
         if plan.pending:
             output.fetch_for(asked.sweep.metrics)
-            output.say(f"{name}: {plan.summary()}")
             from sgbench.cluster import connect, run_sweep
 
             order = longest_first(expect(plan.pending, Store(storage)))

@@ -96,7 +96,8 @@ def test_the_same_sweep_again_starts_nothing_imports_no_ray_and_prints_the_same_
     imported = set(re.findall(r"^import time:.*\| +(\S+)$", again.stderr, re.MULTILINE))
     assert "sgbench.plan" in imported
     assert "ray" not in imported
-    assert [line for line in again.stderr.splitlines() if not line.startswith("import time:")] == []
+    said = [line for line in again.stderr.splitlines() if not line.startswith("import time:")]
+    assert said == ["tiny: 4 runs: 4 done; nothing to do"]
 
 
 @pytest.mark.ray
