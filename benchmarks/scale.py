@@ -220,7 +220,7 @@ def main() -> None:
     name, sweep = read_sweep("paper", Choices(seeds=SEEDS))
     with tempfile.TemporaryDirectory() as temporary:
         store = Store(Storage(arguments.results or f"{temporary}/store"))
-        runs = make_plan(name, sweep, None, store).pending
+        runs = make_plan(name, sweep, None, store, rerun=True).pending
         if not arguments.results and harness.device().type == "cuda":
             measure_steps(runs, store, Path(temporary))
         beside = beside_steps(store)

@@ -99,6 +99,41 @@ class Data:
         return TrainingData(name=self.train.name, sha256=self.train.sha256)
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """What a store has on record of the images of a sweep that are not at hand."""
+
+    training: TrainingData
+    tests: tuple[Dataset, ...]
+
+
+def recorded(sweep: SweepSpec, store: Store) -> Recorded | None:
+    """Return which images the runs of a store were trained and scored on that bear the names of a sweep's.
+
+    Args:
+        sweep: The sweep.
+        store: The store; its runs of the same scale and degradation tell, also those that are only planned.
+
+    Returns:
+        None unless the store has exactly one training set and one test set of each name.
+    """
+    planned, recipe = store.planned(), sweep.recipe
+    runs = [row for row in store.runs().to_pylist() if row["kind"] == "train"] + [each.run for each in planned]
+    specs = {row["run_id"]: RunSpec.model_validate_json(row["spec"]) for row in runs}
+    packing = (recipe.scale, recipe.degradation)
+    alike = {run: spec for run, spec in specs.items() if (spec.recipe.scale, spec.recipe.degradation) == packing}
+    scored = {
+        (row["run_id"], Dataset(row["dataset"], row["dataset_sha256"]))
+        for row in store.totals().select(["run_id", "dataset", "dataset_sha256"]).to_pylist()
+    }
+    scored |= {(each.run_id, test) for each in planned for test in each.tests}
+    training = {spec.train for spec in alike.values() if spec.train.name == set_name(sweep.train)}
+    tests = [{test for run, test in scored if run in alike and test.name == set_name(name)} for name in sweep.tests]
+    if len(training) != 1 or any(len(found) != 1 for found in tests):
+        return None
+    return Recorded(training.pop(), tuple(found.pop() for found in tests))
+
+
 PackProgress = Callable[[str, int, int], None]
 """Told of a set's name, its images done and its images in all."""
 
@@ -153,10 +188,11 @@ def pack(sweep: SweepSpec, progress: PackProgress | None = None) -> Data:
     return data
 
 
-Status = Literal["to do", "resumable", "to score", "done", "failed"]
+Status = Literal["to do", "resumable", "to score", "done", "failed", "unknown"]
 """Of a planned run: nothing there, a checkpoint, weights but not all scores, everything, or a failure on record.
 
-A run whose training or one of whose scores failed is ``failed`` until it is tried again.
+A run whose training or one of whose scores failed is ``failed`` until it is tried again. One that has no id to find it
+by is ``unknown``, if the store has any runs.
 """
 
 
@@ -201,7 +237,8 @@ class Plan:
 
     def summary(self) -> str:
         """Return the counts in words: ``4 runs: 1 done, 1 resumable, 2 to do``."""
-        counts = ((status, self.count(status)) for status in ("done", "to score", "resumable", "to do", "failed"))
+        order: tuple[Status, ...] = ("done", "to score", "resumable", "to do", "failed", "unknown")
+        counts = ((status, self.count(status)) for status in order)
         runs = "1 run" if len(self.runs) == 1 else f"{len(self.runs)} runs"
         return f"{runs}: {', '.join(f'{count} {status}' for status, count in counts if count)}"
 
@@ -214,7 +251,7 @@ class Plan:
 def make_plan(
     name: str,
     sweep: SweepSpec,
-    data: Data | None,
+    data: Data | Recorded | None,
     store: Store,
     *,
     retry: bool = False,
@@ -226,7 +263,7 @@ def make_plan(
     Args:
         name: The sweep's name.
         sweep: What is asked for.
-        data: Its packed images; None if they are not at hand, and then no run has an id.
+        data: Its images; None if they are neither at hand nor on record, and then no run has an id.
         store: What there is already.
         retry: Runs and scores that failed are to be done again.
         rerun: Everything is to be done again.
@@ -237,7 +274,9 @@ def make_plan(
     named = sweep.named_runs(training)
     unique = list(dict.fromkeys(named))
     if data is None:
-        return Plan(name, sweep, len(named), tuple(PlannedRun(spec, "to do") for spec in unique))
+        nothing = not store.runs().num_rows and not store.planned()
+        status: Status = "to do" if rerun or nothing else "unknown"
+        return Plan(name, sweep, len(named), tuple(PlannedRun(spec, status) for spec in unique))
     rows = {row["run_id"]: row for row in store.runs().to_pylist()}
     scored = Scored(store, retry=retry, locator=locator)
     planned = []
@@ -253,7 +292,7 @@ def make_plan(
             planned.append(PlannedRun(spec, "failed", row["step"], row["error"]))
         elif row and row["status"] == "done" and (not wanted or checkpoints.has_weights()):
             faults = "; ".join(scored.faults(run_id, data.tests, sweep.metrics))
-            status: Status = "to score" if wanted else "failed" if faults else "done"
+            status = "to score" if wanted else "failed" if faults else "done"
             planned.append(PlannedRun(spec, status, row["step"], faults or None, wanted))
         else:
             step = checkpoints.latest_step()
@@ -281,12 +320,12 @@ class Scored:
         }
 
     def missing(
-        self, run_id: str, tests: Sequence[PackedImages], metrics: Sequence[str]
+        self, run_id: str, tests: Sequence[PackedImages | Dataset], metrics: Sequence[str]
     ) -> tuple[tuple[str, str], ...]:
         """Return the names of the test sets and metrics whose scores are to be computed."""
         return tuple((test.name, metric) for test in tests for metric in metrics if self._wanted(run_id, test, metric))
 
-    def faults(self, run_id: str, tests: Sequence[PackedImages], metrics: Sequence[str]) -> list[str]:
+    def faults(self, run_id: str, tests: Sequence[PackedImages | Dataset], metrics: Sequence[str]) -> list[str]:
         """Return a sentence for each score that failed."""
         outcomes = {(test.name, metric): self._outcome(run_id, test, metric) for test in tests for metric in metrics}
         return [
@@ -295,13 +334,13 @@ class Scored:
             if status == "failed"
         ]
 
-    def _wanted(self, run_id: str, test: PackedImages, metric: str) -> bool:
+    def _wanted(self, run_id: str, test: PackedImages | Dataset, metric: str) -> bool:
         status, _ = self._outcome(run_id, test, metric)
         if status == "no weights":
             networks = METRICS.load(metric).networks
             return self._locator is not None and all(self._locator.find(network) for network in networks)
         return status is None or (status == "failed" and self._retry)
 
-    def _outcome(self, run_id: str, test: PackedImages, metric: str) -> tuple[str | None, str | None]:
+    def _outcome(self, run_id: str, test: PackedImages | Dataset, metric: str) -> tuple[str | None, str | None]:
         version = METRICS.load(metric).version
         return self._outcomes.get((run_id, test.name, test.sha256, metric, version), (None, None))

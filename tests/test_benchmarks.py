@@ -110,7 +110,7 @@ def test_what_limits_a_sweep(scale: ModuleType) -> None:
 
 def test_the_paper_is_simulated_alike_twice_and_more_gpus_take_no_longer(scale: ModuleType, store: Store) -> None:
     name, sweep = scale.read_sweep("paper", scale.Choices(seeds=scale.SEEDS))
-    runs = scale.make_plan(name, sweep, None, store).pending
+    runs = scale.make_plan(name, sweep, None, store, rerun=True).pending
     rows = scale.scale_sweep(runs, store, scale.Cluster())
     assert rows == scale.scale_sweep(runs, store, scale.Cluster())
     assert [row["GPUs"] for row in rows] == [2**power for power in range(11)]

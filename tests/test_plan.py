@@ -10,9 +10,9 @@ import torch
 
 from sgbench.data import PackedImages, write_png
 from sgbench.errors import InputError
-from sgbench.plan import Choices, Data, Plan, make_plan, pack, read_sweep
+from sgbench.plan import Choices, Data, Plan, Recorded, make_plan, pack, read_sweep, recorded
 from sgbench.registry import METRICS
-from sgbench.results import Store, identity_columns
+from sgbench.results import Dataset, Store, identity_columns
 from sgbench.spec import RunSpec, SweepSpec, TrainingData, build
 from sgbench.storage import Storage
 from sgbench.training import Checkpoints
@@ -203,6 +203,37 @@ def test_without_data_runs_have_names_and_no_ids(store: Store) -> None:
     assert [(run.spec.run_id, str(run.spec), run.status) for run in made.runs] == [
         (None, "edsr-tiny · l1 · seed 0", "to do")
     ]
+
+
+def test_what_a_store_has_on_record_of_images_stands_for_them_if_it_is_one_set_of_each_name(
+    store: Store, data: Data
+) -> None:
+    sweep = a_sweep()
+    assert recorded(sweep, store) is None
+    finish(store, the_run(sweep, data), data)
+    store.write_plan("tiny", make_plan("tiny", sweep, data, store).records())
+    there = recorded(sweep, store)
+    assert there == Recorded(data.training, (Dataset("Photos", data.tests[0].sha256),))
+    assert make_plan("tiny", sweep, there, store) == make_plan("tiny", sweep, data, store)
+
+    for other in ({"train": "Others"}, {"tests": ["Photos", "Others"]}, {"recipe": {"scale": 2}}):
+        assert recorded(a_sweep(**other), store) is None
+
+    train = data.train
+    fewer = PackedImages(train.path, train.name, "train", 4, train.degradation, train.images[:1])
+    changed = replace(data, train=fewer)
+    store.write_plan("other", make_plan("other", sweep, changed, store).records())
+    assert recorded(sweep, store) is None
+
+
+def test_runs_without_ids_are_unknown_to_a_store_with_runs_unless_all_are_to_be_done_again(
+    store: Store, data: Data
+) -> None:
+    sweep = a_sweep()
+    record(store, the_run(sweep, data))
+    made = make_plan("tiny", sweep, None, store)
+    assert (status(made), made.pending, made.summary()) == (("unknown", 0, ()), [], "1 run: 1 unknown")
+    assert status(make_plan("tiny", sweep, None, store, rerun=True)) == ("to do", 0, ())
 
 
 def test_grids_are_united_and_repetitions_counted_once(store: Store, data: Data) -> None:

@@ -76,7 +76,7 @@ def print_plan(made: Plan, expected: Sequence[Expected], *, devices: int, price:
             "loss": run.spec.loss,
             "seed": run.spec.seed,
             "status": run.status,
-            "step": f"{run.step}/{run.spec.recipe.steps}",
+            "step": None if run.status == "unknown" else f"{run.step}/{run.spec.recipe.steps}",
             "error": run.error,
         }
         if as_json:

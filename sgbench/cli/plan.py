@@ -21,22 +21,25 @@ def plan(
 ) -> None:
     """Show the runs of a sweep, how far each one is, and how long the rest will take; starts nothing.
 
-    Times are what runs like these took in this store; where there are none yet, nothing is guessed. Without the data at
-    hand the runs are listed by name, and their ids are not known.
+    Times are what runs like these took in this store; where there are none yet, nothing is guessed. Where data is
+    not at hand, the one set of its name that the store has on record stands for it; without such a set, runs have no
+    ids, and what a store with runs has of them is unknown.
     """
     from sgbench.cli import output
     from sgbench.errors import MissingDataError
     from sgbench.forecast import expect
     from sgbench.metrics.weights import Locator
-    from sgbench.plan import make_plan, pack
+    from sgbench.plan import Data, Recorded, make_plan, pack, recorded
     from sgbench.results import Store
 
-    data = None
+    data: Data | Recorded | None
     try:
         with output.packing() as progress:
             data = pack(asked.sweep, progress)
     except MissingDataError as error:
-        output.say(f"note: the runs have no ids yet: {error}")
+        data = recorded(asked.sweep, Store(asked.storage))
+        ids = "are those of the images that the store has on record" if data else "are not known yet"
+        output.say(f"note: the ids of the runs {ids}: {error}")
     made = make_plan(asked.name, asked.sweep, data, Store(asked.storage), locator=Locator(download=False))
     expected = expect(made.pending, Store(asked.storage))
     output.print_plan(made, expected, devices=devices, price=price, as_json=as_json)

@@ -68,7 +68,26 @@ def test_plan_counts_repetitions(run: Run) -> None:
 def test_plan_without_the_images_lists_names_and_says_why_there_are_no_ids(run: Run) -> None:
     out, err = run("plan", "tiny.yaml", "--train", "DIV2K", "--json")
     assert [row["run_id"] for row in json.loads(out)] == [None] * 4
-    assert err.startswith("note: the runs have no ids yet: the train images of DIV2K are not at hand ('")
+    assert err.startswith("note: the ids of the runs are not known yet: the train images of DIV2K are not at hand ('")
+
+
+def test_plan_without_the_images_finds_runs_by_what_the_store_has_on_record_of_them(run: Run) -> None:
+    run("train", "tiny.yaml", "--train", "DIV2K=train", "--loss", "l1", "--seeds", "1")
+    at_hand = run("plan", "tiny.yaml", "--train", "DIV2K=train", "--json")[0]
+    out, err = run("plan", "tiny.yaml", "--train", "DIV2K", "--json")
+    assert out == at_hand
+    assert [row["status"] for row in json.loads(out)].count("done") == 1
+    assert err.startswith(
+        "note: the ids of the runs are those of the images that the store has on record: the train im"
+    )
+
+
+def test_plan_does_not_say_what_there_is_of_runs_that_it_cannot_find(run: Run) -> None:
+    run("train", "tiny.yaml", "--loss", "l1", "--seeds", "1")
+    out, err = run("plan", "tiny.yaml", "--train", "DIV2K")
+    assert out.count("unknown") == 4
+    assert "0/3" not in out
+    assert err.endswith("tiny: 4 runs: 4 unknown\n")  # and no guess at times
 
 
 def test_train_does_one_run_of_the_sweep_and_the_table_knows_the_others(place: Path, run: Run) -> None:
