@@ -35,7 +35,7 @@ def query(results: Results, sql: str) -> pa.Table:
             and ``SUMMARIZE runs`` are SELECTs too.
 
     Raises:
-        InputError: If it is not one SELECT, or DuckDB refuses it.
+        InputError: If it is not one SELECT, DuckDB refuses it, or two columns of the answer have one name.
     """
     with duckdb.connect(":memory:", config=_CLOSED) as connection:
         connection.execute("SET TimeZone = 'UTC'; SET lock_configuration = true")
@@ -43,9 +43,13 @@ def query(results: Results, sql: str) -> pa.Table:
             _check(connection.extract_statements(sql))
             for name in VIEWS:
                 connection.register(name, _view(results, name, sql))
-            return connection.sql(sql).to_arrow_table()
+            answer: pa.Table = connection.sql(sql).to_arrow_table()
         except duckdb.Error as error:
             raise InputError(f"the query cannot be answered: {_sentence(error)}") from error
+    for name in answer.column_names:
+        if answer.column_names.count(name) > 1:
+            raise InputError(f"the answer has several columns '{name}'; give each its own name with AS.")
+    return answer
 
 
 def _check(statements: list[duckdb.Statement]) -> None:

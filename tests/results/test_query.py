@@ -158,6 +158,11 @@ def test_a_question_that_is_wrong_is_told_in_a_sentence(memory: Results, sql: st
     assert "LINE 1" not in str(caught.value)
 
 
+def test_columns_of_one_name_are_refused(memory: Results) -> None:
+    with pytest.raises(InputError, match=r"^the answer has several columns 'run_id'; "):
+        memory.query("SELECT runs.run_id, scores.run_id FROM runs, scores")
+
+
 def test_no_query_reaches_a_file(memory: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "secret.csv").write_text("word\nswordfish\n")
