@@ -48,7 +48,7 @@ VICTIMS = ("driver", "sweep", "worker", "raylet")
 IN_RUNS = 0.75
 """The share of blows that wait for the first run; those that a sweep survives always do."""
 
-PATIENCE_SECONDS = 1800.0
+PATIENCE_SECONDS = 600.0
 """How long anything may take on a busy machine."""
 
 
