@@ -24,7 +24,9 @@ def pages_from_the_system():
 def test_memory_is_kept_for_the_next_step_and_goes_back_at_the_end():
     pages = MEGABYTES * 2**20 // resource.getpagesize()
     with kept_memory():
-        assert min(pages_from_the_system()) < pages / 100
+        for _ in range(4):  # until the heap has room also where small things have come between
+            asked = pages_from_the_system()
+        assert max(asked) < pages / 100
     assert pages_from_the_system()[0] > pages / 2  # later ones may find a place within the heap
 
 
