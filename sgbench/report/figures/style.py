@@ -119,7 +119,8 @@ def add_foot(figure: Figure, handles: Sequence[Artist], notes: Sequence[str]) ->
         foot = legend.get_window_extent().y1 / figure.dpi
     figure.set_size_inches(width, height + foot)
     if layout := figure.get_layout_engine():
-        layout.set(rect=(0, foot / (height + foot), 1, height / (height + foot)))  # type: ignore[call-arg]
+        rect = (0, foot / (height + foot), 1, height / (height + foot))
+        layout.set(rect=rect)  # type: ignore[call-arg] # the base class names no options, the constrained layout has it
 
 
 def looks(what: str, names: Sequence[Any], name: Any, *kinds: Sequence[Any]) -> list[Any]:
