@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -37,6 +38,16 @@ KERNELS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBacken
 """Which of torch's kernels may fuse attention: not cuDNN's, which has no gradient for a bias."""
 
 
+class Linear(nn.Linear):
+    """A linear map of the channels, [N, H, W, C]; on a CPU as a 1×1 convolution, which torch does faster there."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the map."""
+        if x.device.type != "cpu":
+            return super().forward(x)
+        return torch.conv2d(x.permute(0, 3, 1, 2), self.weight[:, :, None, None], self.bias).permute(0, 2, 3, 1)
+
+
 class WindowAttention(nn.Module):
     """Multi-head self-attention within windows, with a bias that is learned for each offset between two positions.
 
@@ -49,24 +60,20 @@ class WindowAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.shifted = shifted
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.proj = nn.Linear(channels, channels)
+        self.qkv = Linear(channels, 3 * channels)
+        self.proj = Linear(channels, channels)
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * WINDOW - 1) ** 2, heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the attention."""
-        batch, height, width, channels = x.shape
-        rows, columns, size = height // WINDOW, width // WINDOW, channels // self.heads
         if self.shifted:
             x = x.roll((-SHIFT, -SHIFT), (1, 2))
-        qkv = self.qkv(x).view(batch, rows, WINDOW, columns, WINDOW, 3, self.heads, size)
-        q, k, v = qkv.permute(5, 0, 1, 3, 6, 2, 4, 7)
-        bias = self.bias().to(q.dtype)
+        qkv = self.qkv(x)
+        bias = self.bias().to(qkv.dtype)
         if self.shifted:
-            bias = bias + border_mask(rows, columns, q.device, q.dtype)
-        out = attend(q, k, v, bias).permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, height, width, channels)
-        x = self.proj(out)
+            bias = bias + border_mask(x.shape[1] // WINDOW, x.shape[2] // WINDOW, qkv.device, qkv.dtype)
+        x = self.proj(attend(qkv, bias))
         return x.roll((SHIFT, SHIFT), (1, 2)) if self.shifted else x
 
     def bias(self) -> Tensor:
@@ -80,26 +87,86 @@ class WindowAttention(nn.Module):
         return squares.reshape(1, self.heads, WINDOW**2, WINDOW**2)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """Return softmax(q kᵀ / √d + bias) v within each window and head, of the shape of v.
+def attend(qkv: Tensor, bias: Tensor) -> Tensor:
+    """Return softmax(q kᵀ / √d + bias) v within each window and head, shape [N, H, W, C].
 
     Args:
-        q: Queries, shape [N, rows, columns, heads, WINDOW, WINDOW, d].
-        k: Keys, of the same shape.
-        v: Values, of the same shape.
-        bias: Shape [1 or rows · columns, heads, WINDOW², WINDOW²].
+        qkv: Queries, keys and values, one after the other, shape [N, H, W, 3 C]; each is those of all heads.
+        bias: Shape [1 or windows of an image, heads, WINDOW², WINDOW²].
     """
-    shape, scale = v.shape, v.shape[-1] ** -0.5
     if bias.requires_grad and bias.device.type == "cpu":
-        # The fused kernel for CPUs has no gradient for a bias, and what torch does in its place is slower than this.
-        q, k, v = (part.flatten(4, 5).flatten(1, 2) for part in (scale * q, k, v))
-        return ((q @ k.mT).add_(bias).softmax(-1) @ v).view(shape)
+        attended: Tensor = _AttentionOnCpu.apply(qkv, bias)
+        return attended
+    q, k, v = in_windows(qkv, 3, bias.shape[1])
+    shape, scale = v.shape, v.shape[-1] ** -0.5
     filled = (functional.pad(part, (0, -shape[-1] % HEAD_MULTIPLE)) for part in (q, k, v))
     q, k, v = (part.flatten(4, 5).flatten(0, 2) for part in filled)
     bias = bias.expand(shape[0], shape[1] * shape[2], -1, -1, -1).flatten(0, 1)
     with sdpa_kernel(KERNELS):
         out = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
-    return out[..., : shape[-1]].view(shape)
+    return in_images(out[..., : shape[-1]].view(1, *shape))
+
+
+def in_windows(features: Tensor, parts: int, heads: int) -> Tensor:
+    """View [N, H, W, parts · heads · d] as [parts, N, rows, columns, heads, WINDOW, WINDOW, d]."""
+    batch, height, width, channels = features.shape
+    rows, columns, size = height // WINDOW, width // WINDOW, channels // (parts * heads)
+    windows = features.view(batch, rows, WINDOW, columns, WINDOW, parts, heads, size)
+    return windows.permute(5, 0, 1, 3, 6, 2, 4, 7)
+
+
+def in_images(windows: Tensor) -> Tensor:
+    """Undo `in_windows`, copying where that takes it."""
+    parts, batch, rows, columns, heads, _, _, size = windows.shape
+    features = windows.permute(1, 2, 5, 3, 6, 0, 4, 7)
+    return features.reshape(batch, rows * WINDOW, columns * WINDOW, parts * heads * size)
+
+
+class _AttentionOnCpu(torch.autograd.Function):
+    """`attend` with its gradients written out, image by image.
+
+    torch's fused kernel for CPUs has no gradient for a bias. Here scores stay in the cache until they are done with,
+    and the positions of a window lie in the last dimension, where small matrix products are faster than with the few
+    channels of a head there.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, bias: Tensor) -> Tensor:
+        windows = in_windows(qkv, 3, bias.shape[1]).movedim(-1, -3).contiguous()
+        qs, ks, vs = windows.view(3, len(qkv), -1, windows.shape[5], WINDOW**2)
+        qs.mul_(qs.shape[2] ** -0.5)
+        weights = qkv.new_empty(*qs.shape[:2], WINDOW**2, WINDOW**2)
+        outs = torch.empty_like(qs)
+        for q, k, v, weight, out in zip(qs, ks, vs, weights, outs, strict=True):
+            torch.bmm(q.mT, k, out=weight)
+            weight.view(-1, *bias.shape[1:]).add_(bias)
+            torch.softmax(weight, -1, out=weight)
+            torch.bmm(v, weight.mT, out=out)
+        ctx.save_for_backward(windows, weights)
+        ctx.bias_shape = bias.shape
+        return in_images(outs.view(1, *windows.shape[1:]).movedim(-3, -1))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_attended: Tensor) -> tuple[Tensor, Tensor]:
+        windows, weights = ctx.saved_tensors
+        of_windows = torch.empty_like(windows)
+        (qs, ks, vs), of_parts = (
+            each.view(3, len(weights), -1, windows.shape[5], WINDOW**2) for each in (windows, of_windows)
+        )
+        of_outs = in_windows(of_attended, 1, ctx.bias_shape[1]).movedim(-1, -3).reshape(vs.shape)
+        of_score = torch.empty_like(weights[0])
+        of_bias = torch.zeros_like(of_score, dtype=torch.promote_types(weights.dtype, torch.float32))
+        for q, k, v, weight, of_q, of_k, of_v, of_out in zip(qs, ks, vs, weights, *of_parts, of_outs, strict=True):
+            torch.bmm(of_out, weight, out=of_v)
+            torch.bmm(of_out.mT, v, out=of_score)
+            torch.ops.aten._softmax_backward_data.out(of_score, weight, -1, weight.dtype, grad_input=of_score)
+            torch.bmm(k, of_score.mT, out=of_q)
+            torch.bmm(q, of_score, out=of_k)
+            of_bias += of_score
+        of_parts[0].mul_(windows.shape[5] ** -0.5)
+        of_bias = of_bias.view(-1, *ctx.bias_shape[1:]).sum_to_size(ctx.bias_shape)
+        return in_images(of_windows.movedim(-3, -1)), of_bias.to(weights.dtype)
 
 
 @functools.lru_cache(maxsize=4)
@@ -124,6 +191,14 @@ def border_mask(rows: int, columns: int, device: torch.device, dtype: torch.dtyp
         return torch.zeros(apart.shape, device=device, dtype=dtype).masked_fill_(apart, float("-inf"))[:, None]
 
 
+class LayerNorm(nn.LayerNorm):
+    """Normalisation in the precision of its weights, as autocast does it on a GPU but not on a CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension."""
+        return super().forward(x.to(self.weight.dtype))
+
+
 class SwinBlock(nn.Module):
     """Attention and a perceptron, each after a normalisation and with a skip connection (Section 3.2).
 
@@ -135,14 +210,14 @@ class SwinBlock(nn.Module):
     def __init__(self, channels: int, heads: int, *, shifted: bool, drop: float) -> None:
         super().__init__()
         self.drop = drop
-        self.norm1 = nn.LayerNorm(channels)
+        self.norm1 = LayerNorm(channels)
         self.attn = WindowAttention(channels, heads, shifted=shifted)
-        self.norm2 = nn.LayerNorm(channels)
+        self.norm2 = LayerNorm(channels)
         self.mlp = nn.Sequential(
             OrderedDict(
-                fc1=nn.Linear(channels, MLP_RATIO * channels),
+                fc1=Linear(channels, MLP_RATIO * channels),
                 act=nn.GELU(),
-                fc2=nn.Linear(MLP_RATIO * channels, channels),
+                fc2=Linear(MLP_RATIO * channels, channels),
             )
         )
 
@@ -207,11 +282,11 @@ class SwinIR(nn.Module):
         self.scale = scale
         self.shift = MeanShift(value_range=1.0)
         self.conv_first = conv3x3(3, channels)
-        self.patch_embed = nn.Sequential(OrderedDict(norm=nn.LayerNorm(channels)))
+        self.patch_embed = nn.Sequential(OrderedDict(norm=LayerNorm(channels)))
         drops = [DROP_PATH * i / max(groups * blocks - 1, 1) for i in range(groups * blocks)]
         starts = range(0, groups * blocks, blocks)
         self.layers = nn.Sequential(*(ResidualGroup(channels, heads, drops[i : i + blocks]) for i in starts))
-        self.norm = nn.LayerNorm(channels)
+        self.norm = LayerNorm(channels)
         self.conv_after_body = conv3x3(channels, channels)
         if direct:
             self.conv_before_upsample: nn.Module = nn.Identity()

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend
 
 from sgbench.backbones import build_backbone, count_parameters, load_weights, swinir, unwrap
-from sgbench.backbones.swinir import SwinBlock, WindowAttention, border_mask, mirrored
+from sgbench.backbones.swinir import Linear, SwinBlock, WindowAttention, attend, border_mask, mirrored
 from sgbench.errors import InputError
 from sgbench.spec import Recipe
 from sgbench.training.numerics import pinned
@@ -172,6 +172,44 @@ def test_attention_looks_at_its_window_and_never_across_the_border(shifted, fuse
         for i, j in [(top, left), (min(bottom, 16) - 1, right - 1)]:
             (gradient,) = torch.autograd.grad(out[0, i, j].sum(), x, retain_graph=True)
             assert torch.equal(gradient[0].abs().amax(-1) > 0, seen)
+
+
+@pytest.mark.parametrize("shifted", [True, False])
+def test_the_gradients_that_a_cpu_trains_with_are_those_of_the_scores_it_computes(shifted):
+    """By differences, in float64, of both what is attended to and the table of biases."""
+    windows = 4 if shifted else 1
+    qkv = torch.randn(2, 16, 16, 12, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(windows, 2, 64, 64, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(attend, (qkv, bias), fast_mode=True)
+
+
+@pytest.mark.parametrize("shifted", [True, False])
+@pytest.mark.parametrize(("dtype", "apart"), [(torch.float32, 1e-6), (torch.bfloat16, 0.02)])
+def test_a_cpu_attends_alike_in_training_and_in_use(dtype, apart, shifted):
+    qkv = torch.randn(2, 16, 24, 72).to(dtype)
+    bias = torch.randn(6 if shifted else 1, 2, 64, 64).to(dtype)
+    expected = attend(qkv.float(), bias.float())
+    for found in (attend(qkv, bias.clone().requires_grad_()), attend(qkv, bias)):
+        torch.testing.assert_close(found.float(), expected, rtol=0, atol=apart)
+
+
+def test_a_cpu_normalises_in_full_precision_under_autocast(tiny):
+    """As autocast does it on a GPU."""
+    found = []
+    for module in tiny.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.register_forward_hook(lambda module, inputs, out: found.append(out.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        tiny(torch.rand(1, 3, 16, 16))
+    assert set(found) == {torch.float32}
+
+
+@pytest.mark.parametrize("width", [1, 9])
+def test_a_linear_map_is_torchs_on_every_pixel(width):
+    linear = Linear(width, 7)
+    x = torch.randn(2, 8, 16, width)
+    torch.testing.assert_close(linear(x), nn.functional.linear(x, linear.weight, linear.bias))
+    assert linear(x).is_contiguous()
 
 
 @pytest.mark.parametrize(("channels", "heads", "width"), [(180, 6, 32), (60, 6, 16), (24, 2, 16), (16, 2, 8)])
