@@ -14,7 +14,7 @@ from sgbench.plan import PlannedRun
 from sgbench.results import Store
 from sgbench.spec import RunSpec
 
-_SPEED = ("scale", "batch", "patch", "precision", "memory_format", "threads", "deterministic")
+_SPEED = ("scale", "batch", "patch", "precision", "memory_format", "threads", "deterministic", "compiled")
 """Fields of a recipe that move the time of a step."""
 
 _TRAINING_PASSES = 3

@@ -174,6 +174,8 @@ class Recipe(_Model):
     threads: int = Field(default=1, ge=1)
     """CPU threads a worker; the sums of a convolution depend on it."""
     deterministic: bool = True
+    compiled: bool = False
+    """Whether torch.compile makes fewer and larger kernels of the network; it needs a C++ compiler on every node."""
 
 
 class TrainingData(_Model):

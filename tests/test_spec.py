@@ -113,6 +113,7 @@ CHANGES = {
     "memory_format": "contiguous",
     "threads": 2,
     "deterministic": False,
+    "compiled": True,
 }
 
 

@@ -95,8 +95,7 @@ def attend(qkv: Tensor, bias: Tensor) -> Tensor:
         bias: Shape [1 or windows of an image, heads, WINDOW², WINDOW²].
     """
     if bias.requires_grad and bias.device.type == "cpu":
-        attended: Tensor = _AttentionOnCpu.apply(qkv, bias)
-        return attended
+        return _attend_on_cpu(qkv, bias)
     q, k, v = in_windows(qkv, 3, bias.shape[1])
     shape, scale = v.shape, v.shape[-1] ** -0.5
     filled = (functional.pad(part, (0, -shape[-1] % HEAD_MULTIPLE)) for part in (q, k, v))
@@ -120,6 +119,12 @@ def in_images(windows: Tensor) -> Tensor:
     parts, batch, rows, columns, heads, _, _, size = windows.shape
     features = windows.permute(1, 2, 5, 3, 6, 0, 4, 7)
     return features.reshape(batch, rows * WINDOW, columns * WINDOW, parts * heads * size)
+
+
+@torch.compiler.disable  # which would write the loop over images out
+def _attend_on_cpu(qkv: Tensor, bias: Tensor) -> Tensor:
+    attended: Tensor = _AttentionOnCpu.apply(qkv, bias)
+    return attended
 
 
 class _AttentionOnCpu(torch.autograd.Function):

@@ -49,6 +49,7 @@ RUNS = pa.schema(
         pa.field("memory_format", pa.string()),
         pa.field("threads", pa.int32()),
         pa.field("deterministic", pa.bool_()),
+        pa.field("compiled", pa.bool_()),
         pa.field("spec", pa.string()),  # the whole specification, JSON
         pa.field("status", pa.string(), nullable=False),  # done, failed
         pa.field("error", pa.string()),

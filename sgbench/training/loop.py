@@ -25,7 +25,7 @@ from sgbench.spec import RunSpec, Schedule
 from sgbench.training.checkpoint import Checkpoints
 from sgbench.training.feeding import nearest
 from sgbench.training.memory import kept_memory
-from sgbench.training.numerics import FORMATS, pinned
+from sgbench.training.numerics import FORMATS, compiler_options, pinned
 
 CHECKPOINT_SHARE = 50
 """Training goes on at least so many times as long as the last checkpoint took to write."""
@@ -113,6 +113,8 @@ def train(
         network.to(memory_format=FORMATS[recipe.memory_format])
         if recompute:
             recompute_activations(network)
+        if recipe.compiled:
+            network.compile(dynamic=False, options=compiler_options(recipe))
         criterion = build_loss(spec.loss).to(device)
         options = recipe.optimizer
         optimizer = torch.optim.Adam(

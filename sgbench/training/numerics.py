@@ -50,3 +50,13 @@ def pinned(recipe: Recipe) -> Iterator[None]:
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         new_memory.fill_uninitialized_memory = fill
         torch.backends.cudnn.benchmark = benchmark
+
+
+def compiler_options(recipe: Recipe) -> dict[str, Any]:
+    """Return what torch.compile is told: a deterministic recipe has no kernels chosen by how fast they just were.
+
+    torch 2.8 and 2.9 cannot be told; there two processes may choose different ones on a GPU.
+    """
+    from torch._inductor import list_options  # takes seconds
+
+    return {"deterministic": True} if recipe.deterministic and "deterministic" in list_options() else {}

@@ -44,6 +44,7 @@ precision: string
 memory_format: string
 threads: int32
 deterministic: bool
+compiled: bool
 spec: string
 status: string not null
 error: string
@@ -108,6 +109,7 @@ UNUSUAL = RunSpec(
         memory_format="contiguous",
         threads=2,
         deterministic=False,
+        compiled=True,
     ),
 )
 

@@ -132,17 +132,38 @@ def test_training_lowers_the_loss(train_images, place):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_with_bf16_the_loss_after_200_steps_is_that_of_fp32_within_the_noise_of_seeds(train_images, place, device):
-    def last_losses(precision):
+@pytest.mark.parametrize("mode", [{"precision": "bf16"}, {"precision": "bf16", "compiled": True}], ids=str)
+def test_the_loss_of_faster_modes_is_that_of_fp32_after_200_steps_within_the_noise_of_seeds(
+    train_images, place, device, mode
+):
+    def last_losses(changes):
         for seed in range(3):
-            spec = run(train_images, backbone="edsr-tiny", seed=seed, steps=200, precision=precision)
-            outcome = train(spec, train_images, place(f"{precision}-{seed}"), device=torch.device(device))
+            spec = run(train_images, backbone="edsr-tiny", seed=seed, steps=200, **changes)
+            outcome = train(spec, train_images, place(spec.run_id), device=torch.device(device))
             yield statistics.mean(row["loss"] for row in outcome.history[-20:])  # of 40 steps
 
-    single, half = list(last_losses("fp32")), list(last_losses("bf16"))
-    assert single != half
-    differences = [abs(one - other) for one, other in zip(single, half, strict=True)]
+    single, faster = list(last_losses({})), list(last_losses(mode))
+    assert single != faster
+    differences = [abs(one - other) for one, other in zip(single, faster, strict=True)]
     assert max(differences) < statistics.stdev(single)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_compiled_network_learns_what_any_other_does(train_images, place, device, monkeypatch):
+    asked = []
+    compile_it = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda network, **how: asked.append(how) or compile_it(network, **how))
+
+    def after_three_steps(compiled):
+        spec = run(train_images, backbone="edsr-tiny", steps=3, compiled=compiled)
+        train(spec, train_images, place(f"{compiled}"), device=torch.device(device))
+        return place(f"{compiled}").load_weights()
+
+    plain, compiled = after_three_steps(False), after_three_steps(True)
+    assert len(asked) == 1
+    assert plain.keys() == compiled.keys()
+    for name, weights in compiled.items():
+        torch.testing.assert_close(weights, plain[name], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -226,6 +247,7 @@ def test_images_too_small_for_a_patch_are_refused_and_nothing_is_written(train_i
         (12, [1, 5, 11], {"backbone": "edsr-tiny"}),
         (12, [1, 5], {"backbone": "edsr-tiny", "precision": "bf16"}),
         (12, [1, 5], {"backbone": "edsr-tiny", "memory_format": "contiguous"}),
+        (12, [5], {"backbone": "edsr-tiny", "precision": "bf16", "compiled": True}),
         (12, [5], {"backbone": "edsr-tiny", "augment": False, "schedule": {"halve_every": 5}}),
     ],
 )
