@@ -410,6 +410,7 @@ def group(tmp_path_factory):
             shutil.copytree(images.path, folder / "images")
             even, odd = run(images, backbone="edsr-tiny"), run(images, backbone="edsr-tiny", batch=5)
             specs = {"even": even, "odd": odd, "cut": odd, "continued/1": odd, "continued/2": odd}
+            specs["compiled"] = run(images, backbone="edsr-tiny", compiled=True)
             specs["poisoned"] = run(images, f"{__name__}:FirstWorkerInfinite(at=3)", "edsr-tiny", steps=250)
             torch.multiprocessing.spawn(
                 worker,
@@ -449,7 +450,7 @@ def assert_same_training(history, weights, alone, alone_weights):
         torch.testing.assert_close(weights[key], value, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["even", "odd"])
+@pytest.mark.parametrize("name", ["even", "odd", "compiled"])
 def test_two_workers_train_on_the_patches_of_one(group, train_images, place, name):
     both = group(train_images)
     alone = train(both["specs"][name], train_images, place(), device=CPU)
