@@ -306,17 +306,19 @@ def _versions() -> str:
 
 
 @functools.cache
-def _git_revision() -> str | None:
-    """Return the commit of the checkout that runs, with ``+`` if it has changes; None where it is none."""
-    folder = Path(__file__).parent
-    if not (folder.parent / ".git").exists():
+def _git_revision(package: Path = Path(__file__).parent) -> str | None:
+    """Return the commit of the checkout that runs, with ``+`` if the package has changes; None where it is none."""
+    if not (package.parent / ".git").exists():
         return None
-    git = ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+
+    def git(*words: str) -> str:
+        answer = subprocess.run(["git", "-C", package, *words], capture_output=True, text=True, timeout=10, check=True)
+        return answer.stdout.strip()
+
     try:
-        answer = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True)
+        return git("rev-parse", "--short=12", "HEAD") + "+" * bool(git("status", "--porcelain", "--", "."))
     except (OSError, subprocess.SubprocessError):
         return None
-    return answer.stdout.strip() or None
 
 
 def provenance(device: torch.device) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import sgbench
+from sgbench import execution
 from sgbench.data import PackedImages
 from sgbench.execution import Job, clear, record_failure, run_here, score_job, stop_signal, train_job
 from sgbench.metrics.weights import Locator
@@ -347,3 +348,31 @@ def test_ctrl_c_before_training_ends_without_a_traceback(
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in said
+
+
+# Where it was made
+
+
+def test_the_revision_is_marked_where_the_code_has_changes_and_not_where_results_have(tmp_path: Path) -> None:
+    package = tmp_path / "checkout" / "sgbench"
+    package.mkdir(parents=True)
+
+    def git(*words: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        return subprocess.run(["git", "-C", package, *who, *words], capture_output=True, text=True, check=True).stdout
+
+    def revision() -> str | None:
+        execution._git_revision.cache_clear()
+        return execution._git_revision(package)
+
+    assert revision() is None
+    (package / "code.py").write_text("1")
+    (tmp_path / "checkout" / "results.parquet").write_text("1")
+    git("init", "..")
+    git("add", "..")
+    git("commit", "-m", "first")
+    commit = git("rev-parse", "--short=12", "HEAD").strip()
+    (tmp_path / "checkout" / "results.parquet").write_text("2")
+    assert revision() == commit
+    (package / "code.py").write_text("2")
+    assert revision() == f"{commit}+"

@@ -6,6 +6,7 @@ this is an image in the memory format channels_last, so that going from one to t
 
 import functools
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -121,12 +122,6 @@ def in_images(windows: Tensor) -> Tensor:
     return features.reshape(batch, rows * WINDOW, columns * WINDOW, parts * heads * size)
 
 
-@torch.compiler.disable  # which would write the loop over images out
-def _attend_on_cpu(qkv: Tensor, bias: Tensor) -> Tensor:
-    attended: Tensor = _AttentionOnCpu.apply(qkv, bias)
-    return attended
-
-
 class _AttentionOnCpu(torch.autograd.Function):
     """`attend` with its gradients written out, image by image.
 
@@ -172,6 +167,12 @@ class _AttentionOnCpu(torch.autograd.Function):
         of_parts[0].mul_(windows.shape[5] ** -0.5)
         of_bias = of_bias.view(-1, *ctx.bias_shape[1:]).sum_to_size(ctx.bias_shape)
         return in_images(of_windows.movedim(-3, -1)), of_bias.to(weights.dtype)
+
+
+_attend_on_cpu: Callable[..., Tensor] = torch.compiler.disable(  # type: ignore[no-untyped-call] # torch's has no types
+    _AttentionOnCpu.apply
+)
+"""A compiler would write out the loop over images."""
 
 
 @functools.lru_cache(maxsize=4)
