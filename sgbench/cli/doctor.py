@@ -1,4 +1,4 @@
-"""``sgbench doctor``: what every node has, and what has to be mended."""
+"""``sgbench doctor``: what this machine or every node of a cluster has, and what has to be mended."""
 
 from typing import Annotated
 
@@ -24,11 +24,14 @@ def doctor(
     ] = "results",
     as_json: options.Json = False,
 ) -> None:
-    """Check every node of a cluster, or this machine, and say what to mend; exits with 1 if there is anything.
+    """Check this machine, or with --address every node of a cluster, and say what to mend before a sweep.
 
-    Each node says which versions of Python, Ray, torch and sgbench it runs, which GPUs torch sees, how much room its
-    disk has and whether Ray asks for a token there; it writes to the store and reads what this machine wrote there,
-    opens the packed images, and looks for the networks of the metrics.
+    Shown are the versions of Python, Ray, torch and sgbench, the GPUs that torch sees, the room on the disk, and
+    whether Ray asks for a token. Tried are writing to the store, opening the packed images, and finding the networks
+    of the metrics; each node also reads what this machine wrote to the store.
+
+    Exit code 1 if there is a problem (✗), which stops a sweep; remarks (!), such as a network that is not here, do
+    not, and leave it at 0.
     """
     from sgbench.cli import output
     from sgbench.cluster import connect
@@ -45,7 +48,7 @@ def doctor(
         packed = [str(images.path) for images in (data.train, *data.tests)]
         networks = {network for metric in sweep.metrics for network in METRICS.load(metric).networks}
     with connect(address):
-        nodes = examine(Wanted(absolute(results), tuple(packed), tuple(sorted(networks))))
+        nodes = examine(Wanted(absolute(results), tuple(packed), tuple(sorted(networks)), alone=address is None))
     if as_json:
         output.print_json([vars(node) for node in nodes])
     else:

@@ -26,6 +26,9 @@ ANSWER_SECONDS = 120.0
 LITTLE_DISK = 5 * 2**30
 """Free bytes below which the disk of a node's cache is called nearly full."""
 
+THIS_MACHINE = "this machine"
+"""What a node is called that has no others beside it."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -37,6 +40,8 @@ class Wanted:
     """Folders of packed images, which are sent through the store to a node that does not see them."""
     networks: tuple[str, ...] = ()
     """Of metrics."""
+    alone: bool = False
+    """Whether this machine is the only one, as where Ray was started without an address."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Node:
     """A node as it answered."""
 
     name: str
-    """Its host name, and its address where several have one name."""
+    """Its host name and its address; `THIS_MACHINE` where there is no other."""
     facts: dict[str, str] = field(default_factory=dict)
     """For a person to read, by what they are about."""
     problems: tuple[str, ...] = ()
@@ -98,7 +103,8 @@ def refuse_unfit(nodes: Sequence[Node]) -> None:
     unfit = [node for node in nodes if node.problems]
     if unfit:
         more = f" ({len(unfit)} of {len(nodes)} nodes have problems)" if len(unfit) > 1 else ""
-        raise InputError(f"node {unfit[0].name}: {unfit[0].problems[0].rstrip('.')}{more}; 'sgbench doctor' lists all.")
+        first = f"node {unfit[0].name}: {unfit[0].problems[0].rstrip('.')}{more}"
+        raise InputError(f"{first}; 'sgbench doctor' with this --address lists all.")
 
 
 def _ask(node_id: str, wanted: Wanted, mark: str) -> Any:
@@ -166,7 +172,7 @@ def _find(network: str) -> None:
 def _judged(node: dict[str, Any], answer: dict[str, Any], wanted: Wanted) -> Node:
     """Hold the answer of a node against what is wanted and against this machine."""
     host, at = node["NodeName"], node["NodeManagerAddress"]
-    name = host if host == at else f"{host} ({at})"
+    name = THIS_MACHINE if wanted.alone else host if host == at else f"{host} ({at})"
     if silent := answer.get("silent"):
         return Node(name, problems=(f"{silent}.",))
     own = versions()
@@ -185,9 +191,9 @@ def _judged(node: dict[str, Any], answer: dict[str, Any], wanted: Wanted) -> Nod
         f"it does not see the packed images in '{folder}', which will be sent through the store into its cache."
         for folder in lacks
     ]
+    cannot = "they cannot be fetched" if wanted.alone else "this machine cannot send them nor the node fetch them"
     remarks += [
-        f"the weights of {network} are {trouble}: if this machine cannot send them nor the node fetch them, metrics "
-        "will say 'no weights'."
+        f"the weights of {network} are {trouble}: if {cannot}, metrics will say 'no weights'."
         for network, trouble in answer["networks"].items()
         if trouble
     ]
@@ -198,9 +204,9 @@ def _judged(node: dict[str, Any], answer: dict[str, Any], wanted: Wanted) -> Nod
         "CPU": f"{node['Resources'].get('CPU', 0):g}",
         "GPU": ", ".join(answer["gpus"]) or f"{node['Resources'].get('GPU', 0):g}",
         "cache": f"{answer['cache']}, {answer['free'] / 2**30:.1f} GiB free",
-        "token": "asked for" if answer["token"] else "not asked for: whoever reaches its ports can run programs there",
+        "token": "asked for" if answer["token"] else "not asked for: whoever reaches its ports can run programs",
     }
     gpus, seen = node["Resources"].get("GPU", 0), len(answer["gpus"])
     if gpus > seen:
-        problems.append(f"Ray has {gpus:g} GPU there and torch sees {seen}: check its driver and its build of torch.")
+        problems.append(f"Ray has {gpus:g} GPU and torch sees {seen}: check the driver and the build of torch.")
     return Node(name, facts, tuple(problems), lacks, tuple(remarks))

@@ -61,7 +61,7 @@ def test_what_has_to_be_mended_is_said(cluster: Any, store: str) -> None:
     assert first.problems[0] == f"torch is 1.0 and here {versions()['torch']}: install one version on all nodes."
     assert "cannot be used (no such folder): give a folder that all nodes share" in second.problems[0]
     for node in (first, second):
-        assert node.problems[1] == "Ray has 2 GPU there and torch sees 0: check its driver and its build of torch."
+        assert node.problems[1] == "Ray has 2 GPU and torch sees 0: check the driver and the build of torch."
     with pytest.raises(InputError, match=r"node n0 \(10.0.0.0\): torch is 1.0 .* nodes \(2 of 2 nodes have problems\)"):
         refuse_unfit([first, second])
 
@@ -75,6 +75,17 @@ def test_what_a_sweep_can_do_without_is_a_remark(cluster: Any, store: str, tmp_p
         "the weights of inception are not here",
         f"the disk of '{node.facts['cache'].partition(',')[0]}' has only 1.0 GiB free.",
     ]
+
+
+def test_of_a_machine_alone_no_nodes_are_told(cluster: Any, store: str) -> None:
+    cluster({"networks": {"inception": "not here"}, "token": False}, gpus=2)
+    (machine,) = examine(Wanted(store, networks=("inception",), alone=True))
+    assert machine.name == "this machine"
+    assert machine.remarks == (
+        "the weights of inception are not here: if they cannot be fetched, metrics will say 'no weights'.",
+    )
+    said = " ".join([*machine.facts.values(), *machine.problems, *machine.remarks])
+    assert [word for word in ("node", "cluster", "there") if word in said] == []
 
 
 @pytest.mark.parametrize(("asked", "said"), [(True, "asked for"), (False, "not asked for: whoever reaches its ports")])
