@@ -69,12 +69,14 @@ def merge(
     if as_json:
         output.print_json([_record(found) for found in taken])
         return
+    would = "would be " if dry_run else ""
     for found in taken:
         for remark in found.remarks:
             output.say(remark)
         output.say(
-            f"{found.source.storage}: {len(found.added)} runs added, {len(found.replaced)} replaced, "
-            f"{len(found.shared)} the same; {len(found.scores)} files of scores and {len(found.plans)} plans taken"
+            f"{found.source.storage}: {len(found.added)} runs {would}added, {len(found.replaced)} {would}replaced, "
+            f"{len(found.shared)} {'are ' * dry_run}the same; {len(found.scores)} files of scores and "
+            f"{len(found.plans)} plans {would}taken"
         )
 
 
