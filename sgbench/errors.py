@@ -33,8 +33,14 @@ class NotFiniteError(ArithmeticError):
         return type(self), (self.step, self.value)
 
 
+_SUGGESTED = 3
+"""Names, at most, that begin with what was written and are suggested."""
+
+
 def unknown(kind: str, received: str, valid: Iterable[str]) -> InputError:
-    """Build the error for a name that is not in a closed list, with the nearest valid names.
+    """Build the error for a name that is not in a closed list, with the valid names that may have been meant.
+
+    Those are the ones that begin with what was written, or else the nearest one.
 
     Args:
         kind: What the name stands for, such as ``"backbone"``.
@@ -46,6 +52,9 @@ def unknown(kind: str, received: str, valid: Iterable[str]) -> InputError:
     """
     names = sorted(valid)
     by_case = {name.lower(): name for name in names}
-    close = difflib.get_close_matches(received.lower(), by_case, n=1, cutoff=0.6)
-    hint = f": did you mean '{by_case[close[0]]}'? Valid" if close else "; valid"
+    begun = [name for name in names if received and name.lower().startswith(received.lower())]
+    nearest = difflib.get_close_matches(received.lower(), by_case, n=1, cutoff=0.6)
+    meant = [f"'{name}'" for name in begun[:_SUGGESTED] or [by_case[close] for close in nearest]]
+    either = " or ".join(filter(None, (", ".join(meant[:-1]), *meant[-1:])))
+    hint = f": did you mean {either}? Valid" if either else "; valid"
     return InputError(f"unknown {kind} '{received}'{hint}: {', '.join(names)}.")

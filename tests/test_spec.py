@@ -230,7 +230,7 @@ def grid(**changes: Any) -> dict[str, Any]:
         (grid(losses=["l1 + -1*sg"]), "grids.0.losses.0: loss 'l1 + -1*sg': the weight of 'sg' is -1; "),
         (grid(backbones=["edrs-tiny"]), "grids.0.backbones.0: unknown backbone 'edrs-tiny': did you mean 'edsr-tiny'?"),
         (grid(backbones=["edsr-small"]), "unknown size of backbone 'edsr' 'small'; valid"),
-        (fields(metrics=["psnr"]), "metrics.0: unknown metric 'psnr': did you mean 'psnr_y'?"),
+        (fields(metrics=["psnr"]), "metrics.0: unknown metric 'psnr': did you mean 'psnr_rgb' or 'psnr_y'?"),
         (fields(tests=["Set5", "demo", "Set5=/data/Set5"]), "test set 'Set5' is given twice"),
         (fields(tests=[]), "tests is []: "),
         (fields(grids=[]), "grids is []: "),
