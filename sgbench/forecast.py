@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from sgbench.backbones import build_backbone, count_parameters
-from sgbench.backbones.cost import measure
 from sgbench.plan import PlannedRun
 from sgbench.results import Store
 from sgbench.spec import RunSpec
@@ -26,14 +25,17 @@ class Expected:
     """What a run is expected to take, training alone."""
 
     run: PlannedRun
-    work: float
-    """Multiply-accumulate operations that are left."""
     seconds: float | None
     """None if nothing in the store tells."""
     alike: bool
     """Whether ``seconds`` is from runs of this backbone and recipe; else it is scaled from others by their work."""
     devices: frozenset[str] = frozenset()
     """What the runs that tell were trained on."""
+
+    @property
+    def work(self) -> float:
+        """Multiply-accumulate operations that are left."""
+        return _steps_left(self.run) * _step_work(self.run.spec)
 
 
 def expect(runs: Iterable[PlannedRun], store: Store) -> list[Expected]:
@@ -45,7 +47,7 @@ def expect(runs: Iterable[PlannedRun], store: Store) -> list[Expected]:
             same backbone, recipe and, where there are such, loss; else over all, by multiplications instead of steps.
     """
     by_step: defaultdict[tuple[Any, ...], list[float]] = defaultdict(list)
-    by_work: list[float] = []
+    told: list[tuple[RunSpec, float]] = []
     devices = set()
     for row in store.runs().to_pylist():
         if row["kind"] == "train" and row["status"] == "done" and row["wall_seconds"] and row["step"]:
@@ -53,19 +55,20 @@ def expect(runs: Iterable[PlannedRun], store: Store) -> list[Expected]:
             seconds = row["wall_seconds"] / row["step"]
             for key in _likeness(spec):
                 by_step[key].append(seconds)
-            by_work.append(seconds / _step_work(spec))
+            told.append((spec, seconds))
             devices.add(row["device"] or "an unknown device")
     expected = []
     for run in runs:
-        done = {"to score": run.spec.recipe.steps, "resumable": run.step}.get(run.status, 0)
-        steps = run.spec.recipe.steps - done
-        work = steps * _step_work(run.spec)
+        steps = _steps_left(run)
         alike = next((by_step[key] for key in _likeness(run.spec) if key in by_step), None)
         if alike or not steps:
-            seconds = steps * statistics.median(alike or [0.0])
+            left = steps * statistics.median(alike or [0.0])
+        elif told:  # only then is anything measured, which takes seconds
+            by_work = statistics.median(seconds / _step_work(spec) for spec, seconds in told)
+            left = steps * _step_work(run.spec) * by_work
         else:
-            seconds = work * statistics.median(by_work) if by_work else None
-        expected.append(Expected(run, work, seconds, bool(alike or not steps), frozenset(devices)))
+            left = None
+        expected.append(Expected(run, left, bool(alike or not steps), frozenset(devices)))
     return expected
 
 
@@ -93,12 +96,19 @@ def _likeness(spec: RunSpec) -> list[tuple[Any, ...]]:
     return [(*speed, spec.loss), speed]
 
 
+def _steps_left(run: PlannedRun) -> int:
+    done = {"to score": run.spec.recipe.steps, "resumable": run.step}.get(run.status, 0)
+    return run.spec.recipe.steps - done
+
+
 def _step_work(spec: RunSpec) -> float:
     return _TRAINING_PASSES * spec.recipe.batch * _macs(spec.backbone, spec.recipe.scale, spec.recipe.patch)
 
 
 @functools.cache
 def _macs(backbone: str, scale: int, patch: int) -> int:
+    from sgbench.backbones.cost import measure
+
     try:
         return measure(backbone, scale, patch).macs
     except RuntimeError:  # a network of one's own that computes with values, which a measurement by shapes has not

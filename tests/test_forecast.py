@@ -85,6 +85,18 @@ def test_failed_runs_tell_nothing(store: Store) -> None:
     assert seconds(store, planned(seed=1)) == [(None, False)]
 
 
+def test_nothing_is_measured_where_runs_of_the_kind_tell_or_none_do(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(*_: Any) -> None:
+        raise AssertionError("it takes seconds")
+
+    monkeypatch.setattr("sgbench.forecast._macs", measure)
+    assert seconds(store, planned(seed=1)) == [(None, False)]
+    record(store, 10.0)
+    assert seconds(store, planned(seed=1)) == [(10.0, True)]
+
+
 def test_the_longest_starts_first_and_seeds_keep_their_order(store: Store) -> None:
     record(store, 10.0)
     record(store, 30.0, backbone="rdn-tiny")

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.metrics import structural_similarity
 
 from sgbench.metrics.base import Image, ImageMetric, Pair, Runtime, Undefined
 
@@ -50,6 +49,8 @@ def ssim(sr: NDArray[Any], hr: NDArray[Any]) -> float:
     Raises:
         Undefined: If the image is smaller than the window.
     """
+    from skimage.metrics import structural_similarity  # here, as it loads SciPy, for which a plan need not wait
+
     height, width = sr.shape[-2:]
     if min(height, width) < WINDOW:
         raise Undefined(f"{width}×{height} pixels are left, fewer than SSIM's {WINDOW}×{WINDOW} window")

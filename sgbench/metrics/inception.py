@@ -1,4 +1,7 @@
-"""The Inception network of pytorch-fid, whose features FID and KID compare."""
+"""The Inception network of pytorch-fid, whose features FID and KID compare.
+
+What loads torchvision, which takes seconds, is loaded when a network is built.
+"""
 
 import functools
 from collections.abc import Mapping
@@ -6,11 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pytorch_fid import inception
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.utils import fuse_conv_bn_eval
-from torchvision.models.inception import BasicConv2d
 
 from sgbench.metrics.base import Array, Image, LoadedWeights, Runtime, SetMetric
 
@@ -39,6 +40,9 @@ class Inception(nn.Module):
     """
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
+        from pytorch_fid import inception
+        from torchvision.models.inception import BasicConv2d
+
         super().__init__()
         with torch.device("meta"):  # no time is spent on random numbers
             network = inception._inception_v3(num_classes=1008, aux_logits=False, weights=None)

@@ -6,6 +6,9 @@ takes AlexNet's features from there. Images are never batched, so that a value d
 batch of eight would save 5% of the time at 512×512 pixels and a quarter at 256×256, and few images of a test set have
 one size.
 
+The package `lpips` loads torchvision, which takes seconds, and so is only loaded by what builds a network: a plan needs
+no more of a metric than what it says of itself.
+
 An image that is too large for its features to be kept is compared layer by layer, as the features of both images
 appear. VGG-16 then needs about 820 bytes a pixel: two maps of 64 channels and the one that is being computed.
 """
@@ -19,7 +22,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import lpips
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -129,11 +131,13 @@ def _forward(network: Any, image: Image, device: str) -> Iterator[Tensor]:
 
 def _distances(linear: Any, sr: Tensor, hr: Tensor) -> Tensor:
     """Return a layer's weighted squared differences, [1, 1, h, w], computed a few rows at a time."""
+    from lpips import normalize_tensor
+
     _, channels, height, width = sr.shape
     rows = max(1, STRIP_BYTES // (2 * 4 * channels * width))
     strips = []
     for top in range(0, height, rows):
-        ours, theirs = (lpips.normalize_tensor(maps[:, :, top : top + rows]) for maps in (sr, hr))
+        ours, theirs = (normalize_tensor(maps[:, :, top : top + rows]) for maps in (sr, hr))
         strips.append(linear(ours.sub_(theirs).square_()))
     return torch.cat(strips, dim=2)
 
@@ -141,6 +145,8 @@ def _distances(linear: Any, sr: Tensor, hr: Tensor) -> Tensor:
 @functools.cache
 def _network(trunk: Trunk, weights: LoadedWeights, device: str) -> Any:
     """Build `lpips.LPIPS` around located weights, once for a process and device."""
+    import lpips
+
     with _building, warnings.catch_warnings(), torch.device("meta"):  # no time is spent on random numbers
         warnings.simplefilter("ignore", UserWarning)  # lpips calls torchvision by argument names of old
         network = lpips.LPIPS(net=trunk.net, pretrained=False, pnet_rand=True, verbose=False)

@@ -287,6 +287,18 @@ def test_the_digest_tells_shapes_apart():
     assert Image(flat(1)).digest == Image(flat(1)).digest
 
 
+def test_what_a_metric_says_of_itself_loads_no_network():
+    code = f"""
+        import sys
+        from sgbench.registry import METRICS
+        for name in {METRICS.names()}:
+            METRICS.load(name).protocol
+        sys.exit(str([slow for slow in ("torchvision", "lpips", "pytorch_fid", "scipy") if slow in sys.modules]))
+    """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False, capture_output=True, text=True)
+    assert ended.stderr == "[]\n"
+
+
 def test_the_package_loads_no_torch():
     code = "import sys, sgbench.metrics, sgbench.metrics.distortion; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
