@@ -7,14 +7,16 @@ import io
 import json
 import math
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from sgbench.report.tables import latex, markdown
 
 ROWS = 100
 """The most that are shown to a person."""
@@ -28,8 +30,7 @@ def print_rows(rows: pa.Table, console: Console) -> None:
     shown = [[_short(value) for value in row.values()] for row in _values(rows.slice(0, ROWS))]
     table = Table(box=box.SIMPLE_HEAD)
     for name, kind in zip(rows.column_names, rows.schema.types, strict=True):
-        numeric = pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)
-        table.add_column(Text(name), justify="right" if numeric else "left", max_width=WIDTH, overflow="fold")
+        table.add_column(Text(name), justify="right" if _is_numeric(kind) else "left", max_width=WIDTH, overflow="fold")
     for cells in shown:
         table.add_row(*map(Text, cells))
     needed = console.measure(table, options=console.options.update(max_width=100 * console.width)).maximum
@@ -47,15 +48,14 @@ def to_csv(rows: pa.Table) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(rows.column_names)
-    writer.writerows([_text(value) for value in row.values()] for row in _values(rows))
+    writer.writerows(_texts(rows))
     return buffer.getvalue()
 
 
 def to_markdown(rows: pa.Table) -> str:
     """Return rows as a table in Markdown."""
-    lines = [rows.column_names, ["---"] * rows.num_columns]
-    lines += [[_text(value) for value in row.values()] for row in _values(rows)]
-    return "".join(f"| {' | '.join(map(_markdown, line))} |\n" for line in lines)
+    head, *body = ([markdown.escaped(text) for text in line] for line in (rows.column_names, *_texts(rows)))
+    return "".join(f"{markdown.row(line)}\n" for line in (head, ["---"] * len(head), *body))
 
 
 def to_json(rows: pa.Table) -> str:
@@ -64,14 +64,17 @@ def to_json(rows: pa.Table) -> str:
 
 
 def to_html(rows: pa.Table) -> str:
-    """Return rows as a table in HTML."""
-    return _frame(rows).to_html(index=False) + "\n"
+    """Return rows as an element ``table`` of the class ``sgbench``, without a style of its own."""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in rows.column_names)
+    body = (f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in line)}</tr>\n" for line in _texts(rows))
+    return f'<table class="sgbench">\n<thead>\n<tr>{head}</tr>\n</thead>\n<tbody>\n{"".join(body)}</tbody>\n</table>\n'
 
 
 def to_latex(rows: pa.Table) -> str:
-    """Return rows as a ``tabular`` in LaTeX, which needs the package booktabs."""
-    frame = _frame(rows)
-    return str(frame.to_latex(index=False, escape=True))
+    """Return rows as a ``tabular`` in LaTeX, set as tables of scores are, without their float."""
+    head, *body = (latex.row(map(latex.escaped, line)) for line in (rows.column_names, *_texts(rows)))
+    alignment = "".join("r" if _is_numeric(kind) else "l" for kind in rows.schema.types)
+    return "\n".join([latex.PREAMBLE, *latex.tabular(alignment, [head], body)]) + "\n"
 
 
 FORMATS: dict[str, Callable[[pa.Table], str]] = {
@@ -84,8 +87,8 @@ FORMATS: dict[str, Callable[[pa.Table], str]] = {
 """Each ends with a line break."""
 
 
-def _frame(rows: pa.Table) -> pd.DataFrame:
-    return pd.DataFrame([[_text(value) for value in row.values()] for row in _values(rows)], columns=rows.column_names)
+def _is_numeric(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind))
 
 
 def _record(names: list[str], cells: list[str]) -> Table:
@@ -122,6 +125,10 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
+def _texts(rows: pa.Table) -> list[list[str]]:
+    return [[_text(value) for value in row.values()] for row in _values(rows)]
+
+
 def _text(value: Any) -> str:
     if value is None:
         return ""
@@ -130,7 +137,3 @@ def _text(value: Any) -> str:
 
 def _short(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else _text(value)
-
-
-def _markdown(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")

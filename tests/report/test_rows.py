@@ -63,12 +63,15 @@ def test_csv_is_read_back_with_every_digit() -> None:
 
 def test_markdown_has_as_many_cells_in_every_line() -> None:
     lines = FORMATS["markdown"](ODD).splitlines()
+    assert r"| l1 + 1.0\*sg |" in lines[2]
     assert len(lines) == 5
     assert {line.replace("\\|", "").count("|") for line in lines} == {10}
 
 
 def test_html_is_well_formed_and_says_the_same() -> None:
     table = ElementTree.fromstring(FORMATS["html"](ODD))
+    assert table.attrib == {"class": "sgbench"}
+    assert [head.attrib for head in table.iter("th")] == [{"scope": "col"}] * 9
     cells = [[cell.text or "" for cell in row] for row in table.iter("tr")]
     assert cells[0] == ODD.column_names
     assert cells[2][0] == 'a|b_c & <d> "e" 100% $x$'
@@ -77,8 +80,9 @@ def test_html_is_well_formed_and_says_the_same() -> None:
 
 def test_latex_escapes_what_is_markup() -> None:
     text = FORMATS["latex"](ODD)
-    assert r"a|b\_c \& <d> " in text
-    assert r"100\% \$x\$" in text
+    assert r"a$|$b\_c \& $<$d$>$ ''e'' 100\% \$x\$" in text
+    assert r"\begin{tabular}{@{}lrrllllll@{}}" in text
+    assert text.startswith("% \\usepackage{booktabs}")
     assert {line.replace(r"\&", "").count("&") for line in text.splitlines() if line.endswith(r"\\")} == {8}
 
 

@@ -1,11 +1,11 @@
 r"""Tables in LaTeX, with booktabs."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from sgbench.report.tables.model import EMPTY, REAL, Cell, Table, spans
 
-_PREAMBLE = r"% \usepackage{booktabs} \usepackage{graphicx}"
+PREAMBLE = r"% \usepackage{booktabs} \usepackage{graphicx}"
 
 _NARROW = 6
 """Columns of a table, at most, that one of two columns of a paper has room for."""
@@ -47,7 +47,7 @@ def to_latex(shown: Table) -> str:
     notes = shown.notes if shown.lines else (*shown.notes, EMPTY)
     place = "table" if len(shown.heads) + len(shown.columns) <= _NARROW else "table*"
     lines = [
-        _PREAMBLE,
+        PREAMBLE,
         rf"\begin{{{place}}}",
         r"\centering",
         rf"\caption{{{escaped(shown.title)}}}",
@@ -65,12 +65,35 @@ def escaped(text: str) -> str:
     return "".join(_SPECIAL.get(character, character) for character in text.replace("\n", " "))
 
 
-def _tabular(shown: Table) -> Iterator[str]:
+def tabular(alignment: str, head: Iterable[str], body: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of a ``tabular`` that is scaled down where it is wider than the text.
+
+    Args:
+        alignment: A letter for each column, such as ``llc``.
+        head: Lines above the rule; see `row`.
+        body: Lines below it.
+    """
     yield r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
-    yield rf"\begin{{tabular}}{{@{{}}{'l' * len(shown.heads)}{'c' * len(shown.columns)}@{{}}}}"
+    yield rf"\begin{{tabular}}{{@{{}}{alignment}@{{}}}}"
     yield r"\toprule"
-    yield from _head(shown)
+    yield from head
     yield r"\midrule"
+    yield from body
+    yield r"\bottomrule"
+    yield r"\end{tabular}}"
+
+
+def row(cells: Iterable[str]) -> str:
+    """Return a line of a ``tabular`` from cells in which nothing is markup that is not meant."""
+    return f"{' & '.join(cells)} \\\\"
+
+
+def _tabular(shown: Table) -> Iterator[str]:
+    alignment = "l" * len(shown.heads) + "c" * len(shown.columns)
+    return tabular(alignment, _head(shown), _body(shown))
+
+
+def _body(shown: Table) -> Iterator[str]:
     labels = [line.labels for line in shown.lines]
     levels = [spans(labels, level) for level in range(len(shown.heads))]
     for at, line in enumerate(shown.lines):
@@ -81,9 +104,7 @@ def _tabular(shown: Table) -> Iterator[str]:
             escaped(label) if starts[at] or level == last else ""
             for level, (label, starts) in enumerate(zip(line.labels, levels, strict=True))
         ]
-        yield _row([*heads, *map(_cell, line.cells)])
-    yield r"\bottomrule"
-    yield r"\end{tabular}}"
+        yield row([*heads, *map(_cell, line.cells)])
 
 
 def _head(shown: Table) -> Iterator[str]:
@@ -98,13 +119,9 @@ def _head(shown: Table) -> Iterator[str]:
                 cells.append(label if level == depth - 1 else rf"\multicolumn{{{width}}}{{c}}{{{label}}}")
                 rules.append(rf"\cmidrule(lr){{{at + 1}-{at + width}}}")
                 at += width
-        yield _row(cells)
+        yield row(cells)
         if level < depth - 1:
             yield "".join(rules)
-
-
-def _row(cells: list[str]) -> str:
-    return f"{' & '.join(cells)} \\\\"
 
 
 def _cell(cell: Cell) -> str:

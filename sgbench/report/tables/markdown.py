@@ -9,26 +9,27 @@ from sgbench.report.tables.model import EMPTY, REAL, Cell, Table, superscript
 def to_markdown(shown: Table) -> str:
     """Return a table in Markdown: a title, the table, and the notes as a list."""
     head = [*shown.titles, *(" · ".join(filter(None, column.labels)) for column in shown.columns)]
-    rows = [[*map(_escaped, line.labels), *map(_cell, line.cells)] for line in shown.lines]
-    table = [_row(map(_escaped, head)), _row(["---"] * len(head)), *map(_row, rows), ""] if rows else []
-    title = [f"**{_escaped(shown.title)}**", ""]
-    notes = [f"- {_escaped(note, code=True)}" for note in (shown.notes if rows else (*shown.notes, EMPTY))]
+    rows = [[*map(escaped, line.labels), *map(_cell, line.cells)] for line in shown.lines]
+    table = [row(map(escaped, head)), row(["---"] * len(head)), *map(row, rows), ""] if rows else []
+    title = [f"**{escaped(shown.title)}**", ""]
+    notes = [f"- {escaped(note, code=True)}" for note in (shown.notes if rows else (*shown.notes, EMPTY))]
     return "\n".join([*title, *table, *notes]) + "\n"
 
 
 def _cell(cell: Cell) -> str:
     if not cell.summary:
-        return _escaped(f"{cell.reason}{superscript(cell.mark)}")
+        return escaped(f"{cell.reason}{superscript(cell.mark)}")
     mean = f"**{cell.mean}**" if cell.best else cell.mean
-    sign = _escaped(REAL) if cell.real else ""
+    sign = escaped(REAL) if cell.real else ""
     return f"{mean}{sign}{superscript(cell.mark)}{f' ± {cell.spread}' if cell.spread else ''}"
 
 
-def _row(cells: Iterable[str]) -> str:
+def row(cells: Iterable[str]) -> str:
+    """Return a line of a table from cells in which nothing is markup."""
     return f"| {' | '.join(cells)} |"
 
 
-def _escaped(text: str, *, code: bool = False) -> str:
+def escaped(text: str, *, code: bool = False) -> str:
     """Return text in which nothing is markup, except, if asked for, what stands between backticks."""
     parts = re.split(r"(`[^`]*`)", text) if code else [text]
     return "".join(part if at % 2 else re.sub(r"([\\|*`<])", r"\\\1", part) for at, part in enumerate(parts)).replace(
