@@ -152,7 +152,7 @@ def _lines(status: "SetStatus") -> list[str]:
     kin = [f"Contains {name}." for name in sorted(entry.contains)]
     kin += [f"Lies inside {name}." for name in _containing(entry)]
     return [
-        "; ".join(here) or "not here",
+        *(here or ["not here"]),
         *([f"prepared: {', '.join(packed)}"] if packed else []),
         " ".join([entry.description, *kin]),
         entry.terms,

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,9 @@ from sgbench.results import load_results
 
 console = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 """For progress and remarks."""
+
+_NARROWEST = 20
+"""Characters a line into which text is wrapped, at least."""
 
 
 def say(remark: str) -> None:
@@ -55,13 +59,27 @@ def _stdout() -> Console:
 
 
 def print_entries(entries: Mapping[str, Sequence[str]]) -> None:
-    """Print paragraphs of some lines each beside their names; readable on a narrow terminal."""
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 1, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    """Print paragraphs of some lines each beside their names; readable on a narrow terminal.
+
+    What has no room there in one piece, such as a long URL, is a line of its own from the left margin on. A terminal
+    that is narrower still goes on with it in the next line, and copies it as one.
+    """
+    indent = max(map(len, entries), default=0) + 2
+    width = max(_stdout().width - indent, _NARROWEST)
     for name, lines in entries.items():
-        table.add_row(Text(name), Text("\n".join(lines)))
-    _stdout().print(table)
+        lead = name
+        for part in (part for line in lines for part in _wrap(line, width)):
+            if len(part) > width:
+                typer.echo(f"{lead}\n{part}" if lead else part)
+            else:
+                typer.echo(f"{lead:{indent}}{part}")
+            lead = ""
+        typer.echo()
+
+
+def _wrap(line: str, width: int) -> list[str]:
+    """Return the lines of a text; a word that is too long for one is not broken."""
+    return textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
 
 
 def print_plan(made: Plan, expected: Sequence[Expected], *, devices: int, price: float | None, as_json: bool) -> None:

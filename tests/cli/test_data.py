@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,12 +78,30 @@ def test_list_says_what_is_here_and_how_to_get_the_rest(place: Path, run: Run) -
     assert f"put one page of each volume into '{place}/cache/sets/Manga109'." in out
 
 
+def _parts(run: Run) -> list[dict[str, Any]]:
+    return [part for entry in json.loads(run("data", "list", "--json")[0]) for part in entry["parts"]]
+
+
 def test_list_is_readable_on_a_narrow_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "50")
     out, _ = run("data", "list")
-    assert max(map(len, out.splitlines())) <= 50
+    whole = {*(entry.homepage for entry in CATALOG.values()), *(part["folder"] for part in _parts(run))}
+    assert {line.strip("'.") for line in out.splitlines() if len(line) > 50} <= whole
     assert "Eleven photographs and textures that" in out
+
+
+@pytest.mark.parametrize("width", [40, 60, 100])
+@pytest.mark.parametrize("what", ["data", "weights"])
+def test_list_breaks_no_url(run: Run, monkeypatch: pytest.MonkeyPatch, what: str, width: int) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    out, _ = run(what, "list")
+    listed = json.loads(run(what, "list", "--json")[0])
+    urls = {entry["homepage" if what == "data" else "url"] for entry in listed}
+    lines = out.splitlines()
+    assert all(any(url in line for line in lines) for url in urls)
+    assert all(len(line) <= width or " " not in line for line in lines)
 
 
 def test_list_as_json_holds_everything(place: Path, run: Run) -> None:
