@@ -120,7 +120,8 @@ def curves(
 ) -> None:
     """Draw the course of training: each term of the losses, unweighted, against steps.
 
-    Of more losses than can be told apart those of the paper are drawn; --loss chooses others.
+    Each backbone is a column and each term a row, with one scale. Of more losses than can be told apart those of the
+    paper are drawn; --loss chooses others.
     """
     from sgbench.report.figures.curves import draw_curves
     from sgbench.report.figures.style import format_of

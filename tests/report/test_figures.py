@@ -358,6 +358,26 @@ def test_panels_of_one_term_have_one_scale() -> None:
     assert first.get_ylim() == second.get_ylim()
 
 
+@pytest.mark.parametrize(("backbones", "across"), [(2, 2), (4, 4), (5, 3)])
+def test_a_backbone_is_a_column_of_curves_and_a_term_a_row(backbones: int, across: int) -> None:
+    runs = [run(str(at), "l1 + 1.0*sg" if at else "charbonnier + l1", backbone=f"net{at}") for at in range(backbones)]
+    all_have, some_have = {"l1": [0.2, 0.1]}, {"sg": [0.06, 0.05]}
+    history = course("0", {"charbonnier": [0.3, 0.2]} | all_have)
+    history += [row for at in range(1, backbones) for row in course(str(at), all_have | some_have)]
+    figure = draw_curves(results(runs, history=history))
+    figure.draw_without_rendering()
+    left, bottom = {}, {}
+    for axes in figure.axes:
+        backbone, term = axes.get_title().split(", ")
+        at = int(backbone.removeprefix("net"))
+        assert left.setdefault(at % across, axes.get_position().x0) == pytest.approx(axes.get_position().x0)
+        assert bottom.setdefault((at // across, term), axes.get_position().y0) == pytest.approx(axes.get_position().y0)
+    assert len(figure.axes) == 2 * backbones
+    assert len(set(left.values())) == across
+    heights = [bottom[0, term] for term in (("l1", "sg", "charbonnier") if across > 2 else ("l1", "charbonnier", "sg"))]
+    assert heights == sorted(set(heights), reverse=True)
+
+
 def test_three_seeds_are_a_mean_and_a_band_at_the_steps_that_all_have() -> None:
     runs = [run(str(seed), seed=seed) for seed in range(4)]
     history = [

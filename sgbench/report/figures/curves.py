@@ -1,6 +1,8 @@
 """The course of training: each term of the losses against steps."""
 
-from collections import defaultdict
+import itertools
+import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from matplotlib.axes import Axes
@@ -10,7 +12,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from sgbench.errors import InputError
 from sgbench.report.figures.selection import BAND, Group, counted, fate, left_out, named, select
-from sgbench.report.figures.style import COLOURS, MARKERS, Look, add_foot, in_style, looks, new_figure
+from sgbench.report.figures.style import COLOURS, MARKERS, Look, add_foot, in_style, looks, new_figure, new_grid
 from sgbench.results import Results
 from sgbench.results.naming import natural
 from sgbench.results.stats import summarise
@@ -21,6 +23,12 @@ Course = dict[int, float]
 Courses = Mapping[tuple[str, str], Course]
 """By run and term."""
 
+Panel = tuple[str, str]
+"""A backbone and a term."""
+
+ACROSS = 4
+"""Backbones beside each other, at most."""
+
 
 @in_style
 def draw_curves(
@@ -30,10 +38,11 @@ def draw_curves(
     losses: Sequence[str] | None = None,
     columns: int | None = None,
 ) -> Figure:
-    """Draw each term of the losses, unweighted, against steps, a panel for each backbone and term.
+    """Draw each term of the losses, unweighted, against steps: a column for each backbone, a row for each term.
 
-    A term means the same in every loss that has it, which a weighted sum does not; its panels have one scale. Three
-    seeds or more are their mean and a band of one sample standard deviation; fewer are a line each.
+    One backbone alone has its terms in reading order, and so has what is one column of a paper wide. A term means the
+    same in every loss that has it, which a weighted sum does not; its panels have one scale. Three seeds or more are
+    their mean and a band of one sample standard deviation; fewer are a line each.
 
     Args:
         results: A store.
@@ -53,16 +62,16 @@ def draw_curves(
         raise InputError("no trained run that was chosen has a history, and so there is no curve to draw.")
     kinds = list(dict.fromkeys(group.trained_with for group in drawn))
     panels = _panels(drawn, courses)
-    figure, all_axes = new_figure(len(panels), columns)
+    figure, placed = _figure(list(panels), columns)
     first: dict[str, Axes] = {}
-    for axes, ((backbone, term), members) in zip(all_axes, panels.items(), strict=True):
+    for (backbone, term), axes in placed.items():
         axes.set(title=f"{backbone}, {term}", xlabel="step", yscale="log")
-        for group in members:
+        for group in panels[backbone, term]:
             seeds = [courses[run["run_id"], term] for run in group.runs if (run["run_id"], term) in courses]
             _draw(axes, seeds, _look(kinds, group.trained_with))
         if first.setdefault(term, axes) is not axes:
             axes.sharey(first[term])
-    for axes in all_axes:
+    for axes in placed.values():
         _readable_ticks(axes)
     counts = [sum(run["run_id"] in there for run in group.runs) for group in drawn]
     handles = [Line2D([], [], label=kind, **_look(kinds, kind)) for kind in kinds]
@@ -75,9 +84,38 @@ def _look(losses: Sequence[str], loss: str) -> Look:
     return {"color": colour, "marker": marker}
 
 
-def _panels(groups: Iterable[Group], courses: Courses) -> dict[tuple[str, str], list[Group]]:
+def _figure(panels: Sequence[Panel], columns: int | None) -> tuple[Figure, dict[Panel, Axes]]:
+    """Return a figure with axes for each panel; many backbones are broken into rows as even as can be."""
+    backbones = list(dict.fromkeys(backbone for backbone, _ in panels))
+    if len(backbones) == 1 or columns == 1:
+        figure, in_order = new_figure(len(panels), columns)
+        return figure, dict(zip(panels, in_order, strict=True))
+    across = math.ceil(len(backbones) / math.ceil(len(backbones) / ACROSS))
+    rows = [
+        [(backbone, term) for backbone in beside]
+        for beside in (backbones[at : at + across] for at in range(0, len(backbones), across))
+        for term in _terms(panels, beside)
+    ]
+    figure, grid = new_grid(len(rows), across, 2)
+    placed = {}
+    for row, line in zip(rows, grid, strict=True):
+        for panel, axes in itertools.zip_longest(row, line):
+            if panel in panels:
+                placed[panel] = axes
+            else:
+                axes.remove()
+    return figure, placed
+
+
+def _terms(panels: Iterable[Panel], backbones: Sequence[str]) -> list[str]:
+    """Return the terms that some backbones have, what most of them have first."""
+    counts = Counter(term for backbone, term in panels if backbone in backbones)
+    return sorted(counts, key=lambda term: (-counts[term], term))
+
+
+def _panels(groups: Iterable[Group], courses: Courses) -> dict[Panel, list[Group]]:
     """Return the groups of each panel: those of a backbone whose loss has a term."""
-    panels: defaultdict[tuple[str, str], list[Group]] = defaultdict(list)
+    panels: defaultdict[Panel, list[Group]] = defaultdict(list)
     for group in groups:
         ids = {run["run_id"] for run in group.runs}
         for term in dict.fromkeys(term for run_id, term in courses if run_id in ids):

@@ -86,14 +86,32 @@ def new_figure(
     """
     columns = columns or (1 if panels == 1 else 2)
     across = min(panels, 2 if panels == 4 else 3) if columns == 2 else 1
-    down = math.ceil(panels / across)
+    figure, grid = new_grid(math.ceil(panels / across), across, columns, ratio, text)
+    in_order = [axes for row in grid for axes in row]
+    for spare in in_order[panels:]:
+        spare.remove()
+    return figure, in_order[:panels]
+
+
+def new_grid(
+    down: int, across: int, columns: int, ratio: float | None = None, text: float = 0.0
+) -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure with rows of panels of one size.
+
+    Args:
+        down: How many rows.
+        across: How many panels a row.
+        columns: Of a paper, 1 or 2, that it spans.
+        ratio: As for `new_figure`.
+        text: As for `new_figure`.
+
+    Returns:
+        The figure, and its panels row by row.
+    """
     width = WIDTHS[columns] / across
     ratio = ratio or (0.5 if width > WIDTHS[1] + 1 else 0.8)
     figure = Figure((WIDTHS[columns], down * (ratio * width + text)), layout="constrained")
-    grid = figure.subplots(down, across, squeeze=False)
-    for spare in grid.flat[panels:]:
-        spare.remove()
-    return figure, list(grid.flat[:panels])
+    return figure, [list(row) for row in figure.subplots(down, across, squeeze=False)]
 
 
 def add_foot(figure: Figure, handles: Sequence[Artist], notes: Sequence[str]) -> None:
