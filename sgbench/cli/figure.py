@@ -23,8 +23,23 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+
+def _of_a_known_format(out: Path) -> Path:
+    """Refuse a file that ends otherwise before anything is read or drawn."""
+    from sgbench.report.figures.style import format_of
+
+    format_of(out)
+    return out
+
+
 Out = Annotated[
-    Path, typer.Option("--out", metavar="FILE", help="File to write; it ends in .png, .svg or .pdf (overwritten).")
+    Path,
+    typer.Option(
+        "--out",
+        metavar="FILE",
+        help="File to write; it ends in .png, .svg or .pdf (overwritten).",
+        callback=_of_a_known_format,
+    ),
 ]
 Columns = Annotated[
     int | None,
@@ -44,11 +59,9 @@ def gradient_maps(
     """Draw an image with its first- and second-order gradient maps, as Fig. 1 of the paper."""
     from sgbench.data import read_image
     from sgbench.report.figures.gradient_maps import draw_gradient_maps
-    from sgbench.report.figures.style import format_of
 
-    form = format_of(out)
     figure = draw_gradient_maps(read_image(image), image.stem, operator=operator, columns=columns)
-    _write(figure, out, form)
+    _write(figure, out)
 
 
 @command(
@@ -72,13 +85,11 @@ def lambdas(
     single λ > 0 are left out beside others; --loss shows them.
     """
     from sgbench.report.figures.lambdas import draw_lambda
-    from sgbench.report.figures.style import format_of
     from sgbench.results import load_results
 
-    form = format_of(out)
     store = load_results(options.find_store(results))
     figure = draw_lambda(store, backbones=backbone, losses=loss, datasets=test, metrics=metric, columns=columns)
-    _write(figure, out, form)
+    _write(figure, out)
 
 
 @command(app, "sgbench figure plane --out plane.pdf", "sgbench figure plane --test Set5 --out plane.png")
@@ -96,14 +107,10 @@ def plane(
     Of more losses than can be told apart those of the paper are drawn; --loss chooses others.
     """
     from sgbench.report.figures.plane import draw_plane
-    from sgbench.report.figures.style import format_of
-    from sgbench.results import load_results
 
-    form = format_of(out)
-    store = load_results(options.find_store(results))
-    losses = _told_apart(store, backbone, loss)
+    store, losses = _told_apart(results, backbone, loss)
     figure = draw_plane(store, backbones=backbone, losses=losses, datasets=test, metrics=metric, columns=columns)
-    _write(figure, out, form)
+    _write(figure, out)
 
 
 @command(
@@ -124,13 +131,9 @@ def curves(
     paper are drawn; --loss chooses others.
     """
     from sgbench.report.figures.curves import draw_curves
-    from sgbench.report.figures.style import format_of
-    from sgbench.results import load_results
 
-    form = format_of(out)
-    store = load_results(options.find_store(results))
-    losses = _told_apart(store, backbone, loss)
-    _write(draw_curves(store, backbones=backbone, losses=losses, columns=columns), out, form)
+    store, losses = _told_apart(results, backbone, loss)
+    _write(draw_curves(store, backbones=backbone, losses=losses, columns=columns), out)
 
 
 @command(
@@ -171,30 +174,33 @@ def crops(
     from sgbench.plan import pack_set
     from sgbench.report.figures.crops import draw_crops, find_crops
     from sgbench.report.figures.saved import Saved
-    from sgbench.report.figures.style import format_of
     from sgbench.results import load_results
     from sgbench.storage import Storage
 
-    form, part = format_of(out), _box(box)
+    part = _box(box)
     root = options.find_store(results)
     store = load_results(root)
     found = find_crops(store, backbones=backbone, losses=loss)
     with output.packing() as progress:
         saved = Saved(Storage(root), pack_set(test, "test", found.recipe, progress), test)
     figure = draw_crops(store, found, saved, image=image, box=part, regions=regions, metrics=metric, columns=columns)
-    _write(figure, out, form)
+    _write(figure, out)
 
 
-def _told_apart(store: "Results", backbones: list[str] | None, losses: list[str] | None) -> "Sequence[str] | None":
-    """Return the losses to draw, and say so where there are too many and nobody chose; None for all."""
+def _told_apart(
+    results: str | None, backbones: list[str] | None, losses: list[str] | None
+) -> "tuple[Results, Sequence[str] | None]":
+    """Open a store and choose the losses to draw, None for all; say so where there are too many and nobody chose."""
     from sgbench.cli import output
     from sgbench.report.figures.selection import ONLY_OF_THE_PAPER, losses_told_apart
+    from sgbench.results import load_results
 
+    store = load_results(options.find_store(results))
     if losses is not None:
-        return losses
+        return store, losses
     if few := losses_told_apart(store, backbones):
         output.say(f"{ONLY_OF_THE_PAPER} --loss chooses others.")
-    return few
+    return store, few
 
 
 def _box(text: str | None) -> "Box | None":
@@ -216,8 +222,8 @@ def _box(text: str | None) -> "Box | None":
     return Box(left, top, width, height)
 
 
-def _write(figure: "Figure", out: Path, form: str) -> None:
-    from sgbench.report.figures.style import encode
+def _write(figure: "Figure", out: Path) -> None:
+    from sgbench.report.figures.style import encode, format_of
 
-    out.expanduser().write_bytes(encode(figure, form))
+    out.expanduser().write_bytes(encode(figure, format_of(out)))
     typer.echo(f"written to {out}", err=True)
