@@ -7,6 +7,18 @@ import pytest
 
 from sgbench.cli import main
 
+SWEEP = """
+grids:
+- backbones: [edsr-tiny]
+  losses: [l1, l1 + 1.0*sg]
+  seeds: [0, 1]
+train: mine=train
+tests: [few=test]
+metrics: [psnr_y]
+recipe: {steps: 3, batch: 2, patch: 8}
+"""
+"""Four runs of three steps."""
+
 
 @pytest.fixture
 def place(
@@ -16,9 +28,12 @@ def place(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
-    """A current folder with the test module's ``SWEEP``, training images in ``train`` and test images in ``test``."""
+    """A current folder with training images in ``train``, test images in ``test`` and a sweep of them, ``tiny.yaml``.
+
+    The sweep is `SWEEP`, or what the test module has under that name.
+    """
     assert (train_folder, test_folder) == (tmp_path / "train", tmp_path / "test")
-    (tmp_path / "tiny.yaml").write_text(request.module.SWEEP)
+    (tmp_path / "tiny.yaml").write_text(getattr(request.module, "SWEEP", SWEEP))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SGBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "160")

@@ -12,17 +12,6 @@ import sgbench
 from sgbench.data import CATALOG
 from sgbench.metrics.weights import WEIGHTS
 
-SWEEP = """
-grids:
-- backbones: [edsr-tiny]
-  losses: [l1, l1 + 1.0*sg]
-  seeds: [0, 1]
-train: mine=train
-tests: [few=test]
-metrics: [psnr_y]
-recipe: {steps: 3, batch: 2, patch: 8}
-"""
-
 Run = Callable[..., tuple[str, str]]
 
 pytestmark = pytest.mark.usefixtures("place")

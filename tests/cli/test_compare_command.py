@@ -1,16 +1,15 @@
 """``sgbench compare`` on a store in the current folder."""
 
 import datetime
+import functools
 import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sgbench.cli import main
 from sgbench.results import Store
 from sgbench.storage import Storage
 
@@ -42,20 +41,10 @@ def fill(root: str, metrics: tuple[str, ...] = ("lpips_alex", "psnr_y")) -> None
 
 
 @pytest.fixture
-def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Compare:
-    """Runs ``sgbench compare`` in a folder of its own, checks its exit code, and returns what it prints."""
+def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Compare) -> Compare:
+    """Runs ``sgbench compare`` in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-
-    def compare(*arguments: str, code: int = 0) -> tuple[str, str]:
-        monkeypatch.setattr(sys, "argv", ["sgbench", "compare", *arguments])
-        monkeypatch.setattr(sys, "path", list(sys.path))
-        with pytest.raises(SystemExit) as end:
-            main()
-        said = capsys.readouterr()
-        assert (end.value.code or 0) == code, said.err
-        return said.out, said.err
-
-    return compare
+    return functools.partial(run, "compare")
 
 
 def test_it_finds_the_only_store_and_shows_lpips(compare: Compare) -> None:

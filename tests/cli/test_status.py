@@ -19,17 +19,6 @@ from sgbench.training import Checkpoints
 
 Run = Callable[..., tuple[str, str]]
 
-SWEEP = """
-grids:
-- backbones: [edsr-tiny]
-  losses: [l1, l1 + 1.0*sg]
-  seeds: [0, 1]
-train: mine=train
-tests: [few=test]
-metrics: [psnr_y]
-recipe: {steps: 3, batch: 2, patch: 8}
-"""
-
 BEGAN = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
 
 ONE = ("train", "tiny.yaml", "--loss", "l1", "--seeds", "0")

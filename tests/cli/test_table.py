@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import functools
 import hashlib
 import io
 import json
@@ -12,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from sgbench.cli import main
 from sgbench.results import Store
 from sgbench.storage import Storage
 
@@ -46,20 +46,10 @@ def fill(root: str, loss: str = SG) -> None:
 
 
 @pytest.fixture
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs ``sgbench table`` in a folder of its own, checks its exit code, and returns what it prints."""
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> Run:
+    """Runs ``sgbench table`` in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-
-    def table(*arguments: str, code: int = 0) -> tuple[str, str]:
-        monkeypatch.setattr(sys, "argv", ["sgbench", "table", *arguments])
-        monkeypatch.setattr(sys, "path", list(sys.path))
-        with pytest.raises(SystemExit) as end:
-            main()
-        said = capsys.readouterr()
-        assert (end.value.code or 0) == code, said.err
-        return said.out, said.err
-
-    return table
+    return functools.partial(run, "table")
 
 
 def test_the_only_store_is_shown(table: Run) -> None:
