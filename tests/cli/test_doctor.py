@@ -1,0 +1,37 @@
+"""``sgbench doctor``: of what it speaks, and with what code it ends; the nodes are not asked."""
+
+import contextlib
+from collections.abc import Callable
+
+import pytest
+
+from sgbench.cluster.nodes import Node, Wanted
+
+Run = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Wanted]:
+    """What was asked for; there is one machine, with a remark, and in a cluster another one, with a problem."""
+    wanted: list[Wanted] = []
+
+    def examine(each: Wanted) -> list[Node]:
+        wanted.append(each)
+        fine = Node("this machine" if each.alone else "n0", {"CPU": "4"}, remarks=("its disk is nearly full.",))
+        return [fine, *([] if each.alone else [Node("n1", problems=("it did not answer.",))])]
+
+    monkeypatch.setattr("sgbench.cluster.connect", lambda address: contextlib.nullcontext())
+    monkeypatch.setattr("sgbench.cluster.nodes.examine", examine)
+    return wanted
+
+
+def test_without_an_address_it_speaks_of_this_machine_and_remarks_end_with_0(run: Run, asked: list[Wanted]) -> None:
+    out, _ = run("doctor")
+    assert [line.strip() for line in out.splitlines()] == ["this machine  CPU: 4", "! its disk is nearly full.", ""]
+    assert [each.alone for each in asked] == [True]
+
+
+def test_a_problem_of_any_node_ends_with_1(run: Run, asked: list[Wanted]) -> None:
+    out, _ = run("doctor", "--address", "auto", code=1)
+    assert "n1  ✗ it did not answer." in out
+    assert [each.alone for each in asked] == [False]
