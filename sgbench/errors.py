@@ -16,6 +16,14 @@ class MissingDataError(InputError):
     """A data set that is known and not on this machine."""
 
 
+class InterruptionError(RuntimeError):
+    """Something that is no run's fault ended a sweep before all was done.
+
+    The message is one sentence that says what to do. The command line prints it without a traceback and exits with
+    code 1.
+    """
+
+
 class NotFiniteError(ArithmeticError):
     """A loss became NaN or infinite during training.
 

@@ -34,7 +34,7 @@ from sgbench.cli import (
     weights,
 )
 from sgbench.cli.commands import command
-from sgbench.errors import InputError
+from sgbench.errors import InputError, InterruptionError
 
 app = typer.Typer(
     name="sgbench",
@@ -91,6 +91,9 @@ def main() -> None:
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
+    except InterruptionError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # which click and rich make 1: who reads has seen enough
             sys.exit(0)

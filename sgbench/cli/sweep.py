@@ -50,9 +50,12 @@ def sweep(
 
             order = longest_first(expect(plan.pending, Store(storage)))
             jobs = [Job.of(run, data, asked.sweep, storage) for run in order]
-            with connect(address), Display(output.console, len(plan.runs), plan.count("done")) as display:
+            with (
+                connect(address) as lost,
+                Display(output.console, len(plan.runs), plan.count("done")) as display,
+            ):
                 remote = address is not None
-                summary = run_sweep(name, jobs, asked.sweep, storage, display, remote=remote, fresh=rerun)
+                summary = run_sweep(name, jobs, asked.sweep, storage, display, remote=remote, fresh=rerun, lost=lost)
             failed, interrupted = failed + len(summary.failed), summary.interrupted
     output.print_results(storage.root, as_json=as_json)
     if interrupted:

@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,20 +34,44 @@ _SILENT: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
 
 
 @contextlib.contextmanager
-def connect(address: str | None) -> Iterator[None]:
+def connect(address: str | None) -> Iterator[threading.Event]:
     """Start Ray for as long as the context lasts, or join a cluster.
 
     Args:
         address: Of a running cluster, such as ``10.0.0.1:6379``, ``ray://head:10001`` or ``auto``; None starts Ray on
             this machine and ends it afterwards.
 
+    Yields:
+        What is set when a Ray that was started here is dead.
+
     Raises:
+        InterruptionError: If it died before the context was left.
         InputError: If there is no cluster at the address, or Ray does not start on this machine.
     """
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
     if address:
         _knock(address)
+    import ray
+
+    from sgbench.cluster.watch import Watch
+
+    watch = Watch()
+    with watch if address is None else contextlib.nullcontext():
+        _start(address)
+        try:
+            yield watch.lost
+        except BaseException as error:
+            watch.look()  # as what Ray raises may come before the watch has looked
+            if watch.lost.is_set():
+                raise watch.error() from error
+            raise
+        finally:
+            ray.shutdown()
+
+
+def _start(address: str | None) -> None:
+    """Start Ray, or join a cluster; see `connect`."""
     import ray
 
     try:
@@ -65,10 +90,6 @@ def connect(address: str | None) -> Iterator[None]:
         raise InputError(f"{what}: {str(error).splitlines()[0].rstrip('.')}{hint}") from error
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what fails is told once, by the run's row
     ray._private.worker._worker_logs_enabled = False  # or a raylet's warnings are printed, whatever `log_to_driver` is
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _knock(address: str) -> None:

@@ -47,6 +47,7 @@ def run_sweep(
     *,
     remote: bool = False,
     fresh: bool = False,
+    lost: threading.Event | None = None,
 ) -> Summary:
     """Run jobs on the Ray that is connected, as many at once as it has room for.
 
@@ -60,8 +61,10 @@ def run_sweep(
         watcher: Told of what happens.
         remote: Whether the workers may be on other machines, which then fetch the weights of metrics themselves.
         fresh: Whether all that there is of the jobs is deleted first, once it is clear that they can be placed.
+        lost: Set when the Ray that is connected is dead, so that there is nothing to wait for.
 
     Raises:
+        KeyboardInterrupt: If somebody presses Ctrl-C twice, or once it is lost.
         InputError: If the cluster can never place a run, a node lacks what a run needs, or what is to track the sweep
             cannot be used.
     """
@@ -96,10 +99,12 @@ def run_sweep(
                         storage_path=state,
                         verbose=0,
                         callbacks=[events],
-                        stop=_Waiting(events, asked),
+                        stop=_Waiting(events, asked, lost or threading.Event()),
                         failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
                     ),
                 ).fit()
+                if lost and lost.is_set():
+                    raise KeyboardInterrupt  # what Tune took for failures of runs are none
         finally:
             with contextlib.suppress(OSError):  # the next sweep deletes what a storage that fails now leaves
                 storage.delete_folder(SCRATCH)
@@ -199,11 +204,15 @@ class _Events(tune.Callback):
 
 
 class _Waiting(tune.Stopper):
-    """Ends a sweep that is asked to stop while its runs only wait for room; one that runs ends by itself."""
+    """Ends a sweep that is asked to stop while its runs only wait for room; one that runs ends by itself.
 
-    def __init__(self, events: _Events, asked: threading.Event) -> None:
+    One that has lost its Ray is ended at once, by what Tune does not catch: it would wait for its runs to stop.
+    """
+
+    def __init__(self, events: _Events, asked: threading.Event, lost: threading.Event) -> None:
         self.events = events
         self.asked = asked
+        self.lost = lost
 
     def __reduce__(self) -> tuple[type[tune.Stopper], tuple[()]]:
         """Leave nothing of this in the state that Tune saves for a restore, which sgbench never does."""
@@ -218,4 +227,6 @@ class _Waiting(tune.Stopper):
 
     def stop_all(self) -> bool:
         """Return whether it was asked and nothing runs."""
+        if self.lost.is_set():
+            raise KeyboardInterrupt
         return self.asked.is_set() and not self.events.running

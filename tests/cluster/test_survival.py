@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from chaos import chaos, draw
-from place import Place, a_place, assert_clean
+from place import Place, a_place, assert_clean, kill
 
 import sgbench
 
@@ -44,6 +44,45 @@ def test_a_seed_draws_the_same_blows_and_each_kind_as_often_as_the_others() -> N
     assert blows != draw(32, random.Random(4), alone=False)
     assert {kind: list(map(str, blows)).count(kind) for kind in map(str, blows)} == dict.fromkeys(map(str, blows), 4)
     assert any(not blow.in_runs for blow in blows)
+
+
+VITAL = {"gcs_server": "ray/core/src/ray/gcs/gcs_server", "raylet": "ray/core/src/ray/raylet/raylet"}
+
+MOMENTS: dict[str, Callable[[Path, str], bool]] = {
+    "no run has begun": lambda store, said: any((store / ".ray").glob("*")),
+    "a run trains": lambda store, said: ": step " in said,
+}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("process", "moment"),
+    [
+        ("raylet", "no run has begun"),
+        ("raylet", "a run trains"),
+        ("gcs_server", "a run trains"),
+    ],
+)
+def test_a_ray_that_loses_a_process_ends_the_sweep_in_a_sentence_and_the_same_command_completes_it(
+    place: Place, calm: dict[str, Any], process: str, moment: str
+) -> None:
+    store = f"{process} while {moment}"
+    sweep = ("sweep", *RUN, "--results", store, "--set", "checkpoint_seconds=0.2")
+    command = place.start(*sweep, SLOW="0.5")
+    command.wait_until(lambda err: MOMENTS[moment](place.folder / store, err))
+    kill(place.processes(VITAL[process]))
+    assert command.end(60) == 1, command.stderr[-2000:]
+    last = f"\nerror: Ray's process '{process}' died: the same command starts another Ray and continues.\n"
+    assert command.stderr.endswith(last)
+    assert "Traceback" not in command.stderr
+    place.assert_no_processes(60)
+
+    again = place.run(*sweep)
+    (step,) = re.findall(r": step (\d+)/", again.stderr)[:1]
+    assert (int(step) > 1) is (moment == "a run trains")
+    assert place.outcome(store) == calm
+    assert_clean(place, store)
 
 
 @pytest.mark.ray

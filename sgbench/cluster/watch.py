@@ -1,0 +1,104 @@
+"""Noticing that the Ray of a command has lost a process without which its runs would wait for ever.
+
+Neither Tune nor Ray tells: without its raylet a Ray begins no run and Tune goes on waiting for one, and without its
+``gcs_server`` Ray ends the command after a minute, with a page of its own log.
+"""
+
+import contextlib
+import os
+import sys
+import threading
+from typing import Any
+
+import ray  # noqa: F401 - psutil comes with it, and can be imported only after it
+
+# isort: split
+import psutil
+
+from sgbench.errors import InterruptionError
+
+VITAL = ("gcs_server", "raylet")
+"""Processes of a Ray, children of the command that started it; the death of one is the end of the sweep."""
+
+LOOK_SECONDS = 1.0
+"""Between two looks at them."""
+
+LEAVE_SECONDS = 20.0
+"""How long the command may take to end by itself; a call to a dead process may block for longer."""
+
+
+class Watch:
+    """Watches the Ray that this process starts, from before it does until the context is left.
+
+    On a death the runs' processes are killed, as in some places they would outlive the command: where orphans have
+    another parent than process 1, Ray's workers do not notice that their raylet is gone. Then whoever asks `lost` has
+    `LEAVE_SECONDS` to leave the context before this process is ended.
+    """
+
+    def __init__(self) -> None:
+        self.lost = threading.Event()
+        """Set when a process was found dead."""
+        self._vital: dict[str, Any] = {}
+        self._dead = ""
+        self._left = threading.Event()
+        self._looking = threading.Lock()
+        self._thread = threading.Thread(target=self._watch, name="sgbench-watch", daemon=True)
+
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+
+    def look(self) -> None:
+        """Set `lost` if a process is dead by now."""
+        with self._looking:
+            if len(self._vital) < len(VITAL):
+                for child in psutil.Process().children():
+                    with contextlib.suppress(psutil.Error):
+                        if (name := child.name()) in VITAL:
+                            self._vital[name] = child
+            dead = [name for name, process in self._vital.items() if not _is_alive(process)]
+            if dead and not self.lost.is_set():
+                self._dead = dead[0]
+                self.lost.set()
+                if "raylet" in self._vital:
+                    _kill_workers(self._vital["raylet"].pid)
+
+    def error(self) -> InterruptionError:
+        """Return what a person is told once `lost` is set."""
+        return InterruptionError(
+            f"Ray's process '{self._dead}' died: the same command starts another Ray and continues."
+        )
+
+    def _watch(self) -> None:
+        while not self._left.wait(LOOK_SECONDS):
+            self.look()
+            if self.lost.is_set():
+                if not self._left.wait(LEAVE_SECONDS):
+                    self._leave()
+                return
+
+    def _leave(self) -> None:
+        sys.stderr.write(f"error: {self.error()}\n")
+        sys.stderr.flush()
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+        os._exit(1)
+
+
+def _is_alive(process: Any) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _kill_workers(raylet: int) -> None:
+    """Kill what a raylet has started, which has its number in the environment and, once it is dead, other parents."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("RAY_RAYLET_PID") == str(raylet):
+                process.kill()
