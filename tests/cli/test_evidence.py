@@ -53,7 +53,7 @@ def test_every_run_of_the_preset_is_done_and_no_cell_is_missing(results: Results
 
 def test_nothing_else_is_there(results: Results) -> None:
     assert {row["kind"] for row in results.runs.to_pylist()} == {"train"}
-    assert results.runs.num_rows == 56
+    assert results.runs.num_rows == 70
     assert {row["dataset"]: row["n_images"] for row in results.totals.to_pylist()} == {"Set5": 5, "Set14": 14}
     assert {row["git_revision"].endswith("+") for row in results.runs.to_pylist()} == {False}
 
