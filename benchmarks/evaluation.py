@@ -258,6 +258,8 @@ def measure_evaluation(
             "other references": (partial(plain.score, first), partial(evaluator.score_files, first)),
             "same references": (partial(plain.score, second), partial(evaluator.score, others, known)),
         }
+        if "fid" in metrics:  # the plain script does again what it did before, for a minute
+            del cases["other references"]
         aims = {"first evaluation": "≥ 3×" if "fid" in metrics else "≥ 1.5×", "same references": "0 passes"}
         rows = []
         for case, (theirs, ours) in cases.items():

@@ -116,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, help="of each run of quick; all by default")
     parser.add_argument("--runs", type=int, default=64, help="that do nothing, one process each lane")
-    parser.add_argument("--groups", type=int, default=8, help="that do nothing, with a worker group of one")
+    parser.add_argument("--groups", type=int, default=4, help="that do nothing, with a worker group of one")
     options = parser.parse_args()
     steps = [f"recipe.steps={options.steps}"] if options.steps else []
     with tempfile.TemporaryDirectory() as place_for_all:

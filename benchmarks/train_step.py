@@ -55,11 +55,12 @@ RECIPES = {
     "cuda": {
         "fp32": {},
         "bf16": {"precision": "bf16"},
-        "bf16, not deterministic": {"precision": "bf16", "deterministic": False},
+        "bf16, compiled": {"precision": "bf16", "compiled": True},
+        "bf16, compiled, not deterministic": {"precision": "bf16", "compiled": True, "deterministic": False},
     },
 }
 """What is compared with the peer, as changes of the default recipe."""
-AIMS = {"cpu": {"fp32": "≥ 1.35×", "bf16": "≥ 3×"}, "cuda": {"bf16": "≥ 2×"}}
+AIMS = {"cpu": {"fp32": "≥ 1.35×", "bf16": "≥ 3×"}, "cuda": {"bf16, compiled": "≥ 2×"}}
 
 Turn = Callable[[], bool]
 """Called between steps: says that one is done, waits to be told to go on, and returns whether that was the last."""
