@@ -127,8 +127,8 @@ def curves(
 ) -> None:
     """Draw the course of training: each term of the losses, unweighted, against steps.
 
-    Each backbone is a column and each term a row, with one scale. Of more losses than can be told apart those of the
-    paper are drawn; --loss chooses others.
+    Each backbone is a column, and each term that several have a row, with one scale. Of more losses than can be told
+    apart those of the paper are drawn; --loss chooses others.
     """
     from sgbench.report.figures.curves import draw_curves
 

@@ -92,9 +92,9 @@ def _figure(panels: Sequence[Panel], columns: int | None) -> tuple[Figure, dict[
         return figure, dict(zip(panels, in_order, strict=True))
     across = math.ceil(len(backbones) / math.ceil(len(backbones) / ACROSS))
     rows = [
-        [(backbone, term) for backbone in beside]
-        for beside in (backbones[at : at + across] for at in range(0, len(backbones), across))
-        for term in _terms(panels, beside)
+        row
+        for at in range(0, len(backbones), across)
+        for row in _rows([panel for panel in panels if panel[0] in backbones[at : at + across]], across)
     ]
     figure, grid = new_grid(len(rows), across, 2)
     placed = {}
@@ -107,10 +107,16 @@ def _figure(panels: Sequence[Panel], columns: int | None) -> tuple[Figure, dict[
     return figure, placed
 
 
-def _terms(panels: Iterable[Panel], backbones: Sequence[str]) -> list[str]:
-    """Return the terms that some backbones have, what most of them have first."""
-    counts = Counter(term for backbone, term in panels if backbone in backbones)
-    return sorted(counts, key=lambda term: (-counts[term], term))
+def _rows(panels: Sequence[Panel], across: int) -> list[list[Panel]]:
+    """Return a row for each term that several backbones have, the commonest first, then all other panels."""
+    backbones = list(dict.fromkeys(backbone for backbone, _ in panels))
+    counts = Counter(term for _, term in panels)
+    shared = [term for term in sorted(counts, key=lambda term: (-counts[term], term)) if counts[term] > 1]
+    alone = sorted((panel for panel in panels if panel[1] not in shared), key=lambda panel: panel[1])
+    return [
+        *([(backbone, term) for backbone in backbones] for term in shared),
+        *(alone[at : at + across] for at in range(0, len(alone), across)),
+    ]
 
 
 def _panels(groups: Iterable[Group], courses: Courses) -> dict[Panel, list[Group]]:
