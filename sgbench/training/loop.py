@@ -95,7 +95,8 @@ def train(
 
     Raises:
         NotFiniteError: If a loss is NaN or infinite; no checkpoint holds a step from there on.
-        InputError: If an image is smaller than a patch, or a network that is to recompute does not name its blocks.
+        InputError: If an image is smaller than a patch, a network that is to recompute does not name its blocks, or one
+            that is to be compiled finds no compiler.
     """
     recipe = spec.recipe
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from sgbench.errors import InputError
 from sgbench.spec import Recipe
 
 FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -56,7 +57,16 @@ def compiler_options(recipe: Recipe) -> dict[str, Any]:
     """Return what torch.compile is told: a deterministic recipe has no kernels chosen by how fast they just were.
 
     torch 2.8 and 2.9 cannot be told; there two processes may choose different ones on a GPU.
-    """
-    from torch._inductor import list_options  # takes seconds
 
+    Raises:
+        InputError: If there is no C++ compiler, without which torch's compiles nothing.
+    """
+    from torch._inductor import cpp_builder, exc, list_options  # takes seconds
+
+    try:
+        cpp_builder.get_cpp_compiler()
+    except exc.InvalidCxxCompiler as error:
+        raise InputError(
+            "recipe.compiled is true, and this machine has no C++ compiler: install g++, or name another in CXX."
+        ) from error
     return {"deterministic": True} if recipe.deterministic and "deterministic" in list_options() else {}

@@ -166,6 +166,13 @@ def test_a_compiled_network_learns_what_any_other_does(train_images, place, devi
         torch.testing.assert_close(weights, plain[name], rtol=1e-4, atol=1e-6)
 
 
+def test_without_a_compiler_nothing_is_compiled_and_a_sentence_says_so(train_images, place, tmp_path):
+    refused = pytest.raises(InputError, match=r"recipe\.compiled is true, and this machine has no C\+\+ compiler")
+    with torch._inductor.config.patch({"cpp.cxx": ("/nowhere/g++",)}), refused:
+        train(run(train_images, compiled=True), train_images, place(), device=CPU)
+    assert not (tmp_path / "store").exists()
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_patches_become_images_in_the_memory_format_of_the_recipe(device):
     patches = np.random.default_rng(0).integers(256, size=(2, 3, 5, 7), dtype=np.uint8)
