@@ -56,7 +56,7 @@ def pinned(recipe: Recipe) -> Iterator[None]:
 def compiler_options(recipe: Recipe) -> dict[str, Any]:
     """Return what torch.compile is told: a deterministic recipe has no kernels chosen by how fast they just were.
 
-    torch 2.8 and 2.9 cannot be told; there two processes may choose different ones on a GPU.
+    A torch that is too old to be told may choose different ones in two processes on a GPU.
 
     Raises:
         InputError: If there is no C++ compiler, without which torch's compiles nothing.
