@@ -32,7 +32,8 @@ from sgbench.metrics import HrCache
 from sgbench.metrics.weights import Locator
 from sgbench.plan import Data, PlannedRun
 from sgbench.registry import METRICS
-from sgbench.results import LOGS, Store, identity_columns
+from sgbench.results import Store, identity_columns
+from sgbench.results.layout import discard, weights_of
 from sgbench.spec import RunSpec, SweepSpec
 from sgbench.storage import Storage
 from sgbench.training import Checkpoints, Outcome, Progress, train
@@ -129,9 +130,7 @@ def clear(jobs: Sequence[Job]) -> None:
     for job in jobs:
         storage = Storage(job.store)
         Store(storage).forget(job.run_id)
-        Checkpoints(storage, job.run_id).clear()
-        storage.delete(f"weights/{job.run_id}.pt")
-        storage.delete_folder(f"{LOGS}/{job.run_id}")
+        discard(storage, job.run_id)
 
 
 def train_job(
@@ -206,7 +205,7 @@ def score_job(job: Job, *, locator: Locator) -> list[str]:
     device = device_of_process()
     network = build_backbone(job.spec.backbone, job.spec.recipe.scale)
     weights = Checkpoints(storage, job.run_id).load_weights()
-    load_weights(network, weights, source=f"weights/{job.run_id}.pt", name=job.spec.backbone)
+    load_weights(network, weights, source=weights_of(job.run_id), name=job.spec.backbone)
     upscaler = from_network(network, job.spec.recipe, device)
     faults = []
     receive_networks({network for _, metric in job.missing for network in METRICS.load(metric).networks}, storage)

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sgbench.errors import InputError
-from sgbench.results import LOGS, SCRATCH, Planned, Store
+from sgbench.results import SCRATCH, Planned, Store
 from sgbench.results.files import TableFiles
+from sgbench.results.layout import checkpoints_of, discard, images_of, weights_of
 from sgbench.results.schema import recipe_columns
 from sgbench.spec import Recipe, RunSpec, TrainingData
 from sgbench.storage import UNFINISHED, Storage
@@ -108,7 +109,7 @@ class Merge:
             self.into.forget(run_id)
         for run_id in (*self.added, *self.replaced):
             if theirs[run_id]["status"] == "done":  # else a checkpoint may be here, from which it can be tried again
-                _discard_files(self.into.storage, run_id)
+                discard(self.into.storage, run_id)
         for run_id in (*self.added, *self.replaced, *self.shared):
             self._copy_files(run_id)
         runs = pa.array([*self.added, *self.replaced], pa.string())
@@ -124,7 +125,7 @@ class Merge:
     def _copy_files(self, run_id: str) -> None:
         """Copy those weights and images of a run that are not here."""
         here, there = self.into.storage, self.source.storage
-        for name in (f"weights/{run_id}.pt", *there.sizes(f"images/{run_id}")):
+        for name in (weights_of(run_id), *there.sizes(images_of(run_id))):
             if there.exists(name) and not here.exists(name):
                 here.write(name, there.read(name))
 
@@ -191,7 +192,7 @@ def remove(store: Store, run_id: str) -> None:
     A plan that names it is left as it is: to the sweep, and in its table, the run is to be done again.
     """
     store.forget(run_id)
-    _discard_files(store.storage, run_id)
+    discard(store.storage, run_id)
 
 
 def clean(store: Store, *, everything: bool = False) -> dict[str, int]:
@@ -217,7 +218,7 @@ def clean(store: Store, *, everything: bool = False) -> dict[str, int]:
         elif folder == "checkpoints" and (
             everything or (run_id in done and Checkpoints(storage, run_id).has_weights())
         ):
-            needless = f"checkpoints/{run_id}"
+            needless = checkpoints_of(run_id)
         else:
             continue
         freed[needless] = freed.get(needless, 0) + size
@@ -269,14 +270,6 @@ def _text(planned: Planned) -> str:
     return json.dumps(dataclasses.asdict(planned), sort_keys=True)
 
 
-def _discard_files(storage: Storage, run_id: str) -> None:
-    """Delete what lies beside the rows of a run."""
-    Checkpoints(storage, run_id).clear()
-    storage.delete(f"weights/{run_id}.pt")
-    storage.delete_folder(f"images/{run_id}")
-    storage.delete_folder(f"{LOGS}/{run_id}")
-
-
 def _file_faults(files: TableFiles) -> Iterator[str]:
     listing = files.list()
     for stem in (*listing.small, *listing.compacted):
@@ -321,7 +314,7 @@ def _run_faults(storage: Storage, row: Row) -> Iterator[str]:
 
 def _weights_faults(storage: Storage, run_id: str) -> Iterator[str]:
     try:
-        _, fields = read_weights_file(f"{storage.root}/weights/{run_id}.pt")
+        _, fields = read_weights_file(f"{storage.root}/{weights_of(run_id)}")
         made = _spec(fields or {}).run_id
     except InputError as error:
         yield str(error)

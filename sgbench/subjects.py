@@ -20,6 +20,7 @@ from sgbench.execution import HR_CACHE, device_of_process, provenance
 from sgbench.metrics.weights import Locator, fingerprint
 from sgbench.plan import PackProgress, Scored, pack_set
 from sgbench.results import Dataset, Store
+from sgbench.results.layout import images_of
 from sgbench.spec import Recipe, check_backbone, split_backbone
 from sgbench.storage import Storage
 from sgbench.training import Checkpoints, read_weights_file
@@ -151,7 +152,7 @@ def _saving(upscaler: Upscaler, run_id: str, storage: Storage) -> Upscaler:
 
     def saving(images: PackedImages, index: int) -> Pixels:
         pixels = upscaler(images, index)
-        folder = f"images/{run_id}/{Dataset(images.name, images.sha256).versioned}"
+        folder = f"{images_of(run_id)}/{Dataset(images.name, images.sha256).versioned}"
         storage.write(f"{folder}/{images.images[index].name}.png", encode_png(pixels))
         return pixels
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from sgbench.errors import InputError
 from sgbench.execution import Job
 from sgbench.results import LOGS
+from sgbench.results.layout import logs_of
 from sgbench.storage import Storage
 
 MAIN = "run"
@@ -75,7 +76,7 @@ def read_log(storage: Storage, beginning: str) -> str:
 
 
 def _name(run_id: str, part: str) -> str:
-    return f"{LOGS}/{run_id}/{part}.log"
+    return f"{logs_of(run_id)}/{part}.log"
 
 
 @contextlib.contextmanager

@@ -16,12 +16,6 @@ from sgbench.results.files import TableFiles, whole_sets
 from sgbench.results.schema import HISTORY, RUNS, SCORES, TABLES
 from sgbench.storage import Storage
 
-SCRATCH = ".ray"
-"""Folder of a store for what a sweep needs only while it runs; whoever holds the store's lock may delete it."""
-
-LOGS = "logs"
-"""Folder of a store with a folder for each run: what its processes print, and what TensorBoard shows."""
-
 
 class Dataset(NamedTuple):
     """A test set: what people call it, and what it is."""

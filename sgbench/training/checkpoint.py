@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sgbench.backbones import unwrap
 from sgbench.errors import InputError
+from sgbench.results.layout import checkpoints_of, weights_of
 from sgbench.storage import Storage, absolute
 
 KEEP = 2
@@ -52,7 +53,7 @@ class Checkpoints:
         Raises:
             OSError: If it cannot be written; those before it are kept.
         """
-        self.storage.write(f"checkpoints/{self.run_id}/{step:012d}.pt", _dump(state))
+        self.storage.write(f"{checkpoints_of(self.run_id)}/{step:012d}.pt", _dump(state))
         for name in self._names()[:-KEEP]:
             self.storage.delete(name)
 
@@ -75,14 +76,14 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Delete the checkpoints; final weights stay."""
-        self.storage.delete_folder(f"checkpoints/{self.run_id}")
+        self.storage.delete_folder(checkpoints_of(self.run_id))
 
     @property
     def _weights(self) -> str:
-        return f"weights/{self.run_id}.pt"
+        return weights_of(self.run_id)
 
     def _names(self) -> list[str]:
-        return self.storage.list(f"checkpoints/{self.run_id}", ".pt")
+        return self.storage.list(checkpoints_of(self.run_id), ".pt")
 
 
 def read_weights_file(path: str) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
