@@ -40,15 +40,16 @@ from torch import Tensor, nn
 
 import sgbench.metrics.inception
 import sgbench.metrics.lpips
+from sgbench.assets.base import LoadedWeights
+from sgbench.assets.weights import Locator, fingerprint
 from sgbench.data import PackedImages, Source, list_images, prepare, resolve, write_png
-from sgbench.evaluation import score
-from sgbench.metrics import HrCache, LoadedWeights
+from sgbench.metrics import HrCache
 from sgbench.metrics.frechet import frechet_distance
 from sgbench.metrics.inception import Inception
-from sgbench.metrics.weights import Locator, fingerprint
+from sgbench.scoring.evaluation import score
+from sgbench.scoring.upscaling import bicubic, from_folder
 from sgbench.spec import Degradation
 from sgbench.training.numerics import single_precision
-from sgbench.upscaling import bicubic, from_folder
 
 SCALE = 4
 FEATURES = 2048

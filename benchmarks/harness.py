@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 import sgbench
+from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
 from sgbench.spec import Recipe, RunSpec, TrainingData
-from sgbench.storage import Storage
 from sgbench.training import Checkpoints, train
 
 RESULTS = Path(__file__).parent / "results"

@@ -25,10 +25,10 @@ from pathlib import Path
 import harness
 import torch
 
+from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, Source, list_images, prepare, resolve
-from sgbench.plan import read_sweep
+from sgbench.runs.plan import read_sweep
 from sgbench.spec import Degradation, Recipe, RunSpec, TrainingData
-from sgbench.storage import Storage
 from sgbench.training import Checkpoints, train
 
 CORES = min(os.cpu_count() or 1, 8)

@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from sgbench.core.storage import Storage
 from sgbench.data import (
     PackedImages,
     PatchSampler,
@@ -44,7 +45,6 @@ from sgbench.data import (
     write_png,
 )
 from sgbench.spec import Degradation, Recipe, Window
-from sgbench.storage import Storage
 from sgbench.training.feeding import nearest
 from sgbench.training.loop import as_images
 

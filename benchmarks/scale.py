@@ -25,12 +25,12 @@ from pathlib import Path
 import harness
 
 from sgbench.backbones.cost import measure
+from sgbench.core.storage import Storage
 from sgbench.data import prepare, resolve
-from sgbench.forecast import Expected, expect, longest_first, makespan
-from sgbench.plan import Choices, PlannedRun, make_plan, read_sweep
-from sgbench.results import Store, identity_columns
+from sgbench.runs.forecast import Expected, expect, longest_first, makespan
+from sgbench.runs.plan import Choices, PlannedRun, make_plan, read_sweep
 from sgbench.spec import RunSpec, TrainingData
-from sgbench.storage import Storage
+from sgbench.store import Store, identity_columns
 
 GPUS = tuple(2**power for power in range(11))
 SEEDS = range(5)

@@ -23,10 +23,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sgbench.results import Store, identity_columns, load_results
-from sgbench.results.schema import SCORES, to_table
+from sgbench.analysis import load_results
+from sgbench.core.storage import Storage
 from sgbench.spec import RunSpec, TrainingData
-from sgbench.storage import Storage
+from sgbench.store import Store, identity_columns
+from sgbench.store.schema import SCORES, to_table
 
 SETS = {"Set5": 5, "Set14": 14, "B100": 100, "Urban100": 100}
 METRICS = ("lpips_alex", "fd_alex", "psnr_y", "psnr_rgb", "ssim_y", "ssim_rgb")

@@ -24,15 +24,15 @@ from typing import Any
 import harness
 import numpy as np
 
+from sgbench.assets.weights import Locator
 from sgbench.cluster import connect, run_sweep
 from sgbench.cluster.placement import place
+from sgbench.core.storage import Storage
 from sgbench.data import write_png
-from sgbench.execution import Job
-from sgbench.forecast import expect, longest_first
-from sgbench.metrics.weights import Locator
-from sgbench.plan import Choices, make_plan, pack, read_sweep
-from sgbench.results import Store
-from sgbench.storage import Storage
+from sgbench.runs.execute import Job
+from sgbench.runs.forecast import expect, longest_first
+from sgbench.runs.plan import Choices, make_plan, pack, read_sweep
+from sgbench.store import Store
 
 
 class Clock:

@@ -37,10 +37,10 @@ from torch.nn.functional import l1_loss
 
 from sgbench.backbones import build_backbone
 from sgbench.backbones.cost import measure
+from sgbench.core.registry import BACKBONES
+from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, Source, prepare, write_png
-from sgbench.registry import BACKBONES
 from sgbench.spec import Degradation, Recipe, RunSpec, TrainingData, split_backbone
-from sgbench.storage import Storage
 from sgbench.training import Checkpoints, train
 from sgbench.training.numerics import pinned
 

@@ -3,16 +3,16 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sgbench.analysis import Results as Results
+    from sgbench.analysis import load_results as load_results
     from sgbench.backbones import register_backbone as register_backbone
     from sgbench.losses import register_loss as register_loss
-    from sgbench.results import Results as Results
-    from sgbench.results import load_results as load_results
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Results": "sgbench.results",
-    "load_results": "sgbench.results",
+    "Results": "sgbench.analysis",
+    "load_results": "sgbench.analysis",
     "register_backbone": "sgbench.backbones",
     "register_loss": "sgbench.losses",
 }

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from sgbench.assets.base import LoadedWeights
+from sgbench.assets.weights import Locator, fingerprint
 from sgbench.data import PackedImages, default_cache, prepare, resolve, write_png
-from sgbench.metrics import LoadedWeights
-from sgbench.metrics.weights import Locator, fingerprint
 from sgbench.spec import Degradation
 
 hypothesis.settings.register_profile("sgbench", deadline=None)  # machines are shared, and no test is of speed

@@ -9,10 +9,10 @@ from types import ModuleType
 
 import pytest
 
-from sgbench.plan import PlannedRun
-from sgbench.results import Store, identity_columns
+from sgbench.core.storage import Storage
+from sgbench.runs.plan import PlannedRun
 from sgbench.spec import Recipe, RunSpec, TrainingData
-from sgbench.storage import Storage
+from sgbench.store import Store, identity_columns
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("*.py") if path.name != "harness.py")

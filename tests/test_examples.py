@@ -16,12 +16,11 @@ import pytest
 import torch
 
 import sgbench
-from sgbench import expression
 from sgbench.backbones import build_backbone, count_parameters
 from sgbench.cli import main
+from sgbench.core.registry import BACKBONES, LOSSES
 from sgbench.losses import build_loss
-from sgbench.registry import BACKBONES, LOSSES
-from sgbench.spec import check_backbone
+from sgbench.spec import check_backbone, expression
 
 ROOT = Path(sgbench.__file__).parent.parent
 README = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")

@@ -11,9 +11,9 @@ import typer.main
 import yaml
 
 from sgbench.cli import app
-from sgbench.results import HISTORY, RUNS, SCORES, Store
+from sgbench.core.storage import Storage
 from sgbench.spec import build
-from sgbench.storage import Storage
+from sgbench.store import HISTORY, RUNS, SCORES, Store
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)

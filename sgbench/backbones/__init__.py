@@ -22,8 +22,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from sgbench.backbones.loading import load_weights, unwrap
-from sgbench.errors import InputError
-from sgbench.registry import BACKBONES
+from sgbench.core.errors import InputError
+from sgbench.core.registry import BACKBONES
 from sgbench.spec import split_backbone
 
 __all__ = [

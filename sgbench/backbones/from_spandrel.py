@@ -11,7 +11,7 @@ from typing import Any, ClassVar, get_args
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sgbench.errors import InputError, unknown
+from sgbench.core.errors import InputError, unknown
 
 SCALE_ARGUMENTS = ("scale", "upscale", "up_scale", "upscale_factor", "upscaling_factor")
 """What constructors call the scale; a network without one of them does not upscale, or by a fixed factor."""

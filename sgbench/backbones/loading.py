@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 from sgbench.spec import split_backbone
 
 WRAPPERS = ("params_ema", "params", "state_dict", "model")

@@ -34,7 +34,7 @@ from sgbench.cli import (
     weights,
 )
 from sgbench.cli.commands import command
-from sgbench.errors import InputError, InterruptionError
+from sgbench.core.errors import InputError, InterruptionError
 
 app = typer.Typer(
     name="sgbench",

@@ -4,8 +4,8 @@ import importlib.util
 from typing import Any
 
 from sgbench.cli import entries, options
-from sgbench.errors import InputError
-from sgbench.registry import BACKBONES
+from sgbench.core.errors import InputError
+from sgbench.core.registry import BACKBONES
 
 EXAMPLES = ("sgbench backbones", "sgbench backbones --scale 2", "sgbench backbones --json")
 

@@ -35,10 +35,10 @@ def compare(
     """
     from rich.console import Console
 
+    from sgbench.analysis import load_results
+    from sgbench.analysis.compare import comparisons
     from sgbench.cli import output
     from sgbench.report.compare import choose, print_comparisons, to_data
-    from sgbench.results import load_results
-    from sgbench.results.compare import comparisons
 
     store = load_results(options.find_store(results))
     if metric is None and "lpips_alex" in store.scores.column("metric").unique().to_pylist():

@@ -9,7 +9,7 @@ import typer
 
 from sgbench.cli import options
 from sgbench.cli.commands import below, command
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 
 if TYPE_CHECKING:
     from sgbench.data import DataSet, Packing, SetStatus
@@ -74,7 +74,7 @@ def prepare(
     With ',lr' the low-resolution files that a set ships are packed instead, with ',lr=DIR' those in a folder.
     """
     from sgbench.cli import output
-    from sgbench.plan import pack_set
+    from sgbench.data import pack_set
     from sgbench.spec import Recipe
 
     recipe = Recipe.model_validate({"scale": scale})

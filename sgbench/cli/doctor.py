@@ -36,9 +36,9 @@ def doctor(
     from sgbench.cli import output
     from sgbench.cluster import connect
     from sgbench.cluster.nodes import Wanted, examine
-    from sgbench.plan import pack, read_sweep
-    from sgbench.registry import METRICS
-    from sgbench.storage import absolute
+    from sgbench.core.registry import METRICS
+    from sgbench.core.storage import absolute
+    from sgbench.runs.plan import pack, read_sweep
 
     packed, networks = [], {network for metric in METRICS.names() for network in METRICS.load(metric).networks}
     if what:

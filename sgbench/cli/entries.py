@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 
 
 def first_line(entry: Any) -> str | None:

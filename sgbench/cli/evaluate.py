@@ -50,11 +50,11 @@ def evaluate(
     --self-ensemble or --tile it is a subject of its own, beside the run.
     """
     from sgbench.cli import output
-    from sgbench.results import Store
+    from sgbench.core.storage import Storage, absolute
+    from sgbench.scoring.subjects import find_subject, pack_tests, score_subject
+    from sgbench.scoring.upscaling import Inference
     from sgbench.spec import check_metrics, check_tests
-    from sgbench.storage import Storage, absolute
-    from sgbench.subjects import find_subject, pack_tests, score_subject
-    from sgbench.upscaling import Inference
+    from sgbench.store import Store
 
     storage = Storage(absolute(results))
     metrics = check_metrics(metric or DEFAULT_METRICS)

@@ -7,15 +7,15 @@ import typer
 
 from sgbench.cli import options
 from sgbench.cli.commands import below, command
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.figure import Figure
 
+    from sgbench.analysis import Results
     from sgbench.report.figures.regions import Box
-    from sgbench.results import Results
 
 app = typer.Typer(
     help="Figures for a paper, as PNG, SVG or PDF.",
@@ -84,8 +84,8 @@ def lambdas(
     Three seeds or more are a mean with a band of one sample standard deviation; fewer are a dot each. Losses with a
     single λ > 0 are left out beside others; --loss shows them.
     """
+    from sgbench.analysis import load_results
     from sgbench.report.figures.lambdas import draw_lambda
-    from sgbench.results import load_results
 
     store = load_results(options.find_store(results))
     figure = draw_lambda(store, backbones=backbone, losses=loss, datasets=test, metrics=metric, columns=columns)
@@ -170,12 +170,12 @@ def crops(
     Without --box the parts are those where LPIPS of the last --loss is below that of the first by most, and as many
     where it is above; this needs sgbench weights fetch alexnet. Images must have been kept: sgbench eval --save-images.
     """
+    from sgbench.analysis import load_results
     from sgbench.cli import output
-    from sgbench.plan import pack_set
+    from sgbench.core.storage import Storage
+    from sgbench.data import pack_set
     from sgbench.report.figures.crops import draw_crops, find_crops
     from sgbench.report.figures.saved import Saved
-    from sgbench.results import load_results
-    from sgbench.storage import Storage
 
     part = _box(box)
     root = options.find_store(results)
@@ -191,9 +191,9 @@ def _told_apart(
     results: str | None, backbones: list[str] | None, losses: list[str] | None
 ) -> "tuple[Results, Sequence[str] | None]":
     """Open a store and choose the losses to draw, None for all; say so where there are too many and nobody chose."""
+    from sgbench.analysis import load_results
     from sgbench.cli import output
     from sgbench.report.figures.selection import ONLY_OF_THE_PAPER, losses_told_apart
-    from sgbench.results import load_results
 
     store = load_results(options.find_store(results))
     if losses is not None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sgbench.cli import options
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 
 EXAMPLES = ("sgbench logs sgbench-quick-20260101-120000 --follow", "sgbench logs 3f00b25e4820 --results results/quick")
 
@@ -23,7 +23,7 @@ def logs(
     """
     if re.fullmatch("[0-9a-f]{1,12}", what):
         from sgbench.cluster.runlog import read_log
-        from sgbench.storage import Storage
+        from sgbench.core.storage import Storage
 
         typer.echo(read_log(Storage(options.find_store(results)), what), nl=False)
         return

@@ -4,7 +4,7 @@ import inspect
 from typing import Any
 
 from sgbench.cli import entries, options
-from sgbench.registry import LOSSES
+from sgbench.core.registry import LOSSES
 
 EXAMPLES = ("sgbench losses", "sgbench losses --json")
 
@@ -43,7 +43,7 @@ def _defaults(loss: Any) -> dict[str, Any]:
 
 
 def _readable(row: dict[str, Any]) -> dict[str, Any]:
-    from sgbench.expression import Term
+    from sgbench.spec.expression import Term
 
     written = Term(row["name"], options=row["options"] or {}).call
     return {"loss": written, "what it is": row["error"] or row["summary"], "source": row["source"]}

@@ -4,7 +4,7 @@ import importlib.util
 from typing import Any
 
 from sgbench.cli import entries, options
-from sgbench.registry import METRICS
+from sgbench.core.registry import METRICS
 
 EXAMPLES = ("sgbench metrics", "sgbench metrics --json")
 
@@ -17,9 +17,9 @@ def metrics(as_json: options.Json = False) -> None:
 
     ↓ says that lower values are better. A metric whose network is not here scores 'no weights'.
     """
+    from sgbench.assets.weights import Locator
     from sgbench.cli import output
     from sgbench.metrics.from_torchmetrics import FUNCTIONS
-    from sgbench.metrics.weights import Locator
 
     networks = {each.weights.name: _where(each) for each in Locator(download=False).status()}
     rows = [_row(name, networks) for name in METRICS.names()]

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 
 if TYPE_CHECKING:
+    from sgbench.core.storage import Storage
     from sgbench.spec import SweepSpec
-    from sgbench.storage import Storage
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ class Asked:
     @functools.cached_property
     def storage(self) -> "Storage":
         """Its results store, opened."""
-        from sgbench.storage import Storage, absolute
+        from sgbench.core.storage import Storage, absolute
 
         return Storage(absolute(self.results or f"results/{self.name}"))
 
@@ -111,7 +111,7 @@ def _read(
     ] = None,
 ) -> Asked:
     """Read the sweep that the shared flags name; its parameters are these flags."""
-    from sgbench.plan import Choices, read_sweep
+    from sgbench.runs.plan import Choices, read_sweep
 
     choices = Choices(
         settings=settings or (),
@@ -133,7 +133,7 @@ def find_store(results: str | None) -> str:
     Raises:
         InputError: If there is none there, or more than one.
     """
-    from sgbench.storage import absolute
+    from sgbench.core.storage import absolute
 
     if results:
         return absolute(results)

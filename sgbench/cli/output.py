@@ -15,13 +15,13 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from rich.table import Table
 from rich.text import Text
 
-from sgbench.forecast import Expected, makespan
-from sgbench.metrics import MissingWeights
-from sgbench.metrics.weights import Locator
-from sgbench.plan import Plan
-from sgbench.registry import METRICS
+from sgbench.analysis import load_results
+from sgbench.assets.base import MissingWeights
+from sgbench.assets.weights import Locator
+from sgbench.core.registry import METRICS
 from sgbench.report import tables
-from sgbench.results import load_results
+from sgbench.runs.forecast import Expected, makespan
+from sgbench.runs.plan import Plan
 
 console = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 """For progress and remarks."""

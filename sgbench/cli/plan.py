@@ -25,12 +25,12 @@ def plan(
     not at hand, the one set of its name that the store has on record stands for it; without such a set, runs have no
     ids, and what a store with runs has of them is unknown.
     """
+    from sgbench.assets.weights import Locator
     from sgbench.cli import output
-    from sgbench.errors import MissingDataError
-    from sgbench.forecast import expect
-    from sgbench.metrics.weights import Locator
-    from sgbench.plan import Data, Recorded, make_plan, pack, recorded
-    from sgbench.results import Store
+    from sgbench.core.errors import MissingDataError
+    from sgbench.runs.forecast import expect
+    from sgbench.runs.plan import Data, Recorded, make_plan, pack, recorded
+    from sgbench.store import Store
 
     data: Data | Recorded | None
     try:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sgbench.cli import options
-from sgbench.errors import InputError, unknown
+from sgbench.core.errors import InputError, unknown
 
 EXAMPLES = (
     "sgbench query 'DESCRIBE scores'",
@@ -34,9 +34,9 @@ def query(
     import pyarrow.parquet
     from rich.console import Console
 
+    from sgbench.analysis import load_results
     from sgbench.cli import output
     from sgbench.report.rows import FORMATS, ROWS, print_rows
-    from sgbench.results import load_results
 
     form = "json" if as_json else form
     if form not in (valid := ("rich", *FORMATS, "parquet")):

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sgbench.cli import options
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 
 if TYPE_CHECKING:
+    from sgbench.core.storage import Storage
     from sgbench.data import PackedImages
     from sgbench.spec import Recipe
-    from sgbench.storage import Storage
 
 EXAMPLES = (
     "sgbench report",
@@ -48,10 +48,10 @@ def report(
 
     It can be sent around and read without sgbench or a network. Images are those that sgbench eval --save-images keeps.
     """
+    from sgbench.analysis import load_results
+    from sgbench.core.storage import Storage
     from sgbench.report import page, tables
-    from sgbench.results import load_results
     from sgbench.spec import set_name
-    from sgbench.storage import Storage
 
     root = options.find_store(results)
     store, storage = load_results(root), Storage(root)
@@ -86,7 +86,7 @@ def _in_store(storage: "Storage") -> Path:
 def _packed(tests: list[str], recipes: "list[Recipe]") -> "list[tuple[str, PackedImages]]":
     """Pack the test sets whose folders are given as each recipe wants them, or find them packed."""
     from sgbench.cli import output
-    from sgbench.plan import pack_set
+    from sgbench.data import pack_set
 
     with output.packing() as progress:
         return [(each, pack_set(each, "test", recipe, progress)) for each in tests if "=" in each for recipe in recipes]

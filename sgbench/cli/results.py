@@ -8,11 +8,11 @@ import typer
 
 from sgbench.cli import options
 from sgbench.cli.commands import below, command
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 
 if TYPE_CHECKING:
-    from sgbench.maintenance import Merge
-    from sgbench.results import Store
+    from sgbench.runs.maintenance import Merge
+    from sgbench.store import Store
 
 app = typer.Typer(
     help="Results stores: gather, merge, check, and throw away.",
@@ -53,9 +53,9 @@ def merge(
     better comes whole. Nothing of FROM is changed. With --dry-run each FROM is held against INTO as it is now.
     """
     from sgbench.cli import output
-    from sgbench.maintenance import Merge
-    from sgbench.results import Store
-    from sgbench.storage import Storage, absolute
+    from sgbench.core.storage import Storage, absolute
+    from sgbench.runs.maintenance import Merge
+    from sgbench.store import Store
 
     target = Store(Storage(absolute(into)))
     stores = [_open(absolute(source)) for source in sources]
@@ -90,7 +90,7 @@ def verify(
     Ends with 1 if anything is wrong. A store without weights is sound; a remark says of which runs they are missing.
     """
     from sgbench.cli import output
-    from sgbench.maintenance import verify, without_weights
+    from sgbench.runs.maintenance import verify, without_weights
 
     root = options.find_store(store)
     faults = list(verify(_open(root)))
@@ -120,7 +120,7 @@ def rm(
     A sweep that asks for such a run does it again.
     """
     from sgbench.cli import output
-    from sgbench.maintenance import find_runs, remove
+    from sgbench.runs.maintenance import find_runs, remove
 
     store = _open(options.find_store(results))
     with store.storage.lock("sgbench results rm"):
@@ -144,7 +144,7 @@ def clean(
     With --all no run can be continued any more: those that are not done start over.
     """
     from sgbench.cli import output
-    from sgbench.maintenance import clean
+    from sgbench.runs.maintenance import clean
 
     store = _open(options.find_store(results))
     with store.storage.lock("sgbench results clean"):
@@ -165,8 +165,9 @@ def _open(root: str) -> "Store":
     Raises:
         InputError: If it is none.
     """
-    from sgbench.results import Store, load_results
-    from sgbench.storage import Storage
+    from sgbench.analysis import load_results
+    from sgbench.core.storage import Storage
+    from sgbench.store import Store
 
     load_results(root)
     return Store(Storage(root))

@@ -9,7 +9,7 @@ import typer
 from sgbench.cli import options
 
 if TYPE_CHECKING:
-    from sgbench.results import Planned, Store
+    from sgbench.store import Planned, Store
 
 EXAMPLES = (
     "sgbench status",
@@ -19,7 +19,7 @@ EXAMPLES = (
 )
 
 STATUSES = ("done", "to score", "resumable", "to do", "failed")
-"""Of a planned run, as in `sgbench.plan.Status`; ``resumable`` is one with a checkpoint, and maybe under way."""
+"""Of a planned run, as in `sgbench.runs.plan.Status`; ``resumable`` is one with a checkpoint, and maybe under way."""
 
 
 def status(
@@ -33,7 +33,7 @@ def status(
     A store tells all that matters, from anywhere and whether the cluster is still there or not: how many runs of each
     sweep are done, to be scored, begun (with a checkpoint), to do and failed, and which command is at work there.
     """
-    from sgbench.errors import InputError
+    from sgbench.core.errors import InputError
 
     if job is None and address is None:
         _show_store(options.find_store(results), as_json=as_json)
@@ -76,9 +76,9 @@ def _minute(time: datetime.datetime | None) -> str | None:
 
 def _show_store(root: str, *, as_json: bool) -> None:
     from sgbench.cli import output
-    from sgbench.errors import InputError
-    from sgbench.results import Store
-    from sgbench.storage import Storage
+    from sgbench.core.errors import InputError
+    from sgbench.core.storage import Storage
+    from sgbench.store import Store
 
     storage = Storage(root)
     if not storage.exists("plans"):
@@ -105,7 +105,7 @@ def _counts(store: "Store") -> list[dict[str, Any]]:
 
 
 def _status(run: "Planned", row: str | None, scored: dict[tuple[str, ...], str], store: "Store") -> str:
-    """Return how far a run is, as `sgbench.plan.make_plan` has it but from the store alone."""
+    """Return how far a run is, as `sgbench.runs.plan.make_plan` has it but from the store alone."""
     from sgbench.training import Checkpoints
 
     if row == "failed":

@@ -46,7 +46,7 @@ def _seen_by_all(results: str | None) -> str:
     Raises:
         InputError: If none is given, or one that is a folder here and nowhere else.
     """
-    from sgbench.errors import InputError
+    from sgbench.core.errors import InputError
 
     if results is None or not re.match("/|[a-z0-9]+://", results):
         given = "not given" if results is None else f"'{results}'"
@@ -63,7 +63,7 @@ def _check_folders(sweep: "SweepSpec") -> None:
     Raises:
         InputError: If the folder of a data set is not an absolute path.
     """
-    from sgbench.errors import InputError
+    from sgbench.core.errors import InputError
 
     for reference in (sweep.train, *sweep.tests):
         if re.search("^[^=]*=(?!/)|,lr=(?!/)", reference):

@@ -24,14 +24,14 @@ def sweep(
 
     Interrupted runs continue from their last checkpoint; finished ones are not repeated.
     """
+    from sgbench.assets.weights import Locator
     from sgbench.cli import output
-    from sgbench.execution import Job
-    from sgbench.forecast import expect, longest_first
-    from sgbench.maintenance import clean
-    from sgbench.metrics.weights import Locator
-    from sgbench.plan import make_plan, pack
     from sgbench.report.live import Display
-    from sgbench.results import Store
+    from sgbench.runs.execute import Job
+    from sgbench.runs.forecast import expect, longest_first
+    from sgbench.runs.maintenance import clean
+    from sgbench.runs.plan import make_plan, pack
+    from sgbench.store import Store
 
     name, storage = asked.name, asked.storage
     with output.packing() as progress:

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sgbench.cli import options
-from sgbench.errors import InputError, unknown
+from sgbench.core.errors import InputError, unknown
 
 if TYPE_CHECKING:
-    from sgbench.results import Results
+    from sgbench.analysis import Results
 
 EXAMPLES = (
     "sgbench table",
@@ -104,8 +104,8 @@ def _names(text: str) -> list[str]:
 
 def _stores(results: list[str] | None) -> "dict[str, Results]":
     """Return stores by what to call them."""
+    from sgbench.analysis import load_results
     from sgbench.report import tables
-    from sgbench.results import load_results
 
     paths = [options.find_store(each) for each in results] if results else [options.find_store(None)]
     return {label: load_results(path) for label, path in tables.labelled(paths).items()}

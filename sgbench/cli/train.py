@@ -15,13 +15,13 @@ def train(asked: options.Asked, as_json: options.Json = False) -> None:
 
     Its id, and on the same machine its bits, are those that the sweep would give it. A run that failed is tried again.
     """
+    from sgbench.assets.weights import Locator
     from sgbench.cli import output
-    from sgbench.errors import InputError
-    from sgbench.execution import Job, run_here
-    from sgbench.metrics.weights import Locator
-    from sgbench.plan import make_plan, pack
+    from sgbench.core.errors import InputError
     from sgbench.report.live import Display
-    from sgbench.results import Store
+    from sgbench.runs.execute import Job, run_here
+    from sgbench.runs.plan import make_plan, pack
+    from sgbench.store import Store
 
     storage = asked.storage
     with output.packing() as progress:

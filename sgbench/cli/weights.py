@@ -9,7 +9,7 @@ from sgbench.cli import options
 from sgbench.cli.commands import below, command
 
 if TYPE_CHECKING:
-    from sgbench.metrics.weights import WeightsStatus
+    from sgbench.assets.weights import WeightsStatus
 
 app = typer.Typer(
     help="Pretrained networks that metrics need: which, and getting them.",
@@ -21,8 +21,8 @@ app = typer.Typer(
 @command(app, "sgbench weights list", "sgbench weights list --json", name="list")
 def list_weights(as_json: options.Json = False) -> None:
     """Show the networks: whether each is on this machine, what needs it, its terms, and where its file is to be had."""
+    from sgbench.assets.weights import Locator
     from sgbench.cli import output
-    from sgbench.metrics.weights import Locator
 
     statuses = Locator(download=False).status()
     if as_json:
@@ -38,8 +38,8 @@ def fetch(
     ] = None,
 ) -> None:
     """Fetch networks into the cache, and say what to bring by hand where that fails."""
+    from sgbench.assets.weights import WEIGHTS, Locator
     from sgbench.cli import output
-    from sgbench.metrics.weights import WEIGHTS, Locator
 
     wanted = names or list(WEIGHTS)
     missing = output.fetch_weights(wanted)
@@ -57,8 +57,8 @@ def import_file(
     ] = None,
 ) -> None:
     """Check a file that was brought by hand and copy it into the cache."""
+    from sgbench.assets.weights import install
     from sgbench.cli import output
-    from sgbench.metrics.weights import install
 
     output.say(f"installed as {install(file.expanduser(), name)}")
 

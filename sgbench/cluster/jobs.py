@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sgbench.errors import InputError, unknown
+from sgbench.core.errors import InputError, unknown
 
 ADDRESS = "http://127.0.0.1:8265"
 """Where a head's dashboard is, on the head itself and at this end of a tunnel to it."""

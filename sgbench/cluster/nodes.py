@@ -15,10 +15,10 @@ from ray._private.authentication.authentication_utils import is_token_auth_enabl
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import sgbench
+from sgbench.assets.weights import Locator
+from sgbench.core.errors import InputError
+from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, default_cache
-from sgbench.errors import InputError
-from sgbench.metrics.weights import Locator
-from sgbench.storage import Storage
 
 ANSWER_SECONDS = 120.0
 """How long a node may take to answer; a first answer imports torch."""

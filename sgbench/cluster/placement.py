@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import ray
 
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 from sgbench.spec import SweepSpec
 
 

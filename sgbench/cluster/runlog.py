@@ -11,11 +11,11 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from sgbench.errors import InputError
-from sgbench.execution import Job
-from sgbench.results import LOGS
-from sgbench.results.layout import logs_of
-from sgbench.storage import Storage
+from sgbench.core.errors import InputError
+from sgbench.core.storage import Storage
+from sgbench.runs.execute import Job
+from sgbench.store import LOGS
+from sgbench.store.layout import logs_of
 
 MAIN = "run"
 """What the log of the process that a run has in every case is called."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -17,12 +17,12 @@ from sgbench.cluster.placement import Placement, place
 from sgbench.cluster.runlog import log_address
 from sgbench.cluster.tracking import Tracking, tracking
 from sgbench.cluster.trial import trial
-from sgbench.delivery import send
-from sgbench.execution import Job, RunEnd, Watcher, clear, record_failure, stop_signal
-from sgbench.registry import METRICS
-from sgbench.results import SCRATCH
+from sgbench.core.registry import METRICS
+from sgbench.core.storage import Storage
+from sgbench.runs.delivery import send
+from sgbench.runs.execute import Job, RunEnd, Watcher, clear, record_failure, stop_signal
 from sgbench.spec import SweepSpec
-from sgbench.storage import Storage
+from sgbench.store import SCRATCH
 
 MAX_FAILURES = 2
 """How often a run whose process died is started again, from its last checkpoint, before it counts as failed."""

@@ -17,12 +17,12 @@ from typing import Any
 
 from ray.tune.logger import LoggerCallback, TBXLoggerCallback
 
-from sgbench.errors import InputError
-from sgbench.execution import Job
+from sgbench.core.errors import InputError
+from sgbench.core.storage import Storage
 from sgbench.metrics.base import described
-from sgbench.results import LOGS, identity_columns
+from sgbench.runs.execute import Job
 from sgbench.spec import SweepSpec
-from sgbench.storage import Storage
+from sgbench.store import LOGS, identity_columns
 
 
 @dataclass(eq=False)

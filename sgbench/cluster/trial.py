@@ -17,11 +17,11 @@ from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from sgbench.assets.weights import Locator
 from sgbench.cluster.nodes import own_name
 from sgbench.cluster.runlog import into_log
-from sgbench.execution import Job, RunEnd, ending, failure, record_failure, score_job, train_job
-from sgbench.metrics.weights import Locator
-from sgbench.storage import Storage
+from sgbench.core.storage import Storage
+from sgbench.runs.execute import Job, RunEnd, ending, failure, record_failure, score_job, train_job
 from sgbench.training import Progress
 
 REPORT_SECONDS = 0.5

@@ -15,7 +15,7 @@ import ray  # noqa: F401 - psutil comes with it, and can be imported only after 
 # isort: split
 import psutil
 
-from sgbench.errors import InterruptionError
+from sgbench.core.errors import InterruptionError
 
 VITAL = ("gcs_server", "raylet")
 """Processes of a Ray, children of the command that started it; the death of one is the end of the sweep."""

@@ -10,7 +10,16 @@ from sgbench.data.images import Pixels, crop_to_multiple, encode_png, image_size
 from sgbench.data.inventory import Packing, PartStatus, SetStatus, inventory, list_packings
 from sgbench.data.pairing import pair_by_name
 from sgbench.data.patches import PatchSampler, windows
-from sgbench.data.prepare import PACKED_FILES, PackedImage, PackedImages, default_cache, prepare, shared_images
+from sgbench.data.prepare import (
+    PACKED_FILES,
+    PackedImage,
+    PackedImages,
+    PackProgress,
+    default_cache,
+    pack_set,
+    prepare,
+    shared_images,
+)
 from sgbench.data.references import Source, refuse_overlap, resolve
 from sgbench.data.resize import SCALES, downscale, upscale
 
@@ -23,6 +32,7 @@ __all__ = [
     "DataSet",
     "FetchProgress",
     "Fetched",
+    "PackProgress",
     "PackedImage",
     "PackedImages",
     "Packing",
@@ -42,6 +52,7 @@ __all__ = [
     "inventory",
     "list_images",
     "list_packings",
+    "pack_set",
     "pair_by_name",
     "prepare",
     "read_image",

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from sgbench.core.download import DownloadError, download, exclusive
+from sgbench.core.errors import InputError, unknown
 from sgbench.data.catalog import CATALOG, Archive, DataSet, count_images, sets_folder
 from sgbench.data.images import is_image_name
 from sgbench.data.references import resolve
 from sgbench.data.resize import SCALES
-from sgbench.download import DownloadError, download, exclusive
-from sgbench.errors import InputError, unknown
 
 FetchProgress = Callable[[str, int, int], None]
 """Told of an archive's name, its bytes that are here and all of them, 0 where the server does not say."""

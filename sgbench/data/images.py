@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, TiffImagePlugin
 
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 
 Pixels = npt.NDArray[np.uint8]
 """An image, uint8, H×W×C, values 0 to 255."""

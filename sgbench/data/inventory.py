@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sgbench.core.errors import InputError
 from sgbench.data.catalog import CATALOG, DataSet, Role, count_images, images_folder, sets_folder
 from sgbench.data.prepare import PackedImages, default_cache, folder_name
 from sgbench.data.references import resolve
 from sgbench.data.resize import SCALES
-from sgbench.errors import InputError
 from sgbench.spec import set_name
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from sgbench.core.errors import InputError
 from sgbench.data.images import list_images
-from sgbench.errors import InputError
 
 LR_SUFFIXES = ("", "x{scale}", "_x{scale}", "X{scale}", "_X{scale}", "_LR", "_lr", "LR")
 """What the name of a low-resolution file may have after the name of its high-resolution image."""

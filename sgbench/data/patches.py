@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from sgbench.core.errors import InputError
+from sgbench.core.seeding import derive
 from sgbench.data.images import Pixels
 from sgbench.data.prepare import CHANNELS, PackedImages
-from sgbench.errors import InputError
-from sgbench.seeding import derive
 from sgbench.spec import Window
 
 _TRANSFORMS = 8

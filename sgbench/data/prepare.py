@@ -23,12 +23,12 @@ from pathlib import Path
 
 import numpy as np
 
+from sgbench.core.errors import InputError
 from sgbench.data.catalog import Role, cache_folder
 from sgbench.data.images import Pixels, crop_to_multiple, image_size, read_image
-from sgbench.data.references import Source
+from sgbench.data.references import Source, resolve
 from sgbench.data.resize import downscale
-from sgbench.errors import InputError
-from sgbench.spec import Degradation, canonical_json
+from sgbench.spec import Degradation, Recipe, canonical_json
 
 FORMAT_VERSION = 1
 """Raised when the layout changes, so that folders of before and after differ."""
@@ -349,3 +349,29 @@ def _sha256(pixels: Pixels) -> str:
 def _manifest_sha256(images: Sequence[PackedImage], scale: int) -> str:
     pixels = [(image.hr_sha256, image.lr_sha256, image.height, image.width) for image in images]
     return hashlib.sha256(canonical_json([pixels, scale]).encode()).hexdigest()
+
+
+PackProgress = Callable[[str, int, int], None]
+"""Told of a set's name, its images done and its images in all."""
+
+
+def pack_set(reference: str, role: Role, recipe: Recipe, progress: PackProgress | None = None) -> PackedImages:
+    """Pack the images of one set as a recipe wants them, or find them packed.
+
+    Args:
+        reference: ``NAME`` or ``NAME=DIR``, and ``,lr`` or ``,lr=DIR``; see `sgbench.data.resolve`.
+        role: What they are for.
+        recipe: Its scale and degradation count.
+        progress: Told of each image.
+
+    Raises:
+        InputError: If the set is unknown, or images are missing or unreadable.
+    """
+    source = resolve(reference, role, recipe.scale)
+    return prepare(
+        source,
+        scale=recipe.scale,
+        degradation=recipe.degradation,
+        cache=default_cache(),
+        progress=functools.partial(progress, source.name) if progress else None,
+    )

@@ -14,10 +14,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sgbench.core.errors import InputError, MissingDataError, unknown
 from sgbench.data.catalog import CATALOG, DEMO_IMAGES, DataSet, Role, count_images, images_folder, sets_folder
 from sgbench.data.images import list_images
 from sgbench.data.pairing import LR_SUFFIXES, pair_by_name
-from sgbench.errors import InputError, MissingDataError, unknown
 from sgbench.spec import set_name
 
 

@@ -16,8 +16,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from sgbench.core.errors import InputError
 from sgbench.data.images import Pixels
-from sgbench.errors import InputError
 from sgbench.spec import Degradation
 
 _Real = npt.NDArray[np.uint8 | np.float64]

@@ -8,8 +8,8 @@ with `register_loss`, through the entry-point group ``sgbench.losses``, or name 
 import torch
 from torch import Tensor, nn
 
-from sgbench import expression
-from sgbench.registry import LOSSES
+from sgbench.core.registry import LOSSES
+from sgbench.spec import expression
 
 __all__ = ["WeightedSum", "build_loss", "register_loss"]
 

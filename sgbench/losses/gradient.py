@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 
 SMOOTHING = {"central": None, "sobel": 0.25, "sobel-raw": 1.0}
 """Operators and the factor of their [1, 2, 1] smoothing across the difference; Eq. (5) itself has none.

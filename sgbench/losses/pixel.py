@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss, mse_loss
 
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 
 EPS_FLOOR = 1e-15
 """Its square is still a number in float32."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 
 WINDOW = 11
 """Side of the Gaussian window in pixels."""

@@ -13,16 +13,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sgbench.errors import InputError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
+from sgbench.assets.base import LoadedWeights
+from sgbench.core.errors import InputError
 
 T = TypeVar("T")
 Array = NDArray[np.float64]
@@ -33,10 +30,6 @@ BT601 = (65.481, 128.553, 24.966)
 
 class Undefined(Exception):  # noqa: N818 - an outcome, not a fault
     """Raised by a metric that has no value for what it was given; the message is the reason."""
-
-
-class MissingWeights(Exception):  # noqa: N818 - an outcome, not a fault
-    """A network's weights are not within reach; the message says which file to bring and where to put it."""
 
 
 class Image:
@@ -189,18 +182,6 @@ class Score:
 
 
 @dataclass(frozen=True)
-class LoadedWeights:
-    """The weights of one network; equal, and a key of caches, by what is in the tensors."""
-
-    sha256: str
-    """Of the tensors, not of the file; see `sgbench.metrics.weights.fingerprint`."""
-    path: Path = field(compare=False)
-    """The file they were read from."""
-    state: Mapping[str, Any] = field(compare=False, repr=False)
-    """Tensors on the CPU, by the name that torchvision gives them."""
-
-
-@dataclass(frozen=True)
 class Runtime:
     """What networks need to run: their weights, by name, and a torch device."""
 
@@ -225,7 +206,7 @@ class Metric(ABC):
     protocol: Mapping[str, Any]
     """How the number comes about, ready for JSON: implementation, colour space, value range, border crop, resize."""
     networks: tuple[str, ...] = ()
-    """Names of the weights that it needs, from `sgbench.metrics.weights.WEIGHTS`."""
+    """Names of the weights that it needs, from `sgbench.assets.weights.WEIGHTS`."""
     description: str
     """One line for a person."""
     source: str

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from sgbench.errors import InputError, unknown
+from sgbench.core.errors import InputError, unknown
 from sgbench.metrics.base import ImageMetric, Pair, Runtime, Undefined
 
 

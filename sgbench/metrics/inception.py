@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.utils import fuse_conv_bn_eval
 
-from sgbench.metrics.base import Array, Image, LoadedWeights, Runtime, SetMetric
+from sgbench.assets.base import LoadedWeights
+from sgbench.metrics.base import Array, Image, Runtime, SetMetric
 
 PROTOCOL: Mapping[str, Any] = {
     "network": "InceptionV3 (2015-12-05), pool3, 2048 features",

@@ -1,7 +1,7 @@
 """LPIPS, the learned perceptual image patch similarity (Zhang et al., CVPR 2018), version 0.1.
 
 The networks are the `lpips` package's own, with its linear layers; the convolutions of their trunks come from
-`sgbench.metrics.weights` and are never downloaded behind one's back. An image goes through a trunk once, and `fd_alex`
+`sgbench.assets.weights` and are never downloaded behind one's back. An image goes through a trunk once, and `fd_alex`
 takes AlexNet's features from there. Images are never batched, so that a value depends on its pair alone. On a CPU a
 batch of eight would save 5% of the time at 512×512 pixels and a quarter at 256×256, and few images of a test set have
 one size.
@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from sgbench.metrics.base import Array, Image, ImageMetric, LoadedWeights, Pair, Runtime, Undefined
+from sgbench.assets.base import LoadedWeights
+from sgbench.metrics.base import Array, Image, ImageMetric, Pair, Runtime, Undefined
 
 KEPT_BYTES = 256 << 20
 """An image whose feature maps take more is compared as they appear."""
@@ -42,7 +43,7 @@ class Trunk:
     """A network whose feature maps LPIPS compares."""
 
     weights: str
-    """Its name in `sgbench.metrics.weights.WEIGHTS`."""
+    """Its name in `sgbench.assets.weights.WEIGHTS`."""
     net: str
     """Its name in the `lpips` package."""
     title: str

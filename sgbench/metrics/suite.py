@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sgbench.assets.base import LoadedWeights, MissingWeights
+from sgbench.core.registry import METRICS
 from sgbench.metrics.base import (
     Array,
     ImageMetric,
-    LoadedWeights,
     Metric,
-    MissingWeights,
     Pair,
     Runtime,
     Score,
@@ -24,10 +24,9 @@ from sgbench.metrics.base import (
     not_finite,
 )
 from sgbench.metrics.cache import HrCache
-from sgbench.registry import METRICS
 
 if TYPE_CHECKING:
-    from sgbench.metrics.weights import Locator
+    from sgbench.assets.weights import Locator
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Suite:
     A metric whose weights are missing scores ``no weights``, one that fails scores ``failed``, and the others go on.
 
     Args:
-        metrics: Names in `sgbench.registry.METRICS`, in the order of the results; a repeated one counts once.
+        metrics: Names in `sgbench.core.registry.METRICS`, in the order of the results; a repeated one counts once.
         locator: Finds the weights of networks; asked once a network, and not at all if no metric needs one.
         device: Where networks run, as torch names it.
         hr_cache: Keeps what is computed of references between suites.

@@ -11,12 +11,12 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from sgbench.errors import unknown
+from sgbench.analysis import labels_of
+from sgbench.analysis.compare import NOT_SHOWN, REAL, UNDECIDABLE, Comparison
+from sgbench.analysis.stats import EXACT, RESAMPLES, Estimate, sign_flip_floor
+from sgbench.core.errors import unknown
 from sgbench.report.tables import ARROWS
 from sgbench.report.tables.model import number
-from sgbench.results import labels_of
-from sgbench.results.compare import NOT_SHOWN, REAL, UNDECIDABLE, Comparison
-from sgbench.results.stats import EXACT, RESAMPLES, Estimate, sign_flip_floor
 
 STYLES = {REAL: "bold", UNDECIDABLE: "yellow"}
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from sgbench.backbones import unwrap
-from sgbench.errors import InputError
-from sgbench.results.layout import checkpoints_of, weights_of
-from sgbench.storage import Storage, absolute
+from sgbench.core.errors import InputError
+from sgbench.core.storage import Storage, absolute
+from sgbench.store.layout import checkpoints_of, weights_of
 
 KEEP = 2
 """Checkpoints kept of a run: the newest and, should that be unreadable, the one before."""

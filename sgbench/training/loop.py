@@ -17,10 +17,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from sgbench.backbones import build_backbone, recompute_activations
+from sgbench.core.errors import NotFiniteError
+from sgbench.core.seeding import derive
 from sgbench.data import PackedImages, PatchSampler
-from sgbench.errors import NotFiniteError
 from sgbench.losses import build_loss
-from sgbench.seeding import derive
 from sgbench.spec import RunSpec, Schedule
 from sgbench.training.checkpoint import Checkpoints
 from sgbench.training.feeding import nearest
@@ -52,7 +52,7 @@ class Outcome:
     Attributes:
         finished: Whether all steps are done and the final weights written; otherwise a checkpoint was.
         step: Steps done.
-        history: Rows of `sgbench.results.schema.HISTORY`.
+        history: Rows of `sgbench.store.schema.HISTORY`.
         wall_seconds: Time in the loop, that of interrupted calls included.
         peak_memory_bytes: Of the run on a GPU; on a CPU of this process since it began, earlier runs included.
     """

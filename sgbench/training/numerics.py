@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 from sgbench.spec import Recipe
 
 FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -70,3 +70,8 @@ def compiler_options(recipe: Recipe) -> dict[str, Any]:
             "recipe.compiled is true, and this machine has no C++ compiler: install g++, or name another in CXX."
         ) from error
     return {"deterministic": True} if recipe.deterministic and "deterministic" in list_options() else {}
+
+
+def device_of_process() -> torch.device:
+    """Return the GPU of this process if there is one, else the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")

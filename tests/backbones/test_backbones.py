@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 from sgbench.backbones import build_backbone, count_parameters
-from sgbench.errors import InputError
-from sgbench.registry import BACKBONES
+from sgbench.core.errors import InputError
+from sgbench.core.registry import BACKBONES
 
 FAMILIES = ["edsr", "rdn", "rcan", "swinir"]
 SIZES = ["paper", "light", "tiny"]

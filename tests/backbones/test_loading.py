@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from sgbench.backbones import build_backbone, load_weights, unwrap
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 
 TAIL = [("upsample.", "tail.0."), ("conv_last.", "tail.1.")]
 PUBLIC = {

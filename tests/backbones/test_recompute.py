@@ -8,7 +8,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
 
 from sgbench.backbones import build_backbone, recompute_activations
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 
 FAMILIES = ["edsr", "rdn", "rcan", "swinir"]
 

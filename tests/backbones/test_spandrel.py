@@ -7,8 +7,8 @@ import torch
 
 from sgbench.backbones import build_backbone, count_parameters, load_weights
 from sgbench.backbones.from_spandrel import REFUSED, usable
-from sgbench.errors import InputError
-from sgbench.registry import BACKBONES
+from sgbench.core.errors import InputError
+from sgbench.core.registry import BACKBONES
 from sgbench.spec import check_backbone, split_backbone
 
 spandrel = pytest.importorskip("spandrel")

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend
 
 from sgbench.backbones import build_backbone, count_parameters, load_weights, swinir, unwrap
 from sgbench.backbones.swinir import Linear, SwinBlock, WindowAttention, attend, border_mask, mirrored
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 from sgbench.spec import Recipe
 from sgbench.training.numerics import pinned
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 from sgbench.backbones import build_backbone
 from sgbench.cli import main
+from sgbench.core.storage import Storage
 from sgbench.data import write_png
-from sgbench.storage import Storage
 
 Refused = Callable[..., str]
 

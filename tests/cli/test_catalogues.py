@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from sgbench import expression
+from sgbench.assets.weights import WEIGHTS
 from sgbench.backbones import build_backbone, count_parameters
 from sgbench.backbones.cost import measure
-from sgbench.metrics.weights import WEIGHTS
-from sgbench.registry import BACKBONES, LOSSES, METRICS
-from sgbench.spec import backbone_sizes
+from sgbench.core.registry import BACKBONES, LOSSES, METRICS
+from sgbench.spec import backbone_sizes, expression
 
 Run = Callable[..., tuple[str, str]]
 
@@ -214,7 +213,7 @@ def test_every_metric_is_listed_with_what_it_needs(run: Run) -> None:
 
 def test_a_metric_says_whether_its_network_is_here(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "sgbench.metrics.weights.Locator.find", lambda self, name: tmp_path if name == "alexnet" else None
+        "sgbench.assets.weights.Locator.find", lambda self, name: tmp_path if name == "alexnet" else None
     )
     rows = by_name(json.loads(run("metrics", "--json")[0]))
     assert rows["lpips_alex"]["networks"] == {"alexnet": "here"}

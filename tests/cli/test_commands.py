@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import sgbench
+from sgbench.assets.weights import WEIGHTS
 from sgbench.data import CATALOG
-from sgbench.metrics.weights import WEIGHTS
 
 Run = Callable[..., tuple[str, str]]
 
@@ -188,7 +188,7 @@ def test_data_prepare_packs_once(place: Path, run: Run) -> None:
 
 
 def test_weights_fetch_says_where_what_is_here_lies(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sgbench.metrics.weights.Locator.find", lambda self, name: Path(f"/weights/{name}.pth"))
+    monkeypatch.setattr("sgbench.assets.weights.Locator.find", lambda self, name: Path(f"/weights/{name}.pth"))
     _, err = run("weights", "fetch")
     assert err.splitlines() == [f"{name}: /weights/{name}.pth" for name in WEIGHTS]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sgbench.results import Store
-from sgbench.storage import Storage
+from sgbench.core.storage import Storage
+from sgbench.store import Store
 
 NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
 SG = "l1 + 1.0*sg"

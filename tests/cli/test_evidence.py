@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import sgbench
-from sgbench import presets
-from sgbench.maintenance import verify
-from sgbench.results import Results, Store, load_results
-from sgbench.spec import TrainingData, build
-from sgbench.storage import Storage
+from sgbench.analysis import Results, load_results
+from sgbench.core.storage import Storage
+from sgbench.runs.maintenance import verify
+from sgbench.spec import TrainingData, build, presets
+from sgbench.store import Store
 
 MINI = Path(sgbench.__file__).parents[1] / "results" / "mini"
 README = (MINI / "README.md").read_text(encoding="utf-8")

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sgbench.data import encode_png, write_png
-from sgbench.plan import pack_set
-from sgbench.results import Dataset, Store
+from sgbench.core.storage import Storage
+from sgbench.data import encode_png, pack_set, write_png
 from sgbench.spec import Recipe
-from sgbench.storage import Storage
+from sgbench.store import Dataset, Store
 
 NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
 STARTS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}

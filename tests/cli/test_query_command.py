@@ -7,9 +7,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from sgbench.results import Store
-from sgbench.results.schema import to_table
-from sgbench.storage import Storage
+from sgbench.core.storage import Storage
+from sgbench.store import Store
+from sgbench.store.schema import to_table
 
 Run = Callable[..., tuple[str, str]]
 SQL = "SELECT run_id, seed FROM runs ORDER BY seed"

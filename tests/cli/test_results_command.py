@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from sgbench.results import Store, identity_columns
+from sgbench.core.storage import Storage
 from sgbench.spec import RunSpec, TrainingData
-from sgbench.storage import Storage
+from sgbench.store import Store, identity_columns
 from sgbench.training import Checkpoints
 
 Run = Callable[..., tuple[str, str]]

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import pytest
 
 from sgbench.cluster.jobs import Submitted
-from sgbench.errors import unknown
-from sgbench.plan import make_plan, pack, read_sweep
-from sgbench.results import Planned, Store
-from sgbench.storage import Storage
+from sgbench.core.errors import unknown
+from sgbench.core.storage import Storage
+from sgbench.runs.plan import make_plan, pack, read_sweep
+from sgbench.store import Planned, Store
 from sgbench.training import Checkpoints
 
 Run = Callable[..., tuple[str, str]]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sgbench import presets
-from sgbench.plan import Choices, read_sweep
+from sgbench.runs.plan import Choices, read_sweep
+from sgbench.spec import presets
 
 Run = Callable[..., tuple[str, str]]
 

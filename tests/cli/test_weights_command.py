@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sgbench.metrics.weights import WEIGHTS, fingerprint
+from sgbench.assets.weights import WEIGHTS, fingerprint
 
 Run = Callable[..., tuple[str, str]]
 

@@ -26,9 +26,9 @@ import rich.table
 from place import Command, Place, a_place, assert_clean, kill, wait_until
 from raylets import Nodes, a_cluster
 
-from sgbench.maintenance import verify, without_weights
-from sgbench.results import Store
-from sgbench.storage import Storage
+from sgbench.core.storage import Storage
+from sgbench.runs.maintenance import verify, without_weights
+from sgbench.store import Store
 
 STEPS = 40
 SECONDS_A_STEP = 0.1

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from sgbench.delivery import Packed
-from sgbench.execution import Job
+from sgbench.runs.delivery import Packed
+from sgbench.runs.execute import Job
 from sgbench.spec import RunSpec, TrainingData
 
 

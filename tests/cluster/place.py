@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 import sgbench
+from sgbench.core.storage import UNFINISHED
 from sgbench.data import write_png
-from sgbench.storage import UNFINISHED
 
 STEPS = 30
 SWEEP = f"""

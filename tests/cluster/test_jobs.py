@@ -25,7 +25,7 @@ import pytest
 import sgbench
 from sgbench.cluster import jobs as module
 from sgbench.cluster.jobs import Jobs
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 
 BEGAN = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
 

@@ -7,9 +7,9 @@ import pytest
 
 from sgbench.cluster import nodes as module
 from sgbench.cluster.nodes import Node, Wanted, examine, refuse_unfit, versions
+from sgbench.core.errors import InputError
+from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
-from sgbench.errors import InputError
-from sgbench.storage import Storage
 
 
 @pytest.fixture

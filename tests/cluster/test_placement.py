@@ -10,7 +10,7 @@ from ray.tune.experiment import Experiment
 from sgbench.cluster import placement
 from sgbench.cluster.placement import place
 from sgbench.cluster.sweep import Lanes
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 from sgbench.spec import SweepSpec, build
 
 

@@ -9,11 +9,11 @@ from raylets import Nodes, a_cluster
 
 from sgbench.cluster.session import QUIET
 from sgbench.cluster.sweep import run_sweep
-from sgbench.errors import InputError
-from sgbench.execution import Job
-from sgbench.plan import Choices, make_plan, pack, read_sweep
-from sgbench.results import Store
-from sgbench.storage import Storage
+from sgbench.core.errors import InputError
+from sgbench.core.storage import Storage
+from sgbench.runs.execute import Job
+from sgbench.runs.plan import Choices, make_plan, pack, read_sweep
+from sgbench.store import Store
 
 SLOW = "0.2"
 

@@ -10,14 +10,14 @@ import pytest
 
 import sgbench
 from sgbench.cluster.runlog import into_log, log_address, read_log
-from sgbench.errors import InputError
-from sgbench.execution import Job
-from sgbench.storage import Storage
+from sgbench.core.errors import InputError
+from sgbench.core.storage import Storage
+from sgbench.runs.execute import Job
 
 TALKATIVE = """
 import os, subprocess, sys
 from sgbench.cluster.runlog import into_log
-from sgbench.execution import Job
+from sgbench.runs.execute import Job
 
 print("before")
 try:

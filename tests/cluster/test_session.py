@@ -8,7 +8,7 @@ import ray
 from ray._private import worker
 
 from sgbench.cluster import connect
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 
 
 def test_neither_ray_nor_its_raylets_print_anything(

@@ -15,12 +15,12 @@ from place import STEPS, Command, Place, a_place, assert_clean
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import sgbench
+from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
-from sgbench.execution import Job
-from sgbench.plan import Data, make_plan
-from sgbench.results import Store
+from sgbench.runs.execute import Job
+from sgbench.runs.plan import Data, make_plan
 from sgbench.spec import build
-from sgbench.storage import Storage
+from sgbench.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_the_same_sweep_again_starts_nothing_imports_no_ray_and_prints_the_same_
     assert again.stdout == undisturbed.stdout
     assert place.times("results/tiny") == before
     imported = set(re.findall(r"^import time:.*\| +(\S+)$", again.stderr, re.MULTILINE))
-    assert "sgbench.plan" in imported
+    assert "sgbench.runs.plan" in imported
     assert "ray" not in imported
     said = [line for line in again.stderr.splitlines() if not line.startswith("import time:")]
     assert said == ["tiny: 4 runs: 4 done; nothing to do"]

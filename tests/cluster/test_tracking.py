@@ -10,10 +10,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sgbench.cluster import tracking as module
 from sgbench.cluster.tracking import Tracking, tracking
-from sgbench.errors import InputError
-from sgbench.execution import Job
+from sgbench.core.errors import InputError
+from sgbench.core.storage import Storage
+from sgbench.runs.execute import Job
 from sgbench.spec import SweepSpec, build
-from sgbench.storage import Storage
 
 VALUES = {"loss": 0.5, "lr": 1e-3, "steps_per_second": 8.0, "terms/l1": 0.25, "terms/sg(operator=sobel)": 0.125}
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from sgbench.core.download import download
+from sgbench.core.errors import InputError
 from sgbench.data import CATALOG, fetch, resolve
-from sgbench.download import download
-from sgbench.errors import InputError
 
 module = importlib.import_module("sgbench.data.fetch")
 

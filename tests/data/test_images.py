@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sgbench.core.errors import InputError
 from sgbench.data import crop_to_multiple, image_size, list_images, read_image, write_png
-from sgbench.errors import InputError
 
 RGB = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
 WIDE = np.random.default_rng(1).integers(0, 65536, (9, 7, 3), dtype=np.uint16)

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sgbench.core.errors import InputError
 from sgbench.data import CATALOG, inventory, list_packings, prepare, resolve, write_png
-from sgbench.errors import InputError
 from sgbench.spec import Degradation
 
 

@@ -1,8 +1,8 @@
 import pytest
 
+from sgbench.core.errors import InputError
 from sgbench.data import pair_by_name
 from sgbench.data.pairing import LR_SUFFIXES
-from sgbench.errors import InputError
 
 SUFFIXES = [suffix.format(scale=4) for suffix in LR_SUFFIXES]
 

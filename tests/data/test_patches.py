@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from sgbench.core.errors import InputError
 from sgbench.data import PatchSampler, Source, list_images, prepare, windows, write_png
-from sgbench.errors import InputError
 from sgbench.spec import Degradation, Window
 
 

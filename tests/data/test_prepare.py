@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sgbench.core.errors import InputError
 from sgbench.data import (
     PackedImages,
     Source,
@@ -21,7 +22,6 @@ from sgbench.data import (
     shared_images,
     write_png,
 )
-from sgbench.errors import InputError
 from sgbench.spec import Degradation
 
 SIZES = [(17, 21), (32, 24), (20, 45)]

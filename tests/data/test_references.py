@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from sgbench.core.errors import InputError
 from sgbench.data import CATALOG, DEMO_IMAGES, Source, read_image, refuse_overlap, resolve
-from sgbench.errors import InputError
 
 
 @pytest.fixture

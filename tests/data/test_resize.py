@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from sgbench.core.errors import InputError
 from sgbench.data import downscale, read_image, upscale
-from sgbench.errors import InputError
 from sgbench.spec import Degradation
 
 BENCHMARKS = Path(os.environ.get("SGBENCH_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")

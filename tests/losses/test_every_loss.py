@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgbench.expression import parse
+from sgbench.core.registry import LOSSES
 from sgbench.losses import build_loss
-from sgbench.registry import LOSSES
+from sgbench.spec.expression import parse
 
 EVERY = ["charbonnier", "charbonnier(eps=0.1)", "l1", "l2", "sg", "sg(operator=sobel)", "sg(order=1)", "ssim"]
 AT_EQUALITY = {"charbonnier": 1e-3, "charbonnier(eps=0.1)": 0.1}

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 from sgbench.losses import gradient
 from sgbench.losses.gradient import SMOOTHING, SecondOrderGradient
 

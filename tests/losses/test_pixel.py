@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 from sgbench.losses.pixel import EPS_FLOOR, L1, L2, Charbonnier
 
 values = st.floats(-1, 2, width=32)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 from sgbench.losses.structural import SSIM
 
 sides = st.integers(11, 24)

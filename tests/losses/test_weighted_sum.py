@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
+from sgbench.core.registry import LOSSES
 from sgbench.losses import WeightedSum, build_loss, register_loss
 from sgbench.losses.gradient import SecondOrderGradient
-from sgbench.registry import LOSSES
 
 
 class Seen(nn.Module):

@@ -6,8 +6,8 @@ import pytest
 import pytorch_fid.inception
 import torch
 
-from sgbench.metrics import LoadedWeights
-from sgbench.metrics.weights import fingerprint
+from sgbench.assets.base import LoadedWeights
+from sgbench.assets.weights import fingerprint
 
 
 @pytest.fixture(scope="session")

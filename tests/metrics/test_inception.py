@@ -10,12 +10,12 @@ import scipy.linalg
 import torch
 from pytorch_fid.fid_score import calculate_fid_given_paths
 
+from sgbench.assets.weights import WEIGHTS, Locator
 from sgbench.data import list_images, read_image, write_png
 from sgbench.metrics import Image, Pair, Runtime, Suite
 from sgbench.metrics.frechet import fid
 from sgbench.metrics.inception import Inception
 from sgbench.metrics.kernel import kid, kid_standard
-from sgbench.metrics.weights import WEIGHTS, Locator
 
 PEER = f"pytorch-fid {version('pytorch-fid')}"
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 import torchvision
 
-from sgbench.metrics import Image, LoadedWeights, Pair, Runtime, Undefined
+from sgbench.assets.base import LoadedWeights
+from sgbench.assets.weights import Locator, fingerprint
+from sgbench.metrics import Image, Pair, Runtime, Undefined
 from sgbench.metrics.lpips import feature_maps, lpips_alex, lpips_squeeze, lpips_vgg
-from sgbench.metrics.weights import Locator, fingerprint
 
 ARCHITECTURES = {"alexnet": "alexnet", "vgg16": "vgg16", "squeezenet": "squeezenet1_1"}
 """From the name of weights to torchvision's function."""

@@ -8,20 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sgbench.errors import InputError
-from sgbench.metrics import (
-    Estimate,
-    Image,
-    ImageMetric,
-    LoadedWeights,
-    MissingWeights,
-    Pair,
-    Score,
-    SetMetric,
-    Suite,
-    Undefined,
-)
-from sgbench.registry import METRICS
+from sgbench.assets.base import LoadedWeights, MissingWeights
+from sgbench.core.errors import InputError
+from sgbench.core.registry import METRICS
+from sgbench.metrics import Estimate, Image, ImageMetric, Pair, Score, SetMetric, Suite, Undefined
 
 COMMON = {
     "direction": "lower",
@@ -290,7 +280,7 @@ def test_the_digest_tells_shapes_apart():
 def test_what_a_metric_says_of_itself_loads_no_network():
     code = f"""
         import sys
-        from sgbench.registry import METRICS
+        from sgbench.core.registry import METRICS
         for name in {METRICS.names()}:
             METRICS.load(name).protocol
         sys.exit(str([slow for slow in ("torchvision", "lpips", "pytorch_fid", "scipy") if slow in sys.modules]))

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from torchmetrics.functional import image as functional
 
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
+from sgbench.core.registry import METRICS
 from sgbench.metrics import Pair, Runtime, Undefined
 from sgbench.metrics.from_torchmetrics import FUNCTIONS, TorchMetric
-from sgbench.registry import METRICS
 from sgbench.spec import check_metrics
 
 each_metric = pytest.mark.parametrize("name", FUNCTIONS)

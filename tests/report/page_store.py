@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from sgbench.data import PackedImages, Pixels, encode_png, write_png
-from sgbench.plan import pack_set
+from sgbench.analysis import load_results
+from sgbench.core.storage import Storage
+from sgbench.data import PackedImages, Pixels, encode_png, pack_set, write_png
 from sgbench.report import page
 from sgbench.report.page.gallery import Gallery, gallery
 from sgbench.report.tables import Filters
-from sgbench.results import Dataset, Planned, Store, load_results
-from sgbench.results.schema import recipe_columns
 from sgbench.spec import Recipe
-from sgbench.storage import Storage
+from sgbench.store import Dataset, Planned, Store
+from sgbench.store.schema import recipe_columns
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC)
 L1, SG, EVIL = "l1", "l1 + 1.0*sg", "<script>alert(1)</script>"

@@ -8,10 +8,11 @@ from typing import Any
 
 from rich.console import Console
 
+from sgbench.analysis import Results
 from sgbench.report import tables
 from sgbench.report.tables import Filters, Table, print_table
-from sgbench.results import Dataset, Planned, Results
-from sgbench.results.schema import to_table
+from sgbench.store import Dataset, Planned
+from sgbench.store.schema import to_table
 
 NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
 LOWER = {"direction": "lower", "network": "AlexNet", "colour_space": "RGB", "border_crop": None}

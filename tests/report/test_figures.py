@@ -19,15 +19,16 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from sgbench.errors import InputError
+from sgbench.analysis import Results, paper
+from sgbench.core.errors import InputError
 from sgbench.losses.gradient import SecondOrderGradient
 from sgbench.report.figures.curves import draw_curves
 from sgbench.report.figures.gradient_maps import draw_gradient_maps
 from sgbench.report.figures.lambdas import draw_lambda
 from sgbench.report.figures.plane import draw_plane
 from sgbench.report.figures.style import FORMATS, TEXT, WIDTHS, encode, format_of
-from sgbench.results import Dataset, Planned, Results, paper
-from sgbench.results.schema import to_table
+from sgbench.store import Dataset, Planned
+from sgbench.store.schema import to_table
 
 NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
 SET5, URBAN = Dataset("Set5", "5" * 64), Dataset("Urban100", "a" * 64)

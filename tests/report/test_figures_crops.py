@@ -17,20 +17,22 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
+from sgbench.analysis import Results
+from sgbench.assets.base import LoadedWeights, MissingWeights
+from sgbench.assets.weights import Locator
+from sgbench.core.errors import InputError
+from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, Pixels, default_cache, encode_png, prepare, resolve, write_png
-from sgbench.errors import InputError
-from sgbench.metrics import LoadedWeights, MissingWeights, Pair, Runtime
+from sgbench.metrics import Pair, Runtime
 from sgbench.metrics.lpips import lpips_alex
-from sgbench.metrics.weights import Locator
 from sgbench.report.figures.crops import draw_crops, find_crops
 from sgbench.report.figures.differences import lpips_differences
 from sgbench.report.figures.regions import SEEN, STRIDE, WINDOW, Box, Map, extreme_regions
 from sgbench.report.figures.saved import Saved
 from sgbench.report.figures.style import FORMATS, WIDTHS, encode
-from sgbench.results import Dataset, Results
-from sgbench.results.schema import to_table
 from sgbench.spec import Degradation
-from sgbench.storage import Storage
+from sgbench.store import Dataset
+from sgbench.store.schema import to_table
 
 NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
 L1, SG = "l1", "l1 + 1.0*sg"

@@ -18,16 +18,17 @@ import pytest
 from page_store import EVIL, IMAGES, L1, SG
 from PIL import Image
 
+from sgbench.analysis import load_results
+from sgbench.analysis.compare import NOT_SHOWN, REAL, Comparison
+from sgbench.core.errors import InputError
+from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, encode_png
-from sgbench.errors import InputError
 from sgbench.report import page
 from sgbench.report.page import gallery, render
 from sgbench.report.page.grids import of_comparisons
 from sgbench.report.page.summary import counted, findings
 from sgbench.report.tables import Filters
-from sgbench.results import Store, load_results
-from sgbench.results.compare import NOT_SHOWN, REAL, Comparison
-from sgbench.storage import Storage
+from sgbench.store import Store
 
 
 class Elements(HTMLParser):

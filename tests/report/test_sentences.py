@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sgbench.errors import InputError
+from sgbench.analysis.compare import NOT_SHOWN, REAL, Comparison
+from sgbench.analysis.stats import Estimate, Interval, SignFlip
+from sgbench.core.errors import InputError
 from sgbench.report.compare import choose, notes, print_comparisons, sentence, to_data
-from sgbench.results.compare import NOT_SHOWN, REAL, Comparison
-from sgbench.results.stats import Estimate, Interval, SignFlip
 
 SG = "l1 + 1.0*sg"
 

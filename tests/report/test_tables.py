@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 from table_rows import LOWER, other, pivot, plan, printed, results, run, score
 
-from sgbench.errors import InputError
+from sgbench.analysis import Results
+from sgbench.analysis.stats import Summary
+from sgbench.core.errors import InputError
 from sgbench.report.tables import Cell, Table, print_table, to_data
-from sgbench.results import Results
-from sgbench.results.stats import Summary
 
 
 def four(**second: Any) -> Results:

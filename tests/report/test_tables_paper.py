@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from table_rows import other, plan, printed, results, run, score
 
-from sgbench.errors import InputError
+from sgbench.analysis import Results, paper
+from sgbench.analysis.stats import summarise
+from sgbench.core.errors import InputError
 from sgbench.report.tables import Filters, Table, paper_table, to_data
 from sgbench.report.tables.paper import IDENTITY
 from sgbench.report.tables.paper_layouts import OF, SG
-from sgbench.results import Results, paper
-from sgbench.results.stats import summarise
 from sgbench.spec import SweepSpec, TrainingData, build
 
 FAMILIES = ("edsr", "rdn", "rcan", "swinir")
@@ -337,8 +337,8 @@ def test_what_is_not_there_is_refused(number: str, show: str, filters: dict[str,
 
 
 def test_the_tables_name_as_many_runs_as_the_note_says() -> None:
-    import sgbench.presets
+    import sgbench.spec.presets
 
-    sweep: SweepSpec = build(sgbench.presets.load("paper")[1], "paper")
+    sweep: SweepSpec = build(sgbench.spec.presets.load("paper")[1], "paper")
     named = sweep.named_runs(TrainingData(name="DIV2K"))
     assert IDENTITY.startswith(f"Tables 1, 2, 3 and 5 name {len(named)} runs, of which {len(set(map(str, named)))} are")

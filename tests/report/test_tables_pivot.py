@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from table_rows import other, pivot, plan, printed, results, run, score
 
-from sgbench.errors import InputError
+from sgbench.analysis import Results
+from sgbench.core.errors import InputError
 from sgbench.report.tables import Table
-from sgbench.results import Results
 
 
 def grid(seeds: int = 2, losses: tuple[str, ...] = ("l1", "l1 + 0.1*sg", "l1 + 1.0*sg")) -> Results:

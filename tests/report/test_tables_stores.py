@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from table_rows import other, plan, results, run, score
 
-from sgbench.errors import InputError
+from sgbench.analysis import Results
+from sgbench.core.errors import InputError
 from sgbench.report.tables import Filters, Table, labelled, pivot
-from sgbench.results import Results
 
 
 def cells(table: Table) -> list[tuple[str | None, int]]:

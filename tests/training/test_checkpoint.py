@@ -5,8 +5,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from sgbench.errors import InputError
-from sgbench.storage import Storage
+from sgbench.core.errors import InputError
+from sgbench.core.storage import Storage
 from sgbench.training import Checkpoints, read_weights_file
 from sgbench.training.checkpoint import KEEP
 

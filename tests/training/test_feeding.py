@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from sgbench.core.errors import InputError
 from sgbench.data import PatchSampler, Source, list_images, prepare, write_png
-from sgbench.errors import InputError
 from sgbench.spec import Degradation
 from sgbench.training.feeding import PatchesOnDevice, nearest
 from sgbench.training.loop import as_images

@@ -11,13 +11,13 @@ import torch.distributed as dist
 from torch import nn
 
 from sgbench.backbones import build_backbone
+from sgbench.core.errors import InputError, NotFiniteError
+from sgbench.core.seeding import derive
+from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, PatchSampler
-from sgbench.errors import InputError, NotFiniteError
 from sgbench.losses import build_loss
-from sgbench.results.schema import to_table
-from sgbench.seeding import derive
 from sgbench.spec import Optimizer, RunSpec, Schedule
-from sgbench.storage import Storage
+from sgbench.store.schema import to_table
 from sgbench.training import Checkpoints, loop, train
 from sgbench.training.loop import as_images, learning_rate
 from sgbench.training.numerics import FORMATS, pinned

@@ -9,14 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from sgbench.analysis import Results
+from sgbench.core.errors import InputError
 from sgbench.data import Pixels
-from sgbench.errors import InputError
 from sgbench.report.figures.regions import SEEN, STRIDE, WINDOW, Box, Region, extreme_regions
 from sgbench.report.figures.saved import Saved
 from sgbench.report.figures.selection import DEFAULT_METRIC, Row, canonical, chosen, select, title
 from sgbench.report.figures.style import COLOURS, MARGIN, TEXT, WIDTHS, add_foot, characters, in_style
 from sgbench.report.tables import DIGITS
-from sgbench.results import Results
 from sgbench.spec import Recipe
 
 WIDEST = 1.5

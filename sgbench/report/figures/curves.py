@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
-from sgbench.errors import InputError
+from sgbench.analysis import Results
+from sgbench.analysis.naming import natural
+from sgbench.analysis.stats import summarise
+from sgbench.core.errors import InputError
 from sgbench.report.figures.selection import BAND, Group, counted, fate, left_out, named, select
 from sgbench.report.figures.style import COLOURS, MARKERS, Look, add_foot, in_style, looks, new_figure, new_grid
-from sgbench.results import Results
-from sgbench.results.naming import natural
-from sgbench.results.stats import summarise
 
 Course = dict[int, float]
 """Values by step."""

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from sgbench.errors import InputError
-from sgbench.metrics import Image, MissingWeights, Pair, Runtime
+from sgbench.assets.base import MissingWeights
+from sgbench.assets.weights import Locator
+from sgbench.core.errors import InputError
+from sgbench.metrics import Image, Pair, Runtime
 from sgbench.metrics.lpips import lpips_alex
-from sgbench.metrics.weights import Locator
 from sgbench.report.figures.regions import Map
 from sgbench.report.figures.saved import Saved
 

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sgbench import expression
-from sgbench.errors import InputError
+from sgbench.analysis import Results, paper
+from sgbench.analysis.stats import summarise
+from sgbench.core.errors import InputError
 from sgbench.report.figures.selection import BAND, Group, Selection, counted, default_metrics, select
 from sgbench.report.figures.style import (
     COLOURS,
@@ -26,8 +27,7 @@ from sgbench.report.figures.style import (
     looks,
     new_figure,
 )
-from sgbench.results import Results, paper
-from sgbench.results.stats import summarise
+from sgbench.spec import expression
 
 PAPER_TABLE = 3
 """The paper's ablation of λ: EDSR on Urban100."""

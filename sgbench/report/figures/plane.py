@@ -7,11 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sgbench.errors import InputError
+from sgbench.analysis import Results
+from sgbench.analysis.stats import summarise
+from sgbench.core.errors import InputError
 from sgbench.report.figures.selection import BAND, DEFAULT_METRIC, Group, Selection, counted, select
 from sgbench.report.figures.style import COLOURS, FILLS, INK, MARKERS, Look, add_foot, in_style, looks, new_figure
-from sgbench.results import Results
-from sgbench.results.stats import summarise
 
 AXES = ("psnr_y", DEFAULT_METRIC)
 """The metrics across and up, if nobody says."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from sgbench.core.errors import InputError
+from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, Pixels
-from sgbench.errors import InputError
-from sgbench.results import Dataset
-from sgbench.storage import Storage
+from sgbench.store import Dataset
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,6 @@ class Saved:
         return pixels
 
     def _file(self, run_id: str, index: int) -> str:
-        """Return where `sgbench.subjects` keeps an image."""
+        """Return where `sgbench.scoring.subjects` keeps an image."""
         folder = Dataset(self.images.name, self.images.sha256).versioned
         return f"images/{run_id}/{folder}/{self.name(index)}.png"

@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sgbench import expression
-from sgbench.errors import InputError, unknown
+from sgbench.analysis import Results, labels_of, paper
+from sgbench.analysis.naming import natural, recipe_name
+from sgbench.core.errors import InputError, unknown
 from sgbench.report.figures.style import MARKERS
 from sgbench.report.tables import ARROWS
 from sgbench.report.tables.judged import BASELINE
-from sgbench.results import Results, labels_of, paper
-from sgbench.results.naming import natural, recipe_name
-from sgbench.results.schema import recipe_columns
-from sgbench.spec import Recipe
+from sgbench.spec import Recipe, expression
+from sgbench.store.schema import recipe_columns
 
 DEFAULT_METRIC = "lpips_alex"
 """What a figure shows if nobody says; a store without it shows all it has."""

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 
 Look = dict[str, Any]
 """Properties of a line, as matplotlib takes them."""

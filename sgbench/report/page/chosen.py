@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sgbench.analysis import Results
 from sgbench.report.tables import Filters
 from sgbench.report.tables.facts import Inventory, resolved
 from sgbench.report.tables.stores import together
-from sgbench.results import Results
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sgbench import __version__
+from sgbench.analysis import Results
+from sgbench.analysis.compare import UNDECIDABLE, Comparison, comparisons
+from sgbench.analysis.naming import natural
+from sgbench.core.errors import InputError
+from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
-from sgbench.errors import InputError
 from sgbench.report.compare import notes, sentence
 from sgbench.report.figures.saved import Saved
 from sgbench.report.page import summary
@@ -19,10 +23,6 @@ from sgbench.report.tables import Table, paper_table, pivot
 from sgbench.report.tables.judged import BASELINE
 from sgbench.report.tables.model import listed, metric_order, plural
 from sgbench.report.tables.paper_layouts import OF, SG
-from sgbench.results import Results
-from sgbench.results.compare import UNDECIDABLE, Comparison, comparisons
-from sgbench.results.naming import natural
-from sgbench.storage import Storage
 
 
 @dataclass(frozen=True)

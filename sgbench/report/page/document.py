@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
-from sgbench.errors import InputError
+from sgbench.core.errors import InputError
 from sgbench.report.page.content import Content
 from sgbench.report.tables import Table, to_html
 

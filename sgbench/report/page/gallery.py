@@ -14,17 +14,18 @@ import numpy as np
 import pyarrow.compute as pc
 from PIL import Image
 
+from sgbench.analysis import Results
+from sgbench.analysis.naming import natural
+from sgbench.core.errors import InputError
+from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
-from sgbench.errors import InputError
 from sgbench.report.page.chosen import Chosen
 from sgbench.report.tables.facts import protocol
 from sgbench.report.tables.judged import BASELINE
 from sgbench.report.tables.model import listed, metric_order, number, plural
 from sgbench.report.tables.paper_layouts import SG
-from sgbench.results import Dataset, Results
-from sgbench.results.naming import natural
 from sgbench.spec import Recipe
-from sgbench.storage import Storage
+from sgbench.store import Dataset
 
 IMAGES = 5
 """How many images of a test set are shown, unless somebody says."""
@@ -233,7 +234,7 @@ def _set_names(chosen: Chosen) -> dict[str, str]:
 
 
 def _folder(row: Mapping[str, Any]) -> str:
-    """Return the folder in which `sgbench.subjects` keeps images of a score's test set."""
+    """Return the folder in which `sgbench.scoring.subjects` keeps images of a score's test set."""
     digest = row["dataset_sha256"]
     return Dataset(row["dataset"].removesuffix(f"@{digest[:8]}"), digest).versioned
 

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sgbench.analysis import Results
+from sgbench.analysis.compare import REAL, Comparison
+from sgbench.analysis.naming import natural
+from sgbench.analysis.stats import Estimate
 from sgbench.report.tables.model import number
-from sgbench.results import Results
-from sgbench.results.compare import REAL, Comparison
-from sgbench.results.naming import natural
-from sgbench.results.stats import Estimate
 
 Row = dict[str, Any]
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import matplotlib
 from matplotlib.figure import Figure
 
-from sgbench.errors import InputError
+from sgbench.analysis import Results
+from sgbench.core.errors import InputError
 from sgbench.report.figures.crops import draw_crops, find_crops
 from sgbench.report.figures.curves import draw_curves
 from sgbench.report.figures.lambdas import draw_lambda
@@ -17,7 +18,6 @@ from sgbench.report.figures.plane import draw_plane
 from sgbench.report.figures.saved import Saved
 from sgbench.report.figures.selection import ONLY_OF_THE_PAPER, losses_told_apart
 from sgbench.report.figures.style import in_style
-from sgbench.results import Results
 
 
 @dataclass(frozen=True)

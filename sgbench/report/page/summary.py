@@ -4,9 +4,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from sgbench.analysis import Results
+from sgbench.analysis.compare import NOT_SHOWN, REAL, Comparison
 from sgbench.report.tables.model import listed, metric_order, number, plural, titled
-from sgbench.results import Results
-from sgbench.results.compare import NOT_SHOWN, REAL, Comparison
 
 
 class Finding(NamedTuple):

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from sgbench.analysis.naming import natural
 from sgbench.report.tables.cells import Marks, directions, summarised
 from sgbench.report.tables.facts import Fact, Run
 from sgbench.report.tables.judged import Judged
 from sgbench.report.tables.model import Column, Line, metric_order, titled
 from sgbench.report.tables.recipes import Recipes
-from sgbench.results.naming import natural
 
 DIMENSIONS = ("dataset", "store", "scale", "backbone", "loss", "lambda", "recipe", "seed", "metric")
 """What rows and columns can be made of, in the order in which it is added to the rows."""

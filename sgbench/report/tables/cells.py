@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sgbench.analysis.stats import summarise
 from sgbench.report.tables.facts import NO_RUN, NOT_SCORED, PENDING, Fact, protocol
 from sgbench.report.tables.model import Cell, Line, metric_order, superscript
-from sgbench.results.stats import summarise
 
 
 @dataclass

@@ -9,12 +9,11 @@ from typing import Any, NamedTuple, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sgbench import expression
-from sgbench.errors import unknown
+from sgbench.analysis import Results, labels_of
+from sgbench.core.errors import unknown
 from sgbench.report.tables.stores import Stores
-from sgbench.results import Results, labels_of
-from sgbench.results.schema import RUNS, recipe_columns
-from sgbench.spec import Recipe
+from sgbench.spec import Recipe, expression
+from sgbench.store.schema import RUNS, recipe_columns
 
 PENDING = "pending"
 """Why there is no number: a sweep will bring it."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sgbench.analysis import Results
+from sgbench.analysis.compare import REAL, UNDECIDABLE, Comparison, comparisons
 from sgbench.report.tables.facts import Fact, Filters, Key
 from sgbench.report.tables.model import REAL as SIGN
-from sgbench.results import Results
-from sgbench.results.compare import REAL, UNDECIDABLE, Comparison, comparisons
 
 BASELINE = "l1"
 """The loss that differences are judged against."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sgbench.results.stats import Summary
+from sgbench.analysis.stats import Summary
 
 ORDER = (
     "lpips_alex",

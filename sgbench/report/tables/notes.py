@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sgbench.analysis import Results
+from sgbench.analysis.naming import natural
 from sgbench.report.tables.facts import Fact, Score, protocol
 from sgbench.report.tables.model import Cell, listed, metric_order, plural
-from sgbench.results import Results
-from sgbench.results.naming import natural
 
 _PROVENANCE = {"device": "device", "workers": "number of workers", "versions": "package versions"}
 """Columns that are not identity and may still move the last digit, and what notes call them."""

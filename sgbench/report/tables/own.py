@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from sgbench.analysis.naming import natural
 from sgbench.report.tables.cells import Marks, summarised
 from sgbench.report.tables.facts import NO_RUN, NOT_SCORED, RECIPE, Fact, Filters, Inventory, Run
 from sgbench.report.tables.judged import Judged
 from sgbench.report.tables.model import Cell, listed
 from sgbench.report.tables.paper_layouts import DATASETS, FAMILIES, OF, family, in_order
 from sgbench.report.tables.recipes import Recipes
-from sgbench.results.naming import natural
 
 SCALE = 4
 """Of all tables of the paper."""

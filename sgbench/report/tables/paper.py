@@ -3,7 +3,8 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from sgbench.errors import InputError, unknown
+from sgbench.analysis import Results
+from sgbench.core.errors import InputError, unknown
 from sgbench.report.tables.cells import Marks, directions, with_best
 from sgbench.report.tables.facts import Filters, Inventory, chosen
 from sgbench.report.tables.judged import judged
@@ -13,7 +14,6 @@ from sgbench.report.tables.own import Own, own, trained
 from sgbench.report.tables.paper_layouts import FAMILIES, METRICS, OF, Layout, Subject, crossed, family, layout
 from sgbench.report.tables.printed import DIRECTION, UNSTATED, Printed
 from sgbench.report.tables.stores import together
-from sgbench.results import Results
 
 OURS, PAPER, BOTH = "ours", "paper", "both"
 SHOW = (OURS, PAPER, BOTH)

@@ -7,7 +7,8 @@ the rows.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sgbench.errors import InputError, unknown
+from sgbench.analysis import Results
+from sgbench.core.errors import InputError, unknown
 from sgbench.report.tables.axes import DIMENSIONS, Axes, Group
 from sgbench.report.tables.cells import Marks, with_best
 from sgbench.report.tables.facts import Filters, Inventory, resolved
@@ -15,7 +16,6 @@ from sgbench.report.tables.judged import judged
 from sgbench.report.tables.model import Line, Table, listed, plural
 from sgbench.report.tables.notes import about
 from sgbench.report.tables.stores import together
-from sgbench.results import Results
 
 ROWS = ("dataset", "backbone", "loss")
 COLUMNS = ("metric",)

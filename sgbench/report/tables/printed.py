@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sgbench.analysis import paper
+from sgbench.analysis.stats import summarise
 from sgbench.report.tables.model import Cell
 from sgbench.report.tables.paper_layouts import family, in_order
-from sgbench.results import paper
-from sgbench.results.stats import summarise
 
 DIRECTION = "lower"
 """Of the paper's two metrics the lower is the better."""

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sgbench.analysis.naming import natural, recipe_name
 from sgbench.report.tables.facts import RECIPE, Run
-from sgbench.results.naming import natural, recipe_name
 
 LONG = 30
 """Characters above which a recipe is called by a letter."""

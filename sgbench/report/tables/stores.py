@@ -8,9 +8,10 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sgbench.errors import InputError
+from sgbench.analysis import Results
+from sgbench.core.errors import InputError
 from sgbench.report.tables.model import plural
-from sgbench.results import HISTORY, Dataset, Results
+from sgbench.store import HISTORY, Dataset
 
 _SCORE = ("run_id", "dataset", "metric")
 
@@ -119,7 +120,7 @@ def _texts(rows: pa.Table, column: str) -> list[str]:
 
 
 def _told_apart(stores: Mapping[str, Results]) -> dict[str, Results]:
-    """Return stores with one name for each thing, as `sgbench.results.load_results` gives them within one store."""
+    """Return stores with one name for each thing, as `sgbench.analysis.load_results` gives them within one store."""
     tests, others = set[Dataset](), set[tuple[str, str]]()
     for results in stores.values():
         tests |= {_plain(test) for test in _tests(results)}

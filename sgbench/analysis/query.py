@@ -1,0 +1,80 @@
+"""Questions to a store in SQL, answered by DuckDB, which can read the views below and nothing else."""
+
+import re
+
+import duckdb
+import pyarrow as pa
+
+from sgbench.analysis.paper import PAPER, paper
+from sgbench.analysis.results import Results
+from sgbench.core.errors import InputError
+from sgbench.store.schema import TABLES
+
+MEMORY = "4GB"
+"""What a query may take, besides the tables that it reads."""
+
+_CLOSED: dict[str, str | bool | int | float | list[str]] = {
+    "enable_external_access": False,  # no file, no network, no extension
+    "python_enable_replacements": False,  # no variable of this process by its name
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "temp_directory": "",
+    "memory_limit": MEMORY,
+}
+
+VIEWS = {**TABLES, "paper": PAPER}
+"""What can be selected from, by name."""
+
+
+def query(results: Results, sql: str) -> pa.Table:
+    """Answer one SELECT.
+
+    Args:
+        results: What the views ``runs``, ``scores`` and ``history`` show.
+        sql: In DuckDB's dialect. It may use these and ``paper``, the numbers that the paper prints; ``DESCRIBE scores``
+            and ``SUMMARIZE runs`` are SELECTs too.
+
+    Raises:
+        InputError: If it is not one SELECT, DuckDB refuses it, or two columns of the answer have one name.
+    """
+    with duckdb.connect(":memory:", config=_CLOSED) as connection:
+        connection.execute("SET TimeZone = 'UTC'; SET lock_configuration = true")
+        try:
+            _check(connection.extract_statements(sql))
+            for name in VIEWS:
+                connection.register(name, _view(results, name, sql))
+            answer: pa.Table = connection.sql(sql).to_arrow_table()
+        except duckdb.Error as error:
+            raise InputError(f"the query cannot be answered: {_sentence(error)}") from error
+    for name in answer.column_names:
+        if answer.column_names.count(name) > 1:
+            raise InputError(f"the answer has several columns '{name}'; give each its own name with AS.")
+    return answer
+
+
+def _check(statements: list[duckdb.Statement]) -> None:
+    if len(statements) != 1:
+        raise InputError(f"the query has {len(statements) or 'no'} statements; one SELECT is needed.")
+    if (kind := statements[0].type) != duckdb.StatementType.SELECT:
+        raise InputError(f"the query is a statement of type {kind.name}; a store is only read, and a SELECT is needed.")
+
+
+def _view(results: Results, name: str, sql: str) -> pa.Table:
+    """Return a table, or only its columns if the query does not name it: not to read a store for nothing."""
+    if not re.search(name, sql, re.IGNORECASE):
+        return VIEWS[name].empty_table()
+    match name:
+        case "paper":
+            return paper()
+        case "scores":
+            return results.encoded_scores
+        case _:
+            table: pa.Table = getattr(results, name)
+            return table
+
+
+def _sentence(error: duckdb.Error) -> str:
+    """Return what DuckDB says without its kind of error, what it shows of the query, and its hints for programmers."""
+    said = str(error).partition("\n\n")[0].partition(": ")[2] or str(error)
+    said = re.sub(r"\s*\n\s*", " ", said).strip()
+    return said if said.endswith(("?", ".", "!")) else f"{said}."

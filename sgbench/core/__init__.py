@@ -1,0 +1,1 @@
+"""What every other room stands on: errors, names, files, downloads and random streams."""

@@ -1,0 +1,161 @@
+"""Named things that a person can choose and a plug-in can add: losses, backbones, metrics.
+
+A registry maps a name to a *target*, ``"package.module:attribute"``, and imports it only when it is asked for, so that
+listing what exists loads neither torch nor a plug-in. Names come from four places, looked at in this order:
+
+1. the built-in targets and whatever `Registry.register` added in this process;
+2. the entry points of installed packages, one group a registry;
+3. a provider, for names that begin with its prefix: ``spandrel:SwinIR`` is what the function that `BACKBONES` has for
+   ``spandrel`` makes of ``SwinIR``;
+4. a name that is itself a target, such as ``my_package.my_module:MyLoss``.
+"""
+
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+from sgbench.core.errors import InputError, unknown
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """A set of names, each loaded on first use.
+
+    Args:
+        kind: What an entry is, in the singular, for messages: ``"loss"``.
+        group: Entry-point group in which other packages announce theirs.
+        targets: The built-in names and where each one lives.
+        providers: Prefixes of names, and where the function lives that is given the rest of a name, behind the colon,
+            and returns the entry.
+    """
+
+    def __init__(
+        self, kind: str, group: str, targets: Mapping[str, str], providers: Mapping[str, str] | None = None
+    ) -> None:
+        self.kind = kind
+        self.group = group
+        self._targets: dict[str, str] = dict(targets)
+        self._providers: dict[str, str] = dict(providers or {})
+        self._loaded: dict[str, T] = {}
+        self._found: tuple[tuple[str, ...], dict[str, importlib.metadata.EntryPoint]] | None = None
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Return a decorator that adds its object under ``name``.
+
+        Raises:
+            InputError: If the name is taken by something else.
+        """
+
+        def decorate(entry: T) -> T:
+            taken = self._loaded.get(name)
+            if name in self._targets or (taken is not None and taken is not entry):
+                raise InputError(f"the {self.kind} name '{name}' is taken; choose another.")
+            self._loaded[name] = entry
+            return entry
+
+        return decorate
+
+    def names(self) -> list[str]:
+        """Return every name known without importing anything, sorted."""
+        registered = (name for name in self._loaded if ":" not in name)  # the others are targets that somebody wrote
+        return sorted({*self._targets, *registered, *self._entry_points()})
+
+    def is_provided(self, name: str) -> bool:
+        """Return whether a name begins with the prefix of a provider, which alone knows what the rest of it means."""
+        prefix, colon, _ = name.partition(":")
+        return bool(colon) and prefix in self._providers
+
+    def load(self, name: str) -> T:
+        """Return the entry called ``name``, importing it on first use.
+
+        Args:
+            name: A registered name, one with a provider's prefix, or a target ``module:attribute``.
+
+        Raises:
+            InputError: If there is no such name, or its target cannot be imported.
+        """
+        if name not in self._loaded:
+            self._loaded[name] = self._import(name)
+        return self._loaded[name]
+
+    def _entry_points(self) -> dict[str, importlib.metadata.EntryPoint]:
+        path = tuple(sys.path)
+        if self._found is None or self._found[0] != path:  # a search reads the metadata of every installed package
+            found = importlib.metadata.entry_points(group=self.group)
+            self._found = (path, {point.name: point for point in found})
+        return self._found[1]
+
+    def _import(self, name: str) -> T:
+        target = self._targets.get(name)
+        if target is None and (point := self._entry_points().get(name)) is not None:
+            target = point.value
+        if target is None and self.is_provided(name):
+            prefix, _, rest = name.partition(":")
+            provided: T = self._resolve(name, self._providers[prefix])(rest)
+            return provided
+        if target is None and ":" in name:
+            target = name
+        if target is None:
+            raise unknown(self.kind, name, self.names())
+        loaded: T = self._resolve(name, target)
+        return loaded
+
+    def _resolve(self, name: str, target: str) -> Any:
+        module, _, attribute = target.partition(":")
+        try:
+            entry: Any = importlib.import_module(module)
+            for part in attribute.split("."):
+                entry = getattr(entry, part)
+        except Exception as error:  # somebody else's module may raise anything while it is imported
+            raise InputError(f"{self.kind} '{name}' cannot be imported from '{target}': {error}.") from error
+        return entry
+
+
+LOSSES: Registry[Any] = Registry(
+    "loss",
+    "sgbench.losses",
+    {
+        "charbonnier": "sgbench.losses.pixel:Charbonnier",
+        "l1": "sgbench.losses.pixel:L1",
+        "l2": "sgbench.losses.pixel:L2",
+        "sg": "sgbench.losses.gradient:SecondOrderGradient",
+        "ssim": "sgbench.losses.structural:SSIM",
+    },
+)
+"""Classes of `torch.nn.Module` with keyword-only options, called as ``loss(sr, hr) -> scalar``."""
+
+BACKBONES: Registry[Any] = Registry(
+    "backbone",
+    "sgbench.backbones",
+    {
+        "edsr": "sgbench.backbones.edsr:EDSR",
+        "rdn": "sgbench.backbones.rdn:RDN",
+        "rcan": "sgbench.backbones.rcan:RCAN",
+        "swinir": "sgbench.backbones.swinir:SwinIR",
+    },
+    providers={"spandrel": "sgbench.backbones.from_spandrel:architecture"},
+)
+"""Classes of `torch.nn.Module` whose constructor takes ``scale`` and which may carry named ``sizes``."""
+
+METRICS: Registry[Any] = Registry(
+    "metric",
+    "sgbench.metrics",
+    {
+        "lpips_alex": "sgbench.metrics.lpips:lpips_alex",
+        "lpips_vgg": "sgbench.metrics.lpips:lpips_vgg",
+        "lpips_squeeze": "sgbench.metrics.lpips:lpips_squeeze",
+        "fid": "sgbench.metrics.frechet:fid",
+        "kid": "sgbench.metrics.kernel:kid",
+        "kid_standard": "sgbench.metrics.kernel:kid_standard",
+        "fd_alex": "sgbench.metrics.frechet:fd_alex",
+        "psnr_y": "sgbench.metrics.distortion:psnr_y",
+        "psnr_rgb": "sgbench.metrics.distortion:psnr_rgb",
+        "ssim_y": "sgbench.metrics.distortion:ssim_y",
+        "ssim_rgb": "sgbench.metrics.distortion:ssim_rgb",
+    },
+    providers={"torchmetrics": "sgbench.metrics.from_torchmetrics:metric"},
+)
+"""`sgbench.metrics.base.Metric` objects."""

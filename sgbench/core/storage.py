@@ -1,0 +1,314 @@
+"""Folders that may be on a disk or in an object store, atomic writes into them, and one writer at a time.
+
+A `Storage` is a root: a local path or a pyarrow filesystem URI (``s3://``, ``gs://``). Names below it are relative,
+with forward slashes. A name that begins with a dot is private: listings skip it, and so do readers of data sets.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pyarrow import fs
+
+from sgbench.core.errors import InputError
+
+HEARTBEAT_SECONDS = 10.0
+"""How often the holder of a lock in an object store says that it is alive; silence of six times this frees it."""
+
+_PIECE = 16 * 2**20
+"""Bytes of a large file that are in memory at once."""
+
+PAUSES_SECONDS = (0.5, 2.0)
+"""Between attempts at a write, as networks and shared disks have faults that pass; the last attempt's is raised."""
+
+_LASTING = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+}
+"""Faults that do not pass by themselves."""
+
+UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")
+"""Names of the temporary files that `Storage.write` leaves if its process is killed."""
+
+
+def absolute(path: str) -> str:
+    """Return a URI as it is and a path made absolute, ``~`` expanded: the form that everything below the CLI takes."""
+    return path if "://" in path else str(Path(path).expanduser().absolute())
+
+
+class Storage:
+    """A folder of small files, local or in an object store.
+
+    Args:
+        root: An absolute path or a URI.
+
+    Raises:
+        InputError: If the URI has a scheme that is not known or not available, or the root is a file.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = absolute(root)
+        try:
+            self._fs, self._base = fs.FileSystem.from_uri(self.root)
+        except (ValueError, OSError) as error:
+            raise InputError(f"storage '{root}' is neither a folder nor a URI that can be opened: {error}.") from error
+        if self._info("").type == fs.FileType.File:
+            raise InputError(f"'{self.root}' is a file; a folder is needed.")
+
+    def __reduce__(self) -> tuple[type["Storage"], tuple[str]]:
+        return type(self), (self.root,)
+
+    def __str__(self) -> str:
+        return self.root
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the root is on a file system of this machine."""
+        return isinstance(self._fs, fs.LocalFileSystem)
+
+    def path(self, name: str = "") -> str:
+        """Return the path of a name, as pyarrow's filesystems take it."""
+        return f"{self._base}/{name}" if name else self._base
+
+    def exists(self, name: str = "") -> bool:
+        """Return whether there is a file or folder of that name."""
+        return bool(self._info(name).type != fs.FileType.NotFound)
+
+    def list(self, folder: str, suffix: str = "") -> list[str]:
+        """Return the names of the files directly in a folder, sorted; none where there is no folder.
+
+        Args:
+            folder: Below the root.
+            suffix: Only names that end so.
+        """
+        selector = fs.FileSelector(self.path(folder), allow_not_found=True)
+        return sorted(
+            f"{folder}/{info.base_name}"
+            for info in self._fs.get_file_info(selector)
+            if info.type == fs.FileType.File and not info.base_name.startswith(".") and info.base_name.endswith(suffix)
+        )
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """Return the names and bytes of all files below a folder at any depth, private ones too, sorted.
+
+        Args:
+            folder: Below the root; there may be none.
+        """
+        selector = fs.FileSelector(self.path(folder), allow_not_found=True, recursive=True)
+        root = len(self.path()) + 1
+        return {
+            info.path[root:]: info.size
+            for info in sorted(self._fs.get_file_info(selector), key=lambda info: info.path)
+            if info.type == fs.FileType.File
+        }
+
+    def open(self, name: str) -> Any:
+        """Open a file for reading at any place, as a `pyarrow.NativeFile`.
+
+        Raises:
+            FileNotFoundError: If there is none.
+        """
+        return self._fs.open_input_file(self.path(name))
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file.
+
+        Raises:
+            FileNotFoundError: If there is none.
+        """
+        with self._fs.open_input_stream(self.path(name)) as stream:
+            return bytes(stream.read())
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file so that a reader, or a crash, sees the old content or the new and nothing between.
+
+        On a disk that is a temporary file, synchronised and renamed; in an object store a single PUT. A fault that may
+        pass is waited out.
+
+        Raises:
+            OSError: If it cannot be written, naming it; the old content is kept and no temporary file is left.
+        """
+        path = self.path(name)
+        for pause in (*PAUSES_SECONDS, None):
+            try:
+                self._put(path, content)
+                return
+            except OSError as error:
+                if pause is None or error.errno in _LASTING:
+                    raise OSError(error.errno or errno.EIO, error.strerror or str(error), path) from error
+                time.sleep(pause)
+
+    def _put(self, path: str, content: bytes) -> None:
+        if not self.is_local:
+            with self._fs.open_output_stream(path) as stream:
+                stream.write(content)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def upload(self, path: Path, name: str) -> None:
+        """Copy a file from this machine's disk, in pieces; a crash may leave a part of it under the name.
+
+        Raises:
+            OSError: If it cannot be read or written.
+        """
+        self._fs.create_dir(self.path(name).rpartition("/")[0])
+        with path.open("rb") as source, self._fs.open_output_stream(self.path(name)) as stream:
+            shutil.copyfileobj(source, stream, _PIECE)
+
+    def download(self, name: str, path: Path) -> None:
+        """Copy a file to this machine's disk, in pieces; a crash may leave a part of it there.
+
+        Raises:
+            OSError: If there is none, or it cannot be read or written.
+        """
+        with self._fs.open_input_stream(self.path(name)) as stream, path.open("wb") as target:
+            shutil.copyfileobj(stream, target, _PIECE)
+
+    def delete(self, name: str) -> None:
+        """Delete a file; that it is gone already is no error."""
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.delete_file(self.path(name))
+
+    def delete_folder(self, name: str) -> None:
+        """Delete a folder and all in it; that it is gone already is no error."""
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.delete_dir(self.path(name))
+
+    @contextlib.contextmanager
+    def lock(self, purpose: str) -> Iterator[None]:
+        """Hold the only right to change this storage.
+
+        A local lock is the kernel's and ends with the process, however that ends. In an object store a heartbeat
+        stands for it, so that a lock whose holder died frees itself after a minute.
+
+        Args:
+            purpose: What for, told to whoever is refused: ``"sgbench sweep quick"``.
+
+        Raises:
+            InputError: If another process holds it, naming that process.
+        """
+        holder = json.dumps({"purpose": purpose, "host": socket.gethostname(), "pid": os.getpid()})
+        held = self._local_lock(holder) if self.is_local else self._heartbeat_lock(holder)
+        with held:
+            yield
+
+    def holder(self) -> str | None:
+        """Return who holds the lock, in words: ``'sgbench sweep quick' (process 7 on host)``; None if nobody does."""
+        try:
+            if self.is_local:
+                with Path(self.path(".lock")).open() as file:
+                    return None if _is_free(file.fileno()) else _in_words(file.read())
+            state = json.loads(self.read(".lock"))
+            return _in_words(state["holder"]) if _is_alive(state) else None
+        except FileNotFoundError:
+            return None
+
+    @contextlib.contextmanager
+    def _local_lock(self, holder: str) -> Iterator[None]:
+        path = Path(self.path(".lock"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise self._in_use(file.read()) from error
+            os.ftruncate(file.fileno(), 0)
+            with contextlib.suppress(OSError):  # on a full disk it is held by nobody in particular
+                os.write(file.fileno(), holder.encode())
+            yield
+
+    @contextlib.contextmanager
+    def _heartbeat_lock(self, holder: str) -> Iterator[None]:
+        token = secrets.token_hex(8)
+        with contextlib.suppress(FileNotFoundError):
+            state = json.loads(self.read(".lock"))
+            if _is_alive(state):
+                raise self._in_use(state["holder"])
+
+        def beat() -> None:
+            self.write(".lock", json.dumps({"holder": holder, "token": token, "beat": time.time()}).encode())
+
+        def lost() -> bool:  # this process was silent for so long that another took over
+            try:
+                return bool(json.loads(self.read(".lock"))["token"] != token)
+            except FileNotFoundError:
+                return False
+
+        beat()
+        time.sleep(min(1.0, HEARTBEAT_SECONDS))  # two that saw it free at once: the later PUT wins, the other leaves
+        state = json.loads(self.read(".lock"))
+        if state["token"] != token:
+            raise self._in_use(state["holder"])
+        stop = threading.Event()
+
+        def keep() -> None:
+            while not stop.wait(HEARTBEAT_SECONDS):
+                try:
+                    if lost():
+                        warnings.warn(f"the lock of '{self.root}' was lost to another process", stacklevel=1)
+                        return
+                    beat()
+                except OSError as error:
+                    warnings.warn(f"the lock of '{self.root}' could not be renewed: {error}", stacklevel=1)
+
+        thread = threading.Thread(target=keep, name="sgbench-lock", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            if not lost():
+                self.delete(".lock")
+
+    def _in_use(self, holder: str) -> InputError:
+        who = _in_words(holder)
+        return InputError(f"'{self.root}' is in use by {who}; wait for it to end, or give another --results.")
+
+    def _info(self, name: str) -> fs.FileInfo:
+        return self._fs.get_file_info(self.path(name))
+
+
+def _in_words(holder: str) -> str:
+    try:
+        state = json.loads(holder)
+        return f"'{state['purpose']}' (process {state['pid']} on {state['host']})"
+    except (ValueError, KeyError):
+        return "another process"
+
+
+def _is_alive(state: dict[str, Any]) -> bool:
+    return bool(time.time() - state["beat"] < 6 * HEARTBEAT_SECONDS)
+
+
+def _is_free(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # for a moment; there is no way to look without taking
+    except BlockingIOError:
+        return False
+    return True

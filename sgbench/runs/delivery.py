@@ -1,0 +1,97 @@
+"""Packed images and networks on their way to nodes that do not share a disk with the driver.
+
+What a run needs is put into the results store once, below ``packed/`` and ``networks/``; a node fetches it into its
+cache once, and all runs there read that. Nothing travels inside a job but names.
+"""
+
+import secrets
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from sgbench.assets.weights import WEIGHTS, Locator, cache
+from sgbench.core.download import exclusive
+from sgbench.core.storage import Storage
+from sgbench.data import PACKED_FILES, PackedImages, default_cache
+
+
+class Packed(NamedTuple):
+    """A prepared set of images, wherever it is."""
+
+    folder: str
+    """Where the driver has it; other nodes may see that folder too."""
+    sha256: str
+    """The manifest hash."""
+
+    @classmethod
+    def of(cls, images: PackedImages) -> "Packed":
+        """Return what a node has to know of a set."""
+        return cls(str(images.path), images.sha256)
+
+
+def send(sets: Iterable[Packed], networks: Iterable[str], storage: Storage) -> None:
+    """Put what nodes will need into a store, unless it is there.
+
+    Args:
+        sets: Prepared sets that this machine has.
+        networks: Names of networks; those that this machine lacks are left out.
+        storage: The results store.
+    """
+    for packed in sets:
+        for file in PACKED_FILES:  # the manifest last: where it is, all is
+            if not storage.exists(f"packed/{packed.sha256}/{PACKED_FILES[-1]}"):
+                storage.upload(Path(packed.folder) / file, f"packed/{packed.sha256}/{file}")
+    locator = Locator(download=False)
+    for path in filter(None, map(locator.find, networks)):
+        if not storage.exists(f"networks/{path.name}"):
+            storage.upload(path, f"networks/{path.name}")
+
+
+def open_packed(packed: Packed, storage: Storage) -> PackedImages:
+    """Open a prepared set from the driver's folder, if this machine sees it, or else from this machine's cache.
+
+    Raises:
+        InputError: If it is damaged, or neither here nor in the store.
+    """
+    folder = Path(packed.folder)
+    if not folder.exists() and storage.exists(f"packed/{packed.sha256}"):
+        folder = _received(packed.sha256, storage)
+    return PackedImages.open(folder)
+
+
+def receive_networks(networks: Iterable[str], storage: Storage) -> None:
+    """Fetch networks that this machine lacks and the store has into this machine's cache."""
+    locator = Locator(download=False)
+    for name in networks:
+        if locator.find(name) is None:
+            sent = (file for file in WEIGHTS[name].files if storage.exists(f"networks/{file}"))
+            if (file := next(sent, None)) is not None:
+                _fetch(storage, f"networks/{file}", cache() / file)
+
+
+def _received(sha256: str, storage: Storage) -> Path:
+    folder = default_cache() / f"received-{sha256[:16]}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder.with_name(f".{folder.name}.lock")):
+        if not folder.exists():
+            part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+            part.mkdir()
+            try:
+                for file in PACKED_FILES:
+                    storage.download(f"packed/{sha256}/{file}", part / file)
+                PackedImages.open(part).verify()
+                part.rename(folder)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _fetch(storage: Storage, name: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        storage.download(name, part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,342 @@
+"""The keeping of a results store: merging another into it, checking it, throwing parts of it away.
+
+Whoever calls what writes holds the lock of the store that is written. Each call may be killed and made again.
+"""
+
+import dataclasses
+import datetime
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sgbench.core.errors import InputError
+from sgbench.core.storage import UNFINISHED, Storage
+from sgbench.spec import Recipe, RunSpec, TrainingData
+from sgbench.store import SCRATCH, Planned, Store
+from sgbench.store.files import TableFiles
+from sgbench.store.layout import checkpoints_of, discard, images_of, weights_of
+from sgbench.store.schema import recipe_columns
+from sgbench.training import Checkpoints, read_weights_file
+
+Row = dict[str, Any]
+
+_KEYS = {
+    "runs": ["run_id"],
+    "history": ["run_id", "step"],
+    "scores": ["run_id", "dataset", "dataset_sha256", "metric", "image"],
+}
+"""Columns of which no two rows of a table have the same values."""
+
+
+@dataclass(frozen=True)
+class Merge:
+    """What one store takes from another.
+
+    A run that only the other has is taken. Of a run that was trained for each of them, the done one is better than the
+    failed one, and the later than the earlier; the better one comes whole, with scores, history, weights and images. Of
+    a run that is the same in both, scores that one lacks are taken; of others the better is, again done and then late.
+    """
+
+    into: Store
+    source: Store
+    added: tuple[str, ...]
+    """Runs that only the source has."""
+    replaced: tuple[str, ...]
+    """Runs that the source has better."""
+    shared: tuple[str, ...]
+    """Runs that are the same in both."""
+    scores: tuple[str, ...]
+    """Stems of the scores that are taken; see `sgbench.store.files`."""
+    plans: dict[str, list[Planned]]
+    """What plans ask for in the source and not here, by name."""
+    remains: tuple[str, ...]
+    """Runs of those added of which something is here without a row, as a merge that died leaves it."""
+    remarks: tuple[str, ...]
+    """On runs of both that differ, one sentence each."""
+
+    @classmethod
+    def of(cls, into: Store, source: Store) -> "Merge":
+        """Find out what a merge would do.
+
+        Raises:
+            InputError: If both are one store, or a file cannot be read.
+        """
+        if into.storage.root.rstrip("/") == source.storage.root.rstrip("/"):
+            raise InputError(f"'{into.storage}' cannot be merged into itself.")
+        ours, theirs = _rows(into), _rows(source)
+        both = sorted(ours.keys() & theirs.keys())
+        # The id of what was not trained is a hash of what it is.
+        shared = [run_id for run_id in both if ours[run_id] == theirs[run_id] or theirs[run_id]["kind"] != "train"]
+        apart = [run_id for run_id in both if run_id not in shared]
+        better = {run_id for run_id in apart if _rank(theirs[run_id]) > _rank(ours[run_id])}
+        remarks = [
+            f"run {run_id} ({ours[run_id]['name']}): '{source.storage}' has it {_fate(theirs[run_id])}, which "
+            f"{'replaces' if run_id in better else 'gives way to'} '{into.storage}', {_fate(ours[run_id])}."
+            for run_id in apart
+        ]
+        added = theirs.keys() - ours.keys()
+        here, there = _score_ranks(into), _score_ranks(source)
+        scores = [
+            stem
+            for stem, (run_id, rank) in there.items()
+            if run_id in added | better or (run_id in shared and (stem not in here or rank > here[stem][1]))
+        ]
+        return cls(
+            into,
+            source,
+            added=tuple(sorted(added)),
+            replaced=tuple(sorted(better)),
+            shared=tuple(shared),
+            scores=tuple(sorted(scores)),
+            plans=_new_plans(into, source),
+            remains=tuple(sorted(added & {run_id for run_id, _ in here.values()})),
+            remarks=tuple(remarks),
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to take but, perhaps, weights and images of runs that are the same."""
+        return not (self.added or self.replaced or self.scores or self.plans)
+
+    def apply(self) -> None:
+        """Take it. The rows of runs come last, so that a run whose copying broke off is none and is copied again."""
+        theirs = _rows(self.source)
+        for run_id in (*self.replaced, *self.remains):
+            self.into.forget(run_id)
+        for run_id in (*self.added, *self.replaced):
+            if theirs[run_id]["status"] == "done":  # else a checkpoint may be here, from which it can be tried again
+                discard(self.into.storage, run_id)
+        for run_id in (*self.added, *self.replaced, *self.shared):
+            self._copy_files(run_id)
+        runs = pa.array([*self.added, *self.replaced], pa.string())
+        for table, wanted in (("scores", pa.array(self.scores, pa.string())), ("history", runs), ("runs", runs)):
+            files = self.source.tables[table]
+            rows = files.read()
+            rows = rows.filter(pc.is_in(files.stems(rows), wanted))
+            if rows.num_rows:
+                self.into.tables[table].compact(rows)
+        for name, planned in self.plans.items():
+            self.into.write_plan(name, [*self.into.plans().get(name, []), *planned])
+
+    def _copy_files(self, run_id: str) -> None:
+        """Copy those weights and images of a run that are not here."""
+        here, there = self.into.storage, self.source.storage
+        for name in (weights_of(run_id), *there.sizes(images_of(run_id))):
+            if there.exists(name) and not here.exists(name):
+                here.write(name, there.read(name))
+
+
+def verify(store: Store) -> Iterator[str]:
+    """Check all of a store that its rows depend on.
+
+    Yields:
+        What is wrong, one sentence each: files that cannot be read or do not say what their name says, rows that are
+        there twice, runs that are not what their id is a hash of, scores of no run, weights that are damaged.
+    """
+    whole = {}
+    for table, files in store.tables.items():
+        faults = list(_file_faults(files))
+        yield from faults
+        if not faults:
+            whole[table] = files.read()
+    if "runs" in whole:
+        rows = whole["runs"].to_pylist()
+        for row in rows:
+            yield from _run_faults(store.storage, row)
+        if "scores" in whole:
+            known = pa.array([row["run_id"] for row in rows], pa.string())
+            scored = whole["scores"].column("run_id").cast(pa.string()).unique()
+            for run_id in scored.filter(pc.invert(pc.is_in(scored, known))).to_pylist():
+                yield f"run {run_id} has scores and no row in 'runs'."
+    for name in store.storage.list("plans", ".json"):
+        try:
+            store.read_plan(name)
+        except InputError as error:
+            yield str(error)
+
+
+def without_weights(store: Store) -> list[str]:
+    """Return the ids of runs that are done and of which a store, such as a published one, does not have the weights."""
+    done = [row["run_id"] for row in _rows(store).values() if row["kind"] == "train" and row["status"] == "done"]
+    return [run_id for run_id in done if not Checkpoints(store.storage, run_id).has_weights()]
+
+
+def find_runs(store: Store, beginnings: Sequence[str]) -> list[Row]:
+    """Return the rows of runs, in the order in which they are named.
+
+    Args:
+        store: Where they are.
+        beginnings: Ids, or the beginnings of ids.
+
+    Raises:
+        InputError: If there is no such run, or more than one.
+    """
+    rows = _rows(store)
+    found: dict[str, Row] = {}
+    for beginning in beginnings:
+        matching = [run_id for run_id in rows if run_id.startswith(beginning)]
+        if len(matching) != 1 or not beginning:
+            how = f"{len(matching)} runs whose id begins so" if matching else "no such run"
+            raise InputError(f"run '{beginning}': '{store.storage}' has {how}; 'sgbench query' lists them.")
+        found[matching[0]] = rows[matching[0]]
+    return list(found.values())
+
+
+def remove(store: Store, run_id: str) -> None:
+    """Delete all that there is of a run.
+
+    A plan that names it is left as it is: to the sweep, and in its table, the run is to be done again.
+    """
+    store.forget(run_id)
+    discard(store.storage, run_id)
+
+
+def clean(store: Store, *, everything: bool = False) -> dict[str, int]:
+    """Delete what no run needs: checkpoints of runs that are done, and what processes that were killed left.
+
+    Args:
+        store: The store.
+        everything: Also checkpoints from which a run could be continued.
+
+    Returns:
+        The bytes that are free now, by what they were: a folder or file.
+    """
+    storage = store.storage
+    done = {run_id for run_id, row in _rows(store).items() if row["status"] == "done"}
+    freed: dict[str, int] = {}
+    for name, size in storage.sizes().items():
+        folder, _, rest = name.partition("/")
+        run_id = rest.partition("/")[0]
+        if folder == SCRATCH:
+            needless = SCRATCH
+        elif UNFINISHED.fullmatch(name.rpartition("/")[2]):
+            needless = name
+        elif folder == "checkpoints" and (
+            everything or (run_id in done and Checkpoints(storage, run_id).has_weights())
+        ):
+            needless = checkpoints_of(run_id)
+        else:
+            continue
+        freed[needless] = freed.get(needless, 0) + size
+    for needless in freed:
+        if needless == SCRATCH or needless.startswith("checkpoints/"):
+            storage.delete_folder(needless)
+        else:
+            storage.delete(needless)
+    return freed
+
+
+def _rows(store: Store) -> dict[str, Row]:
+    return {row["run_id"]: row for row in store.runs().to_pylist()}
+
+
+def _rank(row: Row) -> tuple[bool, datetime.datetime]:
+    return row["status"] == "done", row["finished"] or datetime.datetime.min.replace(tzinfo=datetime.UTC)
+
+
+def _fate(row: Row) -> str:
+    return f"{row['status']} at {row['finished']:%Y-%m-%d %H:%M:%S}" if row["finished"] else str(row["status"])
+
+
+def _score_ranks(store: Store) -> dict[str, tuple[str, tuple[int, datetime.datetime]]]:
+    """Return the run of each stem of scores, and what makes one better than another: to be ok, and to be late."""
+    files = store.tables["scores"]
+    rows = files.read()
+    columns = {
+        "stem": files.stems(rows),
+        "run_id": rows.column("run_id").cast(pa.string()),
+        "ok": pc.equal(rows.column("status").cast(pa.string()), "ok").cast(pa.int8()),
+        "scored": rows.column("scored"),
+    }
+    best = pa.table(columns).group_by(["stem", "run_id"]).aggregate([("ok", "max"), ("scored", "max")])
+    return {row["stem"]: (row["run_id"], (row["ok_max"], row["scored_max"])) for row in best.to_pylist()}
+
+
+def _new_plans(into: Store, source: Store) -> dict[str, list[Planned]]:
+    ours, new = into.plans(), {}
+    for name, theirs in source.plans().items():
+        known = set(map(_text, ours.get(name, [])))
+        lacking = [planned for planned in theirs if _text(planned) not in known]
+        if lacking or name not in ours:
+            new[name] = lacking
+    return new
+
+
+def _text(planned: Planned) -> str:
+    return json.dumps(dataclasses.asdict(planned), sort_keys=True)
+
+
+def _file_faults(files: TableFiles) -> Iterator[str]:
+    listing = files.list()
+    for stem in (*listing.small, *listing.compacted):
+        path = files.storage.path(files.name(stem))
+        if stem in listing.compacted[:-1]:
+            yield f"'{path}' is what a compaction left that died; 'sgbench results compact' deletes it."
+            continue
+        try:
+            part = files.part(stem)
+        except InputError as error:
+            yield str(error)
+            continue
+        if part is None:
+            continue
+        strange = [other for other in files.stems(part).unique().to_pylist() if other != stem]
+        if strange and stem not in listing.compacted:
+            yield f"'{path}' has rows of '{strange[0]}'."
+        keys = _KEYS[files.table]
+        plain = part.select(keys).cast(pa.schema([files.schema.field(key) for key in keys]))
+        counts = plain.group_by(keys).aggregate([([], "count_all")])
+        if twice := counts.filter(pc.greater(counts.column("count_all"), 1)).slice(0, 1).to_pylist():
+            yield f"'{path}' has {twice[0].pop('count_all')} rows of {', '.join(map(str, twice[0].values()))}."
+
+
+def _run_faults(storage: Storage, row: Row) -> Iterator[str]:
+    if row["kind"] != "train":
+        return
+    run_id = row["run_id"]
+    try:
+        spec = _spec(json.loads(row["spec"]))
+    except (ValueError, KeyError, TypeError) as error:
+        yield f"run {run_id} has a specification that cannot be read: {' '.join(str(error).split())}."
+        return
+    if spec.run_id != run_id:
+        yield f"run {run_id} has the specification of run {spec.run_id}."
+    for column, value in _described(spec).items():
+        if row[column] != value:
+            yield f"run {run_id} has {row[column]!r} as its {column}, and its specification says {value!r}."
+    if row["status"] == "done" and Checkpoints(storage, run_id).has_weights():
+        yield from _weights_faults(storage, run_id)
+
+
+def _weights_faults(storage: Storage, run_id: str) -> Iterator[str]:
+    try:
+        _, fields = read_weights_file(f"{storage.root}/{weights_of(run_id)}")
+        made = _spec(fields or {}).run_id
+    except InputError as error:
+        yield str(error)
+    except (ValueError, KeyError, TypeError) as error:
+        yield f"the weights of run {run_id} have a specification that cannot be read: {error!r}."
+    else:
+        if made != run_id:
+            yield f"the weights of run {run_id} are of run {made}."
+
+
+def _spec(fields: Row) -> RunSpec:
+    """Return a specification as it was stored, of which no code is imported because a file names it."""
+    return RunSpec.model_construct(
+        backbone=fields["backbone"],
+        loss=fields["loss"],
+        seed=fields["seed"],
+        train=TrainingData.model_validate(fields["train"]),
+        recipe=Recipe.model_validate(fields["recipe"]),
+    )
+
+
+def _described(spec: RunSpec) -> Row:
+    """Return the columns of a run that follow from its specification."""
+    own = {"backbone": spec.backbone, "loss": spec.loss, "seed": spec.seed, "train_sha256": spec.train.sha256}
+    return own | recipe_columns(spec.recipe)

@@ -1,0 +1,271 @@
+"""From what a person asks for to the list of what is still to be done.
+
+preset or file + flags ─► SweepSpec ─► data packed and hashed ─► runs with ids ─► held against the store
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sgbench.assets.weights import Locator
+from sgbench.core.errors import InputError
+from sgbench.data import (
+    PackedImages,
+    PackProgress,
+    PatchSampler,
+    pack_set,
+    refuse_overlap,
+    shared_images,
+)
+from sgbench.scoring.scored import Scored
+from sgbench.spec import RunSpec, SweepSpec, TrainingData, build, override, presets, set_name
+from sgbench.store import Dataset, Planned, Store, identity_columns
+from sgbench.training import Checkpoints
+
+FLAGS = {
+    "backbones": "--backbone",
+    "losses": "--loss",
+    "lambdas": "--lambda",
+    "seeds": "--seeds",
+    "train": "--train",
+    "tests": "--test",
+    "metrics": "--metric",
+}
+"""Which flag of the command line gives which field of a sweep."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the command line says on top of a preset or file; an empty value leaves the preset's."""
+
+    settings: Sequence[str] = ()
+    """Each ``a.b=value``."""
+    backbones: Sequence[str] = ()
+    losses: Sequence[str] = ()
+    lambdas: Sequence[float] = ()
+    seeds: Sequence[int] = ()
+    train: str | None = None
+    tests: Sequence[str] = ()
+    metrics: Sequence[str] = ()
+
+
+def read_sweep(what: str, choices: Choices | None = None) -> tuple[str, SweepSpec]:
+    """Read a preset or a sweep file and apply the command line's choices.
+
+    Args:
+        what: A preset's name or a YAML file.
+        choices: From the command line.
+
+    Returns:
+        The sweep's name and its specification.
+
+    Raises:
+        InputError: If anything in it is wrong.
+    """
+    choices = choices or Choices()
+    name, fields = presets.load(what)
+    for assignment in choices.settings:
+        override(fields, assignment)
+    in_grids = {
+        "backbones": choices.backbones,
+        "losses": choices.losses,
+        "lambdas": choices.lambdas,
+        "seeds": choices.seeds,
+    }
+    grids = fields.get("grids")
+    for grid in grids if isinstance(grids, list) else ():
+        if isinstance(grid, dict):
+            grid.update({key: list(value) for key, value in in_grids.items() if value})
+    whole = {"train": choices.train, "tests": list(choices.tests), "metrics": list(choices.metrics)}
+    fields.update({key: value for key, value in whole.items() if value})
+    flags = {key: FLAGS[key] for key, value in (in_grids | whole).items() if value}
+    return name, build(fields, name, flags)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The packed images of a sweep."""
+
+    train: PackedImages
+    tests: tuple[PackedImages, ...]
+
+    @property
+    def training(self) -> TrainingData:
+        """What of the training images enters a run."""
+        return TrainingData(name=self.train.name, sha256=self.train.sha256)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a store has on record of the images of a sweep that are not at hand."""
+
+    training: TrainingData
+    tests: tuple[Dataset, ...]
+
+
+def recorded(sweep: SweepSpec, store: Store) -> Recorded | None:
+    """Return which images the runs of a store were trained and scored on that bear the names of a sweep's.
+
+    Args:
+        sweep: The sweep.
+        store: The store; its runs of the same scale and degradation tell, also those that are only planned.
+
+    Returns:
+        None unless the store has exactly one training set and one test set of each name.
+    """
+    planned, recipe = store.planned(), sweep.recipe
+    runs = [row for row in store.runs().to_pylist() if row["kind"] == "train"] + [each.run for each in planned]
+    specs = {row["run_id"]: RunSpec.model_validate_json(row["spec"]) for row in runs}
+    packing = (recipe.scale, recipe.degradation)
+    alike = {run: spec for run, spec in specs.items() if (spec.recipe.scale, spec.recipe.degradation) == packing}
+    scored = {
+        (row["run_id"], Dataset(row["dataset"], row["dataset_sha256"]))
+        for row in store.totals().select(["run_id", "dataset", "dataset_sha256"]).to_pylist()
+    }
+    scored |= {(each.run_id, test) for each in planned for test in each.tests}
+    training = {spec.train for spec in alike.values() if spec.train.name == set_name(sweep.train)}
+    tests = [{test for run, test in scored if run in alike and test.name == set_name(name)} for name in sweep.tests]
+    if len(training) != 1 or any(len(found) != 1 for found in tests):
+        return None
+    return Recorded(training.pop(), tuple(found.pop() for found in tests))
+
+
+def pack(sweep: SweepSpec, progress: PackProgress | None = None) -> Data:
+    """Pack the images of a sweep, or find them packed, and check that they can be trained and tested on.
+
+    Args:
+        sweep: The sweep.
+        progress: Told of each image.
+
+    Raises:
+        InputError: If images are missing, unreadable or smaller than a patch, or a test image is trained on.
+    """
+    recipe = sweep.recipe
+    refuse_overlap(sweep.train, sweep.tests)
+    data = Data(
+        pack_set(sweep.train, "train", recipe, progress),
+        tuple(pack_set(test, "test", recipe, progress) for test in sweep.tests),
+    )
+    for test in data.tests:
+        if same := shared_images(data.train, test):
+            trained, tested = same[0]
+            raise InputError(
+                f"training on what is tested is refused: image '{trained}' of {data.train.name} is '{tested}' of "
+                f"{test.name}{f', and so are {len(same) - 1} more' if len(same) > 1 else ''}."
+            )
+    # Refuses an image that is smaller than a patch.
+    PatchSampler(data.train, patch=recipe.patch, batch=1, seed=0, augment=False, window=recipe.window)
+    return data
+
+
+Status = Literal["to do", "resumable", "to score", "done", "failed", "unknown"]
+"""Of a planned run: nothing there, a checkpoint, weights but not all scores, everything, or a failure on record.
+
+A run whose training or one of whose scores failed is ``failed`` until it is tried again. One that has no id to find it
+by is ``unknown``, if the store has any runs.
+"""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run of a sweep, held against the store."""
+
+    spec: RunSpec
+    status: Status
+    step: int = 0
+    """Steps done, by the newest checkpoint or the run's row."""
+    error: str | None = None
+    missing: tuple[tuple[str, str], ...] = ()
+    """Scores that are still to be computed: names of test sets and metrics."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether a sweep has something to do for this run."""
+        return self.status in ("to do", "resumable", "to score")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a sweep without repetitions, in the order in which they are to start."""
+
+    name: str
+    sweep: SweepSpec
+    named: int
+    """Runs that the grids name, repetitions included."""
+    runs: tuple[PlannedRun, ...]
+    tests: tuple[Dataset, ...] = ()
+    """What the runs are scored on; empty while the data is not at hand."""
+
+    @property
+    def pending(self) -> list[PlannedRun]:
+        """Runs for which there is something to do."""
+        return [run for run in self.runs if run.pending]
+
+    def count(self, status: Status) -> int:
+        """Return how many runs are at a status."""
+        return sum(run.status == status for run in self.runs)
+
+    def summary(self) -> str:
+        """Return the counts in words: ``4 runs: 1 done, 1 resumable, 2 to do``."""
+        order: tuple[Status, ...] = ("done", "to score", "resumable", "to do", "failed", "unknown")
+        counts = ((status, self.count(status)) for status in order)
+        runs = "1 run" if len(self.runs) == 1 else f"{len(self.runs)} runs"
+        return f"{runs}: {', '.join(f'{count} {status}' for status, count in counts if count)}"
+
+    def records(self) -> list[Planned]:
+        """Return what the store keeps of the plan, so that tables know what is still to come."""
+        metrics = self.sweep.metrics
+        return [Planned(run=identity_columns(run.spec), tests=self.tests, metrics=metrics) for run in self.runs]
+
+
+def make_plan(
+    name: str,
+    sweep: SweepSpec,
+    data: Data | Recorded | None,
+    store: Store,
+    *,
+    retry: bool = False,
+    rerun: bool = False,
+    locator: Locator | None = None,
+) -> Plan:
+    """Expand a sweep and hold each run against the store.
+
+    Args:
+        name: The sweep's name.
+        sweep: What is asked for.
+        data: Its images; None if they are neither at hand nor on record, and then no run has an id.
+        store: What there is already.
+        retry: Runs and scores that failed are to be done again.
+        rerun: Everything is to be done again.
+        locator: Finds weights of metrics without fetching any; scores that lacked weights are to be computed once
+            these are there.
+    """
+    training = data.training if data else TrainingData(name=set_name(sweep.train))
+    named = sweep.named_runs(training)
+    unique = list(dict.fromkeys(named))
+    if data is None:
+        nothing = not store.runs().num_rows and not store.planned()
+        status: Status = "to do" if rerun or nothing else "unknown"
+        return Plan(name, sweep, len(named), tuple(PlannedRun(spec, status) for spec in unique))
+    rows = {row["run_id"]: row for row in store.runs().to_pylist()}
+    scored = Scored(store, retry=retry, locator=locator)
+    planned = []
+    for spec in unique:
+        run_id = spec.run_id
+        assert run_id is not None  # the data is hashed
+        wanted = scored.missing(run_id, data.tests, sweep.metrics)
+        everything = tuple((test.name, metric) for test in data.tests for metric in sweep.metrics)
+        row, checkpoints = rows.get(run_id), Checkpoints(store.storage, run_id)
+        if rerun:
+            planned.append(PlannedRun(spec, "to do", missing=everything))
+        elif row and row["status"] == "failed" and not retry:
+            planned.append(PlannedRun(spec, "failed", row["step"], row["error"]))
+        elif row and row["status"] == "done" and (not wanted or checkpoints.has_weights()):
+            faults = "; ".join(scored.faults(run_id, data.tests, sweep.metrics))
+            status = "to score" if wanted else "failed" if faults else "done"
+            planned.append(PlannedRun(spec, status, row["step"], faults or None, wanted))
+        else:
+            step = checkpoints.latest_step()
+            planned.append(PlannedRun(spec, "resumable" if step else "to do", step, missing=everything))
+    tests = tuple(Dataset(test.name, test.sha256) for test in data.tests)
+    return Plan(name, sweep, len(named), tuple(planned), tests)

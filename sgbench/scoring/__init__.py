@@ -1,0 +1,1 @@
+"""From something that upscales, and test sets, to scores."""

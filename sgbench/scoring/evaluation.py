@@ -1,0 +1,137 @@
+"""From something that upscales, and a test set, to scores."""
+
+import contextlib
+import datetime
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+
+from sgbench.assets.weights import Locator
+from sgbench.core.errors import InputError
+from sgbench.core.registry import METRICS
+from sgbench.data import PackedImages
+from sgbench.metrics import HrCache, Measured, Pair, Suite, described
+from sgbench.scoring.upscaling import Upscaler
+from sgbench.spec import canonical_json
+
+HR_CACHE = HrCache()
+"""What this process knows of references; a process that does many runs computes it once."""
+
+SIDE_BY_SIDE = 4
+"""The most images that are scored at once: each holds the feature maps of a pair in memory."""
+
+
+def score(
+    upscaler: Upscaler,
+    images: PackedImages,
+    metrics: Sequence[str],
+    *,
+    run_id: str,
+    locator: Locator,
+    device: torch.device,
+    hr_cache: HrCache | None = None,
+    side_by_side: bool = False,
+) -> list[dict[str, Any]]:
+    """Score an upscaler on a test set, with the settings of torch that the caller has made.
+
+    Args:
+        upscaler: What is scored.
+        images: The test set.
+        metrics: Names of metrics.
+        run_id: Enters the rows.
+        locator: Finds the weights that metrics need.
+        device: Where the metrics' networks run.
+        hr_cache: Keeps what is known of references between calls.
+        side_by_side: Score several images at once, up to `SIDE_BY_SIDE`, with a share of torch's threads each; for
+            upscalers that several threads may call. Decoding, SSIM and more are work that torch's threads do not share.
+
+    Returns:
+        Rows of `sgbench.store.schema.SCORES`: for metrics of images one for each image and their mean, for metrics of
+        sets one. An image that cannot be upscaled or read has ``failed`` scores, and the others go on.
+
+    Raises:
+        InputError: If a super-resolved image has not the size of its reference.
+    """
+    suite = Suite(metrics, locator, str(device), hr_cache)
+
+    def measure(index: int) -> Measured:
+        name = images.images[index].name
+        try:
+            sr = upscaler(images, index)
+        except Exception as error:  # a plug-in may raise anything, and so may a GPU without room for a large image
+            ours = isinstance(error, InputError | ArithmeticError)
+            return suite.failed(name, str(error) if ours else described(error))
+        return suite.measure(Pair(name, sr.transpose(2, 0, 1), images.hr(index).transpose(2, 0, 1), images.scale))
+
+    with _mapping(min(SIDE_BY_SIDE, torch.get_num_threads()) if side_by_side else 1) as mapped:
+        for measured in mapped(measure, range(len(images))):
+            suite.add(measured)
+    now = datetime.datetime.now(datetime.UTC)
+    rows = [
+        {
+            "run_id": run_id,
+            "dataset": images.name,
+            "dataset_sha256": images.sha256,
+            "image": result.image,
+            "metric": result.metric,
+            "metric_version": result.version,
+            "protocol": canonical_json({**result.protocol, "direction": METRICS.load(result.metric).direction}),
+            "n_images": result.n_images,
+            "value": result.score.value,
+            "standard_error": result.score.standard_error,
+            "status": result.score.status,
+            "reason": result.score.reason,
+            "scored": now,
+        }
+        for result in suite.results()
+    ]
+    return rows + _means(rows)
+
+
+@contextlib.contextmanager
+def _mapping(at_once: int) -> Iterator[Callable[[Callable[[int], Measured], range], Iterator[Measured]]]:
+    """Yield what does the work of `map`, in order: this thread, or several that share its threads of torch."""
+    if at_once == 1:
+        yield map
+        return
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(threads // at_once,)) as pool:
+            yield pool.map
+    finally:
+        torch.set_num_threads(threads)
+
+
+def faults_in(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a sentence for each whole-set score that failed.
+
+    A score that lacks the weights of its network, or that a metric does not define, is an outcome and not a fault.
+    """
+    failed = [row for row in rows if row["status"] == "failed" and row["image"] is None]
+    return [f"{row['metric']} on {row['dataset']}: {row['reason']}" for row in failed]
+
+
+def _means(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the row for the whole set of each metric that has a value for each image.
+
+    A set in which an image has no value has none either: the mean over the rest would be another set's.
+    """
+    by_metric: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["image"] is not None:
+            by_metric.setdefault(row["metric"], []).append(row)
+    means = []
+    for images in by_metric.values():
+        bad = [row for row in images if row["status"] != "ok"]
+        whole = {**images[0], "image": None, "n_images": len(images), "value": None}
+        if not bad:
+            whole["value"] = math.fsum(row["value"] for row in images) / len(images)
+        elif bad[0]["status"] == "no weights":
+            whole |= {"reason": bad[0]["reason"], "status": "no weights"}
+        else:
+            whole |= {"reason": f"image '{bad[0]['image']}': {bad[0]['reason']}", "status": bad[0]["status"]}
+        means.append(whole)
+    return means

@@ -1,0 +1,58 @@
+"""Where and with what a result was made."""
+
+import functools
+import importlib.metadata
+import json
+import platform
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@functools.cache
+def _versions() -> str:
+    names = ("sgbench", "torch", "numpy", "ray", "lpips", "pytorch-fid", "scikit-image", "spandrel", "torchmetrics")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return json.dumps(found, sort_keys=True)
+
+
+@functools.cache
+def _git_revision(package: Path = Path(__file__).parent.parent) -> str | None:
+    """Return the commit of the checkout that runs, with ``+`` if the package has changes; None where it is none."""
+    if not (package.parent / ".git").exists():
+        return None
+
+    def git(*words: str) -> str:
+        answer = subprocess.run(["git", "-C", package, *words], capture_output=True, text=True, timeout=10, check=True)
+        return answer.stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + "+" * bool(git("status", "--porcelain", "--", "."))
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Return the columns that say where and with what a run was made."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = next(
+            (line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine()
+        )
+    return {"device": name, "host": socket.gethostname(), "versions": _versions(), "git_revision": _git_revision()}
+
+
+def _cpuinfo() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []

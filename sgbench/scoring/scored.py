@@ -1,0 +1,53 @@
+"""Which scores a store has, and which are still to be computed."""
+
+from collections.abc import Sequence
+
+from sgbench.assets.weights import Locator
+from sgbench.core.registry import METRICS
+from sgbench.data import PackedImages
+from sgbench.store import Dataset, Store
+
+
+class Scored:
+    """Which scores a store has, by run, test set with its hash, and metric with its version.
+
+    Args:
+        store: The store, read once.
+        retry: Scores that failed count as missing.
+        locator: Finds weights without fetching any; a score that lacked weights counts as missing once they are there.
+    """
+
+    def __init__(self, store: Store, *, retry: bool = False, locator: Locator | None = None) -> None:
+        self._retry = retry
+        self._locator = locator
+        columns = ["run_id", "dataset", "dataset_sha256", "metric", "metric_version"]
+        self._outcomes: dict[tuple[str, ...], tuple[str, str | None]] = {
+            tuple(row[column] for column in columns): (row["status"], row["reason"])
+            for row in store.totals().select([*columns, "status", "reason"]).to_pylist()
+        }
+
+    def missing(
+        self, run_id: str, tests: Sequence[PackedImages | Dataset], metrics: Sequence[str]
+    ) -> tuple[tuple[str, str], ...]:
+        """Return the names of the test sets and metrics whose scores are to be computed."""
+        return tuple((test.name, metric) for test in tests for metric in metrics if self._wanted(run_id, test, metric))
+
+    def faults(self, run_id: str, tests: Sequence[PackedImages | Dataset], metrics: Sequence[str]) -> list[str]:
+        """Return a sentence for each score that failed."""
+        outcomes = {(test.name, metric): self._outcome(run_id, test, metric) for test in tests for metric in metrics}
+        return [
+            f"{metric} on {test}: {reason}"
+            for (test, metric), (status, reason) in outcomes.items()
+            if status == "failed"
+        ]
+
+    def _wanted(self, run_id: str, test: PackedImages | Dataset, metric: str) -> bool:
+        status, _ = self._outcome(run_id, test, metric)
+        if status == "no weights":
+            networks = METRICS.load(metric).networks
+            return self._locator is not None and all(self._locator.find(network) for network in networks)
+        return status is None or (status == "failed" and self._retry)
+
+    def _outcome(self, run_id: str, test: PackedImages | Dataset, metric: str) -> tuple[str | None, str | None]:
+        version = METRICS.load(metric).version
+        return self._outcomes.get((run_id, test.name, test.sha256, metric, version), (None, None))

@@ -1,0 +1,286 @@
+"""What ``sgbench eval`` can score: a run, a checkpoint, a folder of images, a built-in method."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from sgbench.assets.weights import Locator, fingerprint
+from sgbench.backbones import build_backbone, load_weights
+from sgbench.core.errors import InputError, unknown
+from sgbench.core.storage import Storage
+from sgbench.data import PackedImages, PackProgress, Pixels, encode_png, list_images, pack_set, refuse_overlap
+from sgbench.scoring.evaluation import HR_CACHE, faults_in, score
+from sgbench.scoring.provenance import provenance
+from sgbench.scoring.scored import Scored
+from sgbench.scoring.upscaling import BUILTINS, WHOLE, Inference, Upscaler, from_folder, from_network
+from sgbench.spec import Recipe, check_backbone, split_backbone
+from sgbench.store import Dataset, Store
+from sgbench.store.layout import images_of
+from sgbench.training import Checkpoints, read_weights_file
+from sgbench.training.numerics import device_of_process, pinned, single_precision
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something that can be scored, before the test sets are at hand."""
+
+    run_id: str
+    name: str
+    recipe: Recipe
+    """Its scale and degradation say how the test sets are to be prepared."""
+    row: dict[str, Any] | None
+    """For the table ``runs``; None for a run, which has one."""
+    train: str | None
+    """What it was trained on, where that is known: then the recipe is that of its training."""
+    upscaler: Callable[[Sequence[PackedImages]], Upscaler]
+    """Returns what upscales the images of the given test sets."""
+    side_by_side: bool = False
+    """Whether several images may be upscaled at once; a network takes all threads, and memory, for one."""
+
+
+def find_subject(
+    what: str, store: Store, *, backbone: str | None = None, scale: int = 4, inference: Inference = WHOLE
+) -> Subject:
+    """Find out what a person wants scored.
+
+    Args:
+        what: A built-in's name, a checkpoint file, a folder of super-resolved images, or a run id or the beginning of
+            one.
+        store: Where a run is looked for.
+        backbone: Of a checkpoint that does not name its own; or a plug-in, whose code is run only if it is named here.
+        scale: Of whatever does not know its own.
+        inference: How a network is applied to an image. A run that is not applied to whole images is a subject of its
+            own, a checkpoint, so that its scores are never taken for the run's.
+
+    Raises:
+        InputError: If it is none of these, a checkpoint does not fit, or what is no network is to be applied like one.
+    """
+    path, device = Path(what), device_of_process()
+    if inference != WHOLE and (what in BUILTINS or path.is_dir()):
+        raise InputError(f"'{what}' is no network, and only a network can be applied otherwise ({inference}).")
+    if what in BUILTINS:
+        return _described("builtin", f"builtin {what}", what, scale, lambda tests: BUILTINS[what])
+    if path.is_dir():
+        files = list_images(path)
+        content = " ".join(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files)
+        return _described("folder", content, path.resolve().name, scale, lambda tests: from_folder(path, tests))
+    if path.is_file():
+        return _checkpoint(str(path.absolute()), backbone, scale, inference, device)
+    if re.fullmatch(r"[0-9a-f]{4,12}", what):
+        return _run(what, store, backbone, inference, device)
+    error = str(unknown("subject", what, BUILTINS)).removesuffix(".")
+    raise InputError(f"{error}, a run id, a checkpoint file, or a folder of images.")
+
+
+def pack_tests(subject: Subject, tests: Sequence[str], progress: PackProgress | None = None) -> list[PackedImages]:
+    """Pack test sets as a subject needs them, or find them packed.
+
+    Raises:
+        InputError: If a set cannot be had, the subject was trained on it, or a folder lacks images of it.
+    """
+    if subject.train:
+        refuse_overlap(subject.train, tests)
+    packed = [pack_set(test, "test", subject.recipe, progress) for test in tests]
+    subject.upscaler(packed)  # refuses a folder that lacks images
+    return packed
+
+
+def score_subject(
+    subject: Subject,
+    tests: Sequence[PackedImages],
+    metrics: Sequence[str],
+    store: Store,
+    *,
+    rerun: bool = False,
+    save_images: bool = False,
+) -> list[str]:
+    """Compute the scores that a store lacks of a subject, and record them.
+
+    Args:
+        subject: What is scored.
+        tests: From `pack_tests`.
+        metrics: Names of metrics.
+        store: Gets the scores and, unless the subject is a run, its row.
+        rerun: Compute scores again that are there.
+        save_images: Keep the super-resolved images too, in the store as
+            ``images/<run_id>/<test set>@<8 digits of its hash>/<image>.png``.
+
+    Returns:
+        What went wrong, a sentence each: scores that failed.
+    """
+    locator = Locator(download=False)
+    device = device_of_process()
+    upscaler = subject.upscaler(tests)
+    if save_images:
+        upscaler = _saving(upscaler, subject.run_id, store.storage)
+    scored = Scored(store, retry=True, locator=locator)
+    faults = []
+    for test in tests:
+        wanted = metrics if rerun else [metric for _, metric in scored.missing(subject.run_id, [test], metrics)]
+        if wanted:
+            with pinned(subject.recipe) if subject.train else single_precision():
+                rows = score(
+                    upscaler,
+                    test,
+                    wanted,
+                    run_id=subject.run_id,
+                    locator=locator,
+                    device=device,
+                    hr_cache=HR_CACHE,
+                    side_by_side=subject.side_by_side,
+                )
+            if subject.row is not None:  # not before there is a score: what is refused writes nothing
+                store.write_run({**subject.row, **provenance(device)})
+            store.write_scores(rows)
+            faults += [f"{subject.name}: {fault}" for fault in faults_in(rows)]
+        elif save_images:
+            for index in range(len(test)):
+                upscaler(test, index)
+    return faults
+
+
+def _saving(upscaler: Upscaler, run_id: str, storage: Storage) -> Upscaler:
+    """Return the upscaler that also keeps what it makes."""
+
+    def saving(images: PackedImages, index: int) -> Pixels:
+        pixels = upscaler(images, index)
+        folder = f"{images_of(run_id)}/{Dataset(images.name, images.sha256).versioned}"
+        storage.write(f"{folder}/{images.images[index].name}.png", encode_png(pixels))
+        return pixels
+
+    return saving
+
+
+def _content_id(kind: str, scale: int, content: str) -> str:
+    """Return the id of something that was not trained here: a hash of what it is."""
+    return hashlib.sha256(f"{kind} x{scale} {content}".encode()).hexdigest()[:12]
+
+
+def _described(
+    kind: str, content: str, name: str, scale: int, upscaler: Callable[[Sequence[PackedImages]], Upscaler]
+) -> Subject:
+    """Return a subject of which nothing is known but its content."""
+    run_id = _content_id(kind, scale, content)
+    row = {"run_id": run_id, "kind": kind, "name": name, "scale": scale, "status": "done"}
+    # The degradation of the test sets is the default, that of the published benchmarks.
+    return Subject(run_id, name, Recipe.model_validate({"scale": scale}), row, None, upscaler, side_by_side=True)
+
+
+def _checkpoint(path: str, backbone: str | None, scale: int, inference: Inference, device: torch.device) -> Subject:
+    weights, fields = read_weights_file(path)
+    made = _Made.read(fields, path, backbone) if fields else None
+    if not made and not backbone:
+        raise InputError(f"'{path}' does not say of which backbone it is; name it with --backbone.")
+    name = made.backbone if made else check_backbone(str(backbone))
+    recipe = made.recipe if made else Recipe.model_validate({"scale": scale})
+    network = build_backbone(name, recipe.scale)
+    load_weights(network, weights, source=path, name=name)
+    return _network(Path(path).name, name, network, recipe, made, inference, device)
+
+
+def _network(
+    label: str,
+    backbone: str,
+    network: nn.Module,
+    recipe: Recipe,
+    made: "_Made | None",
+    inference: Inference,
+    device: torch.device,
+) -> Subject:
+    """Return the subject that a network with its weights is, whatever file they are from."""
+    content = f"{backbone} {fingerprint(network.state_dict())}"
+    how = str(inference)
+    run_id = _content_id("checkpoint", recipe.scale, f"{content} {how}" if how else content)
+    row: dict[str, Any] = {
+        "run_id": run_id,
+        "kind": "checkpoint",
+        "name": f"{label} ({how})" if how else label,
+        "scale": recipe.scale,
+        "status": "done",
+        "backbone": backbone,
+        "size": split_backbone(backbone)[1],
+    }
+    row |= {"loss": made.loss, "train": made.train} if made else {}
+    return Subject(
+        run_id=run_id,
+        name=row["name"],
+        recipe=recipe,
+        row=row,
+        train=made.train if made else None,
+        upscaler=lambda tests: from_network(network, recipe, device, inference),
+    )
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a file says of how its weights were made."""
+
+    backbone: str
+    loss: str
+    """As text: a loss is not needed to score, and none is imported because a file names it."""
+    train: str
+    recipe: Recipe
+
+    @classmethod
+    def read(cls, fields: Any, source: str, backbone: str | None) -> "_Made":
+        """Read the specification in a file.
+
+        Args:
+            fields: The specification.
+            source: The file, for messages.
+            backbone: As the person names it; without that, no code is imported because a file names it.
+
+        Raises:
+            InputError: If it cannot be read, is of another backbone than the person names, or of a plug-in that the
+                person has not named.
+        """
+        try:
+            name, recipe = str(fields["backbone"]), Recipe.model_validate(fields.get("recipe", {}))
+            if ":" not in name:
+                check_backbone(name)
+            made = cls(name, str(fields["loss"]), str(fields["train"]["name"]), recipe)
+        except ValidationError as error:  # of another version
+            first = error.errors()[0]
+            where = ".".join(map(str, ("recipe", *first["loc"])))
+            raise InputError(f"'{source}' has a specification that cannot be read: {where}: {first['msg']}.") from error
+        except InputError as error:  # of a family that is not registered here
+            raise InputError(f"'{source}' has a specification that cannot be read: backbone: {error}") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"'{source}' has a specification that cannot be read: {error!r}.") from error
+        if backbone and check_backbone(backbone) != name:
+            raise InputError(f"'{source}' is a checkpoint of backbone '{name}', not of '{backbone}'.")
+        if ":" in name and not backbone:
+            raise InputError(f"'{source}' is of the plug-in '{name}'; to have its code run, name it with --backbone.")
+        return made
+
+
+def _run(beginning: str, store: Store, backbone: str | None, inference: Inference, device: torch.device) -> Subject:
+    rows = [row for row in store.runs().to_pylist() if row["run_id"].startswith(beginning)]
+    if len(rows) != 1:
+        how = f"{len(rows)} runs whose id begins so" if rows else "no such run"
+        raise InputError(f"run '{beginning}': '{store.storage}' has {how}; 'sgbench plan' lists the ids.")
+    row = rows[0]
+    checkpoints = Checkpoints(store.storage, row["run_id"])
+    if row["kind"] != "train" or row["status"] != "done" or not checkpoints.has_weights():
+        raise InputError(f"run '{row['run_id']}' ({row['name']}) has no final weights to score.")
+    made = _Made.read(json.loads(row["spec"]), f"run {row['run_id']}", backbone)
+    network = build_backbone(made.backbone, made.recipe.scale)
+    load_weights(network, checkpoints.load_weights(), source=row["run_id"], name=made.backbone)
+    if inference != WHOLE:
+        return _network(row["name"], made.backbone, network, made.recipe, made, inference, device)
+    return Subject(
+        run_id=row["run_id"],
+        name=row["name"],
+        recipe=made.recipe,
+        row=None,
+        train=made.train,
+        upscaler=lambda tests: from_network(network, made.recipe, device),
+    )

@@ -1,0 +1,196 @@
+"""What turns the low-resolution images of a test set into super-resolved ones.
+
+An `Upscaler` is a network, a built-in method, or files that somebody else made; what it returns is uint8, as it would
+be in a PNG.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sgbench.core.errors import InputError
+from sgbench.data import PackedImage, PackedImages, image_size, list_images, pair_by_name, read_image, upscale
+from sgbench.metrics import check_sizes
+from sgbench.spec import Recipe
+from sgbench.training.numerics import FORMATS
+
+Pixels = NDArray[np.uint8]
+Upscaler = Callable[[PackedImages, int], Pixels]
+"""Returns the super-resolved image, uint8 H×W×3, of one image of a test set."""
+
+_MARKS = ("_SR", "_sr", "SR", "_out")
+
+SUFFIXES = (
+    "",
+    *(f"{factor}{mark}" for factor in ("x{scale}", "_x{scale}") for mark in ("", *_MARKS)),
+    *_MARKS,
+)
+"""What the name of a super-resolved file may have after the name of its reference."""
+
+TILE_STEP = 8
+"""Sides of tiles and overlaps are multiples of this, the window of SwinIR, so that its windows lie as in the whole."""
+
+
+def bicubic(images: PackedImages, index: int) -> Pixels:
+    """Upscale with MATLAB's bicubic `imresize`, the baseline of every table."""
+    return upscale(images.lr(index), images.scale)
+
+
+BUILTINS: Mapping[str, Upscaler] = {"bicubic": bicubic}
+"""Methods that need no training."""
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How a network is applied to an image; the default is the whole image at once.
+
+    Attributes:
+        self_ensemble: Whether the mean over the 8 rotations and reflections of the image is taken (the «+» of Lim et
+            al., CVPR Workshops 2017): 8 times the work for a little more PSNR.
+        tile: Side, in LR pixels, of the squares that an image is cut into to save memory; none: the whole image.
+        overlap: LR pixels around a tile that are computed with it and thrown away. Tiles join without a seam where it
+            is no smaller than the radius of the network's receptive field; a network that looks at the whole image,
+            as RCAN's attention does, gives other values when tiled, however large it is.
+
+    Raises:
+        InputError: If a tile or an overlap is no multiple of `TILE_STEP`.
+    """
+
+    self_ensemble: bool = False
+    tile: int | None = None
+    overlap: int = 32
+
+    def __post_init__(self) -> None:
+        if self.tile is not None and (self.tile < TILE_STEP or self.tile % TILE_STEP):
+            raise InputError(f"tile is {self.tile}; a multiple of {TILE_STEP} is needed.")
+        if self.overlap < 0 or self.overlap % TILE_STEP:
+            raise InputError(f"overlap is {self.overlap}; a multiple of {TILE_STEP}, or 0, is needed.")
+
+    def __str__(self) -> str:
+        ensemble = ["self-ensemble"] if self.self_ensemble else []
+        return ", ".join(ensemble + ([f"tiles of {self.tile} + {self.overlap}"] if self.tile else []))
+
+
+WHOLE = Inference()
+"""The whole image at once, as every public evaluation does where memory allows."""
+
+
+def from_network(network: nn.Module, recipe: Recipe, device: torch.device, inference: Inference = WHOLE) -> Upscaler:
+    """Return the upscaler that a trained network is: float32, clamped and rounded to uint8.
+
+    Args:
+        network: Maps [1, 3, H, W] in [0, 1] to [1, 3, scale·H, scale·W].
+        recipe: Of its training; its scale and memory format are used here too.
+        device: Where to run it.
+        inference: How it is applied.
+    """
+    memory_format = FORMATS[recipe.memory_format]
+    network = network.to(device).to(memory_format=memory_format).eval()
+    apply: Callable[[Tensor], Tensor] = network
+    if inference.tile is not None:
+        apply = _tiled(apply, recipe.scale, inference.tile, inference.overlap)
+    if inference.self_ensemble:
+        apply = _self_ensemble(apply)
+
+    def upscaler(images: PackedImages, index: int) -> Pixels:
+        lr = torch.from_numpy(images.lr(index).copy()).permute(2, 0, 1)[None].to(device)
+        with torch.inference_mode():
+            sr = apply(lr.to(torch.float32, memory_format=memory_format).div_(255.0))[0]
+        if not torch.isfinite(sr).all():
+            raise ArithmeticError("the network's output holds NaN or infinite values")
+        pixels: Pixels = sr.clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        return pixels
+
+    return upscaler
+
+
+def from_folder(folder: Path, tests: Sequence[PackedImages]) -> Upscaler:
+    """Return the upscaler that reads files made by somebody else.
+
+    A file belongs to the reference whose name it has, with or without one of `SUFFIXES`; see
+    `sgbench.data.pair_by_name`.
+
+    Args:
+        folder: Holds a super-resolved image for every image of the tests.
+        tests: The test sets, of one scale.
+
+    Raises:
+        InputError: If an image has no file, naming the first such images and files without an image, or a file has
+            another size than its reference.
+    """
+    found: dict[tuple[str, str], Path] = {}
+    missing = []
+    suffixes = [suffix.format(scale=tests[0].scale) for suffix in SUFFIXES]
+    for test in tests:
+        pairs = pair_by_name([image.name for image in test.images], folder, suffixes)
+        for image in test.images:
+            if image.name in pairs:
+                found[test.name, image.name] = pairs[image.name]
+                _check_file(pairs[image.name], image, test.scale)
+            else:
+                missing.append(image.name)
+    if missing:
+        unused = [path.name for path in list_images(folder) if path not in found.values()]
+        left = f", and no reference for {_listed(unused)}" if unused else ""
+        raise InputError(
+            f"'{folder}' has no super-resolved image for {_listed(missing)}{left}; a file must have its reference's "
+            f"name, which may be followed by x{tests[0].scale} or _x{tests[0].scale}, and by {' or '.join(_MARKS)}."
+        )
+    return lambda images, index: read_image(found[images.name, images.images[index].name])
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _check_file(path: Path, reference: PackedImage, scale: int) -> None:
+    """Refuse a super-resolved file of another size; one that cannot be read is left to become a failed score."""
+    try:
+        height, width = image_size(path)
+    except InputError:
+        return
+    try:
+        check_sizes(reference.name, (width, height), (reference.width, reference.height), scale)
+    except InputError as error:
+        raise InputError(f"'{path}': {error}") from error
+
+
+def _self_ensemble(apply: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return the mean over the 8 rotations and reflections, each turned back."""
+
+    def applied(lr: Tensor) -> Tensor:
+        total = torch.zeros(())
+        for image, mirrored in ((lr, False), (lr.flip(-1), True)):
+            for turns in range(4):
+                sr = apply(image.rot90(turns, (-2, -1))).rot90(-turns, (-2, -1))
+                total = total.to(sr.device) + (sr.flip(-1) if mirrored else sr)
+        return total / 8
+
+    return applied
+
+
+def _tiled(apply: Callable[[Tensor], Tensor], scale: int, tile: int, overlap: int) -> Callable[[Tensor], Tensor]:
+    """Return what applies a network to tiles with their surroundings and joins the tiles."""
+
+    def applied(lr: Tensor) -> Tensor:
+        count, channels, height, width = lr.shape
+        out = lr.new_empty((count, channels, height * scale, width * scale))
+        for top, bottom in _spans(height, tile):
+            for left, right in _spans(width, tile):
+                above, before = max(top - overlap, 0), max(left - overlap, 0)
+                sr = apply(lr[..., above : bottom + overlap, before : right + overlap])
+                rows = slice((top - above) * scale, (bottom - above) * scale)
+                columns = slice((left - before) * scale, (right - before) * scale)
+                out[..., top * scale : bottom * scale, left * scale : right * scale] = sr[..., rows, columns]
+        return out
+
+    return applied
+
+
+def _spans(length: int, tile: int) -> list[tuple[int, int]]:
+    return [(start, min(start + tile, length)) for start in range(0, length, tile)]

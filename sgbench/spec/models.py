@@ -1,0 +1,394 @@
+"""What is to be run: the typed specification of one run and of a sweep, and the identity of a run.
+
+Nothing here touches a file or imports torch. Names of losses and backbones are checked against `sgbench.core.registry`.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from sgbench.core.errors import InputError, unknown
+from sgbench.core.registry import BACKBONES, METRICS
+from sgbench.spec import expression
+
+SPEC_VERSION = 1
+"""Raised when a default changes its meaning, so that ids of before and after differ."""
+
+
+def canonical_json(value: object) -> str:
+    """Return the one JSON text of a value: keys sorted, no spaces, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def _loss(text: str) -> str:
+    return str(expression.parse(text))
+
+
+def set_name(reference: str) -> str:
+    """Return the name in a reference to a data set, ``NAME[=DIR][,lr[=DIR]]``."""
+    return reference.partition("=")[0].partition(",")[0]
+
+
+def split_backbone(name: str) -> tuple[str, str | None]:
+    """Return the family, or target, and the size that a backbone's name is made of; no size where it has none."""
+    if BACKBONES.is_provided(name):
+        return name, None
+    if ":" in name:
+        family, _, size = name.partition("-")
+        return family, size or None
+    families = [family for family in BACKBONES.names() if f"{name}-".startswith(f"{family}-")]
+    family = max(families, key=len, default=name.partition("-")[0])
+    return family, name[len(family) + 1 :] or None
+
+
+def backbone_sizes(family: str) -> list[str]:
+    """Return the sizes that a family, or target, has; where a name gives none, the first one is meant.
+
+    Raises:
+        InputError: If it cannot be imported, or is not a class.
+    """
+    backbone = BACKBONES.load(family)
+    if not isinstance(backbone, type):
+        raise InputError(f"backbone '{family}' is a {type(backbone).__name__}; a class is needed.")
+    return list(getattr(backbone, "sizes", ()))
+
+
+def check_backbone(name: str) -> str:
+    """Return the canonical name of a backbone that exists: ``family-size``, or the family alone if it has no sizes.
+
+    Raises:
+        InputError: If there is no such family or size.
+    """
+    family, size = split_backbone(name)
+    known = BACKBONES.names()
+    if ":" not in family and family not in known:
+        sized = []
+        for each in known:
+            with contextlib.suppress(InputError):  # a plug-in that cannot be imported is not what is wrong here
+                sized += [f"{each}-{one}" for one in backbone_sizes(each)]
+        raise unknown("backbone", name, [*known, *sized])
+    sizes = backbone_sizes(family)
+    if not sizes and size is None:
+        return family
+    if not sizes:
+        raise InputError(f"backbone '{family}' has no sizes, and '{size}' is asked for.")
+    size = size or sizes[0]
+    if size not in sizes:
+        raise unknown(f"size of backbone '{family}'", size, sizes)
+    return f"{family}-{size}"
+
+
+def _metric(name: str) -> str:
+    metric = METRICS.load(name)
+    if not hasattr(metric, "protocol"):
+        raise InputError(f"metric '{name}' is a {type(metric).__name__}; a metric object is needed.")
+    return name
+
+
+Loss = Annotated[str, AfterValidator(_loss)]
+"""A loss expression in canonical form."""
+
+Backbone = Annotated[str, AfterValidator(check_backbone)]
+"""``family-size``, a registered name, or ``module:Class``."""
+
+Metric = Annotated[str, AfterValidator(_metric)]
+"""A registered metric."""
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Degradation(_Model):
+    """How the low-resolution image is made from the high-resolution one: MATLAB's ``imresize``."""
+
+    kernel: Literal["bicubic"] = "bicubic"
+    edges: Literal["clamp", "mirror"] = "clamp"
+    """Indices outside the image: clamped (older MATLAB, the published files) or mirrored (newer MATLAB)."""
+    rounding: Literal["per-pass", "once"] = "per-pass"
+    """Round to uint8 after each of the two passes, as MATLAB does, or once at the end."""
+
+
+class Optimizer(_Model):
+    """Adam; the defaults are the paper's (Section 4.2)."""
+
+    name: Literal["adam"] = "adam"
+    lr: float = Field(default=1e-4, gt=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    eps: float = Field(default=1e-8, gt=0)
+
+
+class Schedule(_Model):
+    """The learning rate as a function of the step; the default is the paper's (Section 4.2)."""
+
+    name: Literal["step", "cosine"] = "step"
+    halve_every: int = Field(default=200_000, ge=1)
+    """``step``: the rate is halved after each so many steps."""
+    final: float = Field(default=0.0, ge=0, le=1)
+    """``cosine``: the last rate as a share of the first."""
+
+    @model_validator(mode="after")
+    def _only_its_own(self) -> "Schedule":
+        if self.name == "cosine" and self.halve_every != 200_000:
+            raise ValueError("'halve_every' belongs to schedule 'step', not to 'cosine'")
+        if self.name == "step" and self.final != 0.0:
+            raise ValueError("'final' belongs to schedule 'cosine', not to 'step'")
+        return self
+
+
+class Window(_Model):
+    """Sub-images of the training photographs, in HR pixels; the defaults are the usual cut of DIV2K."""
+
+    size: int = Field(default=480, ge=1)
+    step: int = Field(default=240, ge=1)
+
+
+class Recipe(_Model):
+    """How a network is trained, whatever the network, the loss and the seed. All of it is identity."""
+
+    scale: Literal[2, 3, 4] = 4
+    degradation: Degradation = Degradation()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    steps: int = Field(default=500_000, ge=1)
+    """Optimiser steps; the paper does not state its number."""
+    batch: int = Field(default=16, ge=1)
+    """Patches a step over all workers together."""
+    patch: int = Field(default=48, ge=8)
+    """Side of a patch in LR pixels."""
+    window: Window | None = None
+    """Draw patches from sub-images; none: from whole images."""
+    augment: bool = True
+    """Rotations by 90, 180 and 270 degrees and flips."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the network's forward and backward pass; losses and weights are always fp32."""
+    memory_format: Literal["channels_last", "contiguous"] = "channels_last"
+    threads: int = Field(default=1, ge=1)
+    """CPU threads a worker; the sums of a convolution depend on it."""
+    deterministic: bool = True
+    compiled: bool = False
+    """Whether torch.compile makes fewer and larger kernels of the network; it needs a C++ compiler on every node."""
+
+
+class TrainingData(_Model):
+    """The training images of a run."""
+
+    name: str
+    """What a person calls them; not part of the identity."""
+    sha256: str | None = None
+    """Hash of the packed pixels; none until the data is at hand."""
+
+
+class RunSpec(_Model):
+    """One network trained once."""
+
+    backbone: Backbone
+    loss: Loss
+    seed: Seed
+    train: TrainingData
+    recipe: Recipe = Recipe()
+
+    @property
+    def run_id(self) -> str | None:
+        """First 12 hex digits of the SHA-256 of the run's identity; none while the training data is not hashed.
+
+        Only fields that differ from their defaults enter, so that a field added later changes no id.
+        """
+        if self.train.sha256 is None:
+            return None
+        identity = self.model_dump(mode="json", exclude_defaults=True, exclude={"train": {"name"}})
+        identity["spec_version"] = SPEC_VERSION
+        return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:12]
+
+    @property
+    def lam(self) -> float:
+        """λ: the weight of ``sg`` in the loss, 0 where it has none."""
+        return expression.parse(self.loss).weight_of("sg")
+
+    def __str__(self) -> str:
+        return f"{self.backbone} · {self.loss} · seed {self.seed}"
+
+
+class Grid(_Model):
+    """Every combination of some backbones, losses, λ and seeds."""
+
+    backbones: tuple[Backbone, ...] = Field(min_length=1)
+    losses: tuple[Loss, ...] = Field(min_length=1)
+    lambdas: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] | None = Field(default=None, min_length=1)
+    """Weights for the ``sg`` term of each loss that has one; 0 is the loss without it."""
+    seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
+
+
+class SweepSpec(_Model):
+    """Which runs to do and how to score them; a preset or a file in YAML."""
+
+    description: str = ""
+    grids: tuple[Grid, ...] = Field(min_length=1)
+    train: str
+    """Training data: ``NAME`` or ``NAME=DIR``, with ``,lr`` or ``,lr=DIR`` if there are low-resolution files to use."""
+    tests: tuple[str, ...] = Field(min_length=1)
+    """Test sets, written like the training data."""
+    metrics: tuple[Metric, ...] = Field(min_length=1)
+    recipe: Recipe = Recipe()
+    workers: int = Field(default=0, ge=0)
+    """Ray Train workers a run; 0 is one device inside the process that schedules the run."""
+    gpus: float = Field(default=1, gt=0, le=1)
+    """GPUs a worker takes where the cluster has any; a share packs several small runs on one."""
+    recompute: bool = False
+    """Recompute activations in the backward pass (gradient checkpointing): less memory, more time, the same numbers."""
+    checkpoint_seconds: float = Field(default=10.0, ge=0)
+    """Least time between two checkpoints of a run, and so about the most that a killed one loses."""
+    track: Literal["mlflow", "wandb"] | None = None
+    """Where to send the course of training, besides TensorBoard's files: MLflow or Weights & Biases."""
+
+    @field_validator("tests")
+    @classmethod
+    def _distinct(cls, tests: tuple[str, ...]) -> tuple[str, ...]:
+        check_tests(tests)
+        return tests
+
+    @model_validator(mode="after")
+    def _can_be_run(self) -> "SweepSpec":
+        if self.workers > self.recipe.batch:
+            raise ValueError(f"workers is {self.workers}, which is more than the batch of {self.recipe.batch}")
+        for grid in self.grids:
+            _with_lambdas(grid)
+            for backbone in grid.backbones if self.recompute else ():
+                if not hasattr(BACKBONES.load(split_backbone(backbone)[0]), "recomputed"):
+                    raise ValueError(f"recompute is on and backbone '{backbone}' does not name its 'recomputed' blocks")
+        return self
+
+    def named_runs(self, train: TrainingData) -> list[RunSpec]:
+        """Return every run that the grids name, repetitions included, in order: seeds vary slowest.
+
+        A first result for each combination comes before the second seed of any.
+        """
+        return [
+            RunSpec(backbone=backbone, loss=loss, seed=seed, train=train, recipe=self.recipe)
+            for grid in self.grids
+            for seed in grid.seeds
+            for backbone in grid.backbones
+            for loss in _with_lambdas(grid)
+        ]
+
+
+def _with_lambdas(grid: Grid) -> list[str]:
+    if grid.lambdas is None:
+        return list(grid.losses)
+    parsed = [expression.parse(loss) for loss in grid.losses]
+    if not any(loss.weight_of("sg") for loss in parsed):
+        raise ValueError(f"lambdas are given and none of the losses {', '.join(grid.losses)} has a term 'sg'")
+    varied = [str(loss.with_weight("sg", weight)) for loss in parsed for weight in grid.lambdas]
+    return list(dict.fromkeys(varied))
+
+
+def check_tests(references: Sequence[str]) -> None:
+    """Refuse two test sets of one name, whose scores could not be told apart.
+
+    Raises:
+        InputError: With the name that is given twice.
+    """
+    names = [set_name(reference) for reference in references]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"test set '{name}' is given twice; give one of them another name, as in 'mine=DIR'.")
+
+
+def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of metrics, each of which exists.
+
+    Raises:
+        InputError: With the nearest name for one that does not.
+    """
+    return tuple(_metric(name) for name in names)
+
+
+def build(fields: Mapping[str, Any], source: str, flags: Mapping[str, str] | None = None) -> SweepSpec:
+    """Validate the fields of a sweep.
+
+    Args:
+        fields: The parsed YAML, with overrides applied.
+        source: Where they come from, for messages: a preset's name or a file.
+        flags: What to call those that the command line gave instead, by their names.
+
+    Raises:
+        InputError: With one sentence about the first field that is wrong.
+    """
+    try:
+        return SweepSpec.model_validate(fields)
+    except ValidationError as error:
+        raise InputError(_sentence(error, source, flags or {})) from error
+
+
+def override(fields: dict[str, Any], assignment: str) -> None:
+    """Apply one ``a.b=value`` to the fields of a sweep, in place; the value is read as YAML.
+
+    Raises:
+        InputError: If the assignment has no ``=`` or leads through something that has no fields.
+    """
+    path, equals, text = assignment.partition("=")
+    if not equals or not path:
+        raise InputError(f"--set '{assignment}' is not of the form a.b=value, such as recipe.steps=500.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {path}: '{text}' is not a YAML value.") from error
+    *parents, last = path.split(".")
+    place: Any = fields
+    for key, field in zip(parents, path.split(".")[1:], strict=True):
+        place = place[_index(place, key, path)] if isinstance(place, list) else place.setdefault(key, {})
+        if not isinstance(place, dict | list):
+            raise InputError(f"--set {path}: '{key}' is a value and has no field '{field}'.")
+    if isinstance(place, list):
+        place[_index(place, last, path)] = value
+    else:
+        place[last] = value
+
+
+def _index(place: list[Any], key: str, path: str) -> int:
+    if not (key.isascii() and key.isdigit() and int(key) < len(place)):
+        raise InputError(f"--set {path}: '{key}' is no index into a list of {len(place)}.")
+    return int(key)
+
+
+def _sentence(error: ValidationError, source: str, flags: Mapping[str, str]) -> str:
+    """Turn pydantic's first complaint into one sentence naming the key, the value and what is valid."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        model = _model_at(first["loc"][:-1])
+        return f"{source}: {unknown('key', where, [_join(first['loc'][:-1], name) for name in model.model_fields])}"
+    if first["type"] == "missing":
+        return f"{source}: '{where}' is missing."
+    cause = first.get("ctx", {}).get("error")
+    if not where:  # of the sweep as a whole
+        return f"{source}: {str(cause).rstrip('.')}."
+    place = next((flags[str(part)] for part in first["loc"] if part in flags), f"{source}: {where}")
+    if isinstance(cause, InputError):
+        return f"{place}: {cause}"
+    message = str(cause) if cause is not None else first["msg"][0].lower() + first["msg"][1:]
+    return f"{place} is {first['input']!r}: {message}."
+
+
+def _join(location: tuple[int | str, ...], name: str) -> str:
+    return ".".join(str(part) for part in (*location, name))
+
+
+def _model_at(location: tuple[int | str, ...]) -> type[BaseModel]:
+    """Return the model that holds the fields at a location of `SweepSpec`."""
+    model: type[BaseModel] = SweepSpec
+    nested: dict[str, type[BaseModel]] = {
+        "grids": Grid, "recipe": Recipe, "degradation": Degradation,
+        "optimizer": Optimizer, "schedule": Schedule, "window": Window,
+    }  # fmt: skip
+    for part in location:
+        model = nested.get(str(part), model)
+    return model

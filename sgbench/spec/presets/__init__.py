@@ -1,0 +1,101 @@
+"""The sweeps that sgbench ships, as YAML beside this file, and the reading of a person's own."""
+
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sgbench.core.errors import InputError, unknown
+
+
+def names() -> list[str]:
+    """Return the names of the presets, sorted."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml"))
+
+
+def load(what: str) -> tuple[str, dict[str, Any]]:
+    """Read a preset or a sweep file.
+
+    A sweep that ``extends`` a preset has that one's fields where it gives none of its own, and among its ``grids`` the
+    name of a preset stands for the grids of that.
+
+    Args:
+        what: A preset's name, or the path of a YAML file.
+
+    Returns:
+        A short name for the sweep (the preset's, or the file's without its ending) and its fields, not yet validated.
+
+    Raises:
+        InputError: If there is no such preset or file, or it is not a YAML mapping.
+    """
+    name, fields = (what, _preset(what)) if what in names() else _file(what)
+    while "extends" in fields:
+        fields = _merged(_preset(fields.pop("extends")), fields)
+    if isinstance(grids := fields.get("grids"), list):
+        fields["grids"] = list(_grids(grids))
+    return name, fields
+
+
+def _file(what: str) -> tuple[str, dict[str, Any]]:
+    path = Path(what)
+    if path.suffix not in (".yaml", ".yml"):
+        if path.is_dir():
+            raise InputError(f"'{what}' is a folder; a preset or a sweep file in YAML is needed.")
+        raise unknown("preset", what, names())
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"sweep file '{what}' cannot be read: {why}.") from error
+    return path.stem, _parse(text, what)
+
+
+def _preset(name: object) -> dict[str, Any]:
+    if name not in names():
+        raise unknown("preset", str(name), names())
+    return _parse((_folder() / f"{name}.yaml").read_text(encoding="utf-8"), f"preset {name}")
+
+
+def _grids(grids: list[Any]) -> Iterator[Any]:
+    for grid in grids:
+        if isinstance(grid, str):
+            yield from _grids(_preset(grid)["grids"])
+        else:
+            yield grid
+
+
+def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Return one's own fields over those of a base, mappings field by field."""
+    merged = dict(base)
+    for key, value in own.items():
+        below = base.get(key)
+        merged[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _folder() -> resources.abc.Traversable:
+    return resources.files(__name__)
+
+
+def _parse(text: str, source: str) -> dict[str, Any]:
+    try:
+        fields = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{source} is not valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(fields, dict):
+        there = "is empty" if fields is None else "holds a list" if isinstance(fields, list) else "holds a single value"
+        raise InputError(f"{source} {there}; the keys of a sweep are expected, such as 'grids'.")
+    return fields
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice, which YAML forbids and PyYAML lets pass."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,292 @@
+"""The Parquet files of a table: small ones that runs write, and a large one in which they are gathered.
+
+The rules that keep every reader right at every moment, whoever dies when:
+
+- A *stem*, the name of a small file without its suffix, stands for some rows: ``<run_id>`` in ``runs`` and ``history``,
+  ``<run_id>-<dataset>@<8 digits of its hash>-<metric>`` in ``scores``. A small file, be it empty, is all that there is
+  of its stem; of the others a compacted file, ``compacted-000001.parquet``, says what there is.
+- A compacted file is never changed. The one with the highest number counts and no other. It is there before what it
+  replaces is deleted.
+- Rows of a compacted file are forgotten by writing empty small files of their stems.
+- A reader lists the folder again after reading, until it twice lists the same and has read all of it: a listing that is
+  made while files come and go may show neither a file nor the one that replaces it, or one that is gone again.
+
+So nothing is counted twice here. A program that reads ``scores/*.parquet`` by itself may see a row beside the one that
+replaced it, from when a compacted run is done again until the next compaction.
+"""
+
+import concurrent.futures
+import contextlib
+import functools
+import io
+import re
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sgbench.core.errors import InputError
+from sgbench.core.storage import Storage
+from sgbench.store.schema import SCHEMA_VERSION, TABLES, TEXT, of_today, to_table
+
+ROWS_A_GROUP = 1 << 18
+"""Rows of a row group of a compacted file, and the most that a compaction holds in memory as plain text."""
+
+FILES_AT_ONCE = 2000
+"""Small files that a compaction reads at once."""
+
+_COMPACTED = re.compile(r"compacted-(\d{6})")
+
+_STEM_COLUMNS = {
+    "runs": ("run_id",),
+    "history": ("run_id",),
+    "scores": ("run_id", "dataset", "dataset_sha256", "metric"),
+}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a table, by stem."""
+
+    small: tuple[str, ...]
+    compacted: tuple[str, ...]
+    """Oldest first. One is enough; others are what a compaction that died had no time to delete."""
+
+    @property
+    def newest(self) -> str | None:
+        """The compacted file that counts."""
+        return self.compacted[-1] if self.compacted else None
+
+    @property
+    def counting(self) -> list[str]:
+        """All that is to be read."""
+        return [*self.small, *self.compacted[-1:]]
+
+    def next(self) -> str:
+        """Return the name of the next compacted file."""
+        found = _COMPACTED.fullmatch(self.newest or "")
+        return f"compacted-{int(found[1]) + 1 if found else 1:06d}"
+
+
+class TableFiles:
+    """One table of a store.
+
+    Args:
+        storage: The store.
+        table: ``runs``, ``scores`` or ``history``.
+    """
+
+    def __init__(self, storage: Storage, table: str) -> None:
+        self.storage = storage
+        self.table = table
+        self.schema = TABLES[table]
+
+    def name(self, stem: str) -> str:
+        """Return a file's name in the storage."""
+        return f"{self.table}/{stem}.parquet"
+
+    def list(self) -> Listing:
+        """Return what files there are."""
+        names = self.storage.list(self.table, ".parquet")
+        found = [name.removeprefix(f"{self.table}/").removesuffix(".parquet") for name in names]
+        small, compacted = (
+            [stem for stem in found if bool(_COMPACTED.fullmatch(stem)) is is_] for is_ in (False, True)
+        )
+        return Listing(tuple(small), tuple(compacted))
+
+    def write(self, stem: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Write the small file of a stem."""
+        buffer = io.BytesIO()
+        pq.write_table(to_table(self.table, list(rows)), buffer, compression="zstd", write_page_checksum=True)
+        self.storage.write(self.name(stem), buffer.getvalue())
+
+    def forget(self, run_id: str) -> None:
+        """Delete the rows of a run."""
+        listing = self.list()
+        compacted = self._stems_of(run_id, listing.newest) if listing.newest else set()
+        for stem in sorted(compacted):
+            self.write(stem, [])
+        for stem in listing.small:
+            if stem not in compacted and (stem == run_id or stem.startswith(f"{run_id}-")):
+                self.storage.delete(self.name(stem))
+
+    def read(self, *, totals: bool = False) -> pa.Table:
+        """Return the rows that count, in any order, with text as dictionaries.
+
+        Args:
+            totals: Of scores, only those of whole sets.
+
+        Raises:
+            InputError: If a file is not a results file of this version.
+        """
+        parts: dict[str, pa.Table] = {}
+        before, listing = None, self.list()
+        while listing != before or not parts.keys() >= set(listing.counting):
+            parts |= self._parts([stem for stem in listing.counting if stem not in parts], totals=totals)
+            before, listing = listing, self.list()
+        small = [parts[stem] for stem in listing.small if stem in parts]
+        rows = _encoded(pa.concat_tables([self.schema.empty_table(), *small]))
+        if listing.newest not in parts:
+            return rows
+        compacted = _encoded(parts[listing.newest])  # a column that it lacked is plain
+        return pa.concat_tables([self._unshadowed(compacted, sorted(listing.small)), rows])
+
+    def part(self, stem: str, *, totals: bool = False) -> pa.Table | None:
+        """Return the rows of one file, those of a compacted one with text as dictionaries; None if there is none.
+
+        Raises:
+            InputError: If it is not a results file of this version.
+        """
+        try:
+            with self._open(stem) as file:
+                groups = [group for group in range(file.num_row_groups) if not totals or _has_totals(file, group)]
+                alone = not _COMPACTED.fullmatch(stem)  # small files are read side by side, each by one thread
+                part = self._of_today(file.read_row_groups(groups, use_threads=not alone), stem)
+                return whole_sets(part) if totals else part
+        except FileNotFoundError:
+            return None
+
+    def compact(self, new: pa.Table | None = None) -> int:
+        """Gather the small files in a compacted one; the caller holds the lock of the storage.
+
+        Args:
+            new: Rows to be stored as well; they replace all rows of their stems.
+
+        Returns:
+            How many files went into the large one, and so are gone.
+        """
+        listing = self.list()
+        replaced = listing.compacted[:-1]
+        if listing.small or new is not None:
+            replaced = listing.compacted
+            with pa.BufferOutputStream() as buffer:
+                self._write_groups(buffer, self._live(listing, new))
+                self.storage.write(self.name(listing.next()), buffer.getvalue().to_pybytes())
+        for stem in (*replaced, *listing.small):
+            self.storage.delete(self.name(stem))
+        return len(replaced) + len(listing.small)
+
+    def stems(self, rows: pa.Table) -> pa.ChunkedArray:
+        """Return the stem of each row."""
+        run_id, *others = (rows.column(name).cast(pa.string()) for name in _STEM_COLUMNS[self.table])
+        if not others:
+            return run_id
+        dataset, sha256, metric = others
+        versioned = pc.binary_join_element_wise(dataset, pc.utf8_slice_codeunits(sha256, 0, 8), "@")
+        return pc.binary_join_element_wise(run_id, versioned, pc.replace_substring(metric, ":", "."), "-")
+
+    def _stems_of(self, run_id: str, compacted: str) -> set[str]:
+        with self.storage.open(self.name(compacted)) as source:
+            columns = list(_STEM_COLUMNS[self.table])
+            rows = pq.read_table(source, columns=columns, filters=pc.field("run_id") == run_id)
+        return set(self.stems(rows).to_pylist())
+
+    def _parts(self, names: Sequence[str], *, totals: bool = False) -> dict[str, pa.Table]:
+        """Return the rows of those files that are there."""
+        with concurrent.futures.ThreadPoolExecutor(max_workers=8) as pool:
+            parts = pool.map(functools.partial(self.part, totals=totals), names)
+            return {stem: part for stem, part in zip(names, parts, strict=True) if part is not None}
+
+    def _live(self, listing: Listing, new: pa.Table | None) -> Iterator[pa.Table]:
+        """Yield the rows that count, some at a time."""
+        replaced = set(self.stems(new).unique().to_pylist()) if new is not None else set()
+        if listing.newest:
+            shadows = sorted(replaced.union(listing.small))
+            with self._open(listing.newest) as file:
+                for group in range(file.num_row_groups):
+                    rows = self._of_today(file.read_row_group(group), listing.newest)
+                    yield self._unshadowed(rows, shadows)
+        small = [stem for stem in listing.small if stem not in replaced]
+        for start in range(0, len(small), FILES_AT_ONCE):
+            parts = self._parts(small[start : start + FILES_AT_ONCE])
+            yield pa.concat_tables([self.schema.empty_table(), *parts.values()])
+        if new is not None:
+            yield from (new.slice(start, ROWS_A_GROUP) for start in range(0, new.num_rows, ROWS_A_GROUP))
+
+    def _unshadowed(self, rows: pa.Table, shadows: Sequence[str]) -> pa.Table:
+        """Return the rows whose stems are not among some, which are sorted."""
+        run_ids = rows.column("run_id").cast(pa.string())
+        touched = [run_id for run_id in run_ids.unique().to_pylist() if _any_begins(shadows, run_id)]
+        if not touched:
+            return rows
+        suspect = pc.is_in(run_ids, pa.array(touched, pa.string()))
+        suspects = rows.filter(suspect)
+        shadowed = pc.is_in(self.stems(suspects), pa.array(shadows, pa.string()))
+        return pa.concat_tables([rows.filter(pc.invert(suspect)), suspects.filter(pc.invert(shadowed))])
+
+    def _write_groups(self, sink: pa.NativeFile, parts: Iterable[pa.Table]) -> None:
+        """Write a compacted file; each row group of scores is of whole sets or of images, so that few need be read."""
+        waiting: defaultdict[bool, list[pa.Table]] = defaultdict(list)
+        with pq.ParquetWriter(sink, self.schema, compression="zstd", write_page_checksum=True) as writer:
+            for part in parts:
+                of_image = pc.is_valid(part.column("image")) if self.table == "scores" else pa.repeat(True, len(part))
+                for kind, mask in ((False, pc.invert(of_image)), (True, of_image)):
+                    waiting[kind].append(part.filter(mask).cast(self.schema))
+                    if sum(map(len, waiting[kind])) >= ROWS_A_GROUP:
+                        writer.write_table(pa.concat_tables(waiting.pop(kind)), ROWS_A_GROUP)
+            for rest in waiting.values():
+                writer.write_table(pa.concat_tables(rest), ROWS_A_GROUP)
+
+    @contextlib.contextmanager
+    def _open(self, stem: str) -> Iterator[pq.ParquetFile]:
+        """Open a file, with text as dictionaries if it is compacted; what is wrong with it is told in a sentence.
+
+        Raises:
+            FileNotFoundError: If there is none.
+        """
+        name = self.name(stem)
+        try:
+            if _COMPACTED.fullmatch(stem):  # read in parts; a small one is had with one request
+                with self.storage.open(name) as source:
+                    about = pq.read_metadata(source)
+                    there = set(about.schema.names)
+                    text = [field.name for field in self.schema if field.type == pa.string() and field.name in there]
+                    yield pq.ParquetFile(source, metadata=about, read_dictionary=text, page_checksum_verification=True)
+            else:
+                yield pq.ParquetFile(io.BytesIO(self.storage.read(name)), page_checksum_verification=True)
+        except InputError:
+            raise
+        except (pa.ArrowException, LookupError, ValueError) as error:
+            raise InputError(f"'{self.storage.path(name)}' is not a results file of sgbench: {error}.") from error
+        except OSError as error:
+            if error.errno is not None:  # Arrow's own, of a page that is damaged, has no number
+                raise
+            raise InputError(f"'{self.storage.path(name)}' cannot be read: {error}.") from error
+
+    def _of_today(self, rows: pa.Table, stem: str) -> pa.Table:
+        version = rows.column("schema_version")[0].as_py() if rows.num_rows else SCHEMA_VERSION
+        if version != SCHEMA_VERSION:
+            path = self.storage.path(self.name(stem))
+            raise InputError(f"'{path}' has schema version {version}; this sgbench reads {SCHEMA_VERSION}.")
+        return of_today(self.table, rows)
+
+
+def whole_sets(scores: pa.Table) -> pa.Table:
+    """Return the rows of `SCORES` that speak for a whole test set."""
+    return scores.filter(pc.is_null(scores.column("image")))
+
+
+def _has_totals(file: pq.ParquetFile, group: int) -> bool:
+    """Return whether a row group may have rows of whole sets."""
+    if "image" not in file.schema.names:
+        return True  # a file of another version, which is told when it is read
+    statistics = file.metadata.row_group(group).column(file.schema.names.index("image")).statistics
+    return statistics is None or not statistics.has_null_count or statistics.null_count > 0
+
+
+def _any_begins(names: Sequence[str], beginning: str) -> bool:
+    at = bisect_left(names, beginning)
+    return at < len(names) and names[at].startswith(beginning)
+
+
+def _encoded(rows: pa.Table) -> pa.Table:
+    """Return a table with text as dictionaries."""
+    for at, field in enumerate(rows.schema):
+        if field.type == pa.string():
+            rows = rows.set_column(at, field.with_type(TEXT), rows.column(at).dictionary_encode())
+    return rows

@@ -1,0 +1,154 @@
+"""A results store: what a sweep writes and what is read of it; `sgbench.store.files` knows the files."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sgbench.core.errors import InputError
+from sgbench.core.storage import Storage
+from sgbench.store.files import TableFiles
+from sgbench.store.schema import HISTORY, RUNS, SCORES, TABLES
+
+
+class Dataset(NamedTuple):
+    """A test set: what people call it, and what it is."""
+
+    name: str
+    sha256: str
+    """Hash of the packed pixels."""
+
+    @property
+    def versioned(self) -> str:
+        """The name with the beginning of the hash, which tells it from others of that name."""
+        return f"{self.name}@{self.sha256[:8]}"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run that some sweep on this store asked for, whether it has a row yet or not."""
+
+    run: dict[str, Any]
+    """Its columns of `sgbench.store.schema.identity_columns`."""
+    tests: tuple[Dataset, ...]
+    """What it is to be scored on."""
+    metrics: tuple[str, ...]
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return str(self.run["run_id"])
+
+
+class Store:
+    """The rows of one or many sweeps, below a local folder or a URI.
+
+    Writing is idempotent: the same rows written again replace themselves.
+
+    Args:
+        storage: Where the tables lie.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self.tables = {table: TableFiles(storage, table) for table in TABLES}
+
+    def write_run(self, row: dict[str, Any]) -> None:
+        """Write the row of one run, replacing what was known of it."""
+        self.tables["runs"].write(row["run_id"], [row])
+
+    def write_scores(self, rows: list[dict[str, Any]]) -> None:
+        """Write scores; those of one run, test set and metric replace all that were there."""
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            dataset = Dataset(row["dataset"], row["dataset_sha256"]).versioned
+            groups.setdefault(f"{row['run_id']}-{dataset}-{row['metric'].replace(':', '.')}", []).append(row)
+        for stem, group in groups.items():
+            self.tables["scores"].write(stem, group)
+
+    def write_history(self, rows: list[dict[str, Any]]) -> None:
+        """Write the whole history of one run; no rows write nothing."""
+        if rows:
+            self.tables["history"].write(rows[0]["run_id"], rows)
+
+    def forget(self, run_id: str) -> None:
+        """Delete the row, the history and the scores of a run, which are about to be another's."""
+        for table in ("runs", "history", "scores"):
+            self.tables[table].forget(run_id)
+
+    def write_plan(self, name: str, planned: list[Planned]) -> None:
+        """Write what a sweep asks for, replacing what a sweep of that name asked for before."""
+        rows = [dataclasses.asdict(run) for run in planned]
+        self.storage.write(f"plans/{name}.json", json.dumps(rows, indent=1).encode())
+
+    def planned(self) -> list[Planned]:
+        """Return what all sweeps on this store asked for; a run of two sweeps comes twice."""
+        return [planned for plan in self.plans().values() for planned in plan]
+
+    def plans(self) -> dict[str, list[Planned]]:
+        """Return what each sweep on this store asked for, by its name."""
+        files = self.storage.list("plans", ".json")
+        return {file.removeprefix("plans/").removesuffix(".json"): self.read_plan(file) for file in files}
+
+    def read_plan(self, file: str) -> list[Planned]:
+        """Return what a file of ``plans`` asks for.
+
+        Raises:
+            InputError: If it is damaged.
+        """
+        try:
+            rows = json.loads(self.storage.read(file))
+            return [
+                Planned(row["run"], tuple(Dataset(*test) for test in row["tests"]), tuple(row["metrics"]))
+                for row in rows
+            ]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"'{self.storage.path(file)}' is not a plan of sgbench: {error!r}.") from error
+
+    def run(self, run_id: str) -> dict[str, Any] | None:
+        """Return the row of one run, or None."""
+        rows = self.tables["runs"].part(run_id)
+        if rows is None:
+            runs = self.runs()
+            rows = runs.filter(pc.equal(runs.column("run_id"), run_id))
+        return rows.to_pylist()[0] if rows.num_rows else None
+
+    def runs(self) -> pa.Table:
+        """Return the table `sgbench.store.schema.RUNS`, by run id."""
+        return self.tables["runs"].read().cast(RUNS).sort_by("run_id")
+
+    def scores(self) -> pa.Table:
+        """Return the table `sgbench.store.schema.SCORES`."""
+        return by_key(self.encoded_scores())
+
+    def encoded_scores(self) -> pa.Table:
+        """Return `scores` in any order, with text as dictionaries, which takes a fraction of the memory."""
+        return self.tables["scores"].read()
+
+    def totals(self) -> pa.Table:
+        """Return the rows of `scores` that speak for a whole test set; those of images are not read if compacted."""
+        return by_key(self.tables["scores"].read(totals=True))
+
+    def history(self) -> pa.Table:
+        """Return the table `sgbench.store.schema.HISTORY`, by run and step."""
+        return self.tables["history"].read().cast(HISTORY).sort_by([("run_id", "ascending"), ("step", "ascending")])
+
+    def compact(self) -> dict[str, int]:
+        """Gather the small files of each table in one large file, which is read much faster.
+
+        The caller holds the lock of the storage. Killed at any moment, the store says what it said before, and the next
+        call tidies up.
+
+        Returns:
+            How many files went into the large one, by table.
+        """
+        return {table: files.compact() for table, files in self.tables.items()}
+
+
+def by_key(scores: pa.Table) -> pa.Table:
+    """Return scores with plain text, sorted."""
+    keys = ("run_id", "dataset", "metric", "image")
+    return scores.cast(SCORES).sort_by([(key, "ascending") for key in keys])

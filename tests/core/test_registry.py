@@ -1,0 +1,196 @@
+import importlib.metadata
+import subprocess
+import sys
+
+import pytest
+
+from sgbench.core.errors import InputError
+from sgbench.core.registry import BACKBONES, LOSSES, METRICS, Registry
+from sgbench.spec import check_backbone, expression
+
+
+class Outer:
+    class Inner:
+        pass
+
+
+def provide(rest):
+    if rest == "unknown":
+        raise InputError("the provider's own sentence.")
+    return f"made of '{rest}'"
+
+
+@pytest.fixture
+def registry():
+    return Registry("thing", "sgbench.no_such_group", {"path": "pathlib:Path", "broken": "no_such_module:Thing"})
+
+
+@pytest.fixture
+def plug_in(monkeypatch):
+    """Announces an entry point, as an installed package would."""
+
+    def announce(name, target):
+        point = importlib.metadata.EntryPoint(name, target, "sgbench.no_such_group")
+        monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point] if group == point.group else [])
+
+    return announce
+
+
+def test_names_are_known_without_importing_anything():
+    code = "import sys, sgbench.core.registry as r; r.LOSSES.names(); r.BACKBONES.names(); r.METRICS.names()\n"
+    code += "print(sorted({'torch', 'skimage', 'lpips'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("registry", [LOSSES, BACKBONES, METRICS], ids=lambda registry: registry.kind)
+def test_every_built_in_target_exists(registry):
+    for name in registry._targets:
+        assert registry.load(name) is registry.load(name)
+
+
+def test_a_registered_object_is_returned_as_it_is(registry):
+    thing = registry.register("mine")(object())
+    assert registry.load("mine") is thing
+    assert registry.names() == ["broken", "mine", "path"]
+
+
+@pytest.mark.parametrize("taken", ["path", "mine"])
+def test_a_taken_name_is_refused_and_stays_what_it_was(registry, taken):
+    registry.register("mine")("first")
+    before = registry.load(taken)
+    with pytest.raises(InputError, match=f"the thing name '{taken}' is taken"):
+        registry.register(taken)("second")
+    assert registry.load(taken) is before
+
+
+def test_the_same_object_may_be_registered_again(registry):
+    thing = object()
+    registry.register("mine")(thing)
+    assert registry.register("mine")(thing) is thing
+
+
+def test_a_plug_in_is_found_by_its_entry_point(registry, plug_in):
+    plug_in("theirs", f"{__name__}:Outer")
+    assert "theirs" in registry.names()
+    assert registry.load("theirs").__name__ == "Outer"
+
+
+def test_a_plug_in_cannot_take_the_place_of_a_built_in(registry, plug_in):
+    plug_in("path", f"{__name__}:Outer")
+    assert registry.load("path").__module__.startswith("pathlib")
+
+
+def test_a_target_is_imported_down_to_nested_attributes(registry):
+    assert registry.load(f"{__name__}:Outer.Inner").__qualname__ == "Outer.Inner"
+
+
+def test_an_unknown_name_gets_the_nearest(registry):
+    with pytest.raises(InputError, match=r"unknown thing 'pth': did you mean 'path'\? Valid: broken, path\."):
+        registry.load("pth")
+
+
+@pytest.mark.parametrize("name", ["broken", "no_such_module:Thing", "pathlib:NoSuchThing", "pathlib:"])
+def test_a_target_that_cannot_be_imported_is_bad_input(registry, name):
+    with pytest.raises(InputError, match=f"thing '{name}' cannot be imported from"):
+        registry.load(name)
+
+
+# Providers
+
+
+@pytest.fixture
+def provided():
+    return Registry("thing", "sgbench.no_such_group", {}, providers={"path": f"{__name__}:provide"})
+
+
+@pytest.mark.parametrize("rest", ["SwinIR", "a-b", "a:b", ""])
+def test_a_provider_is_given_all_that_follows_its_prefix(provided, rest):
+    assert provided.load(f"path:{rest}") == f"made of '{rest}'"
+    assert provided.load(f"path:{rest}") is provided.load(f"path:{rest}")
+    assert provided.names() == []
+
+
+def test_a_prefix_is_the_whole_of_what_stands_before_the_colon(provided):
+    assert provided.is_provided("path:x")
+    assert [name for name in ("path", "pathlib:Path", "mypath:x", "x:path:y") if provided.is_provided(name)] == []
+    assert provided.load("pathlib:Path").__module__.startswith("pathlib")
+
+
+def test_what_a_provider_refuses_is_told_in_its_own_words(provided):
+    with pytest.raises(InputError, match=r"^the provider's own sentence\.$"):
+        provided.load("path:unknown")
+
+
+def test_a_registered_name_goes_before_a_provider(provided):
+    thing = provided.register("path:mine")(object())
+    assert provided.load("path:mine") is thing
+
+
+# Packages that are installed
+
+
+MODULE = """
+from torch import nn
+
+class Loss(nn.Module):
+    def __init__(self, *, power: float = 1.0) -> None:
+        super().__init__()
+
+class Net(nn.Module):
+    sizes = {"big": {}, "small": {}}
+"""
+
+ENTRY_POINTS = """
+[sgbench.losses]
+theirs = their_module:Loss
+broken = their_module:Missing
+
+[sgbench.backbones]
+their-net = their_module:Net
+broken = no_such_module:Net
+"""
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """A package on the path that announces losses and backbones, two of which cannot be imported."""
+    (tmp_path / "their_module.py").write_text(MODULE)
+    metadata = tmp_path / "theirs-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(ENTRY_POINTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    for registry in (LOSSES, BACKBONES):
+        monkeypatch.setattr(registry, "_loaded", {})
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_loss_of_an_installed_package_is_used_like_a_built_in_one():
+    assert {"theirs", "broken", "l1"} <= set(LOSSES.names())
+    assert str(expression.parse("0.5*theirs(power=2) + l1 + theirs(power=1)")) == (
+        "l1 + 1.0*theirs + 0.5*theirs(power=2.0)"
+    )
+    with pytest.raises(InputError, match="did you mean 'power'"):
+        expression.parse("theirs(pwer=2)")
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_backbone_of_an_installed_package_is_used_like_a_built_in_one():
+    assert {"their-net", "broken", "edsr"} <= set(BACKBONES.names())
+    assert check_backbone("their-net") == "their-net-big"
+    assert check_backbone("their-net-small") == "their-net-small"
+    with pytest.raises(InputError, match="unknown size of backbone 'their-net' 'smal': did you mean 'small'"):
+        check_backbone("their-net-smal")
+    with pytest.raises(InputError, match="backbone 'their_module:Loss' has no sizes, and 'big' is asked for"):
+        check_backbone("their_module:Loss-big")
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_broken_package_spoils_only_its_own_names():
+    with pytest.raises(InputError, match=r"unknown backbone 'thier-net': did you mean 'their-net'\? Valid: .*broken"):
+        check_backbone("thier-net")
+    with pytest.raises(InputError, match="backbone 'broken' cannot be imported from 'no_such_module:Net'"):
+        check_backbone("broken")
+    with pytest.raises(InputError, match="loss 'broken' cannot be imported from 'their_module:Missing'"):
+        expression.parse("l1 + broken")

@@ -1,0 +1,375 @@
+import contextlib
+import errno
+import io
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from pyarrow import fs
+
+from sgbench.core import storage as storage_module
+from sgbench.core.errors import InputError
+from sgbench.core.storage import Storage, absolute
+
+
+class Upload(io.BytesIO):
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def close(self):
+        if not self.closed:
+            MemoryFileSystem().pipe_file(self.path, self.getvalue())
+        super().close()
+
+
+class Keys(MemoryFileSystem):
+    """Files in memory, of which a reader sees the whole content of one upload, as in an object store."""
+
+    def _open(self, path, mode="rb", **options):
+        return Upload(path) if mode == "wb" else io.BytesIO(self.store[path].getvalue())
+
+
+class ObjectStore(Storage):
+    """A store that is not on a disk; pyarrow has none by URI, as its ``mock://`` is empty each time it is opened."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._fs, self._base = fs.PyFileSystem(fs.FSSpecHandler(Keys())), root.removeprefix("memory://")
+
+
+@pytest.fixture(params=["local", "file-uri", "object-store"])
+def store(request, tmp_path):
+    if request.param == "object-store":
+        return ObjectStore(f"memory:///{uuid.uuid4().hex}")
+    return Storage(f"file://{tmp_path}/store" if request.param == "file-uri" else str(tmp_path / "store"))
+
+
+@pytest.fixture
+def local(tmp_path):
+    return Storage(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def remote(monkeypatch):
+    monkeypatch.setattr(storage_module, "HEARTBEAT_SECONDS", 0.1)
+    return ObjectStore(f"memory:///{uuid.uuid4().hex}")
+
+
+# The contract, whatever is underneath
+
+
+def test_what_is_written_is_read(store):
+    store.write("runs/a.bin", b"\0one")
+    assert store.read("runs/a.bin") == b"\0one"
+    assert store.exists("runs/a.bin")
+    store.write("runs/a.bin", b"two")
+    assert store.read("runs/a.bin") == b"two"
+
+
+def test_nothing_is_made_before_the_first_write(store):
+    assert not store.exists()
+    assert store.list("runs") == []
+    store.delete("runs/a.bin")
+    store.delete_folder("runs")
+    assert not store.exists()
+
+
+def test_to_read_what_is_not_there_is_an_error(store):
+    with pytest.raises(FileNotFoundError):
+        store.read("runs/a.bin")
+
+
+def test_listings_are_sorted_filtered_and_skip_private_names_and_folders(store):
+    for name in ["runs/b.parquet", "runs/a.parquet", "runs/c.txt", "runs/.hidden.parquet", "runs/x/d.parquet"]:
+        store.write(name, b"")
+    assert store.list("runs") == ["runs/a.parquet", "runs/b.parquet", "runs/c.txt"]
+    assert store.list("runs", ".parquet") == ["runs/a.parquet", "runs/b.parquet"]
+
+
+def test_sizes_are_those_of_all_files_below_a_folder(store):
+    for name in ["runs/b.parquet", "runs/.hidden", "runs/x/d.parquet", ".lock", "runs2/a"]:
+        store.write(name, name.encode())
+    assert store.sizes("runs") == {name: len(name) for name in ["runs/.hidden", "runs/b.parquet", "runs/x/d.parquet"]}
+    assert set(store.sizes()) == {"runs/b.parquet", "runs/.hidden", "runs/x/d.parquet", ".lock", "runs2/a"}
+    assert store.sizes("nowhere") == {}
+
+
+def test_a_file_is_read_at_any_place(store):
+    store.write("runs/a.bin", b"0123456789")
+    with store.open("runs/a.bin") as file:
+        file.seek(4)
+        assert file.read(3) == b"456"
+    with pytest.raises(FileNotFoundError):
+        store.open("runs/b.bin")
+
+
+def test_what_a_killed_writer_leaves_is_known_by_its_name(local, monkeypatch):
+    monkeypatch.setattr(Path, "unlink", lambda path, **how: None)
+    monkeypatch.setattr(Path, "replace", lambda path, target: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        local.write("runs/a.parquet", b"half")
+    (name,) = local.sizes("runs")
+    assert storage_module.UNFINISHED.fullmatch(name.rpartition("/")[2])
+    for other in ["a.parquet", ".lock", ".gitignore", ".a.parquet"]:
+        assert not storage_module.UNFINISHED.fullmatch(other)
+
+
+def test_deleting(store):
+    for name in ["a/1", "a/2", "b/1"]:
+        store.write(name, b"")
+    store.delete("a/1")
+    assert store.list("a") == ["a/2"]
+    store.delete_folder("a")
+    assert store.list("a") == []
+    assert store.list("b") == ["b/1"]
+
+
+def test_a_second_holder_is_refused_by_the_name_of_the_first(store, monkeypatch):
+    monkeypatch.setattr(storage_module, "HEARTBEAT_SECONDS", 0.5)
+    with (
+        store.lock("sgbench sweep quick"),
+        pytest.raises(InputError, match=f"in use by 'sgbench sweep quick' .process {os.getpid()} on .*--results"),
+        store.lock("sgbench sweep other"),
+    ):
+        raise AssertionError("the lock was had twice")
+    with store.lock("sgbench sweep other"):
+        pass
+
+
+def test_an_error_inside_frees_the_lock(store, monkeypatch):
+    monkeypatch.setattr(storage_module, "HEARTBEAT_SECONDS", 0.1)
+    with contextlib.suppress(KeyError), store.lock("one"):
+        raise KeyError
+    with store.lock("two"):
+        pass
+
+
+# Where it is
+
+
+def test_a_path_is_made_absolute_and_a_uri_is_not(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert absolute("results/quick/") == str(tmp_path / "results/quick")
+    assert absolute("~/results") == "/home/somebody/results"
+    assert absolute("s3://bucket/results") == "s3://bucket/results"
+
+
+@pytest.mark.parametrize("folder", ["with space", "100%20", "a#b?c=d", "Größe"])
+def test_odd_folder_names_are_taken_literally(tmp_path, folder):
+    Storage(str(tmp_path / folder)).write("a", b"here")
+    assert (tmp_path / folder / "a").read_bytes() == b"here"
+
+
+def test_it_travels_to_other_processes_as_its_root(local):
+    local.write("a", b"here")
+    assert pickle.loads(pickle.dumps(local)).read("a") == b"here"
+
+
+@pytest.mark.parametrize("uri", ["nope://bucket/results", "http://host/results"])
+def test_an_unknown_scheme_is_bad_input(uri):
+    with pytest.raises(InputError, match=f"storage '{uri}' is neither a folder nor a URI that can be opened"):
+        Storage(uri)
+
+
+def test_a_file_as_root_is_bad_input_and_is_left_alone(tmp_path):
+    file = tmp_path / "results"
+    file.write_text("mine")
+    with pytest.raises(InputError, match="is a file; a folder is needed"):
+        Storage(str(file))
+    assert file.read_text() == "mine"
+
+
+# Writes
+
+
+def test_readers_see_the_old_content_or_the_new_and_nothing_between(local):
+    contents = [bytes([letter]) * 2_000_000 for letter in b"ab"]
+    local.write("file", contents[0])
+    done, torn = threading.Event(), []
+
+    def watch():
+        while not done.is_set():
+            content = local.read("file")
+            if content not in contents:
+                torn.append(len(content))
+
+    readers = [threading.Thread(target=watch) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for turn in range(40):
+        local.write("file", contents[turn % 2])
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert torn == []
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace"])
+def test_a_failed_write_keeps_the_old_content_and_leaves_nothing(local, monkeypatch, broken):
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    local.write("runs/file", b"old")
+    monkeypatch.setattr(*((os, "fsync") if broken == "fsync" else (Path, "replace")), fail)
+    with pytest.raises(OSError, match="No space left"):
+        local.write("runs/file", b"new")
+    assert [path.name for path in Path(local.path("runs")).iterdir()] == ["file"]
+    assert local.read("runs/file") == b"old"
+
+
+class Broken:
+    """Fails so many times, and then does what it stands for."""
+
+    def __init__(self, real, times, error):
+        self.real, self.left, self.error = real, times, error
+
+    def __call__(self, *arguments, **options):
+        if self.left:
+            self.left -= 1
+            raise self.error
+        return self.real(*arguments, **options)
+
+
+def test_a_fault_that_passes_is_waited_out(store, monkeypatch):
+    monkeypatch.setattr(storage_module, "PAUSES_SECONDS", (0.01, 0.02))
+    broken = Broken(Storage._put, 2, OSError("the network is away"))
+    monkeypatch.setattr(Storage, "_put", lambda *arguments: broken(*arguments))
+    store.write("runs/a", b"here")
+    assert (store.read("runs/a"), broken.left) == (b"here", 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [
+        (OSError(errno.EIO, "Input/output error"), 3),
+        (OSError("When uploading: ACCESS_DENIED"), 3),  # Arrow's have no number
+        (OSError(errno.ENOSPC, "No space left on device"), 1),
+        (OSError(errno.EROFS, "Read-only file system"), 1),
+    ],
+)
+def test_a_fault_that_stays_is_raised_with_the_name_of_the_file(store, monkeypatch, error, attempts):
+    monkeypatch.setattr(storage_module, "PAUSES_SECONDS", (0.01, 0.02))
+    broken = Broken(Storage._put, 9, error)
+    monkeypatch.setattr(Storage, "_put", lambda *arguments: broken(*arguments))
+    with pytest.raises(OSError, match=error.strerror or str(error)) as raised:
+        store.write("runs/a", b"here")
+    assert raised.value.filename == store.path("runs/a")
+    assert broken.left == 9 - attempts
+    assert not store.exists("runs")
+
+
+# The lock of a disk
+
+
+HOLD = """
+import sys, time
+from sgbench.core.storage import Storage
+with Storage(sys.argv[1]).lock("sgbench sweep of another process"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(local):
+    """Another process that holds the lock."""
+    with subprocess.Popen([sys.executable, "-c", HOLD, local.root], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_another_process_is_excluded_until_the_holder_is_killed(local, holder):
+    with (
+        pytest.raises(InputError, match=f"'sgbench sweep of another process' .process {holder.pid} on "),
+        local.lock("mine"),
+    ):
+        pass
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with local.lock("mine"):
+        assert json.loads(Path(local.path(".lock")).read_text())["purpose"] == "mine"
+
+
+def test_whoever_is_refused_does_not_overwrite_the_holder(local):
+    with local.lock("first"):
+        for _ in range(2):
+            with pytest.raises(InputError, match="in use by 'first'"), local.lock("second"):
+                pass
+
+
+def test_a_long_purpose_is_gone_with_its_holder(local):
+    with local.lock("a very long purpose " * 5):
+        pass
+    with local.lock("short"), pytest.raises(InputError, match="in use by 'short' "), local.lock("second"):
+        pass
+
+
+# The lock of an object store
+
+
+def leave_lock(store, age, purpose="sgbench sweep that died"):
+    holder = json.dumps({"purpose": purpose, "host": "node7", "pid": 7})
+    store.write(".lock", json.dumps({"holder": holder, "token": "0", "beat": time.time() - age}).encode())
+
+
+def test_a_silent_holder_loses_the_lock_and_a_live_one_does_not(remote):
+    limit = 6 * storage_module.HEARTBEAT_SECONDS
+    leave_lock(remote, age=0.5 * limit)
+    with pytest.raises(InputError, match=r"'sgbench sweep that died' \(process 7 on node7\)"), remote.lock("mine"):
+        pass
+    leave_lock(remote, age=1.1 * limit)
+    with remote.lock("mine"):
+        assert "mine" in json.loads(remote.read(".lock"))["holder"]
+
+
+def test_the_heart_beats_as_long_as_the_lock_is_held(remote):
+    with remote.lock("mine"):
+        first = json.loads(remote.read(".lock"))["beat"]
+        time.sleep(8 * storage_module.HEARTBEAT_SECONDS)
+        assert json.loads(remote.read(".lock"))["beat"] > first + 4 * storage_module.HEARTBEAT_SECONDS
+        with pytest.raises(InputError, match="in use by 'mine'"), remote.lock("other"):
+            pass
+    assert not remote.exists(".lock")
+    assert "sgbench-lock" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_of_two_that_find_it_free_at_once_one_gets_it(remote, monkeypatch):
+    monkeypatch.setattr(storage_module, "HEARTBEAT_SECONDS", 0.4)
+    start, outcomes = threading.Barrier(4), []
+
+    def try_it(number):
+        start.wait()
+        try:
+            with remote.lock(f"sweep {number}"):
+                outcomes.append("held")
+                time.sleep(0.6)
+        except InputError:
+            outcomes.append("refused")
+
+    threads = [threading.Thread(target=try_it, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["held", "refused", "refused", "refused"]
+
+
+def test_a_holder_that_was_frozen_does_not_take_back_what_it_lost(remote, recwarn):
+    with remote.lock("frozen"):
+        leave_lock(remote, age=0, purpose="successor")
+        time.sleep(3 * storage_module.HEARTBEAT_SECONDS)
+        assert json.loads(remote.read(".lock"))["token"] == "0"
+    assert remote.exists(".lock")
+    assert [str(warning.message) for warning in recwarn] == [f"the lock of '{remote.root}' was lost to another process"]

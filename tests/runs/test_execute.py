@@ -1,0 +1,349 @@
+"""One run from its plan to its rows, and everything that can come in between."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import sgbench
+from sgbench.assets.weights import Locator
+from sgbench.core.registry import LOSSES
+from sgbench.core.storage import Storage
+from sgbench.data import PackedImages
+from sgbench.runs.execute import Job, clear, record_failure, run_here, score_job, stop_signal, train_job
+from sgbench.runs.plan import Data, make_plan
+from sgbench.spec import build
+from sgbench.store import Store
+from sgbench.training import Checkpoints
+
+STEPS = 5
+
+
+class Witness:
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Any, ...]] = []
+
+    def started(self, run_id: str, label: str) -> None:
+        self.seen.append(("started", run_id, label))
+
+    def progress(self, run_id: str, step: int, steps: int, loss: float, steps_per_second: float) -> None:
+        self.seen.append(("progress", run_id, step, steps))
+
+    def scoring(self, run_id: str) -> None:
+        self.seen.append(("scoring", run_id))
+
+    def finished(self, run_id: str, end: str, message: str) -> None:
+        self.seen.append(("finished", run_id, end, message))
+
+
+class BreaksAtThird(nn.Module):
+    """L1 for two calls."""
+
+    def __init__(self, *, how: str = "nan") -> None:
+        super().__init__()
+        self.how = how
+        self.calls = 0
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        self.calls += 1
+        loss = (sr - hr).abs().mean()
+        if self.calls != 3:
+            return loss
+        if self.how == "raise":
+            raise MemoryError("no room\nfor a second line")
+        return loss * float(self.how)
+
+
+@pytest.fixture(autouse=True)
+def _breaking_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LOSSES._loaded, "breaks", BreaksAtThird)
+
+
+@pytest.fixture
+def data(train_images: PackedImages, test_images: PackedImages) -> Data:
+    return Data(train_images, (test_images,))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(Storage(str(tmp_path / "store")))
+
+
+def a_job(
+    data: Data, store: Store, loss: str = "l1", metrics: tuple[str, ...] = ("psnr_y", "ssim_y"), **fields: Any
+) -> Job:
+    fields |= {"grids": [{"backbones": ["edsr-tiny"], "losses": [loss]}], "metrics": metrics}
+    fields |= {"train": "Photos", "tests": ["Photos"], "recipe": {"steps": STEPS, "batch": 2, "patch": 8}}
+    sweep = build(fields, "tiny")
+    return Job.of(make_plan("tiny", sweep, data, store, retry=True).runs[0], data, sweep, store.storage)
+
+
+def weights(store: Store, job: Job) -> dict[str, bytes]:
+    loaded = Checkpoints(store.storage, job.run_id).load_weights()
+    return {name: tensor.numpy().tobytes() for name, tensor in loaded.items()}
+
+
+def test_a_run_leaves_a_row_scores_history_and_weights_and_no_checkpoint(data: Data, store: Store) -> None:
+    job, witness = a_job(data, store), Witness()
+    assert run_here(job, witness) == ("done", [])
+
+    row = store.run(job.run_id)
+    assert row is not None
+    expected = {"status": "done", "error": None, "step": STEPS, "workers": 1, "backbone": "edsr-tiny", "loss": "l1"}
+    assert {key: row[key] for key in expected} == expected
+    assert row["train_sha256"] == data.train.sha256
+    assert row["started"] < row["finished"]
+    assert row["steps_per_second"] == pytest.approx(STEPS / row["wall_seconds"])
+    assert row["peak_memory_bytes"] > 2**20
+    assert torch.__version__.partition("+")[0] in row["versions"]
+
+    assert [each["step"] for each in store.history().to_pylist()] == list(range(1, STEPS + 1))
+    scores = store.scores().to_pylist()
+    assert [(each["metric"], each["image"]) for each in scores] == [
+        (metric, image) for metric in ("psnr_y", "ssim_y") for image in ("photo0", "photo1", None)
+    ]
+    assert all(each["status"] == "ok" and each["dataset_sha256"] == data.tests[0].sha256 for each in scores)
+    assert Checkpoints(store.storage, job.run_id).has_weights()
+    assert Checkpoints(store.storage, job.run_id).latest_step() == 0
+
+    run_id = job.run_id
+    assert witness.seen == [
+        ("started", run_id, "edsr-tiny · l1 · seed 0"),
+        *(("progress", run_id, step, STEPS) for step in range(1, STEPS + 1)),
+        ("scoring", run_id),
+        ("finished", run_id, "done", ""),
+    ]
+
+
+def test_a_finished_run_is_scored_and_not_trained_again(data: Data, store: Store) -> None:
+    job = a_job(data, store, metrics=("psnr_y",))
+    run_here(job, Witness())
+    row = store.run(job.run_id)
+    more, witness = a_job(data, store), Witness()
+    assert more.missing == (("Photos", "ssim_y"),)
+    assert run_here(more, witness) == ("done", [])
+    assert [event for event, *_ in witness.seen] == ["started", "scoring", "finished"]
+    assert store.run(job.run_id) == row
+    assert set(store.scores().column("metric").to_pylist()) == {"psnr_y", "ssim_y"}
+
+
+@pytest.mark.parametrize(("how", "error"), [("nan", "loss is NaN at step 3"), ("inf", "loss is infinite at step 3")])
+def test_a_loss_that_is_not_finite_is_a_failed_row_with_its_step(
+    data: Data, store: Store, how: str, error: str
+) -> None:
+    job, witness = a_job(data, store, f"breaks(how={how})"), Witness()
+    assert run_here(job, witness) == ("failed", [])
+    row = store.run(job.run_id)
+    assert row is not None
+    assert (row["status"], row["step"], row["error"]) == ("failed", 3, error)
+    assert witness.seen[-1] == ("finished", job.run_id, "failed", error)
+    assert store.scores().num_rows == 0
+    assert not Checkpoints(store.storage, job.run_id).has_weights()
+
+
+def test_any_other_exception_is_a_failed_row_of_one_line(data: Data, store: Store) -> None:
+    job, witness = a_job(data, store, "breaks(how=raise)"), Witness()
+    assert run_here(job, witness) == ("failed", [])
+    row = store.run(job.run_id)
+    assert row is not None
+    assert (row["status"], row["step"], row["error"]) == ("failed", 0, "MemoryError: no room")
+    assert witness.seen[-1] == ("finished", job.run_id, "failed", "MemoryError: no room")
+
+
+def test_the_node_of_a_run_is_in_its_row(data: Data, store: Store) -> None:
+    job = a_job(data, store)
+    assert train_job(job, node="node7") == "done"
+    row = store.run(job.run_id)
+    assert row is not None
+    assert row["node"] == "node7"
+
+
+def test_a_run_checkpoints_as_often_as_its_sweep_says(data: Data, store: Store) -> None:
+    job = a_job(data, store, "breaks(how=raise)", checkpoint_seconds=0)
+    assert Job.from_json(job.to_json()) == job
+    assert train_job(job) == "failed"
+    assert Checkpoints(store.storage, job.run_id).latest_step() > 0
+
+
+def test_a_failed_run_that_is_retried_and_stopped_is_no_longer_failed(data: Data, store: Store) -> None:
+    job = a_job(data, store)
+    record_failure(job, "its process died")
+    assert train_job(job, should_stop=lambda: True) == "stopped"
+    assert store.run(job.run_id) is None
+    assert Checkpoints(store.storage, job.run_id).latest_step() == 1
+
+
+def test_a_stopped_run_goes_on_and_ends_with_the_same_bits(data: Data, store: Store, tmp_path: Path) -> None:
+    job, steps = a_job(data, store), []
+    assert train_job(job, should_stop=iter([False, False, True]).__next__) == "stopped"
+    assert Checkpoints(store.storage, job.run_id).latest_step() == 3
+    assert store.run(job.run_id) is None
+    assert train_job(job, on_progress=lambda progress: steps.append(progress.step)) == "done"
+    assert steps == [4, 5]
+
+    other = Store(Storage(str(tmp_path / "other")))
+    straight = a_job(data, other)
+    assert train_job(straight) == "done"
+    assert weights(store, job) == weights(other, straight)
+    columns = ["step", "loss", "terms", "lr"]
+    assert store.history().select(columns).equals(other.history().select(columns))
+
+
+def test_a_score_that_fails_is_told_and_the_run_is_done(
+    data: Data, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, witness = a_job(data, store), Witness()
+    monkeypatch.setattr("skimage.metrics.structural_similarity", None)
+    end, faults = run_here(job, witness)
+    assert end == "done"
+    assert len(faults) == 1
+    assert faults[0].startswith("ssim_y on Photos: image 'photo0': TypeError: ")
+    assert witness.seen[-1] == ("finished", job.run_id, "failed", faults[0])
+    statuses = dict(zip(*store.scores().select(["metric", "status"]).to_pydict().values(), strict=True))
+    assert statuses == {"psnr_y": "ok", "ssim_y": "failed"}
+
+
+def test_a_missing_network_is_an_outcome_and_no_fault(
+    data: Data, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SGBENCH_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    job = a_job(data, store, metrics=("fid",))
+    assert train_job(job) == "done"
+    assert score_job(job, locator=Locator(download=False)) == []
+    (score,) = store.scores().to_pylist()
+    assert (score["status"], score["value"]) == ("no weights", None)
+
+
+def test_a_job_survives_the_way_to_another_machine(data: Data, store: Store) -> None:
+    job = a_job(data, store, "l1 + 0.1*sg(order=2)")
+    again = Job.from_json(job.to_json())
+    assert again == job
+    assert again.run_id == job.run_id
+    assert len(job.to_json()) < 5000
+
+
+def test_a_recorded_failure_replaces_nothing(data: Data, store: Store) -> None:
+    job = a_job(data, store)
+    Checkpoints(store.storage, job.run_id).save(2, {})
+    record_failure(job, "its process died")
+    row = store.run(job.run_id)
+    assert row is not None
+    assert (row["status"], row["step"], row["error"]) == ("failed", 2, "its process died")
+    record_failure(job, "something less exact")
+    assert store.run(job.run_id) == row
+
+    clear([job])
+    assert train_job(job) == "done"
+    record_failure(job, "its process died")
+    assert store.run(job.run_id)["status"] == "done"
+
+
+def test_clear_leaves_nothing_of_a_run(data: Data, store: Store) -> None:
+    job = a_job(data, store)
+    before = store.storage.sizes()
+    run_here(job, Witness())
+    Checkpoints(store.storage, job.run_id).save(2, {})
+    for file in (f"logs/{job.run_id}/run.log", f"images/{job.run_id}/Photos@01234567/photo0.png"):
+        store.storage.write(file, b"what it made")
+    clear([job])
+    assert store.storage.sizes() == before
+
+
+def test_a_run_that_is_trained_again_loses_the_scores_of_its_lost_weights(data: Data, store: Store) -> None:
+    job = a_job(data, store)
+    run_here(job, Witness())
+    store.storage.delete(f"weights/{job.run_id}.pt")
+    assert train_job(job, should_stop=lambda: True) == "stopped"
+    assert (store.run(job.run_id), store.scores().num_rows) == (None, 0)
+
+
+def test_the_first_signal_asks_and_the_second_interrupts() -> None:
+    calls: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    with stop_signal(lambda: calls.append(1)) as asked:
+        assert not asked.is_set()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert asked.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert calls == [1]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.fixture
+def command(tmp_path: Path, train_folder: Path, test_folder: Path) -> tuple[list[str], dict[str, Any]]:
+    """``sgbench train`` on a run of 200 steps, for subprocess."""
+    arguments = ["train", "quick", "--loss", "l1", "--seeds", "0", "--metric", "psnr_y", "--train", "mine=train"]
+    arguments += ["--test", "few=test"]
+    arguments += [f"--set=recipe.{field}" for field in ("steps=200", "batch=2", "patch=8")]
+    environment = {"PYTHONPATH": str(Path(sgbench.__file__).parent.parent), "SGBENCH_CACHE": str(tmp_path / "cache")}
+    options: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, **environment}, "text": True}
+    # Whoever runs the tests in the background of a script has them ignore SIGINT, and with them what they start.
+    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return [sys.executable, "-m", "sgbench", *arguments], options
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_train_writes_a_checkpoint_and_the_same_command_continues(
+    tmp_path: Path, command: tuple[list[str], dict[str, Any]]
+) -> None:
+    words, options = command
+    first = subprocess.Popen([*words, "--results", "broken"], stderr=subprocess.PIPE, start_new_session=True, **options)
+    assert first.stderr is not None
+    said = ""
+    while "step" not in said:
+        said = first.stderr.readline()
+        assert said, f"it ended with {first.wait()}"
+    os.killpg(first.pid, signal.SIGINT)
+    rest = first.stderr.read()
+    first.stderr.close()
+    assert first.wait(60) == 130
+    assert rest.endswith("Interrupted: the same command continues.\n")
+    assert "Traceback" not in rest
+    (run,) = (tmp_path / "broken" / "checkpoints").iterdir()
+    step = Checkpoints(Storage(str(tmp_path / "broken")), run.name).latest_step()
+    assert 0 < step < 200
+    assert not (tmp_path / "broken" / "runs").exists()
+
+    for store in ("broken", "whole"):
+        answer = subprocess.run([*words, "--results", store], capture_output=True, timeout=120, check=True, **options)
+        begin = step + 1 if store == "broken" else 1
+        progress = next(line for line in answer.stderr.splitlines() if ": step " in line)
+        # Progress is told every second step of 200.
+        assert f": step {begin + begin % 2}/200" in progress or f": step {begin}/200" in progress
+        assert "psnr_y" in answer.stdout
+    broken, whole = (Checkpoints(Storage(str(tmp_path / store)), run.name) for store in ("broken", "whole"))
+    for name, tensor in whole.load_weights().items():
+        assert torch.equal(tensor, broken.load_weights()[name]), name
+    values = [sgbench.load_results(str(tmp_path / store)).scores.column("value") for store in ("broken", "whole")]
+    assert values[0].equals(values[1])
+
+
+@pytest.mark.slow
+def test_ctrl_c_before_training_ends_without_a_traceback(
+    tmp_path: Path, command: tuple[list[str], dict[str, Any]]
+) -> None:
+    words, options = command
+    words.append("--set=recipe.steps=100000")  # far more than are done before a busy machine sends the signal
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, start_new_session=True, **options)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "cache").exists():  # packing: everything is imported
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+
+
+# Where it was made

@@ -1,0 +1,221 @@
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from sgbench.core.errors import InputError
+from sgbench.spec.expression import Expression, Term, parse
+
+
+class Options(nn.Module):
+    """A loss with an option of every kind."""
+
+    def __init__(self, *, rate: float = 0.5, count: int = 3, flag: bool = False, mode: str = "same"):
+        super().__init__()
+        if mode not in ("same", "other-mode"):
+            raise ValueError(f"mode is '{mode}'; same or other-mode is needed.")
+
+
+class NeedsWidth(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+
+
+def half(sr, hr):
+    return (sr - hr).sum() / 2
+
+
+OPTIONS = f"{__name__}:Options"
+
+
+numbers = st.floats(min_value=1e-300, max_value=1e300)
+weights = st.one_of(numbers, st.integers(0, 100), st.just(0.0))
+options = st.fixed_dictionaries(
+    {},
+    optional={
+        "rate": st.one_of(numbers, st.integers(-5, 5)),
+        "count": st.integers(-(10**20), 10**20),
+        "flag": st.booleans(),
+        "mode": st.sampled_from(["same", "other-mode"]),
+    },
+)
+
+
+@st.composite
+def written_terms(draw):
+    name = draw(st.sampled_from(["l1", "sg", OPTIONS]))
+    given_options = draw(options) if name == OPTIONS else {}
+    text = name
+    if given_options:
+        space = draw(st.sampled_from(["", " "]))
+        text += "(" + f",{space}".join(f"{key}={space}{value}" for key, value in given_options.items()) + ")"
+    if draw(st.booleans()):
+        text = f"{draw(weights)!r}{draw(st.sampled_from(['*', ' * ']))}{text}"
+    return text
+
+
+expressions = st.lists(written_terms(), min_size=1, max_size=5).map(lambda terms: [*terms, "l1"])
+
+
+@given(expressions)
+def test_the_canonical_text_means_the_same_expression(terms):
+    canonical = parse(" + ".join(terms))
+    assert parse(str(canonical)) == canonical
+    assert str(parse(str(canonical))) == str(canonical)
+
+
+@given(expressions, st.randoms(use_true_random=False))
+def test_the_order_of_terms_does_not_matter(terms, shuffle: random.Random):
+    before = str(parse(" + ".join(terms)))
+    shuffle.shuffle(terms)
+    assert str(parse("+".join(terms))) == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "l1 + 1.0*sg",
+        "sg + l1",
+        "l1+1*sg",
+        "l1 +1*sg",
+        "  1*l1\t+ 1e0 * sg ",
+        "l1 + 0.5*sg + 0.5*sg(order=2)",
+        "0.25*sg + l1 + 0.75*sg(operator=central, eps=1e-8)",
+        "l1 + sg()",
+        "0.1*sg + 0.2*sg + 0.7*sg + l1",
+        "0.7*sg + 0.2*sg + 0.1*sg + l1",
+        "l1 + sg(order=2.0)",
+        "l1 + sg + 0*sg(operator=sobel)",
+        "l1 + sg + -0.0*sg(order=1)",
+    ],
+)
+def test_spellings_of_one_loss(text):
+    assert str(parse(text)) == "l1 + 1.0*sg"
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("l1", "l1"),
+        ("2*l1", "2.0*l1"),
+        ("0*sg + l1", "l1"),
+        ("sg(order=1, operator=sobel)", "sg(operator=sobel, order=1)"),
+        ("sg(operator=sobel) + 2*sg", "2.0*sg + 1.0*sg(operator=sobel)"),
+        ("sg(order=1.0)", "sg(order=1)"),
+        ("sg(operator=sobel-raw)", "sg(operator=sobel-raw)"),
+        (f"{OPTIONS}(rate=1)", f"{OPTIONS}(rate=1.0)"),
+        (f"{OPTIONS}(rate=0.50, count=3, flag=false, mode=same)", OPTIONS),
+        (f"{OPTIONS}(flag=TRUE)", f"{OPTIONS}(flag=true)"),
+        (f"{OPTIONS}(rate=-1e-3)", f"{OPTIONS}(rate=-0.001)"),
+    ],
+)
+def test_canonical_form(text, canonical):
+    assert str(parse(text)) == canonical
+
+
+def test_parts_of_an_expression():
+    expression = parse("0.5*sg(order=1) + l1 + 2*sg")
+    assert expression == Expression((Term("l1"), Term("sg", 2.0), Term("sg", 0.5, {"order": 1})))
+    assert [term.call for term in expression.terms] == ["l1", "sg", "sg(order=1)"]
+    assert expression.weight_of("sg") == 2.5
+    assert expression.weight_of("ssim") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "weight", "expected"),
+    [
+        ("l1 + 1.0*sg", 0.1, "l1 + 0.1*sg"),
+        ("l1 + 1.0*sg", 0, "l1"),
+        ("l1 + 3*sg(operator=sobel)", 1, "l1 + 1.0*sg(operator=sobel)"),
+        ("l1", 5.0, "l1"),
+    ],
+)
+def test_lambda_takes_the_place_of_the_weight(text, weight, expected):
+    assert str(parse(text).with_weight("sg", weight)) == expected
+
+
+def test_lambda_is_refused_where_it_is_not_clear_or_leaves_nothing():
+    with pytest.raises(InputError, match=r"--lambda is ambiguous in .* it has 2 terms 'sg'"):
+        parse("l1 + sg + sg(order=1)").with_weight("sg", 1.0)
+    with pytest.raises(InputError, match=r"'sg with λ = 0.0' has no term of a weight above 0"):
+        parse("sg").with_weight("sg", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "expected"),
+    [
+        ("", "ends", "a loss such as 'l1' or '0.1*sg'"),
+        ("l1 +", "ends", "a loss such as 'l1' or '0.1*sg'"),
+        ("l1 + 0.5", "ends", "'*' and a loss after the weight 0.5"),
+        ("0.5*", "ends", "the name of a loss"),
+        ("0.5 l1", "found 'l1'", "'*' and a loss after the weight 0.5"),
+        ("2*3*l1", "found '3'", "the name of a loss"),
+        ("l1 sg", "found 'sg'", "'+' and another term"),
+        ("l1 - 0.5*sg", "found '-'", "'+' and another term"),
+        ("l1 -0.5*sg", "found '-0.5'", "'+' and another term"),
+        ("l1 & sg", "found '&'", "'+' and another term"),
+        ("l1)", "found ')'", "'+' and another term"),
+        ("(l1)", "found '('", "the name of a loss"),
+        ("sg(", "ends", "an option such as 'order=2'"),
+        ("sg(order=2", "ends", "',' or ')'"),
+        ("sg(order=2 eps=1)", "found 'eps'", "',' or ')'"),
+        ("sg(order 2)", "found '2'", "'=' after 'order'"),
+        ("sg(order=)", "found ')'", "a value for 'order'"),
+        ("sg(order=", "ends", "a value for 'order'"),
+        ("sg(2)", "found '2'", "the name of an option"),
+        ("sg(order=1,)", "found ')'", "the name of an option"),
+    ],
+)
+def test_a_syntax_error_says_what_was_found_and_what_was_expected(text, found, expected):
+    with pytest.raises(InputError) as error:
+        parse(text)
+    start = f"loss '{text}' ends" if found == "ends" else f"loss '{text}': {found}"
+    assert str(error.value) == f"{start} where {expected} is expected."
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("-1*l1", "the weight of 'l1' is -1; a finite number ≥ 0 is needed"),
+        ("1e999*l1", "the weight of 'l1' is inf; a finite number ≥ 0 is needed"),
+        ("1e308*l1 + 1e308*l1", "the weights of 'l1' add up to infinity"),
+        ("0*l1 + 0*sg", "has no term of a weight above 0"),
+        ("11", "ends where '\\*' and a loss after the weight 11"),
+        ("tv", "unknown loss 'tv'; valid: charbonnier, l1, l2, sg, ssim"),
+        ("sg(ordr=1)", "unknown option of loss 'sg' 'ordr': did you mean 'order'\\? Valid: eps, operator, order"),
+        ("sg(order=1, order=2)", "option 'order' is given twice"),
+        ("l1(order=1)", "loss 'l1' takes no options, but was given 'order'"),
+        ("sg(order=3)", "loss 'sg': order is 3; 1 or 2 is needed\\.$"),
+        ("sg(order=1.5)", "loss 'sg': order is 1.5; 1 or 2 is needed\\.$"),
+        ("sg(order=true)", "loss 'sg': order is True; 1 or 2 is needed\\.$"),
+        ("sg(order=two)", "loss 'sg': order is 'two'; a number is needed\\.$"),
+        ("sg(eps=0)", "loss 'sg': eps is 0.0; a number from 1e-30 to below 1 is needed\\.$"),
+        ("sg(operator=prewitt)", "loss 'sg': operator is 'prewitt'; one of central, sobel, sobel-raw is needed\\.$"),
+        ("sg(operator=3)", "loss 'sg': operator is '3'; one of central, sobel, sobel-raw is needed\\.$"),
+        (f"{OPTIONS}(mode=valid)", "mode is 'valid'; same or other-mode is needed\\.$"),
+        (f"{OPTIONS}(flag=yes)", "flag is 'yes'; true or false is needed\\.$"),
+        (f"{__name__}:NeedsWidth", "missing 1 required positional argument: 'width'"),
+        (f"{__name__}:Missing", "cannot be imported from"),
+        (f"{__name__}:half", "is a function; a class of torch.nn.Module is needed"),
+        ("math:pi", "is a float; a class of torch.nn.Module is needed"),
+    ],
+)
+def test_bad_input_is_one_sentence(text, message):
+    with pytest.raises(InputError, match=message) as error:
+        parse(text)
+    assert "\n" not in str(error.value)
+
+
+@given(st.text("l1sg+*()=.,-0e operat", max_size=30))
+def test_nonsense_is_parsed_or_refused_but_never_breaks(text):
+    try:
+        canonical = parse(text)
+    except InputError:
+        return
+    assert parse(str(canonical)) == canonical
+
+
+def test_a_required_option_is_kept():
+    assert str(parse(f"{__name__}:NeedsWidth(width=3)")) == f"{__name__}:NeedsWidth(width=3)"

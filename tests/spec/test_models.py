@@ -1,0 +1,425 @@
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from torch import nn
+
+from sgbench.backbones import build_backbone
+from sgbench.core.errors import InputError
+from sgbench.core.registry import BACKBONES
+from sgbench.spec import (
+    Degradation,
+    Recipe,
+    RunSpec,
+    SweepSpec,
+    TrainingData,
+    build,
+    canonical_json,
+    check_backbone,
+    check_metrics,
+    override,
+    presets,
+    split_backbone,
+)
+
+HASH = "0123456789abcdef" * 4
+FIELDS = {"backbone": "edsr-tiny", "loss": "l1 + 1.0*sg", "seed": 0, "train": {"name": "demo", "sha256": HASH}}
+
+
+class Backbone(nn.Module):
+    sizes: ClassVar = {"wide": {}}
+
+    def __init__(self, *, scale: int):
+        super().__init__()
+
+
+def run(**changes: Any) -> RunSpec:
+    return RunSpec.model_validate(FIELDS | changes)
+
+
+def fields(**changes: Any) -> dict[str, Any]:
+    grid = {"backbones": ["edsr-tiny"], "losses": ["l1"]}
+    return {"grids": [grid], "train": "demo", "tests": ["demo"], "metrics": ["psnr_y"]} | changes
+
+
+def test_importing_loads_no_torch():
+    code = "import sys, sgbench.spec; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+# Identity
+
+
+def test_the_identity_is_pinned():
+    """Ids of finished runs must never change. A default that gets another meaning raises SPEC_VERSION instead."""
+    recipe = {"steps": 1000, "optimizer": {"lr": 1e-3}, "schedule": {"name": "cosine"}, "window": {"size": 96}}
+    identity = (
+        '{"backbone":"edsr-tiny","loss":"l1 + 1.0*sg","recipe":{"optimizer":{"lr":0.001},"schedule":{"name":"cosine"},'
+        '"steps":1000,"window":{"size":96}},"seed":0,"spec_version":1,"train":{"sha256":"' + HASH + '"}}'
+    )
+    assert run(recipe=recipe).run_id == hashlib.sha256(identity.encode()).hexdigest()[:12] == "772a7704ae73"
+    assert run().run_id == "a93b41ff00c4"
+
+
+def test_a_field_added_later_with_its_default_changes_no_id():
+    class LaterDegradation(Degradation):
+        noise: float = 0.0
+
+    class LaterRecipe(Recipe):
+        degradation: LaterDegradation = LaterDegradation()
+        ema: float | None = None
+
+    class LaterRunSpec(RunSpec):
+        recipe: LaterRecipe = LaterRecipe()
+        student_of: str | None = None
+
+    for recipe in ({}, {"steps": 7}, {"degradation": {"edges": "mirror"}}):
+        assert LaterRunSpec.model_validate(FIELDS | {"recipe": recipe}).run_id == run(recipe=recipe).run_id
+    for changed in ({"student_of": "x"}, {"recipe": {"ema": 0.9}}, {"recipe": {"degradation": {"noise": 1.0}}}):
+        assert LaterRunSpec.model_validate(FIELDS | changed).run_id != run().run_id
+
+
+def test_defaults_that_are_spelled_out_change_no_id():
+    assert run(recipe=Recipe().model_dump()).run_id == run().run_id
+    assert RunSpec.model_validate_json(run().model_dump_json()).run_id == run().run_id
+
+
+CHANGES = {
+    "scale": 2,
+    "degradation": {"edges": "mirror"},
+    "degradation ": {"rounding": "once"},
+    "optimizer": {"lr": 2e-4},
+    "optimizer ": {"beta1": 0.5},
+    "optimizer  ": {"beta2": 0.5},
+    "optimizer   ": {"eps": 1e-6},
+    "schedule": {"name": "cosine"},
+    "schedule ": {"halve_every": 1},
+    "schedule  ": {"name": "cosine", "final": 0.1},
+    "steps": 1,
+    "batch": 1,
+    "patch": 32,
+    "window": {},
+    "window ": {"size": 96},
+    "window  ": {"step": 96},
+    "augment": False,
+    "precision": "bf16",
+    "memory_format": "contiguous",
+    "threads": 2,
+    "deterministic": False,
+    "compiled": True,
+}
+
+
+def test_every_field_of_the_recipe_is_identity():
+    assert {key.strip() for key in CHANGES} == set(Recipe.model_fields)
+    ids = {run(recipe={key.strip(): value}).run_id for key, value in CHANGES.items()}
+    assert len(ids | {run().run_id}) == len(CHANGES) + 1
+
+
+def test_backbone_loss_seed_and_pixels_are_identity_and_the_name_of_the_data_is_not():
+    changed = [
+        run(backbone="edsr-light"),
+        run(loss="l1"),
+        run(loss="l1 + 1.0*sg(order=1)"),
+        run(seed=1),
+        run(train={"name": "demo", "sha256": HASH[::-1]}),
+    ]
+    assert len({spec.run_id for spec in [run(), *changed]}) == 6
+    assert run(train={"name": "other", "sha256": HASH}).run_id == run().run_id
+
+
+def test_without_hashed_data_there_is_no_id():
+    assert run(train={"name": "demo"}).run_id is None
+
+
+@pytest.mark.parametrize("loss", ["sg + l1", "l1+1*sg", "l1 + 0.5*sg + 0.5*sg(order=2)", "1.0*l1 + 1e0*sg(eps=1e-8)"])
+def test_spellings_of_one_loss_are_one_run(loss):
+    assert run(loss=loss).loss == "l1 + 1.0*sg"
+    assert run(loss=loss).run_id == run().run_id
+
+
+def test_a_loss_with_lambda_0_is_the_loss_without_it():
+    assert run(loss="l1 + 0*sg(operator=sobel)").run_id == run(loss="l1").run_id
+    assert (run(loss="l1 + 0*sg").lam, run(loss="l1 + 0.25*sg").lam) == (0.0, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"optimizer": {"beta1": 0}}, {"optimizer": {"beta1": 0.0}}),
+        ({"optimizer": {"lr": 1}}, {"optimizer": {"lr": "1.0"}}),
+        ({"schedule": {"name": "cosine", "final": 1}}, {"schedule": {"name": "cosine", "final": 1.0}}),
+        ({"steps": 100}, {"steps": 100.0}),
+        ({"optimizer": {"lr": 0.0001}}, {"optimizer": {"lr": 1e-4}}),
+    ],
+)
+def test_spellings_of_one_number_are_one_run(one, other):
+    assert run(recipe=one).run_id == run(recipe=other).run_id
+
+
+def test_a_bare_family_is_its_paper_size():
+    assert run(backbone="edsr").run_id == run(backbone="edsr-paper").run_id
+    assert run(backbone="edsr").backbone == "edsr-paper"
+
+
+def test_a_backbone_given_by_its_module_has_one_name():
+    target = f"{__name__}:Backbone"
+    assert check_backbone(target) == check_backbone(f"{target}-wide") == f"{target}-wide"
+    assert type(build_backbone(f"{target}-wide", 4)) is Backbone
+    with pytest.raises(InputError, match="'paper'; valid: wide"):
+        check_backbone(f"{target}-paper")
+    for wrong in (f"{__name__}:run", f"{__name__}:HASH"):
+        with pytest.raises(InputError, match="a class is needed"):
+            check_backbone(wrong)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda c: st.dictionaries(st.text(), c)))
+def test_canonical_json_is_ascii_and_has_one_order(value):
+    text = canonical_json(value)
+    assert text.isascii()
+    assert json.loads(text) == value
+    assert canonical_json(json.loads(text, object_pairs_hook=lambda pairs: dict(reversed(pairs)))) == text
+
+
+# The specification of a sweep
+
+
+def test_what_a_sweep_may_say_is_kept():
+    sweep = build(fields(workers=2, recipe={"steps": 5}, description="hello"), "file.yaml")
+    assert (sweep.workers, sweep.recipe.steps, sweep.description) == (2, 5, "hello")
+    assert sweep.grids[0].seeds == (0,)
+
+
+def test_losses_and_backbones_are_canonical_inside():
+    sweep = build(fields(grids=[{"backbones": ["edsr"], "losses": ["sg + l1"]}]), "preset")
+    assert (sweep.grids[0].backbones, sweep.grids[0].losses) == (("edsr-paper",), ("l1 + 1.0*sg",))
+
+
+def grid(**changes: Any) -> dict[str, Any]:
+    return fields(grids=[{"backbones": ["edsr-tiny"], "losses": ["l1"]} | changes])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            fields(metric=["fid"]),
+            "unknown key 'metric': did you mean 'metrics'? Valid: checkpoint_seconds, description, ",
+        ),
+        (grid(lamdas=[1]), "unknown key 'grids.0.lamdas': did you mean 'grids.0.lambdas'? Valid: grids.0.backbones, "),
+        (fields(recipe={"stepz": 1}), "unknown key 'recipe.stepz': did you mean 'recipe.steps'? Valid: recipe.augment"),
+        (
+            fields(recipe={"optimizer": {"l_r": 1}}),
+            "unknown key 'recipe.optimizer.l_r': did you mean 'recipe.optimizer.lr'?",
+        ),
+        (fields(recipe={"schedule": {"every": 1}}), "unknown key 'recipe.schedule.every': "),
+        (fields(recipe={"degradation": {"edge": 1}}), "did you mean 'recipe.degradation.edges'?"),
+        (fields(recipe={"window": {"sice": 1}}), "did you mean 'recipe.window.size'?"),
+        (grid(lambdas=[0.1, -1]), "grids.0.lambdas.1 is -1: input should be greater than or equal to 0."),
+        (grid(lambdas=[float("nan")]), "grids.0.lambdas.0 is nan: "),
+        (grid(lambdas=[]), "grids.0.lambdas is []: "),
+        (grid(seeds=[-1]), "grids.0.seeds.0 is -1: "),
+        (grid(seeds=[]), "grids.0.seeds is []: "),
+        (grid(losses=["l1 + -1*sg"]), "grids.0.losses.0: loss 'l1 + -1*sg': the weight of 'sg' is -1; "),
+        (grid(backbones=["edrs-tiny"]), "grids.0.backbones.0: unknown backbone 'edrs-tiny': did you mean 'edsr-tiny'?"),
+        (grid(backbones=["edsr-small"]), "unknown size of backbone 'edsr' 'small'; valid"),
+        (fields(metrics=["psnr"]), "metrics.0: unknown metric 'psnr': did you mean 'psnr_rgb' or 'psnr_y'?"),
+        (fields(tests=["Set5", "demo", "Set5=/data/Set5"]), "test set 'Set5' is given twice"),
+        (fields(tests=[]), "tests is []: "),
+        (fields(grids=[]), "grids is []: "),
+        ({"grids": []} | {key: fields()[key] for key in ("tests", "metrics")}, "grids is []: "),
+        (
+            fields(recipe={"schedule": {"name": "cosine", "halve_every": 10}}),
+            "'halve_every' belongs to schedule 'step'",
+        ),
+        (fields(recipe={"schedule": {"final": 0.1}}), "'final' belongs to schedule 'cosine'"),
+        (fields(recipe={"scale": 5}), "recipe.scale is 5: input should be 2, 3 or 4."),
+        (fields(recipe={"steps": 0}), "recipe.steps is 0: "),
+        (fields(recipe={"steps": 1.5}), "recipe.steps is 1.5: "),
+        (fields(recipe={"patch": 4}), "recipe.patch is 4: "),
+        (fields(recipe={"optimizer": {"lr": 0}}), "recipe.optimizer.lr is 0: "),
+        (fields(recipe={"optimizer": {"beta2": 1}}), "recipe.optimizer.beta2 is 1: "),
+        (fields(recipe=3), "recipe is 3: "),
+        (fields(workers=-1), "workers is -1: "),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence_with_its_place(wrong, message):
+    with pytest.raises(InputError) as error:
+        build(wrong, "preset quick")
+    assert str(error.value).startswith("preset quick: ")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["grids", "train", "tests", "metrics"])
+def test_a_missing_key_is_named(key):
+    with pytest.raises(InputError, match=f"^mine.yaml: '{key}' is missing.$"):
+        build({name: value for name, value in fields().items() if name != key}, "mine.yaml")
+
+
+def test_a_specification_cannot_be_changed():
+    with pytest.raises(ValidationError):
+        run().seed = 1
+
+
+def test_metrics_are_checked_by_name():
+    assert check_metrics(["psnr_y", "fid"]) == ("psnr_y", "fid")
+    with pytest.raises(InputError, match="unknown metric 'lpips_alx': did you mean 'lpips_alex'"):
+        check_metrics(["psnr_y", "lpips_alx"])
+
+
+# The runs of a sweep
+
+
+def names(sweep: SweepSpec) -> list[tuple[str, str, int]]:
+    runs = sweep.named_runs(TrainingData(name="demo", sha256=HASH))
+    assert all(spec.recipe == sweep.recipe for spec in runs)
+    return [(spec.backbone.removeprefix("edsr-"), spec.loss, spec.seed) for spec in runs]
+
+
+def test_every_combination_comes_once_before_the_second_seed_of_any():
+    sweep = build(grid(backbones=["edsr-tiny", "edsr-light"], losses=["l1", "l1+sg"], seeds=[3, 0]), "preset")
+    each = [("tiny", "l1"), ("tiny", "l1 + 1.0*sg"), ("light", "l1"), ("light", "l1 + 1.0*sg")]
+    assert names(sweep) == [(*combination, seed) for seed in (3, 0) for combination in each]
+
+
+def test_lambda_varies_the_sg_of_each_loss_and_leaves_the_others_alone():
+    losses = ["l1", "l1 + sg", "sg(operator=sobel) + 2*l1"]
+    sweep = build(grid(losses=losses, lambdas=[0, 0.1, 1]), "preset")
+    assert [loss for _, loss, _ in names(sweep)] == [
+        "l1",  # of the first loss three times, and of the second with λ = 0
+        "l1 + 0.1*sg",
+        "l1 + 1.0*sg",
+        "2.0*l1",
+        "2.0*l1 + 0.1*sg(operator=sobel)",
+        "2.0*l1 + 1.0*sg(operator=sobel)",
+    ]
+
+
+def test_a_run_that_two_grids_name_is_listed_by_both_under_one_id():
+    tables = [
+        {"backbones": ["edsr-tiny"], "losses": ["l1", "l1+sg"]},
+        {"backbones": ["edsr-tiny"], "losses": ["l1 + sg"], "lambdas": [0, 1, 10]},
+    ]
+    runs = build(fields(grids=tables), "preset").named_runs(TrainingData(name="demo", sha256=HASH))
+    assert [spec.loss for spec in runs] == ["l1", "l1 + 1.0*sg", "l1", "l1 + 1.0*sg", "l1 + 10.0*sg"]
+    assert len({spec.run_id for spec in runs}) == 3
+
+
+def test_lambda_of_two_sg_terms_is_refused():
+    with pytest.raises(InputError, match="--lambda is ambiguous"):
+        build(grid(losses=["l1 + sg + sg(order=1)"], lambdas=[1]), "preset")
+
+
+def test_a_run_says_what_it_is():
+    assert str(run()) == "edsr-tiny · l1 + 1.0*sg · seed 0"
+
+
+# --set
+
+
+@pytest.mark.parametrize(
+    ("assignment", "path", "value"),
+    [
+        ("recipe.steps=5", ["recipe", "steps"], 5),
+        ("recipe.optimizer.lr=1.0e-3", ["recipe", "optimizer", "lr"], 1e-3),
+        ("recipe.window={size: 96, step: 48}", ["recipe", "window"], {"size": 96, "step": 48}),
+        ("train=Photos=/a=b", ["train"], "Photos=/a=b"),
+        ("grids.0.seeds=[1, 2]", ["grids", 0, "seeds"], [1, 2]),
+        ("grids.0.losses.0=l1 + sg", ["grids", 0, "losses", 0], "l1 + sg"),
+        ("recipe.augment=false", ["recipe", "augment"], False),
+        ("description=", ["description"], None),
+    ],
+)
+def test_set_changes_one_field(assignment, path, value):
+    changed = fields()
+    override(changed, assignment)
+    place: Any = changed
+    for key in path:
+        place = place[key]
+    assert place == value
+
+
+def test_set_reaches_into_what_earlier_sets_made():
+    changed = fields()
+    for assignment in ["recipe.schedule.name=cosine", "recipe.schedule.final=0.1", "tests.0=Set5", "recipe.scale=2"]:
+        override(changed, assignment)
+    sweep = build(changed, "preset")
+    assert (sweep.recipe.schedule.name, sweep.recipe.schedule.final, sweep.recipe.scale) == ("cosine", 0.1, 2)
+    assert sweep.tests == ("Set5",)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("recipe.steps", "--set 'recipe.steps' is not of the form a.b=value, such as recipe.steps=500."),
+        ("=5", "--set '=5' is not of the form a.b=value, such as recipe.steps=500."),
+        ("recipe.steps={", "--set recipe.steps: '{' is not a YAML value."),
+        ("train.folder=x", "--set train.folder: 'train' is a value and has no field 'folder'."),
+        ("train.folder.name=x", "--set train.folder.name: 'train' is a value and has no field 'folder'."),
+        ("tests.1=Set5", "--set tests.1: '1' is no index into a list of 1."),
+        ("tests.first=Set5", "--set tests.first: 'first' is no index into a list of 1."),
+        ("grids.1.seeds=[0]", "--set grids.1.seeds: '1' is no index into a list of 1."),
+        ("grids.-1.seeds=[0]", "--set grids.-1.seeds: '-1' is no index into a list of 1."),
+        ("grids.seeds=[0]", "--set grids.seeds: 'seeds' is no index into a list of 1."),
+        ("grids.seeds.0=5", "--set grids.seeds.0: 'seeds' is no index into a list of 1."),
+        ("grids.².seeds=[0]", "--set grids.².seeds: '²' is no index into a list of 1."),
+    ],
+)
+def test_a_bad_set_is_one_sentence(assignment, message):
+    with pytest.raises(InputError) as error:
+        override(fields(), assignment)
+    assert str(error.value) == message
+
+
+def test_a_misspelt_set_is_told_the_right_name_when_the_sweep_is_built():
+    changed = fields()
+    override(changed, "recipe.optimiser.lr=1")
+    with pytest.raises(InputError, match=r"unknown key 'recipe.optimiser': did you mean 'recipe.optimizer'"):
+        build(changed, "preset quick")
+
+
+def test_every_preset_is_valid():
+    for name in presets.names():
+        build(presets.load(name)[1], name).named_runs(TrainingData(name="demo"))
+
+
+def test_a_registered_family_may_have_a_dash_and_sizes_of_its_own(monkeypatch):
+    monkeypatch.setitem(BACKBONES._loaded, "my-net", Backbone)
+    assert check_backbone("my-net") == check_backbone("my-net-wide") == "my-net-wide"
+    assert split_backbone("my-net-wide") == ("my-net", "wide")
+    assert split_backbone("edsr-tiny") == ("edsr", "tiny")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"workers": 64}, "workers is 64, which is more than the batch of 16"),
+        (
+            {"recompute": True, "grids": [{"backbones": ["torch.nn:Identity"], "losses": ["l1"]}]},
+            "recompute is on and backbone 'torch.nn:Identity' does not name its 'recomputed' blocks",
+        ),
+        (
+            {"recipe": {"optimizer": {"lr": float("inf")}}},
+            "recipe.optimizer.lr is inf: input should be a finite number",
+        ),
+        ({"grids": [{"backbones": ["edsr-tiny"], "losses": ["sg"], "lambdas": [0]}]}, "nothing to train with"),
+        ({"metrics": ["os:path"]}, "a metric object is needed"),
+        (
+            {"grids": [{"backbones": ["edsr-tiny"], "losses": ["l1", "l2"], "lambdas": [1]}]},
+            "lambdas are given and none of the losses l1, l2 has a term 'sg'",
+        ),
+    ],
+)
+def test_what_can_never_run_is_refused_at_once(change, sentence):
+    grids = [{"backbones": ["edsr-tiny"], "losses": ["l1"]}]
+    fields = {"grids": grids, "train": "demo", "tests": ["demo"], "metrics": ["psnr_y"]}
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        build(fields | change, "mine")

@@ -1,0 +1,123 @@
+import pytest
+
+from sgbench.core.errors import InputError
+from sgbench.spec import TrainingData, build, presets
+
+SWEEP = "grids: [{backbones: [edsr-tiny], losses: [l1]}]\ntrain: demo\ntests: [demo]\nmetrics: [psnr_y]\n"
+
+
+def test_presets_are_listed_by_name():
+    assert "quick" in presets.names()
+    assert presets.names() == sorted(presets.names())
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_every_preset_is_valid_and_describes_itself(name):
+    short, fields = presets.load(name)
+    assert short == name
+    sweep = build(fields, name)
+    assert sweep.description
+    assert sweep.named_runs(TrainingData(name=sweep.train))
+
+
+def test_quick_is_edsr_tiny_with_and_without_sg_for_two_seeds_on_the_demo_photographs():
+    sweep = build(presets.load("quick")[1], "quick")
+    runs = [(spec.backbone, spec.loss, spec.seed) for spec in sweep.named_runs(TrainingData(name="demo"))]
+    assert sorted(runs) == [("edsr-tiny", loss, seed) for loss in ("l1", "l1 + 1.0*sg") for seed in (0, 1)]
+    assert (sweep.train, sweep.tests) == ("demo", ("demo",))
+    assert {"lpips_alex", "fid", "fd_alex", "psnr_y", "ssim_y"} <= set(sweep.metrics)
+
+
+def test_loading_twice_gives_fields_of_ones_own():
+    presets.load("quick")[1]["grids"].clear()
+    assert presets.load("quick")[1]["grids"]
+
+
+def test_a_file_of_ones_own_is_named_after_its_stem(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(SWEEP)
+    name, fields = presets.load(str(file))
+    assert name == "mine"
+    assert build(fields, str(file)).train == "demo"
+
+
+def test_an_unknown_preset_gets_the_nearest():
+    with pytest.raises(InputError, match="unknown preset 'quik': did you mean 'quick'"):
+        presets.load("quik")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (SWEEP + "train: other\n", "is not valid YAML: .*key 'train' is given twice"),
+        (SWEEP + "recipe: {steps: 1, steps: 2}\n", "key 'steps' is given twice"),
+        ("a: [1", "is not valid YAML: "),
+        ("- a\n- b\n", "holds a list; the keys of a sweep are expected"),
+        ("", "is empty; the keys of a sweep are expected"),
+        ("just text", "holds a single value; the keys of a sweep are expected"),
+        ("!!python/object/apply:os.getcwd []", "is not valid YAML: .*could not determine a constructor"),
+        ("[a, b]: 1\n", "is not valid YAML: .*unhashable key"),
+        ("{a: 1}: 1\n", "is not valid YAML: .*unhashable key"),
+    ],
+)
+def test_a_bad_file_is_one_sentence(tmp_path, text, message):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=message) as error:
+        presets.load(str(file))
+    assert str(file) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
+def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, content):
+    file = tmp_path / "mine.yaml"
+    if content:
+        file.write_bytes(content)
+    with pytest.raises(InputError, match=f"sweep file '{file}' cannot be read: "):
+        presets.load(str(file))
+
+
+def runs_of(name):
+    sweep = build(presets.load(name)[1], name)
+    return [(run.backbone, run.loss, run.seed) for run in sweep.named_runs(TrainingData(name=sweep.train))]
+
+
+def test_the_paper_names_23_runs_of_which_18_differ():
+    assert len(runs_of("paper")) == 23
+    assert len(set(runs_of("paper"))) == 18
+    assert set(runs_of("paper")) == {run for table in (1, 2, 3, 5) for run in runs_of(f"table{table}")}
+
+
+def test_the_paper_is_trained_as_it_says():
+    sweep = build(presets.load("table3")[1], "table3")
+    recipe = sweep.recipe
+    assert (recipe.scale, recipe.batch, recipe.patch, recipe.optimizer.lr, recipe.schedule.halve_every) == (
+        4, 16, 48, 1e-4, 200_000,
+    )  # fmt: skip
+    assert (recipe.optimizer.beta1, recipe.optimizer.beta2, recipe.optimizer.eps) == (0.9, 0.999, 1e-8)
+    assert (recipe.window.size, recipe.window.step) == (480, 240)
+    assert (sweep.train, sweep.workers) == ("DIV2K", 1)
+
+
+def test_the_miniature_has_the_same_tables_in_58_runs():
+    assert len(set(runs_of("paper-mini"))) == 58
+    paper = {(backbone.replace("-paper", "-tiny"), loss, seed) for backbone, loss, seed in runs_of("paper")}
+    assert paper < set(runs_of("paper-mini"))
+
+
+def test_a_file_may_extend_a_preset_and_take_the_grids_of_others(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: table5\ngrids: [paper, {backbones: [edsr-tiny], losses: [l1]}]\nrecipe: {steps: 9}\n")
+    sweep = build(presets.load(str(file))[1], str(file))
+    assert [len(grid.backbones) for grid in sweep.grids] == [4, 1, 1, 1, 1]
+    assert sweep.grids[-1].backbones == ("edsr-tiny",)
+    assert (sweep.recipe.steps, sweep.recipe.window.size, sweep.train) == (9, 480, "DIV2K")
+
+
+@pytest.mark.parametrize("text", ["extends: papr\n", "extends: quick\ngrids: [papr]\n"])
+def test_a_file_that_extends_what_is_not_there_gets_the_nearest(tmp_path, text):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match="unknown preset 'papr': did you mean 'paper'"):
+        presets.load(str(file))

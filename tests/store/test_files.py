@@ -1,0 +1,415 @@
+"""Small files and a large one must always say together what the small ones alone would."""
+
+import contextlib
+import datetime
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyarrow import fs
+
+from sgbench.analysis import load_results
+from sgbench.core.errors import InputError
+from sgbench.core.storage import Storage
+from sgbench.store import Store, files, whole_sets
+from sgbench.store.schema import HISTORY, RUNS, SCORES, to_table
+
+NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+METRICS = ("my:psnr", "fid")
+
+
+class KilledError(Exception):
+    """Stands for kill -9."""
+
+
+class Memory(Storage):
+    """A store in memory, like an object store, that can be told to die before it changes anything more."""
+
+    def __init__(self) -> None:
+        self.root, self._base, self._fs = "memory://store", "store", fs._MockFileSystem(NOW)
+        self.changes_left = 10**9
+        self.before_reading: Callable[[], None] = lambda: None
+
+    def write(self, name: str, content: bytes) -> None:
+        self._change()
+        self._fs.create_dir(self.path(name).rpartition("/")[0])
+        super().write(name, content)
+
+    def delete(self, name: str) -> None:
+        self._change()
+        super().delete(name)
+
+    def read(self, name: str) -> bytes:
+        self.before_reading()
+        return super().read(name)
+
+    def open(self, name: str) -> Any:
+        self.before_reading()
+        return super().open(name)
+
+    def _change(self) -> None:
+        if self.changes_left == 0:
+            raise KilledError
+        self.changes_left -= 1
+
+
+def run_row(run_id: str, **columns: Any) -> dict[str, Any]:
+    return {"run_id": run_id, "kind": "train", "name": run_id, "scale": 4, "status": "done", **columns}
+
+
+def score_rows(run_id: str, dataset: str, metric: str, value: float, images: int = 2) -> list[dict[str, Any]]:
+    row = {"run_id": run_id, "dataset": dataset, "dataset_sha256": "ab" * 32, "metric": metric, "metric_version": "1"}
+    row |= {"protocol": "{}", "n_images": images, "value": value, "status": "ok", "scored": NOW}
+    return [row | {"image": image} for image in (None, *(f"image{i}" for i in range(images)))]
+
+
+def history_rows(run_id: str, loss: float) -> list[dict[str, Any]]:
+    row = {"run_id": run_id, "loss": loss, "terms": {"l1": loss}, "lr": 1e-3, "steps_per_second": 9.0}
+    return [row | {"step": step} for step in (10, 20)]
+
+
+def write_all(store: Store, run_id: str, value: float) -> None:
+    store.write_history(history_rows(run_id, value))
+    for metric in METRICS:
+        store.write_scores(score_rows(run_id, "Set5", metric, value, images=0 if metric == "fid" else 2))
+    store.write_run(run_row(run_id, wall_seconds=value))
+
+
+def said(store: Store) -> dict[str, list[dict[str, Any]]]:
+    """Return all that a store says, having checked that each way to ask says the same."""
+    tables = {"runs": store.runs(), "scores": store.scores(), "history": store.history()}
+    assert [table.schema for table in tables.values()] == [RUNS, SCORES, HISTORY]
+    assert store.totals().equals(whole_sets(tables["scores"]))
+    for row in tables["runs"].to_pylist():
+        assert store.run(row["run_id"]) == row
+    return {name: table.to_pylist() for name, table in tables.items()}
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """Three runs, the first two compacted, of which the second was done again since and the first scored again."""
+    store = Store(Memory() if request.param == "memory" else Storage(str(tmp_path / "store")))
+    write_all(store, "a", 1.0)
+    write_all(store, "b", 2.0)
+    store.compact()
+    store.forget("b")
+    write_all(store, "b", 3.0)
+    store.write_scores(score_rows("a", "Set5", "my:psnr", 4.0, images=1))
+    write_all(store, "c", 5.0)
+    return store
+
+
+@pytest.fixture
+def memory() -> Store:
+    return Store(Memory())
+
+
+def test_compaction_leaves_one_file_a_table_that_says_the_same(store: Store) -> None:
+    before = said(store)
+    assert {row["value"] for row in before["scores"] if row["run_id"] == "b"} == {3.0}
+    store.compact()
+    assert said(store) == before
+    for table in ("runs", "scores", "history"):
+        assert store.storage.list(table) == [f"{table}/compacted-000002.parquet"]
+
+
+def test_compacting_again_writes_nothing(store: Store) -> None:
+    assert store.compact() == {"runs": 3, "scores": 6, "history": 3}
+    before = {name: store.storage.read(name) for name in store.storage.sizes()}
+    assert store.compact() == {"runs": 0, "scores": 0, "history": 0}
+    assert {name: store.storage.read(name) for name in store.storage.sizes()} == before
+
+
+def test_an_empty_store_is_compacted_to_nothing(memory: Store) -> None:
+    assert set(memory.compact().values()) == {0}
+    assert memory.storage.sizes() == {}
+
+
+def test_a_compacted_file_has_the_schema_of_a_small_one_and_plain_text(store: Store, tmp_path: Path) -> None:
+    store.compact()
+    for table, schema in (("runs", RUNS), ("scores", SCORES), ("history", HISTORY)):
+        content = store.storage.read(f"{table}/compacted-000002.parquet")
+        (tmp_path / "file").write_bytes(content)
+        assert pq.read_schema(tmp_path / "file").equals(schema)
+
+
+def test_a_run_in_a_compacted_file_is_forgotten_and_stays_so(store: Store) -> None:
+    store.compact()
+    for run_id in ("a", "b"):
+        store.forget(run_id)
+        assert store.run(run_id) is None
+    left = {table: {row["run_id"] for row in rows} for table, rows in said(store).items()}
+    assert left == {"runs": {"c"}, "scores": {"c"}, "history": {"c"}}
+    store.compact()
+    assert {row["run_id"] for rows in said(store).values() for row in rows} == {"c"}
+    store.forget("c")
+    store.compact()
+    assert said(store) == {"runs": [], "scores": [], "history": []}
+    write_all(store, "a", 9.0)
+    assert {row["run_id"] for rows in said(store).values() for row in rows} == {"a"}
+
+
+def test_forgetting_what_is_in_no_compacted_file_deletes_its_files_and_no_others(store: Store) -> None:
+    write_all(store, "cc", 6.0)
+    store.forget("c")
+    assert {row["run_id"] for row in store.scores().to_pylist()} == {"a", "b", "cc"}
+    assert "runs/c.parquet" not in store.storage.sizes()
+
+
+def test_totals_do_not_read_rows_of_images(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "ROWS_A_GROUP", 4)
+    store.compact()
+    seen = []
+    groups = pq.ParquetFile.read_row_groups
+    monkeypatch.setattr(
+        pq.ParquetFile,
+        "read_row_groups",
+        lambda self, which, **how: seen.append(groups(self, which, **how)) or seen[-1],
+    )
+    assert store.totals().num_rows == 6
+    assert [part.num_rows for part in seen] == [6]
+
+
+def test_results_of_a_compacted_store_are_read_when_they_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(Storage(str(tmp_path)))
+    write_all(store, "a", 1.0)
+    store.compact()
+    asked = []
+    monkeypatch.setattr(files.TableFiles, "read", lambda self, **how: asked.append((self.table, how)) or part(self))
+
+    def part(table: files.TableFiles) -> pa.Table:
+        return to_table(table.table, [])
+
+    results = load_results(str(tmp_path))
+    assert asked == []
+    assert results.totals.num_rows == 0
+    assert asked == [("scores", {"totals": True})]
+    assert results.runs.num_rows == 0
+    assert results.totals.num_rows == 0
+    assert asked[1:] == [("runs", {})]
+
+
+# Whoever dies, whenever
+
+
+def test_a_compaction_that_dies_anywhere_changes_nothing_and_the_next_one_ends_it() -> None:
+    deaths = 0
+    while True:
+        store = Store(Memory())
+        write_all(store, "a", 1.0)
+        write_all(store, "b", 2.0)
+        store.compact()
+        store.forget("a")
+        store.write_scores(score_rows("b", "Set5", "fid", 7.0, images=0))
+        write_all(store, "c", 3.0)
+        before = said(store)
+        store.storage.changes_left = deaths
+        try:
+            store.compact()
+        except KilledError:
+            deaths += 1
+        else:
+            break
+        store.storage.changes_left = 10**9
+        assert said(store) == before
+        store.forget("b")  # whatever was left, what is done now counts
+        write_all(store, "b", 8.0)
+        store.forget("c")
+        after = said(store)
+        assert {row["run_id"] for row in after["runs"]} == {"b"}
+        assert {row["value"] for row in after["scores"]} == {8.0}
+        store.compact()
+        assert said(store) == after
+        assert len(store.storage.sizes()) == 3
+    assert deaths == 15  # 3 files written, and 3 compacted and 9 small ones deleted
+
+
+def test_forgetting_that_dies_anywhere_is_ended_by_the_next_call() -> None:
+    deaths = 0
+    while True:
+        store = Store(Memory())
+        write_all(store, "a", 1.0)
+        write_all(store, "b", 2.0)
+        store.compact()
+        store.write_scores(score_rows("a", "Set14", "fid", 7.0, images=0))
+        store.storage.changes_left = deaths
+        try:
+            store.forget("a")
+        except KilledError:
+            deaths += 1
+        else:
+            break
+        store.storage.changes_left = 10**9
+        assert deaths == 1 or store.run("a") is None  # the row goes first: what is half forgotten is no run
+        store.forget("a")
+        assert {row["run_id"] for rows in said(store).values() for row in rows} == {"b"}
+    assert deaths == 5
+
+
+@pytest.mark.parametrize("at", range(5))
+def test_a_reader_sees_every_score_once_wherever_a_compaction_falls_into_its_reading(memory: Store, at: int) -> None:
+    write_all(memory, "a", 1.0)
+    memory.compact()
+    write_all(memory, "b", 2.0)
+    memory.write_scores(score_rows("a", "Set5", "fid", 3.0, images=0))
+    before, files_read = said(memory), 0
+
+    def meanwhile() -> None:
+        nonlocal files_read
+        if files_read == at:
+            memory.storage.before_reading = lambda: None
+            memory.compact()
+            write_all(memory, "c", 4.0)
+            memory.compact()
+        files_read += 1
+
+    memory.storage.before_reading = meanwhile
+    rows = memory.scores().to_pylist()
+    assert [row for row in rows if row["run_id"] != "c"] == before["scores"]
+    assert files_read == min(at + 1, 4)  # there are four to be read
+
+
+@pytest.mark.parametrize("compacted", [True, False])
+def test_a_reader_among_compactions_and_reruns_never_sees_a_run_twice_or_half(tmp_path: Path, compacted: bool) -> None:
+    store = Store(Storage(str(tmp_path)))
+    for run_id in ("a", "b"):
+        write_all(store, run_id, 1.0)
+    stop = threading.Event()
+    faults: list[BaseException] = []
+
+    def change() -> None:
+        try:
+            value = 1.0
+            while not stop.is_set():
+                value += 1
+                store.write_scores(score_rows("a", "Set5", "my:psnr", value))
+                if compacted:
+                    store.compact()
+        except BaseException as error:
+            faults.append(error)
+
+    writer = threading.Thread(target=change)
+    writer.start()
+    try:
+        for _ in range(25):
+            rows = store.scores().to_pylist()
+            assert len(rows) == 8
+            assert len({row["value"] for row in rows if row["run_id"] == "a" and row["metric"] == "my:psnr"}) == 1
+    finally:
+        stop.set()
+        writer.join()
+    assert not faults
+
+
+# The model: what each stem says is what was last written of it
+
+
+RUN = st.sampled_from(["a", "ab", "b"])
+VALUE = st.integers(0, 9).map(float)
+STEP = st.one_of(
+    st.tuples(st.just("run"), RUN, VALUE),
+    st.tuples(st.just("scores"), RUN, VALUE, st.sampled_from(["Set5", "S-5"]), st.sampled_from(METRICS)),
+    st.tuples(st.just("history"), RUN, VALUE),
+    st.tuples(st.just("forget"), RUN),
+    st.tuples(st.just("compact")),
+    st.tuples(st.just("die compacting"), st.integers(0, 12)),
+)
+
+
+@settings(max_examples=30)
+@given(st.lists(STEP, max_size=15))
+def test_whatever_happens_a_store_says_what_was_last_written(steps: list[tuple[Any, ...]]) -> None:
+    store = Store(Memory())
+    model: dict[tuple[str, ...], float] = {}
+    for what, *rest in steps:
+        match what:
+            case "run":
+                store.write_run(run_row(rest[0], wall_seconds=rest[1]))
+                model["runs", rest[0]] = rest[1]
+            case "scores":
+                run_id, value, dataset, metric = rest
+                store.write_scores(score_rows(run_id, dataset, metric, value, images=1))
+                model["scores", run_id, dataset, metric] = value
+            case "history":
+                store.write_history(history_rows(*rest))
+                model["history", rest[0]] = rest[1]
+            case "forget":
+                store.forget(rest[0])
+                model = {key: value for key, value in model.items() if key[1] != rest[0]}
+            case "compact":
+                store.compact()
+            case "die compacting":
+                store.storage.changes_left = rest[0]
+                with contextlib.suppress(KilledError):
+                    store.compact()
+                store.storage.changes_left = 10**9
+    says = said(store)
+    found = [("runs", row["run_id"], row["wall_seconds"]) for row in says["runs"]]
+    found += [("scores", *(row[key] for key in ("run_id", "dataset", "metric", "value"))) for row in says["scores"]]
+    found += [("history", row["run_id"], row["loss"]) for row in says["history"]]
+    rows = {"runs": 1, "scores": 2, "history": 2}
+    assert sorted(found) == sorted((*key, value) for key, value in model.items() for _ in range(rows[key[0]]))
+
+
+# What cannot be read
+
+
+def test_a_compacted_file_of_another_schema_version_is_told_in_a_sentence(tmp_path: Path) -> None:
+    store = Store(Storage(str(tmp_path)))
+    write_all(store, "a", 1.0)
+    store.compact()
+    path = tmp_path / "scores" / "compacted-000001.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(0, SCORES.field(0), pa.array([99] * table.num_rows, pa.int32())), path)
+    for read in (store.scores, store.totals, store.compact):
+        with pytest.raises(
+            InputError, match=r"compacted-000001\.parquet' has schema version 99; this sgbench reads 1\.$"
+        ):
+            (store.write_scores(score_rows("b", "Set5", "fid", 1.0)), read())
+
+
+def test_a_compacted_file_of_before_a_column_was_added_is_read(tmp_path: Path) -> None:
+    store = Store(Storage(str(tmp_path)))
+    write_all(store, "a", 1.0)
+    store.compact()
+    before = said(store)
+    for table, columns in (("scores", ["standard_error", "reason"]), ("runs", ["threads", "error"])):
+        path = tmp_path / table / "compacted-000001.parquet"
+        pq.write_table(pq.read_table(path).drop_columns(columns), path)
+    after = said(store)
+    assert after["scores"] == before["scores"]
+    assert after["runs"][0]["threads"] == 1  # what a recipe without the field meant
+    store.write_run(run_row("b"))
+    store.compact()
+    assert said(store)["runs"][0] == after["runs"][0]
+
+
+@pytest.mark.parametrize("table", ["runs", "scores", "history"])
+def test_a_changed_bit_in_a_value_is_told_in_a_sentence(tmp_path: Path, table: str) -> None:
+    store = Store(Storage(str(tmp_path)))
+    write_all(store, "abcabcabc", 1.0)
+    for path in (tmp_path / table).iterdir():
+        content = bytearray(path.read_bytes())
+        content[content.index(b"abcabcabc")] ^= 1
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"abcabcabc.*\.parquet' cannot be read: .*CRC"):
+        store.tables[table].read()
+
+
+def test_a_file_that_may_not_be_read_is_an_error_of_the_system(memory: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_all(memory, "a", 1.0)
+
+    def refuse(name: str) -> bytes:
+        raise PermissionError(13, "Permission denied", name)
+
+    monkeypatch.setattr(memory.storage, "read", refuse)
+    with pytest.raises(PermissionError):
+        memory.runs()

@@ -1,0 +1,165 @@
+"""The columns are a promise to whoever reads the files; changing one means a new schema version."""
+
+import types
+import typing
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pytest
+from pydantic import BaseModel
+
+from sgbench.spec import Degradation, Optimizer, Recipe, RunSpec, Schedule, TrainingData, Window
+from sgbench.store.schema import HISTORY, RUNS, SCHEMA_VERSION, SCORES, identity_columns, to_table
+
+RUNS_SNAPSHOT = """
+schema_version: int32 not null
+run_id: string not null
+kind: string not null
+name: string not null
+backbone: string
+size: string
+loss: string
+lambda: double
+seed: int64
+scale: int32 not null
+train: string
+train_sha256: string
+degradation_kernel: string
+degradation_edges: string
+degradation_rounding: string
+optimizer_name: string
+optimizer_lr: double
+optimizer_beta1: double
+optimizer_beta2: double
+optimizer_eps: double
+schedule_name: string
+schedule_halve_every: int64
+schedule_final: double
+steps: int64
+batch: int32
+patch: int32
+window: string
+augment: bool
+precision: string
+memory_format: string
+threads: int32
+deterministic: bool
+compiled: bool
+spec: string
+status: string not null
+error: string
+step: int64
+parameters: int64
+steps_per_second: double
+wall_seconds: double
+peak_memory_bytes: int64
+workers: int32
+device: string
+host: string
+node: string
+versions: string
+git_revision: string
+started: timestamp[ms, tz=UTC]
+finished: timestamp[ms, tz=UTC]
+"""
+
+SCORES_SNAPSHOT = """
+schema_version: int32 not null
+run_id: string not null
+dataset: string not null
+dataset_sha256: string not null
+image: string
+metric: string not null
+metric_version: string not null
+protocol: string not null
+n_images: int32 not null
+value: double
+standard_error: double
+status: string not null
+reason: string
+scored: timestamp[ms, tz=UTC] not null
+"""
+
+HISTORY_SNAPSHOT = """
+schema_version: int32 not null
+run_id: string not null
+step: int64 not null
+loss: double not null
+terms: map<string, double> not null
+lr: double not null
+steps_per_second: double not null
+"""
+
+UNUSUAL = RunSpec(
+    backbone="edsr-tiny",
+    loss="l1 + 0.5*sg",
+    seed=0,
+    train=TrainingData(name="mine", sha256="ab" * 32),
+    recipe=Recipe(
+        scale=2,
+        degradation=Degradation(edges="mirror", rounding="once"),
+        optimizer=Optimizer(lr=1e-3, beta1=0.8, beta2=0.9, eps=1e-6),
+        schedule=Schedule(name="cosine", final=0.1),
+        steps=7,
+        batch=3,
+        patch=9,
+        window=Window(size=96, step=48),
+        augment=False,
+        precision="bf16",
+        memory_format="contiguous",
+        threads=2,
+        deterministic=False,
+        compiled=True,
+    ),
+)
+
+
+def describe(schema: pa.Schema) -> list[str]:
+    return [f"{f.name}: {f.type}{'' if f.nullable else ' not null'}".replace("<item:", "<element:") for f in schema]
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the column of each field: nested models are flattened, optional ones are JSON in one column."""
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        is_union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+        if not is_union and isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from leaves(kind, f"{prefix}{name}_")
+        else:
+            yield f"{prefix}{name}"
+
+
+@pytest.mark.parametrize(
+    ("schema", "snapshot"), [(RUNS, RUNS_SNAPSHOT), (SCORES, SCORES_SNAPSHOT), (HISTORY, HISTORY_SNAPSHOT)]
+)
+def test_the_schema_is_frozen(schema: pa.Schema, snapshot: str) -> None:
+    assert SCHEMA_VERSION == 1
+    assert describe(schema) == snapshot.split("\n")[1:-1]
+
+
+def test_every_field_of_a_recipe_has_a_column_and_fills_it() -> None:
+    columns = set(leaves(Recipe))
+    assert {"optimizer_beta2", "window", "scale"} <= columns
+    assert columns <= set(RUNS.names)
+    assert columns <= identity_columns(UNUSUAL).keys()
+
+
+def test_the_search_for_columns_would_see_a_new_field() -> None:
+    class Richer(Recipe):
+        warmup: int = 0
+        ema: Window = Window()
+
+    assert set(leaves(Richer)) - set(leaves(Recipe)) == {"warmup", "ema_size", "ema_step"}
+
+
+def test_identity_survives_the_table() -> None:
+    row = {**identity_columns(UNUSUAL), "status": "done"}
+    (stored,) = to_table("runs", [row]).to_pylist()
+    assert {key: stored[key] for key in row} == row
+    assert (stored["lambda"], stored["seed"], stored["window"]) == (0.5, 0, '{"size":96,"step":48}')
+    assert RunSpec.model_validate_json(stored["spec"]) == UNUSUAL
+
+
+def test_a_column_that_the_schema_lacks_is_refused() -> None:
+    with pytest.raises(KeyError, match="warmup"):
+        to_table("runs", [{"run_id": "a", "warmup": 1}])
