@@ -1,4 +1,4 @@
-"""What the README shows is what the software does."""
+"""What the README and the pages in docs/ show is what the software does."""
 
 import datetime
 import re
@@ -15,12 +15,15 @@ from sgbench.core.storage import Storage
 from sgbench.spec import build
 from sgbench.store import HISTORY, RUNS, SCORES, Store
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+PAGES = {
+    page.name: page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
 NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, page: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGES[page], re.DOTALL)
 
 
 @pytest.fixture
@@ -37,15 +40,16 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     return store
 
 
-def test_the_python_block_runs(quick: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    (block,) = blocks("python")
+@pytest.mark.parametrize("page", ["README.md", "results.md"])
+def test_the_python_block_runs(page: str, quick: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = blocks("python", page)
     exec(block, {})
     printed = capsys.readouterr().out
     assert re.search(r"demo\s+edsr-tiny\s+l1\s+0\.41\s+0\.014142\s+2", printed), printed
 
 
 def test_the_sql_line_runs(quick: Store) -> None:
-    (line,) = blocks("sql")
+    (line,) = blocks("sql", "results.md")
     assert line.count("\n") == 1
     rows = duckdb.sql(line).fetchall()
     assert [row[:3] for row in rows] == [("demo", "edsr-tiny", "l1 + 1.0*sg"), ("demo", "edsr-tiny", "l1")]
@@ -53,15 +57,18 @@ def test_the_sql_line_runs(quick: Store) -> None:
 
 
 def test_the_sweep_file_is_valid() -> None:
-    (block,) = blocks("yaml")
-    assert len(build(yaml.safe_load(block), "README").grids) == 1
+    (block,) = blocks("yaml", "sweeps.md")
+    assert len(build(yaml.safe_load(block), "sweeps.md").grids) == 1
 
 
-@pytest.mark.parametrize("line", [line for block in blocks("sh") for line in block.splitlines() if "sgbench " in line])
+COMMANDS = [
+    line for page in PAGES for block in blocks("sh", page) for line in block.splitlines() if line[:8] == "sgbench "
+]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
 def test_commands_and_flags_exist(line: str) -> None:
     words = shlex.split(line, comments=True)
-    if words[0] == "make":
-        return
     command = typer.main.get_command(app)
     context = typer.Context(command)
     words = words[1:]
@@ -73,7 +80,14 @@ def test_commands_and_flags_exist(line: str) -> None:
 
 def test_every_column_of_the_small_tables_is_documented() -> None:
     for schema, table in ((SCORES, "scores"), (HISTORY, "history")):
-        (row,) = re.findall(rf"\| `{table}/\*\.parquet` \|.*", README)
+        (row,) = re.findall(rf"\| `{table}/\*\.parquet` \|.*", PAGES["results.md"])
         assert [name for name in schema.names if name != "schema_version" and f"`{name}`" not in row] == []
-    (row,) = re.findall(r"\| `runs/\*\.parquet` \|.*", README)
+    (row,) = re.findall(r"\| `runs/\*\.parquet` \|.*", PAGES["results.md"])
     assert [name for name in re.findall(r"`(\w+)`", row.partition("| a run |")[2]) if name not in RUNS.names] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_to_files_lead_somewhere(page: str) -> None:
+    folder = ROOT if page == "README.md" else ROOT / "docs"
+    targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", PAGES[page])
+    assert [target for target in targets if not (folder / target).exists()] == []
