@@ -6,7 +6,7 @@ import json
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich import box
@@ -17,11 +17,12 @@ from rich.text import Text
 
 from sgbench.analysis import load_results
 from sgbench.assets.base import MissingWeights
-from sgbench.assets.weights import Locator
 from sgbench.core.registry import METRICS
 from sgbench.report import tables
-from sgbench.runs.forecast import Expected, makespan
-from sgbench.runs.plan import Plan
+
+if TYPE_CHECKING:  # these load torch, which only who trains or scores waits for
+    from sgbench.runs.forecast import Expected
+    from sgbench.runs.plan import Plan
 
 console = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 """For progress and remarks."""
@@ -82,7 +83,9 @@ def _wrap(line: str, width: int) -> list[str]:
     return textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
 
 
-def print_plan(made: Plan, expected: Sequence[Expected], *, devices: int, price: float | None, as_json: bool) -> None:
+def print_plan(
+    made: "Plan", expected: "Sequence[Expected]", *, devices: int, price: float | None, as_json: bool
+) -> None:
     """Print the runs of a plan, how far each one is, and how long the rest will take on some devices."""
     times = {each.run: each for each in expected}
     rows: list[dict[str, Any]] = []
@@ -110,14 +113,16 @@ def print_plan(made: Plan, expected: Sequence[Expected], *, devices: int, price:
             say(_forecast(expected, devices, max(1, made.sweep.workers), price))
 
 
-def _about(expected: Expected) -> str | None:
+def _about(expected: "Expected") -> str | None:
     """Return ``4.1 min``, or ``~4.1 min`` if it is scaled from other backbones."""
     if expected.seconds is None:
         return None
     return f"{'' if expected.alike else '~'}{_duration(expected.seconds)}"
 
 
-def _forecast(expected: Sequence[Expected], devices: int, workers: int, price: float | None) -> str:
+def _forecast(expected: "Sequence[Expected]", devices: int, workers: int, price: float | None) -> str:
+    from sgbench.runs.forecast import makespan
+
     seconds = [each.seconds for each in expected if each.seconds is not None]
     if len(seconds) < len(expected):
         return "How long they take is not known: no run in this store has been trained yet."
@@ -183,6 +188,8 @@ def fetch_weights(names: Sequence[str]) -> dict[str, str]:
     Returns:
         Why some could not be had, by name.
     """
+    from sgbench.assets.weights import Locator
+
     missing = {}
     for name in names:
         with _bars(DownloadColumn()) as bars:
@@ -197,6 +204,8 @@ def fetch_weights(names: Sequence[str]) -> dict[str, str]:
 
 def fetch_for(metrics: Sequence[str]) -> None:
     """Fetch what metrics need, and say once what cannot be had; their scores will say so too."""
+    from sgbench.assets.weights import Locator
+
     local = Locator(download=False)
     networks = {network for metric in metrics for network in METRICS.load(metric).networks}
     for reason in fetch_weights(sorted(name for name in networks if local.find(name) is None)).values():
