@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sgbench.cluster.ray_internals import STOP_WAIT_VARIABLE
 from sgbench.core.errors import InputError, unknown
 
 ADDRESS = "http://127.0.0.1:8265"
@@ -107,7 +108,7 @@ class Jobs:
             self._client.submit_job(
                 entrypoint=shlex.join(command),
                 submission_id=job,
-                runtime_env={"working_dir": folder, "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}},
+                runtime_env={"working_dir": folder, "env_vars": {STOP_WAIT_VARIABLE: str(STOP_SECONDS)}},
             )
         return job
 

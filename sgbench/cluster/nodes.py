@@ -11,11 +11,11 @@ from typing import Any
 
 import ray
 import torch
-from ray._private.authentication.authentication_utils import is_token_auth_enabled  # Ray has no public name for it
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import sgbench
 from sgbench.assets.weights import Locator
+from sgbench.cluster.ray_internals import asks_for_token
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, default_cache
@@ -138,7 +138,7 @@ def _answer(wanted: dict[str, Any], mark: str) -> dict[str, Any]:
         "networks": {name: _trouble(functools.partial(_find, name)) for name in wanted["networks"]},
         "cache": str(cache),
         "free": shutil.disk_usage(cache).free,
-        "token": is_token_auth_enabled(),
+        "token": asks_for_token(),
     }
 
 

@@ -10,19 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sgbench.cluster.ray_internals import ENVIRONMENT, silence_raylets
 from sgbench.core.errors import InputError
-
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths are absolute, and a trial folder is no place to be in
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # Train's controller polls; 2 s a poll is most of a short run
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `sgbench.cluster.sweep` has its own
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "MALLOC_ARENA_MAX": "1",  # runs have a thread of their own, and `sgbench.training.memory` needs this there
-}
-"""Environment of the driver and of every worker; what is already set stays."""
 
 CARRIED = ("SGBENCH_WEIGHTS", "SGBENCH_CACHE", "SGBENCH_DATA")
 """Variables of the driver that workers on other machines need too."""
@@ -48,7 +37,7 @@ def connect(address: str | None) -> Iterator[threading.Event]:
         InterruptionError: If it died before the context was left.
         InputError: If there is no cluster at the address, or Ray does not start on this machine.
     """
-    for key, value in QUIET.items():
+    for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     if address:
         _knock(address)
@@ -81,7 +70,7 @@ def _start(address: str | None) -> None:
             # "local" rather than nothing: a bare init would join whatever cluster was last started on this machine.
             ray.init("local", include_dashboard=False, object_store_memory=256 * 2**20, **_SILENT)
         else:
-            variables = {key: os.environ[key] for key in QUIET}
+            variables = {key: os.environ[key] for key in ENVIRONMENT}
             variables |= {key: str(Path(os.environ[key]).absolute()) for key in CARRIED if key in os.environ}
             ray.init(address, runtime_env={"env_vars": variables}, **_SILENT)
     except Exception as error:  # Ray raises that itself where its processes take too long to start
@@ -89,7 +78,7 @@ def _start(address: str | None) -> None:
         hint = "; does it want another token than that in RAY_AUTH_TOKEN or ~/.ray/auth_token?" if address else "."
         raise InputError(f"{what}: {str(error).splitlines()[0].rstrip('.')}{hint}") from error
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what fails is told once, by the run's row
-    ray._private.worker._worker_logs_enabled = False  # or a raylet's warnings are printed, whatever `log_to_driver` is
+    silence_raylets()
 
 
 def _knock(address: str) -> None:

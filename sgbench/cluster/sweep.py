@@ -14,6 +14,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from sgbench.cluster.nodes import Wanted, examine, refuse_unfit
 from sgbench.cluster.placement import Placement, place
+from sgbench.cluster.ray_internals import DRIVER_RESOURCES, Unsaved, error_of
 from sgbench.cluster.runlog import log_address
 from sgbench.cluster.tracking import Tracking, tracking
 from sgbench.cluster.trial import trial
@@ -82,7 +83,7 @@ def run_sweep(
         "download": remote,
     }
     # A run with a worker group holds no CPU itself: drivers that did could fill the cluster and wait for ever.
-    held = {"CPU": 0, "memory": 1} if sweep.workers else placement.each
+    held = DRIVER_RESOURCES if sweep.workers else placement.each
     lanes = Lanes(placement) if sweep.workers else BasicVariantGenerator()
     with tracking(name, sweep, storage) as tracked:
         if fresh:
@@ -147,8 +148,10 @@ class Lanes(BasicVariantGenerator):
         return super().next_trial()
 
 
-class _Events(tune.Callback):
+class _Events(Unsaved, tune.Callback):
     """Turns the reports of trials into calls of a watcher, into curves and a summary."""
+
+    _SAVED_AS = tune.Callback
 
     def __init__(self, jobs: Sequence[Job], watcher: Watcher, tracked: Tracking) -> None:
         self.jobs = {job.run_id: job for job in jobs}
@@ -157,13 +160,6 @@ class _Events(tune.Callback):
         self.summary = Summary()
         self.died: set[str] = set()
         self.running: set[str] = set()
-
-    def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
-        """Leave nothing of this in the state that Tune saves for a restore, which sgbench never does."""
-        return tune.Callback, ()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Events":
-        return self
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -189,10 +185,8 @@ class _Events(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note a run whose process died more often than it is started again."""
         job = Job.from_json(trial.config["job"])
-        error = getattr(trial, "get_error", lambda: None)()
-        lines = str(error).strip().splitlines() if error else ["its process died"]
         self.died.add(job.run_id)
-        self._finished(job.run_id, "failed", lines[-1])
+        self._finished(job.run_id, "failed", error_of(trial))
 
     def _finished(self, run_id: str, end: RunEnd, message: str) -> None:
         self.running.discard(run_id)
@@ -203,23 +197,18 @@ class _Events(tune.Callback):
         self.watcher.finished(run_id, end, message)
 
 
-class _Waiting(tune.Stopper):
+class _Waiting(Unsaved, tune.Stopper):
     """Ends a sweep that is asked to stop while its runs only wait for room; one that runs ends by itself.
 
     One that has lost its Ray is ended at once, by what Tune does not catch: it would wait for its runs to stop.
     """
 
+    _SAVED_AS = tune.stopper.NoopStopper
+
     def __init__(self, events: _Events, asked: threading.Event, lost: threading.Event) -> None:
         self.events = events
         self.asked = asked
         self.lost = lost
-
-    def __reduce__(self) -> tuple[type[tune.Stopper], tuple[()]]:
-        """Leave nothing of this in the state that Tune saves for a restore, which sgbench never does."""
-        return tune.stopper.NoopStopper, ()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Waiting":
-        return self
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Stop no run."""

@@ -15,10 +15,10 @@ import ray
 from ray import train, tune
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from sgbench.assets.weights import Locator
 from sgbench.cluster.nodes import own_name
+from sgbench.cluster.ray_internals import anywhere
 from sgbench.cluster.runlog import into_log
 from sgbench.core.storage import Storage
 from sgbench.runs.execute import Job, RunEnd, ending, failure, record_failure, score_job, train_job
@@ -72,8 +72,7 @@ def _score(config: dict[str, Any]) -> list[str]:
 def _score_elsewhere(config: dict[str, Any]) -> list[str]:
     """Score on what one worker takes, wherever in the cluster that is free."""
     each = config["resources"]
-    anywhere = PlacementGroupSchedulingStrategy(None)  # the trial's own placement group has no room for a task
-    task = ray.remote(num_cpus=each["CPU"], num_gpus=each.get("GPU", 0), scheduling_strategy=anywhere)(_score_in_task)
+    task = ray.remote(num_cpus=each["CPU"], num_gpus=each.get("GPU", 0), scheduling_strategy=anywhere())(_score_in_task)
     faults: list[str] = ray.get(task.remote(config))
     return faults
 

@@ -1,8 +1,4 @@
-"""Noticing that the Ray of a command has lost a process without which its runs would wait for ever.
-
-Neither Tune nor Ray tells: without its raylet a Ray begins no run and Tune goes on waiting for one, and without its
-``gcs_server`` Ray ends the command after a minute, with a page of its own log.
-"""
+"""Noticing that the Ray of a command has lost a process without which its runs would wait for ever."""
 
 import contextlib
 import os
@@ -10,15 +6,10 @@ import sys
 import threading
 from typing import Any
 
-import ray  # noqa: F401 - psutil comes with it, and can be imported only after it
-
-# isort: split
 import psutil
 
+from sgbench.cluster.ray_internals import VITAL, kill_workers
 from sgbench.core.errors import InterruptionError
-
-VITAL = ("gcs_server", "raylet")
-"""Processes of a Ray, children of the command that started it; the death of one is the end of the sweep."""
 
 LOOK_SECONDS = 1.0
 """Between two looks at them."""
@@ -30,8 +21,7 @@ LEAVE_SECONDS = 20.0
 class Watch:
     """Watches the Ray that this process starts, from before it does until the context is left.
 
-    On a death the runs' processes are killed, as in some places they would outlive the command: where orphans have
-    another parent than process 1, Ray's workers do not notice that their raylet is gone. Then whoever asks `lost` has
+    On a death the runs' processes are killed, which might else outlive the command. Then whoever asks `lost` has
     `LEAVE_SECONDS` to leave the context before this process is ended.
     """
 
@@ -64,7 +54,7 @@ class Watch:
                 self._dead = dead[0]
                 self.lost.set()
                 if "raylet" in self._vital:
-                    _kill_workers(self._vital["raylet"].pid)
+                    kill_workers(self._vital["raylet"].pid)
 
     def error(self) -> InterruptionError:
         """Return what a person is told once `lost` is set."""
@@ -94,11 +84,3 @@ def _is_alive(process: Any) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
-
-
-def _kill_workers(raylet: int) -> None:
-    """Kill what a raylet has started, which has its number in the environment and, once it is dead, other parents."""
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get("RAY_RAYLET_PID") == str(raylet):
-                process.kill()

@@ -7,7 +7,7 @@ import pytest
 from place import Place, a_place, assert_clean
 from raylets import Nodes, a_cluster
 
-from sgbench.cluster.session import QUIET
+from sgbench.cluster.ray_internals import ENVIRONMENT
 from sgbench.cluster.sweep import run_sweep
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
@@ -28,7 +28,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 @pytest.fixture(scope="module")
 def nodes(place: Place) -> Iterator[Nodes]:
-    with a_cluster(place, SLOW=SLOW, **QUIET) as nodes:
+    with a_cluster(place, SLOW=SLOW, **ENVIRONMENT) as nodes:
         yield nodes
 
 
@@ -82,7 +82,7 @@ def test_a_share_of_a_gpu_packs_runs_on_one_and_a_whole_one_does_not(
     nodes.add("gpus", num_cpus=2, num_gpus=1)  # as Ray is told: there need be none
     monkeypatch.chdir(place.folder)
     monkeypatch.syspath_prepend(place.folder)
-    for name, value in {**QUIET, "SGBENCH_CACHE": str(place.folder / "cache")}.items():
+    for name, value in {**ENVIRONMENT, "SGBENCH_CACHE": str(place.folder / "cache")}.items():
         monkeypatch.setenv(name, value)
 
     def most_at_once(share: float) -> int:

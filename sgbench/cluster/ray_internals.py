@@ -1,0 +1,91 @@
+"""What Ray has to be talked out of: every private name and undocumented habit of it that sgbench relies on, and why.
+
+``tests/cluster/test_ray_internals.py`` holds each of them, so that a Ray that changes one fails there, and says which.
+Importing this module imports no Ray.
+"""
+
+import contextlib
+from typing import Any, ClassVar
+
+import psutil
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths are absolute, and a trial folder is no place to be in
+    "RAY_AIR_NEW_OUTPUT": "0",  # or Tune prints a table of its configuration, whatever `verbose` is
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # Train's controller polls; 2 s a poll is most of a short run
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # or each trial writes its results in three formats
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `sgbench.cluster.sweep` has its own
+    "MALLOC_ARENA_MAX": "1",  # runs have a thread of their own, and `sgbench.training.memory` needs this there
+}
+"""Environment of the driver and of every worker; what is already set stays."""
+
+STOP_WAIT_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
+"""In the environment of a job: the seconds between the request to stop and the kill. Ray's default is 3."""
+
+DRIVER_RESOURCES = {"CPU": 0, "memory": 1}
+"""What a trial takes that leaves all computing to a worker group: a byte, as a trial that takes nothing is refused."""
+
+VITAL = ("gcs_server", "raylet")
+"""Processes of a Ray, children of the command that started it; the death of one is the end of the sweep.
+
+Neither Tune nor Ray tells of it: without its raylet a Ray begins no run and Tune goes on waiting for one, and without
+its ``gcs_server`` Ray ends the command after a minute, with a page of its own log.
+"""
+
+
+def silence_raylets() -> None:
+    """Keep the warnings of raylets off the screen, which ``log_to_driver=False`` does not."""
+    import ray
+
+    ray._private.worker._worker_logs_enabled = False
+
+
+def asks_for_token() -> bool:
+    """Return whether the Ray of this process lets in only those who have its token, which no public name says."""
+    from ray._private.authentication.authentication_utils import is_token_auth_enabled
+
+    return bool(is_token_auth_enabled())
+
+
+def anywhere() -> Any:
+    """Return the scheduling strategy of a task that may run wherever there is room.
+
+    By default a task of a trial is placed in the trial's own placement group, which has no room for one.
+    """
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    return PlacementGroupSchedulingStrategy(None)
+
+
+def error_of(trial: Any) -> str:
+    """Return the last line of what ended a trial of Tune, also where that was no exception but a death."""
+    text = str(trial.get_error() or "").strip()
+    return text.splitlines()[-1] if text else "its process died"
+
+
+def kill_workers(raylet: int) -> None:
+    """Kill what a raylet has started, which has its number in the environment and, once it is dead, other parents.
+
+    Where orphans have another parent than process 1, Ray's workers do not notice that their raylet is gone.
+    """
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("RAY_RAYLET_PID") == str(raylet):
+                process.kill()
+
+
+class Unsaved:
+    """A part of a sweep that Tune keeps out of the state which it saves to restore sweeps from, as sgbench never does.
+
+    Tune copies and pickles its callbacks and stoppers for that; ours hold locks, loggers and the screen.
+    """
+
+    _SAVED_AS: ClassVar[type]
+    """What is saved in its place; it is made without arguments."""
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return self._SAVED_AS, ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return self
