@@ -20,15 +20,21 @@ def doctor(
     ] = None,
     address: options.Address = None,
     results: Annotated[
-        str, typer.Option("--results", metavar="DIR", help="Results store, a folder or URI, that all must write to.")
-    ] = "results",
+        str | None,
+        typer.Option(
+            "--results",
+            metavar="DIR",
+            help="Results store that all must write to. Default: that of the sweep, or results.",
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Check this machine, or with --address every node of a cluster, and say what to mend before a sweep.
 
     Shown are the versions of Python, Ray, torch and sgbench, the GPUs that torch sees, the room on the disk, and
     whether Ray asks for a token. Tried are writing to the store, opening the packed images, and finding the networks
-    of the metrics; each node also reads what this machine wrote to the store.
+    of the metrics; each node also reads what this machine wrote to the store. A store that does not exist yet is not
+    made: the folder that will hold it is tried.
 
     Exit code 1 if there is a problem (✗), which stops a sweep; remarks (!), such as a network that is not here, do
     not, and leave it at 0.
@@ -38,17 +44,20 @@ def doctor(
     from sgbench.cluster.nodes import Wanted, examine
     from sgbench.core.registry import METRICS
     from sgbench.core.storage import absolute
+    from sgbench.runs.delivery import Packed
     from sgbench.runs.plan import pack, read_sweep
 
-    packed, networks = [], {network for metric in METRICS.names() for network in METRICS.load(metric).networks}
+    store, packed, metrics = "results", list[Packed](), METRICS.names()
     if what:
-        _, sweep = read_sweep(what)
+        name, sweep = read_sweep(what)
+        store, metrics = f"results/{name}", list(sweep.metrics)
         with output.packing() as progress:
             data = pack(sweep, progress)
-        packed = [str(images.path) for images in (data.train, *data.tests)]
-        networks = {network for metric in sweep.metrics for network in METRICS.load(metric).networks}
+        packed = list(map(Packed.of, (data.train, *data.tests)))
+    networks = sorted({network for metric in metrics for network in METRICS.load(metric).networks})
+    wanted = Wanted(absolute(results or store), tuple(packed), tuple(networks), alone=address is None)
     with connect(address):
-        nodes = examine(Wanted(absolute(results), tuple(packed), tuple(sorted(networks)), alone=address is None))
+        nodes = examine(wanted)
     if as_json:
         output.print_json([vars(node) for node in nodes])
     else:

@@ -1,6 +1,7 @@
 """What every node of a cluster has and can do, and what has to be mended before a sweep is started on it."""
 
 import functools
+import itertools
 import platform
 import secrets
 import shutil
@@ -18,7 +19,8 @@ from sgbench.assets.weights import Locator
 from sgbench.cluster.ray_internals import asks_for_token
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
-from sgbench.data import PackedImages, default_cache
+from sgbench.data import default_cache
+from sgbench.runs.delivery import Packed, open_in_place
 
 ANSWER_SECONDS = 120.0
 """How long a node may take to answer; a first answer imports torch."""
@@ -36,8 +38,8 @@ class Wanted:
 
     storage: str
     """The results store."""
-    packed: tuple[str, ...] = ()
-    """Folders of packed images, which are sent through the store to a node that does not see them."""
+    packed: tuple[Packed, ...] = ()
+    """Sets of images, which are sent through the store to a node that does not see them."""
     networks: tuple[str, ...] = ()
     """Of metrics."""
     alone: bool = False
@@ -74,14 +76,14 @@ def examine(wanted: Wanted) -> list[Node]:
     Raises:
         InputError: If this machine cannot write to the store.
     """
-    storage, mark = Storage(wanted.storage), f".probe-{secrets.token_hex(4)}"
+    storage, mark = _existing(wanted.storage), f".probe-{secrets.token_hex(4)}"
     try:
         storage.write(mark, mark.encode())
     except OSError as error:
         raise InputError(f"the results store '{wanted.storage}' cannot be written to: {error}.") from error
     try:
         alive = [node for node in ray.nodes() if node["Alive"]]
-        answers = [_ask(node["NodeID"], wanted, mark) for node in alive]
+        answers = [_ask(node["NodeID"], _question(wanted, storage), mark) for node in alive]
         nodes = [_judged(node, answer, wanted) for node, answer in zip(alive, _gather(answers), strict=True)]
     finally:
         storage.delete(mark)
@@ -107,9 +109,24 @@ def refuse_unfit(nodes: Sequence[Node]) -> None:
         raise InputError(f"{first}; 'sgbench doctor' with this --address lists all.")
 
 
-def _ask(node_id: str, wanted: Wanted, mark: str) -> Any:
+def _existing(store: str) -> Storage:
+    """Return a store or, where there is none yet, the folder that is to hold it: asking makes no folder."""
+    storage = Storage(store)
+    if not storage.is_local:
+        return storage
+    folder = Path(storage.path())
+    return Storage(str(next(each for each in (folder, *folder.parents) if each.exists())))
+
+
+def _question(wanted: Wanted, storage: Storage) -> dict[str, Any]:
+    """Return what a node is asked, in nothing but built-in types: it may have another version of sgbench."""
+    packed = [tuple(each) for each in wanted.packed]
+    return {"storage": storage.root, "packed": packed, "networks": list(wanted.networks)}
+
+
+def _ask(node_id: str, question: dict[str, Any], mark: str) -> Any:
     there = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(_answer).remote(vars(wanted), mark)
+    return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(_answer).remote(question, mark)
 
 
 def _gather(answers: Sequence[Any]) -> list[dict[str, Any]]:
@@ -126,16 +143,19 @@ def _gather(answers: Sequence[Any]) -> list[dict[str, Any]]:
     return gathered
 
 
-def _answer(wanted: dict[str, Any], mark: str) -> dict[str, Any]:
+def _answer(question: dict[str, Any], mark: str) -> dict[str, Any]:
     """Run on a node; values are why something cannot be used, or None."""
     cache = default_cache()
     cache.mkdir(parents=True, exist_ok=True)
     return {
         "versions": versions(),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
-        "store": _trouble(lambda: _use(Storage(wanted["storage"]), mark)),
-        "packed": {folder: _trouble(functools.partial(PackedImages.open, Path(folder))) for folder in wanted["packed"]},
-        "networks": {name: _trouble(functools.partial(_find, name)) for name in wanted["networks"]},
+        "store": _trouble(lambda: _use(Storage(question["storage"]), mark)),
+        "packed": {
+            packed.folder: _trouble(functools.partial(open_in_place, packed))
+            for packed in itertools.starmap(Packed, question["packed"])
+        },
+        "networks": {name: _trouble(functools.partial(_find, name)) for name in question["networks"]},
         "cache": str(cache),
         "free": shutil.disk_usage(cache).free,
         "token": asks_for_token(),
@@ -200,6 +220,7 @@ def _judged(node: dict[str, Any], answer: dict[str, Any], wanted: Wanted) -> Nod
     if answer["free"] < LITTLE_DISK:
         remarks.append(f"the disk of '{answer['cache']}' has only {answer['free'] / 2**30:.1f} GiB free.")
     facts = {
+        "store": wanted.storage,
         "versions": ", ".join(f"{package} {there}" for package, there in answer["versions"].items()),
         "CPU": f"{node['Resources'].get('CPU', 0):g}",
         "GPU": ", ".join(answer["gpus"]) or f"{node['Resources'].get('GPU', 0):g}",

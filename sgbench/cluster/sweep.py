@@ -119,7 +119,7 @@ def run_sweep(
 def _prepare_nodes(jobs: Sequence[Job], sweep: SweepSpec, storage: Storage) -> None:
     """Refuse a cluster that lacks what cannot be sent, and put into the store what nodes will fetch from there."""
     sets = dict.fromkeys(packed for job in jobs for packed in (job.train, *job.tests))
-    nodes = examine(Wanted(storage.root, tuple(packed.folder for packed in sets)))
+    nodes = examine(Wanted(storage.root, tuple(sets)))
     refuse_unfit(nodes)
     if not storage.is_local or any(node.lacks for node in nodes):  # beside an object store, nodes to come may lack them
         send(sets, {network for metric in sweep.metrics for network in METRICS.load(metric).networks}, storage)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from sgbench.assets.weights import WEIGHTS, Locator, cache
 from sgbench.core.download import exclusive
+from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.data import PACKED_FILES, PackedImages, default_cache
 
@@ -49,15 +50,26 @@ def send(sets: Iterable[Packed], networks: Iterable[str], storage: Storage) -> N
 
 
 def open_packed(packed: Packed, storage: Storage) -> PackedImages:
-    """Open a prepared set from the driver's folder, if this machine sees it, or else from this machine's cache.
+    """Open a prepared set from the driver's folder, if this machine sees it there, or else from this machine's cache.
 
     Raises:
-        InputError: If it is damaged, or neither here nor in the store.
+        InputError: If it is neither there nor in the store, or arrives damaged.
     """
-    folder = Path(packed.folder)
-    if not folder.exists() and storage.exists(f"packed/{packed.sha256}"):
-        folder = _received(packed.sha256, storage)
-    return PackedImages.open(folder)
+    try:
+        return open_in_place(packed)
+    except InputError:
+        if not storage.exists(f"packed/{packed.sha256}"):
+            raise
+    return _opened(_received(packed.sha256, storage), packed.sha256)
+
+
+def open_in_place(packed: Packed) -> PackedImages:
+    """Open a prepared set in the driver's folder; another machine may have another set at that path.
+
+    Raises:
+        InputError: If there is none, it is damaged, or it is another set.
+    """
+    return _opened(Path(packed.folder), packed.sha256)
 
 
 def receive_networks(networks: Iterable[str], storage: Storage) -> None:
@@ -70,6 +82,16 @@ def receive_networks(networks: Iterable[str], storage: Storage) -> None:
                 _fetch(storage, f"networks/{file}", cache() / file)
 
 
+def _opened(folder: Path, sha256: str) -> PackedImages:
+    images = PackedImages.open(folder)
+    if images.sha256 != sha256:
+        raise InputError(
+            f"on this machine '{folder}' holds other images (manifest hash {images.sha256[:12]}) than where the sweep "
+            f"was started ({sha256[:12]}); remove that folder."
+        )
+    return images
+
+
 def _received(sha256: str, storage: Storage) -> Path:
     folder = default_cache() / f"received-{sha256[:16]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +102,7 @@ def _received(sha256: str, storage: Storage) -> Path:
             try:
                 for file in PACKED_FILES:
                     storage.download(f"packed/{sha256}/{file}", part / file)
-                PackedImages.open(part).verify()
+                _opened(part, sha256).verify()
                 part.rename(folder)
             finally:
                 shutil.rmtree(part, ignore_errors=True)

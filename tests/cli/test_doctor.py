@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,16 @@ def test_without_an_address_it_speaks_of_this_machine_and_remarks_end_with_0(run
     out, _ = run("doctor")
     assert [line.strip() for line in out.splitlines()] == ["this machine  CPU: 4", "! its disk is nearly full.", ""]
     assert [each.alone for each in asked] == [True]
+
+
+def test_the_store_that_is_tried_is_the_one_that_the_sweep_would_use(
+    run: Run, asked: list[Wanted], place: Path
+) -> None:
+    run("doctor", "tiny.yaml")
+    run("doctor", "tiny.yaml", "--results", "mine")
+    run("doctor")
+    assert [each.storage for each in asked] == [str(place / name) for name in ("results/tiny", "mine", "results")]
+    assert [Path(packed.folder).name.partition("-")[0] for packed in asked[0].packed] == ["mine", "few"]
 
 
 def test_a_problem_of_any_node_ends_with_1(run: Run, asked: list[Wanted]) -> None:

@@ -10,6 +10,7 @@ from sgbench.cluster.nodes import Node, Wanted, examine, refuse_unfit, versions
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
+from sgbench.runs.delivery import Packed
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
             for n in reversed(range(len(changes)))
         ]
         monkeypatch.setattr(module.ray, "nodes", lambda: [*there, {"NodeID": 99, "Alive": False}])
-        monkeypatch.setattr(module, "_ask", lambda n, wanted, mark: module._answer(vars(wanted), mark) | changes[n])
+        monkeypatch.setattr(module, "_ask", lambda n, question, mark: module._answer(question, mark) | changes[n])
         monkeypatch.setattr(module, "_gather", list)
 
     return says
@@ -44,14 +45,42 @@ def store(tmp_path: Path) -> str:
 
 def test_a_node_that_has_all_has_nothing_to_mend(cluster: Any, store: str, test_images: PackedImages) -> None:
     cluster({}, {})
-    found = examine(Wanted(store, (str(test_images.path),)))
+    found = examine(Wanted(store, (Packed.of(test_images),)))
     assert [node.name for node in found] == ["n0 (10.0.0.0)", "n1 (10.0.0.1)"]
     assert all((node.problems, node.remarks) == ((), ()) for node in found)
     assert found[0].facts["CPU"] == "4"
     assert "torch " in found[0].facts["versions"]
     assert found[0].facts["cache"].endswith(" GiB free")
-    assert not [name for name in Path(store).iterdir() if name.name.startswith(".probe")]
     refuse_unfit(found)
+
+
+def test_asking_writes_where_the_store_is_or_will_be_and_leaves_nothing(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    write = Storage.write
+    monkeypatch.setattr(
+        Storage, "write", lambda self, name, content: written.append(self.root) or write(self, name, content)
+    )
+    cluster({})
+    before = sorted(tmp_path.rglob("*"))
+    (node,) = examine(Wanted(str(tmp_path / "results" / "quick")))
+    assert (node.facts["store"], node.problems) == (str(tmp_path / "results" / "quick"), ())
+    assert set(written) == {str(tmp_path)}
+    assert sorted(path for path in tmp_path.rglob("*") if path.name not in ("cache", "data")) == before
+    written.clear()
+    (tmp_path / "results" / "quick").mkdir(parents=True)
+    examine(Wanted(f"file://{tmp_path}/results/quick"))
+    assert set(written) == {str(tmp_path / "results" / "quick")}
+    assert list((tmp_path / "results" / "quick").iterdir()) == []
+
+
+def test_a_node_that_has_another_set_at_the_path_of_the_driver_s_lacks_it(
+    cluster: Any, store: str, test_images: PackedImages
+) -> None:
+    cluster({})
+    (node,) = examine(Wanted(store, (Packed(str(test_images.path), "0" * 64),)))
+    assert (node.problems, node.lacks) == ((), (str(test_images.path),))
 
 
 def test_what_has_to_be_mended_is_said(cluster: Any, store: str) -> None:
@@ -68,7 +97,7 @@ def test_what_has_to_be_mended_is_said(cluster: Any, store: str) -> None:
 
 def test_what_a_sweep_can_do_without_is_a_remark(cluster: Any, store: str, tmp_path: Path) -> None:
     cluster({"networks": {"inception": "not here"}, "free": 2**30})
-    (node,) = examine(Wanted(store, (nothing := str(tmp_path / "nothing"),), ("inception",)))
+    (node,) = examine(Wanted(store, (Packed(nothing := str(tmp_path / "nothing"), "0" * 64),), ("inception",)))
     assert (node.problems, node.lacks) == ((), (nothing,))
     assert [remark.partition(":")[0] for remark in node.remarks] == [
         f"it does not see the packed images in '{nothing}', which will be sent through the store into its cache.",

@@ -56,6 +56,24 @@ def test_a_set_is_fetched_once_a_node(
     assert [path for path in first.path.parent.iterdir() if path.is_dir()] == [first.path]
 
 
+@pytest.mark.parametrize("sent", [True, False])
+def test_another_set_at_the_path_of_the_driver_s_is_not_used(
+    train_images: PackedImages, test_images: PackedImages, storage: Storage, sent: bool
+) -> None:
+    """As where every machine packs into a cache of its own, and one of them from images of another day."""
+    wanted = Packed(str(test_images.path), train_images.sha256)
+    if sent:
+        send([Packed.of(train_images)], [], storage)
+        assert same(open_packed(wanted, storage), train_images)
+    else:
+        with pytest.raises(InputError) as refused:
+            open_packed(wanted, storage)
+        assert str(refused.value) == (
+            f"on this machine '{test_images.path}' holds other images (manifest hash {test_images.sha256[:12]}) than "
+            f"where the sweep was started ({train_images.sha256[:12]}); remove that folder."
+        )
+
+
 def test_a_set_that_arrives_damaged_is_refused_and_not_kept(
     away: PackedImages, storage: Storage, tmp_path: Path
 ) -> None:
