@@ -1,4 +1,4 @@
-"""What Ray has to be talked out of: every private name and undocumented habit of it that sgbench relies on, and why.
+"""What of Ray is private, undocumented or has to be switched off, and why sgbench relies on it.
 
 ``tests/cluster/test_ray_internals.py`` holds each of them, so that a Ray that changes one fails there, and says which.
 Importing this module imports no Ray.
