@@ -10,12 +10,15 @@ import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
-from sgbench.runs.execute import Job
 from sgbench.store import LOGS
 from sgbench.store.layout import logs_of
+
+if TYPE_CHECKING:
+    from sgbench.runs.execute import Job
 
 MAIN = "run"
 """What the log of the process that a run has in every case is called."""
@@ -27,7 +30,7 @@ def log_address(storage: Storage, run_id: str) -> str:
 
 
 @contextlib.contextmanager
-def into_log(job: Job, part: str = MAIN) -> Iterator[None]:
+def into_log(job: "Job", part: str = MAIN) -> Iterator[None]:
     """Let this process print into the log of a run for as long as the context lasts; an exception is printed too.
 
     Each attempt adds to what those before it left. Into an object store the log goes when the context ends, so that a
