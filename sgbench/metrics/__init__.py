@@ -18,6 +18,7 @@ from sgbench.metrics.base import (
     Undefined,
     check_sizes,
     described,
+    incomplete,
 )
 from sgbench.metrics.cache import HrCache
 from sgbench.metrics.suite import Measured, Result, Suite
@@ -38,4 +39,5 @@ __all__ = [
     "Undefined",
     "check_sizes",
     "described",
+    "incomplete",
 ]

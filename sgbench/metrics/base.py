@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, MutableMapping
+from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -179,6 +179,33 @@ class Score:
         if not math.isfinite(value):
             return cls(None, "failed", f"the value is {not_finite(value)}")
         return cls(value, standard_error=standard_error)
+
+
+CAUSES = 5
+"""The most causes that the score of a set names before it counts the others."""
+
+
+def incomplete(images: Mapping[str, Score]) -> Score:
+    """Return the score of a set from those of its images that have no value.
+
+    The set has none either: the value of the others would be another set's. Its status is the worst of theirs, and its
+    reason lists their causes, the worst first.
+
+    Args:
+        images: At least one image, by name.
+    """
+    causes: dict[tuple[Status, str | None], list[str]] = {}
+    for name, score in images.items():
+        causes.setdefault((score.status, score.reason), []).append(name)
+    worst: tuple[Status, ...] = ("failed", "no weights", "undefined")
+    ordered = sorted(causes, key=lambda cause: worst.index(cause[0]))
+    said = [str(cause[1]) if cause[0] == "no weights" else f"{_some(causes[cause])}: {cause[1]}" for cause in ordered]
+    left = sum(len(causes[cause]) for cause in ordered[CAUSES:])
+    return Score(None, ordered[0][0], "; ".join(said[:CAUSES] + [f"and {left} more images"] * bool(left)))
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"image '{names[0]}'" + f" and {len(names) - 1} more" * (len(names) > 1)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from sgbench.metrics.base import (
     SetMetric,
     Undefined,
     described,
+    incomplete,
     not_finite,
 )
 from sgbench.metrics.cache import HrCache
@@ -138,12 +139,15 @@ class Suite:
             return score
         if not self._measured:
             return Score(None, "undefined", "there are no images")
-        pairs = []
+        pairs, without = [], {}
         for measured in self._measured:
             features = measured.features[metric.name]
             if isinstance(features, Score):
-                return replace(features, reason=f"image '{measured.image}': {features.reason}")
-            pairs.append(features)
+                without[measured.image] = features
+            else:
+                pairs.append(features)
+        if without:
+            return incomplete(without)
         sr, hr = (np.stack(side) for side in zip(*pairs, strict=True))
         return Score.of(partial(metric.distance, sr, hr))
 

@@ -13,7 +13,7 @@ from sgbench.assets.weights import Locator
 from sgbench.core.errors import InputError
 from sgbench.core.registry import METRICS
 from sgbench.data import PackedImages
-from sgbench.metrics import HrCache, Measured, Pair, Suite, described
+from sgbench.metrics import HrCache, Measured, Pair, Score, Suite, described, incomplete
 from sgbench.scoring.upscaling import Upscaler
 from sgbench.spec import canonical_json
 
@@ -50,21 +50,19 @@ def score(
 
     Returns:
         Rows of `sgbench.store.schema.SCORES`: for metrics of images one for each image and their mean, for metrics of
-        sets one. An image that cannot be upscaled or read has ``failed`` scores, and the others go on.
-
-    Raises:
-        InputError: If a super-resolved image has not the size of its reference.
+        sets one. An image that cannot be upscaled or read, or that comes back with another size, has ``failed`` scores,
+        and the others go on.
     """
     suite = Suite(metrics, locator, str(device), hr_cache)
 
     def measure(index: int) -> Measured:
-        name = images.images[index].name
+        name, hr = images.images[index].name, images.hr(index)
         try:
-            sr = upscaler(images, index)
+            pair = Pair(name, upscaler(images, index).transpose(2, 0, 1), hr.transpose(2, 0, 1), images.scale)
         except Exception as error:  # a plug-in may raise anything, and so may a GPU without room for a large image
             ours = isinstance(error, InputError | ArithmeticError)
-            return suite.failed(name, str(error) if ours else described(error))
-        return suite.measure(Pair(name, sr.transpose(2, 0, 1), images.hr(index).transpose(2, 0, 1), images.scale))
+            return suite.failed(name, str(error).rstrip(".") if ours else described(error))
+        return suite.measure(pair)
 
     with _mapping(min(SIDE_BY_SIDE, torch.get_num_threads()) if side_by_side else 1) as mapped:
         for measured in mapped(measure, range(len(images))):
@@ -115,23 +113,15 @@ def faults_in(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _means(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the row for the whole set of each metric that has a value for each image.
-
-    A set in which an image has no value has none either: the mean over the rest would be another set's.
-    """
+    """Return the row for the whole set of each metric of images."""
     by_metric: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         if row["image"] is not None:
             by_metric.setdefault(row["metric"], []).append(row)
     means = []
     for images in by_metric.values():
-        bad = [row for row in images if row["status"] != "ok"]
-        whole = {**images[0], "image": None, "n_images": len(images), "value": None}
-        if not bad:
-            whole["value"] = math.fsum(row["value"] for row in images) / len(images)
-        elif bad[0]["status"] == "no weights":
-            whole |= {"reason": bad[0]["reason"], "status": "no weights"}
-        else:
-            whole |= {"reason": f"image '{bad[0]['image']}': {bad[0]['reason']}", "status": bad[0]["status"]}
-        means.append(whole)
+        bad = {row["image"]: Score(None, row["status"], row["reason"]) for row in images if row["status"] != "ok"}
+        score = incomplete(bad) if bad else Score(math.fsum(row["value"] for row in images) / len(images))
+        whole = {"image": None, "n_images": len(images), "value": score.value}
+        means.append({**images[0], **whole, "status": score.status, "reason": score.reason})
     return means

@@ -84,14 +84,15 @@ def from_network(network: nn.Module, recipe: Recipe, device: torch.device, infer
     """Return the upscaler that a trained network is: float32, clamped and rounded to uint8.
 
     Args:
-        network: Maps [1, 3, H, W] in [0, 1] to [1, 3, scale·H, scale·W].
+        network: Maps [1, 3, H, W] in [0, 1] to [1, 3, scale·H, scale·W]; the upscaler raises an `InputError` where it
+            returns another shape, and an `ArithmeticError` where a value is not finite.
         recipe: Of its training; its scale and memory format are used here too.
         device: Where to run it.
         inference: How it is applied.
     """
     memory_format = FORMATS[recipe.memory_format]
     network = network.to(device).to(memory_format=memory_format).eval()
-    apply: Callable[[Tensor], Tensor] = network
+    apply = _checked(network, recipe.scale)
     if inference.tile is not None:
         apply = _tiled(apply, recipe.scale, inference.tile, inference.overlap)
     if inference.self_ensemble:
@@ -158,6 +159,20 @@ def _check_file(path: Path, reference: PackedImage, scale: int) -> None:
         check_sizes(reference.name, (width, height), (reference.width, reference.height), scale)
     except InputError as error:
         raise InputError(f"'{path}': {error}") from error
+
+
+def _checked(network: nn.Module, scale: int) -> Callable[[Tensor], Tensor]:
+    """Return what applies a network to a copy, so that it may write into it, and checks the shape of its output."""
+
+    def applied(lr: Tensor) -> Tensor:
+        sr: Tensor = network(lr.clone())
+        count, channels, height, width = lr.shape
+        needed = [count, channels, height * scale, width * scale]
+        if list(sr.shape) != needed:
+            raise InputError(f"for {list(lr.shape)} the network returns {list(sr.shape)}; {needed} is needed.")
+        return sr
+
+    return applied
 
 
 def _self_ensemble(apply: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

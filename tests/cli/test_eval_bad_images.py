@@ -41,6 +41,19 @@ def test_one_unreadable_file_among_a_hundred_is_named_and_the_rest_is_kept(run: 
     assert (scores["42"][0], scores[None][0]) == ("failed", "failed")
 
 
+def test_an_unreadable_file_is_named_though_another_is_equal_to_its_reference(run: Run) -> None:
+    write_png(Path("sr/photo0.png"), read_image(Path("test/photo0.png")))
+    Path("sr/photo1.png").write_bytes(b"no picture")
+    _, err = run("eval", "sr", "--test", "few=test", "--metric", "psnr_rgb", code=1)
+    assert err.startswith("sr: psnr_rgb on few: image 'photo1': 'sr/photo1.png' cannot be read as an image: ")
+    assert err.endswith("; image 'photo0': the images are identical\n")
+    assert {image: status for image, (status, _) in psnr().items()} == {
+        "photo0": "undefined",
+        "photo1": "failed",
+        None: "failed",
+    }
+
+
 def test_an_unreadable_reference_is_refused_by_name(run: Run) -> None:
     Path("test/photo1.png").write_bytes(b"no picture")
     _, err = run("eval", "bicubic", "--test", "few=test", "--metric", "psnr_rgb", code=2)
@@ -85,8 +98,8 @@ def test_a_network_whose_output_has_a_nan_is_a_row_that_says_so(run: Run) -> Non
     asked = ("--backbone", "edsr-tiny", "--test", "few=test", "--metric", "psnr_rgb")
     out, err = run("eval", "broken.pt", *asked, code=1)
     reason = "the network's output holds NaN or infinite values"
-    assert f"failed: image 'photo0': {reason}" in " ".join(out.split())
-    assert err == f"broken.pt: psnr_rgb on few: image 'photo0': {reason}\n"
+    assert f"failed: image 'photo0' and 1 more: {reason}" in " ".join(out.split())
+    assert err == f"broken.pt: psnr_rgb on few: image 'photo0' and 1 more: {reason}\n"
     assert psnr()["photo1"] == ("failed", reason)
 
 

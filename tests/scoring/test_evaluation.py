@@ -8,7 +8,10 @@ from PIL import Image
 
 from sgbench.assets.weights import Locator
 from sgbench.core.errors import InputError
+from sgbench.core.registry import METRICS
 from sgbench.data import read_image, write_png
+from sgbench.metrics import Image as Pixels
+from sgbench.metrics import SetMetric, Undefined
 from sgbench.scoring.evaluation import faults_in, score
 from sgbench.scoring.upscaling import bicubic, from_folder
 from sgbench.store.schema import SCORES, to_table
@@ -109,9 +112,38 @@ def test_a_metric_whose_weights_are_not_here_says_so_and_the_others_go_on(scores
 def test_a_perfect_image_has_no_psnr_and_says_why(scores):
     rows = scores(lambda images, index: images.hr(index), ["psnr_y", "ssim_y"])
     assert (of(rows, "psnr_y")["status"], of(rows, "psnr_y")["value"]) == ("undefined", None)
-    assert of(rows, "psnr_y")["reason"] == "image 'photo0': the images are identical"
+    assert of(rows, "psnr_y")["reason"] == "image 'photo0' and 1 more: the images are identical"
     assert of(rows, "ssim_y")["value"] == pytest.approx(1.0)
     assert faults_in(rows) == []
+
+
+class Brightness(SetMetric):
+    """Has no value for a set with a perfect image; which image is perfect, features cannot know otherwise."""
+
+    def features(self, image, runtime):
+        if image.digest == self.protocol["perfect"]:
+            raise Undefined("the images are identical")
+        return np.ones(1)
+
+    def distance(self, sr, hr):
+        return 0.0
+
+
+@pytest.mark.parametrize("metric", ["psnr_y", "brightness"])
+def test_the_worst_cause_wins_and_every_cause_is_listed(scores, test_images, monkeypatch, metric):
+    def upscaler(images, index):
+        if index == 1:
+            raise InputError("'photo1.png' cannot be read as an image.")
+        return images.hr(index)
+
+    perfect = Pixels(test_images.hr(0).transpose(2, 0, 1)).digest
+    about = {"name": "brightness", "direction": "lower", "version": "1", "description": "", "source": ""}
+    monkeypatch.setitem(METRICS._loaded, "brightness", Brightness(protocol={"perfect": perfect}, **about))
+    whole = of(scores(upscaler, [metric]), metric)
+    assert (whole["status"], whole["value"], whole["n_images"]) == ("failed", None, 2)
+    assert whole["reason"] == (
+        "image 'photo1': 'photo1.png' cannot be read as an image; image 'photo0': the images are identical"
+    )
 
 
 def test_an_image_of_another_size_is_bad_input(scores, tmp_path, test_images):
@@ -153,8 +185,12 @@ def test_images_scored_side_by_side_have_the_same_rows_in_the_same_order(scores)
     assert threads[1] == (threading.get_ident(), 2)
 
 
-def test_an_image_of_another_size_is_bad_input_side_by_side_too(scores):
+@pytest.mark.parametrize("side_by_side", [False, True])
+def test_an_image_that_comes_back_with_another_size_fails_and_no_other(scores, side_by_side):
     torch.set_num_threads(2)
-    with pytest.raises(InputError, match="image 'photo0': SR is 10×11 pixels and HR is 40×44"):
-        scores(lambda images, index: images.lr(index), side_by_side=True)
+    rows = scores(lambda images, index: (images.lr, images.hr)[index](index), ["ssim_y"], side_by_side=side_by_side)
     assert torch.get_num_threads() == 2
+    reason = "image 'photo0': SR is 10×11 pixels and HR is 40×44"
+    assert (of(rows, "ssim_y", "photo0")["status"], of(rows, "ssim_y", "photo0")["reason"]) == ("failed", reason)
+    assert of(rows, "ssim_y", "photo1")["value"] == pytest.approx(1.0)
+    assert faults_in(rows) == [f"ssim_y on Photos: image 'photo0': {reason}"]

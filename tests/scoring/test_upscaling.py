@@ -1,3 +1,4 @@
+import re
 from collections import Counter
 
 import numpy as np
@@ -121,6 +122,43 @@ def test_no_part_of_an_image_is_larger_than_a_tile_and_its_surroundings(test_ima
     network = Shift()
     from_network(network, Recipe(), CPU, Inference(tile=8, overlap=8))(test_images, 0)
     assert max(max(size) for size in network.sizes) <= 24
+
+
+class WritesIntoItsInput(Shift):
+    """Gives another image when it is shown what it has already been shown."""
+
+    def forward(self, lr):
+        return super().forward(lr.mul_(0.5))
+
+
+@pytest.mark.parametrize("self_ensemble", [False, True])
+def test_a_network_may_write_into_its_input(test_images, self_ensemble):
+    whole, tiled = (
+        from_network(WritesIntoItsInput(), Recipe(), CPU, Inference(self_ensemble, tile, overlap=8))(test_images, 0)
+        for tile in (None, 8)
+    )
+    inside = np.s_[4:-4, 4:-4]  # at its edges the whole image has neighbours on the other side
+    assert (tiled[inside] == whole[inside]).all()
+
+
+class Halving(nn.Module):
+    """Returns one LR pixel less for odd sides."""
+
+    def forward(self, lr):
+        return nn.functional.interpolate(nn.functional.max_pool2d(lr, 2), scale_factor=8)
+
+
+@pytest.mark.parametrize(
+    ("inference", "said"),
+    [
+        (Inference(), "for [1, 3, 11, 10] the network returns [1, 3, 40, 40]; [1, 3, 44, 40] is needed"),
+        (Inference(self_ensemble=True), "for [1, 3, 11, 10] the network returns [1, 3, 40, 40]; [1, 3, 44, 40] is"),
+        (Inference(tile=8, overlap=0), "for [1, 3, 3, 8] the network returns [1, 3, 8, 32]; [1, 3, 12, 32] is needed"),
+    ],
+)
+def test_a_network_that_returns_another_size_is_told_what_is_needed(test_images, inference, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        from_network(Halving(), Recipe(), CPU, inference)(test_images, 0)
 
 
 def test_a_self_ensemble_may_be_tiled(test_images):
