@@ -85,7 +85,7 @@ def test_what_is_beside_the_steps_is_told_by_a_run_from_its_start_to_its_last_sc
     assert scale.beside_steps(store) is None
     began, spec = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC), a_run()
     store.write_run(identity_columns(spec) | {"status": "done", "step": 100, "wall_seconds": 50.0, "started": began})
-    score = {"run_id": spec.run_id, "dataset": "demo", "dataset_sha256": "ab", "image": None, "metric": "psnr_y"}
+    score = {"run_id": spec.run_id, "dataset": "demo", "dataset_sha256": "ab" * 32, "image": None, "metric": "psnr_y"}
     score |= {"metric_version": "1", "protocol": "{}", "n_images": 1, "status": "ok", "value": 30.0}
     for seconds, metric in ((70, "psnr_y"), (80, "ssim_y")):
         store.write_scores([{**score, "metric": metric, "scored": began + datetime.timedelta(seconds=seconds)}])

@@ -34,7 +34,7 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     for number, (loss, seed, lpips) in enumerate([("l1", 0, 0.4), ("l1", 1, 0.42), ("l1 + 1.0*sg", 0, 0.3)]):
         run = {"run_id": f"{number:012x}", "kind": "train", "name": "run", "backbone": "edsr-tiny", "loss": loss}
         store.write_run({**run, "seed": seed, "scale": 4, "status": "done"})
-        score = {"run_id": run["run_id"], "dataset": "demo", "dataset_sha256": "ab", "metric": "lpips_alex"}
+        score = {"run_id": run["run_id"], "dataset": "demo", "dataset_sha256": "ab" * 32, "metric": "lpips_alex"}
         score |= {"metric_version": "1", "protocol": "{}", "n_images": 1, "status": "ok", "scored": NOW}
         store.write_scores([{**score, "image": image, "value": lpips} for image in (None, "cat")])
     return store

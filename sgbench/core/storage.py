@@ -40,8 +40,14 @@ _LASTING = {
 }
 """Faults that do not pass by themselves."""
 
-UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")
-"""Names of the temporary files that `Storage.write` leaves if its process is killed."""
+UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{8}")
+"""Names of the temporary files that `Storage.write` leaves if its process is killed, and what was to be written."""
+
+PART = r"[^./\\\x00-\x1f\x7f-\x9f][^/\\\x00-\x1f\x7f-\x9f]*"
+"""Pattern of a name that may become one part of a path: it leads nowhere else, and listings show it."""
+
+PART_IN_WORDS = "a name without slashes and control characters that does not begin with a dot"
+"""What `PART` matches, for messages."""
 
 
 def absolute(path: str) -> str:
@@ -80,7 +86,13 @@ class Storage:
         return isinstance(self._fs, fs.LocalFileSystem)
 
     def path(self, name: str = "") -> str:
-        """Return the path of a name, as pyarrow's filesystems take it."""
+        """Return the path of a name, as pyarrow's filesystems take it.
+
+        Raises:
+            ValueError: If the name leads out of the root; whoever reads names from a file checks them there.
+        """
+        if name.startswith("/") or ".." in name.split("/"):
+            raise ValueError(f"'{name}' leads out of '{self.root}'")
         return f"{self._base}/{name}" if name else self._base
 
     def exists(self, name: str = "") -> bool:
@@ -187,6 +199,18 @@ class Storage:
         """
         with self._fs.open_input_stream(self.path(name)) as stream, path.open("wb") as target:
             shutil.copyfileobj(stream, target, _PIECE)
+
+    def move(self, name: str, target: str) -> None:
+        """Give a file another name, below the same root, and replace what has that name.
+
+        On a disk that happens at once; in an object store a crash may leave the file under both names.
+
+        Raises:
+            OSError: If there is none, or it cannot be moved.
+        """
+        path = self.path(target)
+        self._fs.create_dir(path.rpartition("/")[0])
+        self._fs.move(self.path(name), path)
 
     def delete(self, name: str) -> None:
         """Delete a file; that it is gone already is no error."""

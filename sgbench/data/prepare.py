@@ -14,6 +14,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from sgbench.core.errors import InputError
+from sgbench.core.storage import PART, PART_IN_WORDS
 from sgbench.data.catalog import Role, cache_folder
 from sgbench.data.images import Pixels, crop_to_multiple, image_size, read_image
 from sgbench.data.references import Source, resolve
@@ -120,6 +122,9 @@ class PackedImages:
                 images=[PackedImage(**record) for record in manifest["images"]],
                 lr_folder=manifest.get("lr_folder"),
             )
+            for name in (opened.name, *(image.name for image in opened.images)):
+                if not re.fullmatch(PART, name):
+                    raise ValueError(f"{name[:80]!r} is in it; {PART_IN_WORDS} is needed")
             if opened.sha256 != manifest["sha256"]:
                 raise ValueError("its records do not match their hash")
             for file, expected in zip(("hr.bin", "lr.bin"), opened.byte_counts(), strict=True):
@@ -282,6 +287,8 @@ def _plan(source: Source, scale: int) -> list[PackedImage]:
     files: dict[str, str] = {}
     offset = 0
     for path in source.images:
+        if not re.fullmatch(PART, path.stem):
+            raise InputError(f"'{path.parent}' has an image {path.name[:80]!r}; {PART_IN_WORDS} is needed.")
         if (taken := files.setdefault(path.stem, path.name)) != path.name:
             raise InputError(f"'{taken}' and '{path.name}' in '{path.parent}' would have the same name; rename one.")
         height, width = (side // scale * scale for side in image_size(path))

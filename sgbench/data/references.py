@@ -38,8 +38,8 @@ def resolve(reference: str, role: Role, scale: int = 4) -> Source:
 
     Args:
         reference: ``NAME`` or ``NAME=DIR``, followed by ``,lr`` or ``,lr=DIR`` where low-resolution files are to be
-            used. A folder of one's own may have any name of letters, digits, dots, dashes and underscores that is not
-            a catalogued one's. A relative ``DIR`` is made absolute.
+            used. A folder of one's own may have any name of letters, digits, dashes, underscores and, but for its
+            beginning, dots that is not a catalogued one's. A relative ``DIR`` is made absolute.
         role: What the images are for.
         scale: Of the low-resolution files; of no account where they are to be made.
 
@@ -101,10 +101,10 @@ class _Reference:
         if match := re.fullmatch(r"(.*),(lr)(?:=(.*))?", text, re.DOTALL):
             images, lr, lr_folder = match.groups()
         name, given, folder = images.partition("=")
-        if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name):
             raise InputError(
-                f"'{text}' names no data set: write NAME or NAME=DIR, NAME made of letters, digits, '.', '_' and '-', "
-                "followed by ',lr' or ',lr=DIR' where low-resolution files are to be used."
+                f"'{text}' names no data set: write NAME or NAME=DIR, NAME made of letters, digits, '_', '-' and, not "
+                "at its beginning, '.', followed by ',lr' or ',lr=DIR' where low-resolution files are to be used."
             )
         return cls(
             text,

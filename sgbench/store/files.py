@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
-from sgbench.store.schema import SCHEMA_VERSION, TABLES, TEXT, of_today, to_table
+from sgbench.store.schema import SCHEMA_VERSION, TABLES, TEXT, check_names, of_today, to_table
 
 ROWS_A_GROUP = 1 << 18
 """Rows of a row group of a compacted file, and the most that a compaction holds in memory as plain text."""
@@ -181,10 +181,11 @@ class TableFiles:
         return pc.binary_join_element_wise(run_id, versioned, pc.replace_substring(metric, ":", "."), "-")
 
     def _stems_of(self, run_id: str, compacted: str) -> set[str]:
-        with self.storage.open(self.name(compacted)) as source:
-            columns = list(_STEM_COLUMNS[self.table])
-            rows = pq.read_table(source, columns=columns, filters=pc.field("run_id") == run_id)
-        return set(self.stems(rows).to_pylist())
+        columns = _STEM_COLUMNS[self.table]
+        with self._open(compacted) as file:
+            rows = file.read(columns=list(columns))
+            check_names({column: rows.column(column) for column in columns})
+        return set(self.stems(rows.filter(pc.equal(rows.column("run_id"), run_id))).to_pylist())
 
     def _parts(self, names: Sequence[str], *, totals: bool = False) -> dict[str, pa.Table]:
         """Return the rows of those files that are there."""

@@ -1,12 +1,38 @@
-"""What belongs to a run beside its rows, and where in a store it lies."""
+"""What is where in a store, what belongs to a run beside its rows, and what of all that a store has made itself."""
 
-from sgbench.core.storage import Storage
+import re
+
+from sgbench.core.storage import UNFINISHED, Storage
+
+MARK = "sgbench.json"
+"""File at the root of a store that says that the folder is one; the first command that writes there makes it."""
 
 SCRATCH = ".ray"
-"""Folder of a store for what a sweep needs only while it runs; whoever holds the store's lock may delete it."""
+"""Folder of a store for what is needed only while a sweep or a merge runs; see `discard_scratch`."""
 
 LOGS = "logs"
 """Folder of a store with a folder for each run: what its processes print, and what TensorBoard shows."""
+
+FOLDERS = (
+    *("runs", "scores", "history", "plans", "checkpoints", "weights", "images", LOGS, "packed", "networks", SCRATCH),
+)
+"""All folders that a store makes; nothing beside them is ever looked at or deleted."""
+
+RUN_ID = "[0-9a-f]{12}"
+"""Pattern of a run's id."""
+
+_BESIDE = re.compile(
+    rf"weights/({RUN_ID})\.pt|checkpoints/({RUN_ID})/\d+\.pt|images/({RUN_ID})/[^/]+/[^/]+\.png|{LOGS}/({RUN_ID})/.+"
+)
+
+_WRITTEN = re.compile(
+    rf"(runs|scores|history)/[^/]+\.parquet|plans/[^/]+\.json|weights/{RUN_ID}\.pt|checkpoints/{RUN_ID}/\d+\.pt"
+    rf"|images/{RUN_ID}/[^/]+/[^/]+\.png"
+)
+"""Names of the files that `Storage.write` makes in a store."""
+
+_SCRATCHED = re.compile(rf"{re.escape(SCRATCH)}/[0-9a-f]{{8}}(\.stop$|/)")
+"""Names in `SCRATCH`: what a sweep or merge has there is called by a number of its own."""
 
 
 def checkpoints_of(run_id: str) -> str:
@@ -30,7 +56,43 @@ def logs_of(run_id: str) -> str:
 
 
 def discard(storage: Storage, run_id: str) -> None:
-    """Delete all that lies beside the rows of a run."""
-    storage.delete(weights_of(run_id))
-    for folder in (checkpoints_of(run_id), images_of(run_id), logs_of(run_id)):
+    """Delete all that lies beside the rows of a run, what it can be scored from last."""
+    for folder in (logs_of(run_id), images_of(run_id), checkpoints_of(run_id)):
         storage.delete_folder(folder)
+    storage.delete(weights_of(run_id))
+
+
+def runs_beside(storage: Storage) -> set[str]:
+    """Return the ids of the runs of which anything lies beside rows."""
+    names = (name for folder in ("weights", "checkpoints", "images", LOGS) for name in storage.sizes(folder))
+    return {match[match.lastindex or 0] for match in map(_BESIDE.fullmatch, names) if match}
+
+
+def unfinished(storage: Storage) -> dict[str, int]:
+    """Return the names and bytes of what writers that were killed left where a store keeps its files."""
+    folders = (folder for folder in FOLDERS if folder != SCRATCH)
+    return {name: size for folder in folders for name, size in storage.sizes(folder).items() if _is_unfinished(name)}
+
+
+def discard_scratch(storage: Storage) -> int:
+    """Delete what sweeps and merges that are over left in `SCRATCH`; the caller holds the lock of the storage.
+
+    Ray keeps files of its own in a folder of that name, if only in a home folder; they are left alone.
+
+    Returns:
+        The bytes that are free now.
+    """
+    names = storage.sizes(SCRATCH)
+    own = {name: size for name, size in names.items() if _SCRATCHED.match(name)}
+    if own.keys() == names.keys():
+        storage.delete_folder(SCRATCH)
+    else:
+        for name in own:
+            storage.delete(name)
+    return sum(own.values())
+
+
+def _is_unfinished(name: str) -> bool:
+    folder, _, last = name.rpartition("/")
+    left = UNFINISHED.fullmatch(last)
+    return left is not None and _WRITTEN.fullmatch(f"{folder}/{left[1]}") is not None

@@ -1,11 +1,15 @@
 """The three tables of a results store: what each column means, and the one schema that every file has."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from sgbench.core.storage import PART, PART_IN_WORDS
 from sgbench.spec import Recipe, RunSpec, canonical_json, split_backbone
+from sgbench.store.layout import RUN_ID
 
 SCHEMA_VERSION = 1
 """Raised when a column changes its name, type or meaning; written into every row."""
@@ -109,6 +113,17 @@ HISTORY = pa.schema(
 
 TABLES = {"runs": RUNS, "scores": SCORES, "history": HISTORY}
 
+_NAME = (PART, f"{PART_IN_WORDS} is")
+
+_NAMES = {
+    "run_id": (RUN_ID, "12 of 0-9 and a-f are"),
+    "dataset": _NAME,
+    "dataset_sha256": ("[0-9a-f]{64}", "64 of 0-9 and a-f are"),
+    "image": _NAME,
+    "metric": _NAME,
+}
+"""Columns that become parts of paths: the pattern of their values, and what it is in words."""
+
 
 def identity_columns(spec: RunSpec) -> dict[str, Any]:
     """Return the columns of `RUNS` that describe what was to be run."""
@@ -152,8 +167,35 @@ def of_today(name: str, part: pa.Table) -> pa.Table:
         part: As it was read; text may be a dictionary and stays one.
 
     Raises:
-        ValueError: If it has a column that is not known, or lacks one that must not be null.
+        ValueError: If it has a column that is not known, lacks one that must not be null, or has a name that is none.
     """
+    part = _completed(name, part)
+    check_names({column: part.column(column) for column in _NAMES.keys() & set(part.column_names)})
+    return part
+
+
+def check_names(columns: Mapping[str, pa.ChunkedArray]) -> None:
+    """Check values that become parts of paths, wherever they are read from a file.
+
+    Args:
+        columns: By the column of `SCORES` whose kind they are of; text may be a dictionary. Only an image may be null.
+
+    Raises:
+        ValueError: With the first value that is none of its kind, and what would be.
+    """
+    for column, values in columns.items():
+        pattern, valid = _NAMES[column]
+        if values.null_count and column != "image":
+            raise ValueError(f"it lacks a {column}")
+        for chunk in values.chunks:
+            names = chunk.dictionary if isinstance(chunk, pa.DictionaryArray) else chunk.unique()
+            good = pc.match_substring_regex(names, f"^(?:{pattern})$")
+            if pc.all(good).as_py() is False:
+                (stray, *_) = names.filter(pc.invert(good)).to_pylist()
+                raise ValueError(f"its {column} is {stray[:80]!r}; {valid} needed")
+
+
+def _completed(name: str, part: pa.Table) -> pa.Table:
     schema = TABLES[name]
     if part.schema.equals(schema):
         return part

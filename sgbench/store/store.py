@@ -1,7 +1,10 @@
 """A results store: what a sweep writes and what is read of it; `sgbench.store.files` knows the files."""
 
+import contextlib
 import dataclasses
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,9 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sgbench.core.errors import InputError
-from sgbench.core.storage import Storage
+from sgbench.core.storage import PART, PART_IN_WORDS, Storage
 from sgbench.store.files import TableFiles
-from sgbench.store.schema import HISTORY, RUNS, SCORES, TABLES
+from sgbench.store.layout import FOLDERS, MARK, runs_beside
+from sgbench.store.schema import HISTORY, RUNS, SCORES, TABLES, check_names
+
+FORMAT = 1
+"""Of a store as a whole; its mark says it. Raised when an sgbench of before must not write there any more."""
 
 
 class Dataset(NamedTuple):
@@ -56,6 +63,63 @@ class Store:
         self.storage = storage
         self.tables = {table: TableFiles(storage, table) for table in TABLES}
 
+    @contextlib.contextmanager
+    def writing(self, purpose: str) -> Iterator[None]:
+        """Hold the only right to change the store, which bears the mark of one from then on.
+
+        Args:
+            purpose: What for, told to whoever is refused: ``"sgbench sweep quick"``.
+
+        Raises:
+            InputError: If another process holds it, or see `refuse_other_folders`; then nothing is changed.
+        """
+        self.refuse_other_folders()
+        with self.storage.lock(purpose):
+            if not self.storage.exists(MARK):
+                self.storage.write(MARK, json.dumps({"format": FORMAT}).encode())
+            yield
+
+    def refuse_other_folders(self) -> None:
+        """Keep what is somebody else's from being written to, and above all from being tidied.
+
+        A folder without the mark is taken for a store if it has what only a store has. One that has none of the
+        folders of a store may hold anything else, such as a README: that is left alone.
+
+        Raises:
+            InputError: If a folder of that kind is there and nothing of a store, or the store is of a newer format.
+        """
+        if (found := self._format()) is None:
+            there = [folder for folder in FOLDERS if self.storage.exists(folder)]
+            if there and not self._has_content():
+                raise InputError(
+                    f"'{self.storage}' is no results store and has a folder '{there[0]}' already; give --results a "
+                    "folder that is new or empty."
+                )
+        elif found != FORMAT:
+            raise InputError(f"'{self.storage}' is a store of format {found}; this sgbench writes {FORMAT}.")
+
+    def _format(self) -> Any:
+        """Return what the mark says; None if there is none."""
+        try:
+            return json.loads(self.storage.read(MARK))["format"]
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"'{self.storage.path(MARK)}' is not the mark of a results store: {error!r}.") from error
+
+    def _has_content(self) -> bool:
+        """Return whether there is anything that only a store has."""
+        for table in self.tables.values():
+            for stem in table.list().counting:
+                with contextlib.suppress(InputError):
+                    if table.part(stem) is not None:
+                        return True
+        for file in self.storage.list("plans", ".json"):
+            with contextlib.suppress(InputError):
+                if self.read_plan(file):
+                    return True
+        return bool(runs_beside(self.storage))
+
     def write_run(self, row: dict[str, Any]) -> None:
         """Write the row of one run, replacing what was known of it."""
         self.tables["runs"].write(row["run_id"], [row])
@@ -80,7 +144,12 @@ class Store:
             self.tables[table].forget(run_id)
 
     def write_plan(self, name: str, planned: list[Planned]) -> None:
-        """Write what a sweep asks for, replacing what a sweep of that name asked for before."""
+        """Write what a sweep asks for, replacing what a sweep of that name asked for before.
+
+        Raises:
+            InputError: If the name cannot be that of a file that is found again.
+        """
+        _check_plan_name(name)
         rows = [dataclasses.asdict(run) for run in planned]
         self.storage.write(f"plans/{name}.json", json.dumps(rows, indent=1).encode())
 
@@ -99,14 +168,25 @@ class Store:
         Raises:
             InputError: If it is damaged.
         """
+        _check_plan_name(file.removeprefix("plans/").removesuffix(".json"))
         try:
             rows = json.loads(self.storage.read(file))
-            return [
+            plan = [
                 Planned(row["run"], tuple(Dataset(*test) for test in row["tests"]), tuple(row["metrics"]))
                 for row in rows
             ]
+            tests = {test for planned in plan for test in planned.tests}
+            names = {
+                "run_id": {planned.run["run_id"] for planned in plan},
+                "dataset": {test.name for test in tests},
+                "dataset_sha256": {test.sha256 for test in tests},
+                "metric": {metric for planned in plan for metric in planned.metrics},
+            }
+            check_names({column: pa.chunked_array([list(values)], pa.string()) for column, values in names.items()})
+            return plan
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"'{self.storage.path(file)}' is not a plan of sgbench: {error!r}.") from error
+            why = error if isinstance(error, ValueError) else repr(error)
+            raise InputError(f"'{self.storage.path(file)}' is not a plan of sgbench: {why}.") from error
 
     def run(self, run_id: str) -> dict[str, Any] | None:
         """Return the row of one run, or None."""
@@ -146,6 +226,11 @@ class Store:
             How many files went into the large one, by table.
         """
         return {table: files.compact() for table, files in self.tables.items()}
+
+
+def _check_plan_name(name: str) -> None:
+    if not re.fullmatch(PART, name):
+        raise InputError(f"a sweep is called {name[:80]!r}; {PART_IN_WORDS} is needed.")
 
 
 def by_key(scores: pa.Table) -> pa.Table:

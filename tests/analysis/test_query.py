@@ -15,17 +15,18 @@ from sgbench.store import HISTORY, RUNS, SCORES, Store
 from sgbench.store.schema import to_table
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+A, B, C = ("a" * 12, "b" * 12, "c" * 12)
 SCORE = {"dataset": "Set5", "dataset_sha256": "ab" * 32, "metric_version": "1", "protocol": "{}", "n_images": 1}
 
 
 def fill(store: Store) -> None:
-    for seed, (run_id, loss) in enumerate((("a", "l1"), ("b", "l1"), ("c", "l1 + 1.0*sg"))):
+    for seed, (run_id, loss) in enumerate(((A, "l1"), (B, "l1"), (C, "l1 + 1.0*sg"))):
         row = {"run_id": run_id, "kind": "train", "name": run_id, "scale": 4, "status": "done", "started": NOW}
         store.write_run({**row, "loss": loss, "seed": seed})
         score = {**SCORE, "run_id": run_id, "metric": "psnr_y", "status": "ok", "scored": NOW, "value": 28.0 + seed}
         store.write_scores([score | {"image": image} for image in (None, "baby")])
     terms = {"l1": 0.1, "sg": 0.2}
-    row = {"run_id": "a", "step": 10, "loss": 0.3, "terms": terms, "lr": 1e-3, "steps_per_second": 9.0}
+    row = {"run_id": A, "step": 10, "loss": 0.3, "terms": terms, "lr": 1e-3, "steps_per_second": 9.0}
     store.write_history([row])
 
 
@@ -78,7 +79,7 @@ def test_terms_of_a_loss_are_taken_from_their_map(results: Results) -> None:
 def test_test_sets_of_one_name_are_told_apart(tmp_path: Path) -> None:
     store = Store(Storage(str(tmp_path)))
     fill(store)
-    score = {**SCORE, "run_id": "a", "metric": "psnr_y", "status": "ok", "scored": NOW, "image": None, "value": 1.0}
+    score = {**SCORE, "run_id": A, "metric": "psnr_y", "status": "ok", "scored": NOW, "image": None, "value": 1.0}
     store.write_scores([score | {"dataset_sha256": "cd" * 32}])
     for _ in range(2):
         answer = load_results(str(tmp_path)).query("SELECT DISTINCT dataset FROM scores ORDER BY 1")

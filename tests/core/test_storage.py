@@ -134,6 +134,24 @@ def test_deleting(store):
     assert store.list("b") == ["b/1"]
 
 
+def test_a_file_is_moved_over_another(store):
+    store.write("new/a/1", b"new")
+    store.write("old/1", b"old")
+    store.move("new/a/1", "old/1")
+    store.move("old/1", "elsewhere/deep/1")
+    assert store.sizes() == {"elsewhere/deep/1": 3}
+    with pytest.raises(FileNotFoundError):
+        store.move("nowhere", "old/1")
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "runs/../../x", "runs/..", "/etc/passwd"])
+@pytest.mark.parametrize("operation", ["read", "exists", "list", "sizes", "delete", "delete_folder"])
+def test_no_name_leads_out_of_the_root(store, name, operation):
+    with pytest.raises(ValueError, match=f"'{name}' leads out of '"):
+        getattr(store, operation)(name)
+    store.write("runs/..a..b", b"")
+
+
 def test_a_second_holder_is_refused_by_the_name_of_the_first(store, monkeypatch):
     monkeypatch.setattr(storage_module, "HEARTBEAT_SECONDS", 0.5)
     with (

@@ -1,7 +1,6 @@
 """Small files and a large one must always say together what the small ones alone would."""
 
 import contextlib
-import datetime
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from crash_points import CUTS, NOW, Cut, Frail, Killed, every_point
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyarrow import fs
 
 from sgbench.analysis import load_results
 from sgbench.core.errors import InputError
@@ -20,30 +19,16 @@ from sgbench.core.storage import Storage
 from sgbench.store import Store, files, whole_sets
 from sgbench.store.schema import HISTORY, RUNS, SCORES, to_table
 
-NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
 METRICS = ("my:psnr", "fid")
+A, AB, B, C, CC = ("a" * 12, "ab" * 6, "b" * 12, "c" * 12, "c" * 11 + "d")
 
 
-class KilledError(Exception):
-    """Stands for kill -9."""
-
-
-class Memory(Storage):
-    """A store in memory, like an object store, that can be told to die before it changes anything more."""
+class Memory(Frail):
+    """A store in memory that can be told what to do before anything is read."""
 
     def __init__(self) -> None:
-        self.root, self._base, self._fs = "memory://store", "store", fs._MockFileSystem(NOW)
-        self.changes_left = 10**9
+        super().__init__()
         self.before_reading: Callable[[], None] = lambda: None
-
-    def write(self, name: str, content: bytes) -> None:
-        self._change()
-        self._fs.create_dir(self.path(name).rpartition("/")[0])
-        super().write(name, content)
-
-    def delete(self, name: str) -> None:
-        self._change()
-        super().delete(name)
 
     def read(self, name: str) -> bytes:
         self.before_reading()
@@ -52,11 +37,6 @@ class Memory(Storage):
     def open(self, name: str) -> Any:
         self.before_reading()
         return super().open(name)
-
-    def _change(self) -> None:
-        if self.changes_left == 0:
-            raise KilledError
-        self.changes_left -= 1
 
 
 def run_row(run_id: str, **columns: Any) -> dict[str, Any]:
@@ -95,13 +75,13 @@ def said(store: Store) -> dict[str, list[dict[str, Any]]]:
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """Three runs, the first two compacted, of which the second was done again since and the first scored again."""
     store = Store(Memory() if request.param == "memory" else Storage(str(tmp_path / "store")))
-    write_all(store, "a", 1.0)
-    write_all(store, "b", 2.0)
+    write_all(store, A, 1.0)
+    write_all(store, B, 2.0)
     store.compact()
-    store.forget("b")
-    write_all(store, "b", 3.0)
-    store.write_scores(score_rows("a", "Set5", "my:psnr", 4.0, images=1))
-    write_all(store, "c", 5.0)
+    store.forget(B)
+    write_all(store, B, 3.0)
+    store.write_scores(score_rows(A, "Set5", "my:psnr", 4.0, images=1))
+    write_all(store, C, 5.0)
     return store
 
 
@@ -112,7 +92,7 @@ def memory() -> Store:
 
 def test_compaction_leaves_one_file_a_table_that_says_the_same(store: Store) -> None:
     before = said(store)
-    assert {row["value"] for row in before["scores"] if row["run_id"] == "b"} == {3.0}
+    assert {row["value"] for row in before["scores"] if row["run_id"] == B} == {3.0}
     store.compact()
     assert said(store) == before
     for table in ("runs", "scores", "history"):
@@ -141,25 +121,25 @@ def test_a_compacted_file_has_the_schema_of_a_small_one_and_plain_text(store: St
 
 def test_a_run_in_a_compacted_file_is_forgotten_and_stays_so(store: Store) -> None:
     store.compact()
-    for run_id in ("a", "b"):
+    for run_id in (A, B):
         store.forget(run_id)
         assert store.run(run_id) is None
     left = {table: {row["run_id"] for row in rows} for table, rows in said(store).items()}
-    assert left == {"runs": {"c"}, "scores": {"c"}, "history": {"c"}}
+    assert left == {"runs": {C}, "scores": {C}, "history": {C}}
     store.compact()
-    assert {row["run_id"] for rows in said(store).values() for row in rows} == {"c"}
-    store.forget("c")
+    assert {row["run_id"] for rows in said(store).values() for row in rows} == {C}
+    store.forget(C)
     store.compact()
     assert said(store) == {"runs": [], "scores": [], "history": []}
-    write_all(store, "a", 9.0)
-    assert {row["run_id"] for rows in said(store).values() for row in rows} == {"a"}
+    write_all(store, A, 9.0)
+    assert {row["run_id"] for rows in said(store).values() for row in rows} == {A}
 
 
 def test_forgetting_what_is_in_no_compacted_file_deletes_its_files_and_no_others(store: Store) -> None:
-    write_all(store, "cc", 6.0)
-    store.forget("c")
-    assert {row["run_id"] for row in store.scores().to_pylist()} == {"a", "b", "cc"}
-    assert "runs/c.parquet" not in store.storage.sizes()
+    write_all(store, CC, 6.0)
+    store.forget(C)
+    assert {row["run_id"] for row in store.scores().to_pylist()} == {A, B, CC}
+    assert f"runs/{C}.parquet" not in store.storage.sizes()
 
 
 def test_totals_do_not_read_rows_of_images(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +160,7 @@ def test_results_of_a_compacted_store_are_read_when_they_are_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(Storage(str(tmp_path)))
-    write_all(store, "a", 1.0)
+    write_all(store, A, 1.0)
     store.compact()
     asked = []
     monkeypatch.setattr(files.TableFiles, "read", lambda self, **how: asked.append((self.table, how)) or part(self))
@@ -200,66 +180,60 @@ def test_results_of_a_compacted_store_are_read_when_they_are_asked_for(
 # Whoever dies, whenever
 
 
-def test_a_compaction_that_dies_anywhere_changes_nothing_and_the_next_one_ends_it() -> None:
-    deaths = 0
-    while True:
-        store = Store(Memory())
-        write_all(store, "a", 1.0)
-        write_all(store, "b", 2.0)
-        store.compact()
-        store.forget("a")
-        store.write_scores(score_rows("b", "Set5", "fid", 7.0, images=0))
-        write_all(store, "c", 3.0)
-        before = said(store)
-        store.storage.changes_left = deaths
-        try:
-            store.compact()
-        except KilledError:
-            deaths += 1
-        else:
-            break
-        store.storage.changes_left = 10**9
+def two_compacted() -> Store:
+    store = Store(Memory())
+    write_all(store, A, 1.0)
+    write_all(store, B, 2.0)
+    store.compact()
+    return store
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_compaction_that_is_cut_off_changes_nothing_and_the_next_one_ends_it(cut: Cut) -> None:
+    def make() -> Store:
+        store = two_compacted()
+        store.forget(A)
+        store.write_scores(score_rows(B, "Set5", "fid", 7.0, images=0))
+        write_all(store, C, 3.0)
+        return store
+
+    before, points = said(make()), 0
+    for store in every_point(make, Store.compact, cut):
+        points += 1
         assert said(store) == before
-        store.forget("b")  # whatever was left, what is done now counts
-        write_all(store, "b", 8.0)
-        store.forget("c")
+        store.forget(B)  # whatever was left, what is done now counts
+        write_all(store, B, 8.0)
+        store.forget(C)
         after = said(store)
-        assert {row["run_id"] for row in after["runs"]} == {"b"}
+        assert {row["run_id"] for row in after["runs"]} == {B}
         assert {row["value"] for row in after["scores"]} == {8.0}
         store.compact()
         assert said(store) == after
         assert len(store.storage.sizes()) == 3
-    assert deaths == 15  # 3 files written, and 3 compacted and 9 small ones deleted
+    assert points == 15  # 3 files written, and 3 compacted and 9 small ones deleted
 
 
-def test_forgetting_that_dies_anywhere_is_ended_by_the_next_call() -> None:
-    deaths = 0
-    while True:
-        store = Store(Memory())
-        write_all(store, "a", 1.0)
-        write_all(store, "b", 2.0)
-        store.compact()
-        store.write_scores(score_rows("a", "Set14", "fid", 7.0, images=0))
-        store.storage.changes_left = deaths
-        try:
-            store.forget("a")
-        except KilledError:
-            deaths += 1
-        else:
-            break
-        store.storage.changes_left = 10**9
-        assert deaths == 1 or store.run("a") is None  # the row goes first: what is half forgotten is no run
-        store.forget("a")
-        assert {row["run_id"] for rows in said(store).values() for row in rows} == {"b"}
-    assert deaths == 5
+@pytest.mark.parametrize("cut", CUTS)
+def test_forgetting_that_is_cut_off_is_ended_by_the_next_call(cut: Cut) -> None:
+    def make() -> Store:
+        store = two_compacted()
+        store.write_scores(score_rows(A, "Set14", "fid", 7.0, images=0))
+        return store
+
+    points = 0
+    for points, store in enumerate(every_point(make, lambda store: store.forget(A), cut), 1):
+        assert points == 1 or store.run(A) is None  # the row goes first: what is half forgotten is no run
+        store.forget(A)
+        assert {row["run_id"] for rows in said(store).values() for row in rows} == {B}
+    assert points == 5
 
 
 @pytest.mark.parametrize("at", range(5))
 def test_a_reader_sees_every_score_once_wherever_a_compaction_falls_into_its_reading(memory: Store, at: int) -> None:
-    write_all(memory, "a", 1.0)
+    write_all(memory, A, 1.0)
     memory.compact()
-    write_all(memory, "b", 2.0)
-    memory.write_scores(score_rows("a", "Set5", "fid", 3.0, images=0))
+    write_all(memory, B, 2.0)
+    memory.write_scores(score_rows(A, "Set5", "fid", 3.0, images=0))
     before, files_read = said(memory), 0
 
     def meanwhile() -> None:
@@ -267,20 +241,20 @@ def test_a_reader_sees_every_score_once_wherever_a_compaction_falls_into_its_rea
         if files_read == at:
             memory.storage.before_reading = lambda: None
             memory.compact()
-            write_all(memory, "c", 4.0)
+            write_all(memory, C, 4.0)
             memory.compact()
         files_read += 1
 
     memory.storage.before_reading = meanwhile
     rows = memory.scores().to_pylist()
-    assert [row for row in rows if row["run_id"] != "c"] == before["scores"]
+    assert [row for row in rows if row["run_id"] != C] == before["scores"]
     assert files_read == min(at + 1, 4)  # there are four to be read
 
 
 @pytest.mark.parametrize("compacted", [True, False])
 def test_a_reader_among_compactions_and_reruns_never_sees_a_run_twice_or_half(tmp_path: Path, compacted: bool) -> None:
     store = Store(Storage(str(tmp_path)))
-    for run_id in ("a", "b"):
+    for run_id in (A, B):
         write_all(store, run_id, 1.0)
     stop = threading.Event()
     faults: list[BaseException] = []
@@ -290,7 +264,7 @@ def test_a_reader_among_compactions_and_reruns_never_sees_a_run_twice_or_half(tm
             value = 1.0
             while not stop.is_set():
                 value += 1
-                store.write_scores(score_rows("a", "Set5", "my:psnr", value))
+                store.write_scores(score_rows(A, "Set5", "my:psnr", value))
                 if compacted:
                     store.compact()
         except BaseException as error:
@@ -302,7 +276,7 @@ def test_a_reader_among_compactions_and_reruns_never_sees_a_run_twice_or_half(tm
         for _ in range(25):
             rows = store.scores().to_pylist()
             assert len(rows) == 8
-            assert len({row["value"] for row in rows if row["run_id"] == "a" and row["metric"] == "my:psnr"}) == 1
+            assert len({row["value"] for row in rows if row["run_id"] == A and row["metric"] == "my:psnr"}) == 1
     finally:
         stop.set()
         writer.join()
@@ -312,7 +286,7 @@ def test_a_reader_among_compactions_and_reruns_never_sees_a_run_twice_or_half(tm
 # The model: what each stem says is what was last written of it
 
 
-RUN = st.sampled_from(["a", "ab", "b"])
+RUN = st.sampled_from([A, AB, B])
 VALUE = st.integers(0, 9).map(float)
 STEP = st.one_of(
     st.tuples(st.just("run"), RUN, VALUE),
@@ -347,10 +321,10 @@ def test_whatever_happens_a_store_says_what_was_last_written(steps: list[tuple[A
             case "compact":
                 store.compact()
             case "die compacting":
-                store.storage.changes_left = rest[0]
-                with contextlib.suppress(KilledError):
+                store.storage.cut_off(rest[0], "dies")
+                with contextlib.suppress(Killed):
                     store.compact()
-                store.storage.changes_left = 10**9
+                store.storage.mend()
     says = said(store)
     found = [("runs", row["run_id"], row["wall_seconds"]) for row in says["runs"]]
     found += [("scores", *(row[key] for key in ("run_id", "dataset", "metric", "value"))) for row in says["scores"]]
@@ -364,7 +338,7 @@ def test_whatever_happens_a_store_says_what_was_last_written(steps: list[tuple[A
 
 def test_a_compacted_file_of_another_schema_version_is_told_in_a_sentence(tmp_path: Path) -> None:
     store = Store(Storage(str(tmp_path)))
-    write_all(store, "a", 1.0)
+    write_all(store, A, 1.0)
     store.compact()
     path = tmp_path / "scores" / "compacted-000001.parquet"
     table = pq.read_table(path)
@@ -373,12 +347,12 @@ def test_a_compacted_file_of_another_schema_version_is_told_in_a_sentence(tmp_pa
         with pytest.raises(
             InputError, match=r"compacted-000001\.parquet' has schema version 99; this sgbench reads 1\.$"
         ):
-            (store.write_scores(score_rows("b", "Set5", "fid", 1.0)), read())
+            (store.write_scores(score_rows(B, "Set5", "fid", 1.0)), read())
 
 
 def test_a_compacted_file_of_before_a_column_was_added_is_read(tmp_path: Path) -> None:
     store = Store(Storage(str(tmp_path)))
-    write_all(store, "a", 1.0)
+    write_all(store, A, 1.0)
     store.compact()
     before = said(store)
     for table, columns in (("scores", ["standard_error", "reason"]), ("runs", ["threads", "error"])):
@@ -387,7 +361,7 @@ def test_a_compacted_file_of_before_a_column_was_added_is_read(tmp_path: Path) -
     after = said(store)
     assert after["scores"] == before["scores"]
     assert after["runs"][0]["threads"] == 1  # what a recipe without the field meant
-    store.write_run(run_row("b"))
+    store.write_run(run_row(B))
     store.compact()
     assert said(store)["runs"][0] == after["runs"][0]
 
@@ -395,17 +369,17 @@ def test_a_compacted_file_of_before_a_column_was_added_is_read(tmp_path: Path) -
 @pytest.mark.parametrize("table", ["runs", "scores", "history"])
 def test_a_changed_bit_in_a_value_is_told_in_a_sentence(tmp_path: Path, table: str) -> None:
     store = Store(Storage(str(tmp_path)))
-    write_all(store, "abcabcabc", 1.0)
+    write_all(store, "abcabcabcabc", 1.0)
     for path in (tmp_path / table).iterdir():
         content = bytearray(path.read_bytes())
-        content[content.index(b"abcabcabc")] ^= 1
+        content[content.index(b"abcabcabcabc")] ^= 1
         path.write_bytes(content)
     with pytest.raises(InputError, match=r"abcabcabc.*\.parquet' cannot be read: .*CRC"):
         store.tables[table].read()
 
 
 def test_a_file_that_may_not_be_read_is_an_error_of_the_system(memory: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_all(memory, "a", 1.0)
+    write_all(memory, A, 1.0)
 
     def refuse(name: str) -> bytes:
         raise PermissionError(13, "Permission denied", name)

@@ -17,6 +17,7 @@ from sgbench.store import HISTORY, RUNS, SCORES, Dataset, Planned, Store, whole_
 from sgbench.store.schema import to_table
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+A, B, C = ("a" * 12, "b" * 12, "c" * 12)
 
 
 def run_row(run_id: str, **columns: Any) -> dict[str, Any]:
@@ -43,11 +44,11 @@ def folder(tmp_path: Path) -> Path:
 def store(folder: Path) -> Store:
     """Two runs, one with scores of two images and the set."""
     store = Store(Storage(str(folder)))
-    store.write_run(run_row("b", backbone="edsr-tiny", loss="l1 + 1.0*sg", seed=0))
-    store.write_run(run_row("a", backbone="edsr-tiny", loss="l1", seed=0, optimizer_beta2=0.999))
-    store.write_scores([score_row("a", "baby", value=30.0), score_row("a", "bird", value=26.0), score_row("a")])
-    store.write_scores([score_row("b", metric="fid", value=None, status="no weights", reason="bring the file")])
-    store.write_history([history_row("a", 20), history_row("a", 10)])
+    store.write_run(run_row(B, backbone="edsr-tiny", loss="l1 + 1.0*sg", seed=0))
+    store.write_run(run_row(A, backbone="edsr-tiny", loss="l1", seed=0, optimizer_beta2=0.999))
+    store.write_scores([score_row(A, "baby", value=30.0), score_row(A, "bird", value=26.0), score_row(A)])
+    store.write_scores([score_row(B, metric="fid", value=None, status="no weights", reason="bring the file")])
+    store.write_history([history_row(A, 20), history_row(A, 10)])
     return store
 
 
@@ -59,43 +60,43 @@ def test_rows_come_back_sorted_and_with_the_schema(store: Store) -> None:
     assert store.runs().schema.equals(RUNS)
     assert store.scores().schema.equals(SCORES)
     assert store.history().schema.equals(HISTORY)
-    assert store.runs().column("run_id").to_pylist() == ["a", "b"]
+    assert store.runs().column("run_id").to_pylist() == [A, B]
     assert store.history().column("step").to_pylist() == [10, 20]
     assert dict(store.history().column("terms")[0].as_py()) == {"l1": 0.1, "sg": 0.2}
     assert store.scores().column("value").to_pylist() == [30.0, 26.0, 28.0, None]
-    assert whole_sets(store.scores()).column("run_id").to_pylist() == ["a", "b"]
+    assert whole_sets(store.scores()).column("run_id").to_pylist() == [A, B]
 
 
 def test_the_names_of_files(store: Store, folder: Path) -> None:
     assert set(snapshot(folder)) == {
-        "runs/a.parquet",
-        "runs/b.parquet",
-        "scores/a-Set5@abababab-psnr_y.parquet",
-        "scores/b-Set5@abababab-fid.parquet",
-        "history/a.parquet",
+        f"runs/{A}.parquet",
+        f"runs/{B}.parquet",
+        f"scores/{A}-Set5@abababab-psnr_y.parquet",
+        f"scores/{B}-Set5@abababab-fid.parquet",
+        f"history/{A}.parquet",
     }
 
 
 def test_writing_the_same_rows_again_changes_nothing(store: Store, folder: Path) -> None:
     before = snapshot(folder)
-    store.write_run(run_row("a", backbone="edsr-tiny", loss="l1", seed=0, optimizer_beta2=0.999))
-    store.write_scores([score_row("a", "baby", value=30.0), score_row("a", "bird", value=26.0), score_row("a")])
-    store.write_history([history_row("a", 20), history_row("a", 10)])
+    store.write_run(run_row(A, backbone="edsr-tiny", loss="l1", seed=0, optimizer_beta2=0.999))
+    store.write_scores([score_row(A, "baby", value=30.0), score_row(A, "bird", value=26.0), score_row(A)])
+    store.write_history([history_row(A, 20), history_row(A, 10)])
     assert snapshot(folder) == before
 
 
 def test_new_rows_replace_the_old_ones(store: Store) -> None:
-    store.write_run(run_row("a", status="failed", error="loss is NaN", step=812))
-    store.write_scores([score_row("a", value=31.0)])
-    (row,) = [row for row in store.runs().to_pylist() if row["run_id"] == "a"]
+    store.write_run(run_row(A, status="failed", error="loss is NaN", step=812))
+    store.write_scores([score_row(A, value=31.0)])
+    (row,) = [row for row in store.runs().to_pylist() if row["run_id"] == A]
     assert (row["status"], row["error"], row["step"], row["loss"]) == ("failed", "loss is NaN", 812, None)
-    assert [row["value"] for row in store.scores().to_pylist() if row["run_id"] == "a"] == [31.0]
+    assert [row["value"] for row in store.scores().to_pylist() if row["run_id"] == A] == [31.0]
 
 
 def test_a_row_without_a_value_that_must_be_there_is_not_written(store: Store, folder: Path) -> None:
     before = snapshot(folder)
     with pytest.raises(pa.ArrowInvalid, match="kind"):
-        store.write_run({"run_id": "a", "name": "a", "scale": 4, "status": "done"})
+        store.write_run({"run_id": A, "name": A, "scale": 4, "status": "done"})
     assert snapshot(folder) == before
 
 
@@ -115,14 +116,14 @@ def test_files_of_a_writer_that_died_are_not_read(store: Store, folder: Path) ->
 
 
 def test_a_reader_among_writers_sees_whole_files(store: Store) -> None:
-    store.write_scores([score_row("a", "baby", value=9.0), score_row("a", value=9.0)])
+    store.write_scores([score_row(A, "baby", value=9.0), score_row(A, value=9.0)])
     stop = threading.Event()
     faults: list[BaseException] = []
 
     def write(value: float) -> None:
         try:
             while not stop.is_set():
-                store.write_scores([score_row("a", "baby", value=value), score_row("a", value=value)])
+                store.write_scores([score_row(A, "baby", value=value), score_row(A, value=value)])
         except BaseException as error:
             faults.append(error)
 
@@ -131,7 +132,7 @@ def test_a_reader_among_writers_sees_whole_files(store: Store) -> None:
         writer.start()
     try:
         for _ in range(60):
-            values = [row["value"] for row in store.scores().to_pylist() if row["run_id"] == "a"]
+            values = [row["value"] for row in store.scores().to_pylist() if row["run_id"] == A]
             assert len(values) == 2
             assert len(set(values)) == 1  # both rows are of one writer, whichever it was
     finally:
@@ -142,7 +143,7 @@ def test_a_reader_among_writers_sees_whole_files(store: Store) -> None:
 
 
 def test_another_schema_version_is_told_in_a_sentence(store: Store, folder: Path) -> None:
-    table = to_table("runs", [run_row("c")])
+    table = to_table("runs", [run_row(C)])
     at = table.schema.get_field_index("schema_version")
     pq.write_table(table.set_column(at, RUNS.field(at), pa.array([99], pa.int32())), folder / "runs" / "c.parquet")
     with pytest.raises(InputError, match=r"c\.parquet' has schema version 99; this sgbench reads 1\.$"):
@@ -157,7 +158,7 @@ def foreign() -> bytes:
 
 def truncated() -> bytes:
     buffer = io.BytesIO()
-    pq.write_table(to_table("runs", [run_row("c")]), buffer)
+    pq.write_table(to_table("runs", [run_row(C)]), buffer)
     return buffer.getvalue()[:-20]
 
 
@@ -170,7 +171,7 @@ def test_a_file_that_is_not_ours_is_told_in_a_sentence(store: Store, folder: Pat
 
 
 def test_a_plan_comes_back(store: Store) -> None:
-    planned = [Planned({"run_id": "a", "backbone": "edsr-tiny"}, (Dataset("Set5", "ab" * 32),), ("psnr_y", "fid"))]
+    planned = [Planned({"run_id": A, "backbone": "edsr-tiny"}, (Dataset("Set5", "ab" * 32),), ("psnr_y", "fid"))]
     store.write_plan("quick", [])
     store.write_plan("quick", planned)
     store.write_plan("other", planned)
@@ -179,16 +180,16 @@ def test_a_plan_comes_back(store: Store) -> None:
 
 
 def test_scores_on_other_pixels_of_the_same_name_stand_beside_the_first(store: Store) -> None:
-    store.write_scores([score_row("a", dataset_sha256="cd" * 32, value=20.0)])
+    store.write_scores([score_row(A, dataset_sha256="cd" * 32, value=20.0)])
     rows = whole_sets(load_results(str(store.storage)).scores).to_pylist()
-    values = {row["dataset"]: row["value"] for row in rows if row["run_id"] == "a"}
+    values = {row["dataset"]: row["value"] for row in rows if row["run_id"] == A}
     assert values == {"Set5@abababab": 28.0, "Set5@cdcdcdcd": 20.0}
     assert set(store.scores().column("dataset").to_pylist()) == {"Set5"}
 
 
 def test_a_plan_for_other_pixels_is_another_test_set(store: Store) -> None:
     tests = (Dataset("Set5", "cd" * 32), Dataset("B100", "12" * 32))
-    store.write_plan("quick", [Planned({"run_id": "a"}, tests, ("fid",))])
+    store.write_plan("quick", [Planned({"run_id": A}, tests, ("fid",))])
     results = load_results(str(store.storage))
     assert [test.name for test in results.planned[0].tests] == ["Set5@cdcdcdcd", "B100"]
     assert set(results.scores.column("dataset").to_pylist()) == {"Set5@abababab"}
@@ -268,13 +269,13 @@ def test_a_file_of_before_a_column_was_added_is_read(store: Store, folder: Path)
 
 
 def test_a_file_of_after_a_column_was_added_is_refused_with_a_sentence(store: Store, folder: Path) -> None:
-    path = folder / "runs" / "a.parquet"
+    path = folder / "runs" / f"{A}.parquet"
     pq.write_table(pq.read_table(path).append_column("colour", pa.array(["red"])), path)
     with pytest.raises(InputError, match="its column colour is not known; a newer sgbench may have written it"):
         store.runs()
 
 
 def test_a_run_is_forgotten_whole_and_alone(store: Store, folder: Path) -> None:
-    store.forget("a")
+    store.forget(A)
     left = {path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet")}
-    assert left == {"runs/b.parquet", "scores/b-Set5@abababab-fid.parquet"}
+    assert left == {f"runs/{B}.parquet", f"scores/{B}-Set5@abababab-fid.parquet"}

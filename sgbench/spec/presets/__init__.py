@@ -1,5 +1,6 @@
 """The sweeps that sgbench ships, as YAML beside this file, and the reading of a person's own."""
 
+import re
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import yaml
 
 from sgbench.core.errors import InputError, unknown
+from sgbench.core.storage import PART, PART_IN_WORDS
 
 
 def names() -> list[str]:
@@ -44,6 +46,8 @@ def _file(what: str) -> tuple[str, dict[str, Any]]:
         if path.is_dir():
             raise InputError(f"'{what}' is a folder; a preset or a sweep file in YAML is needed.")
         raise unknown("preset", what, names())
+    if not re.fullmatch(PART, path.stem):
+        raise InputError(f"sweep file '{what}' gives the sweep its name; {PART_IN_WORDS} is needed.")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
