@@ -57,6 +57,7 @@ def evaluate(
     from sgbench.store import Store
 
     storage = Storage(absolute(results))
+    Store(storage).refuse_other_folders()
     metrics = check_metrics(metric or DEFAULT_METRICS)
     check_tests(test)
     inference = Inference(self_ensemble, tile, overlap)
@@ -66,7 +67,7 @@ def evaluate(
     with output.packing() as progress:
         packed = [pack_tests(subject, test, progress) for subject in subjects]
     faults = []
-    with storage.lock(f"sgbench eval {' '.join(what)}"):
+    with Store(storage).writing(f"sgbench eval {' '.join(what)}"):
         output.fetch_for(metrics)
         for subject, tests in zip(subjects, packed, strict=True):
             faults += score_subject(subject, tests, metrics, Store(storage), rerun=rerun, save_images=save_images)

@@ -1,6 +1,5 @@
 """``sgbench results``: the keeping of stores."""
 
-import contextlib
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,7 +31,7 @@ def compact(results: options.Results = None, as_json: options.Json = False) -> N
     from sgbench.cli import output
 
     store = _open(options.find_store(results))
-    with store.storage.lock("sgbench results compact"):
+    with store.writing("sgbench results compact"):
         gathered = store.compact()
     if as_json:
         output.print_json(gathered)
@@ -58,14 +57,14 @@ def merge(
     from sgbench.store import Store
 
     target = Store(Storage(absolute(into)))
+    target.refuse_other_folders()
     stores = [_open(absolute(source)) for source in sources]
-    taken = []
-    with contextlib.nullcontext() if dry_run else target.storage.lock("sgbench results merge"):
-        for store in stores:
-            found = Merge.of(target, store)
-            if not dry_run:
-                found.apply()
-            taken.append(found)
+    taken = [Merge.of(target, store) for store in stores]  # all that is damaged is refused before anything is changed
+    if not dry_run:
+        with target.writing("sgbench results merge"):
+            for position, store in enumerate(stores):
+                taken[position] = Merge.of(target, store)
+                taken[position].apply()
     if as_json:
         output.print_json([_record(found) for found in taken])
         return
@@ -123,13 +122,13 @@ def rm(
     from sgbench.runs.maintenance import find_runs, remove
 
     store = _open(options.find_store(results))
-    with store.storage.lock("sgbench results rm"):
-        rows = find_runs(store, runs)
-        for row in rows:
-            output.say(f"{row['run_id']}  {row['name']}  {row['status']}")
-        _ask(f"Delete {len(rows)} run{'s' * (len(rows) != 1)} and all that belongs to them?", yes)
-        for row in rows:
-            remove(store, row["run_id"])
+    with store.writing("sgbench results rm"):
+        found = find_runs(store, runs)
+        for run_id, told in found.items():
+            output.say(f"{run_id}  {told}")
+        _ask(f"Delete {len(found)} run{'s' * (len(found) != 1)} and all that belongs to them?", yes)
+        for run_id in found:
+            remove(store, run_id)
 
 
 @command(app, "sgbench results clean", "sgbench results clean --all --yes")
@@ -147,7 +146,7 @@ def clean(
     from sgbench.runs.maintenance import clean
 
     store = _open(options.find_store(results))
-    with store.storage.lock("sgbench results clean"):
+    with store.writing("sgbench results clean"):
         if everything:
             _ask("Delete checkpoints from which runs could be continued?", yes)
         freed = clean(store, everything=everything)

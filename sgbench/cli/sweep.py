@@ -34,9 +34,10 @@ def sweep(
     from sgbench.store import Store
 
     name, storage = asked.name, asked.storage
+    Store(storage).refuse_other_folders()
     with output.packing() as progress:
         data = pack(asked.sweep, progress)
-    with storage.lock(f"sgbench sweep {name}"):
+    with Store(storage).writing(f"sgbench sweep {name}"):
         with contextlib.suppress(OSError):  # the workers of a sweep that was killed may be writing for a moment yet
             clean(Store(storage))
         local = Locator(download=False)

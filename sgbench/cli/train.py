@@ -24,6 +24,7 @@ def train(asked: options.Asked, as_json: options.Json = False) -> None:
     from sgbench.store import Store
 
     storage = asked.storage
+    Store(storage).refuse_other_folders()
     with output.packing() as progress:
         data = pack(asked.sweep, progress)
     plan = make_plan(asked.name, asked.sweep, data, Store(storage), retry=True, locator=Locator(download=False))
@@ -34,7 +35,7 @@ def train(asked: options.Asked, as_json: options.Json = False) -> None:
         )
     (run,) = plan.runs
     if run.pending:
-        with storage.lock(f"sgbench train {asked.name}"):
+        with Store(storage).writing(f"sgbench train {asked.name}"):
             output.fetch_for(asked.sweep.metrics)
             with Display(output.console, total=1, done=0) as display:
                 end, faults = run_here(Job.of(run, data, asked.sweep, storage), display)

@@ -23,7 +23,7 @@ from sgbench.core.storage import Storage
 from sgbench.runs.delivery import send
 from sgbench.runs.execute import Job, RunEnd, Watcher, clear, record_failure, stop_signal
 from sgbench.spec import SweepSpec
-from sgbench.store import SCRATCH
+from sgbench.store.layout import SCRATCH, discard_scratch
 
 MAX_FAILURES = 2
 """How often a run whose process died is started again, from its last checkpoint, before it counts as failed."""
@@ -108,7 +108,7 @@ def run_sweep(
                     raise KeyboardInterrupt  # what Tune took for failures of runs are none
         finally:
             with contextlib.suppress(OSError):  # the next sweep deletes what a storage that fails now leaves
-                storage.delete_folder(SCRATCH)
+                discard_scratch(storage)
     for job in jobs:
         if job.run_id in events.died:
             record_failure(job, events.summary.failed[job.run_id])

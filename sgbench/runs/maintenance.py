@@ -1,12 +1,15 @@
 """The keeping of a results store: merging another into it, checking it, throwing parts of it away.
 
-Whoever calls what writes holds the lock of the store that is written. Each call may be killed and made again.
+Whoever calls what writes holds the lock of the store that is written. Each call may be killed at any moment and made
+again, which ends it; until then the store says less than it did or will, and nothing that is not so.
 """
 
 import dataclasses
 import datetime
 import json
-from collections.abc import Iterator, Sequence
+import re
+import secrets
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +17,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sgbench.core.errors import InputError
-from sgbench.core.storage import UNFINISHED, Storage
+from sgbench.core.storage import PART, Storage
 from sgbench.spec import Recipe, RunSpec, TrainingData
-from sgbench.store import SCRATCH, Planned, Store
+from sgbench.store import Planned, Store
 from sgbench.store.files import TableFiles
-from sgbench.store.layout import checkpoints_of, discard, images_of, weights_of
+from sgbench.store.layout import (
+    RUN_ID,
+    SCRATCH,
+    checkpoints_of,
+    discard,
+    discard_scratch,
+    images_of,
+    runs_beside,
+    unfinished,
+    weights_of,
+)
 from sgbench.store.schema import recipe_columns
 from sgbench.training import Checkpoints, read_weights_file
 
@@ -53,8 +66,10 @@ class Merge:
     """Stems of the scores that are taken; see `sgbench.store.files`."""
     plans: dict[str, list[Planned]]
     """What plans ask for in the source and not here, by name."""
+    histories: tuple[str, ...]
+    """Runs of which the history is taken."""
     remains: tuple[str, ...]
-    """Runs of those added of which something is here without a row, as a merge that died leaves it."""
+    """Runs of those added of which something is here without a row, be it a checkpoint or half of a merge that died."""
     remarks: tuple[str, ...]
     """On runs of both that differ, one sentence each."""
 
@@ -85,6 +100,7 @@ class Merge:
             for stem, (run_id, rank) in there.items()
             if run_id in added | better or (run_id in shared and (stem not in here or rank > here[stem][1]))
         ]
+        histories = _run_ids(source, "history") & (added | better | set(shared) - _run_ids(into, "history"))
         return cls(
             into,
             source,
@@ -93,7 +109,8 @@ class Merge:
             shared=tuple(shared),
             scores=tuple(sorted(scores)),
             plans=_new_plans(into, source),
-            remains=tuple(sorted(added & {run_id for run_id, _ in here.values()})),
+            histories=tuple(sorted(histories)),
+            remains=tuple(sorted(added & _without_rows(into, ours))),
             remarks=tuple(remarks),
         )
 
@@ -103,30 +120,56 @@ class Merge:
         return not (self.added or self.replaced or self.scores or self.plans)
 
     def apply(self) -> None:
-        """Take it. The rows of runs come last, so that a run whose copying broke off is none and is copied again."""
-        theirs = _rows(self.source)
-        for run_id in (*self.replaced, *self.remains):
-            self.into.forget(run_id)
-        for run_id in (*self.added, *self.replaced):
-            if theirs[run_id]["status"] == "done":  # else a checkpoint may be here, from which it can be tried again
-                discard(self.into.storage, run_id)
-        for run_id in (*self.added, *self.replaced, *self.shared):
+        """Take it.
+
+        The rows of runs of which nothing is here come last, so that a run whose copying broke off is none and is copied
+        again.
+        """
+        tables = {table: files.read() for table, files in self.source.tables.items()}
+        inside = (*self.remains, *self.replaced)
+        for run_id in inside:
+            self._replace(run_id, {table: _of_runs(rows, [run_id]) for table, rows in tables.items()})
+        fresh = [run_id for run_id in self.added if run_id not in inside]
+        for run_id in (*fresh, *self.shared):
             self._copy_files(run_id)
-        runs = pa.array([*self.added, *self.replaced], pa.string())
-        for table, wanted in (("scores", pa.array(self.scores, pa.string())), ("history", runs), ("runs", runs)):
-            files = self.source.tables[table]
-            rows = files.read()
-            rows = rows.filter(pc.is_in(files.stems(rows), wanted))
-            if rows.num_rows:
-                self.into.tables[table].compact(rows)
+        wanted = {"scores": self.scores, "history": self.histories, "runs": fresh}
+        for table, stems in wanted.items():
+            rows = _of_runs(tables[table], [*fresh, *self.shared])
+            rows = rows.filter(pc.is_in(self.source.tables[table].stems(rows), pa.array(stems, pa.string())))
+            files = self.into.tables[table]
+            if rows.num_rows or len(files.list().compacted) > 1:  # more than one is what a merge that died leaves
+                files.compact(rows)
         for name, planned in self.plans.items():
             self.into.write_plan(name, [*self.into.plans().get(name, []), *planned])
+
+    def _replace(self, run_id: str, theirs: dict[str, pa.Table]) -> None:
+        """Put a run in the place of what is here of it, of which nothing goes before all of its files are here too.
+
+        Of two trainings nothing stands side by side at any moment: first all goes but the row, then that is replaced,
+        then the rest comes. If that breaks off, it is a run that is the same in both and lacks what can be taken.
+        """
+        here, there = self.into.storage, self.source.storage
+        (row,) = theirs["runs"].to_pylist()
+        scratch = f"{SCRATCH}/{secrets.token_hex(4)}"
+        done = row["status"] == "done"  # else a checkpoint may be here, from which it can be tried again
+        files = _files_of(there, run_id) if done else []
+        for name in files:
+            here.write(f"{scratch}/{name}", there.read(name))
+        for table in ("scores", "history"):
+            self.into.tables[table].forget(run_id)
+        if done:
+            discard(here, run_id)
+        self.into.write_run(row)
+        for name in files:
+            here.move(f"{scratch}/{name}", name)
+        self.into.write_history(theirs["history"].to_pylist())
+        self.into.write_scores(theirs["scores"].to_pylist())
 
     def _copy_files(self, run_id: str) -> None:
         """Copy those weights and images of a run that are not here."""
         here, there = self.into.storage, self.source.storage
-        for name in (weights_of(run_id), *there.sizes(images_of(run_id))):
-            if there.exists(name) and not here.exists(name):
+        for name in _files_of(there, run_id):
+            if not here.exists(name):
                 here.write(name, there.read(name))
 
 
@@ -165,34 +208,38 @@ def without_weights(store: Store) -> list[str]:
     return [run_id for run_id in done if not Checkpoints(store.storage, run_id).has_weights()]
 
 
-def find_runs(store: Store, beginnings: Sequence[str]) -> list[Row]:
-    """Return the rows of runs, in the order in which they are named.
+def find_runs(store: Store, beginnings: Sequence[str]) -> dict[str, str]:
+    """Return the ids of runs and what is told of each, in the order in which they are named.
 
     Args:
-        store: Where they are.
+        store: Where they are, or something of them without a row, such as a checkpoint.
         beginnings: Ids, or the beginnings of ids.
 
     Raises:
         InputError: If there is no such run, or more than one.
     """
     rows = _rows(store)
-    found: dict[str, Row] = {}
+    known = {run_id: f"{row['name']}  {row['status']}" for run_id, row in rows.items()}
+    known |= dict.fromkeys(_without_rows(store, rows), "not done, or what is left of it")
+    found: dict[str, str] = {}
     for beginning in beginnings:
-        matching = [run_id for run_id in rows if run_id.startswith(beginning)]
+        matching = [run_id for run_id in known if run_id.startswith(beginning)]
         if len(matching) != 1 or not beginning:
             how = f"{len(matching)} runs whose id begins so" if matching else "no such run"
             raise InputError(f"run '{beginning}': '{store.storage}' has {how}; 'sgbench query' lists them.")
-        found[matching[0]] = rows[matching[0]]
-    return list(found.values())
+        found[matching[0]] = known[matching[0]]
+    return found
 
 
 def remove(store: Store, run_id: str) -> None:
-    """Delete all that there is of a run.
+    """Delete all that there is of a run, its row last: until that is gone, the run is found and can be removed again.
 
     A plan that names it is left as it is: to the sweep, and in its table, the run is to be done again.
     """
-    store.forget(run_id)
+    for table in ("scores", "history"):
+        store.tables[table].forget(run_id)
     discard(store.storage, run_id)
+    store.tables["runs"].forget(run_id)
 
 
 def clean(store: Store, *, everything: bool = False) -> dict[str, int]:
@@ -204,34 +251,54 @@ def clean(store: Store, *, everything: bool = False) -> dict[str, int]:
 
     Returns:
         The bytes that are free now, by what they were: a folder or file.
+
+    Raises:
+        InputError: If the folder is no store; see `Store.refuse_other_folders`.
     """
+    store.refuse_other_folders()
     storage = store.storage
     done = {run_id for run_id, row in _rows(store).items() if row["status"] == "done"}
-    freed: dict[str, int] = {}
-    for name, size in storage.sizes().items():
-        folder, _, rest = name.partition("/")
-        run_id = rest.partition("/")[0]
-        if folder == SCRATCH:
-            needless = SCRATCH
-        elif UNFINISHED.fullmatch(name.rpartition("/")[2]):
-            needless = name
-        elif folder == "checkpoints" and (
+    freed = unfinished(storage)
+    for name in freed:
+        storage.delete(name)
+    needless: dict[str, int] = {}
+    for name, size in storage.sizes("checkpoints").items():
+        run_id = name.split("/")[1]
+        if re.fullmatch(RUN_ID, run_id) and (
             everything or (run_id in done and Checkpoints(storage, run_id).has_weights())
         ):
-            needless = checkpoints_of(run_id)
-        else:
-            continue
-        freed[needless] = freed.get(needless, 0) + size
-    for needless in freed:
-        if needless == SCRATCH or needless.startswith("checkpoints/"):
-            storage.delete_folder(needless)
-        else:
-            storage.delete(needless)
+            needless[run_id] = needless.get(run_id, 0) + size
+    for run_id, size in needless.items():
+        Checkpoints(storage, run_id).clear()
+        freed[checkpoints_of(run_id)] = size
+    if scratch := discard_scratch(storage):
+        freed[SCRATCH] = scratch
     return freed
 
 
 def _rows(store: Store) -> dict[str, Row]:
     return {row["run_id"]: row for row in store.runs().to_pylist()}
+
+
+def _run_ids(store: Store, table: str) -> set[str]:
+    return set(store.tables[table].read().column("run_id").cast(pa.string()).unique().to_pylist())
+
+
+def _without_rows(store: Store, rows: Container[str]) -> set[str]:
+    """Return the runs of which a store has something, but no row."""
+    there = _run_ids(store, "scores") | _run_ids(store, "history") | runs_beside(store.storage)
+    return {run_id for run_id in there if run_id not in rows}
+
+
+def _of_runs(rows: pa.Table, run_ids: Sequence[str]) -> pa.Table:
+    return rows.filter(pc.is_in(rows.column("run_id").cast(pa.string()), pa.array(run_ids, pa.string())))
+
+
+def _files_of(storage: Storage, run_id: str) -> list[str]:
+    """Return the names of the weights and images that there are of a run."""
+    images = re.compile(rf"{images_of(run_id)}/{PART}/{PART}\.png")
+    weights = [weights_of(run_id)] if storage.exists(weights_of(run_id)) else []
+    return [*weights, *filter(images.fullmatch, storage.sizes(images_of(run_id)))]
 
 
 def _rank(row: Row) -> tuple[bool, datetime.datetime]:
