@@ -19,14 +19,14 @@ ROOT = Path(sgbench.__file__).parent.parent
 SWEEP = ["[what]", "--results", "--backbone", "--loss", "--lambda", "--seeds", "--train", "--test", "--metric", "--set"]
 SURFACE = {
     "sgbench": ["--version", "--install-completion", "--show-completion"],
-    "sgbench sweep": [*SWEEP, "--address", "--retry", "--rerun", "--json"],
+    "sgbench sweep": [*SWEEP, "--address", "--retry", "--retrain", "--rerun", "--json"],
     "sgbench plan": [*SWEEP, "--devices", "--price", "--json"],
     "sgbench table": [
         *("[number]", "--results", "--show", "--rows", "--columns", "--backbone", "--loss", "--lambda", "--seeds"),
         *("--test", "--metric", "--format", "--json"),
     ],
     "sgbench compare": ["a", "b", "--results", "--metric", "--backbone", "--test", "--alpha", "--json"],
-    "sgbench train": [*SWEEP, "--json"],
+    "sgbench train": [*SWEEP, "--retrain", "--json"],
     "sgbench eval": [
         *("what...", "--test!", "--results", "--metric", "--backbone", "--scale"),
         *("--self-ensemble", "--tile", "--overlap", "--save-images", "--rerun", "--json"),
@@ -55,7 +55,7 @@ SURFACE = {
     "sgbench backbones": ["--scale", "--json"],
     "sgbench losses": ["--json"],
     "sgbench metrics": ["--json"],
-    "sgbench submit": [*SWEEP, "--address", "--retry", "--rerun"],
+    "sgbench submit": [*SWEEP, "--address", "--retry", "--retrain", "--rerun"],
     "sgbench status": ["[job]", "--results", "--address", "--json"],
     "sgbench logs": ["what", "--results", "--address", "--follow"],
     "sgbench stop": ["job", "--address"],

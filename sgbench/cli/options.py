@@ -43,6 +43,9 @@ Address = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Retry = Annotated[bool, typer.Option("--retry", help="Do failed runs and scores again.")]
+Retrain = Annotated[
+    bool, typer.Option("--retrain", help="Train done runs again that lack scores and have no final weights.")
+]
 Rerun = Annotated[bool, typer.Option("--rerun", help="Do everything again, finished runs too.")]
 Dashboard = Annotated[
     str | None,

@@ -109,8 +109,10 @@ def print_plan(
         repeated = made.named - len(made.runs)
         named = f" ({made.named} named, {repeated} of them repetitions)" if repeated else ""
         say(f"{made.name}: {made.summary()}{named}")
-        if expected:
-            say(_forecast(expected, devices, max(1, made.sweep.workers), price))
+        if pending := [each for each in expected if each.run.pending]:
+            say(_forecast(pending, devices, max(1, made.sweep.workers), price))
+        if remark := made.to_retrain():
+            say(remark)
 
 
 def _about(expected: "Expected") -> str | None:

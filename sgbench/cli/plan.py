@@ -41,5 +41,5 @@ def plan(
         ids = "are those of the images that the store has on record" if data else "are not known yet"
         output.say(f"note: the ids of the runs {ids}: {error}")
     made = make_plan(asked.name, asked.sweep, data, Store(asked.storage), locator=Locator(download=False))
-    expected = expect(made.pending, Store(asked.storage))
+    expected = expect([run for run in made.runs if run.pending or run.status == "to retrain"], Store(asked.storage))
     output.print_plan(made, expected, devices=devices, price=price, as_json=as_json)

@@ -18,7 +18,7 @@ EXAMPLES = (
     "sgbench status sgbench-quick-20260101-120000",
 )
 
-STATUSES = ("done", "to score", "resumable", "to do", "failed")
+STATUSES = ("done", "to score", "resumable", "to do", "to retrain", "failed")
 """Of a planned run, as in `sgbench.runs.plan.Status`; ``resumable`` is one with a checkpoint, and maybe under way."""
 
 
@@ -113,4 +113,6 @@ def _status(run: "Planned", row: str | None, scored: dict[tuple[str, ...], str],
     if row is None:
         return "resumable" if Checkpoints(store.storage, run.run_id).latest_step() else "to do"
     scores = [scored.get((run.run_id, *test, metric)) for test in run.tests for metric in run.metrics]
-    return "to score" if None in scores else "failed" if "failed" in scores else "done"
+    if None in scores:
+        return "to score" if Checkpoints(store.storage, run.run_id).has_weights() else "to retrain"
+    return "failed" if "failed" in scores else "done"

@@ -20,6 +20,7 @@ def submit(
     asked: options.Asked,
     address: options.Dashboard = None,
     retry: options.Retry = False,
+    retrain: options.Retrain = False,
     rerun: options.Rerun = False,
 ) -> None:
     """Start a sweep on a running cluster and come back at once; prints the id of the job.
@@ -34,7 +35,7 @@ def submit(
     results = _seen_by_all(asked.results)
     _check_folders(asked.sweep)
     sweep = yaml.safe_dump(asked.sweep.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    flags = [*(["--retry"] if retry else []), *(["--rerun"] if rerun else [])]
+    flags = [flag for flag, given in {"--retry": retry, "--retrain": retrain, "--rerun": rerun}.items() if given]
     job = Jobs(address).submit(asked.name, sweep, ["--results", results, *flags])
     typer.echo(job)
     typer.echo(f"'sgbench logs {job} --follow' shows what it does, 'sgbench stop {job}' stops it.", err=True)

@@ -21,7 +21,7 @@ from sgbench.cluster.trial import trial
 from sgbench.core.registry import METRICS
 from sgbench.core.storage import Storage
 from sgbench.runs.delivery import send
-from sgbench.runs.execute import Job, RunEnd, Watcher, clear, record_failure, stop_signal
+from sgbench.runs.execute import Job, RunEnd, Watcher, begin, record_failure, stop_signal
 from sgbench.spec import SweepSpec
 from sgbench.store.layout import SCRATCH, discard_scratch
 
@@ -47,7 +47,6 @@ def run_sweep(
     watcher: Watcher,
     *,
     remote: bool = False,
-    fresh: bool = False,
     lost: threading.Event | None = None,
 ) -> Summary:
     """Run jobs on the Ray that is connected, as many at once as it has room for.
@@ -61,7 +60,6 @@ def run_sweep(
         storage: The results store.
         watcher: Told of what happens.
         remote: Whether the workers may be on other machines, which then fetch the weights of metrics themselves.
-        fresh: Whether all that there is of the jobs is deleted first, once it is clear that they can be placed.
         lost: Set when the Ray that is connected is dead, so that there is nothing to wait for.
 
     Raises:
@@ -71,7 +69,7 @@ def run_sweep(
     """
     placement = place(sweep)
     if remote:
-        _prepare_nodes(jobs, sweep, storage)
+        _prepare_nodes(jobs, storage)
     token = secrets.token_hex(4)
     stop, state = f"{SCRATCH}/{token}.stop", f"{storage.root}/{SCRATCH}/{token}"
     common = {
@@ -86,8 +84,7 @@ def run_sweep(
     held = DRIVER_RESOURCES if sweep.workers else placement.each
     lanes = Lanes(placement) if sweep.workers else BasicVariantGenerator()
     with tracking(name, sweep, storage) as tracked:
-        if fresh:
-            clear(jobs)
+        begin(jobs)
         events = _Events(jobs, watcher, tracked)
         try:
             with stop_signal(lambda: storage.write(stop, b"")) as asked:
@@ -116,13 +113,14 @@ def run_sweep(
     return events.summary
 
 
-def _prepare_nodes(jobs: Sequence[Job], sweep: SweepSpec, storage: Storage) -> None:
+def _prepare_nodes(jobs: Sequence[Job], storage: Storage) -> None:
     """Refuse a cluster that lacks what cannot be sent, and put into the store what nodes will fetch from there."""
     sets = dict.fromkeys(packed for job in jobs for packed in (job.train, *job.tests))
     nodes = examine(Wanted(storage.root, tuple(sets)))
     refuse_unfit(nodes)
     if not storage.is_local or any(node.lacks for node in nodes):  # beside an object store, nodes to come may lack them
-        send(sets, {network for metric in sweep.metrics for network in METRICS.load(metric).networks}, storage)
+        metrics = {metric for job in jobs for _, metric in job.missing}
+        send(sets, {network for metric in metrics for network in METRICS.load(metric).networks}, storage)
 
 
 class Lanes(BasicVariantGenerator):

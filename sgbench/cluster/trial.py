@@ -21,7 +21,7 @@ from sgbench.cluster.nodes import own_name
 from sgbench.cluster.ray_internals import anywhere
 from sgbench.cluster.runlog import into_log
 from sgbench.core.storage import Storage
-from sgbench.runs.execute import Job, RunEnd, ending, failure, record_failure, score_job, train_job
+from sgbench.runs.execute import STOPPED, Job, RunEnd, failure, record_failure, score_job, train_job
 from sgbench.training import Progress
 
 REPORT_SECONDS = 0.5
@@ -49,20 +49,19 @@ def trial(config: dict[str, Any]) -> None:
 
 def _train_and_score(job: Job, config: dict[str, Any]) -> tuple[RunEnd, str]:
     """Return how the run ended, and why."""
-    end: RunEnd = "stopped"
-    faults: list[str] = []
-    if not _stop_requested(job, config):
-        try:
-            end = _trainer(job, config).fit().return_value
-        except train.TrainingFailedError as error:  # a worker group that Train has started again in vain
-            traceback.print_exc()
-            causes = getattr(error, "worker_failures", None) or {0: error}
-            record_failure(job, failure(next(iter(causes.values())), 0)["error"])
-            end = "failed"
-    if end == "done" and not _stop_requested(job, config):
-        tune.report({"event": "scoring", "run_id": job.run_id})
-        faults = _score_elsewhere(config) if config["workers"] else _score(config)
-    return "failed" if faults else end, ending(end, faults, job)
+    if _stop_requested(job, config):
+        return "stopped", STOPPED
+    try:
+        end, message = _trainer(job, config).fit().return_value
+    except train.TrainingFailedError as error:  # a worker group that Train has started again in vain
+        traceback.print_exc()
+        causes = getattr(error, "worker_failures", None) or {0: error}
+        return "failed", record_failure(job, failure(next(iter(causes.values())), 0)["error"])
+    if end != "done" or _stop_requested(job, config):
+        return end, message
+    tune.report({"event": "scoring", "run_id": job.run_id})
+    faults = _score_elsewhere(config) if config["workers"] else _score(config)
+    return "failed" if faults else "done", "; ".join(faults)
 
 
 def _score(config: dict[str, Any]) -> list[str]:
@@ -101,7 +100,7 @@ def _trainer(job: Job, config: dict[str, Any]) -> TorchTrainer:
     )
 
 
-def _train_loop(config: dict[str, Any]) -> RunEnd:
+def _train_loop(config: dict[str, Any]) -> tuple[RunEnd, str]:
     """Run in every worker of the Train job."""
     job = Job.from_json(config["job"])
     if config["workers"] == 0:
@@ -110,7 +109,7 @@ def _train_loop(config: dict[str, Any]) -> RunEnd:
         return _train(job, config)
 
 
-def _train(job: Job, config: dict[str, Any]) -> RunEnd:
+def _train(job: Job, config: dict[str, Any]) -> tuple[RunEnd, str]:
     local = config["workers"] == 0
     reported = looked = 0.0
     stop = False

@@ -10,7 +10,7 @@ import json
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Literal, Protocol
@@ -28,13 +28,17 @@ from sgbench.scoring.evaluation import HR_CACHE, faults_in, score
 from sgbench.scoring.provenance import provenance
 from sgbench.scoring.upscaling import from_network
 from sgbench.spec import RunSpec, SweepSpec
-from sgbench.store import Store, identity_columns
-from sgbench.store.layout import discard, weights_of
+from sgbench.store import Replaced, Store, identity_columns, stamp
+from sgbench.store.layout import images_of, weights_of
 from sgbench.training import Checkpoints, Outcome, Progress, train
 from sgbench.training.numerics import device_of_process, pinned
 
 RunEnd = Literal["done", "failed", "stopped"]
 """How a run ended: weights and a row, a row with the error, or a checkpoint."""
+
+
+STOPPED = "the same command continues it"
+"""What a person is told of a run that was stopped."""
 
 
 class Watcher(Protocol):
@@ -70,6 +74,8 @@ class Job:
     """Whether activations are recomputed in the backward pass."""
     checkpoint_seconds: float
     """Least time between checkpoints."""
+    replaced: Replaced | None = None
+    """What the training replaces; a run that is done otherwise is only scored."""
 
     @classmethod
     def of(cls, run: PlannedRun, data: Data, sweep: SweepSpec, storage: Storage) -> "Job":
@@ -83,6 +89,7 @@ class Job:
             run.missing,
             recompute=sweep.recompute,
             checkpoint_seconds=sweep.checkpoint_seconds,
+            replaced=run.replaced,
         )
 
     @property
@@ -106,16 +113,60 @@ class Job:
                 "train": Packed(*fields["train"]),
                 "tests": tuple(Packed(*test) for test in fields["tests"]),
                 "missing": tuple((test, metric) for test, metric in fields["missing"]),
+                "replaced": Replaced.of(fields["replaced"]) if fields["replaced"] else None,
             }
         )
 
+    def replaces(self, row: dict[str, Any] | None) -> bool:
+        """Return whether a row of the run is what the training replaces."""
+        return self.replaced is not None and self.replaced.row == stamp(row)
 
-def clear(jobs: Sequence[Job]) -> None:
-    """Delete all that earlier attempts left of jobs, so that they start from nothing."""
+
+def begin(jobs: Sequence[Job]) -> None:
+    """Note which runs are about to be replaced, so that each command from here on knows what was begun.
+
+    Of a run that a new ``--rerun`` asks for, checkpoints that are there are of another training and are deleted.
+    """
+    if not any(job.replaced for job in jobs):
+        return
+    store = Store(Storage(jobs[0].store))
+    replaced = store.replaced()
     for job in jobs:
-        storage = Storage(job.store)
-        Store(storage).forget(job.run_id)
-        discard(storage, job.run_id)
+        before = replaced.get(job.run_id)
+        if job.replaced and job.replaced.rerun and not (before and before.rerun and before.row == job.replaced.row):
+            Checkpoints(store.storage, job.run_id).clear()
+        if job.replaced and (job.replaced.rerun or job.replaced.scores):
+            replaced[job.run_id] = job.replaced
+    store.write_replaced(replaced)
+
+
+def conclude(store: Store, run_ids: Iterable[str]) -> None:
+    """Note that a command has ended: of the runs that it replaced, only scores yet to be computed stay on record.
+
+    Args:
+        store: The store.
+        run_ids: The runs that it was to replace; what others have begun stays on record too.
+    """
+    if not (replaced := store.replaced()):
+        return
+    rows = {row["run_id"]: row for row in store.runs().to_pylist()}
+    key = ["run_id", "dataset", "dataset_sha256", "metric"]
+    scored = {tuple(row.values()) for row in store.totals().select(key).to_pylist()}
+    ended, remaining = set(run_ids), {}
+    for run_id, before in replaced.items():
+        stands = before.row == stamp(rows.get(run_id))
+        owed = tuple(each for each in before.scores if (run_id, *each) not in scored)
+        if run_id not in ended and (stands or before.rerun):
+            remaining[run_id] = before
+        elif owed and not stands:
+            remaining[run_id] = Replaced(before.row, rerun=False, scores=owed)
+    store.write_replaced(remaining)
+
+
+def unreplaced(jobs: Iterable[Job], store: Store) -> set[str]:
+    """Return those jobs whose runs were done before and still have the results of then."""
+    done = {row["run_id"]: row for row in store.runs().to_pylist() if row["status"] == "done"}
+    return {job.run_id for job in jobs if job.run_id in done and job.replaces(done[job.run_id])}
 
 
 def train_job(
@@ -124,10 +175,12 @@ def train_job(
     node: str | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> RunEnd:
+) -> tuple[RunEnd, str]:
     """Train a job's network, unless its weights are there, and record the outcome.
 
-    In a process group each process calls this; the first one records.
+    What there is of a run that is trained again stays as it is until the new training is complete and in a checkpoint.
+    Then its row goes first, so that the run is one to be resumed and what is left of the old one belongs to nobody. The
+    new row comes last. In a process group each process calls this; the first one records.
 
     Args:
         job: What to train.
@@ -136,18 +189,29 @@ def train_job(
         should_stop: See there.
 
     Returns:
-        How it ended. Whatever a run can die of by itself, such as a NaN or too little memory, is recorded as its
-        failure and not raised; only in a process group is it raised, so that the whole group ends.
+        How it ended, and why unless it is done. Whatever a run can die of by itself, such as a NaN or too little
+        memory, is recorded as its failure and not raised; only in a process group is it raised, so that the whole group
+        ends. A run that was done before keeps its results when it fails.
     """
     storage = Storage(job.store)
     store, checkpoints = Store(storage), Checkpoints(storage, job.run_id)
     first, world = (dist.get_rank() == 0, dist.get_world_size()) if dist.is_initialized() else (True, 1)
     row = identity_columns(job.spec) | provenance(device_of_process())
     row |= {"node": node, "workers": world, "started": _now()}
-    if checkpoints.has_weights() and _is_done(store, job.run_id):
-        return "done"
-    if first:
-        store.forget(job.run_id)  # an earlier failure is none while the run is tried again
+    before = store.run(job.run_id)
+    if before and before["status"] == "done" and not job.replaces(before):
+        there = checkpoints.has_weights()
+        return ("done", "") if there else ("failed", "its final weights are gone; --retrain trains it again")
+    history: list[dict[str, Any]] = []
+
+    def make_way() -> None:
+        store.tables["runs"].forget(job.run_id)
+        store.forget(job.run_id)
+        storage.delete_folder(images_of(job.run_id))
+
+    def failed(columns: dict[str, Any]) -> tuple[RunEnd, str]:
+        return "failed", _record_failure(store, row | columns, history) if first else columns["error"]
+
     try:
         outcome = train(
             job.spec,
@@ -157,26 +221,25 @@ def train_job(
             recompute=job.recompute,
             on_progress=on_progress,
             should_stop=should_stop,
+            on_complete=make_way,
+            history=history,
             checkpoint_seconds=job.checkpoint_seconds,
         )
     except NotFiniteError as error:
-        if first:
-            store.write_run({**row, "status": "failed", "error": str(error), "step": error.step, "finished": _now()})
-        return "failed"
+        return failed({"status": "failed", "error": str(error), "step": error.step, "finished": _now()})
     except Exception as error:
-        if first:
-            store.write_run({**row, **failure(error, checkpoints.latest_step())})
+        end = failed(failure(error, checkpoints.latest_step()))
         if world > 1:
             raise
         traceback.print_exc()
-        return "failed"
+        return end
     if not outcome.finished:
-        return "stopped"
+        return "stopped", STOPPED
     if first:
         store.write_history(outcome.history)
         store.write_run({**row, **_success(job.spec, outcome)})
         checkpoints.clear()
-    return "done"
+    return "done", ""
 
 
 def score_job(job: Job, *, locator: Locator) -> list[str]:
@@ -215,7 +278,7 @@ def run_here(job: Job, watcher: Watcher) -> tuple[RunEnd, list[str]]:
     """
     watcher.started(job.run_id, str(job.spec))
     with stop_signal() as asked:
-        end = train_job(
+        end, message = train_job(
             job,
             on_progress=lambda p: watcher.progress(job.run_id, p.step, p.steps, p.loss, p.steps_per_second),
             should_stop=asked.is_set,
@@ -224,18 +287,8 @@ def run_here(job: Job, watcher: Watcher) -> tuple[RunEnd, list[str]]:
     if end == "done":
         watcher.scoring(job.run_id)
         faults = score_job(job, locator=Locator(download=False))
-    watcher.finished(job.run_id, "failed" if faults else end, ending(end, faults, job))
+    watcher.finished(job.run_id, "failed" if faults else end, message or "; ".join(faults))
     return end, faults
-
-
-def ending(end: RunEnd, faults: list[str], job: Job) -> str:
-    """Return in words how a run ended; nothing if it ended well."""
-    if end == "stopped":
-        return "the same command continues it"
-    if end == "failed":
-        row = Store(Storage(job.store)).run(job.run_id)
-        return str(row["error"]) if row else "failed"
-    return "; ".join(faults)
 
 
 @contextlib.contextmanager
@@ -261,13 +314,34 @@ def stop_signal(also: Callable[[], None] = lambda: None) -> Iterator[threading.E
             signal.signal(number, previous)
 
 
-def record_failure(job: Job, message: str) -> None:
-    """Record a job whose process died without a word, unless there is a row of it."""
+def record_failure(job: Job, message: str) -> str:
+    """Record a job whose process died without a word, unless its end is on record.
+
+    Returns:
+        Why it failed, for a person.
+    """
     store = Store(Storage(job.store))
-    if store.run(job.run_id) is None:
-        step = Checkpoints(store.storage, job.run_id).latest_step()
-        row = {"status": "failed", "error": message, "step": step, "finished": _now()}
-        store.write_run({**identity_columns(job.spec), **row})
+    row = store.run(job.run_id)
+    if row and row["status"] == "failed" and not job.replaces(row):
+        return str(row["error"])
+    checkpoints = Checkpoints(store.storage, job.run_id)
+    columns = {"status": "failed", "error": message, "step": checkpoints.latest_step(), "finished": _now()}
+    history = (checkpoints.load() or {}).get("history", [])
+    return _record_failure(store, identity_columns(job.spec) | columns, history)
+
+
+def _record_failure(store: Store, row: dict[str, Any], history: list[dict[str, Any]]) -> str:
+    """Record a failure with what is known of the training, unless the run is done; return it in words."""
+    before = store.run(row["run_id"])
+    if before and before["status"] == "done":
+        return f"{row['error']}; the results that it had are kept"
+    store.tables["scores"].forget(row["run_id"])
+    if history:
+        store.write_history(history)
+    else:
+        store.tables["history"].forget(row["run_id"])
+    store.write_run(row)
+    return str(row["error"])
 
 
 def failure(error: Exception, step: int) -> dict[str, Any]:
@@ -275,11 +349,6 @@ def failure(error: Exception, step: int) -> dict[str, Any]:
     lines = str(error).splitlines()
     said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return {"status": "failed", "error": said, "step": step, "finished": _now()}
-
-
-def _is_done(store: Store, run_id: str) -> bool:
-    row = store.run(run_id)
-    return row is not None and row["status"] == "done"
 
 
 def _success(spec: RunSpec, outcome: Outcome) -> dict[str, Any]:

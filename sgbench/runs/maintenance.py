@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from sgbench.core.errors import InputError
 from sgbench.core.storage import PART, Storage
 from sgbench.spec import Recipe, RunSpec, TrainingData
-from sgbench.store import Planned, Store
+from sgbench.store import Planned, Store, stamp
 from sgbench.store.files import TableFiles
 from sgbench.store.layout import (
     RUN_ID,
@@ -194,7 +194,8 @@ def verify(store: Store) -> Iterator[str]:
             known = pa.array([row["run_id"] for row in rows], pa.string())
             scored = whole["scores"].column("run_id").cast(pa.string()).unique()
             for run_id in scored.filter(pc.invert(pc.is_in(scored, known))).to_pylist():
-                yield f"run {run_id} has scores and no row in 'runs'."
+                if not Checkpoints(store.storage, run_id).latest_step():  # else a new training is about to replace them
+                    yield f"run {run_id} has scores and no row in 'runs'."
     for name in store.storage.list("plans", ".json"):
         try:
             store.read_plan(name)
@@ -238,6 +239,8 @@ def remove(store: Store, run_id: str) -> None:
     """
     for table in ("scores", "history"):
         store.tables[table].forget(run_id)
+    if run_id in (replaced := store.replaced()):
+        store.write_replaced({other: each for other, each in replaced.items() if other != run_id})
     discard(store.storage, run_id)
     store.tables["runs"].forget(run_id)
 
@@ -257,7 +260,12 @@ def clean(store: Store, *, everything: bool = False) -> dict[str, int]:
     """
     store.refuse_other_folders()
     storage = store.storage
-    done = {run_id for run_id, row in _rows(store).items() if row["status"] == "done"}
+    replaced = store.replaced()
+    done = {
+        run_id
+        for run_id, row in _rows(store).items()
+        if row["status"] == "done" and not (run_id in replaced and replaced[run_id].row == stamp(row))
+    }
     freed = unfinished(storage)
     for name in freed:
         storage.delete(name)

@@ -3,12 +3,14 @@
 preset or file + flags ─► SweepSpec ─► data packed and hashed ─► runs with ids ─► held against the store
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from sgbench.assets.weights import Locator
 from sgbench.core.errors import InputError
+from sgbench.core.registry import METRICS
 from sgbench.data import (
     PackedImages,
     PackProgress,
@@ -17,9 +19,9 @@ from sgbench.data import (
     refuse_overlap,
     shared_images,
 )
-from sgbench.scoring.scored import Scored
+from sgbench.scoring.scored import Pair, Scored
 from sgbench.spec import RunSpec, SweepSpec, TrainingData, build, override, presets, set_name
-from sgbench.store import Dataset, Planned, Store, identity_columns
+from sgbench.store import Dataset, Planned, Replaced, Store, identity_columns, stamp
 from sgbench.training import Checkpoints
 
 FLAGS = {
@@ -158,11 +160,12 @@ def pack(sweep: SweepSpec, progress: PackProgress | None = None) -> Data:
     return data
 
 
-Status = Literal["to do", "resumable", "to score", "done", "failed", "unknown"]
+Status = Literal["to do", "resumable", "to score", "to retrain", "done", "failed", "unknown"]
 """Of a planned run: nothing there, a checkpoint, weights but not all scores, everything, or a failure on record.
 
-A run whose training or one of whose scores failed is ``failed`` until it is tried again. One that has no id to find it
-by is ``unknown``, if the store has any runs.
+A run that is done, lacks scores and has no final weights from which to compute them is ``to retrain``: it is trained
+again only if that is asked for. One whose training or one of whose scores failed is ``failed`` until it is tried again.
+One that has no id to find it by is ``unknown``, if the store has any runs.
 """
 
 
@@ -177,6 +180,8 @@ class PlannedRun:
     error: str | None = None
     missing: tuple[tuple[str, str], ...] = ()
     """Scores that are still to be computed: names of test sets and metrics."""
+    replaced: Replaced | None = None
+    """What a new training replaces."""
 
     @property
     def pending(self) -> bool:
@@ -201,13 +206,31 @@ class Plan:
         """Runs for which there is something to do."""
         return [run for run in self.runs if run.pending]
 
+    @property
+    def metrics(self) -> list[str]:
+        """Metrics of the scores to be computed."""
+        return sorted({metric for run in self.pending for _, metric in run.missing})
+
+    def to_retrain(self) -> str | None:
+        """Return a sentence on the runs that are to be trained again for missing scores; None if there are none."""
+        if not (count := self.count("to retrain")):
+            return None
+        runs = "1 run" if count == 1 else f"{count} runs"
+        return (
+            f"{runs} would be trained again for scores that are missing, because the final weights are gone; sweep and "
+            "train do that with --retrain."
+        )
+
     def count(self, status: Status) -> int:
         """Return how many runs are at a status."""
         return sum(run.status == status for run in self.runs)
 
     def summary(self) -> str:
         """Return the counts in words: ``4 runs: 1 done, 1 resumable, 2 to do``."""
-        order: tuple[Status, ...] = ("done", "to score", "resumable", "to do", "failed", "unknown")
+        order: tuple[Status, ...] = (
+            *("done", "to score", "resumable", "to do"),
+            *("to retrain", "failed", "unknown"),
+        )
         counts = ((status, self.count(status)) for status in order)
         runs = "1 run" if len(self.runs) == 1 else f"{len(self.runs)} runs"
         return f"{runs}: {', '.join(f'{count} {status}' for status, count in counts if count)}"
@@ -225,6 +248,7 @@ def make_plan(
     store: Store,
     *,
     retry: bool = False,
+    retrain: bool = False,
     rerun: bool = False,
     locator: Locator | None = None,
 ) -> Plan:
@@ -236,7 +260,8 @@ def make_plan(
         data: Its images; None if they are neither at hand nor on record, and then no run has an id.
         store: What there is already.
         retry: Runs and scores that failed are to be done again.
-        rerun: Everything is to be done again.
+        retrain: Runs that are done and lack scores and weights are to be trained again.
+        rerun: Everything is to be done again, but for what a rerun that was interrupted has done already.
         locator: Finds weights of metrics without fetching any; scores that lacked weights are to be computed once
             these are there.
     """
@@ -249,23 +274,75 @@ def make_plan(
         return Plan(name, sweep, len(named), tuple(PlannedRun(spec, status) for spec in unique))
     rows = {row["run_id"]: row for row in store.runs().to_pylist()}
     scored = Scored(store, retry=retry, locator=locator)
+    replaced = store.replaced()
+    again: Replaced | None
     planned = []
     for spec in unique:
         run_id = spec.run_id
         assert run_id is not None  # the data is hashed
-        wanted = scored.missing(run_id, data.tests, sweep.metrics)
-        everything = tuple((test.name, metric) for test in data.tests for metric in sweep.metrics)
         row, checkpoints = rows.get(run_id), Checkpoints(store.storage, run_id)
-        if rerun:
-            planned.append(PlannedRun(spec, "to do", missing=everything))
+        done, before = row is not None and row["status"] == "done", replaced.get(run_id)
+        stands = before is not None and before.row == stamp(row)  # what is replaced is still all there
+        owed = before.scores if before and not stands else ()
+        had = tuple(dict.fromkeys((*owed, *scored.values(run_id)))) if done else owed
+        wanted = scored.missing(run_id, _pairs(data.tests, sweep.metrics, owed))
+        everything = tuple((test.name, metric) for test, metric in _pairs(data.tests, sweep.metrics, had))
+        if rerun and (stands or not (before and before.rerun)):
+            step = checkpoints.latest_step() if before and before.rerun else 0
+            again = Replaced(stamp(row), rerun=True, scores=had)
+            planned.append(PlannedRun(spec, "resumable" if step else "to do", step, None, everything, again))
         elif row and row["status"] == "failed" and not retry:
             planned.append(PlannedRun(spec, "failed", row["step"], row["error"]))
-        elif row and row["status"] == "done" and (not wanted or checkpoints.has_weights()):
+        elif row and done and (not wanted or checkpoints.has_weights()):
             faults = "; ".join(scored.faults(run_id, data.tests, sweep.metrics))
             status = "to score" if wanted else "failed" if faults else "done"
             planned.append(PlannedRun(spec, status, row["step"], faults or None, wanted))
+        elif row and done and not retrain:
+            planned.append(PlannedRun(spec, "to retrain", row["step"], None, wanted))
         else:
             step = checkpoints.latest_step()
-            planned.append(PlannedRun(spec, "resumable" if step else "to do", step, missing=everything))
+            again = Replaced(stamp(row), rerun=False, scores=had) if row else None
+            planned.append(PlannedRun(spec, "resumable" if step else "to do", step, None, everything, again))
     tests = tuple(Dataset(test.name, test.sha256) for test in data.tests)
     return Plan(name, sweep, len(named), tuple(planned), tests)
+
+
+def _pairs(
+    tests: Sequence[PackedImages | Dataset], metrics: Sequence[str], had: Iterable[tuple[str, str, str]]
+) -> list[Pair]:
+    """Return what a run is to be scored on: all that is asked for and, of what it had, all that can be computed.
+
+    No plug-in is imported because a store names it.
+    """
+    sets = {(test.name, test.sha256): test for test in tests}
+    known = METRICS.names()
+    more = [
+        (sets[name, sha256], metric)
+        for name, sha256, metric in had
+        if (name, sha256) in sets and metric not in metrics and metric in known
+    ]
+    return [*((test, metric) for test in tests for metric in metrics), *more]
+
+
+def refuse_losses(made: Plan, locator: Locator) -> None:
+    """Refuse to replace runs some of whose scores would not be computed again.
+
+    Args:
+        made: The plan.
+        locator: Finds the networks of metrics.
+
+    Raises:
+        InputError: If there are such scores, naming them.
+    """
+    lost: Counter[str] = Counter()
+    for run in made.pending:
+        for name, sha256, metric in run.replaced.scores if run.replaced else ():
+            known = Dataset(name, sha256) in made.tests and (name, metric) in run.missing
+            if not known or not all(map(locator.find, METRICS.load(metric).networks)):
+                lost[f"{metric} on {name}"] += 1
+    if lost:
+        raise InputError(
+            "training again is refused, because it would lose scores that this command cannot compute again: "
+            f"{', '.join(f'{score} ({count} of the runs)' for score, count in sorted(lost.items()))}; name their test "
+            "sets with --test and their metrics with --metric, or delete the runs with 'sgbench results rm'."
+        )

@@ -1,11 +1,15 @@
 """Which scores a store has, and which are still to be computed."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 from sgbench.assets.weights import Locator
 from sgbench.core.registry import METRICS
 from sgbench.data import PackedImages
 from sgbench.store import Dataset, Store
+
+Pair = tuple[PackedImages | Dataset, str]
+"""A test set and a metric."""
 
 
 class Scored:
@@ -25,12 +29,18 @@ class Scored:
             tuple(row[column] for column in columns): (row["status"], row["reason"])
             for row in store.totals().select([*columns, "status", "reason"]).to_pylist()
         }
+        self._values: defaultdict[str, dict[tuple[str, str, str], None]] = defaultdict(dict)
+        for (run_id, name, sha256, metric, _), (status, _) in self._outcomes.items():
+            if status == "ok":
+                self._values[run_id][name, sha256, metric] = None
 
-    def missing(
-        self, run_id: str, tests: Sequence[PackedImages | Dataset], metrics: Sequence[str]
-    ) -> tuple[tuple[str, str], ...]:
-        """Return the names of the test sets and metrics whose scores are to be computed."""
-        return tuple((test.name, metric) for test in tests for metric in metrics if self._wanted(run_id, test, metric))
+    def missing(self, run_id: str, pairs: Iterable[Pair]) -> tuple[tuple[str, str], ...]:
+        """Return the names of those test sets and metrics whose scores are to be computed."""
+        return tuple((test.name, metric) for test, metric in pairs if self._wanted(run_id, test, metric))
+
+    def values(self, run_id: str) -> tuple[tuple[str, str, str], ...]:
+        """Return the test sets, with their hashes, and the metrics of all scores of a run that have a value."""
+        return tuple(self._values[run_id])
 
     def faults(self, run_id: str, tests: Sequence[PackedImages | Dataset], metrics: Sequence[str]) -> list[str]:
         """Return a sentence for each score that failed."""

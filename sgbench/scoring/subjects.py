@@ -124,7 +124,11 @@ def score_subject(
     scored = Scored(store, retry=True, locator=locator)
     faults = []
     for test in tests:
-        wanted = metrics if rerun else [metric for _, metric in scored.missing(subject.run_id, [test], metrics)]
+        wanted = (
+            metrics
+            if rerun
+            else [metric for _, metric in scored.missing(subject.run_id, [(test, metric) for metric in metrics])]
+        )
         if wanted:
             with pinned(subject.recipe) if subject.train else single_precision():
                 rows = score(

@@ -3,7 +3,7 @@
 from sgbench.store.files import whole_sets
 from sgbench.store.layout import LOGS, SCRATCH
 from sgbench.store.schema import HISTORY, RUNS, SCHEMA_VERSION, SCORES, identity_columns
-from sgbench.store.store import Dataset, Planned, Store, by_key
+from sgbench.store.store import Dataset, Planned, Replaced, Store, by_key, stamp
 
 __all__ = [
     "HISTORY",
@@ -14,8 +14,10 @@ __all__ = [
     "SCRATCH",
     "Dataset",
     "Planned",
+    "Replaced",
     "Store",
     "by_key",
     "identity_columns",
+    "stamp",
     "whole_sets",
 ]

@@ -10,6 +10,9 @@ MARK = "sgbench.json"
 SCRATCH = ".ray"
 """Folder of a store for what is needed only while a sweep or a merge runs; see `discard_scratch`."""
 
+REPLACED = "checkpoints/replaced.json"
+"""File of a store for as long as runs in it are being trained again."""
+
 LOGS = "logs"
 """Folder of a store with a folder for each run: what its processes print, and what TensorBoard shows."""
 
@@ -27,7 +30,7 @@ _BESIDE = re.compile(
 
 _WRITTEN = re.compile(
     rf"(runs|scores|history)/[^/]+\.parquet|plans/[^/]+\.json|weights/{RUN_ID}\.pt|checkpoints/{RUN_ID}/\d+\.pt"
-    rf"|images/{RUN_ID}/[^/]+/[^/]+\.png"
+    rf"|images/{RUN_ID}/[^/]+/[^/]+\.png|{REPLACED}"
 )
 """Names of the files that `Storage.write` makes in a store."""
 

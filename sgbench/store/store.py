@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from sgbench.core.errors import InputError
 from sgbench.core.storage import PART, PART_IN_WORDS, Storage
 from sgbench.store.files import TableFiles
-from sgbench.store.layout import FOLDERS, MARK, runs_beside
+from sgbench.store.layout import FOLDERS, MARK, REPLACED, runs_beside
 from sgbench.store.schema import HISTORY, RUNS, SCORES, TABLES, check_names
 
 FORMAT = 1
@@ -48,6 +48,28 @@ class Planned:
     def run_id(self) -> str:
         """The run's id."""
         return str(self.run["run_id"])
+
+
+class Replaced(NamedTuple):
+    """What there is of a run that is trained again, which stays until the new training is complete."""
+
+    row: str | None
+    """When its row was written, by which it is told from the new one; None if it has none."""
+    rerun: bool
+    """Whether the training began from nothing though the run was done, as ``--rerun`` has it."""
+    scores: tuple[tuple[str, str, str], ...] = ()
+    """Its scores with a value, which are to be computed again: name and hash of the test set, and metric."""
+
+    @classmethod
+    def of(cls, fields: Sequence[Any]) -> "Replaced":
+        """Undo what JSON makes of it."""
+        row, rerun, scores = fields
+        return cls(row, rerun, tuple((name, sha256, metric) for name, sha256, metric in scores))
+
+
+def stamp(row: dict[str, Any] | None) -> str | None:
+    """Return when a row of `sgbench.store.schema.RUNS` was written, as `Replaced` has it."""
+    return str(row["finished"]) if row else None
 
 
 class Store:
@@ -187,6 +209,26 @@ class Store:
         except (ValueError, KeyError, TypeError) as error:
             why = error if isinstance(error, ValueError) else repr(error)
             raise InputError(f"'{self.storage.path(file)}' is not a plan of sgbench: {why}.") from error
+
+    def replaced(self) -> dict[str, Replaced]:
+        """Return what is being replaced, by run; also of runs whose new training is complete and not yet scored.
+
+        Raises:
+            InputError: If the file that says so is damaged.
+        """
+        try:
+            return {run: Replaced.of(each) for run, each in json.loads(self.storage.read(REPLACED)).items()}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise InputError(f"'{self.storage.path(REPLACED)}' cannot be read: {error}.") from error
+
+    def write_replaced(self, replaced: dict[str, Replaced]) -> None:
+        """Write what is being replaced; the caller holds the lock of the storage."""
+        if replaced:
+            self.storage.write(REPLACED, json.dumps(replaced, indent=1).encode())
+        else:
+            self.storage.delete(REPLACED)
 
     def run(self, run_id: str) -> dict[str, Any] | None:
         """Return the row of one run, or None."""

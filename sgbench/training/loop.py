@@ -73,6 +73,8 @@ def train(
     recompute: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
+    on_complete: Callable[[], None] = lambda: None,
+    history: list[dict[str, Any]] | None = None,
     checkpoint_seconds: float = 10.0,
 ) -> Outcome:
     """Train a network, from its newest checkpoint if there is one.
@@ -88,7 +90,10 @@ def train(
             time for the same numbers.
         on_progress: Called a hundred times, in a long run each hundred steps; at the same steps in every process.
         should_stop: Asked between steps; once true, a checkpoint is written and the call returns.
-        checkpoint_seconds: Least time between checkpoints.
+        on_complete: Called by the first process when all steps are done and in a checkpoint, before it writes the final
+            weights.
+        history: Gets the rows of the outcome's history as they come, so that they outlast an exception.
+        checkpoint_seconds: Least time between checkpoints but for the one of the last step.
 
     Returns:
         The outcome; every process gets the same but for times and memory.
@@ -126,13 +131,14 @@ def train(
             fused=device.type == "cuda",
         )
         meter = Meter(criterion.names, device)
-        history: list[dict[str, Any]] = []
+        history = [] if history is None else history
         done, earlier_seconds = 0, 0.0
         if state := _newest(checkpoints, rank, world):
             network.load_state_dict(state["params"])
             optimizer.load_state_dict(state["optimizer"])
             meter.load(state["meter"])
-            history, done, earlier_seconds = state["history"], state["step"], state["seconds"]
+            done, earlier_seconds = state["step"], state["seconds"]
+            history[:] = state["history"]
         # Buffers stay each process's own and the first one's are stored: torch cannot broadcast one in channels_last.
         model = nn.parallel.DistributedDataParallel(network, broadcast_buffers=False) if world > 1 else network
 
@@ -186,7 +192,7 @@ def train(
                 means = meter.take()
                 history.append({"run_id": spec.run_id, "step": done, "lr": lr, "steps_per_second": speed, **means})
                 on_progress(Progress(done, recipe.steps, lr=lr, steps_per_second=speed, **means))
-            if done < recipe.steps and (stop or now - saved > wait):
+            if stop or done == recipe.steps or now - saved > wait:
                 save()
                 saved = time.perf_counter()
                 wait = max(checkpoint_seconds, CHECKPOINT_SHARE * (saved - now))
@@ -194,6 +200,7 @@ def train(
                 break
         finished = done == recipe.steps
         if finished and rank == 0:
+            on_complete()
             checkpoints.save_weights(network.state_dict(), spec.model_dump(mode="json"))
     return Outcome(finished, done, history, earlier_seconds + time.perf_counter() - began, _peak_memory(device))
 

@@ -65,6 +65,15 @@ def test_a_score_that_failed_makes_its_run_one_that_failed(store: Store, run: Ru
     assert counts(run) == {"tiny": {"runs": 4, "to do": 3, "failed": 1}}
 
 
+def test_a_run_without_weights_that_lacks_a_score_is_to_be_trained_again(store: Store, run: Run) -> None:
+    run(*ONE)
+    planned = by_name(store)["l1 0"]
+    store.write_plan("tiny", [Planned(planned.run, planned.tests, ("psnr_y", "ssim_y"))])
+    assert counts(run) == {"tiny": {"runs": 1, "to score": 1}}
+    store.storage.delete(f"weights/{planned.run_id}.pt")
+    assert counts(run) == {"tiny": {"runs": 1, "to retrain": 1}}
+
+
 def test_a_score_of_other_images_of_that_name_is_none(store: Store, run: Run) -> None:
     run(*ONE)
     planned = by_name(store)["l1 0"]
@@ -74,7 +83,7 @@ def test_a_score_of_other_images_of_that_name_is_none(store: Store, run: Run) ->
 
 def test_status_says_who_is_at_work_and_disturbs_nobody(store: Store, run: Run) -> None:
     out, err = run("status")
-    assert out.split()[-7:] == ["tiny", "4", "0", "0", "0", "4", "0"]
+    assert out.split()[-8:] == ["tiny", "4", "0", "0", "0", "4", "0", "0"]
     assert err == "Nothing is at work here.\n"
     with store.storage.lock("sgbench sweep tiny"):
         _, err = run("status", "--results", "results/tiny")

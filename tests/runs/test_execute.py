@@ -17,7 +17,7 @@ from sgbench.assets.weights import Locator
 from sgbench.core.registry import LOSSES
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
-from sgbench.runs.execute import Job, clear, record_failure, run_here, score_job, stop_signal, train_job
+from sgbench.runs.execute import Job, record_failure, run_here, score_job, stop_signal, train_job
 from sgbench.runs.plan import Data, make_plan
 from sgbench.spec import build
 from sgbench.store import Store
@@ -145,6 +145,7 @@ def test_a_loss_that_is_not_finite_is_a_failed_row_with_its_step(
     row = store.run(job.run_id)
     assert row is not None
     assert (row["status"], row["step"], row["error"]) == ("failed", 3, error)
+    assert [each["step"] for each in store.history().to_pylist()] == [1, 2]
     assert witness.seen[-1] == ("finished", job.run_id, "failed", error)
     assert store.scores().num_rows == 0
     assert not Checkpoints(store.storage, job.run_id).has_weights()
@@ -156,12 +157,13 @@ def test_any_other_exception_is_a_failed_row_of_one_line(data: Data, store: Stor
     row = store.run(job.run_id)
     assert row is not None
     assert (row["status"], row["step"], row["error"]) == ("failed", 0, "MemoryError: no room")
+    assert [each["step"] for each in store.history().to_pylist()] == [1, 2]
     assert witness.seen[-1] == ("finished", job.run_id, "failed", "MemoryError: no room")
 
 
 def test_the_node_of_a_run_is_in_its_row(data: Data, store: Store) -> None:
     job = a_job(data, store)
-    assert train_job(job, node="node7") == "done"
+    assert train_job(job, node="node7")[0] == "done"
     row = store.run(job.run_id)
     assert row is not None
     assert row["node"] == "node7"
@@ -170,29 +172,48 @@ def test_the_node_of_a_run_is_in_its_row(data: Data, store: Store) -> None:
 def test_a_run_checkpoints_as_often_as_its_sweep_says(data: Data, store: Store) -> None:
     job = a_job(data, store, "breaks(how=raise)", checkpoint_seconds=0)
     assert Job.from_json(job.to_json()) == job
-    assert train_job(job) == "failed"
+    assert train_job(job)[0] == "failed"
     assert Checkpoints(store.storage, job.run_id).latest_step() > 0
 
 
-def test_a_failed_run_that_is_retried_and_stopped_is_no_longer_failed(data: Data, store: Store) -> None:
+def test_of_a_run_whose_process_died_the_history_is_that_of_its_newest_checkpoint(data: Data, store: Store) -> None:
     job = a_job(data, store)
+    assert train_job(job, should_stop=iter([False, False, True]).__next__)[0] == "stopped"
     record_failure(job, "its process died")
-    assert train_job(job, should_stop=lambda: True) == "stopped"
-    assert store.run(job.run_id) is None
+    assert [each["step"] for each in store.history().to_pylist()] == [1, 2, 3]
+
+
+def test_a_run_that_fails_after_it_was_resumed_keeps_the_history_of_before(data: Data, store: Store) -> None:
+    job = a_job(data, store, "breaks(how=nan)")
+    assert train_job(job, should_stop=lambda: True)[0] == "stopped"
+    assert train_job(job) == ("failed", "loss is NaN at step 4")  # the third call of this process
+    assert [each["step"] for each in store.history().to_pylist()] == [1, 2, 3]
+
+
+def test_a_failed_run_that_is_retried_and_stopped_stays_on_record_until_its_next_end(data: Data, store: Store) -> None:
+    record_failure(a_job(data, store), "its process died")
+    before = store.run(a_job(data, store).run_id)
+    job = a_job(data, store)
+    assert train_job(job, should_stop=lambda: True) == ("stopped", "the same command continues it")
+    assert store.run(job.run_id) == before
     assert Checkpoints(store.storage, job.run_id).latest_step() == 1
+    assert record_failure(job, "it died again") == "it died again"
+    assert store.run(job.run_id)["error"] == "it died again"
+    assert train_job(a_job(data, store)) == ("done", "")
+    assert store.run(job.run_id)["error"] is None
 
 
 def test_a_stopped_run_goes_on_and_ends_with_the_same_bits(data: Data, store: Store, tmp_path: Path) -> None:
     job, steps = a_job(data, store), []
-    assert train_job(job, should_stop=iter([False, False, True]).__next__) == "stopped"
+    assert train_job(job, should_stop=iter([False, False, True]).__next__)[0] == "stopped"
     assert Checkpoints(store.storage, job.run_id).latest_step() == 3
     assert store.run(job.run_id) is None
-    assert train_job(job, on_progress=lambda progress: steps.append(progress.step)) == "done"
+    assert train_job(job, on_progress=lambda progress: steps.append(progress.step))[0] == "done"
     assert steps == [4, 5]
 
     other = Store(Storage(str(tmp_path / "other")))
     straight = a_job(data, other)
-    assert train_job(straight) == "done"
+    assert train_job(straight)[0] == "done"
     assert weights(store, job) == weights(other, straight)
     columns = ["step", "loss", "terms", "lr"]
     assert store.history().select(columns).equals(other.history().select(columns))
@@ -218,7 +239,7 @@ def test_a_missing_network_is_an_outcome_and_no_fault(
     monkeypatch.setenv("SGBENCH_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     job = a_job(data, store, metrics=("fid",))
-    assert train_job(job) == "done"
+    assert train_job(job)[0] == "done"
     assert score_job(job, locator=Locator(download=False)) == []
     (score,) = store.scores().to_pylist()
     assert (score["status"], score["value"]) == ("no weights", None)
@@ -239,32 +260,13 @@ def test_a_recorded_failure_replaces_nothing(data: Data, store: Store) -> None:
     row = store.run(job.run_id)
     assert row is not None
     assert (row["status"], row["step"], row["error"]) == ("failed", 2, "its process died")
-    record_failure(job, "something less exact")
+    assert record_failure(job, "something less exact") == "its process died"
     assert store.run(job.run_id) == row
 
-    clear([job])
-    assert train_job(job) == "done"
-    record_failure(job, "its process died")
+    store.forget(job.run_id)
+    assert train_job(job) == ("done", "")
+    assert record_failure(job, "its process died") == "its process died; the results that it had are kept"
     assert store.run(job.run_id)["status"] == "done"
-
-
-def test_clear_leaves_nothing_of_a_run(data: Data, store: Store) -> None:
-    job = a_job(data, store)
-    before = store.storage.sizes()
-    run_here(job, Witness())
-    Checkpoints(store.storage, job.run_id).save(2, {})
-    for file in (f"logs/{job.run_id}/run.log", f"images/{job.run_id}/Photos@01234567/photo0.png"):
-        store.storage.write(file, b"what it made")
-    clear([job])
-    assert store.storage.sizes() == before
-
-
-def test_a_run_that_is_trained_again_loses_the_scores_of_its_lost_weights(data: Data, store: Store) -> None:
-    job = a_job(data, store)
-    run_here(job, Witness())
-    store.storage.delete(f"weights/{job.run_id}.pt")
-    assert train_job(job, should_stop=lambda: True) == "stopped"
-    assert (store.run(job.run_id), store.scores().num_rows) == (None, 0)
 
 
 def test_the_first_signal_asks_and_the_second_interrupts() -> None:

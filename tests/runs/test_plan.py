@@ -113,10 +113,15 @@ def test_a_run_without_row_is_not_done_whatever_scores_it_has(store: Store, data
     assert status(make_plan("tiny", sweep, data, store)) == ("to do", 0, ALL)
 
 
-def test_a_run_with_row_and_weights_is_to_score_and_without_weights_to_do(store: Store, data: Data) -> None:
+def test_a_run_with_row_and_weights_is_to_score_and_without_weights_to_retrain(store: Store, data: Data) -> None:
     sweep = a_sweep()
     record(store, the_run(sweep, data))
-    assert status(make_plan("tiny", sweep, data, store)) == ("to do", 0, ALL)
+    made = make_plan("tiny", sweep, data, store)
+    assert (status(made), made.pending) == (("to retrain", 30, ALL), [])
+    assert made.summary() == "1 run: 1 to retrain"
+    assert "1 run would be trained again" in str(made.to_retrain())
+    asked = make_plan("tiny", sweep, data, store, retrain=True)
+    assert (status(asked), asked.pending, asked.to_retrain()) == (("to do", 0, ALL), list(asked.runs), None)
     keep_weights(store, the_run(sweep, data))
     assert status(make_plan("tiny", sweep, data, store)) == ("to score", 30, ALL)
 

@@ -54,7 +54,7 @@ def finished(train_folder: Path, few: str, store: Store) -> str:
     sweep = build(fields, "tiny")
     data = pack(sweep)
     job = Job.of(make_plan("tiny", sweep, data, store).runs[0], data, sweep, store.storage)
-    assert train_job(job) == "done"
+    assert train_job(job) == ("done", "")
     return job.run_id
 
 
