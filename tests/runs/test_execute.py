@@ -227,7 +227,7 @@ def test_a_score_that_fails_is_told_and_the_run_is_done(
     end, faults = run_here(job, witness)
     assert end == "done"
     assert len(faults) == 1
-    assert faults[0].startswith("ssim_y on Photos: image 'photo0': TypeError: ")
+    assert faults[0].startswith("ssim_y on Photos: image 'photo0' and 1 more: TypeError: ")
     assert witness.seen[-1] == ("finished", job.run_id, "failed", faults[0])
     statuses = dict(zip(*store.scores().select(["metric", "status"]).to_pydict().values(), strict=True))
     assert statuses == {"psnr_y": "ok", "ssim_y": "failed"}
