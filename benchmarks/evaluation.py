@@ -38,14 +38,14 @@ from PIL import Image
 from pytorch_fid.fid_score import calculate_frechet_distance, compute_statistics_of_path
 from torch import Tensor, nn
 
-import sgbench.metrics.inception
-import sgbench.metrics.lpips
+import sgbench.metrics.inception_network
+import sgbench.metrics.lpips_network
 from sgbench.assets.base import LoadedWeights
 from sgbench.assets.weights import Locator, fingerprint
 from sgbench.data import PackedImages, Source, list_images, prepare, resolve, write_png
 from sgbench.metrics import HrCache
 from sgbench.metrics.frechet import frechet_distance
-from sgbench.metrics.inception import Inception
+from sgbench.metrics.inception_network import Inception
 from sgbench.scoring.evaluation import score
 from sgbench.scoring.upscaling import bicubic, from_folder
 from sgbench.spec import Degradation
@@ -245,7 +245,7 @@ def measure_evaluation(
     plain, evaluator = PlainScript(metrics, locator, device), Evaluator(metrics, locator, device)
 
     def first_of_a_process() -> Values:
-        for module in (sgbench.metrics.lpips, sgbench.metrics.inception):
+        for module in (sgbench.metrics.lpips_network, sgbench.metrics.inception_network):
             module._network.cache_clear()
         return evaluator.score_files(first)
 

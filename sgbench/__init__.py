@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from sgbench.analysis import load_results as load_results
     from sgbench.backbones import register_backbone as register_backbone
     from sgbench.losses import register_loss as register_loss
+    from sgbench.metrics import register_metric as register_metric
 
 __version__ = "0.1.0"
 
@@ -15,9 +16,10 @@ _PUBLIC = {
     "load_results": "sgbench.analysis",
     "register_backbone": "sgbench.backbones",
     "register_loss": "sgbench.losses",
+    "register_metric": "sgbench.metrics",
 }
 
-__all__ = ["Results", "__version__", "load_results", "register_backbone", "register_loss"]
+__all__ = ["Results", "__version__", "load_results", "register_backbone", "register_loss", "register_metric"]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ A backbone is a `torch.nn.Module` class whose constructor takes ``scale`` and wh
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sgbench.backbones.loading import load_weights, unwrap
 from sgbench.core.errors import InputError
-from sgbench.core.registry import BACKBONES
+from sgbench.core.registry import BACKBONES, unfit
 from sgbench.spec import split_backbone
 
 __all__ = [
@@ -39,6 +40,16 @@ register_backbone = BACKBONES.register
 """Class decorator: ``@register_backbone("name")``."""
 
 
+def check(name: str, entry: object) -> None:
+    """Hold what stands under a backbone's name in the registry against the contract.
+
+    Raises:
+        InputError: If it is no class of `torch.nn.Module`.
+    """
+    if not (isinstance(entry, type) and issubclass(entry, nn.Module)):
+        raise unfit("backbone", name, entry, "a class of torch.nn.Module")
+
+
 def build_backbone(name: str, scale: int) -> nn.Module:
     """Build a network with freshly drawn weights.
 
@@ -51,7 +62,8 @@ def build_backbone(name: str, scale: int) -> nn.Module:
     """
     family, size = split_backbone(name)
     backbone = BACKBONES.load(family)
-    options = backbone.sizes[size] if size else {}
+    sizes: Mapping[str, Mapping[str, Any]] = getattr(backbone, "sizes", {})
+    options = sizes[size] if size else {}
     network: nn.Module = backbone(scale=scale, **options)
     return network
 

@@ -14,15 +14,18 @@ import importlib
 import importlib.metadata
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sgbench.core.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from torch import nn
 
 T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """A set of names, each loaded on first use.
+    """A set of names, each loaded on first use; what is loaded or registered is checked to be a ``T``.
 
     Args:
         kind: What an entry is, in the singular, for messages: ``"loss"``.
@@ -30,15 +33,23 @@ class Registry(Generic[T]):
         targets: The built-in names and where each one lives.
         providers: Prefixes of names, and where the function lives that is given the rest of a name, behind the colon,
             and returns the entry.
+        check: Where the function lives that is given a name and its entry, and raises `InputError` where that is not
+            what the registry holds; imported with the first entry.
     """
 
     def __init__(
-        self, kind: str, group: str, targets: Mapping[str, str], providers: Mapping[str, str] | None = None
+        self,
+        kind: str,
+        group: str,
+        targets: Mapping[str, str],
+        providers: Mapping[str, str] | None = None,
+        check: str | None = None,
     ) -> None:
         self.kind = kind
         self.group = group
         self._targets: dict[str, str] = dict(targets)
         self._providers: dict[str, str] = dict(providers or {})
+        self._check = check
         self._loaded: dict[str, T] = {}
         self._found: tuple[tuple[str, ...], dict[str, importlib.metadata.EntryPoint]] | None = None
 
@@ -46,14 +57,14 @@ class Registry(Generic[T]):
         """Return a decorator that adds its object under ``name``.
 
         Raises:
-            InputError: If the name is taken by something else.
+            InputError: If the name is taken by something else, or the object is not what the registry holds.
         """
 
         def decorate(entry: T) -> T:
             taken = self._loaded.get(name)
-            if name in self._targets or (taken is not None and taken is not entry):
+            if name in self._targets or not (taken is None or taken is entry or _defined_again(taken, entry)):
                 raise InputError(f"the {self.kind} name '{name}' is taken; choose another.")
-            self._loaded[name] = entry
+            self._loaded[name] = self._checked(name, entry)
             return entry
 
         return decorate
@@ -75,11 +86,21 @@ class Registry(Generic[T]):
             name: A registered name, one with a provider's prefix, or a target ``module:attribute``.
 
         Raises:
-            InputError: If there is no such name, or its target cannot be imported.
+            InputError: If there is no such name, its target cannot be imported, or that is not what the registry holds.
         """
         if name not in self._loaded:
-            self._loaded[name] = self._import(name)
+            self._loaded[name] = self._checked(name, self._import(name))
         return self._loaded[name]
+
+    def available(self, name: str) -> T | None:
+        """Return the entry called ``name`` if it is built in or was loaded before; no plug-in's code runs."""
+        return self.load(name) if name in self._targets else self._loaded.get(name)
+
+    def _checked(self, name: str, entry: T) -> T:
+        if self._check is not None:
+            module, _, function = self._check.partition(":")
+            getattr(importlib.import_module(module), function)(name, entry)
+        return entry
 
     def _entry_points(self) -> dict[str, importlib.metadata.EntryPoint]:
         path = tuple(sys.path)
@@ -114,7 +135,27 @@ class Registry(Generic[T]):
         return entry
 
 
-LOSSES: Registry[Any] = Registry(
+def _defined_again(old: object, new: object) -> bool:
+    """Return whether a class was defined anew where it was before, or in a notebook an object of such a class."""
+    old_class, new_class = (each if isinstance(each, type) else type(each) for each in (old, new))
+    same = (old_class.__module__, old_class.__qualname__) == (new_class.__module__, new_class.__qualname__)
+    return same and (isinstance(new, type) or new_class.__module__ == "__main__")
+
+
+def unfit(kind: str, name: str, entry: object, needed: str) -> InputError:
+    """Build the error for an entry that is not what its registry holds.
+
+    Args:
+        kind: That of the registry.
+        name: The entry's.
+        entry: What was found under it.
+        needed: What would be valid.
+    """
+    what = entry.__name__ if isinstance(entry, type) else type(entry).__name__
+    return InputError(f"{kind} '{name}' is a {what}; {needed} is needed.")
+
+
+LOSSES: "Registry[type[nn.Module]]" = Registry(
     "loss",
     "sgbench.losses",
     {
@@ -124,10 +165,11 @@ LOSSES: Registry[Any] = Registry(
         "sg": "sgbench.losses.gradient:SecondOrderGradient",
         "ssim": "sgbench.losses.structural:SSIM",
     },
+    check="sgbench.losses:check",
 )
 """Classes of `torch.nn.Module` with keyword-only options, called as ``loss(sr, hr) -> scalar``."""
 
-BACKBONES: Registry[Any] = Registry(
+BACKBONES: "Registry[type[nn.Module]]" = Registry(
     "backbone",
     "sgbench.backbones",
     {
@@ -137,6 +179,7 @@ BACKBONES: Registry[Any] = Registry(
         "swinir": "sgbench.backbones.swinir:SwinIR",
     },
     providers={"spandrel": "sgbench.backbones.from_spandrel:architecture"},
+    check="sgbench.backbones:check",
 )
 """Classes of `torch.nn.Module` whose constructor takes ``scale`` and which may carry named ``sizes``."""
 
@@ -157,5 +200,6 @@ METRICS: Registry[Any] = Registry(
         "ssim_rgb": "sgbench.metrics.distortion:ssim_rgb",
     },
     providers={"torchmetrics": "sgbench.metrics.from_torchmetrics:metric"},
+    check="sgbench.metrics.base:check",
 )
-"""`sgbench.metrics.base.Metric` objects."""
+"""`sgbench.metrics.base.Metric` objects; `sgbench.metrics` has this registry with their type."""

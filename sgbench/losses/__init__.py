@@ -8,13 +8,23 @@ with `register_loss`, through the entry-point group ``sgbench.losses``, or name 
 import torch
 from torch import Tensor, nn
 
-from sgbench.core.registry import LOSSES
+from sgbench.core.registry import LOSSES, unfit
 from sgbench.spec import expression
 
 __all__ = ["WeightedSum", "build_loss", "register_loss"]
 
 register_loss = LOSSES.register
 """Class decorator: ``@register_loss("name")``."""
+
+
+def check(name: str, entry: object) -> None:
+    """Hold what stands under a loss's name in the registry against the contract.
+
+    Raises:
+        InputError: If it is no class of `torch.nn.Module`.
+    """
+    if not (isinstance(entry, type) and issubclass(entry, nn.Module)):
+        raise unfit("loss", name, entry, "a class of torch.nn.Module")
 
 
 class WeightedSum(nn.Module):

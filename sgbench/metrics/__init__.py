@@ -1,12 +1,13 @@
 """How far a super-resolved image, or a set of them, is from its reference.
 
 `base` is the contract, `suite` runs many metrics over pairs of images, and `cache` keeps what is known of references.
-`distortion`, `lpips`, `frechet` and `kernel` hold the metrics, which `sgbench.core.registry.METRICS` loads by name,
-and `from_torchmetrics` those of a library. Importing this package loads no torch: only a metric with a network or of a
-library does.
+`distortion`, `lpips`, `frechet` and `kernel` hold the metrics, which `METRICS` loads by name, and `from_torchmetrics`
+those of a library. `display` says how scores are shown. Neither this package nor what a metric says of itself imports
+torch: only computing with a network or a library does.
 """
 
 from sgbench.metrics.base import (
+    METRICS,
     Estimate,
     Image,
     ImageMetric,
@@ -19,11 +20,15 @@ from sgbench.metrics.base import (
     check_sizes,
     described,
     incomplete,
+    register_metric,
 )
 from sgbench.metrics.cache import HrCache
+from sgbench.metrics.display import Display, display_of
 from sgbench.metrics.suite import Measured, Result, Suite
 
 __all__ = [
+    "METRICS",
+    "Display",
     "Estimate",
     "HrCache",
     "Image",
@@ -39,5 +44,7 @@ __all__ = [
     "Undefined",
     "check_sizes",
     "described",
+    "display_of",
     "incomplete",
+    "register_metric",
 ]

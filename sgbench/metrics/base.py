@@ -8,7 +8,9 @@ number: what cannot be computed is a `Score` without a value that says why.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
@@ -19,9 +21,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sgbench.assets.base import LoadedWeights
+from sgbench.core import registry
 from sgbench.core.errors import InputError
 
 T = TypeVar("T")
+M = TypeVar("M", bound="Metric")
 Array = NDArray[np.float64]
 
 BT601 = (65.481, 128.553, 24.966)
@@ -151,6 +155,12 @@ class Estimate(NamedTuple):
     """Of the value; None where the sample is too small to tell."""
 
 
+UNRANKED = 1000
+"""The rank of metrics that do not declare one."""
+
+MAX_DIGITS = 15
+"""A float64 holds no more."""
+
 Status = Literal["ok", "no weights", "undefined", "failed"]
 
 
@@ -218,10 +228,14 @@ class Runtime:
 
 @dataclass(frozen=True, kw_only=True)
 class Metric(ABC):
-    """What every metric says of itself.
+    """What every metric says of itself; making one imports no torch, so that a plan or a table need not wait for it.
 
-    Subclass `ImageMetric` or `SetMetric`, and announce an object of the subclass under the entry-point group
-    ``sgbench.metrics``.
+    Subclass `ImageMetric` or `SetMetric`, and make an object of the subclass known by `sgbench.register_metric`, by the
+    entry-point group ``sgbench.metrics``, or by its place, ``module:object``. Its name is the one that it is asked for
+    by.
+
+    Raises:
+        InputError: If a field is not what it should be.
     """
 
     name: str
@@ -232,12 +246,40 @@ class Metric(ABC):
     """Changes when the same images would get another value, such as ``lpips 0.1.4 (v0.1)``."""
     protocol: Mapping[str, Any]
     """How the number comes about, ready for JSON: implementation, colour space, value range, border crop, resize."""
+    unit: str = ""
+    """Of the value, such as ``dB``."""
+    digits: int | None = None
+    """Decimals with which values are shown; None stands for four significant digits."""
+    rank: int = UNRANKED
+    """Place among other metrics: tables begin with the lowest, equals stand by name; those built in have 10 to 120."""
     networks: tuple[str, ...] = ()
-    """Names of the weights that it needs, from `sgbench.assets.weights.WEIGHTS`."""
+    """Names of the pretrained networks that it needs, see `sgbench.assets`."""
     description: str
     """One line for a person."""
     source: str
     """Who defined it, and where; or the formula, if nobody in particular did."""
+
+    def __post_init__(self) -> None:
+        named = isinstance(self.name, str) and re.fullmatch(r"[^\s/\\]+", self.name)
+        self._require(bool(named), "name", self.name, "a text without spaces and slashes")
+        for field_name in ("version", "description", "source"):
+            value = getattr(self, field_name)
+            self._require(isinstance(value, str) and value.strip() != "", field_name, value, "a text")
+        self._require(self.direction in ("lower", "higher"), "direction", self.direction, "'lower' or 'higher'")
+        self._require(isinstance(self.unit, str), "unit", self.unit, "a text")
+        fits = self.digits is None or (type(self.digits) is int and 0 <= self.digits <= MAX_DIGITS)
+        self._require(fits, "digits", self.digits, f"a number from 0 to {MAX_DIGITS}, or None,")
+        self._require(type(self.rank) is int, "rank", self.rank, "an integer")
+        names = isinstance(self.networks, tuple) and all(isinstance(each, str) for each in self.networks)
+        self._require(names, "networks", self.networks, "a tuple of names")
+        try:
+            json.dumps(dict(self.protocol), allow_nan=False)
+        except (TypeError, ValueError):
+            self._require(False, "protocol", self.protocol, "a mapping that JSON can hold")
+
+    def _require(self, fits: bool, name: str, value: object, needed: str) -> None:
+        if not fits:
+            raise InputError(f"metric '{self.name}': {name} is {value!r:.80}; {needed} is needed.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,6 +314,32 @@ class SetMetric(Metric):
         Raises:
             Undefined: If N is too small.
         """
+
+
+METRICS: registry.Registry[Metric] = registry.METRICS
+"""Every metric that has a name."""
+
+
+def register_metric(metric: M) -> M:
+    """Make a metric known by its name in this process, and in those that it starts for a sweep.
+
+    Raises:
+        InputError: If the name is taken, or it is no metric object.
+    """
+    METRICS.register(getattr(metric, "name", repr(metric)))(metric)
+    return metric
+
+
+def check(name: str, entry: object) -> None:
+    """Hold what stands under a metric's name in the registry against the contract.
+
+    Raises:
+        InputError: If it is no metric, or calls itself by another name, under which its scores would be stored.
+    """
+    if not isinstance(entry, ImageMetric | SetMetric):
+        raise registry.unfit("metric", name, entry, "a metric object")
+    if entry.name != name:
+        raise InputError(f"metric '{name}' is named '{entry.name}' by its own 'name'; '{name}' is needed there.")
 
 
 def not_finite(value: float) -> str:

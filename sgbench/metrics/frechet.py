@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 import numpy as np
-import torch
 
 from sgbench.metrics.base import Array, Image, Runtime, SetMetric, Undefined
 from sgbench.metrics.inception import PROTOCOL, InceptionMetric
-from sgbench.metrics.lpips import ALEXNET, feature_maps
+from sgbench.metrics.lpips import ALEXNET
 
 
 def frechet_distance(x: Array, y: Array) -> float:
@@ -70,6 +69,10 @@ class FdAlex(SetMetric):
         Raises:
             Undefined: If the image is smaller than AlexNet can take.
         """
+        import torch  # here, for a plan need not wait for it
+
+        from sgbench.metrics.lpips_network import feature_maps
+
         (last,) = deque(feature_maps(image, ALEXNET, runtime), maxlen=1)
         with torch.inference_mode():
             return last[0].double().mean(dim=(1, 2)).cpu().numpy()
@@ -82,6 +85,8 @@ class FdAlex(SetMetric):
 fid = Fid(
     name="fid",
     direction="lower",
+    digits=2,
+    rank=40,
     version=f"pytorch-fid {version('pytorch-fid')}",
     protocol={"implementation": "pytorch-fid's Inception, exact low-rank distance", **PROTOCOL},
     networks=("inception",),
@@ -91,6 +96,8 @@ fid = Fid(
 fd_alex = FdAlex(
     name="fd_alex",
     direction="lower",
+    digits=3,
+    rank=80,
     version="1",
     protocol={
         "implementation": "sgbench, exact low-rank distance",

@@ -8,9 +8,8 @@ get the pixels that `psnr_rgb` gets, in float64, and are called with the default
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
-
-import torch
 
 from sgbench.core.errors import InputError, unknown
 from sgbench.metrics.base import ImageMetric, Pair, Runtime, Undefined
@@ -65,13 +64,16 @@ class TorchMetric(ImageMetric):
         Raises:
             Undefined: If the image is smaller than the function can take.
         """
+        import torch  # here, for a plan need not wait for it
+        from torchmetrics.functional import image as functions
+
         views = pair.cropped(lambda image: image.pixels)
         height, width = views[0].shape[-2:]
         if min(height, width) < self.function.smallest:
             needed = f"{self.function.smallest}×{self.function.smallest}"
             raise Undefined(f"{width}×{height} pixels are left after the crop, and {self.name} needs at least {needed}")
         sr, hr = (torch.tensor(view, dtype=torch.float64, device=runtime.device)[None] for view in views)
-        return float(_functions()[self.function.name](sr, hr, **self.function.options))
+        return float(getattr(functions, self.function.name)(sr, hr, **self.function.options))
 
 
 def metric(name: str) -> TorchMetric:
@@ -85,7 +87,9 @@ def metric(name: str) -> TorchMetric:
     """
     if name not in FUNCTIONS:
         raise unknown("metric of torchmetrics", name, FUNCTIONS)
-    _functions()
+    if find_spec("torchmetrics") is None:
+        how = "pip install 'sgbench[torchmetrics]'"
+        raise InputError(f"metrics 'torchmetrics:…' need torchmetrics (not installed); {how}.")
     function = FUNCTIONS[name]
     return TorchMetric(
         name=f"torchmetrics:{name}",
@@ -102,14 +106,3 @@ def metric(name: str) -> TorchMetric:
         source=function.source,
         function=function,
     )
-
-
-def _functions() -> Mapping[str, Any]:
-    try:
-        from torchmetrics.functional import image
-    except ImportError as error:
-        raise InputError(
-            f"metrics 'torchmetrics:…' need torchmetrics ({error}); pip install 'sgbench[torchmetrics]'."
-        ) from error
-    functions: Mapping[str, Any] = vars(image)
-    return functions

@@ -96,6 +96,8 @@ class StandardKid(InceptionMetric):
 kid = PairedKid(
     name="kid",
     direction="lower",
+    digits=4,
+    rank=50,
     version="1",
     protocol={"implementation": "sgbench, all pairs i ≠ j of the set, kernel (a·b/2048 + 1)³, jackknife", **PROTOCOL},
     networks=("inception",),
@@ -105,6 +107,8 @@ kid = PairedKid(
 kid_standard = StandardKid(
     name="kid_standard",
     direction="lower",
+    digits=4,
+    rank=60,
     version="1",
     protocol={"implementation": "sgbench, unbiased, the whole set at once, kernel (a·b/2048 + 1)³", **PROTOCOL},
     networks=("inception",),

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sgbench.assets.base import LoadedWeights, MissingWeights
-from sgbench.core.registry import METRICS
 from sgbench.metrics.base import (
+    METRICS,
     Array,
     ImageMetric,
     Metric,
@@ -61,7 +61,7 @@ class Suite:
     A metric whose weights are missing scores ``no weights``, one that fails scores ``failed``, and the others go on.
 
     Args:
-        metrics: Names in `sgbench.core.registry.METRICS`, in the order of the results; a repeated one counts once.
+        metrics: Names in `sgbench.metrics.METRICS`, in the order of the results; a repeated one counts once.
         locator: Finds the weights of networks; asked once a network, and not at all if no metric needs one.
         device: Where networks run, as torch names it.
         hr_cache: Keeps what is computed of references between suites.

@@ -133,12 +133,7 @@ def _total(terms: list[Term], source: str) -> float:
 
 def _without_defaults(name: str, options: Mapping[str, Value]) -> dict[str, Value]:
     """Check the options against the loss's constructor and drop those equal to a default."""
-    from torch import nn  # here, so that only who names a loss waits for torch
-
     loss = LOSSES.load(name)
-    if not (isinstance(loss, type) and issubclass(loss, nn.Module)):
-        what = loss.__name__ if isinstance(loss, type) else type(loss).__name__
-        raise InputError(f"loss '{name}' is a {what}; a class of torch.nn.Module is needed.")
     parameters = {
         key: parameter
         for key, parameter in inspect.signature(loss).parameters.items()

@@ -240,5 +240,5 @@ def test_a_network_whose_file_is_not_sound_is_said_to_be_so(
 def test_a_metric_that_cannot_be_used_is_a_row_with_the_reason(run: Run) -> None:
     rows = by_name(json.loads(run("metrics", "--json")[0]))
     assert rows["gone"]["error"].startswith("metric 'gone' cannot be imported from 'no_such_module:metric': ")
-    assert rows["wrong"]["error"].startswith("AttributeError: ")
+    assert rows["wrong"]["error"] == "metric 'wrong' is a Net; a metric object is needed."
     assert "metric 'gone' cannot be imported" in run("metrics")[0]

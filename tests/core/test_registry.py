@@ -5,13 +5,18 @@ import sys
 import pytest
 
 from sgbench.core.errors import InputError
-from sgbench.core.registry import BACKBONES, LOSSES, METRICS, Registry
+from sgbench.core.registry import BACKBONES, LOSSES, METRICS, Registry, unfit
 from sgbench.spec import check_backbone, expression
 
 
 class Outer:
     class Inner:
         pass
+
+
+def only_classes(name, entry):
+    if not isinstance(entry, type):
+        raise unfit("thing", name, entry, "a class")
 
 
 def provide(rest):
@@ -68,6 +73,80 @@ def test_the_same_object_may_be_registered_again(registry):
     thing = object()
     registry.register("mine")(thing)
     assert registry.register("mine")(thing) is thing
+
+
+def redefined(name, module=__name__):
+    return type(name, (), {"__module__": module})
+
+
+def test_a_class_that_is_defined_again_takes_the_place_of_the_old_one(registry):
+    registry.register("mine")(redefined("Mine"))
+    again = registry.register("mine")(redefined("Mine"))
+    assert registry.load("mine") is again
+    for other in (redefined("Other"), redefined("Mine", module="another")):
+        with pytest.raises(InputError, match="'mine' is taken"):
+            registry.register("mine")(other)
+
+
+def test_an_object_is_replaced_only_where_its_class_is_defined_in_a_notebook(registry):
+    registry.register("mine")(redefined("Mine", "__main__")())
+    again = registry.register("mine")(redefined("Mine", "__main__")())
+    assert registry.load("mine") is again
+    registry.register("theirs")(redefined("Mine")())
+    with pytest.raises(InputError, match="'theirs' is taken"):
+        registry.register("theirs")(redefined("Mine")())
+
+
+def test_what_is_not_what_the_registry_holds_is_refused_wherever_it_comes_from(plug_in):
+    checked = Registry(
+        "thing",
+        "sgbench.no_such_group",
+        {"path": "pathlib:Path", "pi": "math:pi"},
+        providers={"made": f"{__name__}:provide"},
+        check=f"{__name__}:only_classes",
+    )
+    plug_in("theirs", "math:sqrt")
+    assert checked.load("path").__name__ == "Path"
+    for name, what in [
+        ("pi", "float"),
+        ("theirs", "builtin_function_or_method"),
+        ("made:x", "str"),
+        ("math:e", "float"),
+    ]:
+        for _ in range(2):
+            with pytest.raises(InputError, match=f"^thing '{name}' is a {what}; a class is needed"):
+                checked.load(name)
+    with pytest.raises(InputError, match="thing 'mine' is a int; a class is needed"):
+        checked.register("mine")(5)
+    assert "mine" not in checked.names()
+
+
+def test_nothing_is_imported_to_say_what_is_available(registry, plug_in):
+    plug_in("theirs", "no_such_module:Thing")
+    assert registry.available("path") is registry.load("path")
+    assert [registry.available(name) for name in ("theirs", "no_such_module:Thing", "unknown")] == [None] * 3
+    thing = registry.register("mine")(object())
+    assert registry.available("mine") is thing
+
+
+@pytest.mark.parametrize(
+    ("registry", "name", "sentence"),
+    [
+        (LOSSES, "pathlib:Path", r"loss 'pathlib:Path' is a Path; a class of torch\.nn\.Module is needed"),
+        (LOSSES, "math:pi", r"loss 'math:pi' is a float; a class of torch\.nn\.Module is needed"),
+        (BACKBONES, "pathlib:Path", r"backbone 'pathlib:Path' is a Path; a class of torch\.nn\.Module is needed"),
+        (METRICS, "pathlib:Path", r"metric 'pathlib:Path' is a Path; a metric object is needed"),
+        (
+            METRICS,
+            "sgbench.metrics.distortion:psnr_y",
+            r"^metric 'sgbench\.metrics\.distortion:psnr_y' is named 'psnr_y' by its own 'name'; "
+            r"'sgbench\.metrics\.distortion:psnr_y' is needed there\.$",
+        ),
+    ],
+)
+def test_each_registry_holds_what_it_should(registry, name, sentence):
+    with pytest.raises(InputError, match=sentence):
+        registry.load(name)
 
 
 def test_a_plug_in_is_found_by_its_entry_point(registry, plug_in):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from sgbench.metrics import HrCache, Image, Pair, Suite, lpips
-from sgbench.metrics.inception import Inception
+from sgbench.metrics import HrCache, Image, Pair, Suite, lpips_network
+from sgbench.metrics.inception_network import Inception
 
 
 def floats(count):
@@ -61,7 +61,7 @@ def locator(alexnet_weights, inception_weights):
 def passes(monkeypatch):
     """The names of the networks that were run."""
     made = []
-    through_trunk, through_inception = lpips._forward, Inception.forward
+    through_trunk, through_inception = lpips_network._forward, Inception.forward
 
     def trunk(*args):
         made.append("alexnet")
@@ -71,7 +71,7 @@ def passes(monkeypatch):
         made.append("inception")
         return through_inception(*args)
 
-    monkeypatch.setattr(lpips, "_forward", trunk)
+    monkeypatch.setattr(lpips_network, "_forward", trunk)
     monkeypatch.setattr(Inception, "forward", inception)
     return made
 

@@ -14,7 +14,7 @@ from sgbench.assets.weights import WEIGHTS, Locator
 from sgbench.data import list_images, read_image, write_png
 from sgbench.metrics import Image, Pair, Runtime, Suite
 from sgbench.metrics.frechet import fid
-from sgbench.metrics.inception import Inception
+from sgbench.metrics.inception_network import Inception
 from sgbench.metrics.kernel import kid, kid_standard
 
 PEER = f"pytorch-fid {version('pytorch-fid')}"

@@ -176,7 +176,7 @@ def test_a_backbone_given_by_its_module_has_one_name():
     with pytest.raises(InputError, match="'paper'; valid: wide"):
         check_backbone(f"{target}-paper")
     for wrong in (f"{__name__}:run", f"{__name__}:HASH"):
-        with pytest.raises(InputError, match="a class is needed"):
+        with pytest.raises(InputError, match=r"a class of torch\.nn\.Module is needed"):
             check_backbone(wrong)
 
 

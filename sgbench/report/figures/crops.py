@@ -12,11 +12,11 @@ from matplotlib.patches import Rectangle
 from sgbench.analysis import Results
 from sgbench.core.errors import InputError
 from sgbench.data import Pixels
+from sgbench.metrics import display_of
 from sgbench.report.figures.regions import SEEN, STRIDE, WINDOW, Box, Region, extreme_regions
 from sgbench.report.figures.saved import Saved
 from sgbench.report.figures.selection import DEFAULT_METRIC, Row, canonical, chosen, select, title
 from sgbench.report.figures.style import COLOURS, MARGIN, TEXT, WIDTHS, add_foot, characters, in_style
-from sgbench.report.tables import DIGITS
 from sgbench.spec import Recipe
 
 WIDEST = 1.5
@@ -279,7 +279,7 @@ def _draw_whole(axes: Axes, image: Pixels, box: Box, about: str) -> None:
 def _number(metric: str, score: Row | None) -> str:
     if score is None or score["value"] is None:
         return "not scored" if score is None else str(score["status"])
-    return f"{score['value']:.{DIGITS.get(metric.partition('_')[0], 4)}f}"
+    return display_of(metric).number(score["value"])
 
 
 def _notes(crops: Crops, saved: Saved, scores: Sequence[Row], metrics: Sequence[str]) -> str:

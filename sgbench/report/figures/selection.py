@@ -10,6 +10,7 @@ from typing import Any
 from sgbench.analysis import Results, labels_of, paper
 from sgbench.analysis.naming import natural, recipe_name
 from sgbench.core.errors import InputError, unknown
+from sgbench.metrics import display_of
 from sgbench.report.figures.style import MARKERS
 from sgbench.report.tables import ARROWS
 from sgbench.report.tables.judged import BASELINE
@@ -211,7 +212,8 @@ def title(metric: str, protocols: Iterable[str]) -> str:
     """
     directions = {json.loads(protocol).get("direction") for protocol in protocols}
     arrow = ARROWS.get(directions.pop() or "", "") if len(directions) == 1 else ""
-    return " ".join(filter(None, (metric, "(dB)" if metric.startswith("psnr") else "", arrow)))
+    unit = display_of(metric).unit
+    return " ".join(filter(None, (metric, unit and f"({unit})", arrow)))
 
 
 def fate(run: Row) -> str:

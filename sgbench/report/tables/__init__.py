@@ -8,7 +8,7 @@ The layouts are `pivot`, of any rows and columns, and `paper_table`.
 from sgbench.report.tables.facts import Filters
 from sgbench.report.tables.formats import FORMATS, RICH
 from sgbench.report.tables.html import to_html
-from sgbench.report.tables.model import ARROWS, DIGITS, Cell, Column, Line, Table
+from sgbench.report.tables.model import ARROWS, Cell, Column, Line, Table
 from sgbench.report.tables.paper import OURS, PAPER, paper_table
 from sgbench.report.tables.pivot import COLUMNS, ROWS, pivot
 from sgbench.report.tables.stores import labelled
@@ -18,7 +18,6 @@ from sgbench.report.tables.tidy import to_data
 __all__ = [
     "ARROWS",
     "COLUMNS",
-    "DIGITS",
     "FORMATS",
     "OURS",
     "PAPER",

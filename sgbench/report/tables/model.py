@@ -5,23 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sgbench.analysis.stats import Summary
-
-ORDER = (
-    "lpips_alex",
-    "lpips_vgg",
-    "lpips_squeeze",
-    "fid",
-    "kid",
-    "fd_alex",
-    "psnr_y",
-    "psnr_rgb",
-    "ssim_y",
-    "ssim_rgb",
-)
-"""The order of metrics; others follow by name."""
-
-DIGITS = {"lpips": 4, "ssim": 4, "fid": 2, "kid": 4, "fd": 3, "psnr": 2}
-"""Decimals, by the first part of a metric's name; other metrics have four significant digits."""
+from sgbench.metrics import display_of
 
 ARROWS = {"lower": "↓", "higher": "↑"}
 
@@ -143,8 +127,7 @@ def number(metric: str, value: float, sign: str = "") -> str:
         value: The value.
         sign: ``+`` gives what is not negative a sign too.
     """
-    digits = DIGITS.get(metric.partition("_")[0])
-    return f"{value:{sign}z.4g}" if digits is None else f"{value:{sign}z.{digits}f}"
+    return display_of(metric).number(value, sign)
 
 
 def superscript(mark: int | None) -> str:
@@ -154,7 +137,7 @@ def superscript(mark: int | None) -> str:
 
 def metric_order(metric: str) -> tuple[int, str]:
     """Return the key by which metrics are sorted."""
-    return (ORDER.index(metric) if metric in ORDER else len(ORDER), metric)
+    return (display_of(metric).rank, metric)
 
 
 def plural(count: int, what: str) -> str:

@@ -1,0 +1,61 @@
+import dataclasses
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from sgbench.metrics import METRICS, Display, display_of
+from sgbench.metrics.distortion import psnr_y
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "shown"),
+    [
+        ("lpips_alex", "", "1.2346"),
+        ("fid", "", "1.23"),
+        ("kid_standard", "", "1.2346"),
+        ("fd_alex", "", "1.235"),
+        ("psnr_rgb", "dB", "1.23"),
+        ("ssim_y", "", "1.2346"),
+    ],
+)
+def test_a_built_in_metric_is_shown_as_it_declares(name: str, unit: str, shown: str) -> None:
+    assert (display_of(name).unit, display_of(name).number(1.23456)) == (unit, shown)
+    assert display_of(name).direction == METRICS.load(name).direction
+
+
+def test_built_in_metrics_have_an_order_and_others_follow() -> None:
+    names = [name for name in METRICS.names() if name in METRICS._targets]
+    assert sorted(names, key=lambda name: display_of(name).rank) == [
+        *("lpips_alex", "lpips_vgg", "lpips_squeeze", "fid", "kid", "kid_standard", "fd_alex"),
+        *("psnr_y", "psnr_rgb", "ssim_y", "ssim_rgb"),
+    ]
+    assert len({display_of(name).rank for name in names}) == len(names)
+    assert display_of("theirs").rank > max(display_of(name).rank for name in names)
+
+
+@pytest.mark.parametrize("name", ["psnr_theirs", "no_such_module:metric", "torchmetrics:vif"])
+def test_a_metric_whose_code_is_not_loaded_has_four_significant_digits_and_no_unit(name: str) -> None:
+    assert display_of(name) == Display()
+    assert [display_of(name).number(value) for value in (0.000123456, 27.98765, -0.0)] == ["0.0001235", "27.99", "0"]
+    assert display_of(name).number(0.5, "+") == "+0.5"
+
+
+def test_what_a_plug_in_declares_counts_once_its_code_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(METRICS, "_loaded", {})
+    METRICS.register("mine")(dataclasses.replace(psnr_y, name="mine", unit="%", digits=1, rank=5))
+    assert display_of("mine") == Display("%", 1, 5, "higher")
+    assert display_of("mine").number(-0.04) == "0.0"
+
+
+def test_what_is_shown_loads_neither_torch_nor_a_plug_in() -> None:
+    code = f"""
+        import sys
+        from sgbench.metrics import display_of
+        for name in {[*METRICS.names(), "torchmetrics:vif", "this:that"]}:
+            display_of(name)
+        sys.exit(str(sorted({{"torch", "torchmetrics", "skimage", "this"}} & sys.modules.keys())))
+    """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False, capture_output=True, text=True)
+    assert ended.stderr == "[]\n"
