@@ -49,30 +49,33 @@ def evaluate(
     A run is looked for in the store, and its weights are scored with the scale and degradation of its training. With
     --self-ensemble or --tile it is a subject of its own, beside the run.
     """
+    from sgbench.assets.weights import Locator
     from sgbench.cli import output
     from sgbench.core.storage import Storage, absolute
-    from sgbench.scoring.subjects import find_subject, pack_tests, score_subject
+    from sgbench.scoring.evaluation import score_subject, unscored
+    from sgbench.scoring.subjects import find_subject, merged, pack_tests
     from sgbench.scoring.upscaling import Inference
     from sgbench.spec import check_metrics, check_tests
     from sgbench.store import Store
 
-    storage = Storage(absolute(results))
-    Store(storage).refuse_other_folders()
+    store, locator = Store(Storage(absolute(results))), Locator(download=False)
+    store.refuse_other_folders()
     metrics = check_metrics(metric or DEFAULT_METRICS)
     check_tests(test)
     inference = Inference(self_ensemble, tile, overlap)
-    subjects = [
-        find_subject(each, Store(storage), backbone=backbone, scale=scale, inference=inference) for each in what
-    ]
+    subjects = merged(find_subject(each, store, backbone=backbone, scale=scale, inference=inference) for each in what)
     with output.packing() as progress:
         packed = [pack_tests(subject, test, progress) for subject in subjects]
     faults = []
-    with Store(storage).writing(f"sgbench eval {' '.join(what)}"):
+    with store.writing(f"sgbench eval {' '.join(what)}"):
         output.fetch_for(metrics)
         for subject, tests in zip(subjects, packed, strict=True):
-            faults += score_subject(subject, tests, metrics, Store(storage), rerun=rerun, save_images=save_images)
+            missing = unscored(subject, tests, metrics, store, locator=locator)
+            wanted = [(images, metrics) for images in tests] if rerun else missing
+            found = score_subject(subject, wanted, store, locator=locator, save_images=save_images)
+            faults += [f"{subject.name}: {fault}" for fault in found]
     output.print_results(
-        storage.root,
+        store.storage.root,
         as_json=as_json,
         runs=[subject.run_id for subject in subjects],
         datasets=[images.name for images in packed[0]],

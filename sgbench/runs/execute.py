@@ -18,20 +18,20 @@ from typing import Any, Literal, Protocol
 import torch.distributed as dist
 
 from sgbench.assets.weights import Locator
-from sgbench.backbones import build_backbone, count_parameters, load_weights
+from sgbench.backbones import build_backbone, count_parameters
 from sgbench.core.errors import NotFiniteError
 from sgbench.core.registry import METRICS
 from sgbench.core.storage import Storage
 from sgbench.runs.delivery import Packed, open_packed, receive_networks
 from sgbench.runs.plan import Data, PlannedRun
-from sgbench.scoring.evaluation import HR_CACHE, faults_in, score
+from sgbench.scoring.evaluation import score_subject
 from sgbench.scoring.provenance import provenance
-from sgbench.scoring.upscaling import from_network
+from sgbench.scoring.subjects import trained
 from sgbench.spec import RunSpec, SweepSpec
 from sgbench.store import Replaced, Store, identity_columns, stamp
-from sgbench.store.layout import images_of, weights_of
+from sgbench.store.layout import images_of
 from sgbench.training import Checkpoints, Outcome, Progress, train
-from sgbench.training.numerics import device_of_process, pinned
+from sgbench.training.numerics import device_of_process
 
 RunEnd = Literal["done", "failed", "stopped"]
 """How a run ended: weights and a row, a row with the error, or a checkpoint."""
@@ -246,28 +246,20 @@ def score_job(job: Job, *, locator: Locator) -> list[str]:
     """Compute the missing scores of a trained job from its final weights, and record them.
 
     Returns:
-        What went wrong, a sentence each: scores that failed. A score that lacks weights of a metric's network, or that
-        a metric does not define, is an outcome and not a fault.
+        See `sgbench.scoring.evaluation.score_subject`.
     """
     storage = Storage(job.store)
-    device = device_of_process()
-    network = build_backbone(job.spec.backbone, job.spec.recipe.scale)
-    weights = Checkpoints(storage, job.run_id).load_weights()
-    load_weights(network, weights, source=weights_of(job.run_id), name=job.spec.backbone)
-    upscaler = from_network(network, job.spec.recipe, device)
-    faults = []
     receive_networks({network for _, metric in job.missing for network in METRICS.load(metric).networks}, storage)
-    for packed in job.tests:
-        test = open_packed(packed, storage)
-        metrics = [metric for dataset, metric in job.missing if dataset == test.name]
-        if metrics:
-            with pinned(job.spec.recipe):
-                rows = score(
-                    upscaler, test, metrics, run_id=job.run_id, locator=locator, device=device, hr_cache=HR_CACHE
-                )
-            Store(storage).write_scores(rows)
-            faults += faults_in(rows)
-    return faults
+    wanted: dict[str, list[str]] = {}
+    for dataset, metric in job.missing:
+        wanted.setdefault(dataset, []).append(metric)
+    tests = (open_packed(packed, storage) for packed in job.tests)
+    return score_subject(
+        trained(job.spec, Store(storage)),
+        ((test, wanted[test.name]) for test in tests if test.name in wanted),
+        Store(storage),
+        locator=locator,
+    )
 
 
 def run_here(job: Job, watcher: Watcher) -> tuple[RunEnd, list[str]]:

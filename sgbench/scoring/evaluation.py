@@ -1,9 +1,9 @@
-"""From something that upscales, and a test set, to scores."""
+"""From something that upscales, and test sets, to scores: the one path by which anything is scored."""
 
 import contextlib
 import datetime
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,16 +12,106 @@ import torch
 from sgbench.assets.weights import Locator
 from sgbench.core.errors import InputError
 from sgbench.core.registry import METRICS
-from sgbench.data import PackedImages
+from sgbench.core.storage import Storage
+from sgbench.data import PackedImages, Pixels, encode_png
 from sgbench.metrics import HrCache, Measured, Pair, Score, Suite, described, incomplete
+from sgbench.scoring.provenance import provenance
+from sgbench.scoring.scored import Scored
+from sgbench.scoring.subjects import Subject
 from sgbench.scoring.upscaling import Upscaler
 from sgbench.spec import canonical_json
+from sgbench.store import Dataset, Store
+from sgbench.store.layout import images_of
+from sgbench.training.numerics import device_of_process, pinned, single_precision
 
 HR_CACHE = HrCache()
 """What this process knows of references; a process that does many runs computes it once."""
 
 SIDE_BY_SIDE = 4
 """The most images that are scored at once: each holds the feature maps of a pair in memory."""
+
+
+def score_subject(
+    subject: Subject,
+    wanted: Iterable[tuple[PackedImages, Sequence[str]]],
+    store: Store,
+    *,
+    locator: Locator,
+    save_images: bool = False,
+) -> list[str]:
+    """Compute scores of a subject and record them, those of each test set when they are there.
+
+    Args:
+        subject: What is scored.
+        wanted: Test sets, each with the metrics to compute.
+        store: Gets the scores and, unless the subject is a run, its row. A name that it had before gives way to the one
+            by which it is now known.
+        locator: Finds the networks that metrics need.
+        save_images: Keep the super-resolved images too, in the store as
+            ``images/<run_id>/<test set>@<8 digits of its hash>/<image>.png``.
+
+    Returns:
+        What went wrong, a sentence each: scores that failed. A score that lacks weights of a metric's network, or that
+        a metric does not define, is an outcome and not a fault.
+    """
+    device, known = device_of_process(), store.run(subject.run_id) or {}
+    if subject.row is not None and known.get("name", subject.name) != subject.name:
+        store.write_run({**known, "name": subject.name})
+    faults = []
+    for images, metrics in wanted:
+        upscaler = subject.upscaler([images])
+        if save_images:
+            upscaler = _saving(upscaler, subject.run_id, store.storage)
+        with pinned(subject.recipe) if subject.train else single_precision():
+            if metrics:
+                rows = score(
+                    upscaler,
+                    images,
+                    metrics,
+                    run_id=subject.run_id,
+                    locator=locator,
+                    device=device,
+                    side_by_side=subject.side_by_side,
+                )
+                if subject.row is not None:
+                    store.write_run({**known, **subject.row, **provenance(device)})
+                store.write_scores(rows)
+                faults += faults_of(rows)
+            elif save_images:
+                for index in range(len(images)):
+                    upscaler(images, index)
+    return faults
+
+
+def unscored(
+    subject: Subject, tests: Iterable[PackedImages], metrics: Sequence[str], store: Store, *, locator: Locator
+) -> list[tuple[PackedImages, list[str]]]:
+    """Return test sets, each with the metrics whose scores of a subject are not there; failed ones are not.
+
+    Args:
+        subject: What is to be scored.
+        tests: The test sets.
+        metrics: Names of metrics.
+        store: Has the scores.
+        locator: Finds networks; a score that lacked one is not there once that is.
+    """
+    scored = Scored(store, retry=True, locator=locator)
+    return [
+        (images, [metric for _, metric in scored.missing(subject.run_id, [(images, metric) for metric in metrics])])
+        for images in tests
+    ]
+
+
+def _saving(upscaler: Upscaler, run_id: str, storage: Storage) -> Upscaler:
+    """Return the upscaler that also keeps what it makes."""
+
+    def saving(images: PackedImages, index: int) -> Pixels:
+        pixels = upscaler(images, index)
+        folder = f"{images_of(run_id)}/{Dataset(images.name, images.sha256).versioned}"
+        storage.write(f"{folder}/{images.images[index].name}.png", encode_png(pixels))
+        return pixels
+
+    return saving
 
 
 def score(
@@ -32,7 +122,7 @@ def score(
     run_id: str,
     locator: Locator,
     device: torch.device,
-    hr_cache: HrCache | None = None,
+    hr_cache: HrCache = HR_CACHE,
     side_by_side: bool = False,
 ) -> list[dict[str, Any]]:
     """Score an upscaler on a test set, with the settings of torch that the caller has made.
@@ -103,7 +193,7 @@ def _mapping(at_once: int) -> Iterator[Callable[[Callable[[int], Measured], rang
         torch.set_num_threads(threads)
 
 
-def faults_in(rows: Sequence[dict[str, Any]]) -> list[str]:
+def faults_of(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Return a sentence for each whole-set score that failed.
 
     A score that lacks the weights of its network, or that a metric does not define, is an outcome and not a fault.

@@ -1,10 +1,10 @@
-"""What ``sgbench eval`` can score: a run, a checkpoint, a folder of images, a built-in method."""
+"""What can be scored: a run, a checkpoint, a folder of images, a built-in method."""
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,16 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from sgbench.assets.weights import Locator, fingerprint
+from sgbench.assets.weights import fingerprint
 from sgbench.backbones import build_backbone, load_weights
 from sgbench.core.errors import InputError, unknown
-from sgbench.core.storage import Storage
-from sgbench.data import PackedImages, PackProgress, Pixels, encode_png, list_images, pack_set, refuse_overlap
-from sgbench.scoring.evaluation import HR_CACHE, faults_in, score
-from sgbench.scoring.provenance import provenance
-from sgbench.scoring.scored import Scored
+from sgbench.data import PackedImages, PackProgress, list_images, pack_set, refuse_overlap
 from sgbench.scoring.upscaling import BUILTINS, WHOLE, Inference, Upscaler, from_folder, from_network
-from sgbench.spec import Recipe, check_backbone, split_backbone
-from sgbench.store import Dataset, Store
-from sgbench.store.layout import images_of
+from sgbench.spec import Recipe, RunSpec, check_backbone, split_backbone
+from sgbench.store import Store
+from sgbench.store.layout import weights_of
 from sgbench.training import Checkpoints, read_weights_file
-from sgbench.training.numerics import device_of_process, pinned, single_precision
+from sgbench.training.numerics import device_of_process
 
 
 @dataclass(frozen=True)
@@ -80,6 +76,18 @@ def find_subject(
     raise InputError(f"{error}, a run id, a checkpoint file, or a folder of images.")
 
 
+def merged(subjects: Iterable[Subject]) -> list[Subject]:
+    """Return subjects once each; one that was named in several ways has all of its names."""
+    equal: dict[str, list[Subject]] = {}
+    for subject in subjects:
+        equal.setdefault(subject.run_id, []).append(subject)
+    return [_named(same[0], " = ".join(dict.fromkeys(each.name for each in same))) for same in equal.values()]
+
+
+def _named(subject: Subject, name: str) -> Subject:
+    return replace(subject, name=name, row=subject.row and {**subject.row, "name": name})
+
+
 def pack_tests(subject: Subject, tests: Sequence[str], progress: PackProgress | None = None) -> list[PackedImages]:
     """Pack test sets as a subject needs them, or find them packed.
 
@@ -93,74 +101,26 @@ def pack_tests(subject: Subject, tests: Sequence[str], progress: PackProgress | 
     return packed
 
 
-def score_subject(
-    subject: Subject,
-    tests: Sequence[PackedImages],
-    metrics: Sequence[str],
-    store: Store,
-    *,
-    rerun: bool = False,
-    save_images: bool = False,
-) -> list[str]:
-    """Compute the scores that a store lacks of a subject, and record them.
+def trained(spec: RunSpec, store: Store) -> Subject:
+    """Return the subject that a run is, by its specification and its final weights.
 
-    Args:
-        subject: What is scored.
-        tests: From `pack_tests`.
-        metrics: Names of metrics.
-        store: Gets the scores and, unless the subject is a run, its row.
-        rerun: Compute scores again that are there.
-        save_images: Keep the super-resolved images too, in the store as
-            ``images/<run_id>/<test set>@<8 digits of its hash>/<image>.png``.
-
-    Returns:
-        What went wrong, a sentence each: scores that failed.
+    Raises:
+        FileNotFoundError: If it has no final weights.
+        InputError: If they do not fit its backbone.
     """
-    locator = Locator(download=False)
+    assert spec.run_id is not None  # only what was trained has weights
+    network = build_backbone(spec.backbone, spec.recipe.scale)
+    weights = Checkpoints(store.storage, spec.run_id).load_weights()
+    load_weights(network, weights, source=weights_of(spec.run_id), name=spec.backbone)
     device = device_of_process()
-    upscaler = subject.upscaler(tests)
-    if save_images:
-        upscaler = _saving(upscaler, subject.run_id, store.storage)
-    scored = Scored(store, retry=True, locator=locator)
-    faults = []
-    for test in tests:
-        wanted = (
-            metrics
-            if rerun
-            else [metric for _, metric in scored.missing(subject.run_id, [(test, metric) for metric in metrics])]
-        )
-        if wanted:
-            with pinned(subject.recipe) if subject.train else single_precision():
-                rows = score(
-                    upscaler,
-                    test,
-                    wanted,
-                    run_id=subject.run_id,
-                    locator=locator,
-                    device=device,
-                    hr_cache=HR_CACHE,
-                    side_by_side=subject.side_by_side,
-                )
-            if subject.row is not None:  # not before there is a score: what is refused writes nothing
-                store.write_run({**subject.row, **provenance(device)})
-            store.write_scores(rows)
-            faults += [f"{subject.name}: {fault}" for fault in faults_in(rows)]
-        elif save_images:
-            for index in range(len(test)):
-                upscaler(test, index)
-    return faults
-
-
-def _saving(upscaler: Upscaler, run_id: str, storage: Storage) -> Upscaler:
-    """Return the upscaler that also keeps what it makes."""
-
-    def saving(images: PackedImages, index: int) -> Pixels:
-        pixels = upscaler(images, index)
-        folder = f"{images_of(run_id)}/{Dataset(images.name, images.sha256).versioned}"
-        storage.write(f"{folder}/{images.images[index].name}.png", encode_png(pixels))
-        return pixels
-
-    return saving
+    return Subject(
+        run_id=spec.run_id,
+        name=str(spec),
+        recipe=spec.recipe,
+        row=None,
+        train=spec.train.name,
+        upscaler=lambda tests: from_network(network, spec.recipe, device),
+    )
 
 
 def _content_id(kind: str, scale: int, content: str) -> str:

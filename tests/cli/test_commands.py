@@ -2,14 +2,17 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import sgbench
 from sgbench.assets.weights import WEIGHTS
+from sgbench.backbones import build_backbone
 from sgbench.data import CATALOG
 
 Run = Callable[..., tuple[str, str]]
@@ -147,6 +150,16 @@ def test_eval_shows_several_things_in_one_table_and_nothing_else_of_the_store(pl
     assert shown("bicubic") == [("bicubic", "")]
     assert shown(ids["l1"]) == [("edsr-tiny", "l1")]
     assert shown("bicubic", "test", ids["l1"]) == [("bicubic", ""), ("edsr-tiny", "l1"), ("test", "")]
+
+
+def test_eval_shows_the_name_that_was_asked_for(run: Run) -> None:
+    torch.save(build_backbone("edsr-tiny", 4).state_dict(), "a.pth")
+    shutil.copy("a.pth", "b.pth")
+    asked = ("--backbone", "edsr-tiny", "--test", "few=test", "--metric", "psnr_y")
+    first, second, both = (run("eval", *what, *asked)[0] for what in (["a.pth"], ["b.pth"], ["a.pth", "b.pth"]))
+    assert "a.pth" in first
+    assert second == first.replace("a.pth", "b.pth")
+    assert "a.pth = b.pth" in both
 
 
 def test_eval_of_a_run_adds_its_scores_to_the_store_of_the_sweep(place: Path, run: Run) -> None:

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 import sgbench
 from sgbench.assets.weights import Locator
-from sgbench.core.registry import LOSSES
+from sgbench.core.registry import BACKBONES, LOSSES
 from sgbench.core.storage import Storage
-from sgbench.data import PackedImages
+from sgbench.data import PackedImages, prepare, resolve, write_png
 from sgbench.runs.execute import Job, record_failure, run_here, score_job, stop_signal, train_job
 from sgbench.runs.plan import Data, make_plan
-from sgbench.spec import build
+from sgbench.spec import Degradation, build
 from sgbench.store import Store
 from sgbench.training import Checkpoints
 
@@ -231,6 +231,43 @@ def test_a_score_that_fails_is_told_and_the_run_is_done(
     assert witness.seen[-1] == ("finished", job.run_id, "failed", faults[0])
     statuses = dict(zip(*store.scores().select(["metric", "status"]).to_pydict().values(), strict=True))
     assert statuses == {"psnr_y": "ok", "ssim_y": "failed"}
+
+
+class Halving(nn.Module):
+    """Returns too little where a side of the image is odd; a patch of 8×8 is not."""
+
+    def __init__(self, *, scale: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3 * (2 * scale) ** 2, 3, padding=1)
+        self.scale = scale
+
+    def forward(self, lr: Tensor) -> Tensor:
+        return nn.functional.pixel_shuffle(self.conv(nn.functional.max_pool2d(lr, 2)), 2 * self.scale)
+
+
+def test_a_network_that_returns_another_size_fails_on_that_set_and_is_scored_on_the_others(
+    data: Data, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BACKBONES._loaded, "halving", Halving)
+    write_png(tmp_path / "even" / "square.png", data.tests[0].hr(0)[:40])
+    source = resolve(f"Even={tmp_path / 'even'}", "test")
+    even = prepare(source, scale=4, degradation=Degradation(), cache=tmp_path / "cache")
+    fields: dict[str, Any] = {
+        "grids": [{"backbones": ["halving"], "losses": ["l1"]}],
+        "metrics": ["psnr_y"],
+        "train": "Photos",
+    }
+    sweep = build({**fields, "tests": ["Photos", "Even"], "recipe": {"steps": 1, "batch": 2, "patch": 8}}, "tiny")
+    data = Data(data.train, (*data.tests, even))
+    job = Job.of(make_plan("tiny", sweep, data, store).runs[0], data, sweep, store.storage)
+    end, (fault,) = run_here(job, Witness())
+    assert end == "done"
+    said = "the network returns [1, 3, 40, 40]; [1, 3, 44, 40] is needed"
+    assert fault.startswith(f"psnr_y on Photos: image 'photo0': for [1, 3, 11, 10] {said}; image 'photo1': for [1, 3, ")
+    totals = {row["dataset"]: row["status"] for row in store.totals().to_pylist()}
+    assert totals == {"Photos": "failed", "Even": "ok"}
+    (planned,) = make_plan("tiny", sweep, data, store).runs
+    assert (planned.status, planned.error) == ("failed", fault)
 
 
 def test_a_missing_network_is_an_outcome_and_no_fault(

@@ -12,7 +12,7 @@ from sgbench.core.registry import METRICS
 from sgbench.data import read_image, write_png
 from sgbench.metrics import Image as Pixels
 from sgbench.metrics import SetMetric, Undefined
-from sgbench.scoring.evaluation import faults_in, score
+from sgbench.scoring.evaluation import faults_of, score
 from sgbench.scoring.upscaling import bicubic, from_folder
 from sgbench.store.schema import SCORES, to_table
 
@@ -57,7 +57,7 @@ def test_an_output_that_is_not_finite_fails_its_image_and_the_set_and_no_other(s
         assert second["value"] > 0
         assert (whole["status"], whole["value"], whole["n_images"]) == ("failed", None, 2)
         assert whole["reason"] == f"image 'photo0': {reason}"
-    assert faults_in(rows) == [f"{metric} on Photos: image 'photo0': {reason}" for metric in ("psnr_y", "psnr_rgb")]
+    assert faults_of(rows) == [f"{metric} on Photos: image 'photo0': {reason}" for metric in ("psnr_y", "psnr_rgb")]
 
 
 def test_a_damaged_file_fails_its_image_and_no_other(tmp_path, test_images, scores):
@@ -88,7 +88,7 @@ def test_the_score_of_a_set_is_the_mean_over_its_images(scores, test_images):
         each = [of(rows, metric, image.name)["value"] for image in test_images.images]
         assert len(set(each)) == 2
         assert of(rows, metric)["value"] == pytest.approx(np.mean(each), rel=1e-14)
-    assert faults_in(rows) == []
+    assert faults_of(rows) == []
 
 
 def test_the_scores_are_those_of_the_pixels(scores, test_images):
@@ -105,7 +105,7 @@ def test_a_metric_whose_weights_are_not_here_says_so_and_the_others_go_on(scores
         assert ("inception" if metric == "fid" else "alexnet") in whole["reason"]
     assert {row["status"] for row in rows if row["metric"] == "lpips_alex"} == {"no weights"}
     assert of(rows, "psnr_y")["status"] == "ok"
-    assert faults_in(rows) == []
+    assert faults_of(rows) == []
     assert to_table("scores", rows).num_rows == 3 + 3 + 1 + 1
 
 
@@ -114,7 +114,7 @@ def test_a_perfect_image_has_no_psnr_and_says_why(scores):
     assert (of(rows, "psnr_y")["status"], of(rows, "psnr_y")["value"]) == ("undefined", None)
     assert of(rows, "psnr_y")["reason"] == "image 'photo0' and 1 more: the images are identical"
     assert of(rows, "ssim_y")["value"] == pytest.approx(1.0)
-    assert faults_in(rows) == []
+    assert faults_of(rows) == []
 
 
 class Brightness(SetMetric):
@@ -193,4 +193,4 @@ def test_an_image_that_comes_back_with_another_size_fails_and_no_other(scores, s
     reason = "image 'photo0': SR is 10×11 pixels and HR is 40×44"
     assert (of(rows, "ssim_y", "photo0")["status"], of(rows, "ssim_y", "photo0")["reason"]) == ("failed", reason)
     assert of(rows, "ssim_y", "photo1")["value"] == pytest.approx(1.0)
-    assert faults_in(rows) == [f"ssim_y on Photos: image 'photo0': {reason}"]
+    assert faults_of(rows) == [f"ssim_y on Photos: image 'photo0': {reason}"]

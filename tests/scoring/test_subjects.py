@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 import torch
 
+from sgbench.assets.weights import Locator
 from sgbench.backbones import build_backbone
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, read_image, upscale, write_png
 from sgbench.runs.execute import Job, train_job
 from sgbench.runs.plan import make_plan, pack
-from sgbench.scoring.subjects import find_subject, pack_tests, score_subject
+from sgbench.scoring.evaluation import score_subject, unscored
+from sgbench.scoring.subjects import Subject, find_subject, merged, pack_tests
 from sgbench.scoring.upscaling import Inference
 from sgbench.spec import build
 from sgbench.store import Store
@@ -30,10 +32,19 @@ def few(test_folder: Path, cache: Path) -> str:
     return f"few={test_folder}"
 
 
+LOCATOR = Locator(download=False)
+
+
+def scored(subject: Subject, store: Store, test: str, *metrics: str) -> list[str]:
+    """Compute what a subject lacks, as the command does, and return what went wrong."""
+    missing = unscored(subject, pack_tests(subject, [test]), metrics or ("psnr_y",), store, locator=LOCATOR)
+    return score_subject(subject, missing, store, locator=LOCATOR)
+
+
 def evaluate(what: str, store: Store, test: str, *metrics: str, **options: Any) -> str:
     """Score something as the command does, and return its id."""
     subject = find_subject(what, store, **options)
-    assert score_subject(subject, pack_tests(subject, [test]), metrics or ("psnr_y",), store) == []
+    assert scored(subject, store, test, *metrics) == []
     return subject.run_id
 
 
@@ -85,7 +96,7 @@ def test_rerun_computes_again_to_the_same_values(store: Store, few: str) -> None
     evaluate("bicubic", store, few)
     before, values = times(store), whole(store)
     subject = find_subject("bicubic", store)
-    score_subject(subject, pack_tests(subject, [few]), ["psnr_y"], store, rerun=True)
+    score_subject(subject, [(images, ["psnr_y"]) for images in pack_tests(subject, [few])], store, locator=LOCATOR)
     assert all(times(store)[name] > time for name, time in before.items())
     assert whole(store) == values
 
@@ -150,6 +161,29 @@ def test_a_state_dict_needs_its_backbone_named_and_is_scored_by_its_content(
     assert find_subject(str(copy), store, backbone="edsr-tiny").run_id == run_id
     torch.save(build_backbone("edsr-tiny", 4).state_dict(), copy)
     assert find_subject(str(copy), store, backbone="edsr-tiny").run_id != run_id
+
+
+def test_equal_weights_have_one_id_and_the_name_by_which_they_were_asked_for(
+    tmp_path: Path, store: Store, few: str
+) -> None:
+    weights = build_backbone("edsr-tiny", 4).state_dict()
+    spec = {"backbone": "edsr-tiny", "loss": "l1", "seed": 0, "train": {"name": "demo"}}
+    torch.save({"params": weights, "spec": spec}, tmp_path / "a.pth")
+    torch.save(weights, tmp_path / "b.pth")
+    run_id = evaluate(str(tmp_path / "a.pth"), store, few)
+    values, made = whole(store), store.run(run_id)
+    assert made is not None
+    assert evaluate(str(tmp_path / "b.pth"), store, few, backbone="edsr-tiny") == run_id
+    assert (store.run(run_id), whole(store)) == ({**made, "name": "b.pth"}, values)
+    evaluate(str(tmp_path / "b.pth"), store, few, "ssim_y", backbone="edsr-tiny")
+    row = store.run(run_id)
+    assert row is not None
+    assert (row["name"], row["loss"], row["train"]) == ("b.pth", "l1", "demo")
+
+    asked = [find_subject(str(tmp_path / name), store, backbone="edsr-tiny") for name in ("b.pth", "a.pth", "b.pth")]
+    (both,) = merged([*asked, *asked])
+    assert scored(both, store, few) == []
+    assert (store.run(run_id) or {})["name"] == both.name == "b.pth = a.pth"
 
 
 def test_final_weights_name_their_backbone_and_score_like_the_run(
@@ -220,8 +254,8 @@ def test_an_image_that_cannot_be_read_is_a_failed_score_and_the_others_have_thei
     write_png(tmp_path / "sr" / "photo0.png", images.hr(0))
     (tmp_path / "sr" / "photo1.png").write_bytes(b"no picture")
     subject = find_subject(str(tmp_path / "sr"), store)
-    (fault,) = score_subject(subject, pack_tests(subject, [few]), ["ssim_y"], store)
-    assert fault.startswith("sr: ssim_y on few: image 'photo1': ")
+    (fault,) = scored(subject, store, few, "ssim_y")
+    assert fault.startswith("ssim_y on few: image 'photo1': ")
     scores = {row["image"]: row for row in store.scores().to_pylist()}
     assert scores["photo0"]["value"] == pytest.approx(1.0)
     assert (scores[None]["status"], scores[None]["value"]) == ("failed", None)
@@ -232,7 +266,7 @@ def test_refused_subjects_leave_no_row(tmp_path: Path, store: Store, few: str) -
         write_png(tmp_path / "sr" / f"{name}.png", torch.zeros(16, 16, 3, dtype=torch.uint8).numpy())
     subject = find_subject(str(tmp_path / "sr"), store)
     with pytest.raises(InputError, match="SR is 16×16 pixels"):
-        score_subject(subject, pack_tests(subject, [few]), ["psnr_y"], store)
+        scored(subject, store, few)
     assert times(store) == {}
 
 
@@ -259,7 +293,7 @@ def test_a_run_that_is_applied_otherwise_is_another_subject(store: Store, few: s
     ensemble = find_subject(finished, store, inference=Inference(self_ensemble=True))
     tiled = find_subject(finished, store, inference=Inference(tile=8, overlap=8))
     assert len({plain, ensemble.run_id, tiled.run_id}) == 3
-    assert score_subject(ensemble, pack_tests(ensemble, [few]), ["psnr_y"], store) == []
+    assert scored(ensemble, store, few) == []
     row = store.run(ensemble.run_id)
     assert row is not None
     assert (row["kind"], row["backbone"], row["loss"]) == ("checkpoint", "edsr-tiny", "l1")
@@ -279,7 +313,8 @@ def test_images_are_kept_whether_or_not_there_is_anything_to_score(store: Store,
     (images,) = pack_tests(subject, [few])
     folder = Path(store.storage.root) / "images" / subject.run_id / f"few@{images.sha256[:8]}"
     for _ in range(2):
-        assert score_subject(subject, [images], ["psnr_y"], store, save_images=True) == []
+        missing = unscored(subject, [images], ["psnr_y"], store, locator=LOCATOR)
+        assert score_subject(subject, missing, store, locator=LOCATOR, save_images=True) == []
         assert sorted(path.name for path in folder.iterdir()) == ["photo0.png", "photo1.png"]
         assert (read_image(folder / "photo1.png") == upscale(images.lr(1), 4)).all()
         (folder / "photo1.png").unlink()
