@@ -47,7 +47,7 @@ def fetch(
     from sgbench.cli import output
     from sgbench.data import fetch as fetch_sets
 
-    with output.fetching() as progress:
+    with output.screen.fetching() as progress:
         fetched = fetch_sets(names, lr_scale=scale if lr else None, progress=progress)
     rows: list[dict[str, Any]] = [
         {"name": each.name, "outcome": each.outcome, "folder": str(each.folder)} for each in fetched
@@ -78,7 +78,7 @@ def prepare(
     from sgbench.spec import Recipe
 
     recipe = Recipe.model_validate({"scale": scale})
-    with output.packing() as progress:
+    with output.screen.packing() as progress:
         packed = [pack_set(each, role, recipe, progress) for each in what]
     rows = [
         {
@@ -111,7 +111,7 @@ def verify(
         for packing in list_packings(default_cache(), what or ())
         if role in (None, packing.role) and scale in (None, packing.scale)
     ]
-    with output.verifying() as progress:
+    with output.screen.verifying() as progress:
         rows = [_verified(packing, progress) for packing in packings]
     if rows or as_json:
         output.print_rows(rows, as_json=as_json)

@@ -51,7 +51,7 @@ def doctor(
     if what:
         name, sweep = read_sweep(what)
         store, metrics = f"results/{name}", list(sweep.metrics)
-        with output.packing() as progress:
+        with output.screen.packing() as progress:
             data = pack(sweep, progress)
         packed = list(map(Packed.of, (data.train, *data.tests)))
     networks = sorted({network for metric in metrics for network in METRICS.load(metric).networks})

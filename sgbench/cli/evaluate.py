@@ -52,6 +52,7 @@ def evaluate(
     from sgbench.assets.weights import Locator
     from sgbench.cli import output
     from sgbench.core.storage import Storage, absolute
+    from sgbench.runs.sweep import fetch_networks
     from sgbench.scoring.evaluation import score_subject, unscored
     from sgbench.scoring.subjects import find_subject, merged, pack_tests
     from sgbench.scoring.upscaling import Inference
@@ -64,11 +65,11 @@ def evaluate(
     check_tests(test)
     inference = Inference(self_ensemble, tile, overlap)
     subjects = merged(find_subject(each, store, backbone=backbone, scale=scale, inference=inference) for each in what)
-    with output.packing() as progress:
+    with output.screen.packing() as progress:
         packed = [pack_tests(subject, test, progress) for subject in subjects]
     faults = []
     with store.writing(f"sgbench eval {' '.join(what)}"):
-        output.fetch_for(metrics)
+        fetch_networks(metrics, output.screen)
         for subject, tests in zip(subjects, packed, strict=True):
             missing = unscored(subject, tests, metrics, store, locator=locator)
             wanted = [(images, metrics) for images in tests] if rerun else missing

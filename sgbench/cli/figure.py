@@ -181,7 +181,7 @@ def crops(
     root = options.find_store(results)
     store = load_results(root)
     found = find_crops(store, backbones=backbone, losses=loss)
-    with output.packing() as progress:
+    with output.screen.packing() as progress:
         saved = Saved(Storage(root), pack_set(test, "test", found.recipe, progress), test)
     figure = draw_crops(store, found, saved, image=image, box=part, regions=regions, metrics=metric, columns=columns)
     _write(figure, out)

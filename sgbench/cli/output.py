@@ -1,39 +1,35 @@
 """What commands print: progress on standard error, results on standard output."""
 
-import contextlib
-import functools
 import json
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, ProgressColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from sgbench.analysis import load_results
-from sgbench.assets.base import MissingWeights
-from sgbench.core.registry import METRICS
+from sgbench.analysis.results import labels_of
+from sgbench.core.storage import Storage
 from sgbench.report import tables
+from sgbench.report.screen import Screen
 
 if TYPE_CHECKING:  # these load torch, which only who trains or scores waits for
     from sgbench.runs.forecast import Expected
     from sgbench.runs.plan import Plan
+    from sgbench.runs.sweep import Outcome
 
-console = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+screen = Screen()
 """For progress and remarks."""
+
+say = screen.say
 
 _NARROWEST = 20
 """Characters a line into which text is wrapped, at least."""
-
-
-def say(remark: str) -> None:
-    """Print one remark for a person."""
-    console.print(remark, markup=False)
 
 
 def print_json(data: Any) -> None:
@@ -148,6 +144,46 @@ def _digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def print_outcome(outcome: "Outcome", root: str, *, as_json: bool, again: str) -> None:
+    """Print the table of a sweep's runs, and how it ended unless that is well.
+
+    Args:
+        outcome: How it ended.
+        root: Its store.
+        as_json: Print the table as JSON.
+        again: What a person is told who wants to try failed runs again.
+
+    Raises:
+        typer.Exit: With 130 if it was interrupted, and 1 if runs failed or would have to be trained again.
+    """
+    plan = outcome.plan
+    if any(map(Storage(root).exists, ("plans", "runs"))):  # a first `train` that is interrupted leaves neither
+        _print_runs(plan, root, as_json=as_json)
+    if outcome.interrupted:
+        say("Interrupted: the same command continues.")
+        raise typer.Exit(130)
+    if failed := len(outcome.failed):
+        say(f"{failed} of {len(plan.runs)} runs failed: {again}.")
+    if kept := len(outcome.kept):
+        say(f"{kept} of {len(plan.runs)} runs failed when they were trained again and keep the results they had.")
+    if remark := plan.to_retrain():
+        say(remark)
+    if failed or kept or remark:
+        raise typer.Exit(1)
+
+
+def _print_runs(plan: "Plan", root: str, *, as_json: bool) -> None:
+    totals = load_results(root).totals
+    scored, metrics = (set(totals.column(key).to_pylist()) for key in ("dataset", "metric"))
+    print_results(
+        root,
+        as_json=as_json,
+        runs=[str(run.spec.run_id) for run in plan.runs],
+        datasets=[test.name for test in plan.tests if labels_of(test.name, scored)] or None,
+        metrics=[metric for metric in plan.sweep.metrics if metric in metrics] or None,
+    )
+
+
 def print_results(
     root: str,
     *,
@@ -167,76 +203,3 @@ def print_table(shown: tables.Table, form: str) -> None:
         tables.print_table(shown, Console(file=sys.stdout, highlight=False))
     else:
         typer.echo(tables.FORMATS[form](shown), nl=False)
-
-
-def packing() -> contextlib.AbstractContextManager[Callable[[str, int, int], None]]:
-    """Show a bar a data set while images are packed."""
-    return _named_bars("packing", MofNCompleteColumn())
-
-
-def verifying() -> contextlib.AbstractContextManager[Callable[[str, int, int], None]]:
-    """Show a bar a prepared set while its pixels are read."""
-    return _named_bars("verifying", MofNCompleteColumn())
-
-
-def fetching() -> contextlib.AbstractContextManager[Callable[[str, int, int], None]]:
-    """Show a bar an archive while it arrives."""
-    return _named_bars("fetching", DownloadColumn())
-
-
-def fetch_weights(names: Sequence[str]) -> dict[str, str]:
-    """Fetch weights that are not on this machine, with a bar each.
-
-    Returns:
-        Why some could not be had, by name.
-    """
-    from sgbench.assets.weights import Locator
-
-    missing = {}
-    for name in names:
-        with _bars(DownloadColumn()) as bars:
-            task = bars.add_task(f"fetching {name}", total=None)
-            locator = Locator(progress=functools.partial(_advance, bars, task))
-            try:
-                locator.fetch(name)
-            except MissingWeights as reason:
-                missing[name] = str(reason)
-    return missing
-
-
-def fetch_for(metrics: Sequence[str]) -> None:
-    """Fetch what metrics need, and say once what cannot be had; their scores will say so too."""
-    from sgbench.assets.weights import Locator
-
-    local = Locator(download=False)
-    networks = {network for metric in metrics for network in METRICS.load(metric).networks}
-    for reason in fetch_weights(sorted(name for name in networks if local.find(name) is None)).values():
-        say(f"note: {reason}")
-
-
-@contextlib.contextmanager
-def _named_bars(doing: str, column: ProgressColumn) -> Iterator[Callable[[str, int, int], None]]:
-    with _bars(column) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def progress(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = bars.add_task(f"{doing} {name}", total=total or None)
-            bars.update(tasks[name], completed=done)
-
-        yield progress
-
-
-def _advance(bars: Progress, task: TaskID, done: int, total: int) -> None:
-    bars.update(task, completed=done, total=total or None)
-
-
-def _bars(column: ProgressColumn) -> Progress:
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        column,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )

@@ -25,21 +25,11 @@ def plan(
     not at hand, the one set of its name that the store has on record stands for it; without such a set, runs have no
     ids, and what a store with runs has of them is unknown.
     """
-    from sgbench.assets.weights import Locator
     from sgbench.cli import output
-    from sgbench.core.errors import MissingDataError
     from sgbench.runs.forecast import expect
-    from sgbench.runs.plan import Data, Recorded, make_plan, pack, recorded
+    from sgbench.runs.sweep import look
     from sgbench.store import Store
 
-    data: Data | Recorded | None
-    try:
-        with output.packing() as progress:
-            data = pack(asked.sweep, progress)
-    except MissingDataError as error:
-        data = recorded(asked.sweep, Store(asked.storage))
-        ids = "are those of the images that the store has on record" if data else "are not known yet"
-        output.say(f"note: the ids of the runs {ids}: {error}")
-    made = make_plan(asked.name, asked.sweep, data, Store(asked.storage), locator=Locator(download=False))
+    made = look(asked.name, asked.sweep, asked.storage, output.screen)
     expected = expect([run for run in made.runs if run.pending or run.status == "to retrain"], Store(asked.storage))
     output.print_plan(made, expected, devices=devices, price=price, as_json=as_json)

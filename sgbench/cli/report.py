@@ -88,5 +88,5 @@ def _packed(tests: list[str], recipes: "list[Recipe]") -> "list[tuple[str, Packe
     from sgbench.cli import output
     from sgbench.data import pack_set
 
-    with output.packing() as progress:
+    with output.screen.packing() as progress:
         return [(each, pack_set(each, "test", recipe, progress)) for each in tests if "=" in each for recipe in recipes]

@@ -1,6 +1,6 @@
 """``sgbench train``: one run, in this process."""
 
-import typer
+import contextlib
 
 from sgbench.cli import options
 
@@ -17,42 +17,19 @@ def train(asked: options.Asked, retrain: options.Retrain = False, as_json: optio
     One that is done, lacks scores and has no final weights is trained again if --retrain says so, else the command ends
     with 1; it keeps its results until the new training is complete, and has all its scores computed again.
     """
-    from sgbench.assets.weights import Locator
     from sgbench.cli import output
     from sgbench.core.errors import InputError
-    from sgbench.report.live import Display
-    from sgbench.runs.execute import Job, begin, conclude, run_here
-    from sgbench.runs.plan import make_plan, pack, refuse_losses
-    from sgbench.store import Store
+    from sgbench.runs.sweep import carry_out, run_all_here
+    from sgbench.spec import TrainingData
 
-    storage = asked.storage
-    Store(storage).refuse_other_folders()
-    with output.packing() as progress:
-        data = pack(asked.sweep, progress)
-    local = Locator(download=False)
-    plan = make_plan(asked.name, asked.sweep, data, Store(storage), retry=True, retrain=retrain, locator=local)
-    if len(plan.runs) != 1:
+    runs = set(asked.sweep.named_runs(TrainingData(name=asked.sweep.train)))
+    if len(runs) != 1:
         raise InputError(
-            f"train does one run and this asks for {len(plan.runs)}; leave one with --backbone, --loss, --lambda and "
+            f"train does one run and this asks for {len(runs)}; leave one with --backbone, --loss, --lambda and "
             "--seeds, or use sweep."
         )
-    (run,) = plan.runs
-    if run.pending:
-        with Store(storage).writing(f"sgbench train {asked.name}"):
-            output.fetch_for(plan.metrics)
-            refuse_losses(plan, local)
-            job = Job.of(run, data, asked.sweep, storage)
-            begin([job])
-            with Display(output.console, total=1, done=0) as display:
-                end, faults = run_here(job, display)
-            if end != "stopped":
-                conclude(Store(storage), [job.run_id])
-        if end == "stopped":
-            output.say("Interrupted: the same command continues.")
-            raise typer.Exit(130)
-        if end == "failed" or faults:
-            raise typer.Exit(1)
-    output.print_results(storage.root, as_json=as_json)
-    if remark := plan.to_retrain():
-        output.say(remark)
-        raise typer.Exit(1)
+    here = contextlib.nullcontext(run_all_here)
+    outcome = carry_out(
+        asked.name, asked.sweep, asked.storage, here, output.screen, command="train", retry=True, retrain=retrain
+    )
+    output.print_outcome(outcome, asked.storage.root, as_json=as_json, again="the same command tries again")

@@ -40,9 +40,11 @@ def fetch(
     """Fetch networks into the cache, and say what to bring by hand where that fails."""
     from sgbench.assets.weights import WEIGHTS, Locator
     from sgbench.cli import output
+    from sgbench.runs.delivery import fetch as fetch_networks
 
     wanted = names or list(WEIGHTS)
-    missing = output.fetch_weights(wanted)
+    with output.screen.fetching() as progress:
+        missing = fetch_networks(wanted, progress)
     for name in wanted:
         output.say(missing.get(name) or f"{name}: {Locator(download=False).find(name)}")
     if missing:

@@ -1,6 +1,7 @@
 """Starting Ray in this process, or joining a cluster, without a word on the screen."""
 
 import contextlib
+import functools
 import logging
 import os
 import socket
@@ -8,10 +9,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sgbench.cluster.ray_internals import ENVIRONMENT, silence_raylets
 from sgbench.core.errors import InputError
+
+if TYPE_CHECKING:
+    from sgbench.runs.sweep import Runner
 
 CARRIED = ("SGBENCH_WEIGHTS", "SGBENCH_CACHE", "SGBENCH_DATA")
 """Variables of the driver that workers on other machines need too."""
@@ -57,6 +61,19 @@ def connect(address: str | None) -> Iterator[threading.Event]:
             raise
         finally:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def on_ray(address: str | None) -> Iterator["Runner"]:
+    """Start Ray or join a cluster, as `connect` does, and yield what carries out a sweep there.
+
+    Args:
+        address: See `connect`.
+    """
+    with connect(address) as lost:
+        from sgbench.cluster.sweep import run_sweep  # imports Ray, whose environment is set by now
+
+        yield functools.partial(run_sweep, remote=address is not None, lost=lost)
 
 
 def _start(address: str | None) -> None:

@@ -6,7 +6,6 @@ import secrets
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from ray import tune
@@ -22,21 +21,12 @@ from sgbench.core.registry import METRICS
 from sgbench.core.storage import Storage
 from sgbench.runs.delivery import send
 from sgbench.runs.execute import Job, RunEnd, Watcher, begin, record_failure, stop_signal
+from sgbench.runs.sweep import Summary
 from sgbench.spec import SweepSpec
 from sgbench.store.layout import SCRATCH, discard_scratch
 
 MAX_FAILURES = 2
 """How often a run whose process died is started again, from its last checkpoint, before it counts as failed."""
-
-
-@dataclass
-class Summary:
-    """How a sweep ended."""
-
-    failed: dict[str, str] = field(default_factory=dict)
-    """Runs that failed, or some scores of which did, and why."""
-    interrupted: bool = False
-    """Whether it was asked to stop before all was done."""
 
 
 def run_sweep(
@@ -49,7 +39,7 @@ def run_sweep(
     remote: bool = False,
     lost: threading.Event | None = None,
 ) -> Summary:
-    """Run jobs on the Ray that is connected, as many at once as it has room for.
+    """Run jobs on the Ray that is connected, as many at once as it has room for; a `sgbench.runs.sweep.Runner`.
 
     Ctrl-C, or SIGTERM, asks every run to write a checkpoint and stop; a second one stops at once.
 

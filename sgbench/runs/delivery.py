@@ -4,12 +4,14 @@ What a run needs is put into the results store once, below ``packed/`` and ``net
 cache once, and all runs there read that. Nothing travels inside a job but names.
 """
 
+import functools
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from sgbench.assets.base import MissingWeights
 from sgbench.assets.weights import WEIGHTS, Locator, cache
 from sgbench.core.download import exclusive
 from sgbench.core.errors import InputError
@@ -47,6 +49,25 @@ def send(sets: Iterable[Packed], networks: Iterable[str], storage: Storage) -> N
     for path in filter(None, map(locator.find, networks)):
         if not storage.exists(f"networks/{path.name}"):
             storage.upload(path, f"networks/{path.name}")
+
+
+def fetch(networks: Iterable[str], progress: Callable[[str, int, int], None]) -> dict[str, str]:
+    """Fetch pretrained networks to this machine.
+
+    Args:
+        networks: Their names.
+        progress: Told of each piece: the network, and its bytes so far and in all.
+
+    Returns:
+        Why some are not available, by name.
+    """
+    missing = {}
+    for name in networks:
+        try:
+            Locator(progress=functools.partial(progress, name)).fetch(name)
+        except MissingWeights as reason:
+            missing[name] = str(reason)
+    return missing
 
 
 def open_packed(packed: Packed, storage: Storage) -> PackedImages:

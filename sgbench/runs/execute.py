@@ -262,11 +262,11 @@ def score_job(job: Job, *, locator: Locator) -> list[str]:
     )
 
 
-def run_here(job: Job, watcher: Watcher) -> tuple[RunEnd, list[str]]:
+def run_here(job: Job, watcher: Watcher) -> tuple[RunEnd, str]:
     """Train and score a job in this process; the first SIGINT or SIGTERM makes it write a checkpoint and stop.
 
     Returns:
-        How training ended, and the scores that failed.
+        How it ended, and why unless it is done; it fails if a score does.
     """
     watcher.started(job.run_id, str(job.spec))
     with stop_signal() as asked:
@@ -275,12 +275,12 @@ def run_here(job: Job, watcher: Watcher) -> tuple[RunEnd, list[str]]:
             on_progress=lambda p: watcher.progress(job.run_id, p.step, p.steps, p.loss, p.steps_per_second),
             should_stop=asked.is_set,
         )
-    faults = []
     if end == "done":
         watcher.scoring(job.run_id)
-        faults = score_job(job, locator=Locator(download=False))
-    watcher.finished(job.run_id, "failed" if faults else end, message or "; ".join(faults))
-    return end, faults
+        if faults := score_job(job, locator=Locator(download=False)):
+            end, message = "failed", "; ".join(faults)
+    watcher.finished(job.run_id, end, message)
+    return end, message
 
 
 @contextlib.contextmanager

@@ -94,7 +94,7 @@ def weights(store: Store, job: Job) -> dict[str, bytes]:
 
 def test_a_run_leaves_a_row_scores_history_and_weights_and_no_checkpoint(data: Data, store: Store) -> None:
     job, witness = a_job(data, store), Witness()
-    assert run_here(job, witness) == ("done", [])
+    assert run_here(job, witness) == ("done", "")
 
     row = store.run(job.run_id)
     assert row is not None
@@ -130,7 +130,7 @@ def test_a_finished_run_is_scored_and_not_trained_again(data: Data, store: Store
     row = store.run(job.run_id)
     more, witness = a_job(data, store), Witness()
     assert more.missing == (("Photos", "ssim_y"),)
-    assert run_here(more, witness) == ("done", [])
+    assert run_here(more, witness) == ("done", "")
     assert [event for event, *_ in witness.seen] == ["started", "scoring", "finished"]
     assert store.run(job.run_id) == row
     assert set(store.scores().column("metric").to_pylist()) == {"psnr_y", "ssim_y"}
@@ -141,7 +141,7 @@ def test_a_loss_that_is_not_finite_is_a_failed_row_with_its_step(
     data: Data, store: Store, how: str, error: str
 ) -> None:
     job, witness = a_job(data, store, f"breaks(how={how})"), Witness()
-    assert run_here(job, witness) == ("failed", [])
+    assert run_here(job, witness) == ("failed", error)
     row = store.run(job.run_id)
     assert row is not None
     assert (row["status"], row["step"], row["error"]) == ("failed", 3, error)
@@ -153,7 +153,7 @@ def test_a_loss_that_is_not_finite_is_a_failed_row_with_its_step(
 
 def test_any_other_exception_is_a_failed_row_of_one_line(data: Data, store: Store) -> None:
     job, witness = a_job(data, store, "breaks(how=raise)"), Witness()
-    assert run_here(job, witness) == ("failed", [])
+    assert run_here(job, witness) == ("failed", "MemoryError: no room")
     row = store.run(job.run_id)
     assert row is not None
     assert (row["status"], row["step"], row["error"]) == ("failed", 0, "MemoryError: no room")
@@ -224,11 +224,10 @@ def test_a_score_that_fails_is_told_and_the_run_is_done(
 ) -> None:
     job, witness = a_job(data, store), Witness()
     monkeypatch.setattr("skimage.metrics.structural_similarity", None)
-    end, faults = run_here(job, witness)
-    assert end == "done"
-    assert len(faults) == 1
-    assert faults[0].startswith("ssim_y on Photos: image 'photo0' and 1 more: TypeError: ")
-    assert witness.seen[-1] == ("finished", job.run_id, "failed", faults[0])
+    end, message = run_here(job, witness)
+    assert end == "failed"
+    assert message.startswith("ssim_y on Photos: image 'photo0' and 1 more: TypeError: ")
+    assert witness.seen[-1] == ("finished", job.run_id, "failed", message)
     statuses = dict(zip(*store.scores().select(["metric", "status"]).to_pydict().values(), strict=True))
     assert statuses == {"psnr_y": "ok", "ssim_y": "failed"}
 

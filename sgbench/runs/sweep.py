@@ -1,0 +1,207 @@
+"""The front door's engine: from a sweep's specification to runs that are done, whoever asks and whatever carries it.
+
+The command line and `sgbench.sweep` differ in what they show and in nothing else, and so do Ray and this process.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sgbench.assets.weights import Locator
+from sgbench.core.errors import MissingDataError
+from sgbench.core.registry import METRICS
+from sgbench.core.storage import Storage
+from sgbench.data import PackProgress
+from sgbench.runs.delivery import fetch
+from sgbench.runs.execute import Job, Watcher, begin, conclude, run_here, stop_signal, unreplaced
+from sgbench.runs.forecast import expect, longest_first
+from sgbench.runs.maintenance import clean
+from sgbench.runs.plan import Data, Plan, Recorded, make_plan, pack, recorded, refuse_losses
+from sgbench.spec import SweepSpec
+from sgbench.store import Store
+
+
+@dataclass
+class Summary:
+    """How some jobs ended."""
+
+    failed: dict[str, str] = field(default_factory=dict)
+    """Runs that failed, or some scores of which did, and why."""
+    interrupted: bool = False
+    """Whether somebody asked to stop before all was done."""
+
+
+class Runner(Protocol):
+    """What carries out the jobs of a sweep: Ray, or this process."""
+
+    def __call__(self, name: str, jobs: Sequence[Job], sweep: SweepSpec, storage: Storage, watcher: Watcher) -> Summary:
+        """Run jobs, in the order in which they are to start, until all have ended or somebody asks to stop."""
+
+
+class Observer(Protocol):
+    """Where a sweep says what it does, before its runs start and while they go."""
+
+    def say(self, text: str) -> None:
+        """Say what is going on."""
+
+    def warn(self, text: str) -> None:
+        """Say what a person has to know of the results."""
+
+    def packing(self) -> AbstractContextManager[PackProgress]:
+        """Show how images are packed, for as long as the context lasts."""
+
+    def fetching(self) -> AbstractContextManager[PackProgress]:
+        """Show how pretrained networks arrive, by their bytes."""
+
+    def running(self, plan: Plan) -> AbstractContextManager[Watcher]:
+        """Show how the runs of a plan go."""
+
+
+class Quiet:
+    """An `Observer`, and a `Watcher`, that shows nothing; what a person has to know is a Python warning."""
+
+    def say(self, text: str) -> None:
+        """Say nothing."""
+
+    def warn(self, text: str) -> None:
+        """Warn."""
+        warnings.warn(text, stacklevel=2)
+
+    def packing(self) -> AbstractContextManager[PackProgress]:
+        """Show nothing."""
+        return contextlib.nullcontext(_ignore)
+
+    fetching = packing
+
+    def running(self, plan: Plan) -> AbstractContextManager[Watcher]:
+        """Show nothing."""
+        return contextlib.nullcontext(self)
+
+    started = progress = scoring = finished = lambda self, *_: None
+
+
+def _ignore(name: str, done: int, total: int) -> None:
+    """Take no notice."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a sweep ended."""
+
+    plan: Plan
+    """Its runs, as they were before any was started."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Why runs failed, now or in an earlier sweep, by their ids; a run some scores of which failed is one of them."""
+    kept: dict[str, str] = field(default_factory=dict)
+    """Why runs failed that were trained again and keep the results that they had."""
+    interrupted: bool = False
+    """Whether somebody asked to stop before all was done; the same sweep continues."""
+
+
+def carry_out(
+    name: str,
+    sweep: SweepSpec,
+    storage: Storage,
+    runner: AbstractContextManager[Runner],
+    observer: Observer,
+    *,
+    command: str = "sweep",
+    retry: bool = False,
+    retrain: bool = False,
+    rerun: bool = False,
+) -> Outcome:
+    """Train and score every run of a sweep that is missing in a store.
+
+    Args:
+        name: The sweep's.
+        sweep: What is asked for.
+        storage: The results store; it is locked until the sweep has ended.
+        runner: Carries out what is to be done; not entered if there is nothing.
+        observer: Told of what happens.
+        command: Which one holds the store. What a ``sweep`` asks for is kept in the store, so that tables and `status`
+            know of runs that are still to come.
+        retry: Do failed runs and scores again.
+        retrain: Train done runs again that lack scores and have no final weights.
+        rerun: Do everything again; each run keeps its results until its new training is complete.
+
+    Returns:
+        How it ended: a run that fails is no exception.
+
+    Raises:
+        InputError: If images cannot be used, the store is in use, or the runs cannot be carried out.
+    """
+    store = Store(storage)
+    store.refuse_other_folders()
+    with observer.packing() as progress:
+        data = pack(sweep, progress)
+    with store.writing(f"sgbench {command} {name}"):
+        with contextlib.suppress(OSError):  # the workers of a sweep that was killed may be writing for a moment yet
+            clean(store)
+        local = Locator(download=False)
+        plan = make_plan(name, sweep, data, store, retry=retry, retrain=retrain, rerun=rerun, locator=local)
+        if command == "sweep":
+            store.write_plan(name, plan.records())
+        observer.say(f"{name}: {plan.summary()}{'' if plan.pending or plan.to_retrain() else '; nothing to do'}")
+        failed = {str(run.spec.run_id): str(run.error) for run in plan.runs if run.status == "failed"}
+        summary, kept = Summary(), set[str]()
+        if plan.pending:
+            fetch_networks(plan.metrics, observer)
+            refuse_losses(plan, local)
+            order = longest_first(expect(plan.pending, store))
+            jobs = [Job.of(run, data, sweep, storage) for run in order]
+            with runner as run_jobs, observer.running(plan) as watcher:
+                summary = run_jobs(name, jobs, sweep, storage, watcher)
+            kept = unreplaced(jobs, store) & summary.failed.keys()
+        if not summary.interrupted:
+            conclude(store, [str(run.spec.run_id) for run in (plan.runs if rerun else plan.pending)])
+    failed |= {run_id: why for run_id, why in summary.failed.items() if run_id not in kept}
+    return Outcome(plan, failed, {run_id: summary.failed[run_id] for run_id in kept}, summary.interrupted)
+
+
+def look(name: str, sweep: SweepSpec, storage: Storage, observer: Observer) -> Plan:
+    """Hold a sweep against a store, starting nothing.
+
+    Where data is not available locally, the one set of its name that the store has on record stands for it; without
+    such a set, runs have no ids.
+    """
+    store = Store(storage)
+    data: Data | Recorded | None
+    try:
+        with observer.packing() as progress:
+            data = pack(sweep, progress)
+    except MissingDataError as error:
+        data = recorded(sweep, store)
+        ids = "are those of the images that the store has on record" if data else "are not known yet"
+        observer.warn(f"the ids of the runs {ids}: {error}")
+    return make_plan(name, sweep, data, store, locator=Locator(download=False))
+
+
+def fetch_networks(metrics: Iterable[str], observer: Observer) -> None:
+    """Fetch the pretrained networks of metrics, and say which are not available; their scores will say so too."""
+    local = Locator(download=False)
+    networks = {network for metric in metrics for network in METRICS.load(metric).networks}
+    with observer.fetching() as progress:
+        missing = fetch(sorted(name for name in networks if local.find(name) is None), progress)
+    for reason in missing.values():
+        observer.warn(reason)
+
+
+def run_all_here(name: str, jobs: Sequence[Job], sweep: SweepSpec, storage: Storage, watcher: Watcher) -> Summary:
+    """Run jobs one after another in this process, without Ray; a `Runner`.
+
+    The first SIGINT or SIGTERM makes the run that is going write a checkpoint and stop, and is the end of the sweep.
+    """
+    summary = Summary()
+    begin(jobs)
+    with stop_signal() as asked:
+        for job in jobs:
+            end, message = run_here(job, watcher)
+            if end == "failed":
+                summary.failed[job.run_id] = message
+            if end == "stopped" or asked.is_set():
+                summary.interrupted = True
+                break
+    return summary

@@ -1,0 +1,108 @@
+"""The engine of a sweep, carried out in this process."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sgbench.core.errors import InputError
+from sgbench.core.storage import Storage
+from sgbench.runs.execute import Job, Watcher
+from sgbench.runs.sweep import Outcome, Quiet, Summary, carry_out, look, run_all_here
+from sgbench.spec import SweepSpec, build
+from sgbench.store import Store
+from sgbench.training import Checkpoints
+
+STEPS = 3
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def sweep(train_folder: Path, test_folder: Path, cache: Path) -> SweepSpec:
+    """Two runs of three steps."""
+    fields = {"grids": [{"backbones": ["edsr-tiny"], "losses": ["l1", "l2"]}], "metrics": ["psnr_y"]}
+    fields |= {"train": f"Mine={train_folder}", "tests": [f"Few={test_folder}"]}
+    return build({**fields, "recipe": {"steps": STEPS, "batch": 2, "patch": 8}}, "two")
+
+
+def here(sweep: SweepSpec, storage: Storage, observer: Quiet | None = None, **choices: Any) -> Outcome:
+    return carry_out("two", sweep, storage, contextlib.nullcontext(run_all_here), observer or Quiet(), **choices)
+
+
+@contextlib.contextmanager
+def nobody() -> Any:
+    pytest.fail("there is nothing to run")
+    yield
+
+
+def test_what_is_missing_is_done_once(sweep: SweepSpec, storage: Storage) -> None:
+    first = here(sweep, storage)
+    assert (first.plan.count("to do"), first.failed, first.interrupted) == (2, {}, False)
+    assert [row["status"] for row in Store(storage).runs().to_pylist()] == ["done", "done"]
+    assert Store(storage).totals().num_rows == 2
+    assert list(Store(storage).plans()) == ["two"]
+    assert carry_out("two", sweep, storage, nobody(), Quiet()).plan.count("done") == 2
+    assert look("two", sweep, storage, Quiet()).count("done") == 2
+
+
+def test_only_a_sweep_is_kept_as_a_plan(sweep: SweepSpec, storage: Storage) -> None:
+    here(sweep, storage, command="train")
+    assert Store(storage).plans() == {}
+
+
+def test_the_store_is_locked_while_runs_go_and_says_by_which_command(sweep: SweepSpec, storage: Storage) -> None:
+    @contextlib.contextmanager
+    def runner() -> Any:
+        with pytest.raises(InputError, match=r"in use by 'sgbench train two' \(process \d+ on "):
+            here(sweep, storage)
+        yield lambda *_: Summary()
+
+    carry_out("two", sweep, storage, runner(), Quiet(), command="train")
+
+
+def test_a_run_that_fails_is_told_with_its_reason_now_and_until_it_is_tried_again(
+    sweep: SweepSpec, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("sgbench.losses.pixel.L2.forward", lambda self, sr, hr: (sr - hr).abs().mean() * float("nan"))
+        first = here(sweep, storage)
+    ((run_id, reason),) = first.failed.items()
+    assert reason == "loss is NaN at step 1"
+    again = carry_out("two", sweep, storage, nobody(), Quiet())
+    assert (again.failed, again.plan.count("failed")) == ({run_id: reason}, 1)
+    assert here(sweep, storage, retry=True).failed == {}
+
+
+def test_a_signal_stops_the_run_that_is_going_and_those_behind_it(sweep: SweepSpec, storage: Storage) -> None:
+    class Interrupting(Quiet):
+        def progress(self, run_id: str, step: int, steps: int, loss: float, steps_per_second: float) -> None:
+            if step == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    stopped = here(sweep, storage, Interrupting())
+    assert (stopped.interrupted, stopped.failed) == (True, {})
+    steps = [Checkpoints(storage, str(run.spec.run_id)).latest_step() for run in stopped.plan.runs]
+    assert sorted(steps)[0] == 0 < sorted(steps)[1] < STEPS
+    assert here(sweep, storage).plan.count("resumable") == 1
+    assert [row["status"] for row in Store(storage).runs().to_pylist()] == ["done", "done"]
+
+
+def test_the_longest_runs_come_first(sweep: SweepSpec, storage: Storage) -> None:
+    grids = [{"backbones": ["edsr-tiny", "swinir-tiny"], "losses": ["l1"]}]
+    two = build(sweep.model_dump() | {"grids": grids}, "two")
+    order: list[str] = []
+
+    def runner(name: str, jobs: Sequence[Job], sweep: SweepSpec, storage: Storage, watcher: Watcher) -> Summary:
+        order.extend(job.spec.backbone for job in jobs)
+        return Summary(interrupted=True)
+
+    assert carry_out("two", two, storage, contextlib.nullcontext(runner), Quiet()).interrupted
+    assert order == ["swinir-tiny", "edsr-tiny"]
