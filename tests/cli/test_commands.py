@@ -101,6 +101,14 @@ def test_train_does_one_run_of_the_sweep_and_the_table_knows_the_others(place: P
     assert (row["loss"], row["seed"], row["run_status"]) == ("l1", 1, "done")
 
 
+def test_a_sweep_s_table_has_its_own_runs_and_scores_and_no_others_of_the_store(run: Run) -> None:
+    whole = ("train", "tiny.yaml", "--loss", "l1", "--seeds", "1", "--metric", "psnr_y", "--metric", "ssim_y")
+    assert "ssim_y" in run(*whole)[0]
+    out, _ = run("train", "tiny.yaml", "--loss", "l2", "--seeds", "1")
+    assert re.search(r"^few +edsr-tiny +l2 ", out, re.MULTILINE)
+    assert not re.search(r"ssim_y|edsr-tiny +l1 ", out)
+
+
 def test_train_that_fails_says_so_and_tries_again_the_next_time(
     place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
