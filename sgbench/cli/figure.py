@@ -223,7 +223,8 @@ def _box(text: str | None) -> "Box | None":
 
 
 def _write(figure: "Figure", out: Path) -> None:
+    from sgbench.cli import output
     from sgbench.report.figures.style import encode, format_of
 
-    out.expanduser().write_bytes(encode(figure, format_of(out)))
+    output.write(out, encode(figure, format_of(out)))
     typer.echo(f"written to {out}", err=True)

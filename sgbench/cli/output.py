@@ -4,6 +4,7 @@ import json
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from sgbench.analysis import load_results
 from sgbench.analysis.results import labels_of
+from sgbench.core.files import replacing
 from sgbench.core.storage import Storage
 from sgbench.report import tables
 from sgbench.report.screen import Screen
@@ -30,6 +32,16 @@ say = screen.say
 
 _NARROWEST = 20
 """Characters a line into which text is wrapped, at least."""
+
+
+def write(out: Path, content: bytes) -> None:
+    """Write a file that a person named, whole or not at all; a pipe or device is written to as it is."""
+    out = out.expanduser()
+    if out.exists() and not out.is_file():
+        out.write_bytes(content)
+        return
+    with replacing(out.resolve() if out.is_symlink() else out) as part:
+        part.write_bytes(content)
 
 
 def print_json(data: Any) -> None:

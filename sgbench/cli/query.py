@@ -1,5 +1,6 @@
 """``sgbench query``: a question to a store in SQL."""
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -53,7 +54,7 @@ def query(
     elif out is None:
         typer.echo(FORMATS[form](answer), nl=False)
     elif form == "parquet":
-        with out.open("wb") as file:
-            pyarrow.parquet.write_table(answer, file, compression="zstd")
+        pyarrow.parquet.write_table(answer, buffer := io.BytesIO(), compression="zstd")
+        output.write(out, buffer.getvalue())
     else:
-        out.write_text(FORMATS[form](answer), encoding="utf-8")
+        output.write(out, FORMATS[form](answer).encode())

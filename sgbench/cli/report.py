@@ -49,6 +49,7 @@ def report(
     It can be sent around and read without sgbench or a network. Images are those that sgbench eval --save-images keeps.
     """
     from sgbench.analysis import load_results
+    from sgbench.cli import output
     from sgbench.core.storage import Storage
     from sgbench.report import page, tables
     from sgbench.spec import set_name
@@ -73,7 +74,7 @@ def report(
         hr,
         page.IMAGES if images is None else images,
     )
-    out.expanduser().write_text(page.render(content), encoding="utf-8")
+    output.write(out, page.render(content).encode())
     typer.echo(f"written to {out}", err=True)
 
 

@@ -1,18 +1,15 @@
 """Files from the network: continued where they broke off, hashed as they arrive, and there whole or not at all."""
 
-import contextlib
-import fcntl
 import hashlib
 import http.client
 import io
-import os
 import urllib.error
 import urllib.request
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sgbench.core.errors import InputError
+from sgbench.core.files import exclusive, naming
 
 Progress = Callable[[int, int], None]
 """Told of the bytes that are here and of those expected, 0 where the server does not say."""
@@ -67,30 +64,6 @@ def download(url: str, target: Path, *, digest: str, progress: Progress | None =
                 "what was received is deleted: fetch it again, or see whether its authors have changed it."
             )
         part.replace(target)
-
-
-@contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[io.FileIO]:
-    """Open a file for reading and appending, as the only one that does so; whoever has it is waited for.
-
-    It may be renamed or removed while it is held: those who wait then begin a new one.
-
-    Args:
-        path: The file, made if it is not there.
-
-    Warns:
-        UserWarning: If another has it.
-    """
-    while True:
-        with path.open("a+b", buffering=0) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                warnings.warn(f"another process holds '{path}'; waiting for it to end", stacklevel=3)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                yield file
-                return
 
 
 def _hashed(file: io.FileIO, algorithm: str) -> "hashlib._Hash":
@@ -154,10 +127,7 @@ def _reason(error: Exception) -> str:
 
 
 def _append(file: io.FileIO, block: bytes) -> None:
-    """Write a block, naming the file where that fails, which Python does not."""
     rest = memoryview(block)
-    try:
+    with naming(Path(file.name)):
         while rest:
             rest = rest[file.write(rest) :]
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, file.name) from error

@@ -23,6 +23,7 @@ from typing import Any
 from pyarrow import fs
 
 from sgbench.core.errors import InputError
+from sgbench.core.files import replacing
 
 HEARTBEAT_SECONDS = 10.0
 """How often the holder of a lock in an object store says that it is alive; silence of six times this frees it."""
@@ -170,16 +171,8 @@ class Storage:
             return
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with replacing(target) as part:
+            part.write_bytes(content)
 
     def upload(self, path: Path, name: str) -> None:
         """Copy a file from this machine's disk, in pieces; a crash may leave a part of it under the name.

@@ -7,8 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-import platformdirs
-
+from sgbench.core.files import cache_folder
 from sgbench.data.images import is_image_name
 
 Role = Literal["train", "test"]
@@ -249,12 +248,6 @@ def sets_folder() -> Path:
     """
     root = os.environ.get("SGBENCH_DATA")
     return Path(root).expanduser().absolute() if root else cache_folder() / "sets"
-
-
-def cache_folder() -> Path:
-    """Return the folder for whatever can be made or fetched again: ``$SGBENCH_CACHE``, or the user's cache folder."""
-    root = os.environ.get("SGBENCH_CACHE")
-    return Path(root).expanduser().absolute() if root else platformdirs.user_cache_path("sgbench")
 
 
 def count_images(folder: Path) -> int:

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from sgbench.core.download import DownloadError, download, exclusive
+from sgbench.core.download import DownloadError, download
 from sgbench.core.errors import InputError, unknown
+from sgbench.core.files import exclusive, naming
 from sgbench.data.catalog import CATALOG, Archive, DataSet, count_images, sets_folder
 from sgbench.data.images import is_image_name
 from sgbench.data.references import resolve
@@ -196,12 +197,9 @@ def _read_tar(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file, naming it where that fails, which Python does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with naming(path):
         path.write_bytes(content)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _outcome(entry: DataSet, root: Path, wanted: set[str], failures: Mapping[str, str]) -> Fetched:

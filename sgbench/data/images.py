@@ -7,7 +7,6 @@ fits the low-resolution file published with it.
 
 import contextlib
 import io
-import secrets
 import sys
 import warnings
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, TiffImagePlugin
 
 from sgbench.core.errors import InputError
+from sgbench.core.files import replacing
 
 Pixels = npt.NDArray[np.uint8]
 """An image, uint8, H×W×C, values 0 to 255."""
@@ -137,12 +137,8 @@ def write_png(path: Path, image: Pixels) -> None:
         OSError: If it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        temporary.write_bytes(encode_png(image))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as part:
+        part.write_bytes(encode_png(image))
 
 
 @contextlib.contextmanager

@@ -15,8 +15,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
-import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -25,8 +23,9 @@ from pathlib import Path
 import numpy as np
 
 from sgbench.core.errors import InputError
+from sgbench.core.files import cache_folder, replacing
 from sgbench.core.storage import PART, PART_IN_WORDS
-from sgbench.data.catalog import Role, cache_folder
+from sgbench.data.catalog import Role
 from sgbench.data.images import Pixels, crop_to_multiple, image_size, read_image
 from sgbench.data.references import Source, resolve
 from sgbench.data.resize import downscale
@@ -220,31 +219,25 @@ def prepare(
     target = cache / folder_name(source, scale, degradation)
     if target.is_dir():
         return PackedImages.open(target)
-    temporary = cache / f".{target.name}.{secrets.token_hex(4)}"
     plan = _plan(source, scale)
     try:
-        temporary.mkdir(parents=True)
-        images = _pack(source, plan, temporary, degradation, scale, workers, progress)
-        manifest = {
-            "format": FORMAT_VERSION,
-            "name": source.name,
-            "role": source.role,
-            "scale": scale,
-            "degradation": degradation.model_dump(),
-            "lr_folder": str(source.lr[0].parent) if source.lr else None,
-            "sha256": _manifest_sha256(images, scale),
-            "images": [asdict(image) for image in images],
-        }
-        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        try:
-            temporary.rename(target)
-        except OSError:
-            if not target.is_dir():
-                raise
+        cache.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as folder:
+            folder.mkdir()
+            images = _pack(source, plan, folder, degradation, scale, workers, progress)
+            manifest = {
+                "format": FORMAT_VERSION,
+                "name": source.name,
+                "role": source.role,
+                "scale": scale,
+                "degradation": degradation.model_dump(),
+                "lr_folder": str(source.lr[0].parent) if source.lr else None,
+                "sha256": _manifest_sha256(images, scale),
+                "images": [asdict(image) for image in images],
+            }
+            (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
     except OSError as error:
         raise InputError(f"cannot prepare {source.name} in the cache '{cache}': {error}.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return PackedImages.open(target)
 
 

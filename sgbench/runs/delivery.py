@@ -5,16 +5,14 @@ cache once, and all runs there read that. Nothing travels inside a job but names
 """
 
 import functools
-import secrets
-import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from sgbench.assets.base import MissingWeights
 from sgbench.assets.weights import WEIGHTS, Locator, cache
-from sgbench.core.download import exclusive
 from sgbench.core.errors import InputError
+from sgbench.core.files import exclusive, replacing
 from sgbench.core.storage import Storage
 from sgbench.data import PACKED_FILES, PackedImages, default_cache
 
@@ -100,7 +98,9 @@ def receive_networks(networks: Iterable[str], storage: Storage) -> None:
         if locator.find(name) is None:
             sent = (file for file in WEIGHTS[name].files if storage.exists(f"networks/{file}"))
             if (file := next(sent, None)) is not None:
-                _fetch(storage, f"networks/{file}", cache() / file)
+                cache().mkdir(parents=True, exist_ok=True)
+                with replacing(cache() / file) as part:
+                    storage.download(f"networks/{file}", part)
 
 
 def _opened(folder: Path, sha256: str) -> PackedImages:
@@ -118,23 +118,9 @@ def _received(sha256: str, storage: Storage) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(folder.with_name(f".{folder.name}.lock")):
         if not folder.exists():
-            part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
-            part.mkdir()
-            try:
+            with replacing(folder) as part:
+                part.mkdir()
                 for file in PACKED_FILES:
                     storage.download(f"packed/{sha256}/{file}", part / file)
                 _opened(part, sha256).verify()
-                part.rename(folder)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
     return folder
-
-
-def _fetch(storage: Storage, name: str, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        storage.download(name, part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -1,5 +1,7 @@
+import errno
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +50,26 @@ def test_a_question_comes_from_standard_input_and_the_answer_goes_to_a_file(
     assert (tmp_path / "x.csv").read_text().splitlines()[:2] == ["run_id,seed", "000000000000,0"]
     run("query", SQL, "--format", "parquet", "--out", "x.parquet")
     assert pq.read_table(tmp_path / "x.parquet").num_rows == 120
+
+
+def test_an_answer_takes_the_place_of_another_when_it_is_complete(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "old.csv").write_text("old")
+    (tmp_path / "link.csv").symlink_to("old.csv")
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        _, err = run("query", SQL, "--format", "csv", "--out", "old.csv", code=2)
+    assert err == "error: 'old.csv': No space left on device.\n"
+    assert (tmp_path / "old.csv").read_text() == "old"
+    run("query", SQL, "--format", "csv", "--out", "link.csv")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "old.csv").read_text().startswith("run_id,seed")
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"link.csv", "old.csv"}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from sgbench.core import download as module
-from sgbench.core.download import DownloadError, download, exclusive
+from sgbench.core.download import DownloadError, download
 from sgbench.core.errors import InputError
 
 BODY = hashlib.shake_256(b"sgbench").digest(1_500_000)
@@ -244,22 +244,3 @@ def test_several_at_once_fetch_it_once(server, target):
     assert target.read_bytes() == BODY
     assert names(target) == ["file.bin"]
     assert server.asked == [None]
-
-
-def test_who_has_to_wait_is_told_and_starts_with_a_new_file(tmp_path, recwarn):
-    path, order = tmp_path / "lock", []
-
-    def wait():
-        with exclusive(path) as file:
-            order.append(("second", file.read()))
-
-    with exclusive(path) as file:
-        file.write(b"old")
-        thread = threading.Thread(target=wait)
-        thread.start()
-        thread.join(0.2)
-        order.append("first")
-        path.unlink()
-    thread.join(10)
-    assert order == ["first", ("second", b"")]
-    assert str(recwarn.pop().message) == f"another process holds '{path}'; waiting for it to end"
