@@ -19,7 +19,7 @@ from torch.nn.functional import conv2d, pad
 from sgbench.backbones import build_backbone
 from sgbench.losses import WeightedSum, build_loss
 from sgbench.losses.pixel import L1
-from sgbench.spec import Recipe
+from sgbench.spec import Recipe, check_loss
 from sgbench.training.loop import as_images
 from sgbench.training.memory import kept_memory
 from sgbench.training.numerics import FORMATS, pinned
@@ -69,7 +69,7 @@ def by_convolution(padded: Tensor) -> tuple[Tensor, Tensor]:
 def criteria() -> dict[str, WeightedSum]:
     """Return what is compared, by the name that the table has for it."""
     peers = {"l1 + SG by slices": by_slices, "l1 + SG by grouped convolution": by_convolution}
-    return {text: build_loss(text) for text in LOSSES} | {
+    return {text: build_loss(check_loss(text)) for text in LOSSES} | {
         name: WeightedSum([("l1", 1.0, L1()), ("sg", 1.0, PlainSG(differences))]) for name, differences in peers.items()
     }
 

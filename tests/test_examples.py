@@ -20,7 +20,7 @@ from sgbench.backbones import build_backbone, count_parameters
 from sgbench.cli import main
 from sgbench.core.registry import BACKBONES, LOSSES
 from sgbench.losses import build_loss
-from sgbench.spec import check_backbone, expression
+from sgbench.spec import check_backbone, check_loss
 
 ROOT = Path(sgbench.__file__).parent.parent
 README = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
@@ -112,7 +112,7 @@ def test_the_entry_points_give_the_names_that_the_readme_says(
     monkeypatch.syspath_prepend(tmp_path / "site")
     (loss,) = re.findall(r"--loss '([^']*frequency[^']*)'", README)
     (backbone,) = re.findall(r"--backbone (espcn\S*)`", README)
-    assert str(expression.parse(loss)) == "0.1*frequency + 1.0*l1"
+    assert str(check_loss(loss)) == "0.1*frequency + 1.0*l1"
     assert check_backbone(backbone) == backbone == "espcn-tiny"
     assert count_parameters(build_backbone(backbone, 2)) > 0
 
@@ -148,7 +148,8 @@ def test_the_loss_is_what_numpy_computes_and_can_be_learned_from(amplitude: bool
 def test_amplitudes_do_not_change_when_an_image_is_shifted() -> None:
     image = torch.rand(1, 3, 16, 16)
     shifted = image.roll((3, 5), (2, 3))
-    values = [build_loss(f"custom_loss:FrequencyL1(amplitude={on})")(image, shifted)[0] for on in ("false", "true")]
+    losses = [check_loss(f"custom_loss:FrequencyL1(amplitude={on})") for on in ("false", "true")]
+    values = [build_loss(loss)(image, shifted)[0] for loss in losses]
     assert values[0] > 0.1
     assert values[1] < 1e-6
 

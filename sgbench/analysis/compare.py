@@ -18,7 +18,8 @@ from sgbench.analysis.naming import natural, recipe_name
 from sgbench.analysis.results import Results
 from sgbench.analysis.stats import Array, Estimate, SignFlip, crossed_bootstrap, holm, paired_t, sign_flip
 from sgbench.core.errors import InputError, unknown
-from sgbench.spec import Recipe, expression
+from sgbench.spec import Recipe
+from sgbench.spec.stored import find_loss
 from sgbench.store.schema import recipe_columns
 
 ALPHA = 0.05
@@ -224,7 +225,7 @@ def _runs(results: Results) -> list[Row]:
 def _losses(a: str, b: str, there: set[str]) -> tuple[str, str]:
     if not there:
         raise InputError("there is no trained run, and so no loss to compare.")
-    chosen = [name if name in there else str(expression.parse(name)) for name in (a, b)]
+    chosen = [find_loss(name, there) for name in (a, b)]
     for name in chosen:
         if name not in there:
             raise unknown("loss", name, there)

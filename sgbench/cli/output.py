@@ -102,7 +102,7 @@ def print_plan(
         row = {
             "run_id": run.spec.run_id,
             "backbone": run.spec.backbone,
-            "loss": run.spec.loss,
+            "loss": str(run.spec.loss),
             "seed": run.spec.seed,
             "status": run.status,
             "step": None if run.status == "unknown" else f"{run.step}/{run.spec.recipe.steps}",

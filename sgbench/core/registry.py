@@ -10,10 +10,14 @@ listing what exists loads neither torch nor a plug-in. Names come from four plac
 4. a name that is itself a target, such as ``my_package.my_module:MyLoss``.
 """
 
+import ast
+import functools
 import importlib
 import importlib.metadata
+import importlib.resources
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sgbench.core.errors import InputError, unknown
@@ -22,6 +26,39 @@ if TYPE_CHECKING:
     from torch import nn
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What the source text of a class of sgbench says of it, read without importing it.
+
+    Attributes:
+        options: The options of its constructor, with their defaults.
+        summary: The first line of its docstring.
+        source: What it names as its ``source``.
+    """
+
+    options: Mapping[str, Any]
+    summary: str
+    source: str | None
+
+    @classmethod
+    @functools.cache
+    def of(cls, target: str) -> "Declaration":
+        """Read that of a class ``sgbench.module:Class`` whose options are keyword-only and have literal defaults."""
+        module, _, name = target.partition(":")
+        package, *folders, file = module.split(".")
+        text = importlib.resources.files(package).joinpath(*folders, f"{file}.py").read_text(encoding="utf-8")
+        (found,) = (node for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and node.name == name)
+        options: dict[str, Any] = {}
+        source = None
+        for node in found.body:
+            if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+                defaults = map(ast.literal_eval, filter(None, node.args.kw_defaults))
+                options = dict(zip((each.arg for each in node.args.kwonlyargs), defaults, strict=True))
+            if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "source" and node.value:
+                source = ast.literal_eval(node.value)
+        return cls(options, (ast.get_docstring(found) or "").partition("\n")[0], source)
 
 
 class Registry(Generic[T]):
@@ -78,6 +115,14 @@ class Registry(Generic[T]):
         """Return whether a name begins with the prefix of a provider, which alone knows what the rest of it means."""
         prefix, colon, _ = name.partition(":")
         return bool(colon) and prefix in self._providers
+
+    def is_built_in(self, name: str) -> bool:
+        """Return whether sgbench itself brings what is called ``name``."""
+        return name in self._targets
+
+    def declaration(self, name: str) -> Declaration | None:
+        """Return what a built-in class declares, without importing it; None if ``name`` is not built in."""
+        return Declaration.of(self._targets[name]) if self.is_built_in(name) else None
 
     def load(self, name: str) -> T:
         """Return the entry called ``name``, importing it on first use.

@@ -8,8 +8,10 @@ with `register_loss`, through the entry-point group ``sgbench.losses``, or name 
 import torch
 from torch import Tensor, nn
 
+from sgbench.core.errors import InputError
 from sgbench.core.registry import LOSSES, unfit
-from sgbench.spec import expression
+from sgbench.spec import Expression
+from sgbench.spec.expression import Term
 
 __all__ = ["WeightedSum", "build_loss", "register_loss"]
 
@@ -57,14 +59,18 @@ class WeightedSum(nn.Module):
         return total, torch.stack([value.detach() for value in values])
 
 
-def build_loss(text: str) -> WeightedSum:
-    """Build the loss that an expression describes.
-
-    Args:
-        text: Such as ``"l1 + 1.0*sg(operator=sobel)"``.
+def build_loss(expression: Expression) -> WeightedSum:
+    """Construct the losses of an expression, each once.
 
     Raises:
-        InputError: If the expression is not valid.
+        InputError: If there is no such loss, or it refuses an option.
     """
-    terms = expression.parse(text).terms
-    return WeightedSum([(term.call, term.weight, LOSSES.load(term.name)(**term.options)) for term in terms])
+    return WeightedSum([(term.call, term.weight, _constructed(term)) for term in expression.terms])
+
+
+def _constructed(term: Term) -> nn.Module:
+    try:
+        loss: nn.Module = LOSSES.load(term.name)(**term.options)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"loss '{term.name}': {str(error).rstrip('.')}.") from error
+    return loss

@@ -28,6 +28,7 @@ from sgbench.scoring.evaluation import score_subject
 from sgbench.scoring.provenance import provenance
 from sgbench.scoring.subjects import trained
 from sgbench.spec import RunSpec, SweepSpec
+from sgbench.spec.stored import read_spec
 from sgbench.store import Replaced, Store, identity_columns, stamp
 from sgbench.store.layout import images_of
 from sgbench.training import Checkpoints, Outcome, Progress, train
@@ -109,7 +110,7 @@ class Job:
         return cls(
             **fields
             | {
-                "spec": RunSpec.model_validate(fields["spec"]),
+                "spec": read_spec(fields["spec"], "the job"),
                 "train": Packed(*fields["train"]),
                 "tests": tuple(Packed(*test) for test in fields["tests"]),
                 "missing": tuple((test, metric) for test, metric in fields["missing"]),

@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 
 from sgbench.core.errors import InputError
 from sgbench.core.storage import PART, Storage
-from sgbench.spec import Recipe, RunSpec, TrainingData
+from sgbench.spec import RunSpec
+from sgbench.spec.stored import read_spec
 from sgbench.store import Planned, Store, stamp
 from sgbench.store.files import TableFiles
 from sgbench.store.layout import (
@@ -374,9 +375,9 @@ def _run_faults(storage: Storage, row: Row) -> Iterator[str]:
         return
     run_id = row["run_id"]
     try:
-        spec = _spec(json.loads(row["spec"]))
-    except (ValueError, KeyError, TypeError) as error:
-        yield f"run {run_id} has a specification that cannot be read: {' '.join(str(error).split())}."
+        spec = read_spec(row["spec"], f"run {run_id}")
+    except InputError as error:
+        yield str(error)
         return
     if spec.run_id != run_id:
         yield f"run {run_id} has the specification of run {spec.run_id}."
@@ -390,28 +391,15 @@ def _run_faults(storage: Storage, row: Row) -> Iterator[str]:
 def _weights_faults(storage: Storage, run_id: str) -> Iterator[str]:
     try:
         _, fields = read_weights_file(f"{storage.root}/{weights_of(run_id)}")
-        made = _spec(fields or {}).run_id
+        made = read_spec(fields or {}, f"'{weights_of(run_id)}'").run_id
     except InputError as error:
         yield str(error)
-    except (ValueError, KeyError, TypeError) as error:
-        yield f"the weights of run {run_id} have a specification that cannot be read: {error!r}."
     else:
         if made != run_id:
             yield f"the weights of run {run_id} are of run {made}."
 
 
-def _spec(fields: Row) -> RunSpec:
-    """Return a specification as it was stored, of which no code is imported because a file names it."""
-    return RunSpec.model_construct(
-        backbone=fields["backbone"],
-        loss=fields["loss"],
-        seed=fields["seed"],
-        train=TrainingData.model_validate(fields["train"]),
-        recipe=Recipe.model_validate(fields["recipe"]),
-    )
-
-
 def _described(spec: RunSpec) -> Row:
     """Return the columns of a run that follow from its specification."""
-    own = {"backbone": spec.backbone, "loss": spec.loss, "seed": spec.seed, "train_sha256": spec.train.sha256}
+    own = {"backbone": spec.backbone, "loss": str(spec.loss), "seed": spec.seed, "train_sha256": spec.train.sha256}
     return own | recipe_columns(spec.recipe)

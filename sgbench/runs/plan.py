@@ -21,6 +21,7 @@ from sgbench.data import (
 )
 from sgbench.scoring.scored import Pair, Scored
 from sgbench.spec import RunSpec, SweepSpec, TrainingData, build, override, presets, set_name
+from sgbench.spec.stored import read_spec
 from sgbench.store import Dataset, Planned, Replaced, Store, identity_columns, stamp
 from sgbench.training import Checkpoints
 
@@ -117,7 +118,7 @@ def recorded(sweep: SweepSpec, store: Store) -> Recorded | None:
     """
     planned, recipe = store.planned(), sweep.recipe
     runs = [row for row in store.runs().to_pylist() if row["kind"] == "train"] + [each.run for each in planned]
-    specs = {row["run_id"]: RunSpec.model_validate_json(row["spec"]) for row in runs}
+    specs = {row["run_id"]: read_spec(row["spec"], f"run {row['run_id']}") for row in runs}
     packing = (recipe.scale, recipe.degradation)
     alike = {run: spec for run, spec in specs.items() if (spec.recipe.scale, spec.recipe.degradation) == packing}
     scored = {

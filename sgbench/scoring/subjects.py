@@ -1,7 +1,6 @@
 """What can be scored: a run, a checkpoint, a folder of images, a built-in method."""
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from sgbench.assets.weights import fingerprint
@@ -18,6 +16,7 @@ from sgbench.core.errors import InputError, unknown
 from sgbench.data import PackedImages, PackProgress, list_images, pack_set, refuse_overlap
 from sgbench.scoring.upscaling import BUILTINS, WHOLE, Inference, Upscaler, from_folder, from_network
 from sgbench.spec import Recipe, RunSpec, check_backbone, split_backbone
+from sgbench.spec.stored import read_spec
 from sgbench.store import Store
 from sgbench.store.layout import weights_of
 from sgbench.training import Checkpoints, read_weights_file
@@ -140,7 +139,7 @@ def _described(
 
 def _checkpoint(path: str, backbone: str | None, scale: int, inference: Inference, device: torch.device) -> Subject:
     weights, fields = read_weights_file(path)
-    made = _Made.read(fields, path, backbone) if fields else None
+    made = _made(fields, path, backbone) if fields else None
     if not made and not backbone:
         raise InputError(f"'{path}' does not say of which backbone it is; name it with --backbone.")
     name = made.backbone if made else check_backbone(str(backbone))
@@ -155,7 +154,7 @@ def _network(
     backbone: str,
     network: nn.Module,
     recipe: Recipe,
-    made: "_Made | None",
+    made: RunSpec | None,
     inference: Inference,
     device: torch.device,
 ) -> Subject:
@@ -172,58 +171,41 @@ def _network(
         "backbone": backbone,
         "size": split_backbone(backbone)[1],
     }
-    row |= {"loss": made.loss, "train": made.train} if made else {}
+    row |= {"loss": str(made.loss), "train": made.train.name} if made else {}
     return Subject(
         run_id=run_id,
         name=row["name"],
         recipe=recipe,
         row=row,
-        train=made.train if made else None,
+        train=made.train.name if made else None,
         upscaler=lambda tests: from_network(network, recipe, device, inference),
     )
 
 
-@dataclass(frozen=True)
-class _Made:
-    """What a file says of how its weights were made."""
+def _made(fields: object, source: str, backbone: str | None) -> RunSpec:
+    """Read what a file says of how its weights were made.
 
-    backbone: str
-    loss: str
-    """As text: a loss is not needed to score, and none is imported because a file names it."""
-    train: str
-    recipe: Recipe
+    Args:
+        fields: The specification.
+        source: The file, for messages.
+        backbone: As the person names it; without that, no code is imported because a file names it.
 
-    @classmethod
-    def read(cls, fields: Any, source: str, backbone: str | None) -> "_Made":
-        """Read the specification in a file.
-
-        Args:
-            fields: The specification.
-            source: The file, for messages.
-            backbone: As the person names it; without that, no code is imported because a file names it.
-
-        Raises:
-            InputError: If it cannot be read, is of another backbone than the person names, or of a plug-in that the
-                person has not named.
-        """
-        try:
-            name, recipe = str(fields["backbone"]), Recipe.model_validate(fields.get("recipe", {}))
-            if ":" not in name:
-                check_backbone(name)
-            made = cls(name, str(fields["loss"]), str(fields["train"]["name"]), recipe)
-        except ValidationError as error:  # of another version
-            first = error.errors()[0]
-            where = ".".join(map(str, ("recipe", *first["loc"])))
-            raise InputError(f"'{source}' has a specification that cannot be read: {where}: {first['msg']}.") from error
-        except InputError as error:  # of a family that is not registered here
-            raise InputError(f"'{source}' has a specification that cannot be read: backbone: {error}") from error
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"'{source}' has a specification that cannot be read: {error!r}.") from error
-        if backbone and check_backbone(backbone) != name:
-            raise InputError(f"'{source}' is a checkpoint of backbone '{name}', not of '{backbone}'.")
-        if ":" in name and not backbone:
-            raise InputError(f"'{source}' is of the plug-in '{name}'; to have its code run, name it with --backbone.")
-        return made
+    Raises:
+        InputError: If it cannot be read, is of another backbone than the person names, or of a plug-in that the
+            person has not named.
+    """
+    made = read_spec(fields, f"'{source}'")
+    if backbone and check_backbone(backbone) != made.backbone:
+        raise InputError(f"'{source}' is a checkpoint of backbone '{made.backbone}', not of '{backbone}'.")
+    if ":" in made.backbone and not backbone:
+        raise InputError(
+            f"'{source}' is of the plug-in '{made.backbone}'; to have its code run, name it with --backbone."
+        )
+    try:
+        check_backbone(made.backbone)
+    except InputError as error:  # of a family that is not registered here
+        raise InputError(f"'{source}' has a specification that cannot be read: backbone: {error}") from error
+    return made
 
 
 def _run(beginning: str, store: Store, backbone: str | None, inference: Inference, device: torch.device) -> Subject:
@@ -235,7 +217,7 @@ def _run(beginning: str, store: Store, backbone: str | None, inference: Inferenc
     checkpoints = Checkpoints(store.storage, row["run_id"])
     if row["kind"] != "train" or row["status"] != "done" or not checkpoints.has_weights():
         raise InputError(f"run '{row['run_id']}' ({row['name']}) has no final weights to score.")
-    made = _Made.read(json.loads(row["spec"]), f"run {row['run_id']}", backbone)
+    made = _made(row["spec"], f"run {row['run_id']}", backbone)
     network = build_backbone(made.backbone, made.recipe.scale)
     load_weights(network, checkpoints.load_weights(), source=row["run_id"], name=made.backbone)
     if inference != WHOLE:
@@ -245,6 +227,6 @@ def _run(beginning: str, store: Store, backbone: str | None, inference: Inferenc
         name=row["name"],
         recipe=made.recipe,
         row=None,
-        train=made.train,
+        train=made.train.name,
         upscaler=lambda tests: from_network(network, made.recipe, device),
     )

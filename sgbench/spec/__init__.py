@@ -1,12 +1,10 @@
 """What is to be run: specifications and their identity, the language of losses, the presets. No torch."""
 
+from sgbench.spec.expression import Expression
 from sgbench.spec.models import (
     SPEC_VERSION,
-    Backbone,
     Degradation,
     Grid,
-    Loss,
-    Metric,
     Optimizer,
     Recipe,
     RunSpec,
@@ -14,24 +12,19 @@ from sgbench.spec.models import (
     SweepSpec,
     TrainingData,
     Window,
-    backbone_sizes,
     build,
     canonical_json,
-    check_backbone,
-    check_metrics,
     check_tests,
     override,
     set_name,
-    split_backbone,
 )
+from sgbench.spec.resolve import backbone_sizes, check_backbone, check_loss, check_metrics, split_backbone
 
 __all__ = [
     "SPEC_VERSION",
-    "Backbone",
     "Degradation",
+    "Expression",
     "Grid",
-    "Loss",
-    "Metric",
     "Optimizer",
     "Recipe",
     "RunSpec",
@@ -43,6 +36,7 @@ __all__ = [
     "build",
     "canonical_json",
     "check_backbone",
+    "check_loss",
     "check_metrics",
     "check_tests",
     "override",

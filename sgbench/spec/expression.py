@@ -6,20 +6,23 @@
     value      = number | true | false | word
 
 An expression has one **canonical form**, which is what enters a run's identity: terms sorted by name and options,
-equal terms merged by adding their weights, terms of weight zero dropped, options equal to the loss's default left out,
-and every weight written except a leading 1. So ``sg + l1``, ``l1 + 0.5*sg + 0.5*sg(order=2)`` and ``l1 + 1*sg`` are
-all ``l1 + 1.0*sg``.
+equal terms merged by adding their weights, terms of weight zero dropped, and every weight written except a leading 1.
+So ``sg + l1`` and ``l1 + 0.25*sg + 0.75*sg`` are both ``l1 + 1.0*sg``.
+
+This is grammar alone: nothing is imported or constructed, and a name may stand for anything. `sgbench.spec.resolve`
+holds the names and options of an expression against the losses that there are, and leaves out options equal to a
+loss's default.
 """
 
-import inspect
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
-from sgbench.core.errors import InputError, unknown
-from sgbench.core.registry import LOSSES
+from sgbench.core.errors import InputError
+
+T = TypeVar("T")
 
 Value = bool | int | float | str
 
@@ -41,7 +44,7 @@ class Term:
     Attributes:
         name: The registered name of the loss, or ``module:Class``.
         weight: Its factor, finite and at least 0.
-        options: The options that differ from the loss's defaults.
+        options: Options of the loss; in a run's specification, those that differ from its defaults.
     """
 
     name: str
@@ -57,11 +60,37 @@ class Term:
         return f"{self.name}({written})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Expression:
-    """A weighted sum of losses in canonical form; build it with `parse`."""
+    """A weighted sum of losses in canonical form; build it with `parse`. Two are equal if their texts are."""
 
     terms: tuple[Term, ...]
+
+    @classmethod
+    def of(cls, terms: Iterable[Term], *, source: str) -> "Expression":
+        """Return the canonical form of a sum of terms.
+
+        Args:
+            terms: In any order, of any weight; equal ones are merged.
+            source: What a person wrote, for messages.
+
+        Raises:
+            InputError: If the weights of a term add up to infinity, or no term is left.
+        """
+        equal: dict[str, list[Term]] = {}
+        for term in terms:
+            equal.setdefault(term.call, []).append(term)
+        merged = [(same[0], _total(same, source)) for _, same in sorted(equal.items())]
+        kept = tuple(replace(term, weight=weight) for term, weight in merged if weight != 0.0)
+        if not kept:
+            raise InputError(f"loss '{source}' has no term of a weight above 0, so there is nothing to train with.")
+        return cls(kept)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Expression) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
 
     def __str__(self) -> str:
         first, *rest = self.terms
@@ -84,43 +113,27 @@ class Expression:
         if not found:
             return self
         if len(found) > 1:
-            raise InputError(f"--lambda is ambiguous in '{self}': it has {len(found)} terms '{name}'; one is needed.")
-        return _canonical(
-            [Term(t.name, weight if t.name == name else t.weight, t.options) for t in self.terms],
+            raise InputError(f"λ is ambiguous in '{self}': it has {len(found)} terms '{name}'; one is needed.")
+        return Expression.of(
+            (replace(term, weight=weight) if term.name == name else term for term in self.terms),
             source=f"{self} with λ = {weight}",
         )
 
 
 def parse(text: str) -> Expression:
-    """Parse and check a loss expression; loads each loss that it names.
+    """Parse a loss expression.
 
     Args:
         text: Such as ``"l1 + 0.1*sg(operator=sobel)"``.
 
     Returns:
-        The canonical expression; ``str()`` of it is what a run's identity holds.
+        Its canonical form, options as they are written.
 
     Raises:
-        InputError: For a syntax error, an unknown loss or option, a value that the loss refuses, a negative or infinite
-            weight, or an expression whose every weight is zero.
+        InputError: For a syntax error, a negative or infinite weight, a number that is written and cannot be held, or
+            an expression whose every weight is zero.
     """
-    terms = []
-    for name, weight, options in _Parser(text).terms():
-        if not math.isfinite(weight) or weight < 0:
-            raise InputError(f"loss '{text}': the weight of '{name}' is {weight:g}; a finite number ≥ 0 is needed.")
-        terms.append(Term(name, weight, _without_defaults(name, options)))
-    return _canonical(terms, source=text)
-
-
-def _canonical(terms: list[Term], *, source: str) -> Expression:
-    equal: dict[str, list[Term]] = {}
-    for term in terms:
-        equal.setdefault(term.call, []).append(term)
-    merged = [(same[0], _total(same, source)) for _, same in sorted(equal.items())]
-    kept = tuple(Term(term.name, weight, term.options) for term, weight in merged if weight != 0.0)
-    if not kept:
-        raise InputError(f"loss '{source}' has no term of a weight above 0, so there is nothing to train with.")
-    return Expression(kept)
+    return Expression.of(_Parser(text).terms(), source=text)
 
 
 def _total(terms: list[Term], source: str) -> float:
@@ -131,36 +144,17 @@ def _total(terms: list[Term], source: str) -> float:
         raise InputError(f"loss '{source}': the weights of '{terms[0].name}' add up to infinity.") from error
 
 
-def _without_defaults(name: str, options: Mapping[str, Value]) -> dict[str, Value]:
-    """Check the options against the loss's constructor and drop those equal to a default."""
-    loss = LOSSES.load(name)
-    parameters = {
-        key: parameter
-        for key, parameter in inspect.signature(loss).parameters.items()
-        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    }
-    for key in options:
-        if key not in parameters:
-            if not parameters:
-                raise InputError(f"loss '{name}' takes no options, but was given '{key}'.")
-            raise unknown(f"option of loss '{name}'", key, parameters)
-    normal = {key: _like(value, parameters[key].default, f"loss '{name}': {key}") for key, value in options.items()}
-    try:
-        loss(**normal)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"loss '{name}': {str(error).rstrip('.')}.") from error
-    return {key: value for key, value in normal.items() if value != parameters[key].default}
+def number(text: str) -> float:
+    """Read a finite number.
 
-
-def _like(value: Value, default: Any, what: str) -> Value:
-    """Return ``value`` as the type of the option's default, so that ``eps=1`` and ``eps=1.0`` are one loss."""
-    if isinstance(default, float) and type(value) is int:
-        return float(value)
-    if isinstance(default, int) and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(default, int | float) and isinstance(value, str):
-        needed = "true or false" if isinstance(default, bool) else "a number"
-        raise InputError(f"{what} is '{value}'; {needed} is needed.")
+    Raises:
+        ValueError: If it is none, or too large or too small for a float: 1e-400 is not 0.
+    """
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("a finite number is needed")
+    if value == 0.0 and re.search("[1-9]", re.split("[eE]", text)[0]):
+        raise ValueError("0 or a number large enough to differ from it is needed")
     return value
 
 
@@ -176,7 +170,7 @@ class _Parser:
         self.tokens = [(m.lastgroup, m[m.lastgroup]) for m in _TOKEN.finditer(text) if m.lastgroup]
         self.at = 0
 
-    def terms(self) -> Iterator[tuple[str, float, dict[str, Value]]]:
+    def terms(self) -> Iterator[Term]:
         yield self._term()
         while self.at < len(self.tokens):
             kind, token = self.tokens[self.at]
@@ -186,11 +180,11 @@ class _Parser:
                 self._expect("+", "'+' and another term")
             yield self._term()
 
-    def _term(self) -> tuple[str, float, dict[str, Value]]:
-        weight = 1.0
+    def _term(self) -> Term:
+        weight = "1"
         kind, token = self._next("a loss such as 'l1' or '0.1*sg'")
         if kind == "number":
-            weight = float(token)
+            weight = token
             self._expect("*", f"'*' and a loss after the weight {token}")
             kind, token = self._next("the name of a loss")
         if kind != "word":
@@ -206,7 +200,10 @@ class _Parser:
                     raise InputError(f"loss '{self.text}': option '{key}' is given twice.")
                 options[key] = value
             self.at += 1
-        return token, weight, options
+        factor = self._number(number, f"the weight of '{token}'", weight)
+        if factor < 0:
+            raise InputError(f"loss '{self.text}': the weight of '{token}' is {weight}; a finite number ≥ 0 is needed.")
+        return Term(token, factor, options)
 
     def _option(self) -> tuple[str, Value]:
         kind, key = self._next("an option such as 'order=2'")
@@ -215,10 +212,16 @@ class _Parser:
         self._expect("=", f"'=' after '{key}'")
         kind, token = self._next(f"a value for '{key}'")
         if kind == "number":
-            return key, int(token) if re.fullmatch(r"[+-]?\d+", token) else float(token)
+            return key, self._number(int if re.fullmatch(r"[+-]?\d+", token) else number, key, token)
         if kind == "word":
             return key, {"true": True, "false": False}.get(token.lower(), token)
         raise self._wrong(token, f"a value for '{key}'")
+
+    def _number(self, kind: Callable[[str], T], what: str, token: str) -> T:
+        try:
+            return kind(token)
+        except ValueError as error:
+            raise InputError(f"loss '{self.text}': {what} is {token}; {error}.") from error
 
     def _peek(self) -> str | None:
         return self.tokens[self.at][1] if self.at < len(self.tokens) else None

@@ -1,20 +1,33 @@
 """What is to be run: the typed specification of one run and of a sweep, and the identity of a run.
 
-Nothing here touches a file or imports torch. Names of losses and backbones are checked against `sgbench.core.registry`.
+Nothing here touches a file. A sweep is what a person asks for: its names are resolved, which imports the code of
+plug-ins. A run's specification is a value that holds names, and reading one imports nothing.
 """
 
-import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from sgbench.core.errors import InputError, unknown
-from sgbench.core.registry import BACKBONES, METRICS
+from sgbench.core.registry import BACKBONES
 from sgbench.spec import expression
+from sgbench.spec.expression import Expression
+from sgbench.spec.resolve import check_backbone, check_loss, check_metric, split_backbone
 
 SPEC_VERSION = 1
 """Raised when a default changes its meaning, so that ids of before and after differ."""
@@ -25,74 +38,33 @@ def canonical_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def _loss(text: str) -> str:
-    return str(expression.parse(text))
-
-
 def set_name(reference: str) -> str:
     """Return the name in a reference to a data set, ``NAME[=DIR][,lr[=DIR]]``."""
     return reference.partition("=")[0].partition(",")[0]
 
 
-def split_backbone(name: str) -> tuple[str, str | None]:
-    """Return the family, or target, and the size that a backbone's name is made of; no size where it has none."""
-    if BACKBONES.is_provided(name):
-        return name, None
-    if ":" in name:
-        family, _, size = name.partition("-")
-        return family, size or None
-    families = [family for family in BACKBONES.names() if f"{name}-".startswith(f"{family}-")]
-    family = max(families, key=len, default=name.partition("-")[0])
-    return family, name[len(family) + 1 :] or None
+def _from_text(read: Callable[[str], Expression]) -> BeforeValidator:
+    def validate(value: object) -> object:
+        if not isinstance(value, str | Expression):
+            raise ValueError("a loss expression such as 'l1 + 0.1*sg' is needed")
+        return read(value) if isinstance(value, str) else value
+
+    return BeforeValidator(validate)
 
 
-def backbone_sizes(family: str) -> list[str]:
-    """Return the sizes that a family, or target, has; where a name gives none, the first one is meant.
+_AsText = PlainSerializer(str, return_type=str)
 
-    Raises:
-        InputError: If it cannot be imported, or is not a class of `torch.nn.Module`.
-    """
-    return list(getattr(BACKBONES.load(family), "sizes", ()))
+Loss = Annotated[InstanceOf[Expression], _from_text(expression.parse), _AsText]
+"""A loss expression, as text outside: held against the grammar alone."""
 
+NamedLoss = Annotated[InstanceOf[Expression], _from_text(check_loss), _AsText]
+"""A `Loss` of losses that exist, which a person names."""
 
-def check_backbone(name: str) -> str:
-    """Return the canonical name of a backbone that exists: ``family-size``, or the family alone if it has no sizes.
-
-    Raises:
-        InputError: If there is no such family or size.
-    """
-    family, size = split_backbone(name)
-    known = BACKBONES.names()
-    if ":" not in family and family not in known:
-        sized = []
-        for each in known:
-            with contextlib.suppress(InputError):  # a plug-in that cannot be imported is not what is wrong here
-                sized += [f"{each}-{one}" for one in backbone_sizes(each)]
-        raise unknown("backbone", name, [*known, *sized])
-    sizes = backbone_sizes(family)
-    if not sizes and size is None:
-        return family
-    if not sizes:
-        raise InputError(f"backbone '{family}' has no sizes, and '{size}' is asked for.")
-    size = size or sizes[0]
-    if size not in sizes:
-        raise unknown(f"size of backbone '{family}'", size, sizes)
-    return f"{family}-{size}"
-
-
-def _metric(name: str) -> str:
-    METRICS.load(name)
-    return name
-
-
-Loss = Annotated[str, AfterValidator(_loss)]
-"""A loss expression in canonical form."""
-
-Backbone = Annotated[str, AfterValidator(check_backbone)]
+NamedBackbone = Annotated[str, AfterValidator(check_backbone)]
 """``family-size``, a registered name, or ``module:Class``."""
 
-Metric = Annotated[str, AfterValidator(_metric)]
-"""A registered metric."""
+NamedMetric = Annotated[str, AfterValidator(check_metric)]
+"""A registered metric, or ``module:object``."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -183,9 +155,9 @@ class TrainingData(_Model):
 
 
 class RunSpec(_Model):
-    """One network trained once."""
+    """One network trained once; the names that it holds are canonical and are not looked up."""
 
-    backbone: Backbone
+    backbone: str = Field(min_length=1)
     loss: Loss
     seed: Seed
     train: TrainingData
@@ -206,7 +178,7 @@ class RunSpec(_Model):
     @property
     def lam(self) -> float:
         """λ: the weight of ``sg`` in the loss, 0 where it has none."""
-        return expression.parse(self.loss).weight_of("sg")
+        return self.loss.weight_of("sg")
 
     def __str__(self) -> str:
         return f"{self.backbone} · {self.loss} · seed {self.seed}"
@@ -215,8 +187,8 @@ class RunSpec(_Model):
 class Grid(_Model):
     """Every combination of some backbones, losses, λ and seeds."""
 
-    backbones: tuple[Backbone, ...] = Field(min_length=1)
-    losses: tuple[Loss, ...] = Field(min_length=1)
+    backbones: tuple[NamedBackbone, ...] = Field(min_length=1)
+    losses: tuple[NamedLoss, ...] = Field(min_length=1)
     lambdas: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] | None = Field(default=None, min_length=1)
     """Weights for the ``sg`` term of each loss that has one; 0 is the loss without it."""
     seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
@@ -231,7 +203,7 @@ class SweepSpec(_Model):
     """Training data: ``NAME`` or ``NAME=DIR``, with ``,lr`` or ``,lr=DIR`` if there are low-resolution files to use."""
     tests: tuple[str, ...] = Field(min_length=1)
     """Test sets, written like the training data."""
-    metrics: tuple[Metric, ...] = Field(min_length=1)
+    metrics: tuple[NamedMetric, ...] = Field(min_length=1)
     recipe: Recipe = Recipe()
     workers: int = Field(default=0, ge=0)
     """Ray Train workers a run; 0 is one device inside the process that schedules the run."""
@@ -275,14 +247,12 @@ class SweepSpec(_Model):
         ]
 
 
-def _with_lambdas(grid: Grid) -> list[str]:
+def _with_lambdas(grid: Grid) -> list[Expression]:
     if grid.lambdas is None:
         return list(grid.losses)
-    parsed = [expression.parse(loss) for loss in grid.losses]
-    if not any(loss.weight_of("sg") for loss in parsed):
-        raise ValueError(f"lambdas are given and none of the losses {', '.join(grid.losses)} has a term 'sg'")
-    varied = [str(loss.with_weight("sg", weight)) for loss in parsed for weight in grid.lambdas]
-    return list(dict.fromkeys(varied))
+    if not any(loss.weight_of("sg") for loss in grid.losses):
+        raise ValueError(f"lambdas are given and none of the losses {', '.join(map(str, grid.losses))} has a term 'sg'")
+    return list(dict.fromkeys(loss.with_weight("sg", weight) for loss in grid.losses for weight in grid.lambdas))
 
 
 def check_tests(references: Sequence[str]) -> None:
@@ -295,15 +265,6 @@ def check_tests(references: Sequence[str]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"test set '{name}' is given twice; give one of them another name, as in 'mine=DIR'.")
-
-
-def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of metrics, each of which exists.
-
-    Raises:
-        InputError: With the nearest name for one that does not.
-    """
-    return tuple(_metric(name) for name in names)
 
 
 def build(fields: Mapping[str, Any], source: str, flags: Mapping[str, str] | None = None) -> SweepSpec:

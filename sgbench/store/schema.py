@@ -134,7 +134,7 @@ def identity_columns(spec: RunSpec) -> dict[str, Any]:
         "name": str(spec),
         "backbone": spec.backbone,
         "size": size,
-        "loss": spec.loss,
+        "loss": str(spec.loss),
         "lambda": spec.lam,
         "seed": spec.seed,
         "train": spec.train.name,

@@ -6,7 +6,7 @@ import pytest
 
 from sgbench.core.errors import InputError
 from sgbench.core.registry import BACKBONES, LOSSES, METRICS, Registry, unfit
-from sgbench.spec import check_backbone, expression
+from sgbench.spec import check_backbone, check_loss
 
 
 class Outer:
@@ -247,11 +247,9 @@ def installed(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("installed")
 def test_a_loss_of_an_installed_package_is_used_like_a_built_in_one():
     assert {"theirs", "broken", "l1"} <= set(LOSSES.names())
-    assert str(expression.parse("0.5*theirs(power=2) + l1 + theirs(power=1)")) == (
-        "l1 + 1.0*theirs + 0.5*theirs(power=2.0)"
-    )
+    assert str(check_loss("0.5*theirs(power=2) + l1 + theirs(power=1)")) == ("l1 + 1.0*theirs + 0.5*theirs(power=2.0)")
     with pytest.raises(InputError, match="did you mean 'power'"):
-        expression.parse("theirs(pwer=2)")
+        check_loss("theirs(pwer=2)")
 
 
 @pytest.mark.usefixtures("installed")
@@ -272,4 +270,4 @@ def test_a_broken_package_spoils_only_its_own_names():
     with pytest.raises(InputError, match="backbone 'broken' cannot be imported from 'no_such_module:Net'"):
         check_backbone("broken")
     with pytest.raises(InputError, match="loss 'broken' cannot be imported from 'their_module:Missing'"):
-        expression.parse("l1 + broken")
+        check_loss("l1 + broken")

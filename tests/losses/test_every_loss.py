@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from sgbench.core.registry import LOSSES
 from sgbench.losses import build_loss
+from sgbench.spec import check_loss
 from sgbench.spec.expression import parse
 
 EVERY = ["charbonnier", "charbonnier(eps=0.1)", "l1", "l2", "sg", "sg(operator=sobel)", "sg(order=1)", "ssim"]
@@ -18,7 +19,7 @@ seeds = st.integers(0, 1000)
 
 
 def loss_of(name):
-    return build_loss(name).losses[0]
+    return build_loss(check_loss(name)).losses[0]
 
 
 def images(shape, seed=0, dtype=torch.float32):
@@ -113,7 +114,7 @@ def test_training_on_flat_images_stays_finite_in_every_precision(name, dtype, le
     network = torch.nn.Conv2d(3, 3, 1)
     with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
         sr = network(textured if flat == "hr" else constant)
-        total, terms = build_loss(name)(sr, textured if flat == "sr" else constant)
+        total, terms = build_loss(check_loss(name))(sr, textured if flat == "sr" else constant)
     total.backward()
     assert sr.dtype == dtype
     assert total.dtype == torch.float32

@@ -6,6 +6,7 @@ from sgbench.core.errors import InputError
 from sgbench.core.registry import LOSSES
 from sgbench.losses import WeightedSum, build_loss, register_loss
 from sgbench.losses.gradient import SecondOrderGradient
+from sgbench.spec import check_loss
 
 
 class Seen(nn.Module):
@@ -29,12 +30,12 @@ def pair():
 
 
 def test_l1_is_the_mean_absolute_difference(pair):
-    total, terms = build_loss("l1")(*pair)
+    total, terms = build_loss(check_loss("l1"))(*pair)
     assert total.item() == terms.item() == pytest.approx((pair[0] - pair[1]).abs().mean().item())
 
 
 def test_the_sum_is_weighted_and_the_terms_are_not(pair):
-    loss = build_loss("2*sg(order=1) + 0.5*l1 + sg")
+    loss = build_loss(check_loss("2*sg(order=1) + 0.5*l1 + sg"))
     assert loss.names == ["l1", "sg", "sg(order=1)"]
     assert loss.weights == [0.5, 1.0, 2.0]
     total, terms = loss(*pair)
@@ -46,7 +47,7 @@ def test_the_sum_is_weighted_and_the_terms_are_not(pair):
 
 def test_gradients_flow_through_the_sum_alone(pair):
     sr, hr = pair
-    total, terms = build_loss("0.5*l1 + 3*sg")(sr, hr)
+    total, terms = build_loss(check_loss("0.5*l1 + 3*sg"))(sr, hr)
     assert not terms.requires_grad
     (gradient,) = torch.autograd.grad(total, sr)
     expected = 0.5 * torch.autograd.grad((sr - hr).abs().mean(), sr)[0]
@@ -64,7 +65,7 @@ def test_losses_are_computed_in_float32_outside_autocast(pair, dtype):
 
 
 def test_options_reach_the_loss(pair):
-    loss = build_loss(f"{__name__}:Seen(factor=3)")
+    loss = build_loss(check_loss(f"{__name__}:Seen(factor=3)"))
     assert loss.names == [f"{__name__}:Seen(factor=3.0)"]
     assert loss.losses[0].factor == 3.0
 
@@ -72,9 +73,9 @@ def test_options_reach_the_loss(pair):
 def test_a_registered_loss_is_known_by_its_name(pair, monkeypatch):
     monkeypatch.setattr(LOSSES, "_loaded", dict(LOSSES._loaded))
     register_loss("seen")(Seen)
-    assert build_loss("l1 + 0.1*seen(factor=2)").names == ["l1", "seen(factor=2.0)"]
+    assert build_loss(check_loss("l1 + 0.1*seen(factor=2)")).names == ["l1", "seen(factor=2.0)"]
 
 
 def test_a_bad_expression_is_bad_input():
     with pytest.raises(InputError, match="unknown loss"):
-        build_loss("l1 + l3")
+        build_loss(check_loss("l1 + l3"))

@@ -246,7 +246,7 @@ def test_grids_are_united_and_repetitions_counted_once(store: Store, data: Data)
     first = {"backbones": ["edsr-tiny"], "losses": losses, "lambdas": [0, 0.1, 1], "seeds": [0, 1]}
     second = {"backbones": ["edsr-tiny", "edsr-light"], "losses": ["1.0*l1", "sg + l1"], "seeds": [1]}
     made = make_plan("tiny", a_sweep(grids=[first, second]), data, store)
-    names = [(run.spec.backbone, run.spec.loss, run.spec.seed) for run in made.runs]
+    names = [(run.spec.backbone, str(run.spec.loss), run.spec.seed) for run in made.runs]
     three = ["l1", "l1 + 0.1*sg", "l1 + 1.0*sg"]
     assert names == [
         *(("edsr-tiny", loss, 0) for loss in three),
@@ -283,7 +283,8 @@ def test_choices_replace_what_the_preset_says(tmp_path: Path) -> None:
     name, sweep = read_sweep("quick", choices)
     assert name == "quick"
     (grid,) = sweep.grids
-    assert (grid.backbones, grid.losses, grid.lambdas, grid.seeds) == (("edsr-paper",), ("l1 + 1.0*sg",), (0.5,), (3,))
+    assert (grid.backbones, *map(str, grid.losses)) == (("edsr-paper",), "l1 + 1.0*sg")
+    assert (grid.lambdas, grid.seeds) == ((0.5,), (3,))
     assert (sweep.train, sweep.tests, sweep.metrics) == ("mine=/photos", ("Set5=/set5",), ("psnr_y",))
     assert (sweep.recipe.steps, sweep.recipe.batch) == (7, preset.recipe.batch)
 

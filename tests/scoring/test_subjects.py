@@ -272,7 +272,7 @@ def test_refused_subjects_leave_no_row(tmp_path: Path, store: Store, few: str) -
 
 def test_no_code_is_run_because_a_file_names_it(tmp_path: Path, store: Store) -> None:
     weights = build_backbone("edsr-tiny", 4).state_dict()
-    spec = {"backbone": "edsr-tiny", "loss": "subprocess:Popen(args=pwd)", "train": {"name": "demo"}, "recipe": {}}
+    spec = {"backbone": "edsr-tiny", "loss": "subprocess:Popen(args=pwd)", "seed": 0, "train": {"name": "demo"}}
     torch.save({"params": weights, "spec": spec}, tmp_path / "evil.pt")
     subject = find_subject(str(tmp_path / "evil.pt"), store)  # the loss stays text
     assert subject.row is not None

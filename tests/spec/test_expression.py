@@ -1,34 +1,20 @@
+"""The grammar of losses, which knows no loss."""
+
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
+import sgbench
 from sgbench.core.errors import InputError
 from sgbench.spec.expression import Expression, Term, parse
 
-
-class Options(nn.Module):
-    """A loss with an option of every kind."""
-
-    def __init__(self, *, rate: float = 0.5, count: int = 3, flag: bool = False, mode: str = "same"):
-        super().__init__()
-        if mode not in ("same", "other-mode"):
-            raise ValueError(f"mode is '{mode}'; same or other-mode is needed.")
-
-
-class NeedsWidth(nn.Module):
-    def __init__(self, width: int):
-        super().__init__()
-
-
-def half(sr, hr):
-    return (sr - hr).sum() / 2
-
-
-OPTIONS = f"{__name__}:Options"
-
+ROOT = Path(sgbench.__file__).parent.parent
+OPTIONS = "no.such_module:Options"
 
 numbers = st.floats(min_value=1e-300, max_value=1e300)
 weights = st.one_of(numbers, st.integers(0, 100), st.just(0.0))
@@ -74,45 +60,36 @@ def test_the_order_of_terms_does_not_matter(terms, shuffle: random.Random):
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "l1 + 1.0*sg",
-        "sg + l1",
-        "l1+1*sg",
-        "l1 +1*sg",
-        "  1*l1\t+ 1e0 * sg ",
-        "l1 + 0.5*sg + 0.5*sg(order=2)",
-        "0.25*sg + l1 + 0.75*sg(operator=central, eps=1e-8)",
-        "l1 + sg()",
-        "0.1*sg + 0.2*sg + 0.7*sg + l1",
-        "0.7*sg + 0.2*sg + 0.1*sg + l1",
-        "l1 + sg(order=2.0)",
-        "l1 + sg + 0*sg(operator=sobel)",
-        "l1 + sg + -0.0*sg(order=1)",
-    ],
-)
-def test_spellings_of_one_loss(text):
-    assert str(parse(text)) == "l1 + 1.0*sg"
-
-
-@pytest.mark.parametrize(
     ("text", "canonical"),
     [
         ("l1", "l1"),
         ("2*l1", "2.0*l1"),
         ("0*sg + l1", "l1"),
+        ("sg + l1", "l1 + 1.0*sg"),
+        ("l1 +1*sg", "l1 + 1.0*sg"),
+        ("  1*l1\t+ 1e0 * sg ", "l1 + 1.0*sg"),
+        ("0.1*sg + 0.2*sg + 0.7*sg + l1", "l1 + 1.0*sg"),
+        ("0.7*sg + 0.2*sg + 0.1*sg + l1", "l1 + 1.0*sg"),
+        ("l1 + sg() + -0.0*sg(order=1)", "l1 + 1.0*sg"),
         ("sg(order=1, operator=sobel)", "sg(operator=sobel, order=1)"),
-        ("sg(operator=sobel) + 2*sg", "2.0*sg + 1.0*sg(operator=sobel)"),
-        ("sg(order=1.0)", "sg(order=1)"),
-        ("sg(operator=sobel-raw)", "sg(operator=sobel-raw)"),
-        (f"{OPTIONS}(rate=1)", f"{OPTIONS}(rate=1.0)"),
-        (f"{OPTIONS}(rate=0.50, count=3, flag=false, mode=same)", OPTIONS),
-        (f"{OPTIONS}(flag=TRUE)", f"{OPTIONS}(flag=true)"),
-        (f"{OPTIONS}(rate=-1e-3)", f"{OPTIONS}(rate=-0.001)"),
+        ("sg(order=2) + 2*sg", "2.0*sg + 1.0*sg(order=2)"),
+        ("no.such_module:Loss(rate=-1e-3, flag=TRUE)", "no.such_module:Loss(flag=true, rate=-0.001)"),
     ],
 )
 def test_canonical_form(text, canonical):
     assert str(parse(text)) == canonical
+    assert parse(text) == parse(canonical)
+    assert hash(parse(text)) == hash(parse(canonical))
+
+
+def test_reading_an_expression_imports_nothing(tmp_path):
+    (tmp_path / "trap.py").write_text("raise SystemExit('imported')")
+    code = (
+        "from sgbench.spec.expression import parse as p; import sys; print(p('trap:Loss + l1'), 'torch' in sys.modules)"
+    )
+    path = {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=path)
+    assert done.stdout == "l1 + 1.0*trap:Loss False\n"
 
 
 def test_parts_of_an_expression():
@@ -137,7 +114,7 @@ def test_lambda_takes_the_place_of_the_weight(text, weight, expected):
 
 
 def test_lambda_is_refused_where_it_is_not_clear_or_leaves_nothing():
-    with pytest.raises(InputError, match=r"--lambda is ambiguous in .* it has 2 terms 'sg'"):
+    with pytest.raises(InputError, match=r"λ is ambiguous in .* it has 2 terms 'sg'"):
         parse("l1 + sg + sg(order=1)").with_weight("sg", 1.0)
     with pytest.raises(InputError, match=r"'sg with λ = 0.0' has no term of a weight above 0"):
         parse("sg").with_weight("sg", 0.0)
@@ -179,27 +156,14 @@ def test_a_syntax_error_says_what_was_found_and_what_was_expected(text, found, e
     ("text", "message"),
     [
         ("-1*l1", "the weight of 'l1' is -1; a finite number ≥ 0 is needed"),
-        ("1e999*l1", "the weight of 'l1' is inf; a finite number ≥ 0 is needed"),
+        ("1e999*l1", "the weight of 'l1' is 1e999; a finite number is needed"),
         ("1e308*l1 + 1e308*l1", "the weights of 'l1' add up to infinity"),
         ("0*l1 + 0*sg", "has no term of a weight above 0"),
         ("11", "ends where '\\*' and a loss after the weight 11"),
-        ("tv", "unknown loss 'tv'; valid: charbonnier, l1, l2, sg, ssim"),
-        ("sg(ordr=1)", "unknown option of loss 'sg' 'ordr': did you mean 'order'\\? Valid: eps, operator, order"),
         ("sg(order=1, order=2)", "option 'order' is given twice"),
-        ("l1(order=1)", "loss 'l1' takes no options, but was given 'order'"),
-        ("sg(order=3)", "loss 'sg': order is 3; 1 or 2 is needed\\.$"),
-        ("sg(order=1.5)", "loss 'sg': order is 1.5; 1 or 2 is needed\\.$"),
-        ("sg(order=true)", "loss 'sg': order is True; 1 or 2 is needed\\.$"),
-        ("sg(order=two)", "loss 'sg': order is 'two'; a number is needed\\.$"),
-        ("sg(eps=0)", "loss 'sg': eps is 0.0; a number from 1e-30 to below 1 is needed\\.$"),
-        ("sg(operator=prewitt)", "loss 'sg': operator is 'prewitt'; one of central, sobel, sobel-raw is needed\\.$"),
-        ("sg(operator=3)", "loss 'sg': operator is '3'; one of central, sobel, sobel-raw is needed\\.$"),
-        (f"{OPTIONS}(mode=valid)", "mode is 'valid'; same or other-mode is needed\\.$"),
-        (f"{OPTIONS}(flag=yes)", "flag is 'yes'; true or false is needed\\.$"),
-        (f"{__name__}:NeedsWidth", "missing 1 required positional argument: 'width'"),
-        (f"{__name__}:Missing", "cannot be imported from"),
-        (f"{__name__}:half", "is a function; a class of torch.nn.Module is needed"),
-        ("math:pi", "is a float; a class of torch.nn.Module is needed"),
+        ("1e-400*sg + l1", "the weight of 'sg' is 1e-400; 0 or a number large enough to differ from it is needed"),
+        ("sg(eps=1e-400)", "eps is 1e-400; 0 or a number large enough to differ from it is needed"),
+        ("sg(eps=1e400)", "eps is 1e400; a finite number is needed"),
     ],
 )
 def test_bad_input_is_one_sentence(text, message):
@@ -215,7 +179,3 @@ def test_nonsense_is_parsed_or_refused_but_never_breaks(text):
     except InputError:
         return
     assert parse(str(canonical)) == canonical
-
-
-def test_a_required_option_is_kept():
-    assert str(parse(f"{__name__}:NeedsWidth(width=3)")) == f"{__name__}:NeedsWidth(width=3)"

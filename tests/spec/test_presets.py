@@ -22,7 +22,7 @@ def test_every_preset_is_valid_and_describes_itself(name):
 
 def test_quick_is_edsr_tiny_with_and_without_sg_for_two_seeds_on_the_demo_photographs():
     sweep = build(presets.load("quick")[1], "quick")
-    runs = [(spec.backbone, spec.loss, spec.seed) for spec in sweep.named_runs(TrainingData(name="demo"))]
+    runs = [(spec.backbone, str(spec.loss), spec.seed) for spec in sweep.named_runs(TrainingData(name="demo"))]
     assert sorted(runs) == [("edsr-tiny", loss, seed) for loss in ("l1", "l1 + 1.0*sg") for seed in (0, 1)]
     assert (sweep.train, sweep.tests) == ("demo", ("demo",))
     assert {"lpips_alex", "fid", "fd_alex", "psnr_y", "ssim_y"} <= set(sweep.metrics)
@@ -80,7 +80,7 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, content):
 
 def runs_of(name):
     sweep = build(presets.load(name)[1], name)
-    return [(run.backbone, run.loss, run.seed) for run in sweep.named_runs(TrainingData(name=sweep.train))]
+    return [(run.backbone, str(run.loss), run.seed) for run in sweep.named_runs(TrainingData(name=sweep.train))]
 
 
 def test_the_paper_names_23_runs_of_which_18_differ():

@@ -16,7 +16,7 @@ from sgbench.core.seeding import derive
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, PatchSampler
 from sgbench.losses import build_loss
-from sgbench.spec import Optimizer, RunSpec, Schedule
+from sgbench.spec import Optimizer, RunSpec, Schedule, check_loss
 from sgbench.store.schema import to_table
 from sgbench.training import Checkpoints, loop, train
 from sgbench.training.loop import as_images, learning_rate
@@ -109,7 +109,7 @@ def test_the_loop_is_adam_on_the_batches_of_the_sampler(train_images, place):
     train(spec, train_images, place(), device=CPU)
 
     torch.manual_seed(derive(3, "weights") % 2**63)
-    network, loss = build_backbone("edsr-tiny", 4), build_loss("l1 + 0.5*sg")
+    network, loss = build_backbone("edsr-tiny", 4), build_loss(check_loss("l1 + 0.5*sg"))
     sampler = PatchSampler(train_images, patch=8, batch=4, seed=3, augment=True, window=None)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=3)

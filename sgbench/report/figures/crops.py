@@ -1,6 +1,5 @@
 """Parts of images as each loss restores them, as Figs. 3 and 4 of the paper."""
 
-import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ from sgbench.data import Pixels
 from sgbench.metrics import display_of
 from sgbench.report.figures.regions import SEEN, STRIDE, WINDOW, Box, Region, extreme_regions
 from sgbench.report.figures.saved import Saved
-from sgbench.report.figures.selection import DEFAULT_METRIC, Row, canonical, chosen, select, title
+from sgbench.report.figures.selection import DEFAULT_METRIC, Row, chosen, select, title
 from sgbench.report.figures.style import COLOURS, MARGIN, TEXT, WIDTHS, add_foot, characters, in_style
 from sgbench.spec import Recipe
+from sgbench.spec.stored import find_loss, read_recipe
 
 WIDEST = 1.5
 """Width of a whole image by that of a crop, at most."""
@@ -64,7 +64,7 @@ def find_crops(
         InputError: If a filter names what is not there, or the runs have no seed or no scale in common.
     """
     groups = [group for group in select(results, backbones=backbones, losses=losses).groups if group.loss]
-    order = chosen("loss", losses, {group.loss for group in groups}, canonical)
+    order = chosen("loss", losses, {group.loss for group in groups}, find_loss)
     runs: dict[str, dict[str, Row]] = {}
     for backbone in dict.fromkeys(group.backbone for group in groups):
         by_loss = {
@@ -80,9 +80,7 @@ def find_crops(
         runs[backbone] = {loss: by_seed[min(seeds)] for loss, by_seed in by_loss.items()}
     if not runs:
         raise InputError("no trained run is left of which images could be shown.")
-    recipes = [
-        Recipe.model_validate(json.loads(run["spec"])["recipe"]) for each in runs.values() for run in each.values()
-    ]
+    recipes = [read_recipe(run["spec"], f"run {run['run_id']}") for each in runs.values() for run in each.values()]
     if len({(recipe.scale, recipe.degradation) for recipe in recipes}) > 1:
         raise InputError("the runs are of several scales or degradations; choose some with --loss or --backbone.")
     names = tuple(dict.fromkeys(loss for each in runs.values() for loss in each))

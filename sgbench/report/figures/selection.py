@@ -14,7 +14,8 @@ from sgbench.metrics import display_of
 from sgbench.report.figures.style import MARKERS
 from sgbench.report.tables import ARROWS
 from sgbench.report.tables.judged import BASELINE
-from sgbench.spec import Recipe, expression
+from sgbench.spec import Recipe
+from sgbench.spec.stored import find_loss
 from sgbench.store.schema import recipe_columns
 
 DEFAULT_METRIC = "lpips_alex"
@@ -137,7 +138,7 @@ def select(
     runs = _runs(results)
     rows = [row for row in results.totals.to_pylist() if row["value"] is not None or row["reason"]]
     kept_backbones = chosen("backbone", backbones, {run["backbone"] for run in runs})
-    kept_losses = chosen("loss", losses, {run["loss"] for run in runs if run["loss"]}, canonical)
+    kept_losses = chosen("loss", losses, {run["loss"] for run in runs if run["loss"]}, find_loss)
     kept_datasets = chosen("test set", datasets, {row["dataset"] for row in rows})
     kept_metrics = chosen("metric", metrics, {row["metric"] for row in rows})
     runs = [run for run in runs if run["backbone"] in kept_backbones and (losses is None or run["loss"] in kept_losses)]
@@ -173,9 +174,15 @@ def default_metrics(results: Results, metrics: Sequence[str] | None) -> Sequence
 
 
 def chosen(
-    kind: str, names: Sequence[str] | None, there: set[str], spelled: Callable[[str], str] = str
+    kind: str, names: Sequence[str] | None, there: set[str], find: Callable[[str, set[str]], str] | None = None
 ) -> tuple[str, ...]:
     """Return what was asked for, in that order and as it is spelled here; by default all, by name.
+
+    Args:
+        kind: What a name is, for messages.
+        names: As a person wrote them.
+        there: Every name.
+        find: Returns the name that a spelling means.
 
     Raises:
         InputError: If a name is not there.
@@ -183,19 +190,14 @@ def chosen(
     if names is None:
         return tuple(sorted(there, key=natural))
     found: list[str] = []
-    for name in names:
-        labels = labels_of(name, there) or labels_of(spelled(name), there)
+    for name in (find(name, there) for name in names) if find else names:
+        labels = labels_of(name, there)
         if not there:
             raise InputError(f"there is no {kind} '{name}', nor any other.")
         if not labels:
-            raise unknown(kind, spelled(name), there)
+            raise unknown(kind, name, there)
         found += sorted(labels)
     return tuple(dict.fromkeys(found))
-
-
-def canonical(loss: str) -> str:
-    """Return the canonical form of a loss expression."""
-    return str(expression.parse(loss))
 
 
 def named(group: Group, run: Row) -> str:

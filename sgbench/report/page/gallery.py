@@ -4,7 +4,6 @@ import base64
 import dataclasses
 import io
 import itertools
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from sgbench.report.tables.judged import BASELINE
 from sgbench.report.tables.model import listed, metric_order, number, plural
 from sgbench.report.tables.paper_layouts import SG
 from sgbench.spec import Recipe
+from sgbench.spec.stored import read_recipe
 from sgbench.store import Dataset
 
 IMAGES = 5
@@ -254,8 +254,9 @@ def _labels(runs: Iterable[dict[str, Any]]) -> dict[str, str]:
 
 
 def _recipe(row: Mapping[str, Any]) -> Recipe:
-    spec = json.loads(row["spec"] or "{}")
-    return Recipe.model_validate(spec.get("recipe", {"scale": row["scale"]}))
+    if row["spec"]:
+        return read_recipe(row["spec"], f"run {row['run_id']}")
+    return Recipe.model_validate({"scale": row["scale"]})
 
 
 def _pair(runs: Mapping[str, Mapping[str, Any]], sides: Sequence[str]) -> tuple[str, str]:

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from sgbench.analysis import Results, labels_of
 from sgbench.core.errors import unknown
 from sgbench.report.tables.stores import Stores
-from sgbench.spec import Recipe, expression
+from sgbench.spec import Recipe
+from sgbench.spec.stored import find_loss
 from sgbench.store.schema import RUNS, recipe_columns
 
 PENDING = "pending"
@@ -129,7 +130,7 @@ def resolved(filters: Filters, names: Names) -> Filters:
     Raises:
         InputError: If a filter asks for what is not there.
     """
-    losses = filters.losses and [loss if loss in names.losses else _canonical(loss) for loss in filters.losses]
+    losses = filters.losses and [find_loss(loss, names.losses) for loss in filters.losses]
     return Filters(
         backbones=chosen("backbone", filters.backbones, names.backbones),
         losses=chosen("loss", losses, names.losses),
@@ -165,10 +166,6 @@ def _numbers(kind: str, asked: Collection[T] | None, there: Collection[T]) -> Co
         if number not in there:
             raise unknown(kind, f"{number:g}", (f"{each:g}" for each in there))
     return asked
-
-
-def _canonical(loss: str) -> str:
-    return str(expression.parse(loss))
 
 
 @functools.cache

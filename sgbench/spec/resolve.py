@@ -1,0 +1,139 @@
+"""From the names that a person writes to those that a run is made of, held against the registries.
+
+What is named here is meant to be run, so that the code of plug-ins is imported, once in a process; nothing is
+constructed. `sgbench.spec.stored` reads names that a file holds, and imports nothing.
+"""
+
+import contextlib
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sgbench.core.errors import InputError, unknown
+from sgbench.core.registry import BACKBONES, LOSSES, METRICS
+from sgbench.spec.expression import Expression, Term, Value, parse
+
+REQUIRED = inspect.Parameter.empty
+"""Stands for the default of an option that has none."""
+
+
+def check_loss(text: str) -> Expression:
+    """Return the canonical form of a loss that exists: options checked, and left out where equal to a default.
+
+    Raises:
+        InputError: For an expression that cannot be parsed, an unknown loss or option, or a value of another type than
+            the option's default.
+    """
+    written = parse(text)
+    return Expression.of((checked(term, _options(term.name)) for term in written.terms), source=text)
+
+
+def checked(term: Term, defaults: Mapping[str, Any]) -> Term:
+    """Return a term without the options that are equal to a default, the others as the types of theirs.
+
+    Args:
+        term: A term as it is written.
+        defaults: Every option of its loss; `REQUIRED` for one without a default.
+
+    Raises:
+        InputError: For an unknown option, or a value of another type.
+    """
+    for key in term.options:
+        if key not in defaults:
+            if not defaults:
+                raise InputError(f"loss '{term.name}' takes no options, but was given '{key}'.")
+            raise unknown(f"option of loss '{term.name}'", key, defaults)
+    for key, default in defaults.items():
+        if default is REQUIRED and key not in term.options:
+            raise InputError(f"loss '{term.name}' needs its option '{key}': {term.name}({key}=…).")
+    values = {key: _like(value, defaults[key], f"loss '{term.name}': {key}") for key, value in term.options.items()}
+    return replace(term, options={key: value for key, value in values.items() if value != defaults[key]})
+
+
+def _options(name: str) -> Mapping[str, Any]:
+    """Return the options of a loss, with their defaults; only what is not built in is imported."""
+    if declared := LOSSES.declaration(name):
+        return declared.options
+    return {
+        key: parameter.default
+        for key, parameter in inspect.signature(LOSSES.load(name)).parameters.items()
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    }
+
+
+def _like(value: Value, default: Any, what: str) -> Value:
+    """Return ``value`` as the type of the option's default, so that ``eps=1`` and ``eps=1.0`` are one loss."""
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if isinstance(default, int) and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(default, int | float) and isinstance(value, str):
+        needed = "true or false" if isinstance(default, bool) else "a number"
+        raise InputError(f"{what} is '{value}'; {needed} is needed.")
+    return value
+
+
+def split_backbone(name: str) -> tuple[str, str | None]:
+    """Return the family, or target, and the size that a backbone's name is made of; no size where it has none."""
+    if BACKBONES.is_provided(name):
+        return name, None
+    if ":" in name:
+        family, _, size = name.partition("-")
+        return family, size or None
+    families = [family for family in BACKBONES.names() if f"{name}-".startswith(f"{family}-")]
+    family = max(families, key=len, default=name.partition("-")[0])
+    return family, name[len(family) + 1 :] or None
+
+
+def backbone_sizes(family: str) -> list[str]:
+    """Return the sizes that a family, or target, has; where a name gives none, the first one is meant.
+
+    Raises:
+        InputError: If it cannot be imported, or is not a class of `torch.nn.Module`.
+    """
+    return list(getattr(BACKBONES.load(family), "sizes", ()))
+
+
+def check_backbone(name: str) -> str:
+    """Return the canonical name of a backbone that exists: ``family-size``, or the family alone if it has no sizes.
+
+    Raises:
+        InputError: If there is no such family or size.
+    """
+    family, size = split_backbone(name)
+    known = BACKBONES.names()
+    if ":" not in family and family not in known:
+        sized = []
+        for each in known:
+            with contextlib.suppress(InputError):  # a plug-in that cannot be imported is not what is wrong here
+                sized += [f"{each}-{one}" for one in backbone_sizes(each)]
+        raise unknown("backbone", name, [*known, *sized])
+    sizes = backbone_sizes(family)
+    if not sizes and size is None:
+        return family
+    if not sizes:
+        raise InputError(f"backbone '{family}' has no sizes, and '{size}' is asked for.")
+    size = size or sizes[0]
+    if size not in sizes:
+        raise unknown(f"size of backbone '{family}'", size, sizes)
+    return f"{family}-{size}"
+
+
+def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of metrics, each of which exists.
+
+    Raises:
+        InputError: With the nearest name for one that does not.
+    """
+    return tuple(map(check_metric, names))
+
+
+def check_metric(name: str) -> str:
+    """Return the name of a metric that exists.
+
+    Raises:
+        InputError: With the nearest name if it does not, or with what is there if that is no metric of this name.
+    """
+    METRICS.load(name)
+    return name

@@ -1,0 +1,100 @@
+"""What a file says of a run, read without importing or running any code that it names.
+
+A stored specification is canonical already: its names were held against the registries when the run was planned, and
+what they stand for need not be installed where it is read.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator
+
+from pydantic import BaseModel, ValidationError
+
+from sgbench.core.errors import InputError
+from sgbench.core.registry import LOSSES
+from sgbench.spec.expression import Expression, Term, parse
+from sgbench.spec.models import Recipe, RunSpec
+from sgbench.spec.resolve import checked
+
+
+def read_spec(spec: object, source: str) -> RunSpec:
+    """Read the specification of a run.
+
+    Args:
+        spec: Its JSON, as in the column ``spec`` of `sgbench.store.schema.RUNS`, or its fields.
+        source: Where it comes from, for messages.
+
+    Raises:
+        InputError: If it is no specification that this version can read.
+    """
+    with _explained(source):
+        return RunSpec.model_validate(_fields(spec))
+
+
+def read_recipe(spec: object, source: str) -> Recipe:
+    """Read how a run was trained, whatever else its specification says.
+
+    Args:
+        spec: As `read_spec` takes it.
+        source: See there.
+
+    Raises:
+        InputError: See there.
+    """
+    with _explained(source):
+        return _OnlyRecipe.model_validate(_fields(spec)).recipe
+
+
+def find_loss(text: str, stored: Iterable[str]) -> str:
+    """Return the loss, of those that a store holds, that a person's spelling means.
+
+    Terms may come in any order, numbers be written in any way, and defaults of built-in losses be spelled out.
+
+    Args:
+        text: As the person wrote it.
+        stored: Losses in canonical form.
+
+    Returns:
+        One of them, or the canonical form of ``text`` if it means none.
+
+    Raises:
+        InputError: If ``text`` is no loss expression, or gives a built-in loss an option that it has not.
+    """
+    there = list(stored)
+    if text in there:
+        return text
+    asked = Expression.of(map(_without_defaults, parse(text).terms), source=text)
+    return next((loss for loss in there if _same(asked, loss)), str(asked))
+
+
+def _without_defaults(term: Term) -> Term:
+    declared = LOSSES.declaration(term.name)
+    return checked(term, declared.options) if declared else term
+
+
+def _same(asked: Expression, loss: str) -> bool:
+    try:
+        terms = parse(loss).terms
+    except InputError:  # what a checkpoint says of itself may be anything
+        return False
+    return len(terms) == len(asked.terms) and all(term in terms for term in asked.terms)
+
+
+class _OnlyRecipe(BaseModel):
+    recipe: Recipe
+
+
+def _fields(spec: object) -> object:
+    return json.loads(spec) if isinstance(spec, str) else spec
+
+
+@contextlib.contextmanager
+def _explained(source: str) -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f"{part}: " for part in (".".join(map(str, first["loc"])),) if part)
+        raise InputError(f"{source} has a specification that cannot be read: {where}{first['msg']}.") from error
+    except ValueError as error:
+        raise InputError(f"{source} has a specification that cannot be read: {error}.") from error
