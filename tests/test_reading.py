@@ -88,16 +88,10 @@ READING = [
 
 WAITING = {
     "compare l1 l1+1.0*sg --results STORE",
-    "compare l1 l1+0.5*lab:Edge(sigma=2) --results STORE",
     "status --results STORE",
-    "losses",
     "metrics",
     "weights list",
     "results verify STORE",
-    "figure lambda --results STORE --out OUT/lambda.svg",
-    "report --results STORE --out OUT/report.html",
-    "plan quick --results STORE",
-    "plan quick --results STORE --train DIV2K",
     "results merge OUT/all STORE --dry-run",
 }
 """Commands that still import torch or a plug-in."""

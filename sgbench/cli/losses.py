@@ -28,6 +28,8 @@ def losses(as_json: options.Json = False) -> None:
 
 def _row(name: str) -> dict[str, Any]:
     row: dict[str, Any] = {"name": name, "options": None, "summary": None, "source": None}
+    if declared := LOSSES.declaration(name):
+        return {**row, **vars(declared), "error": None}
     try:
         loss = LOSSES.load(name)
         row |= {"options": _defaults(loss), "summary": entries.first_line(loss)}
