@@ -228,10 +228,7 @@ class Plan:
 
     def summary(self) -> str:
         """Return the counts in words: ``4 runs: 1 done, 1 resumable, 2 to do``."""
-        order: tuple[Status, ...] = (
-            *("done", "to score", "resumable", "to do"),
-            *("to retrain", "failed", "unknown"),
-        )
+        order: tuple[Status, ...] = ("done", "to score", "resumable", "to do", "to retrain", "failed", "unknown")
         counts = ((status, self.count(status)) for status in order)
         runs = "1 run" if len(self.runs) == 1 else f"{len(self.runs)} runs"
         return f"{runs}: {', '.join(f'{count} {status}' for status, count in counts if count)}"

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import time
@@ -136,6 +137,34 @@ def test_a_sweep_that_is_interrupted_and_killed_ends_like_an_undisturbed_one(
     assert last.stdout == undisturbed.stdout
     assert {file: place.times(store)[file] for file in before} == before
     assert place.outcome(store) == place.outcome("results/tiny")
+    assert_clean(place, store)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_rerun_that_is_interrupted_keeps_what_it_has_not_replaced_and_goes_on(
+    place: Place, undisturbed: Command
+) -> None:
+    store, arguments = "again", ("sweep", "tiny.yaml", "--results", "again", "--rerun")
+    shutil.copytree(place.folder / "results/tiny", place.folder / store)
+
+    def rows() -> dict[str, Any]:
+        return {row["run_id"]: row for row in sgbench.load_results(str(place.folder / store)).runs.to_pylist()}
+
+    before = rows()
+    interrupted = place.start(*arguments, SLOW="0.4")
+    interrupted.wait_until(lambda err: err.count("\ndone ") == 2 and "Slow · seed 1: step" in err)
+    interrupted.signal_group(signal.SIGINT)
+    assert interrupted.end(30) == 130, interrupted.stderr[-2000:]
+    assert sorted(rows()[run_id] == row for run_id, row in before.items()) == [False, False, True, True]
+    assert place.outcome(store) == place.outcome("results/tiny")
+    assert "4 done; nothing to do" in place.run("sweep", "tiny.yaml", "--results", store).stderr
+
+    last = place.run(*arguments)
+    assert len(last.started()) == 2
+    assert all(rows()[run_id] != row for run_id, row in before.items())
+    assert place.outcome(store) == place.outcome("results/tiny")
+    assert_quiet(last)
     assert_clean(place, store)
 
 

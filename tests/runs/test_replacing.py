@@ -17,7 +17,7 @@ from sgbench.core.registry import LOSSES
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
 from sgbench.runs.execute import Job, begin, conclude, run_here, train_job, unreplaced
-from sgbench.runs.maintenance import clean, verify
+from sgbench.runs.maintenance import clean, remove, verify
 from sgbench.runs.plan import Data, Plan, make_plan, refuse_losses
 from sgbench.spec import SweepSpec, build
 from sgbench.store import Store
@@ -206,6 +206,16 @@ def test_what_a_replaced_run_was_scored_on_is_still_to_be_computed_when_nobody_a
     assert train_job(jobs[0])[0] == "done"  # and killed before it is scored
     plan, _ = planned(store, data, a_sweep("psnr_rgb"))
     assert [run.missing for run in plan.runs] == [(("Photos", "psnr_rgb"), ("Photos", "psnr_y"))]
+
+
+def test_of_a_run_that_is_removed_nothing_is_owed(data: Data, store: Store) -> None:
+    sweep = a_sweep("psnr_y")
+    do(store, data, sweep)
+    _, jobs = planned(store, data, sweep, rerun=True)
+    begin(jobs)
+    assert set(store.replaced()) == {jobs[0].run_id}
+    remove(store, jobs[0].run_id)
+    assert store.replaced() == {}
 
 
 def test_of_another_sweep_nothing_is_forgotten(data: Data, store: Store) -> None:
