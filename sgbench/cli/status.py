@@ -106,13 +106,13 @@ def _counts(store: "Store") -> list[dict[str, Any]]:
 
 def _status(run: "Planned", row: str | None, scored: dict[tuple[str, ...], str], store: "Store") -> str:
     """Return how far a run is, as `sgbench.runs.plan.make_plan` has it but from the store alone."""
-    from sgbench.training import Checkpoints
+    from sgbench.store.layout import has_weights, latest_step
 
     if row == "failed":
         return "failed"
     if row is None:
-        return "resumable" if Checkpoints(store.storage, run.run_id).latest_step() else "to do"
+        return "resumable" if latest_step(store.storage, run.run_id) else "to do"
     scores = [scored.get((run.run_id, *test, metric)) for test in run.tests for metric in run.metrics]
     if None in scores:
-        return "to score" if Checkpoints(store.storage, run.run_id).has_weights() else "to retrain"
+        return "to score" if has_weights(store.storage, run.run_id) else "to retrain"
     return "failed" if "failed" in scores else "done"

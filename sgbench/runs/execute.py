@@ -30,7 +30,7 @@ from sgbench.scoring.subjects import trained
 from sgbench.spec import RunSpec, SweepSpec
 from sgbench.spec.stored import read_spec
 from sgbench.store import Replaced, Store, identity_columns, stamp
-from sgbench.store.layout import images_of
+from sgbench.store.layout import has_weights, images_of, latest_step
 from sgbench.training import Checkpoints, Outcome, Progress, train
 from sgbench.training.numerics import device_of_process
 
@@ -201,7 +201,7 @@ def train_job(
     row |= {"node": node, "workers": world, "started": _now()}
     before = store.run(job.run_id)
     if before and before["status"] == "done" and not job.replaces(before):
-        there = checkpoints.has_weights()
+        there = has_weights(storage, job.run_id)
         return ("done", "") if there else ("failed", "its final weights are gone; --retrain trains it again")
     history: list[dict[str, Any]] = []
 
@@ -229,7 +229,7 @@ def train_job(
     except NotFiniteError as error:
         return failed({"status": "failed", "error": str(error), "step": error.step, "finished": _now()})
     except Exception as error:
-        end = failed(failure(error, checkpoints.latest_step()))
+        end = failed(failure(error, latest_step(storage, job.run_id)))
         if world > 1:
             raise
         traceback.print_exc()
@@ -317,9 +317,9 @@ def record_failure(job: Job, message: str) -> str:
     row = store.run(job.run_id)
     if row and row["status"] == "failed" and not job.replaces(row):
         return str(row["error"])
-    checkpoints = Checkpoints(store.storage, job.run_id)
-    columns = {"status": "failed", "error": message, "step": checkpoints.latest_step(), "finished": _now()}
-    history = (checkpoints.load() or {}).get("history", [])
+    step = latest_step(store.storage, job.run_id)
+    columns = {"status": "failed", "error": message, "step": step, "finished": _now()}
+    history = (Checkpoints(store.storage, job.run_id).load() or {}).get("history", [])
     return _record_failure(store, identity_columns(job.spec) | columns, history)
 
 

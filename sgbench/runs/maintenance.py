@@ -28,13 +28,14 @@ from sgbench.store.layout import (
     checkpoints_of,
     discard,
     discard_scratch,
+    has_weights,
     images_of,
+    latest_step,
     runs_beside,
     unfinished,
     weights_of,
 )
 from sgbench.store.schema import recipe_columns
-from sgbench.training import Checkpoints, read_weights_file
 
 Row = dict[str, Any]
 
@@ -195,7 +196,7 @@ def verify(store: Store) -> Iterator[str]:
             known = pa.array([row["run_id"] for row in rows], pa.string())
             scored = whole["scores"].column("run_id").cast(pa.string()).unique()
             for run_id in scored.filter(pc.invert(pc.is_in(scored, known))).to_pylist():
-                if not Checkpoints(store.storage, run_id).latest_step():  # else a new training is about to replace them
+                if not latest_step(store.storage, run_id):  # else a new training is about to replace them
                     yield f"run {run_id} has scores and no row in 'runs'."
     for name in store.storage.list("plans", ".json"):
         try:
@@ -207,7 +208,7 @@ def verify(store: Store) -> Iterator[str]:
 def without_weights(store: Store) -> list[str]:
     """Return the ids of runs that are done and of which a store, such as a published one, does not have the weights."""
     done = [row["run_id"] for row in _rows(store).values() if row["kind"] == "train" and row["status"] == "done"]
-    return [run_id for run_id in done if not Checkpoints(store.storage, run_id).has_weights()]
+    return [run_id for run_id in done if not has_weights(store.storage, run_id)]
 
 
 def find_runs(store: Store, beginnings: Sequence[str]) -> dict[str, str]:
@@ -273,12 +274,10 @@ def clean(store: Store, *, everything: bool = False) -> dict[str, int]:
     needless: dict[str, int] = {}
     for name, size in storage.sizes("checkpoints").items():
         run_id = name.split("/")[1]
-        if re.fullmatch(RUN_ID, run_id) and (
-            everything or (run_id in done and Checkpoints(storage, run_id).has_weights())
-        ):
+        if re.fullmatch(RUN_ID, run_id) and (everything or (run_id in done and has_weights(storage, run_id))):
             needless[run_id] = needless.get(run_id, 0) + size
     for run_id, size in needless.items():
-        Checkpoints(storage, run_id).clear()
+        storage.delete_folder(checkpoints_of(run_id))
         freed[checkpoints_of(run_id)] = size
     if scratch := discard_scratch(storage):
         freed[SCRATCH] = scratch
@@ -384,11 +383,13 @@ def _run_faults(storage: Storage, row: Row) -> Iterator[str]:
     for column, value in _described(spec).items():
         if row[column] != value:
             yield f"run {run_id} has {row[column]!r} as its {column}, and its specification says {value!r}."
-    if row["status"] == "done" and Checkpoints(storage, run_id).has_weights():
+    if row["status"] == "done" and has_weights(storage, run_id):
         yield from _weights_faults(storage, run_id)
 
 
 def _weights_faults(storage: Storage, run_id: str) -> Iterator[str]:
+    from sgbench.training import read_weights_file  # loads torch, for which only who has weights waits
+
     try:
         _, fields = read_weights_file(f"{storage.root}/{weights_of(run_id)}")
         made = read_spec(fields or {}, f"'{weights_of(run_id)}'").run_id

@@ -23,7 +23,7 @@ from sgbench.scoring.scored import Pair, Scored
 from sgbench.spec import RunSpec, SweepSpec, TrainingData, build, override, presets, set_name
 from sgbench.spec.stored import read_spec
 from sgbench.store import Dataset, Planned, Replaced, Store, identity_columns, stamp
-from sgbench.training import Checkpoints
+from sgbench.store.layout import has_weights, latest_step
 
 FLAGS = {
     "backbones": "--backbone",
@@ -278,7 +278,7 @@ def make_plan(
     for spec in unique:
         run_id = spec.run_id
         assert run_id is not None  # the data is hashed
-        row, checkpoints = rows.get(run_id), Checkpoints(store.storage, run_id)
+        row = rows.get(run_id)
         done, before = row is not None and row["status"] == "done", replaced.get(run_id)
         stands = before is not None and before.row == stamp(row)  # what is replaced is still all there
         owed = before.scores if before and not stands else ()
@@ -286,19 +286,19 @@ def make_plan(
         wanted = scored.missing(run_id, _pairs(data.tests, sweep.metrics, owed))
         everything = tuple((test.name, metric) for test, metric in _pairs(data.tests, sweep.metrics, had))
         if rerun and (stands or not (before and before.rerun)):
-            step = checkpoints.latest_step() if before and before.rerun else 0
+            step = latest_step(store.storage, run_id) if before and before.rerun else 0
             again = Replaced(stamp(row), rerun=True, scores=had)
             planned.append(PlannedRun(spec, "resumable" if step else "to do", step, None, everything, again))
         elif row and row["status"] == "failed" and not retry:
             planned.append(PlannedRun(spec, "failed", row["step"], row["error"]))
-        elif row and done and (not wanted or checkpoints.has_weights()):
+        elif row and done and (not wanted or has_weights(store.storage, run_id)):
             faults = "; ".join(scored.faults(run_id, data.tests, sweep.metrics))
             status = "to score" if wanted else "failed" if faults else "done"
             planned.append(PlannedRun(spec, status, row["step"], faults or None, wanted))
         elif row and done and not retrain:
             planned.append(PlannedRun(spec, "to retrain", row["step"], None, wanted))
         else:
-            step = checkpoints.latest_step()
+            step = latest_step(store.storage, run_id)
             again = Replaced(stamp(row), rerun=False, scores=had) if row else None
             planned.append(PlannedRun(spec, "resumable" if step else "to do", step, None, everything, again))
     tests = tuple(Dataset(test.name, test.sha256) for test in data.tests)

@@ -18,7 +18,7 @@ from sgbench.scoring.upscaling import BUILTINS, WHOLE, Inference, Upscaler, from
 from sgbench.spec import Recipe, RunSpec, check_backbone, split_backbone
 from sgbench.spec.stored import read_spec
 from sgbench.store import Store
-from sgbench.store.layout import weights_of
+from sgbench.store.layout import has_weights, weights_of
 from sgbench.training import Checkpoints, read_weights_file
 from sgbench.training.numerics import device_of_process
 
@@ -214,12 +214,12 @@ def _run(beginning: str, store: Store, backbone: str | None, inference: Inferenc
         how = f"{len(rows)} runs whose id begins so" if rows else "no such run"
         raise InputError(f"run '{beginning}': '{store.storage}' has {how}; 'sgbench plan' lists the ids.")
     row = rows[0]
-    checkpoints = Checkpoints(store.storage, row["run_id"])
-    if row["kind"] != "train" or row["status"] != "done" or not checkpoints.has_weights():
+    if row["kind"] != "train" or row["status"] != "done" or not has_weights(store.storage, row["run_id"]):
         raise InputError(f"run '{row['run_id']}' ({row['name']}) has no final weights to score.")
     made = _made(row["spec"], f"run {row['run_id']}", backbone)
     network = build_backbone(made.backbone, made.recipe.scale)
-    load_weights(network, checkpoints.load_weights(), source=row["run_id"], name=made.backbone)
+    weights = Checkpoints(store.storage, row["run_id"]).load_weights()
+    load_weights(network, weights, source=row["run_id"], name=made.backbone)
     if inference != WHOLE:
         return _network(row["name"], made.backbone, network, made.recipe, made, inference, device)
     return Subject(

@@ -58,6 +58,17 @@ def logs_of(run_id: str) -> str:
     return f"{LOGS}/{run_id}"
 
 
+def latest_step(storage: Storage, run_id: str) -> int:
+    """Return the steps done according to a run's newest checkpoint, 0 where there is none; reads no checkpoint."""
+    names = storage.list(checkpoints_of(run_id), ".pt")
+    return int(names[-1].rpartition("/")[2].removesuffix(".pt")) if names else 0
+
+
+def has_weights(storage: Storage, run_id: str) -> bool:
+    """Return whether a run's final weights are there."""
+    return storage.exists(weights_of(run_id))
+
+
 def discard(storage: Storage, run_id: str) -> None:
     """Delete all that lies beside the rows of a run, what it can be scored from last."""
     for folder in (logs_of(run_id), images_of(run_id), checkpoints_of(run_id)):

@@ -32,11 +32,6 @@ class Checkpoints:
         self.storage = storage
         self.run_id = run_id
 
-    def latest_step(self) -> int:
-        """Return the steps done according to the newest checkpoint, 0 where there is none; reads no checkpoint."""
-        names = self._names()
-        return int(names[-1].rpartition("/")[2].removesuffix(".pt")) if names else 0
-
     def load(self) -> dict[str, Any] | None:
         """Return the newest checkpoint that can be read, or None."""
         for name in reversed(self._names()):
@@ -56,10 +51,6 @@ class Checkpoints:
         self.storage.write(f"{checkpoints_of(self.run_id)}/{step:012d}.pt", _dump(state))
         for name in self._names()[:-KEEP]:
             self.storage.delete(name)
-
-    def has_weights(self) -> bool:
-        """Return whether the run's final weights are there."""
-        return self.storage.exists(self._weights)
 
     def save_weights(self, weights: dict[str, Tensor], spec: dict[str, Any]) -> None:
         """Write the final weights, with the specification of the run that made them."""

@@ -9,6 +9,7 @@ import torch
 from sgbench.core.storage import Storage
 from sgbench.spec import RunSpec, TrainingData
 from sgbench.store import Store, identity_columns
+from sgbench.store.layout import has_weights
 from sgbench.training import Checkpoints
 
 Run = Callable[..., tuple[str, str]]
@@ -69,7 +70,7 @@ def test_merge_says_what_it_takes_and_with_dry_run_takes_nothing(run: Run, store
     assert (first["added"], second["added"], second["shared"]) == (sorted([FIRST, SECOND]), [], [SECOND])
     merged = Store(Storage("results/all"))
     assert merged.runs().equals(store.runs())
-    assert Checkpoints(merged.storage, FIRST).has_weights()
+    assert has_weights(merged.storage, FIRST)
 
 
 def test_verify_ends_with_1_where_anything_is_wrong(run: Run, store: Store) -> None:

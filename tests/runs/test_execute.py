@@ -21,6 +21,7 @@ from sgbench.runs.execute import Job, record_failure, run_here, score_job, stop_
 from sgbench.runs.plan import Data, make_plan
 from sgbench.spec import Degradation, build
 from sgbench.store import Store
+from sgbench.store.layout import has_weights, latest_step
 from sgbench.training import Checkpoints
 
 STEPS = 5
@@ -112,8 +113,8 @@ def test_a_run_leaves_a_row_scores_history_and_weights_and_no_checkpoint(data: D
         (metric, image) for metric in ("psnr_y", "ssim_y") for image in ("photo0", "photo1", None)
     ]
     assert all(each["status"] == "ok" and each["dataset_sha256"] == data.tests[0].sha256 for each in scores)
-    assert Checkpoints(store.storage, job.run_id).has_weights()
-    assert Checkpoints(store.storage, job.run_id).latest_step() == 0
+    assert has_weights(store.storage, job.run_id)
+    assert latest_step(store.storage, job.run_id) == 0
 
     run_id = job.run_id
     assert witness.seen == [
@@ -148,7 +149,7 @@ def test_a_loss_that_is_not_finite_is_a_failed_row_with_its_step(
     assert [each["step"] for each in store.history().to_pylist()] == [1, 2]
     assert witness.seen[-1] == ("finished", job.run_id, "failed", error)
     assert store.scores().num_rows == 0
-    assert not Checkpoints(store.storage, job.run_id).has_weights()
+    assert not has_weights(store.storage, job.run_id)
 
 
 def test_any_other_exception_is_a_failed_row_of_one_line(data: Data, store: Store) -> None:
@@ -173,7 +174,7 @@ def test_a_run_checkpoints_as_often_as_its_sweep_says(data: Data, store: Store) 
     job = a_job(data, store, "breaks(how=raise)", checkpoint_seconds=0)
     assert Job.from_json(job.to_json()) == job
     assert train_job(job)[0] == "failed"
-    assert Checkpoints(store.storage, job.run_id).latest_step() > 0
+    assert latest_step(store.storage, job.run_id) > 0
 
 
 def test_of_a_run_whose_process_died_the_history_is_that_of_its_newest_checkpoint(data: Data, store: Store) -> None:
@@ -196,7 +197,7 @@ def test_a_failed_run_that_is_retried_and_stopped_stays_on_record_until_its_next
     job = a_job(data, store)
     assert train_job(job, should_stop=lambda: True) == ("stopped", "the same command continues it")
     assert store.run(job.run_id) == before
-    assert Checkpoints(store.storage, job.run_id).latest_step() == 1
+    assert latest_step(store.storage, job.run_id) == 1
     assert record_failure(job, "it died again") == "it died again"
     assert store.run(job.run_id)["error"] == "it died again"
     assert train_job(a_job(data, store)) == ("done", "")
@@ -206,7 +207,7 @@ def test_a_failed_run_that_is_retried_and_stopped_stays_on_record_until_its_next
 def test_a_stopped_run_goes_on_and_ends_with_the_same_bits(data: Data, store: Store, tmp_path: Path) -> None:
     job, steps = a_job(data, store), []
     assert train_job(job, should_stop=iter([False, False, True]).__next__)[0] == "stopped"
-    assert Checkpoints(store.storage, job.run_id).latest_step() == 3
+    assert latest_step(store.storage, job.run_id) == 3
     assert store.run(job.run_id) is None
     assert train_job(job, on_progress=lambda progress: steps.append(progress.step))[0] == "done"
     assert steps == [4, 5]
@@ -349,7 +350,7 @@ def test_ctrl_c_in_train_writes_a_checkpoint_and_the_same_command_continues(
     assert rest.endswith("Interrupted: the same command continues.\n")
     assert "Traceback" not in rest
     (run,) = (tmp_path / "broken" / "checkpoints").iterdir()
-    step = Checkpoints(Storage(str(tmp_path / "broken")), run.name).latest_step()
+    step = latest_step(Storage(str(tmp_path / "broken")), run.name)
     assert 0 < step < 200
     assert not (tmp_path / "broken" / "runs").exists()
 

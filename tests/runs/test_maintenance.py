@@ -22,6 +22,7 @@ from sgbench.core.storage import Storage
 from sgbench.runs.maintenance import Merge, clean, find_runs, remove, verify, without_weights
 from sgbench.spec import Recipe, RunSpec, TrainingData
 from sgbench.store import Dataset, Planned, Store, identity_columns
+from sgbench.store.layout import latest_step
 from sgbench.training import Checkpoints
 
 
@@ -181,7 +182,7 @@ def test_of_a_run_that_both_trained_the_better_comes_whole_and_a_remark_says_so(
     merge.apply()
     assert values(into) == {ID[0]: {winner}}
     assert ("fid" in into.scores().column("metric").to_pylist()) == (winner == 1.0 and ours[0] == "done")
-    checkpoints = Checkpoints(into.storage, ID[0]).latest_step()
+    checkpoints = latest_step(into.storage, ID[0])
     assert checkpoints == (0 if "done" in (ours[0], theirs[0]) else 7)  # a failed run can still be tried again
 
 

@@ -21,6 +21,7 @@ from sgbench.runs.maintenance import clean, remove, verify
 from sgbench.runs.plan import Data, Plan, make_plan, refuse_losses
 from sgbench.spec import SweepSpec, build
 from sgbench.store import Store
+from sgbench.store.layout import has_weights, latest_step
 from sgbench.training import Checkpoints
 
 STEPS = 2
@@ -302,11 +303,11 @@ def test_at_every_operation_of_a_replacement_the_old_run_is_whole_or_the_new_one
             assert said(store) == old
             assert store.storage.exists(f"images/{run_id}")
         elif row and row["status"] == "done":
-            assert checkpoints.has_weights()
+            assert has_weights(checkpoints.storage, checkpoints.run_id)
             assert not store.storage.exists(f"images/{run_id}")
             assert times.isdisjoint(old_times)
         else:  # all steps are done, and nothing is shown of the old run
-            assert checkpoints.latest_step() == STEPS
+            assert latest_step(checkpoints.storage, checkpoints.run_id) == STEPS
             assert row is None or not times
         if not raised:
             break

@@ -7,6 +7,7 @@ import torch
 
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
+from sgbench.store.layout import has_weights, latest_step
 from sgbench.training import Checkpoints, read_weights_file
 from sgbench.training.checkpoint import KEEP
 
@@ -22,6 +23,14 @@ class Command:
 
     def __reduce__(self):
         return os.system, (self.command,)
+
+
+def steps(checkpoints):
+    return latest_step(checkpoints.storage, checkpoints.run_id)
+
+
+def finished(checkpoints):
+    return has_weights(checkpoints.storage, checkpoints.run_id)
 
 
 def state(step):
@@ -45,7 +54,7 @@ def same(one, other):
 
 
 def test_a_run_without_checkpoints_starts_at_0(checkpoints):
-    assert (checkpoints.latest_step(), checkpoints.load(), checkpoints.has_weights()) == (0, None, False)
+    assert (steps(checkpoints), checkpoints.load(), finished(checkpoints)) == (0, None, False)
     checkpoints.clear()
     with pytest.raises(FileNotFoundError):
         checkpoints.load_weights()
@@ -55,7 +64,7 @@ def test_the_newest_comes_back_and_at_most_two_are_kept(checkpoints, files):
     for count, step in enumerate([9, 10, 100, 2_000], start=1):
         checkpoints.save(step, state(step))
         loaded = checkpoints.load()
-        assert (checkpoints.latest_step(), loaded["step"], loaded["history"]) == (step, step, state(step)["history"])
+        assert (steps(checkpoints), loaded["step"], loaded["history"]) == (step, step, state(step)["history"])
         assert same(loaded["params"], WEIGHTS)
         assert len(files()) == min(count, KEEP) <= 2
 
@@ -106,7 +115,7 @@ def test_runs_do_not_see_each_other(checkpoints):
     other = Checkpoints(checkpoints.storage, "ba9876543210")
     other.save(10, state(10))
     other.save_weights(WEIGHTS, SPEC)
-    assert (checkpoints.latest_step(), checkpoints.has_weights()) == (0, False)
+    assert (steps(checkpoints), finished(checkpoints)) == (0, False)
 
 
 def test_clearing_leaves_the_final_weights(checkpoints, files):

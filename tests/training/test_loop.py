@@ -17,6 +17,7 @@ from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, PatchSampler
 from sgbench.losses import build_loss
 from sgbench.spec import Optimizer, RunSpec, Schedule, check_loss
+from sgbench.store.layout import has_weights, latest_step
 from sgbench.store.schema import to_table
 from sgbench.training import Checkpoints, loop, train
 from sgbench.training.loop import as_images, learning_rate
@@ -64,6 +65,14 @@ class FirstWorkerInfinite(Poison):
 
     def __init__(self, *, at: int = 1):
         super().__init__(at=at if dist.is_initialized() and dist.get_rank() == 0 else 0, value="inf")
+
+
+def steps(checkpoints):
+    return latest_step(checkpoints.storage, checkpoints.run_id)
+
+
+def finished(checkpoints):
+    return has_weights(checkpoints.storage, checkpoints.run_id)
 
 
 def run(images, loss="l1 + 1.0*sg", backbone=f"{__name__}:Noisy", seed=0, **recipe):
@@ -262,10 +271,10 @@ def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(train_ima
     spec = run(train_images, steps=steps, **changes)
     parts = place("parts")
     for stop in stops:
-        asked = stop_after(stop - parts.latest_step())
+        asked = stop_after(stop - steps(parts))
         outcome = train(spec, train_images, parts, device=CPU, should_stop=asked)
-        assert (outcome.finished, outcome.step, parts.latest_step()) == (False, stop, stop)
-        assert not parts.has_weights()
+        assert (outcome.finished, outcome.step, steps(parts)) == (False, stop, stop)
+        assert not finished(parts)
     assert trained(spec, train_images, parts) == trained(spec, train_images, place("whole"))
 
 
@@ -290,8 +299,8 @@ def test_a_run_that_crashed_ends_with_the_bits_of_one_that_did_not(train_images,
                 on_progress=crash(at),
                 checkpoint_seconds=checkpoint_seconds,
             )
-        assert crashed.latest_step() == (at - 2 if checkpoint_seconds == 0 else 0)
-        assert not crashed.has_weights()
+        assert steps(crashed) == (at - 2 if checkpoint_seconds == 0 else 0)
+        assert not finished(crashed)
     assert trained(spec, train_images, crashed) == trained(spec, train_images, place("whole"))
 
 
@@ -305,7 +314,7 @@ def test_a_damaged_checkpoint_costs_steps_and_no_bits(train_images, place, tmp_p
 def test_a_stop_at_the_last_step_is_the_end(train_images, place):
     outcome = train(run(train_images), train_images, place(), device=CPU, should_stop=stop_after(12))
     assert outcome.finished
-    assert place().has_weights()
+    assert finished(place())
 
 
 def test_a_finished_run_that_is_called_again_changes_nothing(train_images, place):
@@ -336,7 +345,7 @@ def test_all_that_training_made_is_in_a_checkpoint_before_the_final_weights_are_
     checkpoints, seen = place(), []
 
     def look():
-        seen.append((checkpoints.load()["step"], len(checkpoints.load()["history"]), checkpoints.has_weights()))
+        seen.append((checkpoints.load()["step"], len(checkpoints.load()["history"]), finished(checkpoints)))
 
     train(run(train_images), train_images, checkpoints, device=CPU, on_complete=look)
     assert seen == [(12, 12, False)]
@@ -354,8 +363,8 @@ def test_the_first_loss_that_is_not_finite_stops_the_run(train_images, place, va
     with pytest.raises(NotFiniteError, match=f"^loss is {said} at step {at}$") as error:
         train(run(train_images, loss, steps=250), train_images, place(), device=CPU, checkpoint_seconds=0)
     assert error.value.step == at
-    assert place().latest_step() == (at - 1) // 2 * 2
-    assert not place().has_weights()
+    assert steps(place()) == (at - 1) // 2 * 2
+    assert not finished(place())
     state = place().load()
     assert state is None or all(value.isfinite().all() for value in state["params"].values())
 
@@ -364,7 +373,7 @@ def test_a_stop_at_a_step_that_is_not_finite_writes_no_checkpoint(train_images, 
     spec = run(train_images, f"{__name__}:Poison(at=7)", steps=250)
     with pytest.raises(NotFiniteError, match="loss is NaN at step 7"):
         train(spec, train_images, place(), device=CPU, should_stop=stop_after(7))
-    assert place().latest_step() == 0
+    assert steps(place()) == 0
 
 
 def test_a_learning_rate_that_is_too_high_is_noticed(train_images, place):
@@ -486,7 +495,7 @@ def test_every_worker_is_told_the_same(group, train_images):
 def test_a_stop_that_one_worker_asks_for_stops_all(group, train_images):
     both = group(train_images)
     assert (both["told"]("cut")["finished"], both["told"]("cut")["step"]) == (False, 4)
-    assert both["place"]("cut").latest_step() == 4
+    assert steps(both["place"]("cut")) == 4
 
 
 def test_two_workers_that_were_stopped_end_with_the_bits_of_two_that_were_not(group, train_images):
@@ -513,4 +522,4 @@ def test_every_worker_tells_the_first_loss_that_was_not_finite_on_any(group, tra
     """Step 3 is infinite on one worker; at 4, when it is noticed, the loss is NaN on both."""
     both = group(train_images)
     assert both["told"]("poisoned", 0) == both["told"]("poisoned", 1) == {"error": "loss is infinite at step 3"}
-    assert not both["place"]("poisoned").has_weights()
+    assert not finished(both["place"]("poisoned"))
