@@ -17,7 +17,7 @@ run is a Ray Train job of its own, which is prepared while it waits for its lane
 import argparse
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ def measure(case: str, choices: Choices, store: Path, aim: str) -> dict[str, Any
     }
 
 
-def nothing(folder: Path, seeds: int, settings: Sequence[str] = ()) -> Choices:
+def nothing(folder: Path, seeds: int, settings: Mapping[str, Any] | None = None) -> Choices:
     """Return the choices that make of `quick` runs that do nothing, one a seed."""
     random = np.random.default_rng(0)
     for name in ("train", "test"):
@@ -107,7 +107,7 @@ def nothing(folder: Path, seeds: int, settings: Sequence[str] = ()) -> Choices:
         train=f"made-up={folder}/train",
         tests=[f"made-up={folder}/test"],
         metrics=["psnr_y"],
-        settings=["recipe.steps=1", "recipe.batch=1", "recipe.patch=8", *settings],
+        settings={"recipe.steps": 1, "recipe.batch": 1, "recipe.patch": 8, **(settings or {})},
     )
 
 
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=64, help="that do nothing, one process each lane")
     parser.add_argument("--groups", type=int, default=4, help="that do nothing, with a worker group of one")
     options = parser.parse_args()
-    steps = [f"recipe.steps={options.steps}"] if options.steps else []
+    steps = {"recipe.steps": options.steps} if options.steps else {}
     with tempfile.TemporaryDirectory() as place_for_all:
         folder = Path(place_for_all)
         short = f" of {options.steps} steps" if steps else ""
@@ -127,7 +127,7 @@ def main() -> None:
             measure("nothing", nothing(folder, options.runs), folder / "nothing", "≤ 0.5 s a run a lane"),
             measure(
                 "nothing, worker groups",
-                nothing(folder, options.groups, ["workers=1"]),
+                nothing(folder, options.groups, {"workers": 1}),
                 folder / "groups",
                 "≤ 5 s a run a lane",
             ),

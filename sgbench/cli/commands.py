@@ -1,15 +1,53 @@
 """How a command enters the command line: with its docstring for help, and examples below."""
 
+import copy
 import inspect
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
-Command = TypeVar("Command", bound=Callable[..., None])
+from sgbench.core.errors import InputError
+
+Function = TypeVar("Function", bound=Callable[..., None])
 
 
-def command(app: typer.Typer, *examples: str, name: str | None = None) -> Callable[[Command], Command]:
+class Command(TyperCommand):
+    """A command that refuses an option that is given twice and holds one value, where Click takes the last."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words of a command line.
+
+        Raises:
+            InputError: If an option that holds one value is given more than once.
+        """
+        gathering = copy.copy(self)
+        gathering.params = [_repeatable(parameter) for parameter in self.params]
+        given, _, _ = gathering.make_parser(ctx).parse_args(list(args))
+        for parameter in self.params:
+            values = given.get(str(parameter.name))
+            if _holds_one_value(parameter) and values and len(values) > 1:
+                raise InputError(
+                    f"{parameter.opts[0]} is given {len(values)} times, as {' and '.join(map(repr, values))}; "
+                    "it holds one value."
+                )
+        return super().parse_args(ctx, args)
+
+
+def _repeatable(parameter: Any) -> Any:
+    """Return an option that holds one value as one that gathers all that it is given."""
+    if _holds_one_value(parameter):
+        parameter = copy.copy(parameter)
+        parameter.multiple = True
+    return parameter
+
+
+def _holds_one_value(parameter: Any) -> bool:
+    return parameter.param_type_name == "option" and not (parameter.multiple or parameter.is_flag)
+
+
+def command(app: typer.Typer, *examples: str, name: str | None = None) -> Callable[[Function], Function]:
     """Add a function to the commands of an app.
 
     Args:
@@ -18,8 +56,9 @@ def command(app: typer.Typer, *examples: str, name: str | None = None) -> Callab
         name: Of the command, by default the function's.
     """
 
-    def add(function: Command) -> Command:
-        return app.command(name=name, help=_flowing(function.__doc__ or ""), epilog=below(*examples))(function)
+    def add(function: Function) -> Function:
+        help_text = _flowing(function.__doc__ or "")
+        return app.command(name=name, cls=Command, help=help_text, epilog=below(*examples))(function)
 
     return add
 

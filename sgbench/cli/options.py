@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -26,6 +26,18 @@ def _scale(value: int) -> int:
         raise InputError(f"--scale is {value}; valid: 2, 3, 4.")
     return value
 
+
+FLAGS = {
+    "backbones": "--backbone",
+    "losses": "--loss",
+    "lambdas": "--lambda",
+    "seeds": "--seeds",
+    "train": "--train",
+    "tests": "--test",
+    "metrics": "--metric",
+    "settings": "--set",
+}
+"""Which flag gives which of `sgbench.runs.plan.Choices`."""
 
 Results = Annotated[
     str | None,
@@ -98,7 +110,12 @@ def _read(
         typer.Option("--results", metavar="DIR", help="Results store, a folder or URI. Default: results/<sweep>."),
     ] = None,
     backbone: Backbones = None,
-    loss: Losses = None,
+    loss: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--loss", metavar="EXPR", help="'l1 + 0.1*sg', … (repeatable); a preset's λ belong to its own losses."
+        ),
+    ] = None,
     lam: Annotated[
         str | None, typer.Option("--lambda", metavar="0,0.1,1", help="Weights of sg in each loss that has it.")
     ] = None,
@@ -117,7 +134,7 @@ def _read(
     from sgbench.runs.plan import Choices, read_sweep
 
     choices = Choices(
-        settings=settings or (),
+        settings=_settings(settings or ()),
         backbones=backbone or (),
         losses=loss or (),
         lambdas=numbers("--lambda", lam, float),
@@ -126,8 +143,25 @@ def _read(
         tests=test or (),
         metrics=metric or (),
     )
-    name, sweep = read_sweep(what, choices)
+    name, sweep = read_sweep(what, choices, FLAGS)
     return Asked(name, sweep, results)
+
+
+def _settings(assignments: Sequence[str]) -> dict[str, Any]:
+    """Read the values of ``--set``.
+
+    Raises:
+        InputError: If one is malformed, or a field is set twice.
+    """
+    from sgbench.spec import read_setting
+
+    settings: dict[str, Any] = {}
+    for assignment in assignments:
+        path, value = read_setting(assignment)
+        if path in settings:
+            raise InputError(f"--set {path} is given twice, as {settings[path]!r} and {value!r}; give it once.")
+        settings[path] = value
+    return settings
 
 
 def find_store(results: str | None) -> str:

@@ -3,10 +3,12 @@
 preset or file + flags ─► SweepSpec ─► data packed and hashed ─► runs with ids ─► held against the store
 """
 
+import contextlib
+import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from sgbench.assets.weights import Locator
 from sgbench.core.errors import InputError
@@ -20,29 +22,18 @@ from sgbench.data import (
     shared_images,
 )
 from sgbench.scoring.scored import Pair, Scored
-from sgbench.spec import RunSpec, SweepSpec, TrainingData, build, override, presets, set_name
+from sgbench.spec import RunSpec, SweepSpec, TrainingData, build, expression, override, presets, set_name
 from sgbench.spec.stored import read_spec
 from sgbench.store import Dataset, Planned, Replaced, Store, identity_columns, stamp
 from sgbench.store.layout import has_weights, latest_step
 
-FLAGS = {
-    "backbones": "--backbone",
-    "losses": "--loss",
-    "lambdas": "--lambda",
-    "seeds": "--seeds",
-    "train": "--train",
-    "tests": "--test",
-    "metrics": "--metric",
-}
-"""Which flag of the command line gives which field of a sweep."""
-
 
 @dataclass(frozen=True)
 class Choices:
-    """What the command line says on top of a preset or file; an empty value leaves the preset's."""
+    """What a person wants otherwise than the preset, file or fields have it; an empty value leaves theirs."""
 
-    settings: Sequence[str] = ()
-    """Each ``a.b=value``."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Fields by their paths, such as ``recipe.steps``."""
     backbones: Sequence[str] = ()
     losses: Sequence[str] = ()
     lambdas: Sequence[float] = ()
@@ -52,12 +43,18 @@ class Choices:
     metrics: Sequence[str] = ()
 
 
-def read_sweep(what: str, choices: Choices | None = None) -> tuple[str, SweepSpec]:
-    """Read a preset or a sweep file and apply the command line's choices.
+def read_sweep(
+    what: str | Mapping[str, Any], choices: Choices | None = None, called: Mapping[str, str] | None = None
+) -> tuple[str, SweepSpec]:
+    """Read a sweep and apply a person's choices.
+
+    A choice takes the place of its field in every grid. Losses are chosen as they are to be trained: the λ of a grid,
+    which belong to its own losses, are dropped. λ that are chosen apply to the grids with a loss that has ``sg``.
 
     Args:
-        what: A preset's name or a YAML file.
-        choices: From the command line.
+        what: A preset's name, a YAML file, or what such a file would hold.
+        choices: On top of it.
+        called: How the person gave a choice, for messages: the flag of a field of `Choices`.
 
     Returns:
         The sweep's name and its specification.
@@ -65,24 +62,31 @@ def read_sweep(what: str, choices: Choices | None = None) -> tuple[str, SweepSpe
     Raises:
         InputError: If anything in it is wrong.
     """
-    choices = choices or Choices()
+    choices, called = choices or Choices(), called or {}
     name, fields = presets.load(what)
-    for assignment in choices.settings:
-        override(fields, assignment)
-    in_grids = {
-        "backbones": choices.backbones,
-        "losses": choices.losses,
-        "lambdas": choices.lambdas,
-        "seeds": choices.seeds,
-    }
+    for path, value in choices.settings.items():
+        override(fields, path, value, called.get("settings", "settings"))
+    chosen = {each.name: value for each in dataclasses.fields(choices) if (value := getattr(choices, each.name))}
+    in_grids = {key: list(chosen[key]) for key in ("backbones", "losses", "seeds") if key in chosen}
     grids = fields.get("grids")
-    for grid in grids if isinstance(grids, list) else ():
-        if isinstance(grid, dict):
-            grid.update({key: list(value) for key, value in in_grids.items() if value})
-    whole = {"train": choices.train, "tests": list(choices.tests), "metrics": list(choices.metrics)}
-    fields.update({key: value for key, value in whole.items() if value})
-    flags = {key: FLAGS[key] for key, value in (in_grids | whole).items() if value}
-    return name, build(fields, name, flags)
+    grids = [grid for grid in grids if isinstance(grid, dict)] if isinstance(grids, list) else []
+    for grid in grids:
+        grid.update(in_grids)
+        if choices.losses:
+            grid.pop("lambdas", None)
+    if choices.lambdas:
+        for grid in list(filter(_has_sg, grids)) or grids:
+            grid["lambdas"] = list(choices.lambdas)
+    fields.update({key: chosen[key] for key in ("train", "tests", "metrics") if key in chosen})
+    return name, build(fields, name, {key: called[key] for key in chosen if key in called})
+
+
+def _has_sg(grid: Mapping[str, Any]) -> bool:
+    """Return whether λ has something to vary in a grid, which may hold anything yet."""
+    losses = grid.get("losses")
+    with contextlib.suppress(InputError, TypeError):  # `build` says what is wrong
+        return any(expression.parse(loss).weight_of("sg") for loss in losses or ())
+    return True
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from sgbench.spec.models import (
     canonical_json,
     check_tests,
     override,
+    read_setting,
     set_name,
 )
 from sgbench.spec.resolve import backbone_sizes, check_backbone, check_loss, check_metrics, split_backbone
@@ -40,6 +41,7 @@ __all__ = [
     "check_metrics",
     "check_tests",
     "override",
+    "read_setting",
     "set_name",
     "split_backbone",
 ]

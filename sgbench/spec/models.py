@@ -284,34 +284,49 @@ def build(fields: Mapping[str, Any], source: str, flags: Mapping[str, str] | Non
         raise InputError(_sentence(error, source, flags or {})) from error
 
 
-def override(fields: dict[str, Any], assignment: str) -> None:
-    """Apply one ``a.b=value`` to the fields of a sweep, in place; the value is read as YAML.
+def read_setting(assignment: str) -> tuple[str, Any]:
+    """Return the path and the value of ``a.b=value``; the value is read as YAML.
 
     Raises:
-        InputError: If the assignment has no ``=`` or leads through something that has no fields.
+        InputError: If it is not of that form.
     """
     path, equals, text = assignment.partition("=")
     if not equals or not path:
         raise InputError(f"--set '{assignment}' is not of the form a.b=value, such as recipe.steps=500.")
     try:
-        value = yaml.safe_load(text)
+        return path, yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise InputError(f"--set {path}: '{text}' is not a YAML value.") from error
+
+
+def override(fields: dict[str, Any], path: str, value: Any, called: str = "--set") -> None:
+    """Set one field of a sweep, in place.
+
+    Args:
+        fields: Of the sweep.
+        path: Such as ``recipe.steps``.
+        value: Its value.
+        called: Where it was given, for messages.
+
+    Raises:
+        InputError: If the path leads through something that has no fields.
+    """
+    called = f"{called} {path}"
     *parents, last = path.split(".")
     place: Any = fields
     for key, field in zip(parents, path.split(".")[1:], strict=True):
-        place = place[_index(place, key, path)] if isinstance(place, list) else place.setdefault(key, {})
+        place = place[_index(place, key, called)] if isinstance(place, list) else place.setdefault(key, {})
         if not isinstance(place, dict | list):
-            raise InputError(f"--set {path}: '{key}' is a value and has no field '{field}'.")
+            raise InputError(f"{called}: '{key}' is a value and has no field '{field}'.")
     if isinstance(place, list):
-        place[_index(place, last, path)] = value
+        place[_index(place, last, called)] = value
     else:
         place[last] = value
 
 
-def _index(place: list[Any], key: str, path: str) -> int:
+def _index(place: list[Any], key: str, called: str) -> int:
     if not (key.isascii() and key.isdigit() and int(key) < len(place)):
-        raise InputError(f"--set {path}: '{key}' is no index into a list of {len(place)}.")
+        raise InputError(f"{called}: '{key}' is no index into a list of {len(place)}.")
     return int(key)
 
 

@@ -90,6 +90,11 @@ def refused(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
         (["--set", "recipe.steps=many"], "recipe.steps is 'many': input should be a valid integer"),
         (["--set", "recipe.steps.a=1"], "'steps' is a value and has no field 'a'"),
         (["--set", "recipe.steps=[1"], "--set recipe.steps: '[1' is not a YAML value"),
+        (["--set", "recipe.steps=1", "--set", "recipe.steps=2"], "--set recipe.steps is given twice, as 1 and 2"),
+        (
+            ["--train", "a=train", "--train", "b=train"],
+            "--train is given 2 times, as 'a=train' and 'b=train'",
+        ),
         (["--set", "recipe.scale=5"], "recipe.scale is 5: input should be 2, 3 or 4"),
         (["--set", "grids=5"], "grids is 5: input should be a valid"),
         (["--set", "grids.x=1"], "--set grids.x: 'x' is no index into a list of 1"),

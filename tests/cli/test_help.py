@@ -11,6 +11,7 @@ import pytest
 import typer.main
 
 from sgbench.cli import app
+from sgbench.core.errors import InputError
 
 
 def below(command: Any, path: tuple[str, ...]) -> dict[tuple[str, ...], Any]:
@@ -50,6 +51,16 @@ def test_every_command_has_examples_that_parse(path: tuple[str, ...]) -> None:
     assert all(example.startswith(f"sgbench {' '.join(path)}") for example in examples)
     for example in examples:
         parses(shlex.split(example)[1:])
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_an_option_that_holds_one_value_is_refused_if_it_is_given_twice(path: tuple[str, ...]) -> None:
+    for option in (each for each in COMMANDS[path].params if each.param_type_name == "option"):
+        flag, twice = option.opts[0], [*path, option.opts[0], "a", option.opts[-1], "b"]
+        if not option.is_flag and not option.multiple:
+            with pytest.raises(InputError) as refusal:
+                parses(twice)
+            assert str(refusal.value) == f"{flag} is given 2 times, as 'a' and 'b'; it holds one value."
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)

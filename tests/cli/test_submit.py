@@ -53,7 +53,7 @@ def test_the_sweep_goes_along_as_the_flags_have_made_it(
     assert (name, words) == ("tiny", ["--results", "s3://bucket/results", "--retry"])
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "tiny.yaml").write_text(sweep)
-    choices = Choices(settings=["recipe.batch=4"], lambdas=[0, 0.5], seeds=[1, 2], metrics=["psnr_y"])
+    choices = Choices(settings={"recipe.batch": 4}, lambdas=[0, 0.5], seeds=[1, 2], metrics=["psnr_y"])
     assert read_sweep(str(tmp_path / "there" / "tiny.yaml")) == read_sweep("tiny.yaml", choices)
 
 

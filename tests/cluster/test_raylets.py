@@ -87,7 +87,7 @@ def test_a_share_of_a_gpu_packs_runs_on_one_and_a_whole_one_does_not(
 
     def most_at_once(share: float) -> int:
         store = Store(Storage(str(place.folder / f"share{share}")))
-        choices = Choices(settings=[f"gpus={share}"], losses=["odd_losses:Slow"], seeds=[0, 1])
+        choices = Choices(settings={"gpus": share}, losses=["odd_losses:Slow"], seeds=[0, 1])
         _, sweep = read_sweep("tiny.yaml", choices)
         data, lanes = pack(sweep), Lanes()
         jobs = [Job.of(run, data, sweep, store.storage) for run in make_plan("tiny", sweep, data, store).runs]
@@ -99,6 +99,6 @@ def test_a_share_of_a_gpu_packs_runs_on_one_and_a_whole_one_does_not(
     assert most_at_once(0.5) == 2
     nodes.assert_idle()
 
-    _, sweep = read_sweep("tiny.yaml", Choices(settings=["workers=2"]))
+    _, sweep = read_sweep("tiny.yaml", Choices(settings={"workers": 2}))
     with pytest.raises(InputError, match=r"a run takes 2 workers of 1 CPU and 1 GPU and the cluster can never give it"):
         run_sweep("tiny", [], sweep, Storage(str(place.folder / "never")), Lanes())

@@ -271,7 +271,7 @@ def test_choices_replace_what_the_preset_says(tmp_path: Path) -> None:
     _, preset = read_sweep("quick")
     assert len(preset.named_runs(TrainingData(name="demo"))) == 4
     choices = Choices(
-        settings=["recipe.steps=7", "recipe.schedule.name=cosine"],
+        settings={"recipe.steps": 7, "recipe.schedule.name": "cosine"},
         backbones=["edsr"],
         losses=["l1+sg"],
         lambdas=[0.5],
@@ -287,6 +287,33 @@ def test_choices_replace_what_the_preset_says(tmp_path: Path) -> None:
     assert (grid.lambdas, grid.seeds) == ((0.5,), (3,))
     assert (sweep.train, sweep.tests, sweep.metrics) == ("mine=/photos", ("Set5=/set5",), ("psnr_y",))
     assert (sweep.recipe.steps, sweep.recipe.batch) == (7, preset.recipe.batch)
+
+
+def runs_of(what: str, **choices: Any) -> set[tuple[str, str, int]]:
+    runs = read_sweep(what, Choices(**choices))[1].named_runs(TrainingData(name="any"))
+    return {(run.backbone, str(run.loss), run.seed) for run in runs}
+
+
+def test_choices_on_top_of_several_grids_ask_for_what_they_say_and_no_more() -> None:
+    backbones = ("edsr-tiny", "rdn-tiny", "rcan-tiny", "swinir-tiny")
+    assert runs_of("paper-mini", losses=["l1"], seeds=[10]) == {(each, "l1", 10) for each in backbones}
+    sg = runs_of("paper-mini", losses=["l1 + 1.0*sg"], seeds=[10])
+    assert sg == {(each, "l1 + 1.0*sg", 10) for each in backbones}
+    assert runs_of("operators", seeds=[20]) == {(*run[:2], 20) for run in runs_of("operators")}
+    assert {run[1] for run in runs_of("table3", losses=["l1 + sg(order=1)"])} == {"l1 + 1.0*sg(order=1)"}
+    assert len(runs_of("table3", losses=["l1 + sg(order=1)"], lambdas=[0, 1])) == 2
+    with_lambda = runs_of("paper-mini", lambdas=[0.5], seeds=[0], backbones=["edsr-tiny"])
+    assert {run[1] for run in with_lambda} == {"l1", "l2", "ssim", "charbonnier", "l1 + 0.5*sg"}
+
+
+def test_chosen_lambdas_apply_where_there_is_something_to_vary(tmp_path: Path) -> None:
+    grids = [{"backbones": ["edsr-tiny"], "losses": losses} for losses in (["l1", "l2"], ["l1 + sg"])]
+    fields = {"grids": grids, "train": "demo", "tests": ["demo"], "metrics": ["psnr_y"]}
+    name, sweep = read_sweep(fields, Choices(lambdas=[0.1, 1]))
+    assert (name, [grid.lambdas for grid in sweep.grids]) == ("sweep", [None, (0.1, 1.0)])
+    assert "lambdas" not in grids[1]  # what is given is not changed
+    with pytest.raises(InputError, match="sweep: lambdas are given and none of the losses l1, l2 has a term 'sg'"):
+        read_sweep({**fields, "grids": grids[:1]}, Choices(lambdas=[0.1, 1]))
 
 
 def test_what_is_packed_can_be_trained_and_tested_on(

@@ -27,6 +27,7 @@ from sgbench.spec import (
     check_metrics,
     override,
     presets,
+    read_setting,
     split_backbone,
 )
 
@@ -341,7 +342,7 @@ def test_a_run_says_what_it_is():
 )
 def test_set_changes_one_field(assignment, path, value):
     changed = fields()
-    override(changed, assignment)
+    override(changed, *read_setting(assignment))
     place: Any = changed
     for key in path:
         place = place[key]
@@ -351,7 +352,7 @@ def test_set_changes_one_field(assignment, path, value):
 def test_set_reaches_into_what_earlier_sets_made():
     changed = fields()
     for assignment in ["recipe.schedule.name=cosine", "recipe.schedule.final=0.1", "tests.0=Set5", "recipe.scale=2"]:
-        override(changed, assignment)
+        override(changed, *read_setting(assignment))
     sweep = build(changed, "preset")
     assert (sweep.recipe.schedule.name, sweep.recipe.schedule.final, sweep.recipe.scale) == ("cosine", 0.1, 2)
     assert sweep.tests == ("Set5",)
@@ -376,13 +377,13 @@ def test_set_reaches_into_what_earlier_sets_made():
 )
 def test_a_bad_set_is_one_sentence(assignment, message):
     with pytest.raises(InputError) as error:
-        override(fields(), assignment)
+        override(fields(), *read_setting(assignment))
     assert str(error.value) == message
 
 
 def test_a_misspelt_set_is_told_the_right_name_when_the_sweep_is_built():
     changed = fields()
-    override(changed, "recipe.optimiser.lr=1")
+    override(changed, "recipe.optimiser.lr", 1)
     with pytest.raises(InputError, match=r"unknown key 'recipe.optimiser': did you mean 'recipe.optimizer'"):
         build(changed, "preset quick")
 

@@ -1,7 +1,8 @@
 """The sweeps that sgbench ships, as YAML beside this file, and the reading of a person's own."""
 
+import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,22 +18,30 @@ def names() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml"))
 
 
-def load(what: str) -> tuple[str, dict[str, Any]]:
-    """Read a preset or a sweep file.
+NAMELESS = "sweep"
+"""What a sweep is called that is neither a preset nor a file."""
+
+
+def load(what: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Read a preset, a sweep file or the fields of a sweep.
 
     A sweep that ``extends`` a preset has that one's fields where it gives none of its own, and among its ``grids`` the
     name of a preset stands for the grids of that.
 
     Args:
-        what: A preset's name, or the path of a YAML file.
+        what: A preset's name, the path of a YAML file, or what such a file would hold.
 
     Returns:
-        A short name for the sweep (the preset's, or the file's without its ending) and its fields, not yet validated.
+        A short name for the sweep (the preset's, the file's without its ending, or `NAMELESS`) and its fields, not yet
+        validated, which the caller may change.
 
     Raises:
         InputError: If there is no such preset or file, or it is not a YAML mapping.
     """
-    name, fields = (what, _preset(what)) if what in names() else _file(what)
+    if not isinstance(what, str):
+        name, fields = NAMELESS, copy.deepcopy(dict(what))
+    else:
+        name, fields = (what, _preset(what)) if what in names() else _file(what)
     while "extends" in fields:
         fields = _merged(_preset(fields.pop("extends")), fields)
     if isinstance(grids := fields.get("grids"), list):
