@@ -1,3 +1,5 @@
+import hashlib
+
 import pytest
 
 from sgbench.core.errors import InputError
@@ -18,6 +20,27 @@ def test_every_preset_is_valid_and_describes_itself(name):
     sweep = build(fields, name)
     assert sweep.description
     assert sweep.named_runs(TrainingData(name=sweep.train))
+
+
+IDS = {
+    "operators": (18, "aee56312b1d4"),
+    "paper": (18, "7e25f012ab7e"),
+    "paper-mini": (58, "90985ca626bf"),
+    "quick": (4, "8b42023b7568"),
+    "table1": (8, "0f683f8f1c8c"),
+    "table2": (5, "a68eabf9a126"),
+    "table3": (5, "342238d28da5"),
+    "table5": (5, "48981d1d59fd"),
+}
+"""Of each preset the runs, and a hash of their ids in the order in which 27d0b6c planned them on BSDS400."""
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_the_ids_of_every_preset_stay_what_they_are(name):
+    train = TrainingData(name="BSDS400", sha256="d3f5685d7babe560defe60489a3e537bda0f30c90d86d04bf1e8adbb61b0ddc4")
+    runs = dict.fromkeys(build(presets.load(name)[1], name).named_runs(train))
+    ids = [run.run_id for run in runs]
+    assert (len(ids), hashlib.sha256(" ".join(ids).encode()).hexdigest()[:12]) == IDS[name]
 
 
 def test_quick_is_edsr_tiny_with_and_without_sg_for_two_seeds_on_the_demo_photographs():
