@@ -67,7 +67,7 @@ READING = [
     Command("table 1 --results STORE", ("EDSR",)),
     Command("table 1 --show paper", ("EDSR", "RCAN")),
     Command("table --results STORE --json", ('"lab:shifted"',)),
-    Command("compare l1 l1+1.0*sg --results STORE", ("edsr-tiny", "demo", "LPIPS")),
+    Command("compare l1 l1+1.0*sg --results STORE", ("edsr-tiny", "demo", "lpips_alex")),
     Command("compare l1 l1+0.5*lab:Edge(sigma=2) --results STORE", ("lab:Edge", "edsr-tiny")),
     Command("query SELECT\tname\tFROM\truns\tORDER\tBY\tname --results STORE", ("lab:Net · l1 · seed 0", "bicubic")),
     Command("status --results STORE", ("quick",)),
@@ -87,7 +87,6 @@ READING = [
 ]
 
 WAITING = {
-    "compare l1 l1+1.0*sg --results STORE",
     "metrics",
     "weights list",
 }
