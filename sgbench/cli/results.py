@@ -116,7 +116,7 @@ def rm(
 ) -> None:
     """Delete runs with their history, scores, weights, checkpoints and images.
 
-    A sweep that asks for such a run does it again.
+    A run that is not done, or of which only parts are left, is deleted too. A sweep that asks for it does it again.
     """
     from sgbench.cli import output
     from sgbench.runs.maintenance import find_runs, remove

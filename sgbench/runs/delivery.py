@@ -39,14 +39,15 @@ def send(sets: Iterable[Packed], networks: Iterable[str], storage: Storage) -> N
         networks: Names of networks; those that this machine lacks are left out.
         storage: The results store.
     """
-    for packed in sets:
-        for file in PACKED_FILES:  # the manifest last: where it is, all is
-            if not storage.exists(f"packed/{packed.sha256}/{PACKED_FILES[-1]}"):
-                storage.upload(Path(packed.folder) / file, f"packed/{packed.sha256}/{file}")
-    locator = Locator(download=False)
-    for path in filter(None, map(locator.find, networks)):
-        if not storage.exists(f"networks/{path.name}"):
-            storage.upload(path, f"networks/{path.name}")
+    found = filter(None, map(Locator(download=False).find, networks))
+    files = {
+        **{f"packed/{packed.sha256}/{file}": Path(packed.folder) / file for packed in sets for file in PACKED_FILES},
+        **{f"networks/{path.name}": path for path in found},
+    }
+    there = storage.sizes("packed") | storage.sizes("networks")
+    for name, path in files.items():
+        if there.get(name) != path.stat().st_size:  # a driver that was killed may have left half of a file
+            storage.upload(path, name)
 
 
 def fetch(networks: Iterable[str], progress: Callable[[str, int, int], None]) -> dict[str, str]:

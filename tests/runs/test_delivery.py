@@ -1,9 +1,11 @@
 """Packed images and networks that reach a machine through a store."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from crash_points import CUTS, Cut, Frail, every_point
 
 from sgbench.assets.weights import Locator
 from sgbench.core.errors import InputError
@@ -11,6 +13,7 @@ from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
 from sgbench.runs import delivery
 from sgbench.runs.delivery import Packed, open_packed, receive_networks, send
+from sgbench.store import Store
 
 
 @pytest.fixture
@@ -42,6 +45,27 @@ def test_a_set_is_sent_once(train_images: PackedImages, storage: Storage, monkey
     assert [name.rpartition("/")[2] for name in storage.sizes()] == ["hr.bin", "lr.bin", "manifest.json"]
     monkeypatch.delattr(Storage, "upload")
     send([Packed.of(train_images)], [], storage)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_sending_that_is_cut_off_anywhere_is_completed_by_the_next(
+    train_images: PackedImages, tmp_path: Path, cut: Cut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here := tmp_path / "alexnet-owt-7be5be79.pth").write_bytes(b"weights")
+    monkeypatch.setattr(Locator, "find", lambda _, name: here)
+
+    def sent(store: Store) -> None:
+        send([Packed.of(train_images)], ["alexnet"], store.storage)
+
+    monkeypatch.setenv("SGBENCH_CACHE", str(tmp_path / "node"))
+    points = 0
+    for store in every_point(lambda: Store(Frail()), sent, cut):
+        points += 1
+        sent(store)
+        assert store.storage.read(f"networks/{here.name}") == b"weights"
+        assert same(open_packed(Packed(str(tmp_path / "not here"), train_images.sha256), store.storage), train_images)
+        shutil.rmtree(tmp_path / "node")
+    assert points == 4
 
 
 def test_a_set_is_fetched_once_a_node(
