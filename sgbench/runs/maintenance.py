@@ -6,10 +6,11 @@ again, which ends it; until then the store says less than it did or will, and no
 
 import dataclasses
 import datetime
+import functools
 import json
 import re
 import secrets
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -198,9 +199,11 @@ def verify(store: Store) -> Iterator[str]:
             for run_id in scored.filter(pc.invert(pc.is_in(scored, known))).to_pylist():
                 if not latest_step(store.storage, run_id):  # else a new training is about to replace them
                     yield f"run {run_id} has scores and no row in 'runs'."
-    for name in store.storage.list("plans", ".json"):
+    plans = [functools.partial(store.read_plan, name) for name in store.storage.list("plans", ".json")]
+    reads: list[Callable[[], object]] = [*plans, store.replaced]
+    for read in reads:
         try:
-            store.read_plan(name)
+            read()
         except InputError as error:
             yield str(error)
 
@@ -239,9 +242,10 @@ def remove(store: Store, run_id: str) -> None:
 
     A plan that names it is left as it is: to the sweep, and in its table, the run is to be done again.
     """
+    replaced = store.replaced()
     for table in ("scores", "history"):
         store.tables[table].forget(run_id)
-    if run_id in (replaced := store.replaced()):
+    if run_id in replaced:
         store.write_replaced({other: each for other, each in replaced.items() if other != run_id})
     discard(store.storage, run_id)
     store.tables["runs"].forget(run_id)

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -198,13 +198,12 @@ class Store:
                 for row in rows
             ]
             tests = {test for planned in plan for test in planned.tests}
-            names = {
-                "run_id": {planned.run["run_id"] for planned in plan},
-                "dataset": {test.name for test in tests},
-                "dataset_sha256": {test.sha256 for test in tests},
-                "metric": {metric for planned in plan for metric in planned.metrics},
-            }
-            check_names({column: pa.chunked_array([list(values)], pa.string()) for column, values in names.items()})
+            _check_names(
+                run_id={planned.run["run_id"] for planned in plan},
+                dataset={test.name for test in tests},
+                dataset_sha256={test.sha256 for test in tests},
+                metric={metric for planned in plan for metric in planned.metrics},
+            )
             return plan
         except (ValueError, KeyError, TypeError) as error:
             why = error if isinstance(error, ValueError) else repr(error)
@@ -217,7 +216,15 @@ class Store:
             InputError: If the file that says so is damaged.
         """
         try:
-            return {run: Replaced.of(each) for run, each in json.loads(self.storage.read(REPLACED)).items()}
+            replaced = {run: Replaced.of(each) for run, each in json.loads(self.storage.read(REPLACED)).items()}
+            scores = {score for each in replaced.values() for score in each.scores}
+            _check_names(
+                run_id=replaced,
+                dataset={name for name, _, _ in scores},
+                dataset_sha256={sha256 for _, sha256, _ in scores},
+                metric={metric for _, _, metric in scores},
+            )
+            return replaced
         except FileNotFoundError:
             return {}
         except (ValueError, TypeError, AttributeError) as error:
@@ -268,6 +275,11 @@ class Store:
             How many files went into the large one, by table.
         """
         return {table: files.compact() for table, files in self.tables.items()}
+
+
+def _check_names(**values: Iterable[str]) -> None:
+    """Check names by their column; see `check_names`."""
+    check_names({column: pa.chunked_array([list(names)], pa.string()) for column, names in values.items()})
 
 
 def _check_plan_name(name: str) -> None:

@@ -18,6 +18,7 @@ from sgbench.runs.delivery import Packed, open_packed, send
 from sgbench.runs.maintenance import clean
 from sgbench.spec import RunSpec, TrainingData
 from sgbench.store import Dataset, Planned, Store, identity_columns
+from sgbench.store.schema import TABLES
 from sgbench.training import Checkpoints
 
 Run = Callable[..., tuple[str, str]]
@@ -67,6 +68,8 @@ HOSTILE: dict[str, tuple[str, Any, str]] = {
     "no id in a plan": ("plans", planned(run_id=None), "run_id"),
     "a test set in a plan": ("plans", planned(test=("../../x", "ab" * 32)), "../../x"),
     "a hash in a plan": ("plans", planned(test=("Set5", "../../x")), "../../x"),
+    "an id in what is replaced": ("replaced", {OUT: [None, True, []]}, OUT),
+    "a test set in what is replaced": ("replaced", {ID: [None, True, [["../../x", "ab" * 32, "fid"]]]}, "../../x"),
     "a metric in a plan": ("plans", planned(metric="../../x"), "../../x"),
 }
 
@@ -100,6 +103,9 @@ def spoil(store: Store, table: str, content: Any, *, compacted: bool) -> str:
     if table == "plans":
         store.storage.write("plans/theirs.json", content)
         return "theirs.json"
+    if table == "replaced":
+        store.storage.write("checkpoints/replaced.json", json.dumps(content).encode())
+        return "replaced.json"
     files = store.tables[table]
     files.write("theirs", [content])
     if compacted:
@@ -128,7 +134,7 @@ def attempt(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
         (what, compacted)
         for what in HOSTILE
         for compacted in (False, True)
-        if HOSTILE[what][0] != "plans" or not compacted
+        if HOSTILE[what][0] in TABLES or not compacted
     ],
 )
 def test_a_name_that_leads_out_is_told_and_nothing_outside_is_touched(
@@ -144,15 +150,17 @@ def test_a_name_that_leads_out_is_told_and_nothing_outside_is_touched(
     file = spoil(bob, table, content, compacted=compacted)
     root = str(bob.storage)
     before = outside(tmp_path)
-    reading = ["status"] if table == "plans" else ["query", f"FROM {table}"]
-    for command in (["results", "merge", "deep/results/all", root], [*reading, "--results", root]):
+    reading = {"plans": ["status"], "replaced": ["results", "clean"]}.get(table, ["query", f"FROM {table}"])
+    merge = ["results", "merge", "deep/results/all", root]
+    for command in ([*reading, "--results", root], *([merge] if table != "replaced" else [])):
         _, err = run(*command, code=2)
         assert all(word in err for word in ("error: ", file, value)), err
         assert "needed" in err or "lacks a" in err
         assert len(err.strip().splitlines()) == 1
     out, _ = run("results", "verify", root, "--json", code=1)
     assert [file in fault and value in fault for fault in json.loads(out)] == [True]
-    assert outside(tmp_path) == before
+    own = ("deep/results/bob/.lock", "deep/results/bob/sgbench.json")  # of a command that asked for what is damaged
+    assert outside(tmp_path, *own) == before
     for command in (
         *(["table"], ["compare", "l1", "l2"], ["report", "--out", "page.html"], ["status"], ["logs", ID[:6]]),
         *(["results", "rm", ID, "--yes"], ["results", "clean", "--all", "--yes"], ["results", "compact"]),

@@ -21,7 +21,7 @@ from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.runs.maintenance import Merge, clean, find_runs, remove, verify, without_weights
 from sgbench.spec import Recipe, RunSpec, TrainingData
-from sgbench.store import Dataset, Planned, Store, identity_columns
+from sgbench.store import Dataset, Planned, Replaced, Store, identity_columns
 from sgbench.store.layout import latest_step
 from sgbench.training import Checkpoints
 
@@ -442,6 +442,7 @@ def ours() -> dict[str, bytes]:
     fill(store, 1, 1.0, status="failed", hour=1)
     Checkpoints(store.storage, ID[3]).save(7, {"value": 1.0})
     store.write_plan("quick", [planned(0), planned(1)])
+    store.write_replaced({ID[0]: Replaced("before", rerun=True, scores=(("Set5", "ab" * 32, "psnr_y"),))})
     store.storage.write("sgbench.json", b'{"format": 1}')
     return store.storage.files()
 
