@@ -21,7 +21,7 @@ from sgbench.data import (
     refuse_overlap,
     shared_images,
 )
-from sgbench.scoring.scored import Pair, Scored
+from sgbench.scoring.outcomes import Outcomes, Pair
 from sgbench.spec import RunSpec, SweepSpec, TrainingData, build, expression, override, presets, set_name
 from sgbench.spec.stored import read_spec
 from sgbench.store import Dataset, Planned, Replaced, Store, identity_columns, stamp
@@ -275,7 +275,7 @@ def make_plan(
         status: Status = "to do" if rerun or nothing else "unknown"
         return Plan(name, sweep, len(named), tuple(PlannedRun(spec, status) for spec in unique))
     rows = {row["run_id"]: row for row in store.runs().to_pylist()}
-    scored = Scored(store, retry=retry, locator=locator)
+    outcomes = Outcomes(store, retry=retry, locator=locator)
     replaced = store.replaced()
     again: Replaced | None
     planned = []
@@ -286,8 +286,8 @@ def make_plan(
         done, before = row is not None and row["status"] == "done", replaced.get(run_id)
         stands = before is not None and before.row == stamp(row)  # what is replaced is still all there
         owed = before.scores if before and not stands else ()
-        had = tuple(dict.fromkeys((*owed, *scored.values(run_id)))) if done else owed
-        wanted = scored.missing(run_id, _pairs(data.tests, sweep.metrics, owed))
+        had = tuple(dict.fromkeys((*owed, *outcomes.values(run_id)))) if done else owed
+        wanted = outcomes.missing(run_id, _pairs(data.tests, sweep.metrics, owed))
         everything = tuple((test.name, metric) for test, metric in _pairs(data.tests, sweep.metrics, had))
         if rerun and (stands or not (before and before.rerun)):
             step = latest_step(store.storage, run_id) if before and before.rerun else 0
@@ -296,7 +296,7 @@ def make_plan(
         elif row and row["status"] == "failed" and not retry:
             planned.append(PlannedRun(spec, "failed", row["step"], row["error"]))
         elif row and done and (not wanted or has_weights(store.storage, run_id)):
-            faults = "; ".join(scored.faults(run_id, data.tests, sweep.metrics))
+            faults = "; ".join(outcomes.faults(run_id, data.tests, sweep.metrics))
             status = "to score" if wanted else "failed" if faults else "done"
             planned.append(PlannedRun(spec, status, row["step"], faults or None, wanted))
         elif row and done and not retrain:

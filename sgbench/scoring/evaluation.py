@@ -15,8 +15,8 @@ from sgbench.core.registry import METRICS
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, Pixels, encode_png
 from sgbench.metrics import HrCache, Measured, Pair, Score, Suite, described, incomplete
+from sgbench.scoring.outcomes import Outcomes
 from sgbench.scoring.provenance import provenance
-from sgbench.scoring.scored import Scored
 from sgbench.scoring.subjects import Subject
 from sgbench.scoring.upscaling import Upscaler
 from sgbench.spec import canonical_json
@@ -95,9 +95,9 @@ def unscored(
         store: Has the scores.
         locator: Finds networks; a score that lacked one is not there once that is.
     """
-    scored = Scored(store, retry=True, locator=locator)
+    outcomes = Outcomes(store, retry=True, locator=locator)
     return [
-        (images, [metric for _, metric in scored.missing(subject.run_id, [(images, metric) for metric in metrics])])
+        (images, [metric for _, metric in outcomes.missing(subject.run_id, [(images, metric) for metric in metrics])])
         for images in tests
     ]
 

@@ -108,10 +108,7 @@ def trained(spec: RunSpec, store: Store) -> Subject:
         InputError: If they do not fit its backbone.
     """
     assert spec.run_id is not None  # only what was trained has weights
-    network = build_backbone(spec.backbone, spec.recipe.scale)
-    weights = Checkpoints(store.storage, spec.run_id).load_weights()
-    load_weights(network, weights, source=weights_of(spec.run_id), name=spec.backbone)
-    device = device_of_process()
+    network, device = _final_network(spec, store), device_of_process()
     return Subject(
         run_id=spec.run_id,
         name=str(spec),
@@ -120,6 +117,14 @@ def trained(spec: RunSpec, store: Store) -> Subject:
         train=spec.train.name,
         upscaler=lambda tests: from_network(network, spec.recipe, device),
     )
+
+
+def _final_network(spec: RunSpec, store: Store) -> nn.Module:
+    run_id = str(spec.run_id)
+    network = build_backbone(spec.backbone, spec.recipe.scale)
+    weights = Checkpoints(store.storage, run_id).load_weights()
+    load_weights(network, weights, source=weights_of(run_id), name=spec.backbone)
+    return network
 
 
 def _content_id(kind: str, scale: int, content: str) -> str:
@@ -217,16 +222,8 @@ def _run(beginning: str, store: Store, backbone: str | None, inference: Inferenc
     if row["kind"] != "train" or row["status"] != "done" or not has_weights(store.storage, row["run_id"]):
         raise InputError(f"run '{row['run_id']}' ({row['name']}) has no final weights to score.")
     made = _made(row["spec"], f"run {row['run_id']}", backbone)
-    network = build_backbone(made.backbone, made.recipe.scale)
-    weights = Checkpoints(store.storage, row["run_id"]).load_weights()
-    load_weights(network, weights, source=row["run_id"], name=made.backbone)
-    if inference != WHOLE:
-        return _network(row["name"], made.backbone, network, made.recipe, made, inference, device)
-    return Subject(
-        run_id=row["run_id"],
-        name=row["name"],
-        recipe=made.recipe,
-        row=None,
-        train=made.train.name,
-        upscaler=lambda tests: from_network(network, made.recipe, device),
-    )
+    if made.run_id != row["run_id"]:
+        raise InputError(f"run '{row['run_id']}' ({row['name']}) has the specification of run {made.run_id}.")
+    if inference == WHOLE:
+        return trained(made, store)
+    return _network(row["name"], made.backbone, _final_network(made, store), made.recipe, made, inference, device)

@@ -247,6 +247,14 @@ def test_a_run_of_another_version_is_bad_input(store: Store, finished: str) -> N
         find_subject(finished, store)
 
 
+def test_a_row_with_the_specification_of_another_run_is_bad_input(store: Store, finished: str) -> None:
+    row = store.run(finished)
+    assert row is not None
+    store.write_run({**row, "spec": row["spec"].replace('"seed":0', '"seed":1')})
+    with pytest.raises(InputError, match=f"run '{finished}' .* has the specification of run [0-9a-f]{{12}}"):
+        find_subject(finished, store)
+
+
 def test_an_image_that_cannot_be_read_is_a_failed_score_and_the_others_have_theirs(
     tmp_path: Path, store: Store, few: str
 ) -> None:

@@ -12,7 +12,7 @@ Pair = tuple[PackedImages | Dataset, str]
 """A test set and a metric."""
 
 
-class Scored:
+class Outcomes:
     """Which scores a store has, by run, test set with its hash, and metric with its version.
 
     Args:
