@@ -1,6 +1,7 @@
-"""What a store says: results for programs, comparisons and their statistics, SQL, the paper's numbers."""
+"""What a store says: results for programs, the read model, comparisons with their statistics, SQL, the paper."""
 
 from sgbench.analysis.paper import PAPER, paper
-from sgbench.analysis.results import Results, labels_of, load_results
+from sgbench.analysis.results import Results, load_results
+from sgbench.analysis.view import Filters, View
 
-__all__ = ["PAPER", "Results", "labels_of", "load_results", "paper"]
+__all__ = ["PAPER", "Filters", "Results", "View", "load_results", "paper"]

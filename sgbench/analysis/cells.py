@@ -1,106 +1,91 @@
-"""Cells from facts: means over seeds or the reason why there is none, and which of the means are best."""
+"""Means over seeds, or the reason why there is none, and which of the means are best."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from sgbench.analysis.stats import summarise
-from sgbench.report.tables.facts import NO_RUN, NOT_SCORED, PENDING, Fact, protocol
-from sgbench.report.tables.model import Cell, Line, metric_order, superscript
+from sgbench.analysis.stats import Summary, summarise
+from sgbench.analysis.view import NO_RUN, NOT_SCORED, PENDING, Basis, Fate, Outcome, Why
+from sgbench.core.words import plural
 
 
-@dataclass
-class Marks:
-    """Notes that cells point to by a number, in the order in which they came."""
+@dataclass(frozen=True)
+class Cell:
+    """The scores that meet in one place: those of one metric, test set and loss, over seeds.
 
-    _numbers: dict[str, int] = field(default_factory=dict)
+    Attributes:
+        summary: Over the seeds that have a number; none where no seed has.
+        reason: Why there is no number, or, beside a summary, what became of the other seeds.
+        note: A sentence on the seeds without a number, where they do not all have the same reason.
+        bases: What the numbers rest on; more than one is a mixture.
+        best: Whether this is the best mean among the comparable losses of its backbone.
+        significant: Whether its difference from L1 is significant; none where that was not tested.
+        place: The coordinates: ``dataset``, ``scale``, ``kind``, ``backbone``, ``loss``, ``lambda``, ``recipe``,
+            ``seed`` (where seeds are told apart), ``metric``, ``store``, and ``source`` in tables of the paper.
+        mark: Number of the note.
+    """
 
-    def of(self, note: str) -> int:
-        """Return the number of a note."""
-        return self._numbers.setdefault(note, len(self._numbers) + 1)
+    summary: Summary | None
+    reason: str | None = None
+    note: str | None = None
+    bases: frozenset[Basis] = frozenset()
+    best: bool = False
+    significant: bool | None = None
+    place: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    mark: int | None = None
 
-    def notes(self) -> list[str]:
-        """Return the notes behind their numbers."""
-        return [f"{superscript(mark)} {text}" for text, mark in self._numbers.items()]
 
-
-def summarised(facts: Sequence[Fact], place: Mapping[str, Any], marks: Marks, *, real: bool | None = None) -> Cell:
+def summarised(outcomes: Sequence[Outcome], place: Mapping[str, Any], *, significant: bool | None = None) -> Cell:
     """Return the cell of runs that differ in nothing but their seeds.
 
     Args:
-        facts: One a run; where there is none, the cell says so.
+        outcomes: One a run; where there is none, the cell says so.
         place: The cell's coordinates.
-        marks: Is given a note about the seeds without a number where they do not all have the same reason.
-        real: Whether the difference from L1 is real.
+        significant: Whether the difference from L1 is significant.
     """
-    if not facts:
-        return Cell(None, NO_RUN, place=place)
-    facts = sorted(facts, key=lambda fact: fact.run.seed or 0)
-    rows = [fact.row for fact in facts if fact.row and fact.row.value is not None]
-    reasons: defaultdict[str, list[int]] = defaultdict(list)
-    for fact in facts:
-        if not fact.row or fact.row.value is None:
-            reasons[_reason(fact)].append(fact.run.seed or 0)
+    if not outcomes:
+        return Cell(None, str(NO_RUN), place=place)
+    outcomes = sorted(outcomes, key=lambda outcome: outcome.run.seed or 0)
+    values = [outcome.value for outcome in outcomes if outcome.value is not None]
+    fates: defaultdict[Fate, list[int]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome.fate:
+            fates[_in_a_cell(outcome.fate)].append(outcome.run.seed or 0)
     told = "; ".join(
-        f"seed{'s' * (len(which) > 1)} {', '.join(map(str, sorted(which)))}: {reason}"
-        for reason, which in reasons.items()
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, sorted(seeds)))}: {fate}" for fate, seeds in fates.items()
     )
-    if rows:
-        summary = summarise([row.value for row in rows if row.value is not None])
-        mark = marks.of(f"Mean over {len(rows)} of {len(facts)} seeds; {told}.") if told else None
-        basis = frozenset(f"{row.metric_version} {row.protocol}" for row in rows)
-        return Cell(summary, told or None, mark, basis, real=real, place=place)
-    headline = min(reasons, key=lambda reason: reason in (PENDING, NOT_SCORED))
-    mark = marks.of(f"None of {len(facts)} seeds has a number; {told}.") if len(reasons) > 1 else None
-    return Cell(None, headline, mark, place=place)
+    if values:
+        note = f"Mean over {len(values)} of {len(outcomes)} seeds; {told}." if told else None
+        bases = frozenset(outcome.basis for outcome in outcomes if outcome.basis and outcome.value is not None)
+        return Cell(summarise(values), told or None, note, bases, significant=significant, place=place)
+    headline = min(fates, key=lambda fate: fate in (PENDING, NOT_SCORED))
+    note = f"None of {plural(len(outcomes), 'seed')} has a number; {told}." if len(fates) > 1 else None
+    return Cell(None, str(headline), note, place=place)
 
 
-def _reason(fact: Fact) -> str:
-    """Return why a run has no number; a note gives the details of missing weights once for all."""
-    if row := fact.row:
-        detail = "" if row.status == "no weights" or not row.reason else f": {row.reason.rstrip('.')}"
-        return f"{row.status}{detail}"
-    return fact.run.error or (PENDING if fact.wanted else NOT_SCORED)
+def _in_a_cell(fate: Fate) -> Fate:
+    """Return what a cell says of a score without a number; which weights are missing a note says once for all."""
+    return Fate(fate.why) if fate.why is Why.NO_WEIGHTS else fate
 
 
-def directions(facts: Iterable[Fact]) -> dict[str, str | None]:
-    """Return for each metric which of its values are better, if its scores agree about it."""
-    protocols: defaultdict[str, set[str]] = defaultdict(set)
-    for fact in facts:
-        protocols[fact.metric] |= {fact.row.protocol} if fact.row else set()
-    said = {metric: {protocol(text).get("direction") for text in texts} for metric, texts in protocols.items()}
-    return {metric: said[metric].pop() if len(said[metric]) == 1 else None for metric in sorted(said, key=metric_order)}
-
-
-def with_best(lines: Iterable[Line], directions: Mapping[str, str | None]) -> tuple[Line, ...]:
-    """Mark the best mean wherever at least two losses of one backbone can be compared."""
-    lines = tuple(lines)
+def best(cells: Sequence[Cell], directions: Mapping[str, str | None]) -> list[bool]:
+    """Return which cells have the best mean, wherever at least two losses of one backbone can be compared."""
     blocks: defaultdict[tuple[Any, ...], list[Cell]] = defaultdict(list)
-    for line in lines:
-        for cell in line.cells:
-            blocks[_block(cell)].append(cell)
-    best = {block: _best(cells, directions.get(cells[0].place["metric"])) for block, cells in blocks.items()}
-    return tuple(
-        replace(
-            line,
-            cells=tuple(
-                replace(cell, best=cell.summary is not None and cell.summary.mean == best[_block(cell)])
-                for cell in line.cells
-            ),
-        )
-        for line in lines
-    )
+    for cell in cells:
+        blocks[_block(cell)].append(cell)
+    means = {block: _best(found, directions.get(found[0].place["metric"])) for block, found in blocks.items()}
+    return [cell.summary is not None and cell.summary.mean == means[_block(cell)] for cell in cells]
 
 
 def _block(cell: Cell) -> tuple[Any, ...]:
     return tuple(cell.place.get(name) for name in ("dataset", "scale", "backbone", "metric", "seed", "store", "source"))
 
 
-def _best(cells: Iterable[Cell], direction: str | None) -> float | None:
+def _best(cells: Sequence[Cell], direction: str | None) -> float | None:
     """Return the best mean; none for a lone one, a mixture, and where nobody knows the direction."""
     means = [cell.summary.mean for cell in cells if cell.summary]
-    bases = {basis for cell in cells for basis in cell.basis}
+    bases = {basis for cell in cells for basis in cell.bases}
     if len(means) < 2 or len(bases) > 1 or direction is None:
         return None
     return min(means) if direction == "lower" else max(means)

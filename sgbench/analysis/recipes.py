@@ -2,10 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sgbench.analysis.naming import natural, recipe_name
-from sgbench.report.tables.facts import RECIPE, Run
+from sgbench.core.words import natural
+from sgbench.store import RUNS
+
+if TYPE_CHECKING:
+    from sgbench.analysis.view import Run
+
+RECIPE: tuple[str, ...] = tuple(RUNS.names[RUNS.names.index("train_sha256") : RUNS.names.index("spec")])
+"""Columns of a run that, with backbone, loss, scale and seed, are its identity."""
 
 LONG = 30
 """Characters above which a recipe is called by a letter."""
@@ -16,8 +22,8 @@ class Recipes:
     """The recipes of some runs.
 
     Attributes:
-        names: What tells each from the others, such as ``steps=1200``, by the values of `RECIPE`; empty where there is
-            only one.
+        names: What tells each from the others, such as ``steps=1200, train=photos@1a2b3c4d``, by the values of
+            `RECIPE`; empty where there is only one.
         labels: What stands in a table: the name, or a letter.
         notes: What the letters stand for, one sentence each.
     """
@@ -26,29 +32,32 @@ class Recipes:
     labels: Mapping[tuple[Any, ...], str]
     notes: tuple[str, ...]
 
-    def name(self, run: Run) -> str:
+    def name(self, run: "Run") -> str:
         """Return what tells a run's recipe from the others."""
         return self.names.get(run.recipe or (), "")
 
-    def label(self, run: Run) -> str:
+    def label(self, run: "Run") -> str:
         """Return what stands in a table for it."""
         return self.labels.get(run.recipe or (), "")
 
     @classmethod
-    def of(cls, runs: Iterable[Run]) -> "Recipes":
+    def of(cls, runs: Iterable["Run"]) -> "Recipes":
         """Name the recipes of some runs; what was not trained has none."""
         firsts = {run.recipe: run for run in runs if run.recipe is not None}
-        differing = [column for at, column in enumerate(RECIPE) if len({str(recipe[at]) for recipe in firsts}) > 1]
-        names = {
-            recipe: recipe_name({"train": run.train, **dict(zip(RECIPE, recipe, strict=True))}, differing)
-            for recipe, run in firsts.items()
-        }
+        differing = [at for at in range(len(RECIPE)) if len({str(recipe[at]) for recipe in firsts}) > 1]
+        names = {recipe: ", ".join(_setting(run, recipe, at) for at in differing) for recipe, run in firsts.items()}
         if max(map(len, names.values()), default=0) <= LONG:
             return cls(names, names, ())
         letters = {
             recipe: _letter(at) for at, recipe in enumerate(sorted(names, key=lambda each: natural(names[each])))
         }
         return cls(names, letters, tuple(f"Recipe {letter}: {names[recipe]}." for recipe, letter in letters.items()))
+
+
+def _setting(run: "Run", recipe: tuple[Any, ...], at: int) -> str:
+    if RECIPE[at] == "train_sha256":
+        return f"train={run.train}@{str(recipe[at])[:8]}"
+    return f"{RECIPE[at]}={recipe[at]}"
 
 
 def _letter(at: int) -> str:

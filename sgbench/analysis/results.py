@@ -3,8 +3,7 @@
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -12,35 +11,128 @@ import pyarrow.compute as pc
 
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
-from sgbench.store import RUNS, SCORES, Dataset, Planned, Store, by_key, whole_sets
+from sgbench.store import HISTORY, RUNS, SCORES, Dataset, Planned, Store, by_key, whole_sets
 
 
-@dataclass(frozen=True)
+class Source:
+    """Tables as they are stored, each read when it is first asked for, and once.
+
+    Args:
+        name: What people call it.
+        runs: Reads `sgbench.store.schema.RUNS`.
+        scores: Reads `sgbench.store.schema.SCORES`, in any order.
+        history: Reads `sgbench.store.schema.HISTORY`.
+        planned: Reads what sweeps asked for.
+        totals: Reads the scores of whole sets where that is less than all scores.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        runs: Callable[[], pa.Table],
+        scores: Callable[[], pa.Table],
+        history: Callable[[], pa.Table],
+        planned: Callable[[], Sequence[Planned]],
+        totals: Callable[[], pa.Table] | None = None,
+    ) -> None:
+        self.name = name
+        self._runs, self._scores, self._history, self._planned, self._totals = runs, scores, history, planned, totals
+
+    @functools.cached_property
+    def runs(self) -> pa.Table:
+        """What is done or has failed."""
+        return self._runs()
+
+    @functools.cached_property
+    def scores(self) -> pa.Table:
+        """In any order."""
+        return self._scores()
+
+    @functools.cached_property
+    def totals(self) -> pa.Table:
+        """The scores of whole sets, sorted."""
+        apart = self._totals if "scores" not in vars(self) else None
+        return apart() if apart else by_key(whole_sets(self.scores))
+
+    @functools.cached_property
+    def history(self) -> pa.Table:
+        """The course of training."""
+        return self._history()
+
+    @functools.cached_property
+    def planned(self) -> list[Planned]:
+        """What sweeps asked for."""
+        return list(self._planned())
+
+
 class Results:
     """What a store holds, for programs; see `load_results`.
 
     A name stands for one thing: where a store has two test sets called Set5, of other pixels, ``dataset`` is
     ``Set5@1a2b3c4d`` with the beginning of their hash, and so is the ``name`` of two checkpoints with that of their id.
+
+    Args:
+        source: The tables.
+        beside: What else is looked at, so that a name stands for one thing in all of it.
     """
 
-    runs: pa.Table
-    """One row a run that is done or has failed: `sgbench.store.schema.RUNS`."""
-    scores: pa.Table
-    """One row a score: `sgbench.store.schema.SCORES`."""
-    history: pa.Table
-    """The course of training: `sgbench.store.schema.HISTORY`."""
-    planned: list[Planned] = field(default_factory=list)
-    """What sweeps on the store asked for."""
+    def __init__(self, source: Source, beside: Sequence[Source] = ()) -> None:
+        self.source = source
+        self.beside = tuple(beside) or (source,)
+
+    @classmethod
+    def of(
+        cls, runs: pa.Table, scores: pa.Table, history: pa.Table | None = None, planned: Sequence[Planned] = ()
+    ) -> "Results":
+        """Return results from tables of the schemas of `sgbench.store.schema`."""
+        course = HISTORY.empty_table() if history is None else history
+        return cls(Source("tables in memory", lambda: runs, lambda: scores, lambda: course, lambda: planned))
+
+    def __repr__(self) -> str:
+        return f"<Results of {self.source.name}>"
+
+    @functools.cached_property
+    def runs(self) -> pa.Table:
+        """One row a run that is done or has failed: `sgbench.store.schema.RUNS`."""
+        others = {other for source in self.beside for other in _others(source.runs)}
+        return _runs_with_labels(self.source.runs, _repeated(name for name, _ in others))
+
+    @functools.cached_property
+    def scores(self) -> pa.Table:
+        """One row a score: `sgbench.store.schema.SCORES`."""
+        return by_key(self.encoded_scores)
+
+    @functools.cached_property
+    def encoded_scores(self) -> pa.Table:
+        """`scores` in any order and, of a store, with text as dictionaries, which takes a fifth of the memory."""
+        return _scores_with_labels(self.source.scores, self._labels)
 
     @functools.cached_property
     def totals(self) -> pa.Table:
         """The scores of whole test sets; of a compacted store they are read without those of images."""
-        return whole_sets(self.scores)
+        return _scores_with_labels(self.source.totals, self._labels)
 
     @functools.cached_property
-    def encoded_scores(self) -> pa.Table:
-        """`scores` in any order and with text as dictionaries, which takes a fifth of the memory."""
-        return self.scores
+    def history(self) -> pa.Table:
+        """The course of training: `sgbench.store.schema.HISTORY`."""
+        return self.source.history
+
+    @functools.cached_property
+    def planned(self) -> list[Planned]:
+        """What sweeps on the store asked for."""
+        return [
+            dataclasses.replace(plan, tests=tuple(_label(test, self._ambiguous) for test in plan.tests))
+            for plan in self.source.planned
+        ]
+
+    @functools.cached_property
+    def _ambiguous(self) -> frozenset[str]:
+        """Names of test sets of other pixels."""
+        return _repeated(test.name for test in {test for source in self.beside for test in _tests(source)})
+
+    @functools.cached_property
+    def _labels(self) -> dict[Dataset, str]:
+        return {test: _label(test, self._ambiguous).name for test in _scored_sets(self.source)}
 
     def query(self, sql: str) -> pa.Table:
         """Answer a question in SQL; see `sgbench.analysis.query.query`."""
@@ -72,66 +164,6 @@ class Results:
         return polars.from_arrow(self.to_arrow())
 
 
-class _Stored(Results):
-    """Results whose tables are read when they are first asked for."""
-
-    _store: Store
-
-    @classmethod
-    def of(cls, store: Store) -> "_Stored":
-        """Return what a store holds, of which nothing is read yet."""
-        stored = cls.__new__(cls)
-        vars(stored)["_store"] = store
-        return stored
-
-    @functools.cached_property
-    def runs(self) -> pa.Table:
-        return _runs_told_apart(self._store.runs())
-
-    @functools.cached_property
-    def totals(self) -> pa.Table:
-        return super().totals if "scores" in vars(self) else _told_apart(self._raw_totals, self._ambiguous)
-
-    @functools.cached_property
-    def scores(self) -> pa.Table:
-        return by_key(self.encoded_scores)
-
-    @functools.cached_property
-    def encoded_scores(self) -> pa.Table:
-        return super().encoded_scores if "scores" in vars(self) else _told_apart(self._raw, self._ambiguous)
-
-    @functools.cached_property
-    def history(self) -> pa.Table:
-        return self._store.history()
-
-    @functools.cached_property
-    def planned(self) -> list[Planned]:
-        return [
-            dataclasses.replace(plan, tests=tuple(_label(test, self._ambiguous) for test in plan.tests))
-            for plan in self._plans
-        ]
-
-    @functools.cached_property
-    def _raw(self) -> pa.Table:
-        return self._store.encoded_scores()
-
-    @functools.cached_property
-    def _raw_totals(self) -> pa.Table:
-        return self._store.totals() if self._store.tables["scores"].list().newest else by_key(whole_sets(self._raw))
-
-    @functools.cached_property
-    def _plans(self) -> list[Planned]:
-        return self._store.planned()
-
-    @functools.cached_property
-    def _ambiguous(self) -> set[str]:
-        """Names of test sets that stand for more than one."""
-        pairs = self._raw_totals.select(["dataset", "dataset_sha256"]).group_by(["dataset", "dataset_sha256"])
-        there = {Dataset(*row.values()) for row in pairs.aggregate([]).to_pylist()}
-        counts = Counter(test.name for test in there.union(*(plan.tests for plan in self._plans)))
-        return {name for name, count in counts.items() if count > 1}
-
-
 def load_results(path: str) -> Results:
     """Open the results of a sweep.
 
@@ -149,35 +181,61 @@ def load_results(path: str) -> Results:
     storage = Storage(path)
     if not storage.exists("runs") and not storage.exists("plans"):
         raise InputError(f"'{path}' holds no results: it has neither a folder 'runs' nor 'plans'.")
-    return _Stored.of(Store(storage))
+    store = Store(storage)
+    compacted = store.tables["scores"].list().newest
+    totals = store.totals if compacted else None  # small files have both kinds, and are read once
+    return Results(Source(path, store.runs, store.encoded_scores, store.history, store.planned, totals))
 
 
-def labels_of(name: str, there: Iterable[str]) -> set[str]:
-    """Return those labels of `Results` that a name stands for: itself, and all versions of it."""
-    return {label for label in there if name in (label, label.partition("@")[0])}
+def _tests(source: Source) -> set[Dataset]:
+    planned = {test for plan in source.planned for test in plan.tests}
+    return {_plain(test) for test in {*_scored_sets(source), *planned}}
 
 
-def _told_apart(scores: pa.Table, ambiguous: set[str]) -> pa.Table:
-    """Return scores with test sets whose names stand for more than one called after their hashes."""
-    if not ambiguous:
+def _scored_sets(source: Source) -> list[Dataset]:
+    pairs = source.totals.group_by(["dataset", "dataset_sha256"]).aggregate([]).to_pylist()
+    return [Dataset(row["dataset"], row["dataset_sha256"]) for row in pairs]
+
+
+def _others(runs: pa.Table) -> set[tuple[str, str]]:
+    """Return names and ids of what was not trained."""
+    rows = runs.filter(pc.not_equal(runs["kind"], "train")).select(["name", "run_id"]).to_pylist()
+    return {(_without(row["name"], row["run_id"]), row["run_id"]) for row in rows}
+
+
+def _repeated(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(name for name, count in Counter(names).items() if count > 1)
+
+
+def _plain(test: Dataset) -> Dataset:
+    return test._replace(name=_without(test.name, test.sha256))
+
+
+def _without(name: str, digest: str) -> str:
+    """Return a name without the digits that tell it from others of that name."""
+    return name.removesuffix(f"@{digest[:8]}")
+
+
+def _label(test: Dataset, ambiguous: frozenset[str]) -> Dataset:
+    plain = _plain(test)
+    return test._replace(name=plain.versioned if plain.name in ambiguous else plain.name)
+
+
+def _scores_with_labels(scores: pa.Table, labels: Mapping[Dataset, str]) -> pa.Table:
+    """Return scores in which each test set has its label."""
+    if all(test.name == label for test, label in labels.items()):
         return scores
-    at = scores.schema.get_field_index("dataset")
-    names, hashes = (scores.column(name).cast(pa.string()) for name in ("dataset", "dataset_sha256"))
-    versioned = pc.binary_join_element_wise(names, pc.utf8_slice_codeunits(hashes, 0, 8), "@")
-    renamed = pc.if_else(pc.is_in(names, pa.array(sorted(ambiguous), pa.string())), versioned, names)
-    return scores.set_column(at, SCORES.field("dataset"), renamed)
+    names, hashes = (scores[column].cast(pa.string()) for column in ("dataset", "dataset_sha256"))
+    keys = pa.array(["\n".join(test) for test in labels], pa.string())
+    at = pc.index_in(pc.binary_join_element_wise(names, hashes, "\n"), keys)
+    labelled = pa.array(list(labels.values()), pa.string()).take(at.combine_chunks())
+    return scores.set_column(scores.schema.get_field_index("dataset"), SCORES.field("dataset"), labelled)
 
 
-def _label(test: Dataset, ambiguous: set[str]) -> Dataset:
-    return test._replace(name=test.versioned) if test.name in ambiguous else test
-
-
-def _runs_told_apart(runs: pa.Table) -> pa.Table:
-    """Return runs with what was not trained here, and shares its name with something else, called after its id."""
-    rows = runs.select(["kind", "name", "run_id"]).to_pylist()
-    counts = Counter(row["name"] for row in rows if row["kind"] != "train")
-    names = [
-        f"{row['name']}@{row['run_id'][:8]}" if row["kind"] != "train" and counts[row["name"]] > 1 else row["name"]
-        for row in rows
-    ]
+def _runs_with_labels(runs: pa.Table, ambiguous: frozenset[str]) -> pa.Table:
+    """Return runs in which what was not trained, and shares its name with something else, is called after its id."""
+    labels = {run_id: f"{name}@{run_id[:8]}" if name in ambiguous else name for name, run_id in _others(runs)}
+    if not labels:
+        return runs
+    names = [labels.get(*each) for each in zip(runs["run_id"].to_pylist(), runs["name"].to_pylist(), strict=True)]
     return runs.set_column(runs.schema.get_field_index("name"), RUNS.field("name"), pa.array(names, pa.string()))

@@ -1,22 +1,20 @@
 """Several stores as one: a run that lies in two of them is one run."""
 
-import dataclasses
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sgbench.analysis import Results
+from sgbench.analysis.results import Results
 from sgbench.core.errors import InputError
-from sgbench.report.tables.model import plural
-from sgbench.store import HISTORY, Dataset
+from sgbench.core.words import plural
 
 _SCORE = ("run_id", "dataset", "metric")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Stores:
     """Some stores, in all of which a name stands for one thing.
 
@@ -54,21 +52,21 @@ def together(stores: Mapping[str, Results]) -> Stores:
     """
     if len(stores) == 1:
         return Stores(stores, next(iter(stores.values())))
-    each = _told_apart(stores)
+    sources = [results.source for results in stores.values()]
+    each = {label: Results(results.source, sources) for label, results in stores.items()}
     done = {
         label: dict(
-            zip(_texts(results.runs, "run_id"), pc.equal(results.runs["status"], "done").to_pylist(), strict=True)
+            zip(results.runs["run_id"].to_pylist(), pc.equal(results.runs["status"], "done").to_pylist(), strict=True)
         )
         for label, results in each.items()
     }
     values = {label: _values(results.totals) for label, results in each.items()}
     runs = _owners(done)
     scores = _owners({label: {key: value is not None for key, value in own.items()} for label, own in values.items()})
-    merged = Results(
+    merged = Results.of(
         pa.concat_tables(_among(results.runs, ("run_id",), runs[label]) for label, results in each.items()),
         pa.concat_tables(_among(results.scores, _SCORE, scores[label]) for label, results in each.items()),
-        HISTORY.empty_table(),
-        [plan for results in each.values() for plan in results.planned],
+        planned=[plan for results in each.values() for plan in results.planned],
     )
     return Stores(each, merged, tuple(_disagreements(values)))
 
@@ -112,66 +110,3 @@ def _among(rows: pa.Table, key: Sequence[str], wanted: Iterable[str]) -> pa.Tabl
 
 def _keys(rows: pa.Table, key: Sequence[str]) -> pa.ChunkedArray:
     return rows[key[0]] if len(key) == 1 else pc.binary_join_element_wise(*(rows[name] for name in key), "\n")
-
-
-def _texts(rows: pa.Table, column: str) -> list[str]:
-    texts: list[str] = rows[column].to_pylist()
-    return texts
-
-
-def _told_apart(stores: Mapping[str, Results]) -> dict[str, Results]:
-    """Return stores with one name for each thing, as `sgbench.analysis.load_results` gives them within one store."""
-    tests, others = set[Dataset](), set[tuple[str, str]]()
-    for results in stores.values():
-        tests |= {_plain(test) for test in _tests(results)}
-        others |= {(_without(name, run_id), run_id) for name, run_id in _others(results)}
-    ambiguous = {name for name, count in Counter(test.name for test in tests).items() if count > 1}
-    shared = {name for name, count in Counter(name for name, _ in others).items() if count > 1}
-
-    def test_name(test: Dataset) -> str:
-        plain = _plain(test)
-        return plain.versioned if plain.name in ambiguous else plain.name
-
-    def other_name(name: str, run_id: str) -> str:
-        plain = _without(name, run_id)
-        return f"{plain}@{run_id[:8]}" if plain in shared else plain
-
-    return {
-        label: Results(
-            _renamed(results.runs, "name", {name: other_name(name, run_id) for name, run_id in _others(results)}),
-            _renamed(results.scores, "dataset", {test.name: test_name(test) for test in _tests(results)}),
-            HISTORY.empty_table(),
-            [
-                dataclasses.replace(plan, tests=tuple(test._replace(name=test_name(test)) for test in plan.tests))
-                for plan in results.planned
-            ],
-        )
-        for label, results in stores.items()
-    }
-
-
-def _tests(results: Results) -> set[Dataset]:
-    pairs = results.totals.group_by(["dataset", "dataset_sha256"]).aggregate([]).to_pylist()
-    scored = {Dataset(row["dataset"], row["dataset_sha256"]) for row in pairs}
-    return scored | {test for plan in results.planned for test in plan.tests}
-
-
-def _others(results: Results) -> list[tuple[str, str]]:
-    """Return names and ids of what was not trained."""
-    rows = results.runs.filter(pc.not_equal(results.runs["kind"], "train"))
-    return list(zip(_texts(rows, "name"), _texts(rows, "run_id"), strict=True))
-
-
-def _plain(test: Dataset) -> Dataset:
-    return test._replace(name=_without(test.name, test.sha256))
-
-
-def _without(name: str, digest: str) -> str:
-    return name.removesuffix(f"@{digest[:8]}")
-
-
-def _renamed(rows: pa.Table, column: str, names: Mapping[str, str]) -> pa.Table:
-    old = rows[column].unique()
-    new = pa.array([names.get(text, text) for text in old.to_pylist()], pa.string())
-    renamed = new.take(pc.index_in(rows[column], old).combine_chunks())
-    return rows.set_column(rows.schema.get_field_index(column), rows.schema.field(column), renamed)

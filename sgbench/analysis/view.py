@@ -1,91 +1,212 @@
-"""What tables are made of: runs, and for each test set and metric the score that a run has or should have."""
+"""The read model: which runs there are or are to be, what they scored, and why a number is missing.
+
+Tables, comparisons, figures and pages are made from a `View` and from nothing else. It reads a store as columns and
+makes Python objects only of what is asked for; it imports neither torch nor anybody's plug-in.
+
+    view = View(load_results("results/quick"))          # or View({"a": …, "b": …}): several stores as one
+    filters = view.resolved(Filters(losses=["sg + l1"]))  # in any spelling; what is not there is an `InputError`
+    view.runs(filters)          # runs that have ended and that are planned, one-off subjects (folders, checkpoints) too
+    view.groups(filters)        # the same in reading order, those together that differ only in their seed
+    view.outcomes(filters)      # for each run, test set and metric a value, or the `Fate` that says why there is none
+    view.of_images(filters)     # scores of single images, as an Arrow table
+    view.rows(filters)          # rows of the table ``runs``, as an Arrow table
+    view.only(filters)          # another view, of less
+"""
 
 import functools
 import json
-from collections.abc import Collection, Iterator, Mapping
+import math
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sgbench.analysis import Results, labels_of
-from sgbench.core.errors import unknown
-from sgbench.report.tables.stores import Stores
+from sgbench.analysis.recipes import RECIPE, Recipes
+from sgbench.analysis.results import Results, Source
+from sgbench.analysis.stores import together
+from sgbench.core.errors import InputError, unknown
+from sgbench.core.words import natural
 from sgbench.spec import Recipe
 from sgbench.spec.stored import find_loss
-from sgbench.store.schema import RUNS, recipe_columns
+from sgbench.store import Planned
+from sgbench.store.schema import recipe_columns
 
-PENDING = "pending"
-"""Why there is no number: a sweep will bring it."""
+BASELINE = "l1"
+"""The loss with which others are compared; it comes first."""
 
-NOT_SCORED = "not scored"
-"""Why there is no number: nobody has asked for it."""
+DEFAULT_METRIC = "lpips_alex"
+"""What is shown where one metric is to be shown and nobody says which."""
 
-NO_RUN = "no run"
-"""Why there is no number: nobody has asked for a run."""
-
-RECIPE = RUNS.names[RUNS.names.index("train_sha256") : RUNS.names.index("spec")]
-"""Columns of a run that, with backbone, loss, scale and seed, are its identity."""
-
-_RUN = ("run_id", "kind", "name", "backbone", "loss", "lambda", "seed", "scale", "train", "status", "error", "step")
-T = TypeVar("T", int, float)
-Key = tuple[str, str, str]  # run, test set, metric
+T = TypeVar("T")
+Number = TypeVar("Number", int, float)
+Key = tuple[str, str, str]
+"""Run, test set and metric."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """A row of the store or, as long as there is none, a planned run; only what is trained has a recipe."""
+class Why(StrEnum):
+    """Why there is no number."""
+
+    NO_RUN = "no run"
+    PENDING = "pending"
+    NOT_SCORED = "not scored"
+    NO_WEIGHTS = "no weights"
+    UNDEFINED = "undefined"
+    FAILED = "failed"
+
+
+class Fate(NamedTuple):
+    """Why there is no number, in words that are the same everywhere.
+
+    Attributes:
+        why: In short, as cells say it where the reason is told elsewhere.
+        reason: The details, without a stop; empty where there are none.
+        where: Such as `` at step 812``.
+    """
+
+    why: Why
+    reason: str = ""
+    where: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.why}{self.where}{': ' * bool(self.reason)}{self.reason}"
+
+
+NO_RUN, PENDING, NOT_SCORED = (Fate(why) for why in (Why.NO_RUN, Why.PENDING, Why.NOT_SCORED))
+
+
+class Status(StrEnum):
+    """Where a run stands, for who reads a store."""
+
+    DONE = "done"
+    FAILED = "failed"
+    PENDING = "pending"
+
+
+class Run(NamedTuple):
+    """A run or, as long as it has no row, a planned one; only what was trained has a recipe.
+
+    Attributes:
+        run_id: Its id.
+        kind: ``train``, or what else was scored: ``checkpoint``, ``folder`` or ``builtin``.
+        backbone: ``family-size``, or the name of what was not trained.
+        loss: The expression; empty for what was not trained.
+        lam: λ, the coefficient of ``sg``.
+        seed: Of what was trained.
+        scale: Factor of super-resolution.
+        train: What the training set is called.
+        recipe: The values of `RECIPE`.
+        parameters: How many the network has; 0 where nobody knows.
+        status: Where it stands.
+        failure: Why it failed.
+    """
 
     run_id: str
     kind: str
     backbone: str
-    """Or the name of what was not trained."""
     loss: str
     lam: float | None
     seed: int | None
     scale: int
     train: str | None
     recipe: tuple[Any, ...] | None
-    """The values of `RECIPE`."""
     parameters: int
-    error: str | None
+    status: Status
+    failure: Fate | None
+
+    @property
+    def trained(self) -> bool:
+        """Whether it was trained here."""
+        return self.kind == "train"
+
+    @property
+    def fate(self) -> "Fate | None":
+        """Why it has no results; none if it is done."""
+        return PENDING if self.status is Status.PENDING else self.failure
+
+    def setting(self, name: str) -> Any:
+        """Return a column of its recipe."""
+        return self.recipe[RECIPE.index(name)] if self.recipe else None
 
     def __str__(self) -> str:
-        return f"{self.backbone} · {self.loss} · seed {self.seed}" if self.kind == "train" else self.backbone
+        return f"{self.backbone} · {self.loss} · seed {self.seed}" if self.trained else self.backbone
 
 
-class Score(NamedTuple):
-    """A row of the store: what a run has on a whole test set by a metric."""
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Runs that differ in nothing but their seed, or one thing that was not trained.
 
-    run_id: str
-    dataset: str
-    metric: str
+    Attributes:
+        recipe: What tells this recipe from the others; empty where there is one.
+        runs: By seed.
+    """
+
+    recipe: str
+    runs: tuple[Run, ...]
+
+    @property
+    def backbone(self) -> str:
+        """The backbone, or the name of what was not trained."""
+        return self.runs[0].backbone
+
+    @property
+    def loss(self) -> str:
+        """The loss; empty where nothing was trained."""
+        return self.runs[0].loss
+
+    @property
+    def conditions(self) -> Hashable:
+        """Equal for groups of one scale and recipe; for what was not trained, for nothing else."""
+        run = self.runs[0]
+        return (run.scale, run.recipe) if run.trained else run.run_id
+
+    @property
+    def trained_with(self) -> str:
+        """The loss and, where recipes differ, the recipe."""
+        return ", ".join(filter(None, (self.loss, self.recipe)))
+
+
+class Basis(NamedTuple):
+    """How a score came about; only scores of one basis can be compared."""
+
     metric_version: str
     protocol: str
     n_images: int
-    value: float | None
-    status: str
-    reason: str | None
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """The fields of the protocol."""
+        return _protocol(self.protocol)
+
+    @property
+    def direction(self) -> str | None:
+        """``lower`` or ``higher``, whichever is better; none if the protocol does not say."""
+        return direction(self.protocol)
 
 
-class Fact(NamedTuple):
-    """What is known of a run on a test set by a metric.
+class Outcome(NamedTuple):
+    """What became of a run on a whole test set by a metric.
 
     Attributes:
         run: The run.
         dataset: The test set.
         metric: The metric.
-        row: Its score for the whole set, if there is one.
-        wanted: Whether there is or should be one.
+        value: The score.
+        fate: Why there is no score.
+        basis: How the score, or the attempt, came about; none where there was no attempt.
         store: The label of the store that it is from; empty where stores are not told apart.
     """
 
     run: Run
     dataset: str
     metric: str
-    row: Score | None
-    wanted: bool
+    value: float | None
+    fate: Fate | None
+    basis: Basis | None
     store: str = ""
 
 
@@ -96,25 +217,38 @@ class Filters:
     Attributes:
         backbones: Or names of what was not trained.
         losses: In any spelling.
-        lambdas: Weights of sg.
+        lambdas: Coefficients of sg.
         seeds: Seeds of trained runs.
         datasets: Test sets; a name stands for all its versions.
         metrics: Metrics.
         runs: Whole ids.
     """
 
-    backbones: Collection[str] | None = None
-    losses: Collection[str] | None = None
-    lambdas: Collection[float] | None = None
-    seeds: Collection[int] | None = None
-    datasets: Collection[str] | None = None
-    metrics: Collection[str] | None = None
+    backbones: Sequence[str] | None = None
+    losses: Sequence[str] | None = None
+    lambdas: Sequence[float] | None = None
+    seeds: Sequence[int] | None = None
+    datasets: Sequence[str] | None = None
+    metrics: Sequence[str] | None = None
     runs: Collection[str] | None = None
+
+    def of_run(self, run: Run) -> bool:
+        """Return whether a run is asked for."""
+        return (
+            (self.backbones is None or run.backbone in self.backbones)
+            and (self.losses is None or run.loss in self.losses)
+            and (self.lambdas is None or run.lam in self.lambdas)
+            and (self.seeds is None or run.seed in self.seeds)
+            and (self.runs is None or run.run_id in self.runs)
+        )
+
+
+ALL = Filters()
 
 
 @dataclass(frozen=True)
 class Names:
-    """The names that stores have."""
+    """What can be asked for."""
 
     backbones: set[str]
     losses: set[str]
@@ -124,204 +258,326 @@ class Names:
     metrics: set[str]
 
 
-def resolved(filters: Filters, names: Names) -> Filters:
-    """Return filters with the very names of some stores.
-
-    Raises:
-        InputError: If a filter asks for what is not there.
-    """
-    losses = filters.losses and [find_loss(loss, names.losses) for loss in filters.losses]
-    return Filters(
-        backbones=chosen("backbone", filters.backbones, names.backbones),
-        losses=chosen("loss", losses, names.losses),
-        lambdas=_numbers("λ", filters.lambdas, names.lambdas),
-        seeds=_numbers("seed", filters.seeds, names.seeds),
-        datasets=chosen("test set", filters.datasets, names.datasets),
-        metrics=chosen("metric", filters.metrics, names.metrics),
-        runs=filters.runs,
-    )
-
-
-def chosen(kind: str, asked: Collection[str] | None, there: Collection[str]) -> Collection[str] | None:
-    """Return the labels that names stand for.
+def chosen(kind: str, asked: Sequence[str] | None, there: Collection[str]) -> list[str] | None:
+    """Return the names that a person asks for, in that order; none if everything is asked for.
 
     Args:
         kind: What a name is, for the message.
-        asked: Names as a person wrote them; none stands for all.
-        there: Every label.
+        asked: Names as the person wrote them. ``Set5`` stands for ``Set5@1a2b3c4d`` too.
+        there: Every name.
 
     Raises:
         InputError: If a name stands for nothing.
     """
     if asked is None:
         return None
-    for name in asked:
-        if not labels_of(name, there):
+    found = {name: labels_of(name, there) for name in asked}
+    for name, labels in found.items():
+        if not there:
+            raise InputError(f"there is no {kind} '{name}', nor any other.")
+        if not labels:
             raise unknown(kind, name, there)
-    return {label for name in asked for label in labels_of(name, there)}
+    return list(dict.fromkeys(label for labels in found.values() for label in labels))
 
 
-def _numbers(kind: str, asked: Collection[T] | None, there: Collection[T]) -> Collection[T] | None:
-    for number in asked or ():
-        if number not in there:
-            raise unknown(kind, f"{number:g}", (f"{each:g}" for each in there))
-    return asked
+def labels_of(name: str, there: Iterable[str]) -> list[str]:
+    """Return the names of `Results` that a person may mean by a name: itself, and all versions of it."""
+    return sorted((label for label in there if name in (label, label.partition("@")[0])), key=natural)
 
 
-@functools.cache
-def protocol(text: str) -> dict[str, Any]:
-    """Return the fields of a score's protocol."""
-    fields: dict[str, Any] = json.loads(text)
-    return fields
+class View:
+    """What there is to see of a store, or of several as one.
 
-
-@dataclass(frozen=True)
-class Inventory:
-    """What stores have.
-
-    Attributes:
-        names: Every name.
+    Args:
+        stores: A store's results, or those of several by what each is called.
     """
 
-    names: Names
-    _whole: "_Source"
-    _parts: Mapping[str, "_Source"]
-
-    @classmethod
-    def of(cls, stores: Stores, *, apart: bool = False) -> "Inventory":
-        """Look through stores.
-
-        Args:
-            stores: One or several.
-            apart: Whether a run that lies in two of them is to have a fact of each.
-        """
-        whole = _Source.of(stores.merged)
-        parts = {label: _Source.of(results) for label, results in stores.each.items()} if apart else {"": whole}
-        names = Names(
-            backbones={run.backbone for run in whole.runs},
-            losses={run.loss for run in whole.runs if run.loss},
-            lambdas={run.lam for run in whole.runs if run.lam is not None},
-            seeds={run.seed for run in whole.runs if run.seed is not None},
-            datasets={dataset for dataset, _ in whole.places},
-            metrics={metric for _, metric in whole.places},
+    def __init__(self, stores: Results | Mapping[str, Results]) -> None:
+        whole = together({"": stores} if isinstance(stores, Results) else stores)
+        self.results = whole.merged
+        self.stores: dict[str, View] = (
+            dict.fromkeys(whole.each, self)
+            if len(whole.each) == 1
+            else {label: View(each) for label, each in whole.each.items()}
         )
-        return cls(names, whole, parts)
+        """Each store by its label."""
+        self.disagreements = whole.notes
+        self.compared: dict[Hashable, Any] = {}
+        """What `sgbench.analysis.compare` has compared, so that it is done once."""
 
-    def facts(self, filters: Filters) -> list[Fact]:
-        """Return, for each run on a test set, a fact for each metric by which anything is asked for.
+    @functools.cached_property
+    def names(self) -> Names:
+        """What can be asked for."""
+        runs = self._runs.values()
+        return Names(
+            backbones={run.backbone for run in runs},
+            losses={run.loss for run in runs if run.loss},
+            lambdas={run.lam for run in runs if run.lam is not None},
+            seeds={run.seed for run in runs if run.seed is not None},
+            datasets={dataset for dataset, _ in self.places},
+            metrics={metric for _, metric in self.places},
+        )
+
+    def resolved(self, filters: Filters) -> Filters:
+        """Return filters with the very names of the stores, in the order in which they were asked for.
+
+        Raises:
+            InputError: If a filter asks for what is not there.
+        """
+        names = self.names
+        losses = None if filters.losses is None else [find_loss(loss, names.losses) for loss in filters.losses]
+        return Filters(
+            backbones=chosen("backbone", filters.backbones, names.backbones),
+            losses=chosen("loss", losses, names.losses),
+            lambdas=_numbers("λ", filters.lambdas, names.lambdas),
+            seeds=_numbers("seed", filters.seeds, names.seeds),
+            datasets=chosen("test set", filters.datasets, names.datasets),
+            metrics=chosen("metric", filters.metrics, names.metrics),
+            runs=filters.runs,
+        )
+
+    def runs(self, filters: Filters = ALL) -> list[Run]:
+        """Return the runs that have ended, and the planned ones.
 
         Args:
-            filters: Resolved; of names that are not there, there is nothing.
+            filters: Resolved, as everywhere below.
         """
-        return [fact for store, part in self._parts.items() for fact in part.facts(filters, store)]
+        return [run for run in self._runs.values() if filters.of_run(run)]
 
-    def homeless(self, filters: Filters) -> list[Run]:
-        """Return the failed runs that are asked for where no run has a test set and a metric."""
-        return [] if self._whole.places else [run for run in self._whole.lost if _asked(run, filters)]
+    def groups(self, filters: Filters = ALL) -> list[Group]:
+        """Return runs in reading order: by backbone, and of each `BASELINE` first."""
+        return grouped(self.runs(filters))
 
+    def outcomes(self, filters: Filters = ALL, *, apart: bool = False) -> list[Outcome]:
+        """Return, for each run on a test set, an outcome for each metric by which anything is asked for.
 
-@dataclass(frozen=True)
-class _Source:
-    """One store: its runs, the scores of whole sets, what plans ask for, and the test sets and metrics of either."""
-
-    runs: list[Run]
-    scores: pa.Table
-    planned: set[Key]
-    places: set[tuple[str, str]]
-    lost: list[Run]
-    """Failed runs that have no score and that no plan names: they should have had what the others have."""
-
-    @classmethod
-    def of(cls, results: Results) -> "_Source":
-        runs = list(_runs(results))
-        scores = results.totals.select(Score._fields)
-        planned = {
-            (plan.run_id, test.name, metric)
-            for plan in results.planned
-            for test in plan.tests
-            for metric in plan.metrics
-        }
-        scored = scores.group_by(["dataset", "metric"]).aggregate([]).to_pylist()
-        places = {(row["dataset"], row["metric"]) for row in scored} | {key[1:] for key in planned}
-        named = {*scores["run_id"].unique().to_pylist(), *(key[0] for key in planned)}
-        lost = [run for run in runs if run.error and run.run_id not in named]
-        return cls(runs, scores, planned, places, lost)
-
-    def facts(self, filters: Filters, store: str) -> list[Fact]:
-        runs = {run.run_id: run for run in self.runs if _asked(run, filters)}
+        Args:
+            filters: Of names that are not there, there is nothing.
+            apart: Whether a run that lies in two stores has an outcome of each.
+        """
+        if apart:
+            return [
+                each._replace(store=label) for label, view in self.stores.items() for each in view.outcomes(filters)
+            ]
+        runs = {run.run_id: run for run in self.runs(filters)}
         places = {
             (dataset, metric)
             for dataset, metric in self.places
             if (filters.datasets is None or dataset in filters.datasets)
             and (filters.metrics is None or metric in filters.metrics)
         }
-        scores = {row[:3]: row for row in self._rows(runs, filters)}
+        scores = dict(self._scores(filters))
         wanted = {key for key in self.planned if key[0] in runs and key[1:] in places} | scores.keys()
-        wanted |= {(run.run_id, *place) for run in self.lost if run.run_id in runs for place in places}
+        wanted |= {(run.run_id, *place) for run in self._lost if run.run_id in runs for place in places}
         metrics = sorted({metric for _, _, metric in wanted})
-        return [
-            Fact(
-                runs[run_id],
-                dataset,
-                metric,
-                scores.get((run_id, dataset, metric)),
-                (run_id, dataset, metric) in wanted,
-                store,
+        found = []
+        for run_id, dataset in sorted({key[:2] for key in wanted}):
+            run = runs[run_id]
+            for metric in metrics:
+                score = scores.get((run_id, dataset, metric))
+                if score is None:
+                    fate = run.failure or (PENDING if (run_id, dataset, metric) in wanted else NOT_SCORED)
+                    found.append(Outcome(run, dataset, metric, None, fate, None))
+                else:
+                    found.append(Outcome(run, dataset, metric, *score))
+        return found
+
+    def unplaced(self, filters: Filters = ALL) -> list[Run]:
+        """Return the failed runs that are asked for, if no run has a test set and a metric."""
+        return [] if self.places else [run for run in self._lost if filters.of_run(run)]
+
+    def totals(self, filters: Filters = ALL) -> pa.Table:
+        """Return scores of whole test sets."""
+        return self._among_scores(self.results.totals, filters)
+
+    def of_images(self, filters: Filters = ALL) -> pa.Table:
+        """Return scores of single images, in any order."""
+        rows = self._among_scores(self.results.encoded_scores, filters)
+        return rows.filter(pc.is_valid(rows["image"]))
+
+    def rows(self, filters: Filters = ALL) -> pa.Table:
+        """Return the rows of runs that have ended."""
+        return _among(self.results.runs, "run_id", self._ids(filters))
+
+    def history(self, filters: Filters = ALL) -> pa.Table:
+        """Return the training curves of runs."""
+        return _among(self.results.history, "run_id", self._ids(filters))
+
+    def only(self, filters: Filters) -> "View":
+        """Return what there is of some runs, test sets and metrics; of several stores as of one."""
+        results, ids = self.results, self._ids(filters)
+        return View(
+            Results(
+                Source(
+                    results.source.name,
+                    lambda: self.rows(filters),
+                    lambda: self._among_scores(results.encoded_scores, filters),
+                    lambda: self.history(filters),
+                    lambda: [plan for plan in results.planned if ids is None or plan.run_id in ids],
+                    lambda: self.totals(filters),
+                ),
+                results.beside,
             )
-            for run_id, dataset in sorted({key[:2] for key in wanted})
-            for metric in metrics
-        ]
+        )
 
-    def _rows(self, runs: Collection[str], filters: Filters) -> Iterator[Score]:
-        """Return the scores that are asked for; the others never become Python's objects."""
-        rows = self.scores
-        for column, names in (("metric", filters.metrics), ("dataset", filters.datasets), ("run_id", runs)):
-            if names is not None:
-                rows = rows.filter(pc.is_in(rows[column], pa.array(sorted(names), pa.string())))
-        return map(Score._make, zip(*(column.to_pylist() for column in rows.columns), strict=True))
+    @functools.cached_property
+    def places(self) -> set[tuple[str, str]]:
+        """The test sets and metrics by which any run has or should have a score."""
+        scored = self.results.totals.group_by(["dataset", "metric"]).aggregate([]).to_pylist()
+        return {(row["dataset"], row["metric"]) for row in scored} | {key[1:] for key in self.planned}
+
+    @functools.cached_property
+    def planned(self) -> set[Key]:
+        """The scores that plans ask for."""
+        return {
+            (plan.run_id, test.name, metric)
+            for plan in self.results.planned
+            for test in plan.tests
+            for metric in plan.metrics
+        }
+
+    @functools.cached_property
+    def _runs(self) -> dict[str, Run]:
+        ended = {run.run_id: run for run in _ended(self.results.runs)}
+        waiting = {plan.run_id: plan for plan in self.results.planned if plan.run_id not in ended}
+        return ended | {run_id: _waiting(plan) for run_id, plan in waiting.items()}
+
+    @functools.cached_property
+    def _lost(self) -> list[Run]:
+        """Failed runs that have no score and that no plan names: they should have had what the others have."""
+        named = {*self.results.totals["run_id"].unique().to_pylist(), *(key[0] for key in self.planned)}
+        return [run for run in self._runs.values() if run.failure and run.run_id not in named]
+
+    def _ids(self, filters: Filters) -> Collection[str] | None:
+        """Return the ids of the runs that are asked for; none for all."""
+        of_runs = (filters.backbones, filters.losses, filters.lambdas, filters.seeds, filters.runs)
+        return None if of_runs == (None,) * len(of_runs) else {run.run_id for run in self.runs(filters)}
+
+    def _among_scores(self, rows: pa.Table, filters: Filters) -> pa.Table:
+        wanted = {"metric": filters.metrics, "dataset": filters.datasets, "run_id": self._ids(filters)}
+        masks = [pc.is_in(rows[column], _texts(names)) for column, names in wanted.items() if names is not None]
+        return rows.filter(functools.reduce(pc.and_, masks)) if masks else rows
+
+    def _scores(self, filters: Filters) -> Iterator[tuple[Key, tuple[float | None, Fate | None, Basis]]]:
+        """Yield the scores that are asked for; the others never become Python's objects."""
+        rows = self.totals(filters)
+        keys = zip(*(rows[column].to_pylist() for column in ("run_id", "dataset", "metric")), strict=True)
+        bases = _distinct(rows, Basis._fields, Basis._make)
+        fates = _distinct(rows, ("status", "reason"), _fate_of_a_score)
+        for key, value, fate, basis in zip(keys, rows["value"].to_pylist(), fates, bases, strict=True):
+            if value is not None and not math.isfinite(value):
+                value, fate = None, Fate(Why.FAILED, f"the value is {value}")
+            yield key, (value, None if value is not None else fate, basis)
 
 
-def _asked(run: Run, filters: Filters) -> bool:
-    return (
-        (filters.backbones is None or run.backbone in filters.backbones)
-        and (filters.losses is None or run.loss in filters.losses)
-        and (filters.lambdas is None or run.lam in filters.lambdas)
-        and (filters.seeds is None or run.seed in filters.seeds)
-        and (filters.runs is None or run.run_id in filters.runs)
-    )
+def grouped(runs: Iterable[Run]) -> list[Group]:
+    """Return runs in reading order, those together that differ in nothing but their seed."""
+    found: defaultdict[Hashable, list[Run]] = defaultdict(list)
+    for run in sorted(runs, key=lambda run: run.seed or 0):
+        found[(run.backbone, run.loss, run.scale, run.recipe) if run.trained else run.run_id].append(run)
+    firsts = [members[0] for members in found.values() if members[0].trained]
+    recipes, scales = Recipes.of(firsts), {run.scale for run in firsts}
+
+    def named(run: Run) -> str:
+        scale = f"scale={run.scale}" if len(scales) > 1 and run.trained else ""
+        return ", ".join(filter(None, (scale, recipes.name(run))))
+
+    groups = [Group(named(members[0]), tuple(members)) for members in found.values()]
+    return sorted(groups, key=lambda g: (natural(g.backbone), g.loss != BASELINE, natural(g.loss), natural(g.recipe)))
 
 
-def _runs(results: Results) -> Iterator[Run]:
-    """Yield the runs of a store, and the planned ones that have no row yet."""
-    columns = {name: results.runs[name].to_pylist() for name in dict.fromkeys([*_RUN, *RECIPE, "parameters"])}
-    recipes = zip(*(columns[name] for name in RECIPE), strict=True)
-    rows = zip(*(columns[name] for name in (*_RUN, "parameters")), recipes, strict=True)
-    for run_id, kind, name, backbone, loss, lam, seed, scale, train, status, error, step, parameters, recipe in rows:
+def directions(outcomes: Iterable[Outcome]) -> dict[str, str | None]:
+    """Return for each metric which of its values are better, if its scores agree about it."""
+    bases: defaultdict[str, set[Basis]] = defaultdict(set)
+    for outcome in outcomes:
+        bases[outcome.metric] |= {outcome.basis} if outcome.basis else set()
+    said = {metric: {basis.direction for basis in found} for metric, found in bases.items()}
+    return {metric: next(iter(ways)) if len(ways) == 1 else None for metric, ways in said.items()}
+
+
+def direction(protocol: str) -> str | None:
+    """Return which of two scores of a protocol is better, ``lower`` or ``higher``; none if it does not say."""
+    better: str | None = _protocol(protocol).get("direction")
+    return better
+
+
+@functools.cache
+def _protocol(text: str) -> dict[str, Any]:
+    fields: dict[str, Any] = json.loads(text)
+    return fields
+
+
+def _numbers(kind: str, asked: Sequence[Number] | None, there: Collection[Number]) -> Sequence[Number] | None:
+    for number in asked or ():
+        if number not in there:
+            raise unknown(kind, f"{number:g}", (f"{each:g}" for each in there))
+    return asked
+
+
+def _among(rows: pa.Table, column: str, names: Iterable[str] | None) -> pa.Table:
+    """Return the rows with some names in a column; all for none."""
+    return rows if names is None else rows.filter(pc.is_in(rows[column], _texts(names)))
+
+
+def _texts(names: Iterable[str]) -> pa.Array:
+    return pa.array(sorted(names), pa.string())
+
+
+def _distinct(rows: pa.Table, columns: Sequence[str], made: Callable[[Iterable[Any]], T]) -> list[T]:
+    """Return what is made of some columns of each row, made once for all rows that are equal in them."""
+    if not rows.num_rows:
+        return []
+    texts = (pc.cast(rows[column], pa.string()) for column in columns)
+    joined = pc.binary_join_element_wise(*texts, "\x1f", null_handling="replace", null_replacement="\x1e")
+    codes = joined.combine_chunks().dictionary_encode().indices.to_numpy()
+    _, firsts, which = np.unique(codes, return_index=True, return_inverse=True)
+    values = [made(row.values()) for row in rows.select(list(columns)).take(pa.array(firsts)).to_pylist()]
+    return [values[at] for at in which.tolist()]
+
+
+def _fate_of_a_score(outcome: Iterable[str | None]) -> Fate | None:
+    status, reason = outcome
+    return None if status == "ok" else Fate(Why(status or Why.FAILED), (reason or "").rstrip("."))
+
+
+def _ended(rows: pa.Table) -> Iterator[Run]:
+    """Yield the runs of a table ``runs``."""
+    columns = ("run_id", "kind", "name", "backbone", "loss", "lambda", "seed", "scale", "train", "parameters", "status")
+    values = zip(*(rows[column].to_pylist() for column in columns), strict=True)
+    failures, recipes = _distinct(rows, ("status", "step", "error"), _failure), _distinct(rows, RECIPE, tuple)
+    for each, failure, recipe in zip(values, failures, recipes, strict=True):
+        run_id, kind, name, backbone, loss, lam, seed, scale, train, parameters, status = each
         trained = kind == "train"
         yield Run(
-            run_id=run_id,
-            kind=kind,
-            backbone=backbone if trained else name,
-            loss=(loss or "") if trained else "",
-            lam=lam if trained else None,
-            seed=seed,
-            scale=scale,
-            train=train,
-            recipe=recipe if trained else None,
-            parameters=parameters or 0,
-            error=_failure(step, error) if status == "failed" else None,
+            run_id,
+            kind,
+            backbone if trained else name,
+            (loss or "") if trained else "",
+            lam if trained else None,
+            seed,
+            scale,
+            train,
+            recipe if trained else None,
+            parameters or 0,
+            Status(status),
+            failure,
         )
-    known = set(columns["run_id"])
-    defaults = recipe_columns(Recipe())  # what a plan of before there was a column means
-    waiting = {plan.run_id: {**defaults, **plan.run} for plan in results.planned if plan.run_id not in known}
-    for run_id, row in waiting.items():
-        recipe = tuple(row[name] for name in RECIPE)
-        what = (row["backbone"], row["loss"], row.get("lambda"), row["seed"], row["scale"], row.get("train"))
-        yield Run(run_id, "train", *what, recipe, 0, None)
 
 
-def _failure(step: int | None, error: str | None) -> str:
-    """Return ``failed at step 812: loss is NaN``."""
+def _failure(how: Iterable[Any]) -> Fate | None:
+    status, step, error = how
+    if status != Status.FAILED:
+        return None
     where = "" if step is None else f" at step {step}"
     cause = " ".join((error or "no reason was recorded").split()).removesuffix(where).rstrip(".")
-    return f"failed{where}: {cause}"
+    return Fate(Why.FAILED, cause, where)
+
+
+def _waiting(plan: Planned) -> Run:
+    row = _DEFAULTS | plan.run
+    what = (row["backbone"], row["loss"], row.get("lambda"), row["seed"], row["scale"], row.get("train"))
+    return Run(plan.run_id, "train", *what, tuple(row[name] for name in RECIPE), 0, Status.PENDING, None)
+
+
+_DEFAULTS = recipe_columns(Recipe())
+"""What a plan of before there was a column means."""

@@ -23,27 +23,30 @@ def compare(
     alpha: Annotated[
         float,
         typer.Option(
-            "--alpha", metavar="0.05", help="The chance, over all cells, to call a difference real where there is none."
+            "--alpha",
+            metavar="0.05",
+            help="Significance level: the chance of any false positive.",
         ),
     ] = 0.05,
     as_json: options.Json = False,
 ) -> None:
-    """Say by how much one loss differs from another, and whether seeds and images bear it out.
+    """Say by how much one loss differs from another, and whether that is significant across seeds and images.
 
     Runs are paired by seed, with backbones that have both losses. What is shown with --backbone and --test is corrected
     for all that there is.
     """
     from rich.console import Console
 
-    from sgbench.analysis import load_results
+    from sgbench.analysis import View, load_results
     from sgbench.analysis.compare import comparisons
+    from sgbench.analysis.view import DEFAULT_METRIC
     from sgbench.cli import output
     from sgbench.report.compare import choose, print_comparisons, to_data
 
-    store = load_results(options.find_store(results))
-    if metric is None and "lpips_alex" in store.scores.column("metric").unique().to_pylist():
-        metric = ["lpips_alex"]
-    cells = choose(comparisons(store, a, b, metrics=metric, alpha=alpha), backbones=backbone, datasets=test)
+    view = View(load_results(options.find_store(results)))
+    if metric is None and DEFAULT_METRIC in view.names.metrics:
+        metric = [DEFAULT_METRIC]
+    cells = choose(comparisons(view, a, b, metrics=metric, alpha=alpha), backbones=backbone, datasets=test)
     if as_json:
         output.print_json(to_data(cells))
     else:

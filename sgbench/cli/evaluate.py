@@ -49,6 +49,7 @@ def evaluate(
     A run is looked for in the store, and its weights are scored with the scale and degradation of its training. With
     --self-ensemble or --tile it is a subject of its own, beside the run.
     """
+    from sgbench.analysis import Filters, View, load_results
     from sgbench.assets.weights import Locator
     from sgbench.cli import output
     from sgbench.core.storage import Storage, absolute
@@ -75,13 +76,12 @@ def evaluate(
             wanted = [(images, metrics) for images in tests] if rerun else missing
             found = score_subject(subject, wanted, store, locator=locator, save_images=save_images)
             faults += [f"{subject.name}: {fault}" for fault in found]
-    output.print_results(
-        store.storage.root,
-        as_json=as_json,
+    shown = Filters(
         runs=[subject.run_id for subject in subjects],
         datasets=[images.name for images in packed[0]],
         metrics=metrics,
     )
+    output.print_results(View(load_results(store.storage.root)), shown, as_json=as_json)
     for fault in faults:
         output.say(fault)
     if faults:

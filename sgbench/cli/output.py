@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sgbench.analysis import load_results
-from sgbench.analysis.results import labels_of
+from sgbench.analysis import Filters, View, load_results
+from sgbench.analysis.view import labels_of
 from sgbench.core.files import replacing
 from sgbench.core.storage import Storage
 from sgbench.report import tables
@@ -185,28 +185,19 @@ def print_outcome(outcome: "Outcome", root: str, *, as_json: bool, again: str) -
 
 
 def _print_runs(plan: "Plan", root: str, *, as_json: bool) -> None:
-    totals = load_results(root).totals
-    scored, metrics = (set(totals.column(key).to_pylist()) for key in ("dataset", "metric"))
-    print_results(
-        root,
-        as_json=as_json,
+    view = View(load_results(root))
+    names = view.names
+    shown = Filters(
         runs=[str(run.spec.run_id) for run in plan.runs],
-        datasets=[test.name for test in plan.tests if labels_of(test.name, scored)] or None,
-        metrics=[metric for metric in plan.sweep.metrics if metric in metrics] or None,
+        datasets=[test.name for test in plan.tests if labels_of(test.name, names.datasets)] or None,
+        metrics=[metric for metric in plan.sweep.metrics if metric in names.metrics] or None,
     )
+    print_results(view, shown, as_json=as_json)
 
 
-def print_results(
-    root: str,
-    *,
-    as_json: bool,
-    runs: Sequence[str] | None = None,
-    datasets: Sequence[str] | None = None,
-    metrics: Sequence[str] | None = None,
-) -> None:
-    """Print the table of a store, all of it or some runs, test sets and metrics."""
-    shown = tables.pivot({root: load_results(root)}, tables.Filters(runs=runs, datasets=datasets, metrics=metrics))
-    print_table(shown, "json" if as_json else tables.RICH)
+def print_results(view: View, filters: Filters, *, as_json: bool) -> None:
+    """Print the table of a store, or of some of its runs, test sets and metrics."""
+    print_table(tables.pivot(view, filters), "json" if as_json else tables.RICH)
 
 
 def print_table(shown: tables.Table, form: str) -> None:

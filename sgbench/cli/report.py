@@ -44,20 +44,20 @@ def report(
     ] = None,
     title: Annotated[str | None, typer.Option("--title", metavar="TEXT", help="Of the page.")] = None,
 ) -> None:
-    """Write a page that has everything in itself: what is borne out, tables, figures, images to compare, every run.
+    """Write a page that has everything in itself: significant differences, tables, figures, images, every run.
 
     It can be sent around and read without sgbench or a network. Images are those that sgbench eval --save-images keeps.
     """
-    from sgbench.analysis import load_results
+    from sgbench.analysis import Filters, load_results
     from sgbench.cli import output
     from sgbench.core.storage import Storage
-    from sgbench.report import page, tables
+    from sgbench.report import page
     from sgbench.spec import set_name
 
     root = options.find_store(results)
     store, storage = load_results(root), Storage(root)
     out = out or _in_store(storage)
-    filters = tables.Filters(
+    filters = Filters(
         backbones=backbone,
         losses=loss,
         lambdas=options.numbers("--lambda", lam, float) or None,

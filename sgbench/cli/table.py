@@ -8,7 +8,7 @@ from sgbench.cli import options
 from sgbench.core.errors import InputError, unknown
 
 if TYPE_CHECKING:
-    from sgbench.analysis import Results
+    from sgbench.analysis import View
 
 EXAMPLES = (
     "sgbench table",
@@ -56,10 +56,11 @@ def table(
 ) -> None:
     """Show the scores of stores: mean ± sample standard deviation over the seeds.
 
-    A cell without a number says why. The best of each block is bold, and a star marks what really differs from L1.
+    A cell without a number says why. The best of each block is bold; a star marks a significant difference from L1.
 
     Only seeds are averaged: what differs and is named neither for rows nor for columns is added to the rows.
     """
+    from sgbench.analysis import Filters
     from sgbench.cli import output
     from sgbench.report import tables
 
@@ -69,7 +70,7 @@ def table(
         raise InputError(f"--show {show} is for a table of the paper, such as 'sgbench table 1 --show {show}'.")
     if number is not None and (given := [flag for flag, value in own.items() if value is not None]):
         raise InputError(f"table {number} has rows, columns, losses and seeds of its own; leave out {given[0]}.")
-    filters = tables.Filters(
+    filters = Filters(
         backbones=backbone,
         losses=loss,
         lambdas=options.numbers("--lambda", lam, float) or None,
@@ -82,11 +83,10 @@ def table(
             "rows": tables.ROWS if rows is None else _names(rows),
             "columns": tables.COLUMNS if columns is None else _names(columns),
         }
-        shown = tables.pivot(_stores(results), filters, **axes)
+        shown = tables.pivot(_view(results), filters, **axes)
     else:
-        shown = tables.paper_table(
-            number, {} if show == tables.PAPER else _stores(results), show or tables.OURS, filters
-        )
+        view = None if show == tables.PAPER else _view(results)
+        shown = tables.paper_table(number, view, show or tables.OURS, filters)
     output.print_table(shown, form)
 
 
@@ -102,10 +102,9 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
 
 
-def _stores(results: list[str] | None) -> "dict[str, Results]":
-    """Return stores by what to call them."""
-    from sgbench.analysis import load_results
-    from sgbench.report import tables
+def _view(results: list[str] | None) -> "View":
+    from sgbench.analysis import View, load_results
+    from sgbench.analysis.stores import labelled
 
     paths = [options.find_store(each) for each in results] if results else [options.find_store(None)]
-    return {label: load_results(path) for label, path in tables.labelled(paths).items()}
+    return View({label: load_results(path) for label, path in labelled(paths).items()})

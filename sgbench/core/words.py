@@ -1,8 +1,8 @@
-"""The order in which names are read, and what a recipe is called among others."""
+"""How names are put in order, counted and listed in a sentence."""
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -13,14 +13,12 @@ def natural(text: str) -> tuple[Any, ...]:
     return tuple(float(part) if index % 2 else part for index, part in enumerate(parts))
 
 
-def recipe_name(run: Mapping[str, Any], differing: Iterable[str]) -> str:
-    """Return what tells a recipe from others, such as ``steps=1200, train=photos@1a2b3c4d``.
+def plural(count: int, what: str) -> str:
+    """Return ``1 seed`` or ``2 seeds``."""
+    return f"{count} {what}{'s' * (count != 1)}"
 
-    Args:
-        run: The columns of `RUNS`, of a trained run.
-        differing: Those in which the recipes differ.
-    """
-    return ", ".join(
-        f"train={run['train']}@{str(run[column])[:8]}" if column == "train_sha256" else f"{column}={run[column]}"
-        for column in differing
-    )
+
+def listed(words: Iterable[str]) -> str:
+    """Return ``a``, ``a and b`` or ``a, b and c``."""
+    words = list(words)
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

@@ -11,14 +11,14 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from sgbench.analysis import labels_of
-from sgbench.analysis.compare import NOT_SHOWN, REAL, UNDECIDABLE, Comparison
+from sgbench.analysis.compare import Comparison, Verdict
 from sgbench.analysis.stats import EXACT, RESAMPLES, Estimate, sign_flip_floor
-from sgbench.core.errors import unknown
+from sgbench.analysis.view import chosen
+from sgbench.core.words import plural
 from sgbench.report.tables import ARROWS
 from sgbench.report.tables.model import number
 
-STYLES = {REAL: "bold", UNDECIDABLE: "yellow"}
+STYLES = {Verdict.SIGNIFICANT: "bold", Verdict.INCONCLUSIVE: "yellow"}
 
 Parts = tuple[str, ...]
 """What stands in one cell: parts beside each other or, on a narrow terminal, below each other."""
@@ -44,17 +44,14 @@ def choose(
     Raises:
         InputError: If a filter names what no cell has.
     """
-    chosen = list(cells)
-    for kind, field, names in (("backbone", "backbone", backbones), ("test set", "dataset", datasets)):
-        if names is None:
-            continue
-        there = {getattr(cell, field) for cell in cells}
-        for name in names:
-            if not labels_of(name, there):
-                raise unknown(kind, name, there)
-        wanted = set().union(*(labels_of(name, there) for name in names))
-        chosen = [cell for cell in chosen if getattr(cell, field) in wanted]
-    return chosen
+    kept_backbones = chosen("backbone", backbones, {cell.backbone for cell in cells})
+    kept_datasets = chosen("test set", datasets, {cell.dataset for cell in cells})
+    return [
+        cell
+        for cell in cells
+        if (kept_backbones is None or cell.backbone in kept_backbones)
+        and (kept_datasets is None or cell.dataset in kept_datasets)
+    ]
 
 
 def sentence(cell: Comparison) -> str:
@@ -95,8 +92,8 @@ def notes(cells: Sequence[Comparison]) -> list[str]:
     families = {cell.metric: cell.family for cell in tested}
     counts = ", ".join(f"{family} by {metric}" for metric, family in families.items())
     said.append(
-        f"Real: the largest p, corrected by Holm for all that were tested ({counts}), shown or not, is at most "
-        f"{tested[0].alpha:g}. Not shown to be real does not mean shown to be nothing."
+        f"Significant: the largest p, corrected by Holm for all that were tested ({counts}), shown or not, is at most "
+        f"{tested[0].alpha:g}. Not significant does not mean shown to be equal."
     )
     return said
 
@@ -182,7 +179,7 @@ def _grid(cells: Sequence[Comparison], *, stacked: bool) -> rich.table.Table:
 
 
 def _heads(cell: Comparison) -> list[Parts]:
-    interval = (f"{_level(cell)} from", "to", "p")
+    interval = (f"{_level(cell)} CI", "to", "p")
     return [
         ("test set", "backbone"),
         ("A", "B"),
@@ -249,21 +246,25 @@ def _told_interval(cell: Comparison) -> str:
 
 
 def _told(cell: Comparison) -> str:
-    if cell.verdict == UNDECIDABLE:
-        return f"whether that is real {cell.verdict}: {cell.reason}"
-    if cell.verdict == NOT_SHOWN:
-        return f"not shown to be real ({'corrected ' if cell.family > 1 else ''}p {_p(cell.p)})"
-    return ", and ".join(filter(None, (cell.verdict, _side(cell))))
+    match cell.verdict:
+        case Verdict.INCONCLUSIVE:
+            return f"{cell.verdict} ({cell.reason})"
+        case Verdict.NOT_SIGNIFICANT:
+            return f"{cell.verdict} ({'corrected ' if cell.family > 1 else ''}p {_p(cell.p)})"
+        case Verdict.SIGNIFICANT:
+            return ", ".join(filter(None, (cell.verdict, _side(cell))))
 
 
 def _side(cell: Comparison) -> str:
-    """Return what a real difference is."""
-    return "" if cell.verdict != REAL or cell.better is None else "better" if cell.better else "worse"
+    """Return what a significant difference is."""
+    if cell.verdict is not Verdict.SIGNIFICANT or cell.better is None:
+        return ""
+    return "better" if cell.better else "worse"
 
 
 def _design(cell: Comparison) -> str:
-    seeds = f"{len(cell.seeds)} seed{'s' * (len(cell.seeds) != 1)}"
-    return f"{seeds} × {cell.images} image{'s' * (cell.images != 1)}" if cell.images else seeds
+    seeds = plural(len(cell.seeds), "seed")
+    return f"{seeds} × {plural(cell.images, 'image')}" if cell.images else seeds
 
 
 def _level(cell: Comparison) -> str:

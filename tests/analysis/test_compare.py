@@ -12,14 +12,15 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgbench.analysis import Results
-from sgbench.analysis.compare import NOT_SHOWN, REAL, UNDECIDABLE, Comparison, comparisons
+from sgbench.analysis import Results, View, compare
+from sgbench.analysis.compare import Comparison, Verdict
 from sgbench.analysis.stats import Array, crossed_bootstrap, holm, paired_t, sign_flip
 from sgbench.core.errors import InputError
 from sgbench.spec import Recipe
 from sgbench.store import Dataset, Planned
 from sgbench.store.schema import recipe_columns, to_table
 
+INCONCLUSIVE, NOT_SIGNIFICANT, SIGNIFICANT = Verdict.INCONCLUSIVE, Verdict.NOT_SIGNIFICANT, Verdict.SIGNIFICANT
 NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
 LOWER, HIGHER = (json.dumps({"direction": direction}) for direction in ("lower", "higher"))
 L1, SG = "l1", "l1 + 1.0*sg"
@@ -48,7 +49,7 @@ def scores(run_id: str, values: Sequence[float] | float | None, **columns: Any) 
 
 def store(runs: Rows, rows: Iterable[Rows], plans: list[Planned] | None = None) -> Results:
     flat = [row for part in rows for row in part]
-    return Results(to_table("runs", runs), to_table("scores", flat), to_table("history", []), plans or [])
+    return Results.of(to_table("runs", runs), to_table("scores", flat), to_table("history", []), plans or [])
 
 
 def planned(
@@ -66,6 +67,10 @@ def two(differences: Array, **columns: Any) -> Results:
     return store(runs, [scores(row["run_id"], value, **columns) for row, value in zip(runs, values, strict=True)])
 
 
+def comparisons(results: Results, a: str, b: str, **options: Any) -> list[Comparison]:
+    return compare.comparisons(View(results), a, b, **options)
+
+
 def one(results: Results, a: str = L1, b: str = SG, **options: Any) -> Comparison:
     (cell,) = comparisons(results, a, b, **options)
     return cell
@@ -79,7 +84,7 @@ def effects(seeds: int = 3, images: int = 14, mean: float = -0.09, seed: int = 0
 
 def without(results: Results, *run_ids: str, table: str = "scores") -> Results:
     rows = [row for row in getattr(results, table).to_pylist() if row["run_id"] not in run_ids]
-    return Results(
+    return Results.of(
         to_table("runs", rows) if table == "runs" else results.runs,
         to_table("scores", rows) if table == "scores" else results.scores,
         results.history,
@@ -90,14 +95,14 @@ def without(results: Results, *run_ids: str, table: str = "scores") -> Results:
 def changed(results: Results, run_id: str, **columns: Any) -> Results:
     """The same with other columns in the scores of one run."""
     rows = [row | columns if row["run_id"] == run_id else row for row in results.scores.to_pylist()]
-    return Results(results.runs, to_table("scores", rows), results.history, results.planned)
+    return Results.of(results.runs, to_table("scores", rows), results.history, results.planned)
 
 
 def test_a_difference_is_measured_by_the_functions_of_stats() -> None:
     differences = effects()
     cell = one(two(differences))
     stored = np.array([[row["value"] for row in two(differences).scores.to_pylist() if row["image"]]])
-    a, b = stored.reshape(2, 3, 14)
+    b, a = stored.reshape(2, 3, 14)
     assert (cell.a, cell.b, cell.metric, cell.dataset, cell.backbone) == (L1, SG, "lpips_alex", "Set14", "edsr-tiny")
     assert (cell.direction, cell.scale, cell.recipe, cell.alpha) == ("lower", 4, "", 0.05)
     assert (cell.seeds, cell.images, cell.left_out) == ((0, 1, 2), 14, ())
@@ -111,7 +116,7 @@ def test_a_difference_is_measured_by_the_functions_of_stats() -> None:
     assert cell.by_seed == paired_t((b - a).mean(axis=1), 0.05)
     assert cell.by_seed.p == pytest.approx(scipy.stats.ttest_rel(b.mean(axis=1), a.mean(axis=1)).pvalue)
     assert cell.p == max(cell.overall.p, cell.by_image.p, cell.by_seed.p)
-    assert (cell.family, cell.verdict, cell.reason, cell.better) == (1, REAL, None, True)
+    assert (cell.family, cell.verdict, cell.reason, cell.better) == (1, SIGNIFICANT, None, True)
 
 
 def test_seeds_are_paired_and_not_pooled() -> None:
@@ -121,13 +126,13 @@ def test_seeds_are_paired_and_not_pooled() -> None:
     runs = [run(loss, seed) for loss in (L1, SG) for seed in range(3)]
     values = [*base, *(base + differences)]
     results = store(runs, [scores(row["run_id"], value) for row, value in zip(runs, values, strict=True)])
-    assert one(results).verdict == REAL
+    assert one(results).verdict == SIGNIFICANT
     assert scipy.stats.ttest_ind(base.mean(axis=1), (base + differences).mean(axis=1)).pvalue > 0.9
 
 
 def test_neither_rows_nor_names_in_another_order_change_anything() -> None:
     results = two(effects())
-    backwards = Results(results.runs[::-1], results.scores[::-1], results.history)
+    backwards = Results.of(results.runs[::-1], results.scores[::-1], results.history)
     assert comparisons(backwards, L1, SG) == comparisons(results, L1, SG)
 
 
@@ -152,7 +157,13 @@ def test_the_direction_of_the_metric_says_which_is_better(protocol: str, better:
 
 def test_equal_scores_are_neither_better_nor_real() -> None:
     cell = one(two(np.zeros((3, 14))))
-    assert (cell.difference, cell.percent, cell.better, cell.p, cell.verdict) == (0.0, 0.0, None, 1.0, NOT_SHOWN)
+    assert (cell.difference, cell.percent, cell.better, cell.p, cell.verdict) == (
+        0.0,
+        0.0,
+        None,
+        1.0,
+        NOT_SIGNIFICANT,
+    )
 
 
 def test_a_percentage_of_nothing_is_not_told() -> None:
@@ -164,13 +175,13 @@ def test_five_images_cannot_decide_however_large_the_difference() -> None:
     cell = one(two(effects(images=5)))
     assert cell.by_image is not None
     assert (cell.by_image.p, cell.by_image.floor) == (0.0625, 0.0625)
-    assert (cell.verdict, cell.reason) == (UNDECIDABLE, "with 5 images p cannot go under 0.0625")
-    assert one(two(effects(images=5)), alpha=0.1).verdict == REAL
+    assert (cell.verdict, cell.reason) == (INCONCLUSIVE, "with 5 images p cannot go under 0.0625")
+    assert one(two(effects(images=5)), alpha=0.1).verdict == SIGNIFICANT
 
 
 def test_one_image_has_no_interval_over_images() -> None:
     cell = one(two(effects(images=1)))
-    assert (cell.overall, cell.verdict, cell.reason) == (None, UNDECIDABLE, "with 1 image p cannot go under 1")
+    assert (cell.overall, cell.verdict, cell.reason) == (None, INCONCLUSIVE, "with 1 image p cannot go under 1")
 
 
 def test_one_seed_cannot_decide_whatever_the_images_say() -> None:
@@ -179,7 +190,7 @@ def test_one_seed_cannot_decide_whatever_the_images_say() -> None:
     assert cell.by_image.p < 0.001
     assert (cell.overall, cell.by_seed, cell.p, cell.family) == (None, None, None, 0)
     assert (cell.verdict, cell.reason) == (
-        UNDECIDABLE,
+        INCONCLUSIVE,
         "one seed tells nothing of the spread over seeds; two are the least",
     )
 
@@ -190,7 +201,7 @@ def test_images_alone_do_not_make_it_real() -> None:
     cell = one(two(differences))
     assert cell.by_image is not None
     assert cell.by_image.p == cell.by_image.floor
-    assert cell.verdict == NOT_SHOWN
+    assert cell.verdict == NOT_SIGNIFICANT
 
 
 def test_seeds_alone_do_not_make_it_real() -> None:
@@ -199,7 +210,7 @@ def test_seeds_alone_do_not_make_it_real() -> None:
     cell = one(two(by_image + effects(mean=0.0) / 1000 + 0.003))
     assert cell.by_seed is not None
     assert cell.by_seed.p < 0.01
-    assert cell.verdict == NOT_SHOWN
+    assert cell.verdict == NOT_SIGNIFICANT
 
 
 def test_a_metric_of_sets_is_tested_over_seeds_alone() -> None:
@@ -210,7 +221,7 @@ def test_a_metric_of_sets_is_tested_over_seeds_alone() -> None:
     assert (cell.overall, cell.by_image, cell.images) == (None, None, None)
     assert cell.by_seed is not None
     assert cell.p == cell.by_seed.p == pytest.approx(scipy.stats.ttest_rel(values[3:], values[:3]).pvalue)
-    assert cell.verdict == REAL
+    assert cell.verdict == SIGNIFICANT
 
 
 def test_only_seeds_of_both_are_paired_and_the_others_say_why_not() -> None:
@@ -220,7 +231,7 @@ def test_only_seeds_of_both_are_paired_and_the_others_say_why_not() -> None:
     failed = {"status": "failed", "error": "loss is NaN\nat step 812."}
     rows = [row | failed if row["run_id"] == f"{b} 3" else row for row in rows]
     scored = without(results, f"edsr-tiny {L1} 0", f"{b} 3", f"{b} 4").scores
-    cell = one(Results(to_table("runs", rows), scored, results.history, [planned(SG, 7)]))
+    cell = one(Results.of(to_table("runs", rows), scored, results.history, [planned(SG, 7)]))
     assert cell.seeds == (1, 2)
     assert cell.left_out == (
         f"no run ({L1}, seeds 0, 7; {SG}, seed 4)",
@@ -231,7 +242,7 @@ def test_only_seeds_of_both_are_paired_and_the_others_say_why_not() -> None:
 
 def test_a_planned_run_that_is_there_is_no_other_run() -> None:
     results = two(effects())
-    again = Results(results.runs, results.scores, results.history, [planned(L1, 0)])
+    again = Results.of(results.runs, results.scores, results.history, [planned(L1, 0)])
     assert comparisons(again, L1, SG) == comparisons(results, L1, SG)
 
 
@@ -240,7 +251,7 @@ def test_a_plan_that_is_older_than_a_column_asks_for_its_default() -> None:
     older = {name: value for name, value in row.items() if name not in ("threads", "status")}
     runs = [run(loss, 0) | recipe_columns(Recipe()) for loss in (L1, SG)]
     rows = [scores(row["run_id"], [0.1, 0.2]) for row in runs]
-    cell = one(store(runs, rows, [Planned(older, (Dataset("Set14", "14" * 32),), ("lpips_alex",))]))
+    cell = one(store(runs, rows, [Planned(older, (Dataset("Set14", f"{'Set14':0<64}"),), ("lpips_alex",))]))
     assert cell.left_out == (f"no run ({L1}, seed 1)", f"pending ({SG}, seed 1)")
 
 
@@ -261,7 +272,13 @@ def test_without_a_common_seed_there_is_no_number() -> None:
     runs = [run(L1, 0), run(L1, 1), run(SG, 2)]
     cell = one(store(runs, [scores(row["run_id"], [0.1, 0.2]) for row in runs]))
     assert cell.reason == f"no seed has both scores: no run ({SG}, seeds 0, 1; {L1}, seed 2)"
-    assert (cell.verdict, cell.difference, cell.percent, cell.better, cell.seeds) == (UNDECIDABLE, None, None, None, ())
+    assert (cell.verdict, cell.difference, cell.percent, cell.better, cell.seeds) == (
+        INCONCLUSIVE,
+        None,
+        None,
+        None,
+        (),
+    )
 
 
 @pytest.mark.parametrize(
@@ -273,7 +290,7 @@ def test_without_a_common_seed_there_is_no_number() -> None:
 )
 def test_scores_of_another_basis_are_refused(columns: dict[str, str], reason: str) -> None:
     cell = one(changed(two(effects()), f"edsr-tiny {SG} 1", **columns))
-    assert (cell.verdict, cell.reason, cell.difference) == (UNDECIDABLE, reason, None)
+    assert (cell.verdict, cell.reason, cell.difference) == (INCONCLUSIVE, reason, None)
 
 
 def test_scores_of_other_images_are_refused() -> None:
@@ -311,7 +328,7 @@ def test_a_backbone_of_one_of_the_losses_has_no_part_in_it() -> None:
     results = two(effects())
     alone = run(SG, 0, backbone="rcan-tiny")
     more = store([alone], [scores(alone["run_id"], [0.1, 0.2])])
-    both = Results(
+    both = Results.of(
         pa.concat_tables([results.runs, more.runs]), pa.concat_tables([results.scores, more.scores]), results.history
     )
     assert comparisons(both, L1, SG) == comparisons(results, L1, SG)
@@ -322,7 +339,7 @@ def test_what_was_not_trained_has_no_part_in_it() -> None:
     other = {"run_id": "x", "kind": "builtin", "name": "bicubic", "scale": 4, "status": "done"}
     runs = to_table("runs", [*results.runs.to_pylist(), other])
     rows = to_table("scores", [*results.scores.to_pylist(), *scores("x", [0.4] * 14)])
-    assert comparisons(Results(runs, rows, results.history), L1, SG) == comparisons(results, L1, SG)
+    assert comparisons(Results.of(runs, rows, results.history), L1, SG) == comparisons(results, L1, SG)
 
 
 def sweep() -> Results:
@@ -350,13 +367,13 @@ def test_a_sweep_of_44_runs_shows_what_was_planted() -> None:
     assert results.runs.num_rows == 44
     cells = comparisons(results, L1, SG, metrics=["lpips_alex"])
     assert [(cell.dataset, cell.backbone, cell.verdict, cell.better) for cell in cells if cell.dataset == "Set14"] == [
-        ("Set14", "edsr-tiny", REAL, True),
-        ("Set14", "rcan-tiny", REAL, True),
-        ("Set14", "rdn-tiny", REAL, False),
-        ("Set14", "swinir-tiny", NOT_SHOWN, cells[7].better),
+        ("Set14", "edsr-tiny", SIGNIFICANT, True),
+        ("Set14", "rcan-tiny", SIGNIFICANT, True),
+        ("Set14", "rdn-tiny", SIGNIFICANT, False),
+        ("Set14", "swinir-tiny", NOT_SIGNIFICANT, cells[7].better),
     ]
     assert {(cell.verdict, cell.reason) for cell in cells if cell.dataset == "Set5"} == {
-        (UNDECIDABLE, "with 5 images p cannot go under 0.0625")
+        (INCONCLUSIVE, "with 5 images p cannot go under 0.0625")
     }
 
 
@@ -394,7 +411,7 @@ def test_what_a_family_puts_out_of_reach_is_told() -> None:
     rows = [scores(row["run_id"], values[row["loss"]][row["seed"]]) for row in runs]
     cells = comparisons(store(runs, rows), L1, SG)
     assert {cell.reason for cell in cells} == {"with 6 images p cannot go under 0.0312, which is 0.0625 when corrected"}
-    assert one(store(runs[:6], rows[:6])).verdict == REAL
+    assert one(store(runs[:6], rows[:6])).verdict == SIGNIFICANT
 
 
 @pytest.mark.parametrize(
@@ -471,5 +488,5 @@ def families(number: int, seeds: int, images: int, of: tuple[float, float, float
 def test_no_more_families_than_alpha_call_nothing_real(seeds: int, of: tuple[float, float, float]) -> None:
     number = 200
     cells = comparisons(families(number, seeds, 10, of), L1, SG)
-    found = len({cell.metric for cell in cells if cell.verdict == REAL}) / number
+    found = len({cell.metric for cell in cells if cell.verdict == SIGNIFICANT}) / number
     assert found <= 0.05 + 2.5 * math.sqrt(0.05 * 0.95 / number)

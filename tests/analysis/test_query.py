@@ -37,13 +37,13 @@ def results(request: pytest.FixtureRequest, tmp_path: Path) -> Results:
     if request.param == "compacted":
         store.compact()
     if request.param == "in memory":
-        return Results(store.runs(), store.scores(), store.history())
+        return Results.of(store.runs(), store.scores(), store.history())
     return load_results(str(store.storage))
 
 
 @pytest.fixture
 def memory() -> Results:
-    return Results(*(to_table(table, []) for table in ("runs", "scores", "history")))
+    return Results.of(*(to_table(table, []) for table in ("runs", "scores", "history")))
 
 
 def test_a_question_over_runs_and_scores(results: Results) -> None:

@@ -58,7 +58,7 @@ def test_it_finds_the_only_store_and_shows_lpips(compare: Compare) -> None:
     assert err == ""
     assert out.startswith(f"A is l1, B is {SG}.\n\nlpips_alex ↓\n")
     assert re.search(
-        r"^- l1 \+ 1\.0\*sg lowers lpips_alex on Set14 with edsr-tiny by .*: real, and better\.$", out, re.M
+        r"^- l1 \+ 1\.0\*sg lowers lpips_alex on Set14 with edsr-tiny by .*: significant, better\.$", out, re.M
     )
     assert "psnr_y" not in out
     assert compare("l1", SG, "--results", "results/quick", "--metric", "lpips_alex")[0] == out
@@ -82,7 +82,7 @@ def test_filters_choose_what_is_shown_and_not_what_p_is_corrected_for(compare: C
     ]
     (cell,) = json.loads(compare("l1", SG, "--backbone", "edsr-tiny", "--test", "Set14", "--json")[0])["comparisons"]
     assert cell == everything[2]
-    assert (cell["family"], cell["verdict"], cell["seeds"], cell["images"]) == (4, "real", [0, 1, 2], 14)
+    assert (cell["family"], cell["verdict"], cell["seeds"], cell["images"]) == (4, "significant", [0, 1, 2], 14)
 
 
 def test_alpha_is_that_of_intervals_and_verdicts(compare: Compare) -> None:
@@ -90,7 +90,7 @@ def test_alpha_is_that_of_intervals_and_verdicts(compare: Compare) -> None:
     (at_5, at_50) = (
         json.loads(compare("l1", SG, "--alpha", alpha, "--json")[0])["comparisons"][0] for alpha in ("0.05", "0.5")
     )
-    assert (at_5["verdict"], at_50["verdict"]) == ("cannot be decided", "real")
+    assert (at_5["verdict"], at_50["verdict"]) == ("inconclusive", "significant")
     assert at_5["overall"]["interval"]["low"] < at_50["overall"]["interval"]["low"]
 
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from sgbench.analysis import load_results
+from sgbench.analysis import Filters, load_results
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, Pixels, encode_png, pack_set, write_png
 from sgbench.report import page
 from sgbench.report.page.gallery import Gallery, gallery
-from sgbench.report.tables import Filters
 from sgbench.spec import Recipe
 from sgbench.store import Dataset, Planned, Store
 from sgbench.store.schema import recipe_columns

@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
-from sgbench.analysis import Results
+from sgbench.analysis import Filters, Results, View
 from sgbench.report import tables
-from sgbench.report.tables import Filters, Table, print_table
+from sgbench.report.tables import Table, print_table
 from sgbench.store import Dataset, Planned
 from sgbench.store.schema import to_table
 
@@ -38,7 +38,7 @@ def score(run_id: str, value: float | None, metric: str = "lpips_alex", dataset:
 
 
 def results(runs: list[dict[str, Any]], scores: list[dict[str, Any]], planned: list[Planned] | None = None) -> Results:
-    return Results(to_table("runs", runs), to_table("scores", scores), to_table("history", []), planned or [])
+    return Results.of(to_table("runs", runs), to_table("scores", scores), to_table("history", []), planned or [])
 
 
 def plan(run_id: str, loss: str = "l1", seed: int = 0, **fields: Any) -> Planned:
@@ -50,7 +50,7 @@ def plan(run_id: str, loss: str = "l1", seed: int = 0, **fields: Any) -> Planned
 
 def pivot(shown: Results, **asked: Any) -> Table:
     axes = {name: asked.pop(name) for name in ("rows", "columns") if name in asked}
-    return tables.pivot({"store": shown}, Filters(**asked), **axes)
+    return tables.pivot(View(shown), Filters(**asked), **axes)
 
 
 def printed(table: Table, width: int | None) -> str:

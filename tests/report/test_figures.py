@@ -63,7 +63,7 @@ def results(
     planned: list[Planned] | None = None,
 ) -> Results:
     tables = {"runs": runs, "scores": scores or [], "history": history or []}
-    return Results(*(to_table(name, rows) for name, rows in tables.items()), planned or [])
+    return Results.of(*(to_table(name, rows) for name, rows in tables.items()), planned or [])
 
 
 def ablation(seeds: int = 1, metrics: tuple[str, ...] = ("lpips_alex",), dataset: Dataset = SET5) -> Results:
@@ -222,7 +222,7 @@ def test_what_failed_or_is_no_number_is_left_out_and_named() -> None:
     figure = only_set5(shown)
     assert len(points(figure)) == 2
     assert "Left out: edsr-tiny · l1 + 1.0*sg · seed 1: failed at step 81: loss is NaN." in said(figure)
-    assert "seed 2: the score is nan (lpips_alex on Set5)." in said(figure)
+    assert "seed 2: failed: the value is nan (lpips_alex on Set5)." in said(figure)
     assert "seed 3: not scored (lpips_alex on Set5)." in said(figure)
     assert "seed 4: pending." in said(figure)
 

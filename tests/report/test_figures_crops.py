@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +97,7 @@ def results(saved: Saved, runs: list[dict[str, Any]]) -> Results:
         for at, row in enumerate(runs, 1)
         for place, name in enumerate([None, "a", "b"])
     ]
-    return Results(to_table("runs", runs), to_table("scores", scores), to_table("history", []))
+    return Results.of(to_table("runs", runs), to_table("scores", scores), to_table("history", []))
 
 
 @pytest.fixture
@@ -256,7 +255,7 @@ def test_a_score_of_other_pixels_is_not_shown(two: Results, saved: Saved) -> Non
     scores = [{**row, "dataset_sha256": "0" * 64} for row in two.scores.to_pylist()]
     for row in scores:
         del row["schema_version"]
-    figure = draw(replace(two, scores=to_table("scores", scores)), saved, regions=1)
+    figure = draw(Results.of(two.runs, to_table("scores", scores)), saved, regions=1)
     assert captions(figure)[2:4] == ["not scored", "not scored"]
 
 
@@ -299,7 +298,7 @@ def test_each_backbone_has_rows_of_its_own(saved: Saved) -> None:
 def test_runs_of_the_first_seed_that_all_losses_have_are_shown(saved: Saved) -> None:
     runs = [run("a0", L1), run("a1", L1, 1), run("a2", L1, 2), run("b0", SG, status="failed"), run("b1", SG, 1)]
     found = find_crops(results(saved, runs))
-    assert {loss: row["run_id"] for loss, row in found.runs["edsr-tiny"].items()} == {L1: "a1", SG: "b1"}
+    assert {loss: run.run_id for loss, run in found.runs["edsr-tiny"].items()} == {L1: "a1", SG: "b1"}
 
 
 @pytest.mark.parametrize("columns", [1, 2])

@@ -2,7 +2,6 @@
 
 import base64
 import copy
-import dataclasses
 import hashlib
 import io
 import json
@@ -18,8 +17,8 @@ import pytest
 from page_store import EVIL, IMAGES, L1, SG
 from PIL import Image
 
-from sgbench.analysis import load_results
-from sgbench.analysis.compare import NOT_SHOWN, REAL, Comparison
+from sgbench.analysis import Results, View, load_results
+from sgbench.analysis.compare import Comparison, Verdict
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, encode_png
@@ -27,8 +26,9 @@ from sgbench.report import page
 from sgbench.report.page import gallery, render
 from sgbench.report.page.grids import of_comparisons
 from sgbench.report.page.summary import counted, findings
-from sgbench.report.tables import Filters
 from sgbench.store import Store
+
+INCONCLUSIVE, NOT_SIGNIFICANT, SIGNIFICANT = Verdict.INCONCLUSIVE, Verdict.NOT_SIGNIFICANT, Verdict.SIGNIFICANT
 
 
 class Elements(HTMLParser):
@@ -99,66 +99,72 @@ def told(cells: list[Comparison]) -> dict[str, str]:
 
 
 def test_a_real_difference_is_told_with_its_side_place_and_amount() -> None:
-    cells = [cell(REAL), cell(REAL, -0.2, dataset="Set5"), cell(REAL, 0.1, backbone="rdn-tiny")]
+    cells = [
+        cell(SIGNIFICANT),
+        cell(SIGNIFICANT, -0.2, dataset="Set5"),
+        cell(SIGNIFICANT, 0.1, backbone="rdn-tiny"),
+    ]
     assert told(cells) == {
         "lpips_alex ↓": (
-            "l1 + 1.0*sg is really better than l1 on Set14 and Set5 with edsr-tiny, by 0.1000 to 0.2000 (25.0% to "
-            "50.0%). l1 + 1.0*sg is really worse than l1 on Set14 with rdn-tiny, by 0.1000 (25.0%)."
+            "l1 + 1.0*sg is significantly better than l1 on Set14 and Set5 with edsr-tiny, by 0.1000 to 0.2000 "
+            "(25.0% to 50.0%). l1 + 1.0*sg is significantly worse than l1 on Set14 with rdn-tiny, by 0.1000 (25.0%)."
         )
     }
 
 
 def test_of_a_metric_without_a_direction_nothing_is_called_better() -> None:
-    assert told([cell(REAL, direction=None)]) == {
-        "lpips_alex": "l1 + 1.0*sg is really different from l1 on Set14 with edsr-tiny, by 0.1000 (25.0%)."
+    assert told([cell(SIGNIFICANT, direction=None)]) == {
+        "lpips_alex": "l1 + 1.0*sg is significantly different from l1 on Set14 with edsr-tiny, by 0.1000 (25.0%)."
     }
 
 
 def test_a_score_of_zero_has_no_percent() -> None:
-    assert told([cell(REAL, mean_a=0.0, mean_b=0.1)]) == {
-        "lpips_alex ↓": "l1 + 1.0*sg is really worse than l1 on Set14 with edsr-tiny, by 0.1000."
+    assert told([cell(SIGNIFICANT, mean_a=0.0, mean_b=0.1)]) == {
+        "lpips_alex ↓": "l1 + 1.0*sg is significantly worse than l1 on Set14 with edsr-tiny, by 0.1000."
     }
 
 
 def test_what_is_not_shown_or_undecided_is_neither_better_nor_worse_however_large() -> None:
-    cells = [cell("cannot be decided", -0.3, dataset="Set5", reason="p is too large"), cell(NOT_SHOWN, -0.3)]
+    cells = [
+        cell(INCONCLUSIVE, -0.3, dataset="Set5", reason="p is too large"),
+        cell(NOT_SIGNIFICANT, -0.3),
+    ]
     assert told(cells) == {
         "lpips_alex ↓": (
-            "No difference is shown to be real on Set14 with edsr-tiny. It cannot be decided on Set5 with edsr-tiny: "
-            "p is too large."
+            "No difference is significant on Set14 with edsr-tiny. The comparison is inconclusive on Set5 with "
+            "edsr-tiny: p is too large."
         )
     }
 
 
 def test_metrics_that_found_the_same_in_the_same_places_share_a_sentence_in_the_usual_order() -> None:
-    cells = [cell(NOT_SHOWN, metric=name) for name in ("ssim_y", "psnr_y", "fd_alex")]
+    cells = [cell(NOT_SIGNIFICANT, metric=name) for name in ("ssim_y", "psnr_y", "fd_alex")]
     assert list(told(cells)) == ["fd_alex ↓, psnr_y ↓ and ssim_y ↓"]
-    assert len(told([*cells, cell(NOT_SHOWN, metric="psnr_y", dataset="Set5")])) == 2
+    assert len(told([*cells, cell(NOT_SIGNIFICANT, metric="psnr_y", dataset="Set5")])) == 2
 
 
 def test_metrics_that_share_a_sentence_each_have_their_amount() -> None:
-    cells = [cell(REAL, -0.3, metric="ssim_y"), cell(REAL)]
+    cells = [cell(SIGNIFICANT, -0.3, metric="ssim_y"), cell(SIGNIFICANT)]
     assert told(cells) == {
         "lpips_alex ↓ and ssim_y ↓": (
-            "l1 + 1.0*sg is really better than l1 on Set14 with edsr-tiny, by 0.1000 (25.0%) in lpips_alex and 0.3000 "
-            "(75.0%) in ssim_y."
+            "l1 + 1.0*sg is significantly better than l1 on Set14 with edsr-tiny, by 0.1000 (25.0%) in lpips_alex and "
+            "0.3000 (75.0%) in ssim_y."
         )
     }
 
 
 def test_recipes_are_told_apart() -> None:
-    assert "with edsr-tiny (steps=10)." in told([cell(NOT_SHOWN, recipe="steps=10")])["lpips_alex ↓"]
+    assert "with edsr-tiny (steps=10)." in told([cell(NOT_SIGNIFICANT, recipe="steps=10")])["lpips_alex ↓"]
 
 
 def test_runs_are_counted_by_what_became_of_them(store: Path) -> None:
     results = load_results(str(store))
-    assert counted(results) == "11 runs: 9 done, 1 failed and 1 pending."
-    empty = dataclasses.replace(page.choose(results, Filters()).shown, planned=[])
-    assert counted(dataclasses.replace(empty, runs=empty.runs.slice(0, 0))) == "0 runs: 0 done, 0 failed and 0 pending."
-    names = empty.runs.schema.get_field_index("kind")
-    others = empty.runs.slice(0, 1).set_column(names, "kind", [["builtin"]])
+    assert counted(View(results)) == "11 runs: 9 done, 1 failed and 1 pending."
+    none, first = results.runs.slice(0, 0), results.runs.slice(0, 1)
+    assert counted(View(Results.of(none, results.scores))) == "0 runs: 0 done, 0 failed and 0 pending."
+    others = first.set_column(first.schema.get_field_index("kind"), "kind", [["builtin"]])
     assert (
-        counted(dataclasses.replace(empty, runs=others))
+        counted(View(Results.of(others, results.scores)))
         == "0 runs: 0 done, 0 failed and 0 pending. 1 other subject was scored without training."
     )
 
@@ -167,8 +173,8 @@ def test_the_summary_says_of_a_store_what_is_true_of_it(whole: page.Content) -> 
     duel = whole.duels[0]
     assert duel.loss == SG
     lpips, psnr = duel.findings
-    assert lpips.told.startswith("l1 + 1.0*sg is really better than l1 on Photos with edsr-tiny, by 0.100")
-    assert psnr.told == "No difference is shown to be real on Photos with edsr-tiny."
+    assert lpips.told.startswith("l1 + 1.0*sg is significantly better than l1 on Photos with edsr-tiny, by 0.100")
+    assert psnr.told == "No difference is significant on Photos with edsr-tiny."
     assert whole.remarks == ["There is no number by fid: no weights."]
 
 
@@ -275,7 +281,7 @@ def test_an_empty_store_is_a_page_too(tmp_path: Path) -> None:
     ("difference", "shown"), [(0.00004, "0.0000"), (-0.00004, "0.0000"), (0.1, "+0.1000"), (-0.1, "−0.1000")]
 )
 def test_what_rounds_to_zero_has_no_sign(difference: float, shown: str) -> None:
-    (row,) = of_comparisons([cell(NOT_SHOWN, difference)]).rows
+    (row,) = of_comparisons([cell(NOT_SIGNIFICANT, difference)]).rows
     assert row[5].text == shown
 
 

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sgbench.analysis.compare import NOT_SHOWN, REAL, Comparison
+from sgbench.analysis.compare import Comparison, Verdict
 from sgbench.analysis.stats import Estimate, Interval, SignFlip
 from sgbench.core.errors import InputError
 from sgbench.report.compare import choose, notes, print_comparisons, sentence, to_data
 
+NOT_SIGNIFICANT, SIGNIFICANT = Verdict.NOT_SIGNIFICANT, Verdict.SIGNIFICANT
 SG = "l1 + 1.0*sg"
 
 FOUND = Comparison(
@@ -34,7 +35,7 @@ FOUND = Comparison(
     by_seed=Estimate(Interval(-0.1, -0.094), 0.0021),
     p=0.0042,
     family=2,
-    verdict=REAL,
+    verdict=SIGNIFICANT,
 )
 OF_SETS = replace(
     FOUND, metric="fid", mean_a=61.234, mean_b=55.5, images=None, overall=None, by_image=None,
@@ -62,7 +63,7 @@ def printed(cells: list[Comparison], width: int | None) -> str:
         (
             FOUND,
             f"{SG} lowers lpips_alex on Set14 with edsr-tiny by 0.0970 (27.0%; 95% interval 0.0890 to 0.1050; "
-            "3 seeds × 14 images): real, and better.",
+            "3 seeds × 14 images): significant, better.",
         ),
         (
             replace(
@@ -75,29 +76,35 @@ def printed(cells: list[Comparison], width: int | None) -> str:
                 overall=Estimate(Interval(-1.254, -0.8), 0.001),
             ),
             f"{SG} lowers psnr_y on Set14 with edsr-tiny (steps=1200) by 1.07 (4.2%; 95% interval 0.80 to 1.25; "
-            "3 seeds × 14 images): real, and worse.",
+            "3 seeds × 14 images): significant, worse.",
         ),
         (
-            replace(FOUND, mean_b=0.3697, overall=Estimate(Interval(-0.01, 0.03), 0.3), p=0.3, verdict=NOT_SHOWN),
+            replace(
+                FOUND,
+                mean_b=0.3697,
+                overall=Estimate(Interval(-0.01, 0.03), 0.3),
+                p=0.3,
+                verdict=NOT_SIGNIFICANT,
+            ),
             f"{SG} raises lpips_alex on Set14 with edsr-tiny by 0.0100 (2.8%; 95% interval −0.0100 to 0.0300; "
-            "3 seeds × 14 images): not shown to be real (corrected p 0.3).",
+            "3 seeds × 14 images): not significant (corrected p 0.3).",
         ),
         (
-            replace(FOUND, mean_a=0.0, mean_b=0.0, family=1, p=1.0, verdict=NOT_SHOWN),
+            replace(FOUND, mean_a=0.0, mean_b=0.0, family=1, p=1.0, verdict=NOT_SIGNIFICANT),
             f"{SG} changes lpips_alex on Set14 with edsr-tiny by 0.0000 (95% interval −0.1050 to −0.0890; "
-            "3 seeds × 14 images): not shown to be real (p 1).",
+            "3 seeds × 14 images): not significant (p 1).",
         ),
         (
             replace(OF_SETS, left_out=(f"failed: loss is NaN at step 812 ({SG}, seed 3)",)),
             f"{SG} lowers fid on Set14 with edsr-tiny by 5.73 (9.4%; 95% interval over seeds alone 4.00 to 7.50; "
-            f"3 seeds): real, and better. Left out: failed: loss is NaN at step 812 ({SG}, seed 3).",
+            f"3 seeds): significant, better. Left out: failed: loss is NaN at step 812 ({SG}, seed 3).",
         ),
         (
             Comparison(
                 **{**vars(NO_PAIRS), "mean_a": 0.4, "mean_b": 0.3, "seeds": (0,), "images": 1, "reason": "one seed"}
             ),
             f"{SG} lowers lpips_alex on Set5 with edsr-tiny by 0.1000 (25.0%; 1 seed × 1 image): "
-            "whether that is real cannot be decided: one seed.",
+            "inconclusive (one seed).",
         ),
         (
             NO_PAIRS,
@@ -107,7 +114,7 @@ def printed(cells: list[Comparison], width: int | None) -> str:
         (
             replace(FOUND, direction=None, metric="my_metric", alpha=0.01),
             f"{SG} lowers my_metric on Set14 with edsr-tiny by 0.097 (27.0%; 99% interval 0.089 to 0.105; "
-            "3 seeds × 14 images): real.",
+            "3 seeds × 14 images): significant.",
         ),
     ],
     ids=["better", "worse", "not shown", "no change", "sets", "one seed", "no pairs", "no direction"],
@@ -123,10 +130,10 @@ def test_a_wide_table_has_a_line_for_each_cell() -> None:
     (line,) = [line for line in lines if line.startswith("Set14 ")]
     assert " ".join(line.split()) == (
         "Set14 edsr-tiny 0.3597 0.2627 −0.0970 −27.0% −0.1050 −0.0890 1.2e-05 0.00012 (0.00012) "
-        "−0.1000 −0.0940 0.0021 0.0042 real, better"
+        "−0.1000 −0.0940 0.0021 0.0042 significant, better"
     )
     (line,) = [line for line in lines if line.startswith("Set5 ")]
-    assert line.split() == ["Set5", "edsr-tiny", "cannot", "be", "decided"]
+    assert line.split() == ["Set5", "edsr-tiny", "inconclusive"]
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -182,9 +189,9 @@ def test_json_has_every_digit_and_what_follows_from_it() -> None:
     assert first["difference"] == 0.2627 - 0.3597
     assert first["overall"] == {"interval": {"low": -0.105, "high": -0.089}, "p": 0.0000123}
     assert first["by_image"] == {"p": 2 / 2**14, "floor": 2 / 2**14}
-    assert (first["verdict"], first["better"], first["seeds"]) == ("real", True, [0, 1, 2])
+    assert (first["verdict"], first["better"], first["seeds"]) == ("significant", True, [0, 1, 2])
     assert first["sentence"] == sentence(FOUND)
-    assert (second["verdict"], second["difference"], second["p"]) == ("cannot be decided", None, None)
+    assert (second["verdict"], second["difference"], second["p"]) == ("inconclusive", None, None)
     assert data["notes"] == notes([FOUND])
 
 

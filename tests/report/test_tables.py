@@ -11,9 +11,10 @@ from rich.console import Console
 from table_rows import LOWER, other, pivot, plan, printed, results, run, score
 
 from sgbench.analysis import Results
+from sgbench.analysis.cells import Cell
 from sgbench.analysis.stats import Summary
 from sgbench.core.errors import InputError
-from sgbench.report.tables import Cell, Table, print_table, to_data
+from sgbench.report.tables import Table, print_table, to_data
 
 
 def four(**second: Any) -> Results:
@@ -99,7 +100,7 @@ def test_columns_and_lines_come_in_reading_order() -> None:
 def test_what_was_not_trained_has_a_line_each_under_its_name() -> None:
     runs = [other("a", "folder", "out/sr"), other("b", "checkpoint", "edsr.pt"), other("c", "checkpoint", "edsr.pt")]
     table = pivot(results(runs, [score("a", 0.1), score("b", 0.2), score("c", 0.3)]))
-    assert labels(table) == [("Set5", "edsr.pt", ""), ("Set5", "edsr.pt", ""), ("Set5", "out/sr", "")]
+    assert labels(table) == [("Set5", "edsr.pt@b", ""), ("Set5", "edsr.pt@c", ""), ("Set5", "out/sr", "")]
     assert table.heads == ("dataset", "backbone")
 
 
@@ -275,7 +276,7 @@ def test_json_has_every_digit_and_every_reason() -> None:
         "n": 2,
         "reason": None,
         "best": False,
-        "real": None,
+        "significant": None,
     }
     assert second["cells"]["lpips_alex"]["reason"] == "seed 1: undefined: no spread"
     assert second["cells"]["lpips_alex"]["n"] == 1

@@ -15,6 +15,7 @@ from table_rows import pivot, printed, results, run, score
 
 from sgbench.report.tables import FORMATS, Table, paper_table
 from sgbench.report.tables.latex import escaped
+from sgbench.report.tables.model import mean_of
 
 NASTY = ["a|b", "50% & more", "x_y^2 {z} ~", "<b>bold</b>", "[x]", "back\\slash", "#1 $5", "*star* `tick`", 'say "hi"']
 
@@ -83,7 +84,7 @@ def test_latex() -> None:
 
 @pytest.mark.parametrize(("number", "place"), [("1", "table*"), ("5", "table")])
 def test_a_wide_table_spans_both_columns_of_a_paper(number: str, place: str) -> None:
-    lines = FORMATS["latex"](paper_table(number, {}, "paper")).splitlines()
+    lines = FORMATS["latex"](paper_table(number, show="paper")).splitlines()
     assert (lines[1], lines[-1]) == (rf"\begin{{{place}}}", rf"\end{{{place}}}")
 
 
@@ -103,7 +104,7 @@ def test_latex_has_nothing_unescaped() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_latex_compiles(tmp_path: Path) -> None:
-    shown = [make() for make in TABLES.values()] + [paper_table(number, {}, "paper") for number in "1235"]
+    shown = [make() for make in TABLES.values()] + [paper_table(number, show="paper") for number in "1235"]
     body = "\n".join(FORMATS["latex"](table) for table in shown)
     preamble = r"\documentclass{article}\usepackage{booktabs}\usepackage{graphicx}\begin{document}"
     (tmp_path / "t.tex").write_text(f"{preamble}\n{body}\n\\end{{document}}\n", encoding="utf-8")
@@ -161,9 +162,9 @@ def test_csv_is_a_line_a_cell_with_every_digit() -> None:
     assert len(rows) == 4
     assert rows[2]["loss"] == "l1 + 1.0*sg"
     assert float(rows[2]["mean"]) == small().lines[1].cells[0].summary.mean
-    assert {name: rows[3][name] for name in ("metric", "mean", "sd", "n", "reason", "best", "real")} == {
+    assert {name: rows[3][name] for name in ("metric", "mean", "sd", "n", "reason", "best", "significant")} == {
         "metric": "psnr_y", "mean": "27.25", "sd": "", "n": "1", "reason": "seed 1: not scored", "best": "false",
-        "real": "",
+        "significant": "",
     }  # fmt: skip
 
 
@@ -182,7 +183,7 @@ def test_every_format_shows_every_table(form: str, make: Callable[[], Table]) ->
     shown = make()
     text = FORMATS[form](shown)
     assert text.endswith("\n")
-    means = [cell.summary.mean if form in ("csv", "json") else cell.mean for cell in shown.cells if cell.summary]
+    means = [cell.summary.mean if form in ("csv", "json") else mean_of(cell) for cell in shown.cells if cell.summary]
     assert all(str(mean) in text for mean in means)
 
 
@@ -192,6 +193,6 @@ def test_a_terminal_prints_a_label_once_and_a_pipe_on_each_line() -> None:
 
 
 def test_a_narrow_terminal_keeps_groups_of_columns_together() -> None:
-    text = printed(paper_table("1", {}, "paper"), 60)
+    text = printed(paper_table("1", show="paper"), 60)
     heads = [line.split() for line in text.splitlines() if "EDSR" in line or "RCAN" in line][1:]
     assert heads == [["Metric", "EDSR", "EDSR+SG", "RDN", "RDN+SG"], ["RCAN", "RCAN+SG", "SwinIR", "SwinIR"]]

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from table_rows import other, plan, printed, results, run, score
 
-from sgbench.analysis import Results, paper
+from sgbench.analysis import Filters, Results, View, paper
 from sgbench.analysis.stats import summarise
 from sgbench.core.errors import InputError
-from sgbench.report.tables import Filters, Table, paper_table, to_data
+from sgbench.report.tables import Table, paper_table, to_data
+from sgbench.report.tables.model import mean_of, spread_of
 from sgbench.report.tables.paper import IDENTITY
 from sgbench.report.tables.paper_layouts import OF, SG
 from sgbench.spec import SweepSpec, TrainingData, build
@@ -19,7 +20,7 @@ FAMILIES = ("edsr", "rdn", "rcan", "swinir")
 
 
 def table(number: str, store: Results | None = None, show: str = "ours", **filters: Any) -> Table:
-    return paper_table(number, {"store": store} if store else {}, show, Filters(**filters))
+    return paper_table(number, View(store or results([], [])), show, Filters(**filters))
 
 
 def store(
@@ -86,7 +87,7 @@ def test_every_number_of_the_paper_stands_in_its_place(number: str, show: str) -
 def test_no_number_is_cut_at_any_width(number: str, width: int | None) -> None:
     shown = table(number, store(losses=OF[number], seeds=3), "both")
     text = printed(shown, width)
-    assert {cell.mean for cell in shown.cells} - set(re.split(r"[\s*]+", text)) <= {""}
+    assert {mean_of(cell) for cell in shown.cells} - set(re.split(r"[\s*]+", text)) <= {""}
     assert "…" not in text
     if width is not None:
         assert max(map(len, text.splitlines())) <= width
@@ -169,7 +170,7 @@ def test_ours_stand_under_the_name_of_the_family() -> None:
     assert [line.labels for line in shown.lines] == [
         ("Set5", "LPIPS ↓"), ("Set5", "FID ↓"), ("Set14", "LPIPS ↓"), ("Set14", "FID ↓"),
     ]  # fmt: skip
-    assert [cell.mean for cell in shown.lines[0].cells[:2]] == ["0.3000", "0.2900"]
+    assert [mean_of(cell) for cell in shown.lines[0].cells[:2]] == ["0.3000", "0.2900"]
     assert shown.title == "Table 1 of the paper: EDSR, RDN, RCAN and SwinIR with L1 and with L1 + SG (ours)"
     assert (
         "Ours: edsr-tiny, rdn-tiny, rcan-tiny and swinir-tiny, trained for 1200 steps of 8 patches of 32×32 from demo; "
@@ -204,7 +205,7 @@ def test_the_paper_stands_below_ours() -> None:
         ("mine", "LPIPS ↓", "ours"),
         ("mine", "FID ↓", "ours"),
     ]
-    assert [line.cells[0].mean for line in shown.lines[:2]] == ["0.3000", "0.1728"]
+    assert [mean_of(line.cells[0]) for line in shown.lines[:2]] == ["0.3000", "0.1728"]
     assert any(note.startswith("The paper (doi:10.1016/j.tbench.2023.100148) states neither") for note in shown.notes)
     assert "Ours are not the paper's networks: compare what a loss changes, not the values." in shown.notes
     for width in (80, 200):
@@ -243,7 +244,7 @@ def test_missing_weights_are_in_the_cell_and_explained_once() -> None:
 def test_what_is_lacking_says_why() -> None:
     planned = [plan("edsr-tinyl10{}", "l1", metrics=("lpips_alex",)), plan("x", SG, 1, metrics=("lpips_alex",))]
     ours = store(families=("edsr",), losses=("l1",), metrics=("lpips_alex",), datasets=("Set5",))
-    shown = table("1", Results(ours.runs, ours.scores, ours.history, planned))
+    shown = table("1", Results.of(ours.runs, ours.scores, ours.history, planned))
     assert [cell.reason for cell in shown.cells] == [None, "pending", "not scored", "not scored"]
     shown = table("1", ours)
     assert [cell.reason for cell in shown.cells] == [None, "no run", "not scored", "no run"]
@@ -254,8 +255,15 @@ def test_what_is_lacking_says_why() -> None:
 def test_trials_are_seeds_and_their_mean_is_ours() -> None:
     shown = table("2", store(families=("edsr",), seeds=3, datasets=("Set5",), metrics=("lpips_alex",)))
     cells = shown.lines[0].cells
-    assert [cell.mean or cell.reason for cell in cells] == ["0.2900", "0.2910", "0.2920", "no run", "no run", "0.2910"]
-    assert cells[-1].spread == "0.0010"
+    assert [mean_of(cell) or cell.reason for cell in cells] == [
+        "0.2900",
+        "0.2910",
+        "0.2920",
+        "no run",
+        "no run",
+        "0.2910",
+    ]
+    assert spread_of(cells[-1]) == "0.0010"
     assert any(note.startswith("Trial k is seed k − 1;") for note in shown.notes)
     assert [cell.place.get("seed") for cell in cells] == [0, 1, 2, 3, 4, None]
 
@@ -278,7 +286,7 @@ def test_runs_trained_otherwise_are_never_averaged() -> None:
     short, long = store(families=("edsr",)), store(families=("edsr",), steps=2400)
     shown = table("1", joined(short, long))
     assert {cell.summary.n for cell in shown.cells if cell.summary} == {1}
-    assert "Left out, for they were trained otherwise: edsr-tiny with steps=1200." in shown.notes
+    assert "Left out, for their recipe is different: edsr-tiny with steps=1200." in shown.notes
 
 
 def test_only_runs_at_four_times_the_size_enter() -> None:
@@ -305,9 +313,9 @@ def test_a_store_without_such_runs_has_nothing_to_show() -> None:
 
 def test_real_differences_are_marked_in_ours() -> None:
     ours = store(families=("edsr",), seeds=1)
-    assert "With one seed no difference from l1 can be shown to be real." in table("1", ours).notes
+    assert "With one seed, no difference from l1 can be tested." in table("1", ours).notes
     ours = store(families=("edsr",), seeds=3, metrics=("fid",))
-    marked = [cell.real for cell in table("1", ours, metrics=["fid"]).cells]
+    marked = [cell.significant for cell in table("1", ours, metrics=["fid"]).cells]
     assert marked == [None, True, None, True]
 
 

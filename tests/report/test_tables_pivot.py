@@ -1,4 +1,4 @@
-"""Rows and columns of one's own, and which differences are called real."""
+"""Rows and columns of one's own, and which differences are significant."""
 
 import random
 from typing import Any
@@ -9,6 +9,7 @@ from table_rows import other, pivot, plan, printed, results, run, score
 from sgbench.analysis import Results
 from sgbench.core.errors import InputError
 from sgbench.report.tables import Table
+from sgbench.report.tables.model import mean_of
 
 
 def grid(seeds: int = 2, losses: tuple[str, ...] = ("l1", "l1 + 0.1*sg", "l1 + 1.0*sg")) -> Results:
@@ -52,7 +53,7 @@ def test_rows_and_columns_may_be_chosen() -> None:
     assert [column.labels for column in table.columns[:3]] == [
         ("edsr-tiny", "l1"), ("edsr-tiny", "l1 + 0.1*sg"), ("edsr-tiny", "l1 + 1.0*sg"),
     ]  # fmt: skip
-    assert table.lines[0].cells[0].mean == "0.3005"
+    assert mean_of(table.lines[0].cells[0]) == "0.3005"
     assert [cell.best for cell in table.lines[0].cells] == [False, False, True] * 2
     assert [cell.best for cell in table.lines[1].cells] == [True, False, False] * 2
 
@@ -140,39 +141,39 @@ def test_a_network_that_several_metrics_lack_is_named_once() -> None:
 
 def test_what_rounds_to_zero_has_no_sign() -> None:
     table = pivot(results([run("a")], [score("a", -1e-9, "kid")]))
-    assert table.lines[0].cells[0].mean == "0.0000"
+    assert mean_of(table.lines[0].cells[0]) == "0.0000"
 
 
 def test_a_real_difference_is_marked_and_explained() -> None:
     table = pivot(judged(seeds=3, gap=0.05))
-    assert [line.cells[0].real for line in table.lines] == [None, True]
+    assert [line.cells[0].significant for line in table.lines] == [None, True]
     (note,) = [note for note in table.notes if note.startswith("* ")]
-    assert "differs from l1 beyond the noise of seeds and images" in note
+    assert "significantly different from l1" in note
     (sg,) = [line for line in printed(table, 120).splitlines() if "1.0*sg" in line]
-    assert f"{table.lines[1].cells[0].mean}* ± " in sg
+    assert f"{mean_of(table.lines[1].cells[0])}* ± " in sg
 
 
 def test_a_difference_of_noise_is_not_marked() -> None:
     table = pivot(judged(seeds=3, gap=0.0))
-    assert [line.cells[0].real for line in table.lines] == [None, False]
-    assert "No difference from l1 is shown to be real." in table.notes
+    assert [line.cells[0].significant for line in table.lines] == [None, False]
+    assert "No difference from l1 is significant." in table.notes
 
 
 def test_few_images_decide_nothing() -> None:
     table = pivot(judged(seeds=3, gap=0.05, images=5))
-    assert table.lines[1].cells[0].real is False
-    assert any("of 1 differences 1 cannot be decided with so few images" in note for note in table.notes)
+    assert table.lines[1].cells[0].significant is False
+    assert any("1 of 1 difference is inconclusive: too few images" in note for note in table.notes)
 
 
 def test_one_seed_shows_nothing_to_be_real() -> None:
     table = pivot(judged(seeds=1, gap=0.05))
-    assert [line.cells[0].real for line in table.lines] == [None, None]
-    assert "With one seed no difference from l1 can be shown to be real." in table.notes
+    assert [line.cells[0].significant for line in table.lines] == [None, None]
+    assert "With one seed, no difference from l1 can be tested." in table.notes
 
 
 def test_the_baseline_need_not_be_shown() -> None:
     table = pivot(judged(seeds=3, gap=0.05), losses=["l1 + 1.0*sg"])
-    assert [line.cells[0].real for line in table.lines] == [True]
+    assert [line.cells[0].significant for line in table.lines] == [True]
 
 
 @pytest.mark.parametrize(
@@ -186,8 +187,8 @@ def test_the_baseline_need_not_be_shown() -> None:
 )
 def test_differences_are_marked_whatever_the_rows_and_columns(rows: list[str], columns: list[str]) -> None:
     table = pivot(judged(seeds=3, gap=0.05), rows=rows, columns=columns)
-    assert [cell.real for cell in table.cells] == [None, True]
-    assert any(note.startswith("* differs from l1") for note in table.notes)
+    assert [cell.significant for cell in table.cells] == [None, True]
+    assert any(note.startswith("* significantly different from l1") for note in table.notes)
 
 
 @pytest.mark.parametrize(
@@ -201,13 +202,13 @@ def test_differences_are_marked_whatever_the_rows_and_columns(rows: list[str], c
 )
 def test_some_of_the_seeds_are_not_judged_and_a_note_says_so(some: dict[str, Any]) -> None:
     table = pivot(judged(seeds=3, gap=0.05), **some)
-    assert {cell.real for cell in table.cells} == {None}
-    (note,) = [note for note in table.notes if "judged" in note]
-    assert note == "Differences from l1 are judged by all seeds that there are, and not marked in cells of some."
+    assert {cell.significant for cell in table.cells} == {None}
+    (note,) = [note for note in table.notes if "tested" in note]
+    assert note == "Differences from l1 are tested over all seeds, and not marked in cells of some."
 
 
 def test_too_many_scores_are_left_to_compare(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sgbench.report.tables.judged.MOST", 10)
+    monkeypatch.setattr("sgbench.analysis.baseline.MOST", 10)
     table = pivot(judged(seeds=2, gap=0.05))
     assert any("`sgbench compare l1 LOSS` says which" in note for note in table.notes)
 
@@ -222,4 +223,4 @@ def test_a_loss_that_lacks_a_metric_is_judged_by_the_others() -> None:
     runs = [*store.runs.drop_columns(["schema_version"]).to_pylist(), run("x", "l2"), run("y", "l2", 1)]
     scores = store.scores.drop_columns(["schema_version"]).to_pylist()
     table = pivot(results(runs, [*scores, score("x", 20.0, "psnr_rgb"), score("y", 21.0, "psnr_rgb")]))
-    assert [line.cells[0].real for line in table.lines] == [None, True, None]
+    assert [line.cells[0].significant for line in table.lines] == [None, True, None]

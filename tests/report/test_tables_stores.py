@@ -5,13 +5,20 @@ from typing import Any
 import pytest
 from table_rows import other, plan, results, run, score
 
-from sgbench.analysis import Results
+from sgbench.analysis import Filters, Results, View
+from sgbench.analysis.stores import labelled
 from sgbench.core.errors import InputError
-from sgbench.report.tables import Filters, Table, labelled, pivot
+from sgbench.report import tables
+from sgbench.report.tables import Table
+from sgbench.report.tables.model import mean_of
 
 
 def cells(table: Table) -> list[tuple[str | None, int]]:
-    return [(cell.mean or cell.reason, cell.summary.n if cell.summary else 0) for cell in table.cells]
+    return [(mean_of(cell) or cell.reason, cell.summary.n if cell.summary else 0) for cell in table.cells]
+
+
+def pivot(stores: dict[str, Results], filters: Filters | None = None, **axes: Any) -> Table:
+    return tables.pivot(View(stores), filters or Filters(), **axes)
 
 
 def one(value: float | None, **columns: Any) -> Results:

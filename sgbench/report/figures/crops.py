@@ -3,18 +3,21 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from sgbench.analysis import Results
+from sgbench.analysis import Filters, Results, View
+from sgbench.analysis.view import DEFAULT_METRIC, Run, Status, direction
 from sgbench.core.errors import InputError
 from sgbench.data import Pixels
 from sgbench.metrics import display_of
 from sgbench.report.figures.regions import SEEN, STRIDE, WINDOW, Box, Region, extreme_regions
 from sgbench.report.figures.saved import Saved
-from sgbench.report.figures.selection import DEFAULT_METRIC, Row, chosen, select, title
+from sgbench.report.figures.selection import in_order, select, title
 from sgbench.report.figures.style import COLOURS, MARGIN, TEXT, WIDTHS, add_foot, characters, in_style
 from sgbench.spec import Recipe
 from sgbench.spec.stored import find_loss, read_recipe
@@ -33,6 +36,9 @@ GAP = 0.12
 """Inches between panels, and beside text."""
 
 
+Row = dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Crops:
     """The runs whose images are shown.
@@ -45,7 +51,7 @@ class Crops:
     """
 
     losses: tuple[str, ...]
-    runs: Mapping[str, Mapping[str, Row]]
+    runs: Mapping[str, Mapping[str, Run]]
     recipe: Recipe
     pair: tuple[str, str] | None
 
@@ -64,11 +70,12 @@ def find_crops(
         InputError: If a filter names what is not there, or the runs have no seed or no scale in common.
     """
     groups = [group for group in select(results, backbones=backbones, losses=losses).groups if group.loss]
-    order = chosen("loss", losses, {group.loss for group in groups}, find_loss)
-    runs: dict[str, dict[str, Row]] = {}
+    there = {group.loss for group in groups}
+    order = in_order("loss", losses and [find_loss(loss, there) for loss in losses], there)
+    runs: dict[str, dict[str, Run]] = {}
     for backbone in dict.fromkeys(group.backbone for group in groups):
         by_loss = {
-            group.trained_with: {run["seed"]: run for run in group.runs if run["status"] == "done"}
+            group.trained_with: {run.seed: run for run in group.runs if run.status is Status.DONE}
             for group in sorted(groups, key=lambda group: order.index(group.loss))
             if group.backbone == backbone
         }
@@ -77,10 +84,12 @@ def find_crops(
             raise InputError(
                 f"no seed of {backbone} is done with all of {'; '.join(by_loss)}; choose with --loss or --backbone."
             )
-        runs[backbone] = {loss: by_seed[min(seeds)] for loss, by_seed in by_loss.items()}
+        runs[backbone] = {loss: by_seed[min(seeds, key=lambda seed: seed or 0)] for loss, by_seed in by_loss.items()}
     if not runs:
         raise InputError("no trained run is left of which images could be shown.")
-    recipes = [read_recipe(run["spec"], f"run {run['run_id']}") for each in runs.values() for run in each.values()]
+    ids = [run.run_id for each in runs.values() for run in each.values()]
+    rows = View(results).rows(Filters(runs=ids)).select(["run_id", "spec"]).to_pylist()
+    recipes = [read_recipe(row["spec"], f"run {row['run_id']}") for row in rows]
     if len({(recipe.scale, recipe.degradation) for recipe in recipes}) > 1:
         raise InputError("the runs are of several scales or degradations; choose some with --loss or --backbone.")
     names = tuple(dict.fromkeys(loss for each in runs.values() for loss in each))
@@ -119,8 +128,9 @@ def draw_crops(
         InputError: If images were not kept or do not fit, a name or box is not there, or, without a box, there are not
             two losses to compare or the weights of LPIPS are not on this machine.
     """
-    names = chosen("metric", metrics or [DEFAULT_METRIC], set(results.scores.column("metric").to_pylist()))
-    scores = _scores(results, saved, names)
+    view = View(results)
+    names = in_order("metric", metrics or [DEFAULT_METRIC], view.names.metrics)
+    scores = _scores(view, crops, saved, names)
     rows = _rows(crops, saved, image, box, regions)
     layout = _Layout.of(WIDTHS[columns or 2], len(crops.losses), _widest(saved, rows), rows[0][1].box)
     heads = [layout.wrapped(head, 1) for head in ["HR", *crops.losses]]
@@ -136,8 +146,8 @@ def draw_crops(
         hr.imshow(region.box.of(saved.hr(region.index)), interpolation="nearest")
         for axes, loss in zip(others, crops.losses, strict=True):
             if run := crops.runs[backbone].get(loss):
-                axes.imshow(region.box.of(saved.sr(run["run_id"], region.index)), interpolation="nearest")
-                key = (run["run_id"], saved.name(region.index))
+                axes.imshow(region.box.of(saved.sr(run.run_id, region.index)), interpolation="nearest")
+                key = (run.run_id, saved.name(region.index))
                 axes.set_xlabel("\n".join(_number(name, scores.get((*key, name))) for name in names), fontsize=TEXT)
             else:
                 axes.set_xlabel("no run", fontsize=TEXT)
@@ -205,7 +215,7 @@ def _widest(saved: Saved, rows: Sequence[tuple[str, Region]]) -> float:
 def _rows(crops: Crops, saved: Saved, image: str | None, box: Box | None, regions: int) -> list[tuple[str, Region]]:
     """Return what is shown from top to bottom, each with its backbone."""
     indices = range(len(saved.images)) if image is None else [saved.index(image)]
-    run_ids = [run["run_id"] for runs in crops.runs.values() for run in runs.values()]
+    run_ids = [run.run_id for runs in crops.runs.values() for run in runs.values()]
     if box is not None:
         if image is None:
             raise InputError(f"--box is {box}, without --image; the name of the image that it is a part of is needed.")
@@ -221,9 +231,7 @@ def _rows(crops: Crops, saved: Saved, image: str | None, box: Box | None, region
     rows = [
         (backbone, region)
         for backbone, runs in crops.runs.items()
-        for region in extreme_regions(
-            lpips_differences(saved, runs[a]["run_id"], runs[b]["run_id"], roomy), regions, border
-        )
+        for region in extreme_regions(lpips_differences(saved, runs[a].run_id, runs[b].run_id, roomy), regions, border)
     ]
     if not rows:
         raise InputError(
@@ -256,12 +264,13 @@ def _check_box(box: Box, saved: Saved, index: int) -> None:
         )
 
 
-def _scores(results: Results, saved: Saved, metrics: Sequence[str]) -> dict[tuple[str, str, str], Row]:
+def _scores(view: View, crops: Crops, saved: Saved, metrics: Sequence[str]) -> dict[tuple[str, str, str], Row]:
     """Return what a store has of single images, by run, image and metric."""
+    ids = [run.run_id for runs in crops.runs.values() for run in runs.values()]
+    rows = view.of_images(Filters(runs=ids, metrics=metrics))
     return {
         (row["run_id"], row["image"], row["metric"]): row
-        for row in results.scores.to_pylist()
-        if row["dataset_sha256"] == saved.images.sha256 and row["image"] is not None and row["metric"] in metrics
+        for row in rows.filter(pc.equal(rows["dataset_sha256"], saved.images.sha256)).to_pylist()
     }
 
 
@@ -281,9 +290,9 @@ def _number(metric: str, score: Row | None) -> str:
 
 
 def _notes(crops: Crops, saved: Saved, scores: Sequence[Row], metrics: Sequence[str]) -> str:
-    who = "; ".join(f"{backbone}, seed {next(iter(runs.values()))['seed']}" for backbone, runs in crops.runs.items())
-    protocols = {metric: {row["protocol"] for row in scores if row["metric"] == metric} for metric in metrics}
-    titles = " and ".join(title(metric, found) for metric, found in protocols.items())
+    who = "; ".join(f"{backbone}, seed {next(iter(runs.values())).seed}" for backbone, runs in crops.runs.items())
+    ways = {metric: {direction(row["protocol"]) for row in scores if row["metric"] == metric} for metric in metrics}
+    titles = " and ".join(title(metric, found.pop() if len(found) == 1 else None) for metric, found in ways.items())
     return f"{saved.images.name} ×{saved.images.scale}; {who}. Numbers: {titles} of the whole image."
 
 

@@ -11,10 +11,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from sgbench.analysis import Results
-from sgbench.analysis.naming import natural
 from sgbench.analysis.stats import summarise
+from sgbench.analysis.view import Group
 from sgbench.core.errors import InputError
-from sgbench.report.figures.selection import BAND, Group, counted, fate, left_out, named, select
+from sgbench.core.words import natural
+from sgbench.report.figures.selection import BAND, counted, left_out, named, select
 from sgbench.report.figures.style import COLOURS, MARKERS, Look, add_foot, in_style, looks, new_figure, new_grid
 
 Course = dict[int, float]
@@ -55,9 +56,9 @@ def draw_curves(
     """
     shown = select(results, backbones=backbones, losses=losses)
     groups = [group for group in shown.groups if group.loss]
-    courses = _courses(results, {run["run_id"] for group in groups for run in group.runs})
+    courses = _courses(results, {run.run_id for group in groups for run in group.runs})
     there = {run_id for run_id, _ in courses}
-    drawn = [group for group in groups if there & {run["run_id"] for run in group.runs}]
+    drawn = [group for group in groups if there & {run.run_id for run in group.runs}]
     if not drawn:
         raise InputError("no trained run that was chosen has a history, and so there is no curve to draw.")
     kinds = list(dict.fromkeys(group.trained_with for group in drawn))
@@ -67,13 +68,13 @@ def draw_curves(
     for (backbone, term), axes in placed.items():
         axes.set(title=f"{backbone}, {term}", xlabel="step", yscale="log")
         for group in panels[backbone, term]:
-            seeds = [courses[run["run_id"], term] for run in group.runs if (run["run_id"], term) in courses]
+            seeds = [courses[run.run_id, term] for run in group.runs if (run.run_id, term) in courses]
             _draw(axes, seeds, _look(kinds, group.trained_with))
         if first.setdefault(term, axes) is not axes:
             axes.sharey(first[term])
     for axes in placed.values():
         _readable_ticks(axes)
-    counts = [sum(run["run_id"] in there for run in group.runs) for group in drawn]
+    counts = [sum(run.run_id in there for run in group.runs) for group in drawn]
     handles = [Line2D([], [], label=kind, **_look(kinds, kind)) for kind in kinds]
     add_foot(figure, handles, [_explanation(counts), *_absent(groups, there)])
     return figure
@@ -123,7 +124,7 @@ def _panels(groups: Iterable[Group], courses: Courses) -> dict[Panel, list[Group
     """Return the groups of each panel: those of a backbone whose loss has a term."""
     panels: defaultdict[Panel, list[Group]] = defaultdict(list)
     for group in groups:
-        ids = {run["run_id"] for run in group.runs}
+        ids = {run.run_id for run in group.runs}
         for term in dict.fromkeys(term for run_id, term in courses if run_id in ids):
             panels[group.backbone, term].append(group)
     return dict(sorted(panels.items(), key=lambda item: (natural(item[0][0]), item[0][1])))
@@ -177,6 +178,6 @@ def _absent(groups: Iterable[Group], there: set[str]) -> list[str]:
     reasons: defaultdict[str, list[str]] = defaultdict(list)
     for group in groups:
         for run in group.runs:
-            if run["run_id"] not in there:
-                reasons[fate(run) or "its history was not kept"].append(named(group, run))
+            if run.run_id not in there:
+                reasons[str(run.fate or "its history was not kept")].append(named(group, run))
     return left_out(reasons)

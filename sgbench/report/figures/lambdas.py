@@ -1,7 +1,7 @@
 """A metric against λ, the weight of the second-order gradient loss; Table 3 of the paper beside it."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,8 +13,9 @@ from matplotlib.lines import Line2D
 
 from sgbench.analysis import Results, paper
 from sgbench.analysis.stats import summarise
+from sgbench.analysis.view import Group
 from sgbench.core.errors import InputError
-from sgbench.report.figures.selection import BAND, Group, Selection, counted, default_metrics, select
+from sgbench.report.figures.selection import BAND, Selection, counted, default_metrics, select
 from sgbench.report.figures.style import (
     COLOURS,
     FILLS,
@@ -46,7 +47,7 @@ class _Family(NamedTuple):
     """One backbone, one recipe, and losses that differ in the weight of sg alone."""
 
     backbone: str
-    recipe_key: str
+    conditions: Hashable
     recipe: str
     """What tells the recipe from others; empty where there is one."""
     loss: str
@@ -183,7 +184,7 @@ def _families(groups: Sequence[Group]) -> dict[_Family, list[Group]]:
         if len(weighted) == 1:
             without = str(expression.Expression(rest)) if rest else ""
             loss = " + ".join(filter(None, (without, f"λ*{weighted[0].call}")))
-            plain = [each for each in groups if (each.backbone, each.key, each.loss) == (*_place(group), without)]
+            plain = [each for each in groups if (*_place(each), each.loss) == (*_place(group), without)]
             families.setdefault(_Family(*_place(group), group.recipe, loss), plain).append(group)
     return families
 
@@ -192,17 +193,21 @@ def _with_a_single_lambda(families: Mapping[_Family, Sequence[Group]]) -> list[s
     """Return the losses of which no backbone has a second λ > 0, and so no course; none if no loss has one."""
     lambdas: defaultdict[str, set[float]] = defaultdict(set)
     for family, groups in families.items():
-        lambdas[family.loss] |= {group.runs[0]["lambda"] for group in filter(_has_lambda, groups)}
+        lambdas[family.loss] |= {_lambda(group) for group in filter(_has_lambda, groups)}
     single = [loss for loss, values in lambdas.items() if len(values) == 1]
     return single if len(single) < len(lambdas) else []
 
 
-def _place(group: Group) -> tuple[str, str]:
-    return group.backbone, group.key
+def _place(group: Group) -> tuple[str, Hashable]:
+    return group.backbone, group.conditions
 
 
 def _has_lambda(group: Group) -> bool:
-    return bool(group.loss and group.runs[0]["lambda"])
+    return bool(_lambda(group))
+
+
+def _lambda(group: Group) -> float:
+    return group.runs[0].lam or 0.0
 
 
 def _without_one_lambda(groups: Sequence[Group]) -> list[str]:
@@ -222,7 +227,7 @@ def _curves(shown: Selection, families: Mapping[_Family, Sequence[Group]]) -> li
         label = ", ".join(filter(None, (family.backbone, family.loss, family.recipe)))
         curve = _Curve(label, {"color": colour, "marker": marker, "fillstyle": fill, "linestyle": line})
         for panel in [(dataset, metric) for dataset in shown.datasets for metric in shown.metrics]:
-            scores = {group.runs[0]["lambda"]: shown.values(group, *panel) for group in groups}
+            scores = {_lambda(group): shown.values(group, *panel) for group in groups}
             points = {lam: list(values.values()) for lam, values in sorted(scores.items()) if values}
             if any(points):
                 curve.panels[panel] = points

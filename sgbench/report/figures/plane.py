@@ -9,8 +9,9 @@ from matplotlib.lines import Line2D
 
 from sgbench.analysis import Results
 from sgbench.analysis.stats import summarise
+from sgbench.analysis.view import DEFAULT_METRIC, Group
 from sgbench.core.errors import InputError
-from sgbench.report.figures.selection import BAND, DEFAULT_METRIC, Group, Selection, counted, select
+from sgbench.report.figures.selection import BAND, Selection, counted, select
 from sgbench.report.figures.style import COLOURS, FILLS, INK, MARKERS, Look, add_foot, in_style, looks, new_figure
 
 AXES = ("psnr_y", DEFAULT_METRIC)
@@ -84,13 +85,13 @@ class _Styles:
         trained = [group for group in groups if group.loss]
         self._backbones = list(dict.fromkeys(group.backbone for group in trained))
         self._losses = list(dict.fromkeys(group.trained_with for group in trained))
-        self._others = [group.key for group in groups if not group.loss]
-        self._names = {group.key: group.backbone for group in groups}
+        self._others = [str(group.conditions) for group in groups if not group.loss]
+        self._names = {str(group.conditions): group.backbone for group in groups}
 
     def of(self, group: Group) -> Look:
         """Return the look of a group's points."""
         if not group.loss:
-            return self._other(group.key)
+            return self._other(str(group.conditions))
         (marker,) = looks("losses", self._losses, group.trained_with, MARKERS)
         return self._filled(group.backbone) | {"marker": marker}
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sgbench import __version__
-from sgbench.analysis import Results
-from sgbench.analysis.compare import UNDECIDABLE, Comparison, comparisons
-from sgbench.analysis.naming import natural
+from sgbench.analysis.compare import Comparison, Verdict, comparisons
+from sgbench.analysis.view import BASELINE, Filters
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
+from sgbench.core.words import listed, natural, plural
 from sgbench.data import PackedImages
 from sgbench.report.compare import notes, sentence
 from sgbench.report.figures.saved import Saved
@@ -20,8 +20,7 @@ from sgbench.report.page.grids import Grid, of_comparisons, of_failures, of_runs
 from sgbench.report.page.pictures import Picture, pictures
 from sgbench.report.page.summary import Finding
 from sgbench.report.tables import Table, paper_table, pivot
-from sgbench.report.tables.judged import BASELINE
-from sgbench.report.tables.model import listed, metric_order, plural
+from sgbench.report.tables.model import metric_order
 from sgbench.report.tables.paper_layouts import OF, SG
 
 
@@ -95,7 +94,7 @@ def gather(
     duels, remarks = _duels(chosen)
     shown = gallery(chosen, storage, [packed for _, packed in hr], images)
     saved = [Saved(storage, packed, reference) for reference, packed in hr]
-    kept = chosen.of_runs(runs_with_images(storage))
+    kept = chosen.shown.only(Filters(runs=runs_with_images(storage)))
     return Content(
         title=title,
         about=_about(chosen, storage),
@@ -104,15 +103,15 @@ def gather(
         remarks=[*remarks, *summary.without_numbers(chosen.shown)],
         tables=[replace(table, notes=tuple(note for note in table.notes if note not in common)) for table in tables],
         notes=common,
-        pictures=pictures(chosen.shown, kept, saved, (BASELINE, SG)),
+        pictures=pictures(chosen.shown.results, kept.results, saved, (BASELINE, SG)),
         gallery=shown,
-        runs=of_runs(chosen.shown),
-        failures=of_failures(chosen.shown),
+        runs=of_runs(chosen.shown.results),
+        failures=of_failures(chosen.shown.results),
     )
 
 
 def _about(chosen: Chosen, storage: Storage) -> dict[str, str]:
-    rows = chosen.shown.runs.select(["finished", "git_revision", "device", "host", "versions"]).to_pylist()
+    rows = chosen.shown.results.runs.select(["finished", "git_revision", "device", "host", "versions"]).to_pylist()
     finished = [row["finished"] for row in rows if row["finished"]]
     torch = [json.loads(row["versions"] or "{}").get("torch") for row in rows]
     several = {
@@ -134,13 +133,17 @@ def _duels(chosen: Chosen) -> tuple[list[Duel], list[str]]:
 
     `SG` comes first, and then those by which most can be decided.
     """
-    rivals = sorted(_losses(chosen.shown) - {BASELINE}, key=natural)
-    if not rivals or BASELINE not in _losses(chosen.whole):
+    rivals = sorted(chosen.shown.names.losses - {BASELINE}, key=natural)
+    if not rivals or BASELINE not in chosen.whole.names.losses:
         return [], [f"To be compared, losses need runs with {BASELINE} and with another one."]
     found = {rival: _cells(chosen, rival) for rival in rivals}
     paired = {rival: [cell for cell in cells if cell.seeds] for rival, cells in found.items()}
     waiting = [rival for rival, cells in paired.items() if not cells]
-    decided = {rival: sum(cell.verdict != UNDECIDABLE for cell in cells) for rival, cells in paired.items() if cells}
+    decided = {
+        rival: sum(cell.verdict is not Verdict.INCONCLUSIVE for cell in cells)
+        for rival, cells in paired.items()
+        if cells
+    }
     duels = [
         _duel(paired[rival], len(found[rival]) - len(paired[rival]))
         for rival in sorted(decided, key=lambda rival: (rival != SG, -decided[rival], natural(rival)))
@@ -151,12 +154,6 @@ def _duels(chosen: Chosen) -> tuple[list[Duel], list[str]]:
     if duels and chosen.filters.seeds is not None:
         remarks.append("Losses are compared by all seeds of the store, also by those that are not shown.")
     return duels, remarks
-
-
-def _losses(results: Results) -> set[str]:
-    """Return the losses that runs have been or are to be trained with."""
-    planned = {str(plan.run["loss"]) for plan in results.planned}
-    return planned | set(filter(None, results.runs["loss"].unique().to_pylist()))
 
 
 def _cells(chosen: Chosen, rival: str) -> list[Comparison]:
@@ -189,10 +186,10 @@ def _duel(cells: Sequence[Comparison], unpaired: int) -> Duel:
 
 def _tables(chosen: Chosen) -> list[Table]:
     """Return the tables of the paper all of whose losses have numbers, and one of all that is shown."""
-    stores, filters = {"store": chosen.whole}, chosen.filters
-    tables = [pivot(stores, filters)]
+    view, filters = chosen.whole, chosen.filters
+    tables = [pivot(view, filters)]
     if filters.losses is None and filters.lambdas is None and filters.seeds is None:
-        tables = [*filter(_is_filled, (paper_table(number, stores, filters=filters) for number in OF)), *tables]
+        tables = [*filter(_is_filled, (paper_table(number, view, filters=filters) for number in OF)), *tables]
     return tables
 
 

@@ -10,18 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.compute as pc
 from PIL import Image
 
-from sgbench.analysis import Results
-from sgbench.analysis.naming import natural
+from sgbench.analysis.view import BASELINE, View, direction
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
+from sgbench.core.words import listed, natural, plural
 from sgbench.data import PackedImages
 from sgbench.report.page.chosen import Chosen
-from sgbench.report.tables.facts import protocol
-from sgbench.report.tables.judged import BASELINE
-from sgbench.report.tables.model import listed, metric_order, number, plural
+from sgbench.report.tables.model import metric_order, number
 from sgbench.report.tables.paper_layouts import SG
 from sgbench.spec import Recipe
 from sgbench.spec.stored import read_recipe
@@ -212,14 +209,14 @@ def _uri(image: Image.Image, png: bytes | None) -> str:
     return f"data:image/{form};base64,{base64.b64encode(content).decode()}"
 
 
-def _scores(shown: Results) -> tuple[dict[_Place, dict[str, dict[str, tuple[str, float]]]], dict[str, str | None]]:
+def _scores(shown: View) -> tuple[dict[_Place, dict[str, dict[str, tuple[str, float]]]], dict[str, str | None]]:
     """Return what a store has of single images, by image, run and metric, and which of its values are better."""
-    rows = shown.scores.filter(pc.is_valid(shown.scores["image"]))
+    rows = shown.of_images()
     found: defaultdict[_Place, defaultdict[str, dict[str, tuple[str, float]]]] = defaultdict(lambda: defaultdict(dict))
     directions: dict[str, str | None] = {}
     columns = ["run_id", "dataset", "dataset_sha256", "image", "metric", "value", "protocol"]
     for row in sorted(rows.select(columns).to_pylist(), key=lambda row: metric_order(row["metric"])):
-        directions[row["metric"]] = protocol(row["protocol"]).get("direction")
+        directions[row["metric"]] = direction(row["protocol"])
         if row["value"] is not None:
             value = (number(row["metric"], row["value"]).replace("-", "−"), row["value"])
             found[_Place(_folder(row), row["image"])][row["run_id"]][row["metric"]] = value
@@ -228,7 +225,7 @@ def _scores(shown: Results) -> tuple[dict[_Place, dict[str, dict[str, tuple[str,
 
 def _set_names(chosen: Chosen) -> dict[str, str]:
     """Return what the test sets that were asked for are called, by their folders."""
-    rows = chosen.whole.totals.group_by(["dataset", "dataset_sha256"]).aggregate([]).to_pylist()
+    rows = chosen.whole.results.totals.group_by(["dataset", "dataset_sha256"]).aggregate([]).to_pylist()
     asked = chosen.filters.datasets
     return {_folder(row): row["dataset"] for row in rows if asked is None or row["dataset"] in asked}
 
@@ -239,9 +236,9 @@ def _folder(row: Mapping[str, Any]) -> str:
     return Dataset(row["dataset"].removesuffix(f"@{digest[:8]}"), digest).versioned
 
 
-def _by_id(shown: Results) -> dict[str, dict[str, Any]]:
+def _by_id(shown: View) -> dict[str, dict[str, Any]]:
     columns = ["run_id", "kind", "name", "backbone", "loss", "seed", "scale", "spec"]
-    return {row["run_id"]: row for row in shown.runs.select(columns).to_pylist()}
+    return {row["run_id"]: row for row in shown.rows().select(columns).to_pylist()}
 
 
 def _labels(runs: Iterable[dict[str, Any]]) -> dict[str, str]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sgbench.analysis import Results
-from sgbench.analysis.compare import REAL, Comparison
-from sgbench.analysis.naming import natural
+from sgbench.analysis.compare import Comparison, Verdict
 from sgbench.analysis.stats import Estimate
+from sgbench.core.words import natural
 from sgbench.report.tables.model import number
 
 Row = dict[str, Any]
@@ -79,14 +79,14 @@ def of_failures(results: Results) -> Grid:
 
 def _compared(cell: Comparison) -> tuple[Entry, ...]:
     backbone = f"{cell.backbone} ({cell.recipe})" if cell.recipe else cell.backbone
-    side = {True: ", better", False: ", worse", None: ""}[cell.better if cell.verdict == REAL else None]
+    side = {True: ", better", False: ", worse", None: ""}[cell.better if cell.verdict is Verdict.SIGNIFICANT else None]
     return (
         *(Entry(text) for text in (cell.metric, cell.dataset, backbone)),
         *(_score(cell.metric, value) for value in (cell.mean_a, cell.mean_b)),
         _score(cell.metric, cell.difference, signed=True),
         _none() if cell.percent is None else Entry(_signed(f"{cell.percent:z.1f}%", cell.percent), cell.percent),
         _interval(cell.metric, cell.overall or cell.by_seed),
-        Entry(f"{cell.verdict}{side}", kind="best" if cell.verdict == REAL else ""),
+        Entry(f"{cell.verdict}{side}", kind="best" if cell.verdict is Verdict.SIGNIFICANT else ""),
         *map(_p, (cell.p, cell.overall.p if cell.overall else None)),
         *map(_p, (cell.by_image.p, cell.by_image.floor) if cell.by_image else (None, None)),
         _p(cell.by_seed.p if cell.by_seed else None),

@@ -1,12 +1,14 @@
-"""What a store bears out, in words: how far its runs are, and where a loss really differs from L1."""
+"""What a store shows, in words: how far its runs are, and where a loss differs significantly from L1."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from sgbench.analysis import Results
-from sgbench.analysis.compare import NOT_SHOWN, REAL, Comparison
-from sgbench.report.tables.model import listed, metric_order, number, plural, titled
+from sgbench.analysis import View
+from sgbench.analysis.compare import Comparison, Verdict
+from sgbench.analysis.view import Status
+from sgbench.core.words import listed, plural
+from sgbench.report.tables.model import metric_order, number, titled
 
 
 class Finding(NamedTuple):
@@ -17,32 +19,30 @@ class Finding(NamedTuple):
     """Sentences."""
 
 
-def counted(results: Results) -> str:
-    """Return how many runs a store has of each status, in a sentence."""
-    rows = results.runs.select(["run_id", "kind", "status"]).to_pylist()
-    trained = Counter(row["status"] for row in rows if row["kind"] == "train")
-    known = {row["run_id"] for row in rows}
-    pending = len({plan.run_id for plan in results.planned} - known)
-    parts = [f"{trained['done']} done", f"{trained['failed']} failed", f"{pending} pending"]
-    others = sum(row["kind"] != "train" for row in rows)
+def counted(view: View) -> str:
+    """Return how many runs there are of each status, in a sentence."""
+    runs = view.runs()
+    trained = Counter(run.status for run in runs if run.trained)
+    others = len(runs) - trained.total()
     scored = f" {plural(others, 'other subject')} {'was' if others == 1 else 'were'} scored without training."
-    return f"{plural(trained.total() + pending, 'run')}: {listed(parts)}.{scored * bool(others)}"
+    by_status = listed(f"{trained[status]} {status}" for status in Status)
+    return f"{plural(trained.total(), 'run')}: {by_status}.{scored * bool(others)}"
 
 
-def without_numbers(results: Results) -> list[str]:
+def without_numbers(view: View) -> list[str]:
     """Return a sentence for each metric by which nothing has a number, though it was asked for."""
-    statuses: defaultdict[str, set[str]] = defaultdict(set)
-    for row in results.totals.select(["metric", "value", "status"]).to_pylist():
-        statuses[row["metric"]].add("" if row["value"] is not None else row["status"])
+    fates: defaultdict[str, set[str]] = defaultdict(set)
+    for row in view.totals().group_by(["metric", "status"]).aggregate([]).to_pylist():
+        fates[row["metric"]].add(row["status"])
     return [
         f"There is no number by {metric}: {listed(sorted(found))}."
-        for metric, found in sorted(statuses.items(), key=lambda item: metric_order(item[0]))
-        if "" not in found
+        for metric, found in sorted(fates.items(), key=lambda item: metric_order(item[0]))
+        if "ok" not in found
     ]
 
 
 class _Outcome(NamedTuple):
-    """What became of some comparisons; what is real comes first."""
+    """What became of some comparisons; what is significant comes first."""
 
     rank: int
     words: str
@@ -51,7 +51,7 @@ class _Outcome(NamedTuple):
 
 
 def findings(cells: Sequence[Comparison]) -> list[Finding]:
-    """Return where one loss really differs from another and by how much, and where that is not known.
+    """Return where one loss differs significantly from another and by how much, and where that is not known.
 
     Metrics that found the same in the same places share their words.
 
@@ -82,12 +82,14 @@ def _outcomes(cells: Sequence[Comparison]) -> dict[_Outcome, list[Comparison]]:
     sides = {True: "better than", False: "worse than", None: "different from"}
     found: defaultdict[_Outcome, list[Comparison]] = defaultdict(list)
     for cell in cells:
-        if cell.verdict == REAL:
-            found[_Outcome(0, f"{cell.b} is really {sides[cell.better]} {cell.a}", "")].append(cell)
-        elif cell.verdict == NOT_SHOWN:
-            found[_Outcome(1, "No difference is shown to be real", "")].append(cell)
-        else:
-            found[_Outcome(2, "It cannot be decided", str(cell.reason))].append(cell)
+        match cell.verdict:
+            case Verdict.SIGNIFICANT:
+                outcome = _Outcome(0, f"{cell.b} is significantly {sides[cell.better]} {cell.a}", "")
+            case Verdict.NOT_SIGNIFICANT:
+                outcome = _Outcome(1, "No difference is significant", "")
+            case Verdict.INCONCLUSIVE:
+                outcome = _Outcome(2, "The comparison is inconclusive", str(cell.reason))
+        found[outcome].append(cell)
     return dict(sorted(found.items()))
 
 
@@ -98,7 +100,7 @@ def _title(metric: str, cells: Iterable[Comparison]) -> str:
 
 
 def _end(outcome: _Outcome, found: Sequence[Sequence[Comparison]]) -> str:
-    """Return how a sentence ends: by how much each metric differs, if it really does, or why that is not known."""
+    """Return how a sentence ends: by how much each metric differs, if it is significant, or why that is not known."""
     if outcome.rank:
         return f": {outcome.reason}" if outcome.reason else ""
     if len(found) == 1:

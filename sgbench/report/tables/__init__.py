@@ -1,19 +1,17 @@
 """Tables of scores: a layout makes one as data, and each format shows it.
 
-    stores ─► facts ─► cells ─► table ─► terminal, Markdown, LaTeX, HTML, CSV, JSON
+    view ─► outcomes ─► cells ─► table ─► terminal, Markdown, LaTeX, HTML, CSV, JSON
 
 The layouts are `pivot`, of any rows and columns, and `paper_table`.
 """
 
-from sgbench.report.tables.facts import Filters
+from sgbench.report.tables.data import to_data
 from sgbench.report.tables.formats import FORMATS, RICH
 from sgbench.report.tables.html import to_html
-from sgbench.report.tables.model import ARROWS, Cell, Column, Line, Table
+from sgbench.report.tables.model import ARROWS, Column, Line, Table
 from sgbench.report.tables.paper import OURS, PAPER, paper_table
 from sgbench.report.tables.pivot import COLUMNS, ROWS, pivot
-from sgbench.report.tables.stores import labelled
 from sgbench.report.tables.terminal import print_table
-from sgbench.report.tables.tidy import to_data
 
 __all__ = [
     "ARROWS",
@@ -23,12 +21,9 @@ __all__ = [
     "PAPER",
     "RICH",
     "ROWS",
-    "Cell",
     "Column",
-    "Filters",
     "Line",
     "Table",
-    "labelled",
     "paper_table",
     "pivot",
     "print_table",

@@ -1,14 +1,14 @@
-"""How the facts of a pivot are told apart, sorted and labelled by each dimension."""
+"""How the outcomes of a pivot are told apart, sorted and labelled by each dimension."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sgbench.analysis.naming import natural
-from sgbench.report.tables.cells import Marks, directions, summarised
-from sgbench.report.tables.facts import Fact, Run
-from sgbench.report.tables.judged import Judged
+from sgbench.analysis.baseline import Significance
+from sgbench.analysis.cells import summarised
+from sgbench.analysis.recipes import Recipes
+from sgbench.analysis.view import Outcome, Run, directions
+from sgbench.core.words import natural
 from sgbench.report.tables.model import Column, Line, metric_order, titled
-from sgbench.report.tables.recipes import Recipes
 
 DIMENSIONS = ("dataset", "store", "scale", "backbone", "loss", "lambda", "recipe", "seed", "metric")
 """What rows and columns can be made of, in the order in which it is added to the rows."""
@@ -19,58 +19,60 @@ _ALWAYS_TOLD = ("scale", "recipe")
 
 Key = tuple[Any, ...]
 
-Group = dict[Key, list[Fact]]
-"""The facts of one line, by column."""
+Group = dict[Key, list[Outcome]]
+"""The outcomes of one line, by column."""
 
 
 class Axes:
-    """How facts are told apart, sorted and labelled by each dimension.
+    """How outcomes are told apart, sorted and labelled by each dimension.
 
     Args:
-        facts: All that is shown.
+        outcomes: All that is shown.
         stores: Labels in their order.
     """
 
-    def __init__(self, facts: Sequence[Fact], stores: Sequence[str]) -> None:
-        self.directions = directions(facts)
-        self._runs = {fact.run.run_id: fact.run for fact in facts}
+    def __init__(self, outcomes: Sequence[Outcome], stores: Sequence[str]) -> None:
+        ways = directions(outcomes)
+        self.directions = {metric: ways[metric] for metric in sorted(ways, key=metric_order)}
+        self._runs = {outcome.run.run_id: outcome.run for outcome in outcomes}
         self.recipes = Recipes.of(self._runs.values())
         self._by_run = {run_id: self._keys(run) for run_id, run in self._runs.items()}
         self._stores = stores
-        self._alike = self._by_all_but_seeds(facts)
+        self._alike = self._by_all_but_seeds(outcomes)
 
     def _keys(self, run: Run) -> dict[str, Any]:
-        trained = run.kind == "train"
         return {
             "scale": run.scale,
-            "backbone": (trained, natural(run.backbone), "" if trained else run.run_id),
+            "backbone": (run.trained, natural(run.backbone), "" if run.trained else run.run_id),
             "loss": natural(run.loss),
             "lambda": -1.0 if run.lam is None else run.lam,
             "recipe": (natural(self.recipes.name(run)), str(run.recipe)),
             "seed": -1 if run.seed is None else run.seed,
         }
 
-    def key(self, dimensions: Sequence[str], fact: Fact) -> Key:
-        """Return what is equal for facts that share a row or column, and sorts it."""
-        own = self._by_run[fact.run.run_id]
-        return tuple(own[name] if name in own else self._place_key(name, fact) for name in dimensions)
+    def key(self, dimensions: Sequence[str], outcome: Outcome) -> Key:
+        """Return what is equal for outcomes that share a row or column, and sorts it."""
+        own = self._by_run[outcome.run.run_id]
+        return tuple(own[name] if name in own else self._place_key(name, outcome) for name in dimensions)
 
-    def _by_all_but_seeds(self, facts: Iterable[Fact]) -> list[list[Fact]]:
-        """Return facts in lists of those that differ in nothing but their seeds: keys are then needed once a list."""
+    def _by_all_but_seeds(self, outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
+        """Return outcomes in lists of those that differ only in their seeds: keys are then needed once a list."""
         kinds: dict[Key, int] = {}
         kind = {
             run_id: kinds.setdefault(tuple(key for name, key in keys.items() if name != "seed"), len(kinds))
             for run_id, keys in self._by_run.items()
         }
-        alike: dict[Key, list[Fact]] = {}
-        for fact in facts:
-            alike.setdefault((kind[fact.run.run_id], fact.dataset, fact.metric, fact.store), []).append(fact)
+        alike: dict[Key, list[Outcome]] = {}
+        for outcome in outcomes:
+            alike.setdefault((kind[outcome.run.run_id], outcome.dataset, outcome.metric, outcome.store), []).append(
+                outcome
+            )
         return list(alike.values())
 
-    def _place_key(self, name: str, fact: Fact) -> Any:
+    def _place_key(self, name: str, outcome: Outcome) -> Any:
         if name == "store":
-            return self._stores.index(fact.store)
-        return natural(fact.dataset) if name == "dataset" else metric_order(fact.metric)
+            return self._stores.index(outcome.store)
+        return natural(outcome.dataset) if name == "dataset" else metric_order(outcome.metric)
 
     def completed(self, rows: Sequence[str], columns: Sequence[str]) -> list[str]:
         """Return the rows with whatever would be averaged otherwise, and what is told wherever it differs."""
@@ -86,63 +88,63 @@ class Axes:
         return rows
 
     def _splits(self, dimensions: Sequence[str], name: str) -> bool:
-        """Return whether facts that are equal in some dimensions differ in another."""
-        facts = [fact for alike in self._alike for fact in (alike if "seed" in dimensions else alike[:1])]
-        pairs = {(self.key(dimensions, fact), self.key([name], fact)) for fact in facts}
+        """Return whether outcomes that are equal in some dimensions differ in another."""
+        outcomes = [outcome for alike in self._alike for outcome in (alike if "seed" in dimensions else alike[:1])]
+        pairs = {(self.key(dimensions, outcome), self.key([name], outcome)) for outcome in outcomes}
         return len(pairs) > len({key for key, _ in pairs})
 
     def grouped(self, rows: Sequence[str], columns: Sequence[str]) -> list[Group]:
-        """Return the facts of each line, from top to bottom."""
+        """Return the outcomes of each line, from top to bottom."""
         groups: dict[Key, Group] = {}
         by_seed = "seed" in (*rows, *columns)
-        for facts in ([fact] for alike in self._alike for fact in alike) if by_seed else self._alike:
-            groups.setdefault(self.key(rows, facts[0]), {}).setdefault(self.key(columns, facts[0]), []).extend(facts)
+        for outcomes in ([outcome] for alike in self._alike for outcome in alike) if by_seed else self._alike:
+            groups.setdefault(self.key(rows, outcomes[0]), {}).setdefault(self.key(columns, outcomes[0]), []).extend(
+                outcomes
+            )
         return [group for _, group in sorted(groups.items())]
 
     def line(
         self,
         rows: Sequence[str],
         columns: Sequence[str],
-        heads: Mapping[Key, Fact],
+        heads: Mapping[Key, Outcome],
         group: Group,
-        marks: Marks,
-        verdicts: Judged,
+        significance: Significance,
     ) -> Line:
-        """Return the line of some facts.
+        """Return the line of some outcomes.
 
         Args:
             rows: Its dimensions.
             columns: Those of the columns.
-            heads: A fact of each column.
-            group: The facts.
-            marks: Takes notes.
-            verdicts: Which differences are real.
+            heads: A outcome of each column.
+            group: The outcomes.
+            significance: Of differences.
         """
         first = next(iter(group.values()))[0]
         by_seed = "seed" in (*rows, *columns)
         cells = []
         for key, head in heads.items():
-            facts = group.get(key, [])
+            outcomes = group.get(key, [])
             place = (
-                self._place(facts, by_seed=by_seed)
-                if facts
+                self._place(outcomes, by_seed=by_seed)
+                if outcomes
                 else self._of(["metric", *rows], first) | self._of(columns, head)
             )
-            cells.append(summarised(facts, place, marks, real=verdicts.real(facts)))
-        there = [self._place(facts, by_seed=by_seed) for facts in group.values()]
+            cells.append(summarised(outcomes, place, significant=significance.of(outcomes)))
+        there = [self._place(outcomes, by_seed=by_seed) for outcomes in group.values()]
         shared = {name: value for name, value in there[0].items() if all(other[name] == value for other in there)}
-        counts = {len(facts) for facts in group.values()}
+        counts = {len(outcomes) for outcomes in group.values()}
         labels = tuple(self._label(name, first) for name in rows)
         return Line(labels, {**shared, "seeds": counts.pop() if len(counts) == 1 else None}, tuple(cells))
 
-    def column(self, columns: Sequence[str], fact: Fact) -> Column:
-        """Return the column that a fact stands in."""
-        labels = tuple(self._label(name, fact) for name in columns)
-        return Column(tuple(map(str, self._of(columns, fact).values())), labels, " ".join(labels[:-1]))
+    def column(self, columns: Sequence[str], outcome: Outcome) -> Column:
+        """Return the column that a outcome stands in."""
+        labels = tuple(self._label(name, outcome) for name in columns)
+        return Column(tuple(map(str, self._of(columns, outcome).values())), labels, " ".join(labels[:-1]))
 
     def title(self, name: str) -> str:
         """Return what stands above a dimension."""
-        untrained = name == "backbone" and not any(run.kind == "train" for run in self._runs.values())
+        untrained = name == "backbone" and not any(run.trained for run in self._runs.values())
         return "name" if untrained else name
 
     def about_the_rest(self, dimensions: Sequence[str]) -> list[str]:
@@ -152,31 +154,31 @@ class Axes:
         told = {self.title(name): self._label(name, self._alike[0][0]) for name in equal}
         return [f"The {title} is {label}." for title, label in told.items() if label]
 
-    def _place(self, facts: Sequence[Fact], *, by_seed: bool) -> dict[str, Any]:
-        """Return the coordinates of a cell, whose facts differ in nothing but their seeds."""
-        names = [name for name in DIMENSIONS if name != "store" or facts[0].store]
-        place = {"kind": facts[0].run.kind, **self._of(names, facts[0])}
+    def _place(self, outcomes: Sequence[Outcome], *, by_seed: bool) -> dict[str, Any]:
+        """Return the coordinates of a cell, whose outcomes differ in nothing but their seeds."""
+        names = [name for name in DIMENSIONS if name != "store" or outcomes[0].store]
+        place = {"kind": outcomes[0].run.kind, **self._of(names, outcomes[0])}
         return place if by_seed else {**place, "seed": None}
 
-    def _of(self, dimensions: Sequence[str], fact: Fact) -> dict[str, Any]:
-        run = fact.run
+    def _of(self, dimensions: Sequence[str], outcome: Outcome) -> dict[str, Any]:
+        run = outcome.run
         values = {
-            "dataset": fact.dataset,
-            "store": fact.store,
+            "dataset": outcome.dataset,
+            "store": outcome.store,
             "scale": run.scale,
             "backbone": run.backbone,
             "loss": run.loss,
             "lambda": run.lam,
             "recipe": self.recipes.name(run),
             "seed": run.seed,
-            "metric": fact.metric,
+            "metric": outcome.metric,
         }
         return {name: values[name] for name in dimensions}
 
-    def _label(self, name: str, fact: Fact) -> str:
+    def _label(self, name: str, outcome: Outcome) -> str:
         if name == "metric":
-            return titled(fact.metric, self.directions[fact.metric])
+            return titled(outcome.metric, self.directions[outcome.metric])
         if name == "recipe":
-            return self.recipes.label(fact.run)
-        value = self._of([name], fact)[name]
+            return self.recipes.label(outcome.run)
+        value = self._of([name], outcome)[name]
         return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -5,7 +5,8 @@ import io
 import json
 from typing import Any
 
-from sgbench.report.tables.model import Cell, Table
+from sgbench.analysis.cells import Cell
+from sgbench.report.tables.model import Table
 
 
 def to_data(shown: Table) -> dict[str, Any]:
@@ -13,7 +14,7 @@ def to_data(shown: Table) -> dict[str, Any]:
 
     Returns:
         ``title``, ``metrics`` (name and direction), ``lines`` (what the cells of each have in common, and ``cells`` by
-        column: mean, sd, n, reason, best, real) and ``notes``.
+        column: mean, sd, n, reason, best, significant) and ``notes``.
     """
     lines = [
         {
@@ -32,7 +33,7 @@ def to_json(shown: Table) -> str:
 
 
 def to_csv(shown: Table) -> str:
-    """Return a table as CSV, one line a cell: its coordinates, and mean, sd, n, reason, best and real."""
+    """Return a table as CSV, one line a cell: its coordinates, and mean, sd, n, reason, best and significant."""
     rows = [{**cell.place, **_values(cell)} for cell in shown.cells]
     file = io.StringIO()
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -44,7 +45,7 @@ def to_csv(shown: Table) -> str:
 
 def _values(cell: Cell) -> dict[str, Any]:
     numbers = vars(cell.summary) if cell.summary else {"mean": None, "sd": None, "n": 0}
-    return {**numbers, "reason": cell.reason, "best": cell.best, "real": cell.real}
+    return {**numbers, "reason": cell.reason, "best": cell.best, "significant": cell.significant}
 
 
 def _plain(value: Any) -> Any:

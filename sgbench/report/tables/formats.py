@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
+from sgbench.report.tables.data import to_csv, to_json
 from sgbench.report.tables.html import to_html
 from sgbench.report.tables.latex import to_latex
 from sgbench.report.tables.markdown import to_markdown
 from sgbench.report.tables.model import Table
-from sgbench.report.tables.tidy import to_csv, to_json
 
 FORMATS: dict[str, Callable[[Table], str]] = {
     "markdown": to_markdown,

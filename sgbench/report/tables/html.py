@@ -4,14 +4,16 @@ import re
 from collections.abc import Iterator
 from html import escape
 
-from sgbench.report.tables.model import EMPTY, REAL, Cell, Column, Line, Table, spans
+from sgbench.analysis.baseline import SIGN
+from sgbench.analysis.cells import Cell
+from sgbench.report.tables.model import EMPTY, Column, Line, Table, mean_of, spans, spread_of
 
 
 def to_html(shown: Table) -> str:
     """Return a table as an element ``table`` with a caption, and the notes in its foot.
 
-    Classes are ``sgbench`` (the table), ``sd`` (a spread), and of cells ``best`` (mean), ``real`` (difference from L1)
-    and ``none`` (no number).
+    Classes are ``sgbench`` (the table), ``sd`` (a spread), and of cells ``best`` (mean), ``significant`` (difference
+    from L1) and ``none`` (no number).
     """
     width = len(shown.heads) + len(shown.columns)
     notes = shown.notes if shown.lines else (*shown.notes, EMPTY)
@@ -73,10 +75,10 @@ def _cell(cell: Cell) -> str:
     mark = "" if cell.mark is None else f"<sup>{cell.mark}</sup>"
     if not cell.summary:
         return f'<td class="none">{escape(str(cell.reason))}{mark}</td>'
-    names = " ".join(name for name, there in (("best", cell.best), ("real", cell.real)) if there)
+    names = " ".join(name for name, there in (("best", cell.best), ("significant", cell.significant)) if there)
     opening = f'<td class="{names}">' if names else "<td>"
-    spread = f' <span class="sd">± {cell.spread}</span>' if cell.spread else ""
-    return f"{opening}{cell.mean}{REAL * bool(cell.real)}{mark}{spread}</td>"
+    spread = f' <span class="sd">± {spread_of(cell)}</span>' if spread_of(cell) else ""
+    return f"{opening}{mean_of(cell)}{SIGN * bool(cell.significant)}{mark}{spread}</td>"
 
 
 def _note(note: str) -> str:

@@ -3,7 +3,9 @@ r"""Tables in LaTeX, with booktabs."""
 import re
 from collections.abc import Iterable, Iterator
 
-from sgbench.report.tables.model import EMPTY, REAL, Cell, Table, spans
+from sgbench.analysis.baseline import SIGN
+from sgbench.analysis.cells import Cell
+from sgbench.report.tables.model import EMPTY, Table, mean_of, spans, spread_of
 
 PREAMBLE = r"% \usepackage{booktabs} \usepackage{graphicx}"
 
@@ -128,10 +130,10 @@ def _cell(cell: Cell) -> str:
     mark = "" if cell.mark is None else rf"\textsuperscript{{{cell.mark}}}"
     if not cell.summary:
         return rf"{escaped(str(cell.reason))}{mark}"
-    mean = escaped(cell.mean)
+    mean = escaped(mean_of(cell))
     mean = rf"\textbf{{{mean}}}" if cell.best else mean
-    sign = f"$^{{{REAL}}}$" if cell.real else ""
-    return mean + sign + mark + (rf"{{\scriptsize{{}} $\pm$ {escaped(cell.spread)}}}" if cell.spread else "")
+    sign = f"$^{{{SIGN}}}$" if cell.significant else ""
+    return mean + sign + mark + (rf"{{\scriptsize{{}} $\pm$ {escaped(spread_of(cell))}}}" if spread_of(cell) else "")
 
 
 def _note(note: str) -> str:

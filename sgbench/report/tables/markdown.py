@@ -3,7 +3,9 @@
 import re
 from collections.abc import Iterable
 
-from sgbench.report.tables.model import EMPTY, REAL, Cell, Table, superscript
+from sgbench.analysis.baseline import SIGN
+from sgbench.analysis.cells import Cell
+from sgbench.report.tables.model import EMPTY, Table, mean_of, spread_of, superscript
 
 
 def to_markdown(shown: Table) -> str:
@@ -19,9 +21,9 @@ def to_markdown(shown: Table) -> str:
 def _cell(cell: Cell) -> str:
     if not cell.summary:
         return escaped(f"{cell.reason}{superscript(cell.mark)}")
-    mean = f"**{cell.mean}**" if cell.best else cell.mean
-    sign = escaped(REAL) if cell.real else ""
-    return f"{mean}{sign}{superscript(cell.mark)}{f' ± {cell.spread}' if cell.spread else ''}"
+    mean = f"**{mean_of(cell)}**" if cell.best else mean_of(cell)
+    sign = escaped(SIGN) if cell.significant else ""
+    return f"{mean}{sign}{superscript(cell.mark)}{f' ± {spread_of(cell)}' if spread_of(cell) else ''}"
 
 
 def row(cells: Iterable[str]) -> str:

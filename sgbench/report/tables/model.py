@@ -1,54 +1,17 @@
 """A table as data: what every layout makes and every format shows."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sgbench.analysis.stats import Summary
+from sgbench.analysis.cells import Cell, best
 from sgbench.metrics import display_of
 
 ARROWS = {"lower": "↓", "higher": "↑"}
 
-REAL = "*"
-"""Stands behind a mean that really differs from that of L1."""
-
 EMPTY = "There is nothing to show yet."
 
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The scores that meet in one place of a table: those of one metric, test set and loss, over seeds.
-
-    Attributes:
-        summary: Over the seeds that have a number; none where no seed has.
-        reason: Why there is no number, or, beside a summary, what became of the other seeds.
-        mark: Number of the note that tells apart seeds of different fates.
-        basis: What the numbers rest on: version and protocol; more than one is a mixture.
-        best: Whether this is the best mean among the comparable losses of its backbone.
-        real: Whether its difference from L1 is real; none where that was not tested.
-        place: The coordinates: ``dataset``, ``scale``, ``kind``, ``backbone``, ``loss``, ``lambda``, ``recipe``,
-            ``seed`` (where seeds are told apart), ``metric``, ``store``, and ``source`` in tables of the paper.
-    """
-
-    summary: Summary | None
-    reason: str | None = None
-    mark: int | None = None
-    basis: frozenset[str] = frozenset()
-    best: bool = False
-    real: bool | None = None
-    place: Mapping[str, Any] = field(default_factory=dict, compare=False)
-
-    @property
-    def mean(self) -> str:
-        """The mean as it is printed; empty where there is none."""
-        return number(self.place["metric"], self.summary.mean) if self.summary else ""
-
-    @property
-    def spread(self) -> str:
-        """The standard deviation as it is printed; empty where there is none."""
-        return number(self.place["metric"], self.summary.sd) if self.summary and self.summary.sd is not None else ""
 
 
 @dataclass(frozen=True)
@@ -114,6 +77,30 @@ class Table:
         return [cell for line in self.lines for cell in line.cells]
 
 
+def finished(lines: Iterable[Line], directions: Mapping[str, str | None]) -> tuple[tuple[Line, ...], list[str]]:
+    """Return lines in which the best means are marked and cells have numbers of notes, and these notes."""
+    lines = tuple(lines)
+    marks: dict[str, int] = {}
+    bests = iter(best([cell for line in lines for cell in line.cells], directions))
+
+    def marked(cell: Cell) -> Cell:
+        mark = None if cell.note is None else marks.setdefault(cell.note, len(marks) + 1)
+        return replace(cell, best=next(bests), mark=mark)
+
+    lines = tuple(replace(line, cells=tuple(map(marked, line.cells))) for line in lines)
+    return lines, [f"{superscript(mark)} {note}" for note, mark in marks.items()]
+
+
+def mean_of(cell: Cell) -> str:
+    """Return the mean as it is printed; empty where there is none."""
+    return number(cell.place["metric"], cell.summary.mean) if cell.summary else ""
+
+
+def spread_of(cell: Cell) -> str:
+    """Return the standard deviation as it is printed; empty where there is none."""
+    return number(cell.place["metric"], cell.summary.sd) if cell.summary and cell.summary.sd is not None else ""
+
+
 def titled(metric: str, direction: str | None) -> str:
     """Return a metric's name with an arrow towards the better."""
     return f"{metric} {ARROWS.get(direction or '', '')}".rstrip()
@@ -138,17 +125,6 @@ def superscript(mark: int | None) -> str:
 def metric_order(metric: str) -> tuple[int, str]:
     """Return the key by which metrics are sorted."""
     return (display_of(metric).rank, metric)
-
-
-def plural(count: int, what: str) -> str:
-    """Return ``1 seed`` or ``2 seeds``."""
-    return f"{count} {what}{'s' * (count != 1)}"
-
-
-def listed(words: Iterable[str]) -> str:
-    """Return ``a``, ``a and b`` or ``a, b and c``."""
-    words = list(words)
-    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
 def spans(labels: Iterable[tuple[str, ...]], level: int) -> list[int]:

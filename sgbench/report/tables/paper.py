@@ -1,19 +1,18 @@
 """Tables 1, 2, 3 and 5 as the paper lays them out, with the numbers of stores, of the paper, or both."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sgbench.analysis import Results
+from sgbench.analysis.baseline import against_baseline
+from sgbench.analysis.cells import Cell
+from sgbench.analysis.view import ALL, Filters, View, chosen, directions
 from sgbench.core.errors import InputError, unknown
-from sgbench.report.tables.cells import Marks, directions, with_best
-from sgbench.report.tables.facts import Filters, Inventory, chosen
-from sgbench.report.tables.judged import judged
-from sgbench.report.tables.model import Cell, Column, Line, Table, listed
+from sgbench.core.words import listed
+from sgbench.report.tables.candidates import Candidates, candidates, trained
+from sgbench.report.tables.model import Column, Line, Table, finished
 from sgbench.report.tables.notes import about
-from sgbench.report.tables.own import Own, own, trained
 from sgbench.report.tables.paper_layouts import FAMILIES, METRICS, OF, Layout, Subject, crossed, family, layout
-from sgbench.report.tables.printed import DIRECTION, UNSTATED, Printed
-from sgbench.report.tables.stores import together
+from sgbench.report.tables.paper_numbers import DIRECTION, UNSTATED, PaperNumbers
 
 OURS, PAPER, BOTH = "ours", "paper", "both"
 SHOW = (OURS, PAPER, BOTH)
@@ -34,14 +33,14 @@ _SHOWN = {(OURS,): "ours", (PAPER,): "the paper's", (OURS, PAPER): "ours and the
 Place = Mapping[str, Any]
 
 
-def paper_table(number: str, stores: Mapping[str, Results], show: str = OURS, filters: Filters | None = None) -> Table:
+def paper_table(number: str, view: View | None = None, show: str = OURS, filters: Filters = ALL) -> Table:
     """Lay out a table as the paper does.
 
     Args:
         number: Of the paper's table: ``1``, ``2``, ``3`` or ``5``.
-        stores: As for `sgbench.report.tables.pivot.pivot`; the paper's numbers alone need none.
+        view: One store or several; none for the paper's numbers alone.
         show: One of `SHOW`.
-        filters: Backbones, test sets and metrics other than the usual ones; see `sgbench.report.tables.own.own`.
+        filters: Backbones, test sets and metrics other than the usual ones; see `candidates`.
 
     Raises:
         InputError: If there is no such table, a filter asks for what is not there, or several backbones are asked for
@@ -51,15 +50,16 @@ def paper_table(number: str, stores: Mapping[str, Results], show: str = OURS, fi
         raise unknown("table", number, OF)
     if show not in SHOW:
         raise unknown("choice of --show", show, SHOW)
-    filters = filters or Filters()
     asked = list(filters.backbones or ())
     if number != "1" and len(asked) > 1:
         raise InputError(f"table {number} is of one backbone, and --backbone names {len(asked)}: {', '.join(asked)}.")
-    printed = Printed.of(number)
-    return _of_paper(number, printed, filters) if show == PAPER else _of_stores(number, printed, stores, show, filters)
+    printed = PaperNumbers.of(number)
+    if view is None or show == PAPER:
+        return _of_paper(number, printed, filters)
+    return _of_stores(number, printed, view, show, filters)
 
 
-def _of_paper(number: str, printed: Printed, filters: Filters) -> Table:
+def _of_paper(number: str, printed: PaperNumbers, filters: Filters) -> Table:
     subject = Subject(
         _titles(_picked("backbone", filters.backbones, printed.backbones)),
         _picked("test set", filters.datasets, printed.datasets),
@@ -70,31 +70,29 @@ def _of_paper(number: str, printed: Printed, filters: Filters) -> Table:
     return _table(drawn, subject, _lines(drawn, {PAPER: printed.cell}), [*ABOUT_TRIALS.get(number, ()), UNSTATED])
 
 
-def _of_stores(number: str, printed: Printed, stores: Mapping[str, Results], show: str, filters: Filters) -> Table:
-    whole = together(stores)
-    inventory = Inventory.of(whole)
-    chosen("backbone", filters.backbones, inventory.names.backbones)
-    chosen("metric", filters.metrics, inventory.names.metrics)
+def _of_stores(number: str, printed: PaperNumbers, view: View, show: str, filters: Filters) -> Table:
+    chosen("backbone", filters.backbones, view.names.backbones)
+    chosen("metric", filters.metrics, view.names.metrics)
     metrics = list(filters.metrics or METRICS)
-    ours = own(number, inventory, metrics, filters.backbones)
+    ours = candidates(number, view, metrics, filters.backbones)
     datasets = _datasets(ours, printed, filters, both=show == BOTH)
     ours = ours.on(datasets)
-    ways = directions(ours.facts)
+    ways = directions(ours.outcomes)
     subject = Subject(
         ours.backbones or _titles(printed.backbones),
         datasets,
         {metric: ways.get(metric) or (DIRECTION if metric in METRICS else None) for metric in metrics},
         (OURS, PAPER) if show == BOTH else (OURS,),
     )
-    drawn, marks, judge = layout(number, subject), Marks(), judged(whole.merged, ours.facts, Filters())
-    lines = _lines(drawn, {OURS: lambda place: ours.cell(place, marks, judge), PAPER: printed.cell})
-    notes = [*marks.notes(), *ABOUT_TRIALS.get(number, ())]
-    if ours.facts:
-        notes.append(trained(ours.facts))
+    drawn, significance = layout(number, subject), against_baseline(view, ours.outcomes)
+    lines = _lines(drawn, {OURS: lambda place: ours.cell(place, significance), PAPER: printed.cell})
+    notes = list(ABOUT_TRIALS.get(number, ()))
+    if ours.outcomes:
+        notes.append(trained(ours.outcomes))
     if show == BOTH:
         notes += [UNSTATED, *_other_networks(ours)]
-    notes += [*_lacking(subject, printed, filters), *ours.notes, *judge.notes, *whole.notes]
-    notes += about(whole.merged, ours.facts, [cell for line in lines for cell in line.cells])
+    notes += [*_lacking(subject, printed, filters), *ours.notes, *significance.notes, *view.disagreements]
+    notes += about(view, ours.outcomes, [cell for line in lines for cell in line.cells])
     return _table(drawn, subject, lines, [*notes, IDENTITY])
 
 
@@ -113,6 +111,7 @@ def _lines(drawn: Layout, sources: Mapping[str, Callable[[Place], Cell]]) -> lis
 
 def _table(drawn: Layout, subject: Subject, lines: Sequence[Line], notes: Sequence[str]) -> Table:
     told = [axis for axis in drawn.rows if axis.shown]
+    lines, about_cells = finished(lines, subject.metrics)
     return Table(
         title=f"{drawn.title} ({_SHOWN[subject.sources]})",
         heads=tuple(axis.head for axis in told),
@@ -120,13 +119,13 @@ def _table(drawn: Layout, subject: Subject, lines: Sequence[Line], notes: Sequen
         columns=tuple(
             Column(tuple(map(str, place.values())), labels, group) for labels, place, group in crossed(drawn.columns)
         ),
-        lines=with_best(lines, subject.metrics),
-        notes=tuple(notes),
+        lines=lines,
+        notes=(*about_cells, *notes),
         directions=subject.metrics,
     )
 
 
-def _picked(kind: str, asked: Collection[str] | None, there: Sequence[str]) -> list[str]:
+def _picked(kind: str, asked: Sequence[str] | None, there: Sequence[str]) -> list[str]:
     labels = chosen(kind, asked, there)
     return [name for name in there if labels is None or name in labels]
 
@@ -135,7 +134,7 @@ def _titles(backbones: Sequence[str]) -> dict[str, str]:
     return {name: FAMILIES[family(name)] for name in backbones}
 
 
-def _datasets(ours: Own, printed: Printed, filters: Filters, *, both: bool) -> list[str]:
+def _datasets(ours: Candidates, printed: PaperNumbers, filters: Filters, *, both: bool) -> list[str]:
     """Return the test sets to show: those of ours, and beside them the paper's, if they have none in common."""
     plain = {name.partition("@")[0] for name in ours.datasets}
     of_paper = [name for name in printed.datasets if both and name not in plain]
@@ -144,7 +143,7 @@ def _datasets(ours: Own, printed: Printed, filters: Filters, *, both: bool) -> l
     return ours.datasets + ([] if plain & set(printed.datasets) else of_paper)
 
 
-def _lacking(subject: Subject, printed: Printed, filters: Filters) -> list[str]:
+def _lacking(subject: Subject, printed: PaperNumbers, filters: Filters) -> list[str]:
     """Return what the paper's table has and this one lacks, unless it was asked for less."""
     there = {name.partition("@")[0] for name in subject.datasets}
     families = {family(name) for name in subject.backbones}
@@ -156,5 +155,5 @@ def _lacking(subject: Subject, printed: Printed, filters: Filters) -> list[str]:
     return [*told, *([f"The paper's table also has {listed(missing)}."] if missing else [])]
 
 
-def _other_networks(ours: Own) -> list[str]:
+def _other_networks(ours: Candidates) -> list[str]:
     return [OTHER_NETWORKS] if any(not name.endswith("-paper") for name in ours.backbones) else []

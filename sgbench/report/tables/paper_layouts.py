@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sgbench.report.tables.model import listed, titled
+from sgbench.core.words import listed
+from sgbench.report.tables.model import titled
 from sgbench.spec import split_backbone
 
 DATASETS = ("Set5", "Set14", "Urban100", "B100", "Manga109")

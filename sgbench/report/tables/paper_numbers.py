@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sgbench.analysis import paper
+from sgbench.analysis.cells import Cell
 from sgbench.analysis.stats import summarise
-from sgbench.report.tables.model import Cell
+from sgbench.analysis.view import Basis
 from sgbench.report.tables.paper_layouts import family, in_order
 
 DIRECTION = "lower"
@@ -21,8 +22,11 @@ UNSTATED = (
 )
 
 
+_BASIS = Basis("of the paper", "{}", 0)
+
+
 @dataclass(frozen=True)
-class Printed:
+class PaperNumbers:
     """The numbers of one table.
 
     Attributes:
@@ -32,7 +36,7 @@ class Printed:
     values: Mapping[tuple[str, str, str, str], Mapping[int | None, float]]
 
     @classmethod
-    def of(cls, number: str) -> "Printed":
+    def of(cls, number: str) -> "PaperNumbers":
         """Return the numbers of a table of the paper."""
         values: dict[tuple[str, str, str, str], dict[int | None, float]] = {}
         for row in paper().to_pylist():
@@ -65,4 +69,4 @@ class Printed:
         place = in_order({**place, "backbone": backbone})
         if not values:
             return Cell(None, NOT_PRINTED, place=place)
-        return Cell(summarise(values), basis=frozenset({"paper"}), place=place)
+        return Cell(summarise(values), bases=frozenset({_BASIS}), place=place)

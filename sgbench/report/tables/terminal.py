@@ -11,7 +11,9 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from sgbench.report.tables.model import EMPTY, REAL, Cell, Table, spans, superscript
+from sgbench.analysis.baseline import SIGN
+from sgbench.analysis.cells import Cell
+from sgbench.report.tables.model import EMPTY, Table, mean_of, spans, spread_of, superscript
 
 _GAP = 2  # between columns: a padding and the divider of the box
 _NARROW = 8  # characters of a label beyond which it is broken where width is short
@@ -141,16 +143,16 @@ def _wrapped(label: str, stacked: bool) -> str:
 
 def _cells(cells: Sequence[Cell], stacked: bool) -> list[Text]:
     """Return the cells of a column, with the points of their means aligned."""
-    before = max((cell.mean.find(".") for cell in cells), default=0)
+    before = max((mean_of(cell).find(".") for cell in cells), default=0)
     return [_text(cell, before, "\n" if stacked else " ") for cell in cells]
 
 
 def _text(cell: Cell, before: int, gap: str) -> Text:
     if not cell.summary:
         return Text(f"{cell.reason}{superscript(cell.mark)}", "yellow")
-    whole, point, rest = cell.mean.partition(".")
-    mean = f"{whole.rjust(before)}{point}{rest}{REAL * bool(cell.real)}{superscript(cell.mark)}"
-    return Text(f"{mean}{gap}± {cell.spread}" if cell.spread else mean, "bold" if cell.best else "")
+    whole, point, rest = mean_of(cell).partition(".")
+    mean = f"{whole.rjust(before)}{point}{rest}{SIGN * bool(cell.significant)}{superscript(cell.mark)}"
+    return Text(f"{mean}{gap}± {spread_of(cell)}" if spread_of(cell) else mean, "bold" if cell.best else "")
 
 
 def _total(widths: Sequence[int]) -> int:
