@@ -250,7 +250,7 @@ def test_a_run_of_another_version_is_bad_input(store: Store, finished: str) -> N
 def test_a_row_with_the_specification_of_another_run_is_bad_input(store: Store, finished: str) -> None:
     row = store.run(finished)
     assert row is not None
-    store.write_run({**row, "spec": row["spec"].replace('"seed":0', '"seed":1')})
+    store.write_run({**row, "spec": row["spec"].replace('"seed": 0', '"seed": 1')})
     with pytest.raises(InputError, match=f"run '{finished}' .* has the specification of run [0-9a-f]{{12}}"):
         find_subject(finished, store)
 
