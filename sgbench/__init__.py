@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sgbench.analysis import Results as Results
     from sgbench.analysis import load_results as load_results
+    from sgbench.api import evaluate as evaluate
+    from sgbench.api import plan as plan
+    from sgbench.api import sweep as sweep
     from sgbench.backbones import register_backbone as register_backbone
     from sgbench.losses import register_loss as register_loss
     from sgbench.metrics import register_metric as register_metric
@@ -13,13 +16,26 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Results": "sgbench.analysis",
+    "evaluate": "sgbench.api",
     "load_results": "sgbench.analysis",
+    "plan": "sgbench.api",
     "register_backbone": "sgbench.backbones",
     "register_loss": "sgbench.losses",
     "register_metric": "sgbench.metrics",
+    "sweep": "sgbench.api",
 }
 
-__all__ = ["Results", "__version__", "load_results", "register_backbone", "register_loss", "register_metric"]
+__all__ = [
+    "Results",
+    "__version__",
+    "evaluate",
+    "load_results",
+    "plan",
+    "register_backbone",
+    "register_loss",
+    "register_metric",
+    "sweep",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -134,6 +134,30 @@ class Results:
     def _labels(self) -> dict[Dataset, str]:
         return {test: _label(test, self._ambiguous).name for test in _scored_sets(self.source)}
 
+    @property
+    def failed(self) -> dict[str, str]:
+        """Why runs failed, by their ids."""
+        rows = self.runs.filter(pc.equal(self.runs.column("status"), "failed")).select(["run_id", "error"])
+        return {row["run_id"]: row["error"] for row in rows.to_pylist()}
+
+    def of_runs(self, run_ids: Iterable[str]) -> "Results":
+        """Return what there is of some runs, by their ids."""
+        ids, source = set(run_ids), self.source
+
+        def of_them(read: Callable[[], pa.Table]) -> Callable[[], pa.Table]:
+            wanted = pa.array(sorted(ids), pa.string())
+            return lambda: (table := read()).filter(pc.is_in(table.column("run_id").cast(pa.string()), wanted))
+
+        some = Source(
+            f"{len(ids)} runs of {source.name}",
+            of_them(lambda: source.runs),
+            of_them(lambda: source.scores),
+            of_them(lambda: source.history),
+            lambda: [run for run in source.planned if run.run_id in ids],
+            of_them(lambda: source.totals),
+        )
+        return Results(some, self.beside)
+
     def query(self, sql: str) -> pa.Table:
         """Answer a question in SQL; see `sgbench.analysis.query.query`."""
         from sgbench.analysis.query import query

@@ -13,8 +13,6 @@ EXAMPLES = (
     "sgbench eval EDSR_x4.pth --backbone edsr-paper --test Set5 --self-ensemble",
 )
 
-DEFAULT_METRICS = ("lpips_alex", "fid", "fd_alex", "psnr_y", "psnr_rgb", "ssim_y", "ssim_rgb")
-
 
 def evaluate(
     what: Annotated[
@@ -50,39 +48,32 @@ def evaluate(
     --self-ensemble or --tile it is a subject of its own, beside the run.
     """
     from sgbench.analysis import Filters, View, load_results
-    from sgbench.assets.weights import Locator
     from sgbench.cli import output
     from sgbench.core.storage import Storage, absolute
-    from sgbench.runs.sweep import fetch_networks
-    from sgbench.scoring.evaluation import score_subject, unscored
-    from sgbench.scoring.subjects import find_subject, merged, pack_tests
+    from sgbench.runs.evaluate import METRICS
+    from sgbench.runs.evaluate import evaluate as carry_out
     from sgbench.scoring.upscaling import Inference
-    from sgbench.spec import check_metrics, check_tests
-    from sgbench.store import Store
 
-    store, locator = Store(Storage(absolute(results))), Locator(download=False)
-    store.refuse_other_folders()
-    metrics = check_metrics(metric or DEFAULT_METRICS)
-    check_tests(test)
-    inference = Inference(self_ensemble, tile, overlap)
-    subjects = merged(find_subject(each, store, backbone=backbone, scale=scale, inference=inference) for each in what)
-    with output.screen.packing() as progress:
-        packed = [pack_tests(subject, test, progress) for subject in subjects]
-    faults = []
-    with store.writing(f"sgbench eval {' '.join(what)}"):
-        fetch_networks(metrics, output.screen)
-        for subject, tests in zip(subjects, packed, strict=True):
-            missing = unscored(subject, tests, metrics, store, locator=locator)
-            wanted = [(images, metrics) for images in tests] if rerun else missing
-            found = score_subject(subject, wanted, store, locator=locator, save_images=save_images)
-            faults += [f"{subject.name}: {fault}" for fault in found]
-    shown = Filters(
-        runs=[subject.run_id for subject in subjects],
-        datasets=[images.name for images in packed[0]],
-        metrics=metrics,
+    storage = Storage(absolute(results))
+    done = carry_out(
+        what,
+        test,
+        storage,
+        output.screen,
+        metrics=metric or METRICS,
+        backbone=backbone,
+        scale=scale,
+        inference=Inference(self_ensemble, tile, overlap),
+        save_images=save_images,
+        rerun=rerun,
     )
-    output.print_results(View(load_results(store.storage.root)), shown, as_json=as_json)
-    for fault in faults:
+    shown = Filters(
+        runs=[subject.run_id for subject in done.subjects],
+        datasets=[images.name for images in done.tests],
+        metrics=done.metrics,
+    )
+    output.print_results(View(load_results(storage.root)), shown, as_json=as_json)
+    for fault in done.faults:
         output.say(fault)
-    if faults:
+    if done.faults:
         raise typer.Exit(1)

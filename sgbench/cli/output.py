@@ -99,19 +99,10 @@ def print_plan(
     rows: list[dict[str, Any]] = []
     for run in made.runs:
         time = times.get(run)
-        row = {
-            "run_id": run.spec.run_id,
-            "backbone": run.spec.backbone,
-            "loss": str(run.spec.loss),
-            "seed": run.spec.seed,
-            "status": run.status,
-            "step": None if run.status == "unknown" else f"{run.step}/{run.spec.recipe.steps}",
-            "error": run.error,
-        }
         if as_json:
-            rows.append(row | {"expected_seconds": time.seconds if time else None})
+            rows.append(run.row | {"expected_seconds": time.seconds if time else None})
         else:
-            rows.append(row | {"expected": _about(time) if time else None})
+            rows.append(run.row | {"expected": _about(time) if time else None})
     print_rows(rows, as_json=as_json)
     if not as_json:
         repeated = made.named - len(made.runs)

@@ -288,6 +288,8 @@ def run_here(job: Job, watcher: Watcher) -> tuple[RunEnd, str]:
 def stop_signal(also: Callable[[], None] = lambda: None) -> Iterator[threading.Event]:
     """Turn the first SIGINT or SIGTERM into an event, and the next into `KeyboardInterrupt`.
 
+    In a thread other than the main one, to which Python gives no signals, the event is never set.
+
     Args:
         also: Called when the event is set.
     """
@@ -299,7 +301,8 @@ def stop_signal(also: Callable[[], None] = lambda: None) -> Iterator[threading.E
         asked.set()
         also()
 
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    hears = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM) if hears}
     try:
         yield asked
     finally:

@@ -5,10 +5,11 @@ preset or file + flags ─► SweepSpec ─► data packed and hashed ─► run
 
 import contextlib
 import dataclasses
+import html
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sgbench.assets.weights import Locator
 from sgbench.core.errors import InputError
@@ -26,6 +27,9 @@ from sgbench.spec import RunSpec, SweepSpec, TrainingData, build, expression, ov
 from sgbench.spec.stored import read_spec
 from sgbench.store import Dataset, Planned, Replaced, Store, identity_columns, stamp
 from sgbench.store.layout import has_weights, latest_step
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,19 @@ class PlannedRun:
     """What a new training replaces."""
 
     @property
+    def row(self) -> dict[str, Any]:
+        """What a person is shown of it."""
+        return {
+            "run_id": self.spec.run_id,
+            "backbone": self.spec.backbone,
+            "loss": str(self.spec.loss),
+            "seed": self.spec.seed,
+            "status": self.status,
+            "step": None if self.status == "unknown" else f"{self.step}/{self.spec.recipe.steps}",
+            "error": self.error,
+        }
+
+    @property
     def pending(self) -> bool:
         """Whether a sweep has something to do for this run."""
         return self.status in ("to do", "resumable", "to score")
@@ -216,15 +233,21 @@ class Plan:
         """Metrics of the scores to be computed."""
         return sorted({metric for run in self.pending for _, metric in run.missing})
 
-    def to_retrain(self) -> str | None:
+    def to_retrain(self, how: str = "sweep and train do that with --retrain") -> str | None:
         """Return a sentence on the runs that are to be trained again for missing scores; None if there are none."""
         if not (count := self.count("to retrain")):
             return None
         runs = "1 run" if count == 1 else f"{count} runs"
-        return (
-            f"{runs} would be trained again for scores that are missing, because the final weights are gone; sweep and "
-            "train do that with --retrain."
-        )
+        return f"{runs} would be trained again for scores that are missing, because the final weights are gone; {how}."
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return a table of the runs: id, backbone, loss, seed, status, steps done, and why it failed."""
+        import pandas
+
+        return pandas.DataFrame.from_records([run.row for run in self.runs])
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(f'{self.name}: {self.summary()}')}</p>{self.to_pandas().to_html()}"
 
     def count(self, status: Status) -> int:
         """Return how many runs are at a status."""

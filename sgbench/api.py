@@ -1,0 +1,250 @@
+"""The front door for programs and notebooks: what the commands do, as functions that return what they found.
+
+They print nothing; what a person has to know of the results is a Python warning. With ``progress=True`` they show on
+standard error what the commands show. Bad input is an `sgbench.core.errors.InputError`.
+"""
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from sgbench.analysis import Results, load_results
+from sgbench.cluster import on_ray
+from sgbench.core.storage import Storage, absolute
+from sgbench.report.screen import Screen
+from sgbench.runs import evaluate as evaluation
+from sgbench.runs.plan import Choices, Plan, read_sweep
+from sgbench.runs.sweep import Observer, Quiet, Runner, carry_out, look, run_all_here
+from sgbench.scoring.upscaling import Inference
+from sgbench.spec import SweepSpec
+
+Sweep = str | os.PathLike[str] | Mapping[str, Any] | SweepSpec
+"""A preset's name, the path of a sweep file, what such a file would hold, or a specification."""
+
+Folder = str | os.PathLike[str]
+"""A results store: a folder or a URI."""
+
+
+def sweep(
+    what: Sweep,
+    *,
+    results: Folder | None = None,
+    backbones: str | Iterable[str] = (),
+    losses: str | Iterable[str] = (),
+    lambdas: float | Iterable[float] = (),
+    seeds: int | Iterable[int] = (),
+    train: str | None = None,
+    tests: str | Iterable[str] = (),
+    metrics: str | Iterable[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    address: str | None = None,
+    local: bool = False,
+    retry: bool = False,
+    retrain: bool = False,
+    rerun: bool = False,
+    progress: bool = False,
+) -> Results:
+    """Train and score every run of a sweep that is missing in a store, like ``sgbench sweep``.
+
+    Runs that were interrupted continue from their last checkpoint; finished ones are not repeated. What
+    `sgbench.register_loss`, `sgbench.register_backbone` and `sgbench.register_metric` have registered in this process
+    can be named, classes of a notebook's cells included.
+
+    Args:
+        what: A preset's name such as ``"quick"``, a YAML file, what such a file would hold, or a specification.
+        results: The results store; by default ``results/<name of the sweep>``.
+        backbones: Networks, such as ``"edsr-tiny"``, instead of the sweep's.
+        losses: Losses as text, such as ``"l1 + 0.1*mine"``, instead of the sweep's and their λ.
+        lambdas: Weights of ``sg`` in each loss that has it.
+        seeds: Seeds instead of the sweep's.
+        train: Training images, ``NAME`` or ``NAME=DIR``.
+        tests: Test sets, written alike.
+        metrics: Metrics, such as ``"psnr_y"``.
+        settings: Any other field of the sweep by its path, such as ``{"recipe.steps": 500}``.
+        address: A Ray cluster to join, such as ``"10.0.0.1:6379"``; without one Ray is started here, and ended.
+        local: Run one after another in this process, without Ray.
+        retry: Do failed runs and scores again.
+        retrain: Train done runs again that lack scores and have no final weights.
+        rerun: Do everything again; each run keeps its results until its new training is complete.
+        progress: Show on standard error how it goes.
+
+    Returns:
+        The results of the sweep's runs. A run that fails raises nothing: it is in `Results.failed` with its reason,
+        and there is a warning.
+
+    Raises:
+        InputError: For bad input; nothing has been started then.
+        InterruptionError: If something that is no run's fault, such as the death of Ray, ended the sweep.
+        KeyboardInterrupt: If it was interrupted; runs have written checkpoints, and the same call continues.
+    """
+    choices = _choices(backbones, losses, lambdas, seeds, train, tests, metrics, settings)
+    name, spec = _read(what, choices)
+    storage = _storage(results, name)
+    here: AbstractContextManager[Runner] = contextlib.nullcontext(run_all_here)
+    outcome = carry_out(
+        name,
+        spec,
+        storage,
+        here if local else on_ray(address),
+        _observer(progress),
+        retry=retry,
+        retrain=retrain,
+        rerun=rerun,
+    )
+    if outcome.interrupted:
+        raise KeyboardInterrupt("the sweep was interrupted; the same call continues")
+    for failed, consequence in (
+        (outcome.failed, "retry=True does them again"),
+        (outcome.kept, "their results are kept"),
+    ):
+        for reason in list(failed.values())[:1]:
+            _warn(f"{len(failed)} of {len(outcome.plan.runs)} runs failed, the first because {reason}; {consequence}")
+    if remark := outcome.plan.to_retrain("retrain=True does that"):
+        _warn(remark)
+    return load_results(storage.root).of_runs(str(run.spec.run_id) for run in outcome.plan.runs)
+
+
+def plan(
+    what: Sweep,
+    *,
+    results: Folder | None = None,
+    backbones: str | Iterable[str] = (),
+    losses: str | Iterable[str] = (),
+    lambdas: float | Iterable[float] = (),
+    seeds: int | Iterable[int] = (),
+    train: str | None = None,
+    tests: str | Iterable[str] = (),
+    metrics: str | Iterable[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    progress: bool = False,
+) -> Plan:
+    """Show the runs of a sweep and how far each one is, like ``sgbench plan``; starts nothing.
+
+    Args:
+        what: See `sweep`, and there for the others.
+        results: See `sweep`.
+        backbones: See `sweep`.
+        losses: See `sweep`.
+        lambdas: See `sweep`.
+        seeds: See `sweep`.
+        train: See `sweep`.
+        tests: See `sweep`.
+        metrics: See `sweep`.
+        settings: See `sweep`.
+        progress: Show on standard error how images are packed.
+
+    Returns:
+        The plan; a notebook shows it as a table, and `Plan.to_pandas` is that table.
+
+    Raises:
+        InputError: For bad input.
+    """
+    choices = _choices(backbones, losses, lambdas, seeds, train, tests, metrics, settings)
+    name, spec = _read(what, choices)
+    return look(name, spec, _storage(results, name), _observer(progress))
+
+
+def evaluate(
+    what: Folder | Iterable[Folder],
+    tests: str | Iterable[str],
+    *,
+    results: Folder = "results/eval",
+    metrics: str | Iterable[str] = evaluation.METRICS,
+    backbone: str | None = None,
+    scale: int = 4,
+    self_ensemble: bool = False,
+    tile: int | None = None,
+    overlap: int = 32,
+    save_images: bool = False,
+    rerun: bool = False,
+    progress: bool = False,
+) -> Results:
+    """Score something on test sets, without training, and keep the scores in a store, like ``sgbench eval``.
+
+    Args:
+        what: A run's id, a checkpoint, a folder of super-resolved images or ``"bicubic"``; or several of these.
+        tests: Test sets, ``NAME`` or ``NAME=DIR``.
+        results: The results store, in which runs are looked for too.
+        metrics: Metrics.
+        backbone: Of a checkpoint that does not name its own, or a plug-in, whose code is run only if it is named here.
+        scale: 2, 3 or 4; of whatever does not know its own.
+        self_ensemble: Score a network's mean over 8 rotations and reflections.
+        tile: Side of the tiles into which images are cut to save memory, in LR pixels.
+        overlap: LR pixels around a tile that are computed with it.
+        save_images: Keep the super-resolved images as PNG in the store.
+        rerun: Compute scores again that are there.
+        progress: Show on standard error how images are packed and networks fetched.
+
+    Returns:
+        The results of what was scored. A score that fails raises nothing: it is in the results with its reason, and
+        there is a warning.
+
+    Raises:
+        InputError: For bad input; nothing is written then.
+    """
+    subjects = [os.fspath(each) for each in ([what] if isinstance(what, str | os.PathLike) else what)]
+    storage = _storage(results, "eval")
+    done = evaluation.evaluate(
+        subjects,
+        _many(tests),
+        storage,
+        _observer(progress),
+        metrics=_many(metrics),
+        backbone=backbone,
+        scale=scale,
+        inference=Inference(self_ensemble, tile, overlap),
+        save_images=save_images,
+        rerun=rerun,
+    )
+    for fault in done.faults:
+        _warn(fault)
+    return load_results(storage.root).of_runs(subject.run_id for subject in done.subjects)
+
+
+def _choices(
+    backbones: str | Iterable[str],
+    losses: str | Iterable[str],
+    lambdas: float | Iterable[float],
+    seeds: int | Iterable[int],
+    train: str | None,
+    tests: str | Iterable[str],
+    metrics: str | Iterable[str],
+    settings: Mapping[str, Any] | None,
+) -> Choices:
+    return Choices(
+        settings=settings or {},
+        backbones=_many(backbones),
+        losses=_many(losses),
+        lambdas=_many(lambdas),
+        seeds=_many(seeds),
+        train=train,
+        tests=_many(tests),
+        metrics=_many(metrics),
+    )
+
+
+def _many(value: Any) -> list[Any]:
+    """Return one value or several as a list; a text is one."""
+    return [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+
+
+def _read(what: Sweep, choices: Choices) -> tuple[str, SweepSpec]:
+    if isinstance(what, SweepSpec):
+        what = what.model_dump(mode="json")
+    return read_sweep(os.fspath(what) if isinstance(what, os.PathLike) else what, choices)
+
+
+def _storage(results: Folder | None, name: str) -> Storage:
+    return Storage(absolute(os.fspath(results or Path("results", name))))
+
+
+def _observer(progress: bool) -> Observer:
+    return Screen() if progress else Quiet()
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text.rstrip("."), stacklevel=3)
