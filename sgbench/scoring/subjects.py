@@ -25,7 +25,7 @@ from sgbench.training.numerics import device_of_process
 
 @dataclass(frozen=True)
 class Subject:
-    """Something that can be scored, before the test sets are at hand."""
+    """Something that can be scored, before its test sets are loaded."""
 
     run_id: str
     name: str
@@ -56,11 +56,12 @@ def find_subject(
             own, a checkpoint, so that its scores are never taken for the run's.
 
     Raises:
-        InputError: If it is none of these, a checkpoint does not fit, or what is no network is to be applied like one.
+        InputError: If it is none of these, a checkpoint does not fit, or a self-ensemble or tiles are asked of what is no network.
     """
     path, device = Path(what), device_of_process()
     if inference != WHOLE and (what in BUILTINS or path.is_dir()):
-        raise InputError(f"'{what}' is no network, and only a network can be applied otherwise ({inference}).")
+        kind = "a built-in method" if what in BUILTINS else "a folder of images"
+        raise InputError(f"only a network can be scored with {inference}; '{what}' is {kind}.")
     if what in BUILTINS:
         return _described("builtin", f"builtin {what}", what, scale, lambda tests: BUILTINS[what])
     if path.is_dir():
@@ -91,7 +92,7 @@ def pack_tests(subject: Subject, tests: Sequence[str], progress: PackProgress | 
     """Pack test sets as a subject needs them, or find them packed.
 
     Raises:
-        InputError: If a set cannot be had, the subject was trained on it, or a folder lacks images of it.
+        InputError: If a set is not available, the subject was trained on it, or a folder lacks images of it.
     """
     if subject.train:
         refuse_overlap(subject.train, tests)

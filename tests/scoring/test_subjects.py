@@ -310,9 +310,9 @@ def test_a_run_that_is_applied_otherwise_is_another_subject(store: Store, few: s
     assert values[ensemble.run_id, "few", "psnr_y"] != values[plain, "few", "psnr_y"]
 
 
-def test_what_is_no_network_cannot_be_applied_otherwise(store: Store, tmp_path: Path) -> None:
-    for what in ("bicubic", str(tmp_path)):
-        with pytest.raises(InputError, match=f"'{what}' is no network, and only a network can .* \\(self-ensemble\\)"):
+def test_a_self_ensemble_needs_a_network(store: Store, tmp_path: Path) -> None:
+    for what, kind in (("bicubic", "a built-in method"), (str(tmp_path), "a folder of images")):
+        with pytest.raises(InputError, match=f"can be scored with self-ensemble; '{what}' is {kind}"):
             find_subject(what, store, inference=Inference(self_ensemble=True))
 
 
