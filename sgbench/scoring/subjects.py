@@ -56,7 +56,7 @@ def find_subject(
             own, a checkpoint, so that its scores are never taken for the run's.
 
     Raises:
-        InputError: If it is none of these, a checkpoint does not fit, or a self-ensemble or tiles are asked of what is no network.
+        InputError: If it is none of these, a checkpoint does not fit, or only a network can be scored as is asked.
     """
     path, device = Path(what), device_of_process()
     if inference != WHOLE and (what in BUILTINS or path.is_dir()):
