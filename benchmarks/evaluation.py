@@ -41,7 +41,8 @@ from torch import Tensor, nn
 import sgbench.metrics.inception_network
 import sgbench.metrics.lpips_network
 from sgbench.assets.base import LoadedWeights
-from sgbench.assets.weights import Locator, fingerprint
+from sgbench.assets.locator import Locator
+from sgbench.assets.tensors import fingerprint
 from sgbench.data import PackedImages, Source, list_images, prepare, resolve, write_png
 from sgbench.metrics import HrCache
 from sgbench.metrics.frechet import frechet_distance

@@ -24,7 +24,7 @@ from typing import Any
 import harness
 import numpy as np
 
-from sgbench.assets.weights import Locator
+from sgbench.assets.locator import Locator
 from sgbench.cluster import connect, run_sweep
 from sgbench.cluster.placement import place
 from sgbench.core.storage import Storage

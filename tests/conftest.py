@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from sgbench.assets.base import LoadedWeights
-from sgbench.assets.weights import Locator, fingerprint
+from sgbench.assets.locator import Locator
+from sgbench.assets.tensors import fingerprint
 from sgbench.data import PackedImages, default_cache, prepare, resolve, write_png
 from sgbench.spec import Degradation
 

@@ -1,13 +1,16 @@
-"""What is known of the weights of a network once they are read, and what is raised where there are none."""
+"""What a network's weights are once they are read, what is raised where there are none, and where they are kept."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sgbench.core.errors import InputError
+from sgbench.core.files import cache_folder
+
 
 class MissingWeights(Exception):  # noqa: N818 - an outcome, not a fault
-    """A network's weights are not within reach; the message says which file to bring and where to put it."""
+    """A network's weights are not available; the message says which file to bring and where to put it."""
 
 
 @dataclass(frozen=True)
@@ -15,8 +18,18 @@ class LoadedWeights:
     """The weights of one network; equal, and a key of caches, by what is in the tensors."""
 
     sha256: str
-    """Of the tensors, not of the file; see `sgbench.assets.weights.fingerprint`."""
+    """Of the tensors, not of the file; see `sgbench.assets.tensors.fingerprint`."""
     path: Path = field(compare=False)
     """The file they were read from."""
     state: Mapping[str, Any] = field(compare=False, repr=False)
     """Tensors on the CPU, by the name that torchvision gives them."""
+
+
+def networks_folder() -> Path:
+    """Return the folder of our cache in which pretrained networks are kept."""
+    return cache_folder() / "weights"
+
+
+def wrong_hash(what: str, received: str, needed: str) -> InputError:
+    """Build the error for a file that is not the one that its name says."""
+    return InputError(f"'{what}' has the SHA-256 {received}, and {needed} is needed; delete it and fetch it again.")

@@ -39,22 +39,22 @@ def doctor(
     Exit code 1 if there is a problem (✗), which stops a sweep; remarks (!), such as a network that is not here, do
     not, and leave it at 0.
     """
+    from sgbench.assets.needs import networks_of, users_of_networks
     from sgbench.cli import output
     from sgbench.cluster import connect
     from sgbench.cluster.nodes import Wanted, examine
-    from sgbench.core.registry import METRICS
     from sgbench.core.storage import absolute
     from sgbench.runs.delivery import Packed
     from sgbench.runs.plan import pack, read_sweep
 
-    store, packed, metrics = "results", list[Packed](), METRICS.names()
+    store, packed, networks = "results", list[Packed](), sorted(users_of_networks())
     if what:
         name, sweep = read_sweep(what)
-        store, metrics = f"results/{name}", list(sweep.metrics)
+        store = f"results/{name}"
+        networks = networks_of(sweep.metrics, [loss for grid in sweep.grids for loss in grid.losses])
         with output.screen.packing() as progress:
             data = pack(sweep, progress)
         packed = list(map(Packed.of, (data.train, *data.tests)))
-    networks = sorted({network for metric in metrics for network in METRICS.load(metric).networks})
     wanted = Wanted(absolute(results or store), tuple(packed), tuple(networks), alone=address is None)
     with connect(address):
         nodes = examine(wanted)

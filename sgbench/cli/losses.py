@@ -27,7 +27,7 @@ def losses(as_json: options.Json = False) -> None:
 
 
 def _row(name: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": name, "options": None, "summary": None, "source": None}
+    row: dict[str, Any] = {"name": name, "options": None, "summary": None, "source": None, "networks": None}
     if declared := LOSSES.declaration(name):
         return {**row, **vars(declared), "error": None}
     try:
@@ -35,7 +35,7 @@ def _row(name: str) -> dict[str, Any]:
         row |= {"options": _defaults(loss), "summary": entries.first_line(loss)}
     except Exception as error:  # a plug-in may raise anything
         return {**row, "error": entries.reason(error)}
-    return {**row, "source": getattr(loss, "source", None), "error": None}
+    return {**row, "source": getattr(loss, "source", None), "networks": getattr(loss, "networks", ()), "error": None}
 
 
 def _defaults(loss: Any) -> dict[str, Any]:
@@ -48,4 +48,5 @@ def _readable(row: dict[str, Any]) -> dict[str, Any]:
     from sgbench.spec.expression import Term
 
     written = Term(row["name"], options=row["options"] or {}).call
-    return {"loss": written, "what it is": row["error"] or row["summary"], "source": row["source"]}
+    what, networks = row["error"] or row["summary"], ", ".join(row["networks"] or ())
+    return {"loss": written, "what it is": what, "source": row["source"], "networks": networks}

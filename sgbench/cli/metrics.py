@@ -17,11 +17,11 @@ def metrics(as_json: options.Json = False) -> None:
 
     ↓ says that lower values are better. A metric whose network is not here scores 'no weights'.
     """
-    from sgbench.assets.weights import Locator
+    from sgbench.assets.locator import Locator
     from sgbench.cli import output
     from sgbench.metrics.from_torchmetrics import FUNCTIONS
 
-    networks = {each.weights.name: _where(each) for each in Locator(download=False).status()}
+    networks = {each.name: _where(each) for each in Locator(download=False).status()}
     rows = [_row(name, networks) for name in METRICS.names()]
     if as_json:
         output.print_json(rows)

@@ -1,4 +1,4 @@
-"""``sgbench weights``: the pretrained networks that metrics need."""
+"""``sgbench weights``: the pretrained networks that metrics and losses need."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,10 +9,11 @@ from sgbench.cli import options
 from sgbench.cli.commands import below, command
 
 if TYPE_CHECKING:
-    from sgbench.assets.weights import WeightsStatus
+    from sgbench.assets.catalogue import Network
+    from sgbench.assets.locator import NetworkStatus
 
 app = typer.Typer(
-    help="Pretrained networks that metrics need: which, and getting them.",
+    help="List and fetch the pretrained networks that metrics and losses need.",
     epilog=below("sgbench weights list", "sgbench weights fetch"),
     no_args_is_help=True,
 )
@@ -20,15 +21,16 @@ app = typer.Typer(
 
 @command(app, "sgbench weights list", "sgbench weights list --json", name="list")
 def list_weights(as_json: options.Json = False) -> None:
-    """Show the networks: whether each is on this machine, what needs it, its terms, and where its file is to be had."""
-    from sgbench.assets.weights import Locator
+    """Show the networks: whether each is available locally, what needs it, its licence, and where it is from."""
+    from sgbench.assets.locator import Locator
+    from sgbench.assets.needs import users_of_networks
     from sgbench.cli import output
 
-    statuses = Locator(download=False).status()
+    statuses, users = Locator(download=False).status(), users_of_networks()
     if as_json:
-        output.print_json([_record(status) for status in statuses])
+        output.print_json([_record(status, users.get(status.name, [])) for status in statuses])
     else:
-        output.print_entries({status.weights.name: _lines(status) for status in statuses})
+        output.print_entries({status.name: _lines(status, users.get(status.name, [])) for status in statuses})
 
 
 @command(app, "sgbench weights fetch", "sgbench weights fetch alexnet")
@@ -38,11 +40,12 @@ def fetch(
     ] = None,
 ) -> None:
     """Fetch networks into the cache, and say what to bring by hand where that fails."""
-    from sgbench.assets.weights import WEIGHTS, Locator
+    from sgbench.assets.catalogue import NETWORKS
+    from sgbench.assets.locator import Locator
     from sgbench.cli import output
     from sgbench.runs.delivery import fetch as fetch_networks
 
-    wanted = names or list(WEIGHTS)
+    wanted = names or NETWORKS.names()
     with output.screen.fetching() as progress:
         missing = fetch_networks(wanted, progress)
     for name in wanted:
@@ -59,42 +62,36 @@ def import_file(
     ] = None,
 ) -> None:
     """Check a file that was brought by hand and copy it into the cache."""
-    from sgbench.assets.weights import install
+    from sgbench.assets.install import install
     from sgbench.cli import output
 
     output.say(f"installed as {install(file.expanduser(), name)}")
 
 
-def _lines(status: "WeightsStatus") -> list[str]:
+def _lines(status: "NetworkStatus", users: list[str]) -> list[str]:
     """Return what a person wants to know of a network, in lines that fit on a narrow terminal."""
-    weights = status.weights
+    where = str(status.path or status.problem or "not available locally")
+    if (network := status.network) is None:
+        return [where]
     return [
-        str(status.path or status.problem or "not here"),
-        f"needed by {', '.join(weights.needed_by)}",
-        weights.licence,
-        f"{weights.file}, {weights.size / 1e6:,.0f} MB, with the SHA-256",
-        weights.sha256,
-        f"from {weights.url}",
-        *([f"or, what is needed of it, from {_index(status)} on the package index"] if weights.archive else []),
+        where,
+        *([f"needed by {', '.join(users)}"] if users else []),
+        network.licence,
+        f"{network.file}, {network.size / 1e6:,.0f} MB, with the SHA-256",
+        network.sha256,
+        f"from {network.url}",
+        *([f"or, what is needed of it, from {_index(network)} on the package index"] if network.archive else []),
     ]
 
 
-def _record(status: "WeightsStatus") -> dict[str, Any]:
-    weights = status.weights
-    return {
-        "name": weights.name,
-        "path": status.path,
-        "problem": status.problem,
-        "needed_by": weights.needed_by,
-        "licence": weights.licence,
-        "file": weights.file,
-        "size": weights.size,
-        "sha256": weights.sha256,
-        "url": weights.url,
-        "package_index": _index(status),
-    }
+def _record(status: "NetworkStatus", users: list[str]) -> dict[str, Any]:
+    network = status.network
+    row: dict[str, Any] = {"name": status.name, "path": status.path, "problem": status.problem, "needed_by": users}
+    for field in ("licence", "file", "size", "sha256", "url"):
+        row[field] = getattr(network, field, None)
+    return {**row, "package_index": _index(network)}
 
 
-def _index(status: "WeightsStatus") -> str | None:
-    archive = status.weights.archive
+def _index(network: "Network | None") -> str | None:
+    archive = network.archive if network else None
     return f"{archive.project} {archive.version}" if archive else None

@@ -15,7 +15,7 @@ import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import sgbench
-from sgbench.assets.weights import Locator
+from sgbench.assets.locator import Locator
 from sgbench.cluster.ray_internals import asks_for_token
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage

@@ -11,13 +11,13 @@ from typing import Any
 from ray import tune
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
+from sgbench.assets.needs import networks_of
 from sgbench.cluster.nodes import Wanted, examine, refuse_unfit
 from sgbench.cluster.placement import Placement, place
 from sgbench.cluster.ray_internals import DRIVER_RESOURCES, Unsaved, error_of
 from sgbench.cluster.runlog import log_address
 from sgbench.cluster.tracking import Tracking, tracking
 from sgbench.cluster.trial import trial
-from sgbench.core.registry import METRICS
 from sgbench.core.storage import Storage
 from sgbench.runs.delivery import send
 from sgbench.runs.execute import Job, RunEnd, Watcher, begin, record_failure, stop_signal
@@ -110,7 +110,7 @@ def _prepare_nodes(jobs: Sequence[Job], storage: Storage) -> None:
     refuse_unfit(nodes)
     if not storage.is_local or any(node.lacks for node in nodes):  # beside an object store, nodes to come may lack them
         metrics = {metric for job in jobs for _, metric in job.missing}
-        send(sets, {network for metric in metrics for network in METRICS.load(metric).networks}, storage)
+        send(sets, networks_of(metrics, {job.spec.loss for job in jobs}), storage)
 
 
 class Lanes(BasicVariantGenerator):

@@ -16,7 +16,7 @@ from ray import train, tune
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from sgbench.assets.weights import Locator
+from sgbench.assets.locator import Locator
 from sgbench.cluster.nodes import own_name
 from sgbench.cluster.ray_internals import anywhere
 from sgbench.cluster.runlog import into_log

@@ -36,11 +36,13 @@ class Declaration:
         options: The options of its constructor, with their defaults.
         summary: The first line of its docstring.
         source: What it names as its ``source``.
+        networks: The pretrained networks that it names as its ``networks``.
     """
 
     options: Mapping[str, Any]
     summary: str
     source: str | None
+    networks: tuple[str, ...]
 
     @classmethod
     @functools.cache
@@ -51,14 +53,14 @@ class Declaration:
         text = importlib.resources.files(package).joinpath(*folders, f"{file}.py").read_text(encoding="utf-8")
         (found,) = (node for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and node.name == name)
         options: dict[str, Any] = {}
-        source = None
+        named: dict[str, Any] = {"source": None, "networks": ()}
         for node in found.body:
             if isinstance(node, ast.FunctionDef) and node.name == "__init__":
                 defaults = map(ast.literal_eval, filter(None, node.args.kw_defaults))
                 options = dict(zip((each.arg for each in node.args.kwonlyargs), defaults, strict=True))
-            if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "source" and node.value:
-                source = ast.literal_eval(node.value)
-        return cls(options, (ast.get_docstring(found) or "").partition("\n")[0], source)
+            if isinstance(node, ast.AnnAssign) and node.value and (attribute := ast.unparse(node.target)) in named:
+                named[attribute] = ast.literal_eval(node.value)
+        return cls(options, (ast.get_docstring(found) or "").partition("\n")[0], **named)
 
 
 class Registry(Generic[T]):

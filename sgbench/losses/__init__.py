@@ -3,11 +3,15 @@
 A loss is a `torch.nn.Module` whose options are keyword arguments with defaults and which is called as
 ``loss(sr, hr)`` on two tensors of shape [N, 3, H, W] with values in [0, 1]; it returns a scalar. Register one's own
 with `register_loss`, through the entry-point group ``sgbench.losses``, or name it as ``module:Class``.
+
+A class that uses pretrained networks names them in its ``networks``, a tuple of names in `sgbench.assets.catalogue`:
+they are fetched before a sweep starts and reach every node, where `sgbench.assets.locator.Locator` gives their weights.
 """
 
 import torch
 from torch import Tensor, nn
 
+from sgbench.assets.catalogue import check_networks
 from sgbench.core.errors import InputError
 from sgbench.core.registry import LOSSES, unfit
 from sgbench.spec import Expression
@@ -23,10 +27,11 @@ def check(name: str, entry: object) -> None:
     """Hold what stands under a loss's name in the registry against the contract.
 
     Raises:
-        InputError: If it is no class of `torch.nn.Module`.
+        InputError: If it is no class of `torch.nn.Module`, or needs a pretrained network that is not in the catalogue.
     """
     if not (isinstance(entry, type) and issubclass(entry, nn.Module)):
         raise unfit("loss", name, entry, "a class of torch.nn.Module")
+    check_networks("loss", name, getattr(entry, "networks", ()))
 
 
 class WeightedSum(nn.Module):

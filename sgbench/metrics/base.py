@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sgbench.assets.base import LoadedWeights
+from sgbench.assets.catalogue import check_networks
 from sgbench.core import registry
 from sgbench.core.errors import InputError
 
@@ -264,14 +265,12 @@ class Metric(ABC):
         self._require(bool(named), "name", self.name, "a text without spaces and slashes")
         for field_name in ("version", "description", "source"):
             value = getattr(self, field_name)
-            self._require(isinstance(value, str) and value.strip() != "", field_name, value, "a text")
+            self._require(isinstance(value, str), field_name, value, "a text")
         self._require(self.direction in ("lower", "higher"), "direction", self.direction, "'lower' or 'higher'")
         self._require(isinstance(self.unit, str), "unit", self.unit, "a text")
         fits = self.digits is None or (type(self.digits) is int and 0 <= self.digits <= MAX_DIGITS)
         self._require(fits, "digits", self.digits, f"a number from 0 to {MAX_DIGITS}, or None,")
         self._require(type(self.rank) is int, "rank", self.rank, "an integer")
-        names = isinstance(self.networks, tuple) and all(isinstance(each, str) for each in self.networks)
-        self._require(names, "networks", self.networks, "a tuple of names")
         try:
             json.dumps(dict(self.protocol), allow_nan=False)
         except (TypeError, ValueError):
@@ -334,12 +333,14 @@ def check(name: str, entry: object) -> None:
     """Hold what stands under a metric's name in the registry against the contract.
 
     Raises:
-        InputError: If it is no metric, or calls itself by another name, under which its scores would be stored.
+        InputError: If it is no metric, calls itself by another name, under which its scores would be stored, or needs a
+            pretrained network that is not in the catalogue.
     """
     if not isinstance(entry, ImageMetric | SetMetric):
         raise registry.unfit("metric", name, entry, "a metric object")
     if entry.name != name:
         raise InputError(f"metric '{name}' is named '{entry.name}' by its own 'name'; '{name}' is needed there.")
+    check_networks("metric", name, entry.networks)
 
 
 def not_finite(value: float) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sgbench.assets.base import LoadedWeights, MissingWeights
+from sgbench.assets.needs import networks_of
 from sgbench.metrics.base import (
     METRICS,
     Array,
@@ -27,7 +28,7 @@ from sgbench.metrics.base import (
 from sgbench.metrics.cache import HrCache
 
 if TYPE_CHECKING:
-    from sgbench.assets.weights import Locator
+    from sgbench.assets.locator import Locator
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Suite:
         self._hr_cache = HrCache() if hr_cache is None else hr_cache
         weights: dict[str, LoadedWeights] = {}
         self._missing: dict[str, str] = {}
-        for network in sorted({network for metric in self.metrics for network in metric.networks}):
+        for network in networks_of(metric.name for metric in self.metrics):
             try:
                 weights[network] = locator.load(network)
             except MissingWeights as reason:

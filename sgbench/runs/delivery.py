@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from sgbench.assets.base import MissingWeights
-from sgbench.assets.weights import WEIGHTS, Locator, cache
+from sgbench.assets.base import MissingWeights, networks_folder
+from sgbench.assets.catalogue import NETWORKS
+from sgbench.assets.locator import Locator
 from sgbench.core.errors import InputError
 from sgbench.core.files import exclusive, replacing
 from sgbench.core.storage import Storage
@@ -97,10 +98,10 @@ def receive_networks(networks: Iterable[str], storage: Storage) -> None:
     locator = Locator(download=False)
     for name in networks:
         if locator.find(name) is None:
-            sent = (file for file in WEIGHTS[name].files if storage.exists(f"networks/{file}"))
+            sent = (file for file in NETWORKS.load(name).files if storage.exists(f"networks/{file}"))
             if (file := next(sent, None)) is not None:
-                cache().mkdir(parents=True, exist_ok=True)
-                with replacing(cache() / file) as part:
+                networks_folder().mkdir(parents=True, exist_ok=True)
+                with replacing(networks_folder() / file) as part:
                     storage.download(f"networks/{file}", part)
 
 

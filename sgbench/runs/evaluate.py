@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sgbench.assets.weights import Locator
+from sgbench.assets.locator import Locator
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
 from sgbench.runs.sweep import Observer, fetch_networks
@@ -67,7 +67,7 @@ def evaluate(
         packed = [pack_tests(subject, tests, progress) for subject in subjects]
     faults = []
     with store.writing(f"sgbench eval {' '.join(what)}"):
-        fetch_networks(metrics, observer)
+        fetch_networks(metrics, (), observer)
         for subject, images in zip(subjects, packed, strict=True):
             missing = unscored(subject, images, metrics, store, locator=locator)
             wanted = [(each, metrics) for each in images] if rerun else missing

@@ -17,10 +17,10 @@ from typing import Any, Literal, Protocol
 
 import torch.distributed as dist
 
-from sgbench.assets.weights import Locator
+from sgbench.assets.locator import Locator
+from sgbench.assets.needs import networks_of
 from sgbench.backbones import build_backbone, count_parameters
 from sgbench.core.errors import NotFiniteError
-from sgbench.core.registry import METRICS
 from sgbench.core.storage import Storage
 from sgbench.runs.delivery import Packed, open_packed, receive_networks
 from sgbench.runs.plan import Data, PlannedRun
@@ -214,6 +214,7 @@ def train_job(
         return "failed", _record_failure(store, row | columns, history) if first else columns["error"]
 
     try:
+        receive_networks(networks_of(losses=[job.spec.loss]), storage)
         outcome = train(
             job.spec,
             open_packed(job.train, storage),
@@ -250,7 +251,7 @@ def score_job(job: Job, *, locator: Locator) -> list[str]:
         See `sgbench.scoring.evaluation.score_subject`.
     """
     storage = Storage(job.store)
-    receive_networks({network for _, metric in job.missing for network in METRICS.load(metric).networks}, storage)
+    receive_networks(networks_of([metric for _, metric in job.missing]), storage)
     wanted: dict[str, list[str]] = {}
     for dataset, metric in job.missing:
         wanted.setdefault(dataset, []).append(metric)

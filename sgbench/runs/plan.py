@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from sgbench.assets.weights import Locator
+from sgbench.assets.locator import Locator
+from sgbench.assets.needs import networks_of
 from sgbench.core.errors import InputError
 from sgbench.core.registry import METRICS
 from sgbench.data import (
@@ -363,7 +364,7 @@ def refuse_losses(made: Plan, locator: Locator) -> None:
     for run in made.pending:
         for name, sha256, metric in run.replaced.scores if run.replaced else ():
             known = Dataset(name, sha256) in made.tests and (name, metric) in run.missing
-            if not known or not all(map(locator.find, METRICS.load(metric).networks)):
+            if not known or not all(map(locator.find, networks_of([metric]))):
                 lost[f"{metric} on {name}"] += 1
     if lost:
         raise InputError(

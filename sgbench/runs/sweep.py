@@ -10,9 +10,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from sgbench.assets.weights import Locator
-from sgbench.core.errors import MissingDataError
-from sgbench.core.registry import METRICS
+from sgbench.assets.locator import Locator
+from sgbench.assets.needs import networks_of
+from sgbench.core.errors import InputError, MissingDataError
 from sgbench.core.storage import Storage
 from sgbench.data import PackProgress
 from sgbench.runs.delivery import fetch
@@ -20,7 +20,7 @@ from sgbench.runs.execute import Job, Watcher, begin, conclude, run_here, stop_s
 from sgbench.runs.forecast import expect, longest_first
 from sgbench.runs.maintenance import clean
 from sgbench.runs.plan import Data, Plan, Recorded, make_plan, pack, recorded, refuse_losses
-from sgbench.spec import SweepSpec
+from sgbench.spec import Expression, SweepSpec
 from sgbench.store import Store
 
 
@@ -148,7 +148,7 @@ def carry_out(
         failed = {str(run.spec.run_id): str(run.error) for run in plan.runs if run.status == "failed"}
         summary, kept = Summary(), set[str]()
         if plan.pending:
-            fetch_networks(plan.metrics, observer)
+            fetch_networks(plan.metrics, [run.spec.loss for run in plan.pending], observer)
             refuse_losses(plan, local)
             order = longest_first(expect(plan.pending, store))
             jobs = [Job.of(run, data, sweep, storage) for run in order]
@@ -179,12 +179,24 @@ def look(name: str, sweep: SweepSpec, storage: Storage, observer: Observer) -> P
     return make_plan(name, sweep, data, store, locator=Locator(download=False))
 
 
-def fetch_networks(metrics: Iterable[str], observer: Observer) -> None:
-    """Fetch the pretrained networks of metrics, and say which are not available; their scores will say so too."""
-    local = Locator(download=False)
-    networks = {network for metric in metrics for network in METRICS.load(metric).networks}
+def fetch_networks(metrics: Iterable[str], losses: Iterable[Expression], observer: Observer) -> None:
+    """Fetch the pretrained networks that are needed, and say which are not available; metrics score without them.
+
+    Args:
+        metrics: Names of metrics.
+        losses: What is to be trained with.
+        observer: Told of what arrives, and of what does not.
+
+    Raises:
+        InputError: If a loss needs one that is not available.
+    """
+    local, losses = Locator(download=False), dict.fromkeys(losses)
     with observer.fetching() as progress:
-        missing = fetch(sorted(name for name in networks if local.find(name) is None), progress)
+        missing = fetch([name for name in networks_of(metrics, losses) if local.find(name) is None], progress)
+    for loss in losses:
+        for name in networks_of(losses=[loss]):
+            if name in missing:
+                raise InputError(f"nothing can be trained with loss '{loss}': {missing[name]}")
     for reason in missing.values():
         observer.warn(reason)
 

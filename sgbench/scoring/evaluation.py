@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sgbench.assets.weights import Locator
+from sgbench.assets.locator import Locator
 from sgbench.core.errors import InputError
 from sgbench.core.registry import METRICS
 from sgbench.core.storage import Storage

@@ -3,7 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from sgbench.assets.weights import Locator
+from sgbench.assets.locator import Locator
+from sgbench.assets.needs import networks_of
 from sgbench.core.registry import METRICS
 from sgbench.data import PackedImages
 from sgbench.store import Dataset, Store
@@ -54,8 +55,7 @@ class Outcomes:
     def _wanted(self, run_id: str, test: PackedImages | Dataset, metric: str) -> bool:
         status, _ = self._outcome(run_id, test, metric)
         if status == "no weights":
-            networks = METRICS.load(metric).networks
-            return self._locator is not None and all(self._locator.find(network) for network in networks)
+            return self._locator is not None and all(map(self._locator.find, networks_of([metric])))
         return status is None or (status == "failed" and self._retry)
 
     def _outcome(self, run_id: str, test: PackedImages | Dataset, metric: str) -> tuple[str | None, str | None]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sgbench.assets.weights import fingerprint
+from sgbench.assets.tensors import fingerprint
 from sgbench.backbones import build_backbone, load_weights
 from sgbench.core.errors import InputError, unknown
 from sgbench.data import PackedImages, PackProgress, list_images, pack_set, refuse_overlap

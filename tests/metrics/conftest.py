@@ -7,7 +7,7 @@ import pytorch_fid.inception
 import torch
 
 from sgbench.assets.base import LoadedWeights
-from sgbench.assets.weights import fingerprint
+from sgbench.assets.tensors import fingerprint
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ import scipy.linalg
 import torch
 from pytorch_fid.fid_score import calculate_fid_given_paths
 
-from sgbench.assets.weights import WEIGHTS, Locator
+from sgbench.assets.catalogue import NETWORKS
+from sgbench.assets.locator import Locator
 from sgbench.data import list_images, read_image, write_png
 from sgbench.metrics import Image, Pair, Runtime, Suite
 from sgbench.metrics.frechet import fid
@@ -26,11 +27,11 @@ SQRTM_SUITS = "disp" in inspect.signature(scipy.linalg.sqrtm).parameters
 @pytest.fixture
 def inception_file(tmp_path, monkeypatch, inception_weights):
     """A file of random weights, its hash taken for the right one, from which pytorch-fid reads too."""
-    path = tmp_path / WEIGHTS["inception"].file
+    path = tmp_path / NETWORKS.load("inception").file
     torch.save(inception_weights.state, path)
     monkeypatch.setattr(pytorch_fid.inception, "load_state_dict_from_url", lambda url, progress: torch.load(path))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(WEIGHTS, "inception", dataclasses.replace(WEIGHTS["inception"], sha256=digest))
+    monkeypatch.setitem(NETWORKS._loaded, "inception", dataclasses.replace(NETWORKS.load("inception"), sha256=digest))
     return path
 
 

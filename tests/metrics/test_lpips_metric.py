@@ -10,7 +10,8 @@ import torch
 import torchvision
 
 from sgbench.assets.base import LoadedWeights
-from sgbench.assets.weights import Locator, fingerprint
+from sgbench.assets.locator import Locator
+from sgbench.assets.tensors import fingerprint
 from sgbench.metrics import Image, Pair, Runtime, Undefined
 from sgbench.metrics.lpips import lpips_alex, lpips_squeeze, lpips_vgg
 from sgbench.metrics.lpips_network import feature_maps

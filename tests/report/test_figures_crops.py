@@ -18,7 +18,7 @@ from matplotlib.transforms import Bbox
 
 from sgbench.analysis import Results
 from sgbench.assets.base import LoadedWeights, MissingWeights
-from sgbench.assets.weights import Locator
+from sgbench.assets.locator import Locator
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, Pixels, default_cache, encode_png, prepare, resolve, write_png

@@ -4,10 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 from crash_points import CUTS, Cut, Frail, every_point
 
-from sgbench.assets.weights import Locator
+from sgbench.assets.locator import Locator
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
@@ -120,8 +119,7 @@ def test_networks_travel_and_what_the_driver_lacks_does_not(
     storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here := tmp_path / "alexnet-owt-7be5be79.pth").write_bytes(b"weights")
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    monkeypatch.setattr(delivery, "cache", lambda: tmp_path / "node")
+    monkeypatch.setattr(delivery, "networks_folder", lambda: tmp_path / "node")
     with monkeypatch.context() as driver:
         driver.setattr(Locator, "find", lambda _, name: here if name == "alexnet" else None)
         send([], ["alexnet", "inception"], storage)

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 import sgbench
-from sgbench.assets.weights import Locator
+from sgbench.assets.locator import Locator
 from sgbench.core.registry import BACKBONES, LOSSES
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, prepare, resolve, write_png
+from sgbench.losses.pixel import L1
 from sgbench.runs.execute import Job, record_failure, run_here, score_job, stop_signal, train_job
 from sgbench.runs.plan import Data, make_plan
 from sgbench.spec import Degradation, build
@@ -281,6 +282,23 @@ def test_a_missing_network_is_an_outcome_and_no_fault(
     assert score_job(job, locator=Locator(download=False)) == []
     (score,) = store.scores().to_pylist()
     assert (score["status"], score["value"]) == ("no weights", None)
+
+
+def test_what_a_loss_needs_is_there_before_it_trains(
+    data: Data, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Perceptual(L1):
+        networks = ("vgg16",)
+
+        def __init__(self) -> None:
+            super().__init__()
+            assert (tmp_path / "node" / "weights" / "vgg16-397923af.pth").read_bytes() == b"weights"
+
+    monkeypatch.setenv("SGBENCH_CACHE", str(tmp_path / "node"))
+    monkeypatch.setattr(Locator, "find", lambda *_: None)
+    monkeypatch.setitem(LOSSES._loaded, "perceptual", Perceptual)
+    store.storage.write("networks/vgg16-397923af.pth", b"weights")
+    assert train_job(a_job(data, store, loss="perceptual")) == ("done", "")
 
 
 def test_a_job_survives_the_way_to_another_machine(data: Data, store: Store) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sgbench.assets.weights import Locator
+from sgbench.assets.locator import Locator
 from sgbench.core.errors import InputError
 from sgbench.core.registry import LOSSES
 from sgbench.core.storage import Storage

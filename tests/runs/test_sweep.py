@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from sgbench.core.errors import InputError
+from sgbench.core.registry import LOSSES
 from sgbench.core.storage import Storage
+from sgbench.losses.pixel import L1
 from sgbench.runs.execute import Job, Watcher
 from sgbench.runs.sweep import Outcome, Quiet, Summary, carry_out, look, run_all_here
-from sgbench.spec import SweepSpec, build
+from sgbench.spec import SweepSpec, build, expression
 from sgbench.store import Store
-from sgbench.training import Checkpoints
+from sgbench.store.layout import latest_step
 
 STEPS = 3
 
@@ -89,7 +91,7 @@ def test_a_signal_stops_the_run_that_is_going_and_those_behind_it(sweep: SweepSp
 
     stopped = here(sweep, storage, Interrupting())
     assert (stopped.interrupted, stopped.failed) == (True, {})
-    steps = [Checkpoints(storage, str(run.spec.run_id)).latest_step() for run in stopped.plan.runs]
+    steps = [latest_step(storage, str(run.spec.run_id)) for run in stopped.plan.runs]
     assert sorted(steps)[0] == 0 < sorted(steps)[1] < STEPS
     assert here(sweep, storage).plan.count("resumable") == 1
     assert [row["status"] for row in Store(storage).runs().to_pylist()] == ["done", "done"]
@@ -106,3 +108,22 @@ def test_the_longest_runs_come_first(sweep: SweepSpec, storage: Storage) -> None
 
     assert carry_out("two", two, storage, contextlib.nullcontext(runner), Quiet()).interrupted
     assert order == ["edsr-tiny", "swinir-tiny"]
+
+
+class Perceptual(L1):
+    """A loss that names a pretrained network, and would fail without it."""
+
+    networks = ("vgg16",)
+
+
+def test_a_loss_whose_pretrained_network_is_not_available_is_refused_before_the_first_run(
+    sweep: SweepSpec, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LOSSES._loaded, "perceptual", Perceptual)
+    monkeypatch.setattr("sgbench.runs.sweep.fetch", lambda names, progress: dict.fromkeys(names, "bring its file."))
+    grid = sweep.grids[0].model_copy(update={"losses": (expression.parse("l1 + 0.1*perceptual"),)})
+    with pytest.raises(
+        InputError, match=r"nothing can be trained with loss 'l1 \+ 0\.1\*perceptual': bring its file\."
+    ):
+        here(sweep.model_copy(update={"grids": (grid,)}), storage)
+    assert Store(storage).runs().num_rows == 0

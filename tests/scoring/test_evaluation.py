@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sgbench.assets.weights import Locator
+from sgbench.assets.locator import Locator
 from sgbench.core.errors import InputError
 from sgbench.core.registry import METRICS
 from sgbench.data import read_image, write_png

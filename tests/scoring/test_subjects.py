@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from sgbench.assets.weights import Locator
+from sgbench.assets.locator import Locator
 from sgbench.backbones import build_backbone
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage

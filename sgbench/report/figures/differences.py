@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from sgbench.assets.base import MissingWeights
-from sgbench.assets.weights import Locator
+from sgbench.assets.locator import Locator
 from sgbench.core.errors import InputError
 from sgbench.metrics import Image, Pair, Runtime
 from sgbench.metrics.lpips import lpips_alex

@@ -1,0 +1,58 @@
+"""Files of pretrained networks that were brought by hand."""
+
+import contextlib
+import shutil
+from pathlib import Path
+
+from sgbench.assets.base import networks_folder
+from sgbench.assets.catalogue import NETWORKS, Network, known_networks
+from sgbench.assets.locator import sha256_of
+from sgbench.core.errors import InputError
+from sgbench.core.files import replacing
+
+
+def install(file: Path, name: str | None = None) -> Path:
+    """Put a file that was brought by hand into our cache, under the name by which it is found there.
+
+    Args:
+        file: A network's usual file, or the converted one out of another machine's cache; it may be called anything.
+        name: The network that it should be; by default it may be any.
+
+    Returns:
+        Where it lies now.
+
+    Raises:
+        InputError: If there is no such file or network, or it is not what it should be.
+    """
+    known = known_networks()
+    wanted = known if name is None else [NETWORKS.load(name)]
+    if file.is_dir():
+        raise InputError(f"'{file}' is a folder; a file is needed.")
+    if not file.is_file():
+        raise InputError(f"there is no file '{file}'.")
+    digest = sha256_of(file)
+    if (found := _recognised(file, digest, known)) is None:
+        needed = " or ".join(f"{each.sha256[:8]}… ({each.name}, {each.size:,} bytes)" for each in wanted)
+        raise InputError(f"'{file}' ({file.stat().st_size:,} bytes) has the SHA-256 {digest}, and {needed} is needed.")
+    network, target = found
+    if network not in wanted:
+        raise InputError(f"'{file}' holds the weights of {network.name}, and those of {name} are needed.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target) as part:
+        shutil.copyfile(file, part)
+    return target
+
+
+def _recognised(file: Path, digest: str, known: list[Network]) -> tuple[Network, Path] | None:
+    """Return which network a file holds and where it belongs, or None if it holds none that we know."""
+    for network in known:
+        if digest == network.sha256:
+            return network, networks_folder() / network.file
+    from sgbench.assets.tensors import fingerprint, tensors_in  # a converted file is known by its tensors
+
+    with contextlib.suppress(InputError):  # whatever else it is, it is not ours
+        tensors = fingerprint(tensors_in(file))
+        for network in known:
+            if network.archive and tensors == network.archive.tensors_sha256:
+                return network, networks_folder() / network.archive.file
+    return None
