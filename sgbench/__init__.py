@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sgbench.analysis import Results as Results
     from sgbench.analysis import load_results as load_results
+    from sgbench.api import compare as compare
     from sgbench.api import evaluate as evaluate
     from sgbench.api import plan as plan
     from sgbench.api import sweep as sweep
+    from sgbench.api import table as table
     from sgbench.backbones import register_backbone as register_backbone
     from sgbench.losses import register_loss as register_loss
     from sgbench.metrics import register_metric as register_metric
@@ -16,6 +18,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Results": "sgbench.analysis",
+    "compare": "sgbench.api",
     "evaluate": "sgbench.api",
     "load_results": "sgbench.analysis",
     "plan": "sgbench.api",
@@ -23,11 +26,13 @@ _PUBLIC = {
     "register_loss": "sgbench.losses",
     "register_metric": "sgbench.metrics",
     "sweep": "sgbench.api",
+    "table": "sgbench.api",
 }
 
 __all__ = [
     "Results",
     "__version__",
+    "compare",
     "evaluate",
     "load_results",
     "plan",
@@ -35,6 +40,7 @@ __all__ = [
     "register_loss",
     "register_metric",
     "sweep",
+    "table",
 ]
 
 

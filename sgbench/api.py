@@ -7,14 +7,18 @@ standard error what the commands show. Bad input is an `sgbench.core.errors.Inpu
 import contextlib
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from sgbench.analysis import Results, load_results
+from sgbench.analysis import Filters, Results, View, load_results
+from sgbench.analysis.compare import ALPHA, comparisons
+from sgbench.analysis.view import DEFAULT_METRIC
 from sgbench.cluster import on_ray
 from sgbench.core.storage import Storage, absolute
+from sgbench.report import tables
+from sgbench.report.compare import Comparisons, choose
 from sgbench.report.screen import Screen
 from sgbench.runs import evaluate as evaluation
 from sgbench.runs.plan import Choices, Plan, read_sweep
@@ -203,6 +207,89 @@ def evaluate(
     for fault in done.faults:
         _warn(fault)
     return load_results(storage.root).of_runs(subject.run_id for subject in done.subjects)
+
+
+def compare(
+    results: Results | Folder,
+    a: str,
+    b: str,
+    *,
+    metrics: str | Iterable[str] = (),
+    backbones: str | Iterable[str] = (),
+    tests: str | Iterable[str] = (),
+    alpha: float = ALPHA,
+) -> Comparisons:
+    """Say by how much one loss differs from another, and whether that is significant, like ``sgbench compare``.
+
+    Runs are paired by seed, with backbones that have both losses; see `sgbench.analysis.compare.comparisons`.
+
+    Args:
+        results: From `sweep` or `sgbench.load_results`, or a store.
+        a: The loss to compare with, such as ``"l1"``.
+        b: The loss in question.
+        metrics: Only these; by default ``lpips_alex``, or all if there is none.
+        backbones: Only these; what is shown stays corrected for all that there is.
+        tests: Only these test sets.
+        alpha: Significance level: the chance of any false positive.
+
+    Returns:
+        A comparison for each metric, recipe, test set and backbone. A notebook shows a table and what it means,
+        ``print`` shows them as text, and `Comparisons.to_pandas` has every number.
+
+    Raises:
+        InputError: If a name is unknown, neither loss has been scored, or ``alpha`` is out of its range.
+    """
+    view = View(_results(results))
+    asked = _many(metrics) or ([DEFAULT_METRIC] if DEFAULT_METRIC in view.names.metrics else None)
+    cells = comparisons(view, a, b, metrics=asked, alpha=alpha)
+    return Comparisons(choose(cells, backbones=_many(backbones) or None, datasets=_many(tests) or None))
+
+
+def table(
+    results: Results | Folder | Mapping[str, Results],
+    *,
+    rows: Sequence[str] = tables.ROWS,
+    columns: Sequence[str] = tables.COLUMNS,
+    backbones: str | Iterable[str] = (),
+    losses: str | Iterable[str] = (),
+    lambdas: float | Iterable[float] = (),
+    seeds: int | Iterable[int] = (),
+    tests: str | Iterable[str] = (),
+    metrics: str | Iterable[str] = (),
+) -> tables.Table:
+    """Summarise scores as mean ± sample standard deviation over the seeds, like ``sgbench table``.
+
+    Args:
+        results: From `sweep` or `sgbench.load_results`, or a store; or several by what each is to be called.
+        rows: Of dataset, store, scale, backbone, loss, lambda, recipe, seed and metric.
+        columns: Of the same.
+        backbones: Only these.
+        losses: Only these.
+        lambdas: Only these weights of ``sg``.
+        seeds: Only these.
+        tests: Only these test sets.
+        metrics: Only these.
+
+    Returns:
+        The table. A notebook shows it, ``print`` shows it as text, and `Table.to_pandas` has every number.
+
+    Raises:
+        InputError: If a name is unknown.
+    """
+    view = View(results if isinstance(results, Mapping) else _results(results))
+    filters = Filters(
+        backbones=_many(backbones) or None,
+        losses=_many(losses) or None,
+        lambdas=_many(lambdas) or None,
+        seeds=_many(seeds) or None,
+        datasets=_many(tests) or None,
+        metrics=_many(metrics) or None,
+    )
+    return tables.pivot(view, filters, rows=rows, columns=columns)
+
+
+def _results(results: Results | Folder) -> Results:
+    return results if isinstance(results, Results) else load_results(absolute(os.fspath(results)))
 
 
 def _choices(

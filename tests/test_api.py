@@ -145,3 +145,23 @@ def test_evaluate_returns_what_it_scored_and_nothing_else_of_the_store(
     both = sgbench.evaluate([run_id, "bicubic"], [test], metrics=["psnr_y", "ssim_y"])
     assert both.totals.num_rows == 4
     assert capfd.readouterr() == ("", "")
+
+
+def test_losses_are_compared_and_tabled_for_programs_and_for_a_notebook(fields: dict[str, Any]) -> None:
+    results = sgbench.sweep(fields, local=True, seeds=[0, 1])
+    table = sgbench.table(results, losses="l2")
+    (row,) = table.to_pandas().to_dict("records")
+    assert (row["dataset"], row["loss"], row["metric"], row["n"]) == ("few", "l2", "psnr_y", 2)
+    assert f"{row['mean']:.2f}" in str(table)
+    assert f"{row['mean']:.2f}" in table._repr_html_()
+    assert str(sgbench.table("results/sweep", losses="l2")) == str(table)
+    stores = sgbench.table({"one": results, "two": results}, columns=["store"]).to_pandas()
+    assert sorted(set(stores["store"])) == ["one", "two"]
+
+    compared = sgbench.compare(results, "l1", "l2")
+    (cell,) = compared.to_pandas().to_dict("records")
+    assert cell["mean_b"] == pytest.approx(row["mean"])
+    assert cell["sentence"] in str(compared)
+    assert cell["sentence"].split(" (")[0] in compared._repr_html_()
+    with pytest.raises(InputError, match="unknown test set 'Set5'"):
+        sgbench.compare(results, "l1", "l2", tests="Set5")

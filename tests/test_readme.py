@@ -1,6 +1,7 @@
 """What the README and the pages in docs/ show is what the software does."""
 
 import datetime
+import functools
 import re
 import shlex
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 import typer.main
 import yaml
 
+import sgbench
 from sgbench.cli import app
+from sgbench.core.registry import LOSSES
 from sgbench.core.storage import Storage
 from sgbench.spec import build
 from sgbench.store import HISTORY, RUNS, SCORES, Store
@@ -46,6 +49,21 @@ def test_the_python_block_runs(page: str, quick: Store, capsys: pytest.CaptureFi
     exec(block, {})
     printed = capsys.readouterr().out
     assert re.search(r"demo\s+edsr-tiny\s+l1\s+0\.41\s+0\.014142\s+2", printed), printed
+
+
+def test_the_python_block_with_a_loss_runs(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(LOSSES, "_loaded", dict(LOSSES._loaded))
+    settings = {"recipe.steps": 1, "recipe.batch": 1, "recipe.patch": 8}
+    quick = functools.partial(sgbench.sweep, settings=settings, metrics=["psnr_y"], local=True)
+    monkeypatch.setattr("sgbench.api.sweep", quick)
+    (block,) = blocks("python", "python.md")
+    exec(block, {})
+    printed = capsys.readouterr().out
+    assert "A is l1, B is l1 + 0.1*sharp." in printed
+    assert re.search(r"demo +edsr-tiny +l1", printed), printed
 
 
 def test_the_sql_line_runs(quick: Store) -> None:

@@ -1,9 +1,11 @@
 """How the comparison of two losses is shown: a table for each metric, a sentence for each cell, and what they mean."""
 
 import dataclasses
+import html
+import io
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich.table
 from rich import box
@@ -18,6 +20,9 @@ from sgbench.core.words import plural
 from sgbench.report.tables import ARROWS
 from sgbench.report.tables.model import number
 
+if TYPE_CHECKING:
+    import pandas
+
 STYLES = {Verdict.SIGNIFICANT: "bold", Verdict.INCONCLUSIVE: "yellow"}
 
 Parts = tuple[str, ...]
@@ -29,6 +34,27 @@ _LEFT = (0, len(_TITLES) - 1)
 
 _NARROW = 10
 """Where words go to the next line on a narrow terminal."""
+
+
+class Comparisons(tuple[Comparison, ...]):
+    """The cells of a comparison of two losses, for programs and notebooks."""
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return one row a cell: what `to_data` has of it."""
+        import pandas
+
+        return pandas.DataFrame.from_records(to_data(self)["comparisons"])
+
+    def __str__(self) -> str:
+        text = io.StringIO()
+        print_comparisons(self, Console(file=text))
+        return text.getvalue()
+
+    def _repr_html_(self) -> str:
+        columns = ["metric", "dataset", "backbone", "recipe", "mean_a", "mean_b", "difference", "p", "verdict"]
+        table = self.to_pandas().reindex(columns=columns).to_html(index=False)
+        said = [f"<li>{html.escape(sentence(cell))}</li>" for cell in self]
+        return f"{table}<ul>{''.join(said)}</ul>" + "".join(f"<p>{html.escape(note)}</p>" for note in notes(self))
 
 
 def choose(

@@ -27,14 +27,19 @@ def to_data(shown: Table) -> dict[str, Any]:
     return {"title": shown.title, "metrics": metrics, "lines": lines, "notes": list(shown.notes)}
 
 
+def to_rows(shown: Table) -> list[dict[str, Any]]:
+    """Return one row a cell: its coordinates, and mean, sd, n, reason, best and significant."""
+    return [{**cell.place, **_values(cell)} for cell in shown.cells]
+
+
 def to_json(shown: Table) -> str:
     """Return `to_data` as text."""
     return json.dumps(to_data(shown), indent=2, ensure_ascii=False) + "\n"
 
 
 def to_csv(shown: Table) -> str:
-    """Return a table as CSV, one line a cell: its coordinates, and mean, sd, n, reason, best and significant."""
-    rows = [{**cell.place, **_values(cell)} for cell in shown.cells]
+    """Return `to_rows` as CSV."""
+    rows = to_rows(shown)
     file = io.StringIO()
     names = list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(file, names, lineterminator="\n")
