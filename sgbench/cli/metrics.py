@@ -15,7 +15,7 @@ SHORT = ("colour_space", "border_crop", "resize")
 def metrics(as_json: options.Json = False) -> None:
     """Show the metrics that have a name: which values are better, how each one comes about, and what it needs.
 
-    ↓ says that lower values are better. A metric whose network is not here scores 'no weights'.
+    ↓ says that lower values are better. A metric whose network is not available locally scores 'no weights'.
     """
     from sgbench.assets.locator import Locator
     from sgbench.cli import output
@@ -27,7 +27,7 @@ def metrics(as_json: options.Json = False) -> None:
         output.print_json(rows)
         return
     output.print_rows([_readable(row) for row in rows], as_json=False)
-    output.say("Networks: 'sgbench weights list' says where each one is to be had.")
+    output.say("Networks: 'sgbench weights list' says where each one is from.")
     installed = importlib.util.find_spec("torchmetrics") is not None
     how = "installed" if installed else "not installed: pip install 'sgbench[torchmetrics]'"
     output.say(
@@ -42,10 +42,11 @@ def _where(status: Any) -> str:
 def _row(name: str, networks: dict[str, str]) -> dict[str, Any]:
     from sgbench.metrics import SetMetric
 
-    row: dict[str, Any] = dict.fromkeys(("direction", "of", "version", "networks", "protocol", "description", "source"))
+    plain = ("direction", "version", "unit", "digits", "rank", "description", "source")
+    row: dict[str, Any] = dict.fromkeys((*plain, "of", "networks", "protocol"))
     try:
         metric = METRICS.load(name)
-        row |= {key: getattr(metric, key) for key in ("direction", "version", "description", "source")}
+        row |= {key: getattr(metric, key) for key in plain}
         row |= {
             "of": "set" if isinstance(metric, SetMetric) else "image",
             "protocol": dict(metric.protocol),

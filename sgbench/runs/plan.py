@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from sgbench.assets.locator import Locator
 from sgbench.assets.needs import networks_of
 from sgbench.core.errors import InputError
-from sgbench.core.registry import METRICS
 from sgbench.data import (
     PackedImages,
     PackProgress,
@@ -23,6 +22,7 @@ from sgbench.data import (
     refuse_overlap,
     shared_images,
 )
+from sgbench.metrics import METRICS
 from sgbench.scoring.outcomes import Outcomes, Pair
 from sgbench.spec import RunSpec, SweepSpec, TrainingData, build, expression, override, presets, set_name
 from sgbench.spec.stored import read_spec

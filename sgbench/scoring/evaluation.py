@@ -11,10 +11,9 @@ import torch
 
 from sgbench.assets.locator import Locator
 from sgbench.core.errors import InputError
-from sgbench.core.registry import METRICS
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, Pixels, encode_png
-from sgbench.metrics import HrCache, Measured, Pair, Score, Suite, described, incomplete
+from sgbench.metrics import METRICS, HrCache, Measured, Pair, Score, Suite, described, incomplete
 from sgbench.scoring.outcomes import Outcomes
 from sgbench.scoring.provenance import provenance
 from sgbench.scoring.subjects import Subject

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 
 from sgbench.assets.locator import Locator
 from sgbench.assets.needs import networks_of
-from sgbench.core.registry import METRICS
 from sgbench.data import PackedImages
+from sgbench.metrics import METRICS
 from sgbench.store import Dataset, Store
 
 Pair = tuple[PackedImages | Dataset, str]

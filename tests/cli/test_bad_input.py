@@ -83,6 +83,8 @@ def refused(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
         (["--seeds", "-1"], "--seeds is -1: input should be greater than or equal to 0"),
         (["--seeds", str(2**63)], "--seeds is 9223372036854775808: input should be less than"),
         (["--metric", "psnr"], "--metric: unknown metric 'psnr': did you mean 'psnr_"),
+        (["--metric", "os:path"], "--metric: metric 'os:path' is a module; a metric object is needed"),
+        (["--metric", "sgbench.metrics.distortion:psnr_y"], "is named 'psnr_y' by its own 'name'; 'sgbench.metrics."),
         (["--set", "recipe.step=3"], "unknown key 'recipe.step': did you mean 'recipe.steps'"),
         (["--set", "recipe.optimizer.rl=3"], "unknown key 'recipe.optimizer.rl'"),
         (["--set", "recipe.steps"], "--set 'recipe.steps' is not of the form a.b=value"),

@@ -205,7 +205,8 @@ def test_every_metric_is_listed_with_what_it_needs(run: Run) -> None:
     assert [row["name"] for row in rows] == METRICS.names()
     for row in rows:
         metric = METRICS.load(row["name"])
-        assert (row["direction"], row["version"]) == (metric.direction, metric.version)
+        for key in ("direction", "version", "unit", "digits", "rank", "description", "source"):
+            assert row[key] == getattr(metric, key)
         assert row["protocol"] == dict(metric.protocol)
         assert list(row["networks"]) == list(metric.networks)
         assert row["error"] is None
@@ -222,9 +223,7 @@ def test_a_metric_says_whether_its_network_is_here(run: Run, tmp_path: Path, mon
     out, err = run("metrics")
     assert "pytorch-fid 0.3.0; inception: not here" in " ".join(out.split())
     assert "psnr_y ↑" in out
-    assert err.startswith(
-        "Networks: 'sgbench weights list' says where each one is to be had.\nAlso: torchmetrics:ms_ssim, "
-    )
+    assert err.startswith("Networks: 'sgbench weights list' says where each one is from.\nAlso: torchmetrics:ms_ssim, ")
     assert "torchmetrics:vif (installed), and my_module:metric, your own." in err
 
 
