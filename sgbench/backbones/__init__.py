@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sgbench.backbones.loading import load_weights, unwrap
 from sgbench.core.errors import InputError
+from sgbench.core.plugins import foreign
 from sgbench.core.registry import BACKBONES, unfit
 from sgbench.spec import split_backbone
 
@@ -58,14 +59,14 @@ def build_backbone(name: str, scale: int) -> nn.Module:
         scale: 2, 3 or 4.
 
     Raises:
-        InputError: If there is no such backbone.
+        InputError: If there is no such backbone, or it cannot be constructed.
     """
     family, size = split_backbone(name)
     backbone = BACKBONES.load(family)
     sizes: Mapping[str, Mapping[str, Any]] = getattr(backbone, "sizes", {})
     options = sizes[size] if size else {}
-    network: nn.Module = backbone(scale=scale, **options)
-    return network
+    with foreign(f"backbone '{name}'"):
+        return backbone(scale=scale, **options)
 
 
 def count_parameters(network: nn.Module) -> int:

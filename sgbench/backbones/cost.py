@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sgbench.backbones import build_backbone, count_parameters
 from sgbench.backbones.layers import MeanShift
+from sgbench.core.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -44,5 +45,5 @@ def _without_values(name: str, scale: int) -> nn.Module:
     try:
         with torch.device("meta"):
             return build_backbone(name, scale)
-    except RuntimeError:  # its constructor reads a value, as that of many a transformer does for its drop rates
+    except InputError:  # maybe its constructor reads a value, as that of many a transformer does for its drop rates
         return build_backbone(name, scale).to("meta")

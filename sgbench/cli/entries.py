@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sgbench.core.errors import InputError
+from sgbench.core.errors import InputError, described
 
 
 def first_line(entry: Any) -> str | None:
@@ -13,6 +13,4 @@ def first_line(entry: Any) -> str | None:
 
 def reason(error: Exception) -> str:
     """Return why an entry cannot be used, in a line."""
-    from sgbench.metrics import described
-
     return str(error) if isinstance(error, InputError) else described(error)

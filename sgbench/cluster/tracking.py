@@ -17,9 +17,8 @@ from typing import Any
 
 from ray.tune.logger import LoggerCallback, TBXLoggerCallback
 
-from sgbench.core.errors import InputError
+from sgbench.core.errors import InputError, described
 from sgbench.core.storage import Storage
-from sgbench.metrics.base import described
 from sgbench.runs.execute import Job
 from sgbench.spec import SweepSpec
 from sgbench.store import LOGS, identity_columns

@@ -41,6 +41,12 @@ class NotFiniteError(ArithmeticError):
         return type(self), (self.step, self.value)
 
 
+def described(error: BaseException) -> str:
+    """Return an exception's type and the first line of its message."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 _SUGGESTED = 3
 """Names, at most, that begin with what was written and are suggested."""
 

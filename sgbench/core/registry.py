@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sgbench.core.errors import InputError, unknown
+from sgbench.core.plugins import foreign
 
 if TYPE_CHECKING:
     from torch import nn
@@ -173,12 +174,10 @@ class Registry(Generic[T]):
 
     def _resolve(self, name: str, target: str) -> Any:
         module, _, attribute = target.partition(":")
-        try:
+        with foreign(f"{self.kind} '{name}' cannot be imported from '{target}'"):
             entry: Any = importlib.import_module(module)
             for part in attribute.split("."):
                 entry = getattr(entry, part)
-        except Exception as error:  # somebody else's module may raise anything while it is imported
-            raise InputError(f"{self.kind} '{name}' cannot be imported from '{target}': {error}.") from error
         return entry
 
 

@@ -1,8 +1,10 @@
 """Losses for training, and weighted sums of them.
 
 A loss is a `torch.nn.Module` whose options are keyword arguments with defaults and which is called as
-``loss(sr, hr)`` on two tensors of shape [N, 3, H, W] with values in [0, 1]; it returns a scalar. Register one's own
-with `register_loss`, through the entry-point group ``sgbench.losses``, or name it as ``module:Class``.
+``loss(sr, hr)`` on two tensors of shape [N, 3, H, W]: HR with values in [0, 1], and SR as the network gives it, not
+clamped. It returns a scalar with a gradient to SR, writes into neither image, and has no parameters to train and no
+state that changes, which a checkpoint would lack; `sgbench.runs.rehearsal` tries it. Register one's own with
+`register_loss`, through the entry-point group ``sgbench.losses``, or name it as ``module:Class``.
 
 A class that uses pretrained networks names them in its ``networks``, a tuple of names in `sgbench.assets.catalogue`:
 they are fetched before a sweep starts and reach every node, where `sgbench.assets.locator.Locator` gives their weights.
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 from sgbench.assets.catalogue import check_networks
 from sgbench.core.errors import InputError
+from sgbench.core.plugins import foreign
 from sgbench.core.registry import LOSSES, unfit
 from sgbench.spec import Expression
 from sgbench.spec.expression import Term
@@ -56,12 +59,26 @@ class WeightedSum(nn.Module):
 
         Returns:
             The sum, a scalar, and the detached unweighted terms, shape [len(names)].
+
+        Raises:
+            InputError: If a loss writes into the images, which the others are given too, or returns no scalar.
         """
         with torch.autocast(sr.device.type, enabled=False):
             sr, hr = sr.float(), hr.float()
-            values = [loss(sr, hr) for loss in self.losses]
+            values = [_checked(name, loss, sr, hr) for name, loss in zip(self.names, self.losses, strict=True)]
         total = torch.stack([weight * value for weight, value in zip(self.weights, values, strict=True)]).sum()
         return total, torch.stack([value.detach() for value in values])
+
+
+def _checked(name: str, loss: nn.Module, sr: Tensor, hr: Tensor) -> Tensor:
+    before = sr._version, hr._version  # which count the writes
+    value = loss(sr, hr)
+    if (sr._version, hr._version) != before:
+        raise InputError(f"loss '{name}' writes into the images that it is given, which other terms are given too.")
+    if not isinstance(value, Tensor) or value.shape != ():
+        came = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise InputError(f"loss '{name}': a scalar is needed, {came} came.")
+    return value
 
 
 def build_loss(expression: Expression) -> WeightedSum:
@@ -74,8 +91,6 @@ def build_loss(expression: Expression) -> WeightedSum:
 
 
 def _constructed(term: Term) -> nn.Module:
-    try:
-        loss: nn.Module = LOSSES.load(term.name)(**term.options)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"loss '{term.name}': {str(error).rstrip('.')}.") from error
-    return loss
+    loss = LOSSES.load(term.name)
+    with foreign(f"loss '{term.name}'"):
+        return loss(**term.options)

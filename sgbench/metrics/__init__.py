@@ -18,7 +18,6 @@ from sgbench.metrics.base import (
     SetMetric,
     Undefined,
     check_sizes,
-    described,
     incomplete,
     register_metric,
 )
@@ -43,7 +42,6 @@ __all__ = [
     "Suite",
     "Undefined",
     "check_sizes",
-    "described",
     "display_of",
     "incomplete",
     "register_metric",

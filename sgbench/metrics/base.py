@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from sgbench.assets.base import LoadedWeights
 from sgbench.assets.catalogue import check_networks
 from sgbench.core import registry
-from sgbench.core.errors import InputError
+from sgbench.core.errors import InputError, described
 
 T = TypeVar("T")
 M = TypeVar("M", bound="Metric")
@@ -346,9 +346,3 @@ def check(name: str, entry: object) -> None:
 def not_finite(value: float) -> str:
     """Return what a value that is not finite is called."""
     return "NaN" if math.isnan(value) else "infinite"
-
-
-def described(error: Exception) -> str:
-    """Return an exception's type and the first line of its message."""
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -11,6 +11,7 @@ import numpy as np
 
 from sgbench.assets.base import LoadedWeights, MissingWeights
 from sgbench.assets.needs import networks_of
+from sgbench.core.errors import described
 from sgbench.metrics.base import (
     METRICS,
     Array,
@@ -21,7 +22,6 @@ from sgbench.metrics.base import (
     Score,
     SetMetric,
     Undefined,
-    described,
     incomplete,
     not_finite,
 )

@@ -20,6 +20,7 @@ from sgbench.runs.execute import Job, Watcher, begin, conclude, run_here, stop_s
 from sgbench.runs.forecast import expect, longest_first
 from sgbench.runs.maintenance import clean
 from sgbench.runs.plan import Data, Plan, Recorded, make_plan, pack, recorded, refuse_losses
+from sgbench.runs.rehearsal import rehearse
 from sgbench.spec import Expression, SweepSpec
 from sgbench.store import Store
 
@@ -131,7 +132,8 @@ def carry_out(
         How it ended: a run that fails is no exception.
 
     Raises:
-        InputError: If images cannot be used, the store is in use, or the runs cannot be carried out.
+        InputError: If images cannot be used, the store is in use, something that the sweep names fails when it is
+            tried, or the runs cannot be carried out.
     """
     store = Store(storage)
     store.refuse_other_folders()
@@ -142,14 +144,16 @@ def carry_out(
             clean(store)
         local = Locator(download=False)
         plan = make_plan(name, sweep, data, store, retry=retry, retrain=retrain, rerun=rerun, locator=local)
+        observer.say(f"{name}: {plan.summary()}{'' if plan.pending or plan.to_retrain() else '; nothing to do'}")
+        if plan.pending:
+            fetch_networks(plan.metrics, [run.spec.loss for run in plan.pending], observer)
+            rehearse(sweep)
+            refuse_losses(plan, local)
         if command == "sweep":
             store.write_plan(name, plan.records())
-        observer.say(f"{name}: {plan.summary()}{'' if plan.pending or plan.to_retrain() else '; nothing to do'}")
         failed = {str(run.spec.run_id): str(run.error) for run in plan.runs if run.status == "failed"}
         summary, kept = Summary(), set[str]()
         if plan.pending:
-            fetch_networks(plan.metrics, [run.spec.loss for run in plan.pending], observer)
-            refuse_losses(plan, local)
             order = longest_first(expect(plan.pending, store))
             jobs = [Job.of(run, data, sweep, storage) for run in order]
             with runner as run_jobs, observer.running(plan) as watcher:
@@ -166,7 +170,11 @@ def look(name: str, sweep: SweepSpec, storage: Storage, observer: Observer) -> P
 
     Where data is not available locally, the one set of its name that the store has on record stands for it; without
     such a set, runs have no ids.
+
+    Raises:
+        InputError: If images cannot be used, or something that the sweep names fails when it is tried.
     """
+    rehearse(sweep)
     store = Store(storage)
     data: Data | Recorded | None
     try:

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from sgbench.assets.locator import Locator
-from sgbench.core.errors import InputError
+from sgbench.core.errors import InputError, described
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, Pixels, encode_png
-from sgbench.metrics import METRICS, HrCache, Measured, Pair, Score, Suite, described, incomplete
+from sgbench.metrics import METRICS, HrCache, Measured, Pair, Score, Suite, incomplete
 from sgbench.scoring.outcomes import Outcomes
 from sgbench.scoring.provenance import provenance
 from sgbench.scoring.subjects import Subject

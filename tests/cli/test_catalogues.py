@@ -137,7 +137,7 @@ def test_a_backbone_that_cannot_be_used_is_a_row_with_the_reason(run: Run) -> No
     errors = {name: row["error"] for name, row in rows.items() if row["error"]}
     assert errors.keys() == {"function", "gone", "shapeless", "unbuilt"}
     assert errors["gone"].startswith("backbone 'gone' cannot be imported from 'plug_ins:Gone': ")
-    assert errors["unbuilt"] == "OSError: its file is not here"
+    assert errors["unbuilt"] == "backbone 'unbuilt': OSError: its file is not here."
     assert errors["shapeless"].startswith("IndexError: ")
 
     out, _ = run("backbones")

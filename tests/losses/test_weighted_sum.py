@@ -14,6 +14,8 @@ class Seen(nn.Module):
 
     def __init__(self, *, factor: float = 1.0):
         super().__init__()
+        if factor < 0:
+            raise ValueError("no factor below 0")
         self.factor = factor
         self.calls = []
 
@@ -76,6 +78,19 @@ def test_a_registered_loss_is_known_by_its_name(pair, monkeypatch):
     assert build_loss(check_loss("l1 + 0.1*seen(factor=2)")).names == ["l1", "seen(factor=2.0)"]
 
 
-def test_a_bad_expression_is_bad_input():
-    with pytest.raises(InputError, match="unknown loss"):
-        build_loss(check_loss("l1 + l3"))
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sg(order=3)", "loss 'sg': order is 3; 1 or 2 is needed."),
+        ("sg(order=1.5)", "loss 'sg': order is 1.5; 1 or 2 is needed."),
+        ("sg(order=true)", "loss 'sg': order is True; 1 or 2 is needed."),
+        ("sg(eps=0)", "loss 'sg': eps is 0.0; a number from 1e-30 to below 1 is needed."),
+        ("sg(operator=prewitt)", "loss 'sg': operator is 'prewitt'; one of central, sobel, sobel-raw is needed."),
+        ("sg(operator=3)", "loss 'sg': operator is '3'; one of central, sobel, sobel-raw is needed."),
+        (f"{__name__}:Seen(factor=-1)", f"loss '{__name__}:Seen': ValueError: no factor below 0."),
+    ],
+)
+def test_a_value_that_a_loss_refuses_is_bad_input(text, message):
+    with pytest.raises(InputError) as error:
+        build_loss(check_loss(f"l1 + {text}"))
+    assert str(error.value) == message

@@ -1,0 +1,27 @@
+"""Running code that is somebody else's."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+from sgbench.core.errors import InputError, described
+
+
+@contextlib.contextmanager
+def foreign(what: str) -> Iterator[None]:
+    """Run the code of a plug-in: standard output stays for answers, and whatever goes wrong is one sentence.
+
+    Args:
+        what: Begins that sentence, such as ``loss 'my_module:MyLoss'``.
+
+    Raises:
+        InputError: If the code raises anything at all, or asks the process to end.
+    """
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except InputError as error:
+        said = str(error).rstrip(".")
+        raise InputError(f"{said}." if what in said else f"{what}: {said}.") from error
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{what}: {described(error).rstrip('.')}.") from error

@@ -1,0 +1,140 @@
+"""Whatever a sweep names is tried on a tiny batch, in the process that plans, before anything starts.
+
+What sgbench brings is held to the same rules by its tests, so that of it only losses are constructed, which check their
+options; everything else is run once.
+"""
+
+from dataclasses import replace
+from itertools import chain
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sgbench.assets.locator import Locator
+from sgbench.assets.needs import networks_of
+from sgbench.backbones import build_backbone
+from sgbench.core.errors import InputError
+from sgbench.core.plugins import foreign
+from sgbench.core.registry import BACKBONES, LOSSES
+from sgbench.losses import WeightedSum, build_loss
+from sgbench.metrics import METRICS, Pair, Suite
+from sgbench.spec import Expression, SweepSpec, split_backbone
+
+ODD = (37, 29)
+"""Height and width of the image that a backbone upscales: odd, as those of test sets may be."""
+
+UNCLAMPED = (-0.1, 1.1)
+"""Between which the values of SR lie that a loss is tried on: those of a network are not clamped."""
+
+SIDE = 64
+"""Of the images that a metric is tried on, in pixels."""
+
+
+def rehearse(sweep: SweepSpec) -> None:
+    """Try what a sweep names: each term of its losses, each backbone and each metric, once.
+
+    A loss or metric whose pretrained networks are not on this machine is not tried; a sweep fetches them first.
+
+    Raises:
+        InputError: With the first that cannot be used, and why.
+    """
+    terms = {term.call: term for grid in sweep.grids for loss in grid.losses for term in loss.terms}
+    local = Locator(download=False)
+    for term in terms.values():
+        alone = Expression((replace(term, weight=1.0),))
+        if not all(map(local.find, networks_of(losses=[alone]))):
+            continue
+        loss = build_loss(alone)
+        if not LOSSES.is_built_in(term.name):
+            _try_loss(term.name, loss, sweep.recipe.patch * sweep.recipe.scale)
+    for backbone in dict.fromkeys(name for grid in sweep.grids for name in grid.backbones):
+        if not BACKBONES.is_built_in(split_backbone(backbone)[0]):
+            _try_backbone(backbone, sweep.recipe.scale)
+    for metric in sweep.metrics:
+        if not METRICS.is_built_in(metric):
+            _try_metric(metric, sweep.recipe.scale)
+
+
+def _try_loss(name: str, loss: WeightedSum, side: int) -> None:
+    """Try a loss on two pairs of random images, HR in [0, 1] and SR in `UNCLAMPED`, each [2, 3, side, side]."""
+    if trainable := [key.split(".", 2)[2] for key, value in loss.named_parameters() if value.requires_grad]:
+        raise InputError(
+            f"loss '{name}' has parameters ({', '.join(map(repr, trainable))}), which sgbench neither trains nor saves "
+            "yet; with requires_grad_(False) they are constants."
+        )
+    random = torch.Generator().manual_seed(0)
+    low, high = UNCLAMPED
+    leaf, hr = torch.rand((2, 2, 3, side, side), generator=random)
+    leaf = (low + (high - low) * leaf).requires_grad_()
+    sr, given = leaf.clone(), (leaf.detach().clone(), hr.clone())
+    before = {key: value.clone() for key, value in _state(loss)}
+    with foreign(f"loss '{name}'"), torch.random.fork_rng(devices=[]):
+        first = _value(loss, sr, hr)
+        gradient = torch.autograd.grad(first, leaf, allow_unused=True)[0] if first.requires_grad else None
+        again = _value(loss, sr, hr)
+    if not all(map(torch.equal, (sr, hr), given)):
+        raise InputError(f"loss '{name}' writes into the images that it is given, which other terms are given too.")
+    if not first.isfinite():
+        raise InputError(
+            f"loss '{name}' is {first.item()} for random images, HR in [0, 1] and SR, as networks give it, in "
+            f"[{low:g}, {high:g}]; a finite number is needed."
+        )
+    if gradient is None or not gradient.any():
+        raise InputError(f"no gradient reaches the network through '{name}'; a loss that follows from SR is needed.")
+    if changed := [key.split(".", 2)[2] for key, value in _state(loss) if not torch.equal(value, before[key])]:
+        raise InputError(
+            f"loss '{name}' changes its own state ({', '.join(map(repr, changed))}), which sgbench does not save yet, "
+            "so that a resumed run would differ."
+        )
+    if not torch.equal(first, again):
+        raise InputError(
+            f"loss '{name}' is {first.item()} and then {again.item()} for the same images and seed; what it keeps "
+            "between calls is not saved, so that a resumed run would differ."
+        )
+
+
+def _value(loss: WeightedSum, sr: Tensor, hr: Tensor) -> Tensor:
+    torch.manual_seed(0)
+    value: Tensor = loss(sr, hr)[0]
+    return value
+
+
+def _state(module: nn.Module) -> chain[tuple[str, Tensor]]:
+    return chain(module.named_parameters(), module.named_buffers())
+
+
+def _try_backbone(name: str, scale: int) -> None:
+    """Try a backbone on a random image of an odd size."""
+    height, width = ODD
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build_backbone(name, scale).eval()
+        with foreign(f"backbone '{name}'"), torch.no_grad():
+            sr = network(torch.rand(1, 3, height, width))
+    if not (isinstance(sr, Tensor) and sr.is_floating_point() and sr.ndim == 4):
+        what = f"{sr.dtype} of shape {tuple(sr.shape)}" if isinstance(sr, Tensor) else type(sr).__name__
+        raise InputError(f"backbone '{name}' returns {what}; floating-point images [N, 3, H, W] are needed.")
+    if sr.shape[1] != 3:
+        raise InputError(f"backbone '{name}': 3 channels are needed, {sr.shape[1]} came.")
+    if sr.shape != (1, 3, scale * height, scale * width):
+        raise InputError(
+            f"backbone '{name}' makes {len(sr)} image of {sr.shape[3]}×{sr.shape[2]} pixels from one of "
+            f"{width}×{height}; one of {scale * width}×{scale * height} is needed."
+        )
+
+
+def _try_metric(name: str, scale: int) -> None:
+    """Try a metric that needs no network on two pairs of random images."""
+    if METRICS.load(name).networks:
+        return
+    random = np.random.default_rng(0)
+    with foreign(f"metric '{name}'"):
+        suite = Suite([name], Locator(download=False))
+        for image in "ab":
+            sr, hr = random.integers(0, 256, (2, 3, SIDE, SIDE), np.uint8)
+            suite.add(suite.measure(Pair(image, sr, hr, crop=scale)))
+        results = suite.results()
+    for result in results:
+        if result.score.status == "failed":
+            raise InputError(f"metric '{name}' fails on random images: {result.score.reason}.")

@@ -1,0 +1,311 @@
+"""What a sweep names is tried before anything starts."""
+
+import dataclasses
+import math
+import sys
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import interpolate, max_pool2d, pixel_shuffle
+
+from sgbench.core.errors import InputError
+from sgbench.core.storage import Storage
+from sgbench.data import PackedImages
+from sgbench.metrics import METRICS
+from sgbench.metrics.distortion import psnr_y
+from sgbench.runs.execute import Job, train_job
+from sgbench.runs.plan import Data, make_plan
+from sgbench.runs.rehearsal import rehearse
+from sgbench.spec import SweepSpec, build
+from sgbench.store import Store
+
+
+class Plain(nn.Module):
+    """A loss that keeps the rules, with options, a constant parameter and a constant buffer."""
+
+    constructed: ClassVar[int] = 0
+
+    def __init__(self, *, factor: float = 1.0, random: bool = False) -> None:
+        super().__init__()
+        type(self).constructed += 1
+        self.factor, self.random = factor, random
+        self.weight = nn.Parameter(torch.ones(()), requires_grad=False)
+        self.register_buffer("offset", torch.zeros(()))
+
+    def forward(self, sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+        noise = torch.rand_like(sr) if self.random else 0
+        return self.factor * (self.weight * (sr - hr) + self.offset + noise).abs().mean()
+
+
+class Learned(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, 1, 1))
+        self.inner = nn.Conv2d(3, 3, 1)
+
+    def forward(self, sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+        return (self.weight * self.inner(sr - hr)).abs().mean()
+
+
+class Running(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()), persistent=False)
+
+    def forward(self, sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+        error = (sr - hr).abs().mean()
+        self.mean.mul_(0.99).add_(error.detach(), alpha=0.01)
+        return error * error / (self.mean + 1e-6)
+
+
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return (sr - hr).abs().mean() * self.calls
+
+
+class Writes(nn.Module):
+    def __init__(self, *, to: str = "hr", hidden: bool = False) -> None:
+        super().__init__()
+        self.to, self.hidden = to, hidden
+
+    def forward(self, sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+        image = {"sr": sr, "hr": hr}[self.to]
+        (image.data if self.hidden else image).mul_(2)
+        return (sr - hr).abs().mean()
+
+
+class Returns(nn.Module):
+    """Returns what its option names."""
+
+    def __init__(self, *, what: str) -> None:
+        super().__init__()
+        self.what = what
+
+    def forward(self, sr: torch.Tensor, hr: torch.Tensor) -> Any:
+        error = (sr - hr).abs()
+        return {
+            "vector": error.mean(dim=(1, 2, 3)),
+            "one": error.mean()[None],
+            "float": error.mean().item(),
+            "detached": (sr.detach() - hr).abs().mean(),
+            "rounded": sr.round().mean(),
+            "hr": hr.mean().clone().requires_grad_(),
+            "nan": error.mean() * math.nan,
+            "root": sr.sqrt().mean(),
+        }[self.what]
+
+
+class Raises(nn.Module):
+    """Raises what its option names, in its constructor or when it is called."""
+
+    def __init__(self, *, what: str = "OSError", called: bool = False) -> None:
+        super().__init__()
+        self.what = what
+        if not called:
+            self.forward()
+
+    def forward(self, *_: torch.Tensor) -> torch.Tensor:
+        raise {"OSError": OSError, "RuntimeError": RuntimeError, "SystemExit": SystemExit}[self.what](
+            "no route\nat all"
+        )
+
+
+class Chatty(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        sys.stdout.write("setting up\n")
+
+    def forward(self, sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+        sys.stdout.write("computing\n")
+        return super().forward(sr, hr)
+
+
+class Net(nn.Module):
+    def __init__(self, *, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        self.conv = nn.Conv2d(3, 3 * scale**2, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return pixel_shuffle(self.conv(x), self.scale)
+
+
+class InPlace(Net):
+    def forward(self, x: torch.Tensor) -> Any:
+        return super().forward(x.sub_(0.5)) + 0.5
+
+
+class Halving(Net):
+    def forward(self, x: torch.Tensor) -> Any:
+        return super().forward(interpolate(max_pool2d(x, 2), scale_factor=2))
+
+
+class Grey(Net):
+    def forward(self, x: torch.Tensor) -> Any:
+        return super().forward(x).mean(1, keepdim=True)
+
+
+class Pair(Net):
+    def forward(self, x: torch.Tensor) -> Any:
+        return super().forward(x), x
+
+
+class Bytes(Net):
+    def forward(self, x: torch.Tensor) -> Any:
+        return super().forward(x).byte()
+
+
+class Fixed(nn.Module):
+    """Does not take a scale."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return x
+
+
+class Even(Net):
+    def forward(self, x: torch.Tensor) -> Any:
+        return super().forward(x.reshape(*x.shape[:2], -1, 2, x.shape[-1])[:, :, :, 0])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scored(type(psnr_y)):  # type: ignore[misc]
+    """Gives the value that it holds, or raises it."""
+
+    outcome: Any
+
+    def score(self, pair: Any, runtime: Any) -> float:
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome  # type: ignore[no-any-return]
+
+
+def sweep(**changes: Any) -> SweepSpec:
+    grid = {"backbones": ["edsr-tiny"], "losses": ["l1"]} | {
+        key: changes.pop(key) for key in ("backbones", "losses") if key in changes
+    }
+    fields = {"grids": [grid], "train": "demo", "tests": ["demo"], "metrics": ["psnr_y"]}
+    return build(fields | {"recipe": {"patch": 8, "batch": 2, "steps": 2}} | changes, "tiny")
+
+
+def named(what: str) -> str:
+    return f"{__name__}:{what}"
+
+
+@pytest.mark.parametrize(
+    ("loss", "reason"),
+    [
+        (
+            "Learned",
+            "has parameters ('weight', 'inner.weight', 'inner.bias'), which sgbench neither trains nor saves yet",
+        ),
+        ("Running", "changes its own state ('mean'), which sgbench does not save yet"),
+        ("Counting", " for the same images and seed; what it keeps between calls is not saved"),
+        ("Writes", "writes into the images that it is given"),
+        ("Writes(to=sr)", "writes into the images that it is given"),
+        ("Writes(hidden=true)", "writes into the images that it is given"),
+        ("Returns(what=vector)", "': a scalar is needed, shape (2,) came."),
+        ("Returns(what=one)", "': a scalar is needed, shape (1,) came."),
+        ("Returns(what=float)", "': a scalar is needed, a float came."),
+        ("Returns(what=detached)", "no gradient reaches the network through '"),
+        ("Returns(what=rounded)", "no gradient reaches the network through '"),
+        ("Returns(what=hr)", "no gradient reaches the network through '"),
+        ("Returns(what=nan)", "is nan for random images"),
+        ("Returns(what=root)", "is nan for random images, HR in [0, 1] and SR, as networks give it, in [-0.1, 1.1]"),
+        ("Raises", "': OSError: no route."),
+        ("Raises(what=RuntimeError)", "': RuntimeError: no route."),
+        ("Raises(what=SystemExit)", "': SystemExit: no route."),
+        ("Raises(called=true)", "': OSError: no route."),
+        ("Raises(called=true, what=SystemExit)", "': SystemExit: no route."),
+    ],
+)
+def test_a_loss_that_cannot_be_trained_with_is_refused_by_name(loss: str, reason: str) -> None:
+    for written in (named(loss), f"l1 + 0.5*{named(loss)}"):
+        with pytest.raises(InputError) as error:
+            rehearse(sweep(losses=[written]))
+        assert reason in str(error.value)
+        assert f"'{named(loss.partition('(')[0])}" in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("loss", ["Plain", "Plain(factor=2)", "Plain(random=true)"])
+def test_a_loss_that_keeps_the_rules_is_accepted_and_leaves_the_random_state(loss: str) -> None:
+    before = torch.random.get_rng_state()
+    rehearse(sweep(losses=[f"l1 + 0.5*{named(loss)}"], backbones=[named("Net"), named("InPlace")]))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_built_in_loss_refuses_an_option() -> None:
+    with pytest.raises(InputError, match=r"^loss 'sg': order is 3; 1 or 2 is needed\.$"):
+        rehearse(sweep(losses=["l1 + sg(order=3)"]))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "reason"),
+    [
+        ("Grey", ": 3 channels are needed, 1 came."),
+        ("Halving", " makes 1 image of 112×144 pixels from one of 29×37; one of 116×148 is needed."),
+        ("Pair", " returns tuple; floating-point images [N, 3, H, W] are needed."),
+        ("Bytes", " returns torch.uint8 of shape (1, 3, 148, 116); floating-point images [N, 3, H, W] are needed."),
+        ("Fixed", ": TypeError: Fixed.__init__() got an unexpected keyword argument 'scale'."),
+        ("Even", ": RuntimeError: shape '[1, 3, -1, 2, 29]' is invalid for input of size 3219."),
+    ],
+)
+def test_a_backbone_that_does_not_upscale_is_refused_by_name(backbone: str, reason: str) -> None:
+    with pytest.raises(InputError) as error:
+        rehearse(sweep(backbones=[named(backbone)]))
+    assert str(error.value) == f"backbone '{named(backbone)}'{reason}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"outcome": RuntimeError("no such thing")}, " fails on random images: RuntimeError: no such thing."),
+        ({"outcome": math.inf}, " fails on random images: the value is infinite."),
+        ({"outcome": "high"}, " fails on random images: ValueError: could not convert string to float: 'high'."),
+    ],
+)
+def test_a_metric_that_fails_is_refused_by_name(
+    changes: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {field.name: getattr(psnr_y, field.name) for field in dataclasses.fields(psnr_y)}
+    monkeypatch.setitem(METRICS._loaded, "mine", Scored(**fields | {"name": "mine"} | changes))
+    with pytest.raises(InputError) as error:
+        rehearse(sweep(metrics=["mine"]))
+    assert str(error.value).startswith(f"metric 'mine'{reason}")
+
+
+def test_a_metric_of_a_library_is_tried() -> None:
+    rehearse(sweep(metrics=["torchmetrics:uqi", "torchmetrics:vif", "torchmetrics:ms_ssim"]))
+
+
+def test_what_a_plug_in_prints_is_no_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    rehearse(sweep(losses=[named("Chatty")]))
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "setting up\n" + 2 * "computing\n")
+
+
+def test_a_loss_is_constructed_once_to_try_it_and_once_for_each_run(
+    train_images: PackedImages, test_images: PackedImages, tmp_path: Path
+) -> None:
+    store = Store(Storage(str(tmp_path / "store")))
+    losses = [f"l1 + {weight}*{named('Plain')}" for weight in (0.1, 0.2)]
+    asked = sweep(losses=losses)
+    asked = asked.model_copy(update={"grids": (asked.grids[0].model_copy(update={"seeds": tuple(range(5))}),)})
+    data = Data(train_images, (test_images,))
+    Plain.constructed = 0
+    rehearse(asked)
+    plan = make_plan("tiny", asked, data, store)
+    jobs = [Job.from_json(Job.of(run, data, asked, store.storage).to_json()) for run in plan.runs]
+    assert len(jobs) == 10
+    assert Plain.constructed == 1
+    for done, job in enumerate(jobs, 1):
+        assert train_job(job)[0] == "done"
+        assert Plain.constructed == 1 + done
