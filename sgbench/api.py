@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from sgbench.analysis import Filters, Results, View, load_results
-from sgbench.analysis.compare import ALPHA, comparisons
-from sgbench.analysis.view import DEFAULT_METRIC
+from sgbench.analysis.compare import ALPHA
 from sgbench.cluster import on_ray
 from sgbench.core.storage import Storage, absolute
+from sgbench.report import compare as comparison
 from sgbench.report import tables
-from sgbench.report.compare import Comparisons, choose
 from sgbench.report.screen import Screen
+from sgbench.report.shown import Shown
 from sgbench.runs import evaluate as evaluation
 from sgbench.runs.plan import Choices, Plan, read_sweep
 from sgbench.runs.sweep import Observer, Quiet, Runner, carry_out, look, run_all_here
@@ -218,7 +218,7 @@ def compare(
     backbones: str | Iterable[str] = (),
     tests: str | Iterable[str] = (),
     alpha: float = ALPHA,
-) -> Comparisons:
+) -> Shown:
     """Say by how much one loss differs from another, and whether that is significant, like ``sgbench compare``.
 
     Runs are paired by seed, with backbones that have both losses; see `sgbench.analysis.compare.comparisons`.
@@ -234,20 +234,28 @@ def compare(
 
     Returns:
         A comparison for each metric, recipe, test set and backbone. A notebook shows a table and what it means,
-        ``print`` shows them as text, and `Comparisons.to_pandas` has every number.
+        ``print`` shows them as text, and `Shown.to_pandas` has every number.
 
     Raises:
         InputError: If a name is unknown, neither loss has been scored, or ``alpha`` is out of its range.
     """
-    view = View(_results(results))
-    asked = _many(metrics) or ([DEFAULT_METRIC] if DEFAULT_METRIC in view.names.metrics else None)
-    cells = comparisons(view, a, b, metrics=asked, alpha=alpha)
-    return Comparisons(choose(cells, backbones=_many(backbones) or None, datasets=_many(tests) or None))
+    cells = comparison.compared(
+        View(_results(results)),
+        a,
+        b,
+        metrics=_many(metrics) or None,
+        backbones=_many(backbones) or None,
+        tests=_many(tests) or None,
+        alpha=alpha,
+    )
+    return comparison.shown(cells)
 
 
 def table(
     results: Results | Folder | Mapping[str, Results],
+    number: int | str | None = None,
     *,
+    show: str = tables.OURS,
     rows: Sequence[str] = tables.ROWS,
     columns: Sequence[str] = tables.COLUMNS,
     backbones: str | Iterable[str] = (),
@@ -256,22 +264,24 @@ def table(
     seeds: int | Iterable[int] = (),
     tests: str | Iterable[str] = (),
     metrics: str | Iterable[str] = (),
-) -> tables.Table:
+) -> Shown:
     """Summarise scores as mean ± sample standard deviation over the seeds, like ``sgbench table``.
 
     Args:
         results: From `sweep` or `sgbench.load_results`, or a store; or several by what each is to be called.
+        number: A table of the paper, in its layout: 1, 2, 3 or 5; by default a table of ``rows`` and ``columns``.
+        show: Of a table of the paper: ``ours``, ``paper`` or ``both``.
         rows: Of dataset, store, scale, backbone, loss, lambda, recipe, seed and metric.
         columns: Of the same.
         backbones: Only these.
-        losses: Only these.
-        lambdas: Only these weights of ``sg``.
+        losses: Only these; tables of the paper have losses, λ and seeds of their own.
+        lambdas: Only these coefficients of ``sg``.
         seeds: Only these.
         tests: Only these test sets.
         metrics: Only these.
 
     Returns:
-        The table. A notebook shows it, ``print`` shows it as text, and `Table.to_pandas` has every number.
+        The table. A notebook shows it, ``print`` shows it as text, and `Shown.to_pandas` has a row for each cell.
 
     Raises:
         InputError: If a name is unknown.
@@ -285,7 +295,9 @@ def table(
         datasets=_many(tests) or None,
         metrics=_many(metrics) or None,
     )
-    return tables.pivot(view, filters, rows=rows, columns=columns)
+    if number is None:
+        return tables.shown(tables.pivot(view, filters, rows=rows, columns=columns))
+    return tables.shown(tables.paper_table(str(number), view, show, filters))
 
 
 def _results(results: Results | Folder) -> Results:

@@ -38,16 +38,12 @@ def compare(
     from rich.console import Console
 
     from sgbench.analysis import View, load_results
-    from sgbench.analysis.compare import comparisons
-    from sgbench.analysis.view import DEFAULT_METRIC
     from sgbench.cli import output
-    from sgbench.report.compare import choose, print_comparisons, to_data
+    from sgbench.report.compare import compared, shown, to_data
 
     view = View(load_results(options.find_store(results)))
-    if metric is None and DEFAULT_METRIC in view.names.metrics:
-        metric = [DEFAULT_METRIC]
-    cells = choose(comparisons(view, a, b, metrics=metric, alpha=alpha), backbones=backbone, datasets=test)
+    cells = compared(view, a, b, metrics=metric, backbones=backbone, tests=test, alpha=alpha)
     if as_json:
         output.print_json(to_data(cells))
     else:
-        print_comparisons(cells, Console(file=sys.stdout, highlight=False))
+        shown(cells).print(Console(file=sys.stdout))

@@ -194,6 +194,6 @@ def print_results(view: View, filters: Filters, *, as_json: bool) -> None:
 def print_table(shown: tables.Table, form: str) -> None:
     """Print a table in one of `sgbench.report.tables.FORMATS`, or for a person to read."""
     if form == tables.RICH:
-        tables.print_table(shown, Console(file=sys.stdout, highlight=False))
+        tables.shown(shown).print(Console(file=sys.stdout))
     else:
         typer.echo(tables.FORMATS[form](shown), nl=False)

@@ -1,27 +1,23 @@
 """How the comparison of two losses is shown: a table for each metric, a sentence for each cell, and what they mean."""
 
 import dataclasses
-import html
-import io
-import textwrap
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from typing import Any
 
 import rich.table
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console
 from rich.text import Text
 
-from sgbench.analysis.compare import Comparison, Verdict
+from sgbench.analysis import View
+from sgbench.analysis.compare import ALPHA, Comparison, Verdict, comparisons
 from sgbench.analysis.stats import EXACT, RESAMPLES, Estimate, sign_flip_floor
-from sgbench.analysis.view import chosen
+from sgbench.analysis.view import DEFAULT_METRIC, chosen
 from sgbench.core.words import plural
-from sgbench.report.tables import ARROWS
-from sgbench.report.tables.model import number
-
-if TYPE_CHECKING:
-    import pandas
+from sgbench.report.shown import Part, Shown, paragraph, wrapped
+from sgbench.report.tables.html import plain_table
+from sgbench.report.tables.model import number, titled
 
 STYLES = {Verdict.SIGNIFICANT: "bold", Verdict.INCONCLUSIVE: "yellow"}
 
@@ -34,27 +30,6 @@ _LEFT = (0, len(_TITLES) - 1)
 
 _NARROW = 10
 """Where words go to the next line on a narrow terminal."""
-
-
-class Comparisons(tuple[Comparison, ...]):
-    """The cells of a comparison of two losses, for programs and notebooks."""
-
-    def to_pandas(self) -> "pandas.DataFrame":
-        """Return one row a cell: what `to_data` has of it."""
-        import pandas
-
-        return pandas.DataFrame.from_records(to_data(self)["comparisons"])
-
-    def __str__(self) -> str:
-        text = io.StringIO()
-        print_comparisons(self, Console(file=text))
-        return text.getvalue()
-
-    def _repr_html_(self) -> str:
-        columns = ["metric", "dataset", "backbone", "recipe", "mean_a", "mean_b", "difference", "p", "verdict"]
-        table = self.to_pandas().reindex(columns=columns).to_html(index=False)
-        said = [f"<li>{html.escape(sentence(cell))}</li>" for cell in self]
-        return f"{table}<ul>{''.join(said)}</ul>" + "".join(f"<p>{html.escape(note)}</p>" for note in notes(self))
 
 
 def choose(
@@ -124,6 +99,40 @@ def notes(cells: Sequence[Comparison]) -> list[str]:
     return said
 
 
+def compared(
+    view: View,
+    a: str,
+    b: str,
+    *,
+    metrics: Sequence[str] | None = None,
+    backbones: Sequence[str] | None = None,
+    tests: Sequence[str] | None = None,
+    alpha: float = ALPHA,
+) -> list[Comparison]:
+    """Compare two losses as a person asks for it.
+
+    Args:
+        view: A store.
+        a: The loss to compare with.
+        b: The loss in question.
+        metrics: Only these; by default `DEFAULT_METRIC` or, where there is none, all.
+        backbones: Only these, all by default; p values stay corrected for all.
+        tests: Only these test sets, all by default.
+        alpha: See `sgbench.analysis.compare.comparisons`.
+
+    Raises:
+        InputError: See there, and if a filter names what is not there.
+    """
+    if metrics is None and DEFAULT_METRIC in view.names.metrics:
+        metrics = [DEFAULT_METRIC]
+    return choose(comparisons(view, a, b, metrics=metrics, alpha=alpha), backbones=backbones, datasets=tests)
+
+
+def shown(cells: Sequence[Comparison]) -> Shown:
+    """Return cells of one comparison as terminals, notebooks and pandas show them."""
+    return Shown(lambda width: _parts_of(cells, width), lambda: _to_html(cells), _flat(cells))
+
+
 def to_data(cells: Sequence[Comparison]) -> dict[str, Any]:
     """Return a comparison as plain values for JSON, with every digit of the numbers.
 
@@ -139,37 +148,56 @@ def to_data(cells: Sequence[Comparison]) -> dict[str, Any]:
     return {"comparisons": rows, "notes": notes(cells)}
 
 
-def print_comparisons(cells: Sequence[Comparison], console: Console) -> None:
-    """Print a comparison so that no number is cut, whatever the width.
+def _flat(cells: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """Return `to_data` with a column for each number: ``overall_low``, ``overall_high``, ``overall_p`` and so on."""
+    rows = []
+    for row in to_data(cells)["comparisons"]:
+        for name in ("overall", "by_seed"):
+            estimate = row.pop(name) or {"interval": {"low": None, "high": None}, "p": None}
+            row |= {f"{name}_{key}": value for key, value in estimate["interval"].items()}
+            row[f"{name}_p"] = estimate["p"]
+        by_image = row.pop("by_image") or {"p": None, "floor": None}
+        rows.append(row | {f"by_image_{key}": value for key, value in by_image.items()})
+    return rows
 
-    On a terminal that is too narrow, what belongs together goes below each other. Elsewhere (a pipe, a file) the width
-    is free and each sentence is one line.
-    """
-    width = console.width if console.is_terminal else None
 
-    def say(text: str, style: str = "", indent: str = "") -> None:
-        shown = _wrapped(text, width, indent) if width else text
-        console.print(Text(shown, style), soft_wrap=True, highlight=False)
-
+def _parts_of(cells: Sequence[Comparison], width: int | None) -> Iterator[Part]:
+    """Yield a comparison; on a terminal that is too narrow, what belongs together goes below each other."""
     if not cells:
-        say("There is nothing to show.")
+        yield Text("There is nothing to show.")
         return
-    say(f"A is {cells[0].a}, B is {cells[0].b}.")
+    yield paragraph(f"A is {cells[0].a}, B is {cells[0].b}.", width)
     for block in _blocks(cells):
-        arrow = next((ARROWS[cell.direction] for cell in block if cell.direction), "")
-        say("")
-        say(" ".join(filter(None, (block[0].metric, arrow, block[0].recipe))), "bold")
+        yield Text()
+        yield paragraph(_title(block), width, "bold")
         grid = _grid(block, stacked=False)
         if width and (grid.width or 0) > width:
             grid = _grid(block, stacked=True)
         if any(cell.seeds for cell in block):
-            console.print(grid, crop=False)
-            say("")
+            yield grid
+            yield Text()
         for cell in block:
-            say(f"- {sentence(cell)}", indent="  ")
-    say("")
+            yield paragraph(f"- {sentence(cell)}", width, indent="  ")
+    yield Text()
     for note in notes(cells):
-        say(note, "dim")
+        yield paragraph(note, width, "dim")
+
+
+def _to_html(cells: Sequence[Comparison]) -> str:
+    """Return a table for each metric and recipe, its sentences, and the notes."""
+    blocks = []
+    for block in _blocks(cells):
+        titled_parts = zip(_TITLES, _heads(block[0]), strict=True)
+        heads = [f"{title} {part}".strip() for title, parts in titled_parts for part in parts]
+        rows = [[part for parts in _parts(cell) for part in parts] for cell in block]
+        blocks.append(plain_table(heads, rows, _title(block)))
+        blocks += [f"<p>{escape(sentence(cell))}</p>\n" for cell in block]
+    return "".join([*blocks, *(f"<p><small>{escape(note)}</small></p>\n" for note in notes(cells))])
+
+
+def _title(block: Sequence[Comparison]) -> str:
+    direction = next((cell.direction for cell in block if cell.direction), None)
+    return " ".join(filter(None, (titled(block[0].metric, direction), block[0].recipe)))
 
 
 def _blocks(cells: Sequence[Comparison]) -> list[list[Comparison]]:
@@ -249,11 +277,7 @@ def _beside(column: Sequence[Parts], *, left: bool) -> list[str]:
 
 def _below(column: Sequence[Parts]) -> list[str]:
     """Return each cell with a line for each part, or more."""
-    return ["\n".join(_wrapped(part, _NARROW) for part in parts if part) for parts in column]
-
-
-def _wrapped(text: str, width: int, indent: str = "") -> str:
-    return textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return ["\n".join(wrapped(part, _NARROW) for part in parts if part) for parts in column]
 
 
 def _width(texts: Iterable[str]) -> int:

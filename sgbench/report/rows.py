@@ -7,7 +7,6 @@ import io
 import json
 import math
 from collections.abc import Callable
-from html import escape
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sgbench.report.tables import latex, markdown
+from sgbench.report.tables.html import plain_table
 
 ROWS = 100
 """The most that are shown to a person."""
@@ -65,9 +65,7 @@ def to_json(rows: pa.Table) -> str:
 
 def to_html(rows: pa.Table) -> str:
     """Return rows as an element ``table`` of the class ``sgbench``, without a style of its own."""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in rows.column_names)
-    body = (f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in line)}</tr>\n" for line in _texts(rows))
-    return f'<table class="sgbench">\n<thead>\n<tr>{head}</tr>\n</thead>\n<tbody>\n{"".join(body)}</tbody>\n</table>\n'
+    return plain_table(rows.column_names, _texts(rows))
 
 
 def to_latex(rows: pa.Table) -> str:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from sgbench.analysis import Filters, Results, View
 from sgbench.report import tables
-from sgbench.report.tables import Table, print_table
+from sgbench.report.tables import Table
 from sgbench.store import Dataset, Planned
 from sgbench.store.schema import to_table
 
@@ -57,7 +57,8 @@ def printed(table: Table, width: int | None) -> str:
     """Return what a terminal of some width, or a pipe, receives."""
     file = io.StringIO()
     if width is None:
-        print_table(table, Console(file=file, _environ={}))
+        tables.shown(table).print(Console(file=file, _environ={}))
     else:
-        print_table(table, Console(file=file, width=width, force_terminal=True, color_system=None, _environ={}))
+        console = Console(file=file, width=width, force_terminal=True, color_system=None, _environ={})
+        tables.shown(table).print(console)
     return file.getvalue()

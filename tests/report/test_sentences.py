@@ -9,7 +9,7 @@ from rich.console import Console
 from sgbench.analysis.compare import Comparison, Verdict
 from sgbench.analysis.stats import Estimate, Interval, SignFlip
 from sgbench.core.errors import InputError
-from sgbench.report.compare import choose, notes, print_comparisons, sentence, to_data
+from sgbench.report.compare import choose, notes, sentence, shown, to_data
 
 NOT_SIGNIFICANT, SIGNIFICANT = Verdict.NOT_SIGNIFICANT, Verdict.SIGNIFICANT
 SG = "l1 + 1.0*sg"
@@ -51,9 +51,9 @@ def printed(cells: list[Comparison], width: int | None) -> str:
     """Return what a terminal of some width, or a pipe, receives."""
     file = io.StringIO()
     if width is None:
-        print_comparisons(cells, Console(file=file, _environ={}))
+        shown(cells).print(Console(file=file, _environ={}))
     else:
-        print_comparisons(cells, Console(file=file, width=width, force_terminal=True, color_system=None, _environ={}))
+        shown(cells).print(Console(file=file, width=width, force_terminal=True, color_system=None, _environ={}))
     return file.getvalue()
 
 

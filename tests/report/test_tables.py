@@ -14,7 +14,8 @@ from sgbench.analysis import Results
 from sgbench.analysis.cells import Cell
 from sgbench.analysis.stats import Summary
 from sgbench.core.errors import InputError
-from sgbench.report.tables import Table, print_table, to_data
+from sgbench.report import tables
+from sgbench.report.tables import Table, to_data
 
 
 def four(**second: Any) -> Results:
@@ -73,7 +74,7 @@ def test_bold_is_within_a_backbone_and_a_test_set() -> None:
     table = pivot(results(runs, scores))
     assert [line.cells[0].best for line in table.lines] == [False, True, True, False]
     file = io.StringIO()
-    print_table(table, Console(file=file, width=120, force_terminal=True, color_system="standard", _environ={}))
+    tables.shown(table).print(Console(file=file, width=120, force_terminal=True, color_system="standard", _environ={}))
     assert re.search(r"\x1b\[1m0\.2000 *\x1b", file.getvalue())
     assert not re.search(r"\x1b\[1m0\.3000", file.getvalue())
 

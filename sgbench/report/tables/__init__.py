@@ -11,7 +11,7 @@ from sgbench.report.tables.html import to_html
 from sgbench.report.tables.model import ARROWS, Column, Line, Table
 from sgbench.report.tables.paper import OURS, PAPER, paper_table
 from sgbench.report.tables.pivot import COLUMNS, ROWS, pivot
-from sgbench.report.tables.terminal import print_table
+from sgbench.report.tables.table import shown
 
 __all__ = [
     "ARROWS",
@@ -26,7 +26,7 @@ __all__ = [
     "Table",
     "paper_table",
     "pivot",
-    "print_table",
+    "shown",
     "to_data",
     "to_html",
 ]

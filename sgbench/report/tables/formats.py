@@ -18,4 +18,4 @@ FORMATS: dict[str, Callable[[Table], str]] = {
 """Each ends with a line break."""
 
 RICH = "rich"
-"""For a person to read; see `sgbench.report.tables.terminal.print_table`."""
+"""For a person to read; see `sgbench.report.tables.table.shown`."""

@@ -1,7 +1,7 @@
 """Tables in HTML: a fragment without a style of its own, for a page that has one."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from html import escape
 
 from sgbench.analysis.baseline import SIGN
@@ -27,6 +27,14 @@ def to_html(shown: Table) -> str:
         "</table>",
     ]
     return "\n".join(lines) + "\n"
+
+
+def plain_table(heads: Iterable[str], rows: Iterable[Iterable[str]], caption: str = "") -> str:
+    """Return an element ``table`` of the class ``sgbench`` from text."""
+    title = f"<caption>{escape(caption)}</caption>\n" if caption else ""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>\n" for row in rows)
+    return f'<table class="sgbench">\n{title}<thead>\n<tr>{head}</tr>\n</thead>\n<tbody>\n{body}</tbody>\n</table>\n'
 
 
 def _body(shown: Table) -> Iterator[str]:

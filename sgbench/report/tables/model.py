@@ -1,17 +1,11 @@
 """A table as data: what every layout makes and every format shows."""
 
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
+from typing import Any
 
 from sgbench.analysis.cells import Cell, best
 from sgbench.metrics import display_of
-
-if TYPE_CHECKING:
-    import pandas
 
 ARROWS = {"lower": "↓", "higher": "↑"}
 
@@ -81,26 +75,6 @@ class Table:
     def cells(self) -> list[Cell]:
         """All cells, line by line."""
         return [cell for line in self.lines for cell in line.cells]
-
-    def to_pandas(self) -> "pandas.DataFrame":
-        """Return one row a cell: its coordinates, and mean, sd, n, reason, best and significant."""
-        import pandas
-
-        from sgbench.report.tables.data import to_rows
-
-        return pandas.DataFrame.from_records(to_rows(self))
-
-    def __str__(self) -> str:
-        from sgbench.report.tables.terminal import print_table
-
-        text = io.StringIO()
-        print_table(self, Console(file=text))
-        return text.getvalue()
-
-    def _repr_html_(self) -> str:
-        from sgbench.report.tables.html import to_html
-
-        return to_html(self)
 
 
 def finished(lines: Iterable[Line], directions: Mapping[str, str | None]) -> tuple[tuple[Line, ...], list[str]]:

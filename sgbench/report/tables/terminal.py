@@ -8,36 +8,38 @@ from collections.abc import Iterable, Iterator, Sequence
 import rich.table
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console
 from rich.text import Text
 
 from sgbench.analysis.baseline import SIGN
 from sgbench.analysis.cells import Cell
+from sgbench.report.shown import Part, paragraph
 from sgbench.report.tables.model import EMPTY, Table, mean_of, spans, spread_of, superscript
 
 _GAP = 2  # between columns: a padding and the divider of the box
 _NARROW = 8  # characters of a label beyond which it is broken where width is short
 
 
-def print_table(shown: Table, console: Console) -> None:
-    """Print a table and its notes so that no number is cut, whatever the width.
+def parts(shown: Table, width: int | None) -> Iterator[Part]:
+    """Yield a table and its notes so that no number is cut.
 
     On a terminal a label that goes on is printed once; where that is too narrow, a spread goes below its mean, and
-    columns that do not fit follow in further tables. Elsewhere (a pipe, a file) the width is free, each line has all
-    its labels, and each note is one line.
+    columns that do not fit follow in further tables. Where width is free, each line has all its labels.
+
+    Args:
+        shown: The table.
+        width: Of the terminal; none where it is free.
     """
-    width = console.width if console.is_terminal else None
     layout = _Layout(shown, once=width is not None)
     if width is not None and layout.width() > width:
         layout = _Layout(shown, once=True, stacked=True)
     if shown.lines and shown.title:
-        console.print(Text(shown.title, "bold"), soft_wrap=width is None, highlight=False)
-        console.print()
+        yield paragraph(shown.title, width, "bold")
+        yield Text()
     for band in layout.bands(width) if shown.lines else ():
-        console.print(layout.render(band), crop=False)
-        console.print()
+        yield layout.render(band)
+        yield Text()
     for note in shown.notes if shown.lines else (*shown.notes, EMPTY):
-        console.print(Text(note, "dim"), soft_wrap=width is None, highlight=False)
+        yield paragraph(note, width, "dim")
 
 
 class _Layout:
