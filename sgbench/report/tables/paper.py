@@ -8,11 +8,12 @@ from sgbench.analysis.cells import Cell
 from sgbench.analysis.view import ALL, Filters, View, chosen, directions
 from sgbench.core.errors import InputError, unknown
 from sgbench.core.words import listed
+from sgbench.metrics import display_of
 from sgbench.report.tables.candidates import Candidates, candidates, trained
 from sgbench.report.tables.model import Column, Line, Table, finished
 from sgbench.report.tables.notes import about
 from sgbench.report.tables.paper_layouts import FAMILIES, METRICS, OF, Layout, Subject, crossed, family, layout
-from sgbench.report.tables.paper_numbers import DIRECTION, UNSTATED, PaperNumbers
+from sgbench.report.tables.paper_numbers import UNSTATED, PaperNumbers
 
 OURS, PAPER, BOTH = "ours", "paper", "both"
 SHOW = (OURS, PAPER, BOTH)
@@ -63,7 +64,7 @@ def _of_paper(number: str, printed: PaperNumbers, filters: Filters) -> Table:
     subject = Subject(
         _titles(_picked("backbone", filters.backbones, printed.backbones)),
         _picked("test set", filters.datasets, printed.datasets),
-        dict.fromkeys(_picked("metric", filters.metrics, printed.metrics), DIRECTION),
+        {metric: display_of(metric).direction for metric in _picked("metric", filters.metrics, printed.metrics)},
         (PAPER,),
     )
     drawn = layout(number, subject)
@@ -81,7 +82,7 @@ def _of_stores(number: str, printed: PaperNumbers, view: View, show: str, filter
     subject = Subject(
         ours.backbones or _titles(printed.backbones),
         datasets,
-        {metric: ways.get(metric) or (DIRECTION if metric in METRICS else None) for metric in metrics},
+        {metric: ways.get(metric) or display_of(metric).direction for metric in metrics},
         (OURS, PAPER) if show == BOTH else (OURS,),
     )
     drawn, significance = layout(number, subject), against_baseline(view, ours.outcomes)

@@ -10,9 +10,6 @@ from sgbench.analysis.stats import summarise
 from sgbench.analysis.view import Basis
 from sgbench.report.tables.paper_layouts import family, in_order
 
-DIRECTION = "lower"
-"""Of the paper's two metrics the lower is the better."""
-
 NOT_PRINTED = "not in the paper"
 """Why there is no number: the paper's table has no such cell."""
 
