@@ -15,6 +15,7 @@ from rich.text import Text
 
 from sgbench.analysis import Filters, View, load_results
 from sgbench.analysis.view import labels_of
+from sgbench.cli.lean import skip_pandas
 from sgbench.core.files import replacing
 from sgbench.core.storage import Storage
 from sgbench.report import tables
@@ -24,6 +25,8 @@ if TYPE_CHECKING:  # these load torch, which only who trains or scores waits for
     from sgbench.runs.forecast import Expected
     from sgbench.runs.plan import Plan
     from sgbench.runs.sweep import Outcome
+
+skip_pandas()
 
 screen = Screen()
 """For progress and remarks."""
