@@ -5,20 +5,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sgbench.analysis import Results as Results
     from sgbench.analysis import load_results as load_results
-    from sgbench.api import compare as compare
     from sgbench.api import evaluate as evaluate
     from sgbench.api import plan as plan
     from sgbench.api import sweep as sweep
-    from sgbench.api import table as table
     from sgbench.backbones import register_backbone as register_backbone
     from sgbench.losses import register_loss as register_loss
     from sgbench.metrics import register_metric as register_metric
+    from sgbench.report.summaries import compare as compare
+    from sgbench.report.summaries import table as table
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
     "Results": "sgbench.analysis",
-    "compare": "sgbench.api",
+    "compare": "sgbench.report.summaries",
     "evaluate": "sgbench.api",
     "load_results": "sgbench.analysis",
     "plan": "sgbench.api",
@@ -26,7 +26,7 @@ _PUBLIC = {
     "register_loss": "sgbench.losses",
     "register_metric": "sgbench.metrics",
     "sweep": "sgbench.api",
-    "table": "sgbench.api",
+    "table": "sgbench.report.summaries",
 }
 
 __all__ = [

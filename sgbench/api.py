@@ -7,19 +7,16 @@ standard error what the commands show. Bad input is an `sgbench.core.errors.Inpu
 import contextlib
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from sgbench.analysis import Filters, Results, View, load_results
-from sgbench.analysis.compare import ALPHA
+from sgbench.analysis import Results, load_results
 from sgbench.cluster import on_ray
 from sgbench.core.storage import Storage, absolute
-from sgbench.report import compare as comparison
-from sgbench.report import tables
 from sgbench.report.screen import Screen
-from sgbench.report.shown import Shown
+from sgbench.report.summaries import Folder, many
 from sgbench.runs import evaluate as evaluation
 from sgbench.runs.plan import Choices, Plan, read_sweep
 from sgbench.runs.sweep import Observer, Quiet, Runner, carry_out, look, run_all_here
@@ -28,9 +25,6 @@ from sgbench.spec import SweepSpec
 
 Sweep = str | os.PathLike[str] | Mapping[str, Any] | SweepSpec
 """A preset's name, the path of a sweep file, what such a file would hold, or a specification."""
-
-Folder = str | os.PathLike[str]
-"""A results store: a folder or a URI."""
 
 
 def sweep(
@@ -194,10 +188,10 @@ def evaluate(
     storage = _storage(results, "eval")
     done = evaluation.evaluate(
         subjects,
-        _many(tests),
+        many(tests),
         storage,
         _observer(progress),
-        metrics=_many(metrics),
+        metrics=many(metrics),
         backbone=backbone,
         scale=scale,
         inference=Inference(self_ensemble, tile, overlap),
@@ -207,101 +201,6 @@ def evaluate(
     for fault in done.faults:
         _warn(fault)
     return load_results(storage.root).of_runs(subject.run_id for subject in done.subjects)
-
-
-def compare(
-    results: Results | Folder,
-    a: str,
-    b: str,
-    *,
-    metrics: str | Iterable[str] = (),
-    backbones: str | Iterable[str] = (),
-    tests: str | Iterable[str] = (),
-    alpha: float = ALPHA,
-) -> Shown:
-    """Say by how much one loss differs from another, and whether that is significant, like ``sgbench compare``.
-
-    Runs are paired by seed, with backbones that have both losses; see `sgbench.analysis.compare.comparisons`.
-
-    Args:
-        results: From `sweep` or `sgbench.load_results`, or a store.
-        a: The loss to compare with, such as ``"l1"``.
-        b: The loss in question.
-        metrics: Only these; by default ``lpips_alex``, or all if there is none.
-        backbones: Only these; what is shown stays corrected for all that there is.
-        tests: Only these test sets.
-        alpha: Significance level: the chance of any false positive.
-
-    Returns:
-        A comparison for each metric, recipe, test set and backbone. A notebook shows a table and what it means,
-        ``print`` shows them as text, and `Shown.to_pandas` has every number.
-
-    Raises:
-        InputError: If a name is unknown, neither loss has been scored, or ``alpha`` is out of its range.
-    """
-    cells = comparison.compared(
-        View(_results(results)),
-        a,
-        b,
-        metrics=_many(metrics) or None,
-        backbones=_many(backbones) or None,
-        tests=_many(tests) or None,
-        alpha=alpha,
-    )
-    return comparison.shown(cells)
-
-
-def table(
-    results: Results | Folder | Mapping[str, Results],
-    number: int | str | None = None,
-    *,
-    show: str = tables.OURS,
-    rows: Sequence[str] = tables.ROWS,
-    columns: Sequence[str] = tables.COLUMNS,
-    backbones: str | Iterable[str] = (),
-    losses: str | Iterable[str] = (),
-    lambdas: float | Iterable[float] = (),
-    seeds: int | Iterable[int] = (),
-    tests: str | Iterable[str] = (),
-    metrics: str | Iterable[str] = (),
-) -> Shown:
-    """Summarise scores as mean ± sample standard deviation over the seeds, like ``sgbench table``.
-
-    Args:
-        results: From `sweep` or `sgbench.load_results`, or a store; or several by what each is to be called.
-        number: A table of the paper, in its layout: 1, 2, 3 or 5; by default a table of ``rows`` and ``columns``.
-        show: Of a table of the paper: ``ours``, ``paper`` or ``both``.
-        rows: Of dataset, store, scale, backbone, loss, lambda, recipe, seed and metric.
-        columns: Of the same.
-        backbones: Only these.
-        losses: Only these; tables of the paper have losses, λ and seeds of their own.
-        lambdas: Only these coefficients of ``sg``.
-        seeds: Only these.
-        tests: Only these test sets.
-        metrics: Only these.
-
-    Returns:
-        The table. A notebook shows it, ``print`` shows it as text, and `Shown.to_pandas` has a row for each cell.
-
-    Raises:
-        InputError: If a name is unknown.
-    """
-    view = View(results if isinstance(results, Mapping) else _results(results))
-    filters = Filters(
-        backbones=_many(backbones) or None,
-        losses=_many(losses) or None,
-        lambdas=_many(lambdas) or None,
-        seeds=_many(seeds) or None,
-        datasets=_many(tests) or None,
-        metrics=_many(metrics) or None,
-    )
-    if number is None:
-        return tables.shown(tables.pivot(view, filters, rows=rows, columns=columns))
-    return tables.shown(tables.paper_table(str(number), view, show, filters))
-
-
-def _results(results: Results | Folder) -> Results:
-    return results if isinstance(results, Results) else load_results(absolute(os.fspath(results)))
 
 
 def _choices(
@@ -316,19 +215,14 @@ def _choices(
 ) -> Choices:
     return Choices(
         settings=settings or {},
-        backbones=_many(backbones),
-        losses=_many(losses),
-        lambdas=_many(lambdas),
-        seeds=_many(seeds),
+        backbones=many(backbones),
+        losses=many(losses),
+        lambdas=many(lambdas),
+        seeds=many(seeds),
         train=train,
-        tests=_many(tests),
-        metrics=_many(metrics),
+        tests=many(tests),
+        metrics=many(metrics),
     )
-
-
-def _many(value: Any) -> list[Any]:
-    """Return one value or several as a list; a text is one."""
-    return [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
 
 
 def _read(what: Sweep, choices: Choices) -> tuple[str, SweepSpec]:

@@ -1,0 +1,115 @@
+"""What a store says, for programs and notebooks: tables and comparisons that show themselves. No torch."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sgbench.analysis import Filters, Results, View, load_results
+from sgbench.analysis.compare import ALPHA
+from sgbench.core.storage import absolute
+from sgbench.report import compare as comparison
+from sgbench.report import tables
+from sgbench.report.shown import Shown
+
+Folder = str | os.PathLike[str]
+"""A results store: a folder or a URI."""
+
+
+def compare(
+    results: Results | Folder,
+    a: str,
+    b: str,
+    *,
+    metrics: str | Iterable[str] = (),
+    backbones: str | Iterable[str] = (),
+    tests: str | Iterable[str] = (),
+    alpha: float = ALPHA,
+) -> Shown:
+    """Say by how much one loss differs from another, and whether that is significant, like ``sgbench compare``.
+
+    Runs are paired by seed, with backbones that have both losses; see `sgbench.analysis.compare.comparisons`.
+
+    Args:
+        results: From `sgbench.sweep` or `sgbench.load_results`, or a store.
+        a: The loss to compare with, such as ``"l1"``.
+        b: The loss in question.
+        metrics: Only these; by default ``lpips_alex``, or all if there is none.
+        backbones: Only these; what is shown stays corrected for all that there is.
+        tests: Only these test sets.
+        alpha: Significance level: the chance of any false positive.
+
+    Returns:
+        A comparison for each metric, recipe, test set and backbone. A notebook shows a table and what it means,
+        ``print`` shows them as text, and `Shown.to_pandas` has every number.
+
+    Raises:
+        InputError: If a name is unknown, neither loss has been scored, or ``alpha`` is out of its range.
+    """
+    cells = comparison.compared(
+        View(_results(results)),
+        a,
+        b,
+        metrics=many(metrics) or None,
+        backbones=many(backbones) or None,
+        tests=many(tests) or None,
+        alpha=alpha,
+    )
+    return comparison.shown(cells)
+
+
+def table(
+    results: Results | Folder | Mapping[str, Results],
+    number: int | str | None = None,
+    *,
+    show: str = tables.OURS,
+    rows: Sequence[str] = tables.ROWS,
+    columns: Sequence[str] = tables.COLUMNS,
+    backbones: str | Iterable[str] = (),
+    losses: str | Iterable[str] = (),
+    lambdas: float | Iterable[float] = (),
+    seeds: int | Iterable[int] = (),
+    tests: str | Iterable[str] = (),
+    metrics: str | Iterable[str] = (),
+) -> Shown:
+    """Summarise scores as mean ± sample standard deviation over the seeds, like ``sgbench table``.
+
+    Args:
+        results: From `sgbench.sweep` or `sgbench.load_results`, or a store; or several by what each is to be called.
+        number: A table of the paper, in its layout: 1, 2, 3 or 5; by default a table of ``rows`` and ``columns``.
+        show: Of a table of the paper: ``ours``, ``paper`` or ``both``.
+        rows: Of dataset, store, scale, backbone, loss, lambda, recipe, seed and metric.
+        columns: Of the same.
+        backbones: Only these.
+        losses: Only these; tables of the paper have losses, λ and seeds of their own.
+        lambdas: Only these coefficients of ``sg``.
+        seeds: Only these.
+        tests: Only these test sets.
+        metrics: Only these.
+
+    Returns:
+        The table. A notebook shows it, ``print`` shows it as text, and `Shown.to_pandas` has a row for each cell.
+
+    Raises:
+        InputError: If a name is unknown.
+    """
+    view = View(results if isinstance(results, Mapping) else _results(results))
+    filters = Filters(
+        backbones=many(backbones) or None,
+        losses=many(losses) or None,
+        lambdas=many(lambdas) or None,
+        seeds=many(seeds) or None,
+        datasets=many(tests) or None,
+        metrics=many(metrics) or None,
+    )
+    if number is None:
+        return tables.shown(tables.pivot(view, filters, rows=rows, columns=columns))
+    return tables.shown(tables.paper_table(str(number), view, show, filters))
+
+
+def many(value: Any) -> list[Any]:
+    """Return one value or several as a list; a text is one."""
+    return [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+
+
+def _results(results: Results | Folder) -> Results:
+    return results if isinstance(results, Results) else load_results(absolute(os.fspath(results)))
