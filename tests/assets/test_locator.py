@@ -118,6 +118,19 @@ class TestDownload:
             Locator(download=False).fetch("alexnet")
 
 
+def test_a_converted_file_is_read_once_and_then_known_by_its_hash(places, table, monkeypatch):
+    archive = dataclasses.replace(NETWORKS.load("alexnet").archive, tensors_sha256=fingerprint(STATE))
+    table("alexnet", archive=archive)
+    path = put(places["own"], as_file(STATE), "alexnet-features.pth")
+    assert Locator(download=False).find("alexnet") == path
+    with monkeypatch.context() as patch:
+        patch.setattr("sgbench.assets.tensors.read", None)
+        assert Locator(download=False).find("alexnet") == path
+    path.write_bytes(as_file({**STATE, "features.0.bias": torch.tensor([0.25])}))
+    with pytest.raises(InputError, match=r"alexnet-features\.pth' has the SHA-256 .* is needed"):
+        Locator(download=False).find("alexnet")
+
+
 def test_both_sources_of_alexnet_give_one_hash(places, table):
     """The usual file holds the classifier as well; what is hashed is what is used."""
     full = as_file({**STATE, "classifier.1.weight": torch.ones(2, 2)})
