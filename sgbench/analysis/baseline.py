@@ -58,7 +58,8 @@ def against_baseline(
         return Significance(
             notes=(f"Differences from {BASELINE} are tested over all seeds, and not marked in cells of some.",)
         )
-    metrics = {rival: sorted({each.metric for each in outcomes if each.run.loss == rival}) for rival in rivals}
+    places = sorted({(each.run.loss, each.metric) for each in outcomes})
+    metrics = {rival: [metric for loss, metric in places if loss == rival] for rival in rivals}
     if _size(view, sorted(set().union(*metrics.values())), [BASELINE, *rivals]) > MOST:
         told = f"With so many scores, `sgbench compare {BASELINE} LOSS` says which differences are significant."
         return Significance(notes=(told,))

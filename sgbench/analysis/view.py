@@ -43,6 +43,7 @@ DEFAULT_METRIC = "lpips_alex"
 """What is shown where one metric is to be shown and nobody says which."""
 
 T = TypeVar("T")
+Member = TypeVar("Member", bound=StrEnum)
 Number = TypeVar("Number", int, float)
 Key = tuple[str, str, str]
 """Run, test set and metric."""
@@ -366,21 +367,20 @@ class View:
             if (filters.datasets is None or dataset in filters.datasets)
             and (filters.metrics is None or metric in filters.metrics)
         }
-        scores = dict(self._scores(filters))
-        wanted = {key for key in self.planned if key[0] in runs and key[1:] in places} | scores.keys()
+        found = {_key(outcome): outcome for outcome in self._scored(runs, filters)}
+        wanted = {key for key in self.planned if key[0] in runs and key[1:] in places}
         wanted |= {(run.run_id, *place) for run in self._lost if run.run_id in runs for place in places}
-        metrics = sorted({metric for _, _, metric in wanted})
-        found = []
-        for run_id, dataset in sorted({key[:2] for key in wanted}):
-            run = runs[run_id]
+        metrics = {metric for _, _, metric in (*found, *wanted)}
+        pairs = {key[:2] for key in (*found, *wanted)}
+        if len(found) == len(pairs) * len(metrics):
+            return list(found.values())
+        for pair in pairs:
             for metric in metrics:
-                score = scores.get((run_id, dataset, metric))
-                if score is None:
-                    fate = run.failure or (PENDING if (run_id, dataset, metric) in wanted else NOT_SCORED)
-                    found.append(Outcome(run, dataset, metric, None, fate, None))
-                else:
-                    found.append(Outcome(run, dataset, metric, *score))
-        return found
+                if (key := (*pair, metric)) not in found:
+                    run = runs[key[0]]
+                    fate = run.failure or (PENDING if key in wanted else NOT_SCORED)
+                    found[key] = Outcome(run, key[1], metric, None, fate, None)
+        return [found[key] for key in sorted(found)]
 
     def unplaced(self, filters: Filters = ALL) -> list[Run]:
         """Return the failed runs that are asked for, if no run has a test set and a metric."""
@@ -458,16 +458,25 @@ class View:
         masks = [pc.is_in(rows[column], _texts(names)) for column, names in wanted.items() if names is not None]
         return rows.filter(functools.reduce(pc.and_, masks)) if masks else rows
 
-    def _scores(self, filters: Filters) -> Iterator[tuple[Key, tuple[float | None, Fate | None, Basis]]]:
-        """Yield the scores that are asked for; the others never become Python's objects."""
-        rows = self.totals(filters)
-        keys = zip(*(rows[column].to_pylist() for column in ("run_id", "dataset", "metric")), strict=True)
-        bases = _distinct(rows, Basis._fields, Basis._make)
-        fates = _distinct(rows, ("status", "reason"), _fate_of_a_score)
-        for key, value, fate, basis in zip(keys, rows["value"].to_pylist(), fates, bases, strict=True):
-            if value is not None and not math.isfinite(value):
-                value, fate = None, Fate(Why.FAILED, f"the value is {value}")
-            yield key, (value, None if value is not None else fate, basis)
+    def _scored(self, runs: Mapping[str, Run], filters: Filters) -> Iterator[Outcome]:
+        """Yield outcomes of the scores that are asked for, in order; the others never become Python's objects."""
+        rows = _among(self.totals(filters), "run_id", runs)
+        columns = [rows[column].to_pylist() for column in ("run_id", "dataset", "metric", "value")]
+        fates, bases = (
+            _distinct(rows, ("status", "reason"), _fate_of_a_score),
+            _distinct(rows, Basis._fields, Basis._make),
+        )
+        for run_id, dataset, metric, value, fate, basis in zip(*columns, fates, bases, strict=True):
+            if value is None:
+                yield Outcome(runs[run_id], dataset, metric, None, fate or Fate(Why.UNDEFINED), basis)
+            elif math.isfinite(value):
+                yield Outcome(runs[run_id], dataset, metric, value, None, basis)
+            else:
+                yield Outcome(runs[run_id], dataset, metric, None, Fate(Why.FAILED, f"the value is {value}"), basis)
+
+
+def _key(outcome: Outcome) -> Key:
+    return (outcome.run.run_id, outcome.dataset, outcome.metric)
 
 
 def grouped(runs: Iterable[Run]) -> list[Group]:
@@ -537,7 +546,9 @@ def _distinct(rows: pa.Table, columns: Sequence[str], made: Callable[[Iterable[A
 
 def _fate_of_a_score(outcome: Iterable[str | None]) -> Fate | None:
     status, reason = outcome
-    return None if status == "ok" else Fate(Why(status or Why.FAILED), (reason or "").rstrip("."))
+    if status == "ok":
+        return None
+    return Fate(_member(Why, status, "score"), (reason or "").rstrip("."))
 
 
 def _ended(rows: pa.Table) -> Iterator[Run]:
@@ -559,9 +570,16 @@ def _ended(rows: pa.Table) -> Iterator[Run]:
             train,
             recipe if trained else None,
             parameters or 0,
-            Status(status),
+            _member(Status, status, "run"),
             failure,
         )
+
+
+def _member(statuses: type[Member], text: str | None, what: str) -> Member:
+    try:
+        return statuses(str(text))
+    except ValueError as error:
+        raise InputError(f"a {what} has the status '{text}'; valid: {', '.join(statuses)}.") from error
 
 
 def _failure(how: Iterable[Any]) -> Fate | None:
@@ -569,7 +587,7 @@ def _failure(how: Iterable[Any]) -> Fate | None:
     if status != Status.FAILED:
         return None
     where = "" if step is None else f" at step {step}"
-    cause = " ".join((error or "no reason was recorded").split()).removesuffix(where).rstrip(".")
+    cause = " ".join((error or "no reason was recorded").split()).rstrip(".").removesuffix(where)
     return Fate(Why.FAILED, cause, where)
 
 
