@@ -27,9 +27,12 @@ def plan(
     """
     from sgbench.cli import output
     from sgbench.runs.forecast import expect
+    from sgbench.runs.status import RunStatus
     from sgbench.runs.sweep import look
     from sgbench.store import Store
 
     made = look(asked.name, asked.sweep, asked.storage, output.screen)
-    expected = expect([run for run in made.runs if run.pending or run.status == "to retrain"], Store(asked.storage))
+    expected = expect(
+        [run for run in made.runs if run.pending or run.status is RunStatus.TO_RETRAIN], Store(asked.storage)
+    )
     output.print_plan(made, expected, devices=devices, price=price, as_json=as_json)

@@ -9,7 +9,7 @@ import typer
 from sgbench.cli import options
 
 if TYPE_CHECKING:
-    from sgbench.store import Planned, Store
+    from sgbench.store import Store
 
 EXAMPLES = (
     "sgbench status",
@@ -17,9 +17,6 @@ EXAMPLES = (
     "sgbench status --address http://127.0.0.1:8265",
     "sgbench status sgbench-quick-20260101-120000",
 )
-
-STATUSES = ("done", "to score", "resumable", "to do", "to retrain", "failed")
-"""Of a planned run, as in `sgbench.runs.plan.Status`; ``resumable`` is one with a checkpoint, and maybe under way."""
 
 
 def status(
@@ -83,36 +80,33 @@ def _show_store(root: str, *, as_json: bool) -> None:
     storage = Storage(root)
     if not storage.exists("plans"):
         raise InputError(f"'{root}' knows of no sweep: it has no folder 'plans'.")
-    rows, holder = _counts(Store(storage)), storage.holder()
+    store = Store(storage)
+    rows, unchecked, holder = _counts(store), _unchecked(store), storage.holder()
     if as_json:
-        output.print_json({"store": storage.root, "in_use_by": holder, "sweeps": rows})
+        output.print_json({"store": storage.root, "in_use_by": holder, "sweeps": rows, "unchecked_metrics": unchecked})
         return
     output.print_rows(rows, as_json=False)
+    if unchecked:
+        output.say(f"note: scores of any version count for {', '.join(unchecked)}: status runs no code of plug-ins.")
     output.say(f"In use by {holder}." if holder else "Nothing is at work here.")
 
 
 def _counts(store: "Store") -> list[dict[str, Any]]:
     """Return a row for each sweep of a store: how many of its runs are at which status."""
-    rows = {row["run_id"]: row["status"] for row in store.runs().to_pylist()}
-    columns = ("run_id", "dataset", "dataset_sha256", "metric", "status")
-    scores = store.totals().select(columns).to_pylist()
-    scored = {tuple(row[column] for column in columns[:-1]): row["status"] for row in scores}
+    from sgbench.assets.locator import Locator
+    from sgbench.runs.status import Judge, RunStatus
+
+    judge = Judge(store, locator=Locator(download=False), plugins=False)
+    shown = [status for status in RunStatus if status is not RunStatus.UNKNOWN]  # what is planned has an id
     sweeps = []
     for name, runs in store.plans().items():
-        counts = Counter(_status(run, rows.get(run.run_id), scored, store) for run in runs)
-        sweeps.append({"sweep": name, "runs": len(runs), **{status: counts[status] for status in STATUSES}})
+        counts = Counter(judge.standing(run.run_id, run.tests, run.metrics).status for run in runs)
+        sweeps.append({"sweep": name, "runs": len(runs), **{str(status): counts[status] for status in shown}})
     return sweeps
 
 
-def _status(run: "Planned", row: str | None, scored: dict[tuple[str, ...], str], store: "Store") -> str:
-    """Return how far a run is, as `sgbench.runs.plan.make_plan` has it but from the store alone."""
-    from sgbench.store.layout import has_weights, latest_step
+def _unchecked(store: "Store") -> list[str]:
+    """Return the metrics of plug-ins that sweeps ask for; no plug-in is imported because a store names it."""
+    from sgbench.metrics import METRICS
 
-    if row == "failed":
-        return "failed"
-    if row is None:
-        return "resumable" if latest_step(store.storage, run.run_id) else "to do"
-    scores = [scored.get((run.run_id, *test, metric)) for test in run.tests for metric in run.metrics]
-    if None in scores:
-        return "to score" if has_weights(store.storage, run.run_id) else "to retrain"
-    return "failed" if "failed" in scores else "done"
+    return sorted({metric for run in store.planned() for metric in run.metrics if not METRICS.available(metric)})

@@ -49,7 +49,9 @@ class Screen:
 
     def running(self, plan: "Plan") -> Display:
         """Show how the runs of a plan go."""
-        return Display(self.console, len(plan.runs) - plan.count("to retrain"), plan.count("done"))
+        from sgbench.runs.status import RunStatus
+
+        return Display(self.console, len(plan.runs) - plan.count(RunStatus.TO_RETRAIN), plan.count(RunStatus.DONE))
 
     @contextlib.contextmanager
     def _bars(self, doing: str, column: ProgressColumn) -> Iterator[Callable[[str, int, int], None]]:

@@ -11,6 +11,7 @@ from typing import Any
 from sgbench.backbones import build_backbone, count_parameters
 from sgbench.core.registry import BACKBONES
 from sgbench.runs.plan import PlannedRun
+from sgbench.runs.status import RunStatus
 from sgbench.spec import RunSpec, split_backbone
 from sgbench.spec.stored import read_spec
 from sgbench.store import Store
@@ -103,7 +104,7 @@ def _likeness(spec: RunSpec) -> list[tuple[Any, ...]]:
 
 
 def _steps_left(run: PlannedRun) -> int:
-    done = {"to score": run.spec.recipe.steps, "resumable": run.step}.get(run.status, 0)
+    done = {RunStatus.TO_SCORE: run.spec.recipe.steps, RunStatus.RESUMABLE: run.step}.get(run.status, 0)
     return run.spec.recipe.steps - done
 
 

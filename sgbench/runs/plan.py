@@ -7,9 +7,9 @@ import contextlib
 import dataclasses
 import html
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from sgbench.assets.locator import Locator
 from sgbench.assets.needs import networks_of
@@ -22,12 +22,10 @@ from sgbench.data import (
     refuse_overlap,
     shared_images,
 )
-from sgbench.metrics import METRICS
-from sgbench.scoring.outcomes import Outcomes, Pair
+from sgbench.runs.status import Judge, RunStatus
 from sgbench.spec import RunSpec, SweepSpec, TrainingData, build, expression, override, presets, set_name
 from sgbench.spec.stored import read_spec
-from sgbench.store import Dataset, Planned, Replaced, Store, identity_columns, stamp
-from sgbench.store.layout import has_weights, latest_step
+from sgbench.store import Dataset, Planned, Replaced, Store, identity_columns
 
 if TYPE_CHECKING:
     import pandas
@@ -170,21 +168,12 @@ def pack(sweep: SweepSpec, progress: PackProgress | None = None) -> Data:
     return data
 
 
-Status = Literal["to do", "resumable", "to score", "to retrain", "done", "failed", "unknown"]
-"""Of a planned run: nothing there, a checkpoint, weights but not all scores, everything, or a failure on record.
-
-A run that is done, lacks scores and has no final weights from which to compute them is ``to retrain``: it is trained
-again only if that is asked for. One whose training or one of whose scores failed is ``failed`` until it is tried again.
-One that has no id to find it by is ``unknown``, if the store has any runs.
-"""
-
-
 @dataclass(frozen=True)
 class PlannedRun:
     """A run of a sweep, held against the store."""
 
     spec: RunSpec
-    status: Status
+    status: RunStatus
     step: int = 0
     """Steps done, by the newest checkpoint or the run's row."""
     error: str | None = None
@@ -202,14 +191,14 @@ class PlannedRun:
             "loss": str(self.spec.loss),
             "seed": self.spec.seed,
             "status": self.status,
-            "step": None if self.status == "unknown" else f"{self.step}/{self.spec.recipe.steps}",
+            "step": None if self.status is RunStatus.UNKNOWN else f"{self.step}/{self.spec.recipe.steps}",
             "error": self.error,
         }
 
     @property
     def pending(self) -> bool:
         """Whether a sweep has something to do for this run."""
-        return self.status in ("to do", "resumable", "to score")
+        return self.status.pending
 
 
 @dataclass(frozen=True)
@@ -236,7 +225,7 @@ class Plan:
 
     def to_retrain(self, how: str = "sweep and train do that with --retrain") -> str | None:
         """Return a sentence on the runs that are to be trained again for missing scores; None if there are none."""
-        if not (count := self.count("to retrain")):
+        if not (count := self.count(RunStatus.TO_RETRAIN)):
             return None
         runs = "1 run" if count == 1 else f"{count} runs"
         return f"{runs} would be trained again for scores that are missing, because the final weights are gone; {how}."
@@ -250,14 +239,13 @@ class Plan:
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(f'{self.name}: {self.summary()}')}</p>{self.to_pandas().to_html()}"
 
-    def count(self, status: Status) -> int:
+    def count(self, status: RunStatus) -> int:
         """Return how many runs are at a status."""
         return sum(run.status == status for run in self.runs)
 
     def summary(self) -> str:
         """Return the counts in words: ``4 runs: 1 done, 1 resumable, 2 to do``."""
-        order: tuple[Status, ...] = ("done", "to score", "resumable", "to do", "to retrain", "failed", "unknown")
-        counts = ((status, self.count(status)) for status in order)
+        counts = ((status, self.count(status)) for status in RunStatus)
         runs = "1 run" if len(self.runs) == 1 else f"{len(self.runs)} runs"
         return f"{runs}: {', '.join(f'{count} {status}' for status, count in counts if count)}"
 
@@ -285,69 +273,22 @@ def make_plan(
         sweep: What is asked for.
         data: Its images; None if they are neither at hand nor on record, and then no run has an id.
         store: What there is already.
-        retry: Runs and scores that failed are to be done again.
-        retrain: Runs that are done and lack scores and weights are to be trained again.
-        rerun: Everything is to be done again, but for what a rerun that was interrupted has done already.
-        locator: Finds weights of metrics without fetching any; scores that lacked weights are to be computed once
-            these are there.
+        retry: See `sgbench.runs.status.Judge`, also for the others.
+        retrain: See there.
+        rerun: See there.
+        locator: See there.
     """
     training = data.training if data else TrainingData(name=set_name(sweep.train))
     named = sweep.named_runs(training)
     unique = list(dict.fromkeys(named))
     if data is None:
         nothing = not store.runs().num_rows and not store.planned()
-        status: Status = "to do" if rerun or nothing else "unknown"
+        status = RunStatus.TO_DO if rerun or nothing else RunStatus.UNKNOWN
         return Plan(name, sweep, len(named), tuple(PlannedRun(spec, status) for spec in unique))
-    rows = {row["run_id"]: row for row in store.runs().to_pylist()}
-    outcomes = Outcomes(store, retry=retry, locator=locator)
-    replaced = store.replaced()
-    again: Replaced | None
-    planned = []
-    for spec in unique:
-        run_id = spec.run_id
-        assert run_id is not None  # the data is hashed
-        row = rows.get(run_id)
-        done, before = row is not None and row["status"] == "done", replaced.get(run_id)
-        stands = before is not None and before.row == stamp(row)  # what is replaced is still all there
-        owed = before.scores if before and not stands else ()
-        had = tuple(dict.fromkeys((*owed, *outcomes.values(run_id)))) if done else owed
-        wanted = outcomes.missing(run_id, _pairs(data.tests, sweep.metrics, owed))
-        everything = tuple((test.name, metric) for test, metric in _pairs(data.tests, sweep.metrics, had))
-        if rerun and (stands or not (before and before.rerun)):
-            step = latest_step(store.storage, run_id) if before and before.rerun else 0
-            again = Replaced(stamp(row), rerun=True, scores=had)
-            planned.append(PlannedRun(spec, "resumable" if step else "to do", step, None, everything, again))
-        elif row and row["status"] == "failed" and not retry:
-            planned.append(PlannedRun(spec, "failed", row["step"], row["error"]))
-        elif row and done and (not wanted or has_weights(store.storage, run_id)):
-            faults = "; ".join(outcomes.faults(run_id, data.tests, sweep.metrics))
-            status = "to score" if wanted else "failed" if faults else "done"
-            planned.append(PlannedRun(spec, status, row["step"], faults or None, wanted))
-        elif row and done and not retrain:
-            planned.append(PlannedRun(spec, "to retrain", row["step"], None, wanted))
-        else:
-            step = latest_step(store.storage, run_id)
-            again = Replaced(stamp(row), rerun=False, scores=had) if row else None
-            planned.append(PlannedRun(spec, "resumable" if step else "to do", step, None, everything, again))
     tests = tuple(Dataset(test.name, test.sha256) for test in data.tests)
+    judge = Judge(store, retry=retry, retrain=retrain, rerun=rerun, locator=locator)
+    planned = (PlannedRun(spec, *judge.standing(str(spec.run_id), tests, sweep.metrics)) for spec in unique)
     return Plan(name, sweep, len(named), tuple(planned), tests)
-
-
-def _pairs(
-    tests: Sequence[PackedImages | Dataset], metrics: Sequence[str], had: Iterable[tuple[str, str, str]]
-) -> list[Pair]:
-    """Return what a run is to be scored on: all that is asked for and, of what it had, all that can be computed.
-
-    No plug-in is imported because a store names it.
-    """
-    sets = {(test.name, test.sha256): test for test in tests}
-    known = METRICS.names()
-    more = [
-        (sets[name, sha256], metric)
-        for name, sha256, metric in had
-        if (name, sha256) in sets and metric not in metrics and metric in known
-    ]
-    return [*((test, metric) for test in tests for metric in metrics), *more]
 
 
 def refuse_losses(made: Plan, locator: Locator) -> None:

@@ -21,6 +21,7 @@ from sgbench.runs.forecast import expect, longest_first
 from sgbench.runs.maintenance import clean
 from sgbench.runs.plan import Data, Plan, Recorded, make_plan, pack, recorded, refuse_losses
 from sgbench.runs.rehearsal import rehearse
+from sgbench.runs.status import RunStatus
 from sgbench.spec import Expression, SweepSpec
 from sgbench.store import Store
 
@@ -151,7 +152,7 @@ def carry_out(
             refuse_losses(plan, local)
         if command == "sweep":
             store.write_plan(name, plan.records())
-        failed = {str(run.spec.run_id): str(run.error) for run in plan.runs if run.status == "failed"}
+        failed = {str(run.spec.run_id): str(run.error) for run in plan.runs if run.status is RunStatus.FAILED}
         summary, kept = Summary(), set[str]()
         if plan.pending:
             order = longest_first(expect(plan.pending, store))

@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from sgbench.assets.locator import Locator
-from sgbench.assets.needs import networks_of
 from sgbench.data import PackedImages
 from sgbench.metrics import METRICS
 from sgbench.store import Dataset, Store
@@ -20,18 +19,23 @@ class Outcomes:
         store: The store, read once.
         retry: Scores that failed count as missing.
         locator: Finds weights without fetching any; a score that lacked weights counts as missing once they are there.
+        plugins: Whether metrics of plug-ins may be imported. If not, their scores count whatever their version, and
+            those that lacked weights go on to.
     """
 
-    def __init__(self, store: Store, *, retry: bool = False, locator: Locator | None = None) -> None:
+    def __init__(
+        self, store: Store, *, retry: bool = False, locator: Locator | None = None, plugins: bool = True
+    ) -> None:
         self._retry = retry
         self._locator = locator
-        columns = ["run_id", "dataset", "dataset_sha256", "metric", "metric_version"]
-        self._outcomes: dict[tuple[str, ...], tuple[str, str | None]] = {
-            tuple(row[column] for column in columns): (row["status"], row["reason"])
-            for row in store.totals().select([*columns, "status", "reason"]).to_pylist()
+        self._metric = METRICS.load if plugins else METRICS.available
+        columns = ["run_id", "dataset", "dataset_sha256", "metric"]
+        self._outcomes: dict[tuple[str, ...], tuple[str, str, str | None]] = {
+            tuple(row[column] for column in columns): (row["metric_version"], row["status"], row["reason"])
+            for row in store.totals().select([*columns, "metric_version", "status", "reason"]).to_pylist()
         }
         self._values: defaultdict[str, dict[tuple[str, str, str], None]] = defaultdict(dict)
-        for (run_id, name, sha256, metric, _), (status, _) in self._outcomes.items():
+        for (run_id, name, sha256, metric), (_, status, _) in self._outcomes.items():
             if status == "ok":
                 self._values[run_id][name, sha256, metric] = None
 
@@ -52,12 +56,14 @@ class Outcomes:
             if status == "failed"
         ]
 
-    def _wanted(self, run_id: str, test: PackedImages | Dataset, metric: str) -> bool:
-        status, _ = self._outcome(run_id, test, metric)
+    def _wanted(self, run_id: str, test: PackedImages | Dataset, name: str) -> bool:
+        status, _ = self._outcome(run_id, test, name)
         if status == "no weights":
-            return self._locator is not None and all(map(self._locator.find, networks_of([metric])))
+            metric = self._metric(name)
+            return bool(metric and self._locator and all(map(self._locator.find, metric.networks)))
         return status is None or (status == "failed" and self._retry)
 
-    def _outcome(self, run_id: str, test: PackedImages | Dataset, metric: str) -> tuple[str | None, str | None]:
-        version = METRICS.load(metric).version
-        return self._outcomes.get((run_id, test.name, test.sha256, metric, version), (None, None))
+    def _outcome(self, run_id: str, test: PackedImages | Dataset, name: str) -> tuple[str | None, str | None]:
+        version, *outcome = self._outcomes.get((run_id, test.name, test.sha256, name), (None, None, None))
+        metric = self._metric(name)
+        return (outcome[0], outcome[1]) if metric is None or metric.version == version else (None, None)

@@ -1,0 +1,121 @@
+"""How far a run is: the one judge, which `plan`, `sweep` and `status` share."""
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from sgbench.assets.locator import Locator
+from sgbench.metrics import METRICS
+from sgbench.scoring.outcomes import Outcomes
+from sgbench.store import Dataset, Replaced, Store, stamp
+from sgbench.store.layout import has_weights, latest_step
+
+
+class RunStatus(StrEnum):
+    """How far a run is that some sweep asks for, in the order in which people are told."""
+
+    DONE = "done"
+    """Trained, and each score is there, lacks a pretrained network, or is undefined."""
+    TO_SCORE = "to score"
+    """Trained, and final weights are there for the scores that are not."""
+    RESUMABLE = "resumable"
+    """There is a checkpoint; maybe the run is under way."""
+    TO_DO = "to do"
+    """There is nothing."""
+    TO_RETRAIN = "to retrain"
+    """Trained, and final weights are missing like scores: it is trained again only if that is asked for."""
+    FAILED = "failed"
+    """Its training failed, or a score: it is tried again only if that is asked for."""
+    UNKNOWN = "unknown"
+    """It has no id to find it by, and the store has runs."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether a sweep has something to do for such a run."""
+        return self in (RunStatus.TO_SCORE, RunStatus.RESUMABLE, RunStatus.TO_DO)
+
+
+class Standing(NamedTuple):
+    """How far a run is, and what is to be done for it."""
+
+    status: RunStatus
+    step: int = 0
+    """Steps done, by the newest checkpoint or the run's row."""
+    error: str | None = None
+    missing: tuple[tuple[str, str], ...] = ()
+    """Scores that are still to be computed: names of test sets and metrics."""
+    replaced: Replaced | None = None
+    """What a new training replaces."""
+
+
+class Judge:
+    """Says how far runs are.
+
+    Args:
+        store: What there is already, read once.
+        retry: Runs and scores that failed are to be done again.
+        retrain: Runs that are done and lack scores and weights are to be trained again.
+        rerun: Everything is to be done again, but for what a rerun that was interrupted has done already.
+        locator: Finds weights of metrics without fetching any; scores that lacked weights are to be computed once
+            these are there.
+        plugins: Whether metrics of plug-ins may be imported, to compare their versions with those of scores.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        retry: bool = False,
+        retrain: bool = False,
+        rerun: bool = False,
+        locator: Locator | None = None,
+        plugins: bool = True,
+    ) -> None:
+        self._storage, self._retry, self._retrain, self._rerun = store.storage, retry, retrain, rerun
+        columns = ["run_id", "status", "step", "error", "finished"]
+        self._rows = {row["run_id"]: row for row in store.runs().select(columns).to_pylist()}
+        self._outcomes = Outcomes(store, retry=retry, locator=locator, plugins=plugins)
+        self._replaced = store.replaced()
+
+    def standing(self, run_id: str, tests: Sequence[Dataset], metrics: Sequence[str]) -> Standing:
+        """Return how far a run is that is to be scored on test sets by metrics."""
+        row, before = self._rows.get(run_id), self._replaced.get(run_id)
+        done = row is not None and row["status"] == "done"
+        stands = before is not None and before.row == stamp(row)  # what is replaced is still all there
+        owed = before.scores if before and not stands else ()
+        had = tuple(dict.fromkeys((*owed, *self._outcomes.values(run_id)))) if done else owed
+        wanted = self._outcomes.missing(run_id, _pairs(tests, metrics, owed))
+        everything = tuple((test.name, metric) for test, metric in _pairs(tests, metrics, had))
+        if self._rerun and (stands or not (before and before.rerun)):
+            step = latest_step(self._storage, run_id) if before and before.rerun else 0
+            return _training(step, everything, Replaced(stamp(row), rerun=True, scores=had))
+        if row and row["status"] == "failed" and not self._retry:
+            return Standing(RunStatus.FAILED, row["step"], row["error"])
+        if row and done and (not wanted or has_weights(self._storage, run_id)):
+            faults = "; ".join(self._outcomes.faults(run_id, tests, metrics)) or None
+            status = RunStatus.TO_SCORE if wanted else RunStatus.FAILED if faults else RunStatus.DONE
+            return Standing(status, row["step"], faults, wanted)
+        if row and done and not self._retrain:
+            return Standing(RunStatus.TO_RETRAIN, row["step"], None, wanted)
+        again = Replaced(stamp(row), rerun=False, scores=had) if row else None
+        return _training(latest_step(self._storage, run_id), everything, again)
+
+
+def _training(step: int, scores: tuple[tuple[str, str], ...], replaced: Replaced | None) -> Standing:
+    return Standing(RunStatus.RESUMABLE if step else RunStatus.TO_DO, step, None, scores, replaced)
+
+
+def _pairs(
+    tests: Sequence[Dataset], metrics: Sequence[str], had: Iterable[tuple[str, str, str]]
+) -> list[tuple[Dataset, str]]:
+    """Return what a run is to be scored on: all that is asked for and, of what it had, all that can be computed.
+
+    No plug-in is imported because a store names it.
+    """
+    known = METRICS.names()
+    more = [
+        (Dataset(name, sha256), metric)
+        for name, sha256, metric in had
+        if (name, sha256) in tests and metric not in metrics and metric in known
+    ]
+    return [*((test, metric) for test in tests for metric in metrics), *more]
