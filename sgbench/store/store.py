@@ -124,7 +124,7 @@ class Store:
         """Return what the mark says; None if there is none."""
         try:
             return json.loads(self.storage.read(MARK))["format"]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"'{self.storage.path(MARK)}' is not the mark of a results store: {error!r}.") from error

@@ -116,7 +116,8 @@ def test_train_that_fails_says_so_and_tries_again_the_next_time(
         "import os, torch\n"
         "class Loss(torch.nn.Module):\n"
         "    def forward(self, sr, hr):\n"
-        "        return (sr - hr).abs().mean() * float(os.environ['FACTOR'])\n"
+        "        smooth = hr.std() < 0.2  # as photographs are, and the random images of a rehearsal are not\n"
+        "        return (sr - hr).abs().mean() * (float(os.environ['FACTOR']) if smooth else 1.0)\n"
     )
     one = ("train", "tiny.yaml", "--loss", "nan_loss:Loss", "--seeds", "0")
     monkeypatch.setenv("FACTOR", "nan")
