@@ -6,12 +6,11 @@ The layouts are `pivot`, of any rows and columns, and `paper_table`.
 """
 
 from sgbench.report.tables.data import to_data
-from sgbench.report.tables.formats import FORMATS, RICH
+from sgbench.report.tables.formats import FORMATS, RICH, shown
 from sgbench.report.tables.html import to_html
 from sgbench.report.tables.model import ARROWS, Column, Line, Table
 from sgbench.report.tables.paper import OURS, PAPER, paper_table
 from sgbench.report.tables.pivot import COLUMNS, ROWS, pivot
-from sgbench.report.tables.table import shown
 
 __all__ = [
     "ARROWS",

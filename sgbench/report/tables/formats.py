@@ -1,12 +1,14 @@
-"""The formats in which a table is text."""
+"""The formats in which a table is text, and how it is shown otherwise."""
 
 from collections.abc import Callable
 
-from sgbench.report.tables.data import to_csv, to_json
+from sgbench.report.shown import Shown
+from sgbench.report.tables.data import to_csv, to_json, to_rows
 from sgbench.report.tables.html import to_html
 from sgbench.report.tables.latex import to_latex
 from sgbench.report.tables.markdown import to_markdown
 from sgbench.report.tables.model import Table
+from sgbench.report.tables.terminal import parts
 
 FORMATS: dict[str, Callable[[Table], str]] = {
     "markdown": to_markdown,
@@ -18,4 +20,9 @@ FORMATS: dict[str, Callable[[Table], str]] = {
 """Each ends with a line break."""
 
 RICH = "rich"
-"""For a person to read; see `sgbench.report.tables.table.shown`."""
+"""For a person to read; see `shown`."""
+
+
+def shown(made: Table) -> Shown:
+    """Return a table as terminals, notebooks and pandas show it."""
+    return Shown(lambda width: parts(made, width), lambda: to_html(made), to_rows(made))
