@@ -46,7 +46,7 @@ def against_baseline(
         view: What the outcomes are from, all seeds of it.
         outcomes: Those that are shown.
         filters: What they were chosen by.
-        dimensions: By which cells are told apart.
+        dimensions: Those of the rows and columns.
     """
     outcomes = [each for each in outcomes if each.run.trained and each.value is not None]
     rivals = sorted({each.run.loss for each in outcomes} - {BASELINE})

@@ -22,7 +22,7 @@ class Cell:
         best: Whether this is the best mean among the comparable losses of its backbone.
         significant: Whether its difference from L1 is significant; none where that was not tested.
         place: The coordinates: ``dataset``, ``scale``, ``kind``, ``backbone``, ``loss``, ``lambda``, ``recipe``,
-            ``seed`` (where seeds are told apart), ``metric``, ``store``, and ``source`` in tables of the paper.
+            ``seed`` (where each seed has its own cell), ``metric``, ``store``, and ``source`` in tables of the paper.
         mark: Number of the note.
     """
 

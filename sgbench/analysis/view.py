@@ -199,7 +199,7 @@ class Outcome(NamedTuple):
         value: The score.
         fate: Why there is no score.
         basis: How the score, or the attempt, came about; none where there was no attempt.
-        store: The label of the store that it is from; empty where stores are not told apart.
+        store: The label of the store that it is from; empty where stores are shown as one.
     """
 
     run: Run

@@ -155,7 +155,7 @@ def test_the_direction_of_the_metric_says_which_is_better(protocol: str, better:
     assert one(two(effects(), protocol=protocol)).better is better
 
 
-def test_equal_scores_are_neither_better_nor_real() -> None:
+def test_equal_scores_are_neither_better_nor_significant() -> None:
     cell = one(two(np.zeros((3, 14))))
     assert (cell.difference, cell.percent, cell.better, cell.p, cell.verdict) == (
         0.0,
@@ -195,7 +195,7 @@ def test_one_seed_cannot_decide_whatever_the_images_say() -> None:
     )
 
 
-def test_images_alone_do_not_make_it_real() -> None:
+def test_images_alone_do_not_make_it_significant() -> None:
     """Each seed's B differs from its A alike on all images, and the seeds differ in sign."""
     differences = np.array([[0.08], [-0.02], [0.05]]) + effects(mean=0.0) / 100
     cell = one(two(differences))
@@ -204,7 +204,7 @@ def test_images_alone_do_not_make_it_real() -> None:
     assert cell.verdict == NOT_SIGNIFICANT
 
 
-def test_seeds_alone_do_not_make_it_real() -> None:
+def test_seeds_alone_do_not_make_it_significant() -> None:
     """All seeds agree on a mean that a few images make."""
     by_image = np.random.default_rng(4).normal(0, 0.05, 14)
     cell = one(two(by_image + effects(mean=0.0) / 1000 + 0.003))
@@ -485,7 +485,7 @@ def families(number: int, seeds: int, images: int, of: tuple[float, float, float
     [(3, (1.0, 0.0, 0.3)), (5, (0.6, 1.0, 0.5))],
     ids=["seeds differ", "seeds and images differ alike"],
 )
-def test_no_more_families_than_alpha_call_nothing_real(seeds: int, of: tuple[float, float, float]) -> None:
+def test_no_more_families_than_alpha_call_nothing_significant(seeds: int, of: tuple[float, float, float]) -> None:
     number = 200
     cells = comparisons(families(number, seeds, 10, of), L1, SG)
     found = len({cell.metric for cell in cells if cell.verdict == SIGNIFICANT}) / number

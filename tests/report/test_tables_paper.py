@@ -311,7 +311,7 @@ def test_a_store_without_such_runs_has_nothing_to_show() -> None:
     assert len(list(numbers(table("3", bicubic, "both"), "paper"))) == 10
 
 
-def test_real_differences_are_marked_in_ours() -> None:
+def test_significant_differences_are_marked_in_ours() -> None:
     ours = store(families=("edsr",), seeds=1)
     assert "With one seed, no difference from l1 can be tested." in table("1", ours).notes
     ours = store(families=("edsr",), seeds=3, metrics=("fid",))

@@ -144,7 +144,7 @@ def test_what_rounds_to_zero_has_no_sign() -> None:
     assert mean_of(table.lines[0].cells[0]) == "0.0000"
 
 
-def test_a_real_difference_is_marked_and_explained() -> None:
+def test_a_significant_difference_is_marked_and_explained() -> None:
     table = pivot(judged(seeds=3, gap=0.05))
     assert [line.cells[0].significant for line in table.lines] == [None, True]
     (note,) = [note for note in table.notes if note.startswith("* ")]
@@ -165,7 +165,7 @@ def test_few_images_decide_nothing() -> None:
     assert any("1 of 1 difference is inconclusive: too few images" in note for note in table.notes)
 
 
-def test_one_seed_shows_nothing_to_be_real() -> None:
+def test_with_one_seed_nothing_is_significant() -> None:
     table = pivot(judged(seeds=1, gap=0.05))
     assert [line.cells[0].significant for line in table.lines] == [None, None]
     assert "With one seed, no difference from l1 can be tested." in table.notes

@@ -1,4 +1,4 @@
-"""How the outcomes of a pivot are told apart, sorted and labelled by each dimension."""
+"""How the outcomes of a pivot are grouped, sorted and labelled by each dimension."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ Group = dict[Key, list[Outcome]]
 
 
 class Axes:
-    """How outcomes are told apart, sorted and labelled by each dimension.
+    """How outcomes are grouped, sorted and labelled by each dimension.
 
     Args:
         outcomes: All that is shown.
