@@ -2,13 +2,16 @@
 
 from sgbench.spec.expression import Expression
 from sgbench.spec.models import (
+    SCHEDULES,
     SPEC_VERSION,
+    Adam,
+    Cosine,
     Degradation,
     Grid,
-    Optimizer,
     Recipe,
     RunSpec,
     Schedule,
+    Step,
     SweepSpec,
     TrainingData,
     Window,
@@ -22,14 +25,17 @@ from sgbench.spec.models import (
 from sgbench.spec.resolve import backbone_sizes, check_backbone, check_loss, check_metrics, split_backbone
 
 __all__ = [
+    "SCHEDULES",
     "SPEC_VERSION",
+    "Adam",
+    "Cosine",
     "Degradation",
     "Expression",
     "Grid",
-    "Optimizer",
     "Recipe",
     "RunSpec",
     "Schedule",
+    "Step",
     "SweepSpec",
     "TrainingData",
     "Window",

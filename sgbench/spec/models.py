@@ -6,7 +6,7 @@ plug-ins. A run's specification is a value that holds names, and reading one imp
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -15,9 +15,11 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     InstanceOf,
     PlainSerializer,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
@@ -68,9 +70,27 @@ NamedMetric = Annotated[str, AfterValidator(check_metric)]
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+"""As much as a column of 32 bits holds."""
+
+LongCount = Annotated[int, Field(ge=1, lt=2**63)]
+"""As much as a column of 64 bits holds."""
+
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_only_known_keys(cls, fields: Any) -> Any:
+        for key in fields if isinstance(fields, Mapping) else ():
+            if key not in cls.model_fields:
+                raise unknown(cls._key(), str(key), cls.model_fields)
+        return fields
+
+    @classmethod
+    def _key(cls) -> str:
+        return "key"
 
 
 class Degradation(_Model):
@@ -83,7 +103,7 @@ class Degradation(_Model):
     """Round to uint8 after each of the two passes, as MATLAB does, or once at the end."""
 
 
-class Optimizer(_Model):
+class Adam(_Model):
     """Adam; the defaults are the paper's (Section 4.2)."""
 
     name: Literal["adam"] = "adam"
@@ -93,29 +113,56 @@ class Optimizer(_Model):
     eps: float = Field(default=1e-8, gt=0)
 
 
-class Schedule(_Model):
-    """The learning rate as a function of the step; the default is the paper's (Section 4.2)."""
+class Step(_Model):
+    """A learning rate that is halved in steps; the default is the paper's (Section 4.2)."""
 
-    name: Literal["step", "cosine"] = "step"
-    halve_every: int = Field(default=200_000, ge=1)
-    """``step``: the rate is halved after each so many steps."""
+    name: Literal["step"] = "step"
+    halve_every: LongCount = 200_000
+    """After how many steps the rate is halved, each time."""
+
+    @classmethod
+    def _key(cls) -> str:
+        return "key of schedule 'step'"
+
+
+class Cosine(_Model):
+    """A learning rate that falls along half a cosine."""
+
+    name: Literal["cosine"]
+    """It has no default, so that it is part of a run's identity."""
     final: float = Field(default=0.0, ge=0, le=1)
-    """``cosine``: the last rate as a share of the first."""
+    """The last rate as a share of the first."""
 
-    @model_validator(mode="after")
-    def _only_its_own(self) -> "Schedule":
-        if self.name == "cosine" and self.halve_every != 200_000:
-            raise ValueError("'halve_every' belongs to schedule 'step', not to 'cosine'")
-        if self.name == "step" and self.final != 0.0:
-            raise ValueError("'final' belongs to schedule 'cosine', not to 'step'")
-        return self
+    @classmethod
+    def _key(cls) -> str:
+        return "key of schedule 'cosine'"
+
+
+SCHEDULES: Mapping[str, type[Step] | type[Cosine]] = {"step": Step, "cosine": Cosine}
+"""By name."""
+
+
+def _schedule_of(value: Any) -> str | None:
+    name = value.get("name", "step") if isinstance(value, Mapping) else getattr(value, "name", None)
+    return f"({name})"
+
+
+Schedule = Annotated[
+    Annotated[Step, Tag("(step)")] | Annotated[Cosine, Tag("(cosine)")],
+    Discriminator(
+        _schedule_of,
+        custom_error_type="schedule",
+        custom_error_message=f"a schedule whose name is {' or '.join(SCHEDULES)} is needed",
+    ),
+]
+"""The learning rate as a function of the step. Tags are in brackets, which tells them from fields in an error."""
 
 
 class Window(_Model):
     """Sub-images of the training photographs, in HR pixels; the defaults are the usual cut of DIV2K."""
 
-    size: int = Field(default=480, ge=1)
-    step: int = Field(default=240, ge=1)
+    size: LongCount = 480
+    step: LongCount = 240
 
 
 class Recipe(_Model):
@@ -123,13 +170,13 @@ class Recipe(_Model):
 
     scale: Literal[2, 3, 4] = 4
     degradation: Degradation = Degradation()
-    optimizer: Optimizer = Optimizer()
-    schedule: Schedule = Schedule()
-    steps: int = Field(default=500_000, ge=1)
+    optimizer: Adam = Adam()
+    schedule: Schedule = Step()
+    steps: LongCount = 500_000
     """Optimiser steps; the paper does not state its number."""
-    batch: int = Field(default=16, ge=1)
+    batch: Count = 16
     """Patches a step over all workers together."""
-    patch: int = Field(default=48, ge=8)
+    patch: int = Field(default=48, ge=8, lt=2**31)
     """Side of a patch in LR pixels."""
     window: Window | None = None
     """Draw patches from sub-images; none: from whole images."""
@@ -138,7 +185,7 @@ class Recipe(_Model):
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the network's forward and backward pass; losses and weights are always fp32."""
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
-    threads: int = Field(default=1, ge=1)
+    threads: Count = 1
     """CPU threads a worker; the sums of a convolution depend on it."""
     deterministic: bool = True
     compiled: bool = False
@@ -205,7 +252,7 @@ class SweepSpec(_Model):
     """Test sets, written like the training data."""
     metrics: tuple[NamedMetric, ...] = Field(min_length=1)
     recipe: Recipe = Recipe()
-    workers: int = Field(default=0, ge=0)
+    workers: int = Field(default=0, ge=0, lt=2**31)
     """Ray Train workers a run; 0 is one device inside the process that schedules the run."""
     gpus: float = Field(default=1, gt=0, le=1)
     """GPUs a worker takes where the cluster has any; a share packs several small runs on one."""
@@ -333,10 +380,7 @@ def _index(place: list[Any], key: str, called: str) -> int:
 def _sentence(error: ValidationError, source: str, flags: Mapping[str, str]) -> str:
     """Turn pydantic's first complaint into one sentence naming the key, the value and what is valid."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        model = _model_at(first["loc"][:-1])
-        return f"{source}: {unknown('key', where, [_join(first['loc'][:-1], name) for name in model.model_fields])}"
+    where = path_of(first["loc"])
     if first["type"] == "missing":
         return f"{source}: '{where}' is missing."
     cause = first.get("ctx", {}).get("error")
@@ -349,17 +393,6 @@ def _sentence(error: ValidationError, source: str, flags: Mapping[str, str]) -> 
     return f"{place} is {first['input']!r}: {message}."
 
 
-def _join(location: tuple[int | str, ...], name: str) -> str:
-    return ".".join(str(part) for part in (*location, name))
-
-
-def _model_at(location: tuple[int | str, ...]) -> type[BaseModel]:
-    """Return the model that holds the fields at a location of `SweepSpec`."""
-    model: type[BaseModel] = SweepSpec
-    nested: dict[str, type[BaseModel]] = {
-        "grids": Grid, "recipe": Recipe, "degradation": Degradation,
-        "optimizer": Optimizer, "schedule": Schedule, "window": Window,
-    }  # fmt: skip
-    for part in location:
-        model = nested.get(str(part), model)
-    return model
+def path_of(location: Iterable[int | str]) -> str:
+    """Return where pydantic found an error as a person writes it: ``recipe.schedule.final``."""
+    return ".".join(part for part in map(str, location) if not part.startswith("("))

@@ -7,13 +7,14 @@ what they stand for need not be installed where it is read.
 import contextlib
 import json
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from sgbench.core.errors import InputError
 from sgbench.core.registry import LOSSES
 from sgbench.spec.expression import Expression, Term, parse
-from sgbench.spec.models import Recipe, RunSpec
+from sgbench.spec.models import SCHEDULES, Recipe, RunSpec, path_of
 from sgbench.spec.resolve import checked
 
 
@@ -85,7 +86,19 @@ class _OnlyRecipe(BaseModel):
 
 
 def _fields(spec: object) -> object:
-    return json.loads(spec) if isinstance(spec, str) else spec
+    fields = json.loads(spec) if isinstance(spec, str) else spec
+    if isinstance(fields, dict) and isinstance(recipe := fields.get("recipe"), dict):
+        fields = fields | {"recipe": recipe | {"schedule": _of_one_kind(recipe.get("schedule", {}))}}
+    return fields
+
+
+def _of_one_kind(schedule: Any) -> Any:
+    """Leave out the defaults of other schedules, which a specification held before each had fields of its own."""
+    if not isinstance(schedule, dict):
+        return schedule
+    kinds = [kind for name, kind in SCHEDULES.items() if name != schedule.get("name", "step")]
+    others = {key: field.default for kind in kinds for key, field in kind.model_fields.items() if key != "name"}
+    return {key: value for key, value in schedule.items() if key not in others or value != others[key]}
 
 
 @contextlib.contextmanager
@@ -94,7 +107,8 @@ def _explained(source: str) -> Iterator[None]:
         yield
     except ValidationError as error:
         first = error.errors()[0]
-        where = "".join(f"{part}: " for part in (".".join(map(str, first["loc"])),) if part)
-        raise InputError(f"{source} has a specification that cannot be read: {where}{first['msg']}.") from error
+        cause = first.get("ctx", {}).get("error", first["msg"])
+        said = ": ".join(filter(None, (path_of(first["loc"]), str(cause).rstrip("."))))
+        raise InputError(f"{source} has a specification that cannot be read: {said}.") from error
     except ValueError as error:
         raise InputError(f"{source} has a specification that cannot be read: {error}.") from error

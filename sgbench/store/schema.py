@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sgbench.core.storage import PART, PART_IN_WORDS
-from sgbench.spec import Recipe, RunSpec, canonical_json, split_backbone
+from sgbench.spec import SCHEDULES, Recipe, RunSpec, canonical_json, split_backbone
 from sgbench.store.layout import RUN_ID
 
 SCHEMA_VERSION = 1
@@ -147,7 +147,9 @@ def recipe_columns(recipe: Recipe) -> dict[str, Any]:
     """Return the columns of `RUNS` that describe how a network was trained."""
     fields = recipe.model_dump(mode="json")
     window = fields.pop("window")
-    columns: dict[str, Any] = {"window": None if window is None else canonical_json(window)}
+    of_schedules = (field for schedule in SCHEDULES.values() for field in schedule.model_fields.items())
+    columns = {f"schedule_{key}": field.default for key, field in of_schedules}  # also of those that the recipe has not
+    columns["window"] = None if window is None else canonical_json(window)
     for key, value in fields.items():
         if isinstance(value, dict):
             columns |= {f"{key}_{inner}": inner_value for inner, inner_value in value.items()}

@@ -21,7 +21,7 @@ from sgbench.core.errors import NotFiniteError
 from sgbench.core.seeding import derive
 from sgbench.data import PackedImages, PatchSampler
 from sgbench.losses import build_loss
-from sgbench.spec import RunSpec, Schedule
+from sgbench.spec import RunSpec, Schedule, Step
 from sgbench.training.checkpoint import Checkpoints
 from sgbench.training.feeding import nearest
 from sgbench.training.memory import kept_memory
@@ -214,7 +214,7 @@ def learning_rate(schedule: Schedule, first: float, step: int, steps: int) -> fl
         step: Steps done before.
         steps: Steps of the whole run.
     """
-    if schedule.name == "step":
+    if isinstance(schedule, Step):
         return float(first * 0.5 ** (step // schedule.halve_every))
     cosine = 0.5 * (1.0 + math.cos(math.pi * step / steps))
     return first * (schedule.final + (1.0 - schedule.final) * cosine)

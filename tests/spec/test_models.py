@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -30,6 +31,7 @@ from sgbench.spec import (
     read_setting,
     split_backbone,
 )
+from sgbench.spec.stored import read_spec
 
 HASH = "0123456789abcdef" * 4
 FIELDS = {"backbone": "edsr-tiny", "loss": "l1 + 1.0*sg", "seed": 0, "train": {"name": "demo", "sha256": HASH}}
@@ -69,6 +71,14 @@ def test_the_identity_is_pinned():
     )
     assert run(recipe=recipe).run_id == hashlib.sha256(identity.encode()).hexdigest()[:12] == "772a7704ae73"
     assert run().run_id == "a93b41ff00c4"
+
+
+def test_no_id_has_changed():
+    """Of specifications as 27d0b6c wrote them, which gave a schedule the fields of every schedule, with their ids."""
+    for each in json.loads((Path(__file__).parent / "identities.json").read_text()):
+        spec = read_spec(each["stored"], "a run")
+        assert spec.run_id == each["run_id"]
+        assert RunSpec.model_validate(spec.model_dump(mode="json")).run_id == each["run_id"]
 
 
 def test_a_field_added_later_with_its_default_changes_no_id():
@@ -215,15 +225,18 @@ def grid(**changes: Any) -> dict[str, Any]:
             fields(metric=["fid"]),
             "unknown key 'metric': did you mean 'metrics'? Valid: checkpoint_seconds, description, ",
         ),
-        (grid(lamdas=[1]), "unknown key 'grids.0.lamdas': did you mean 'grids.0.lambdas'? Valid: grids.0.backbones, "),
-        (fields(recipe={"stepz": 1}), "unknown key 'recipe.stepz': did you mean 'recipe.steps'? Valid: recipe.augment"),
+        (grid(lamdas=[1]), "grids.0: unknown key 'lamdas': did you mean 'lambdas'? Valid: backbones, "),
+        (fields(recipe={"stepz": 1}), "recipe: unknown key 'stepz': did you mean 'steps'? Valid: augment"),
         (
             fields(recipe={"optimizer": {"l_r": 1}}),
-            "unknown key 'recipe.optimizer.l_r': did you mean 'recipe.optimizer.lr'?",
+            "recipe.optimizer: unknown key 'l_r': did you mean 'lr'?",
         ),
-        (fields(recipe={"schedule": {"every": 1}}), "unknown key 'recipe.schedule.every': "),
-        (fields(recipe={"degradation": {"edge": 1}}), "did you mean 'recipe.degradation.edges'?"),
-        (fields(recipe={"window": {"sice": 1}}), "did you mean 'recipe.window.size'?"),
+        (
+            fields(recipe={"schedule": {"every": 1}}),
+            "recipe.schedule: unknown key of schedule 'step' 'every': did you mean 'halve_every'?",
+        ),
+        (fields(recipe={"degradation": {"edge": 1}}), "recipe.degradation: unknown key 'edge': did you mean 'edges'?"),
+        (fields(recipe={"window": {"sice": 1}}), "recipe.window: unknown key 'sice': did you mean 'size'?"),
         (grid(lambdas=[0.1, -1]), "grids.0.lambdas.1 is -1: input should be greater than or equal to 0."),
         (grid(lambdas=[float("nan")]), "grids.0.lambdas.0 is nan: "),
         (grid(lambdas=[]), "grids.0.lambdas is []: "),
@@ -238,10 +251,29 @@ def grid(**changes: Any) -> dict[str, Any]:
         (fields(grids=[]), "grids is []: "),
         ({"grids": []} | {key: fields()[key] for key in ("tests", "metrics")}, "grids is []: "),
         (
-            fields(recipe={"schedule": {"name": "cosine", "halve_every": 10}}),
-            "'halve_every' belongs to schedule 'step'",
+            fields(recipe={"schedule": {"name": "cosine", "halve_every": 200_000}}),
+            "recipe.schedule: unknown key of schedule 'cosine' 'halve_every'; valid: final, name.",
         ),
-        (fields(recipe={"schedule": {"final": 0.1}}), "'final' belongs to schedule 'cosine'"),
+        (
+            fields(recipe={"schedule": {"final": 0.0}}),
+            "recipe.schedule: unknown key of schedule 'step' 'final'; valid: halve_every, name.",
+        ),
+        (
+            fields(recipe={"schedule": {"name": "linear"}}),
+            "recipe.schedule is {'name': 'linear'}: a schedule whose name is step or cosine is needed.",
+        ),
+        (
+            fields(recipe={"schedule": {"name": ["step"]}}),
+            "recipe.schedule is {'name': ['step']}: a schedule whose name is step or cosine is needed.",
+        ),
+        (fields(recipe={"schedule": 3}), "recipe.schedule is 3: a schedule whose name is step or cosine is needed."),
+        (fields(recipe={"schedule": {"halve_every": 0}}), "recipe.schedule.halve_every is 0: input should be greater"),
+        (
+            fields(recipe={"schedule": {"halve_every": 99999999999999999999}}),
+            "recipe.schedule.halve_every is 99999999999999999999: input should be less than 9223372036854775808.",
+        ),
+        (fields(recipe={"batch": 2**31}), "recipe.batch is 2147483648: input should be less than 2147483648."),
+        (fields(recipe={"optimizer": {"name": "sgd"}}), "recipe.optimizer.name is 'sgd': input should be 'adam'."),
         (fields(recipe={"scale": 5}), "recipe.scale is 5: input should be 2, 3 or 4."),
         (fields(recipe={"steps": 0}), "recipe.steps is 0: "),
         (fields(recipe={"steps": 1.5}), "recipe.steps is 1.5: "),
@@ -384,7 +416,7 @@ def test_a_bad_set_is_one_sentence(assignment, message):
 def test_a_misspelt_set_is_told_the_right_name_when_the_sweep_is_built():
     changed = fields()
     override(changed, "recipe.optimiser.lr", 1)
-    with pytest.raises(InputError, match=r"unknown key 'recipe.optimiser': did you mean 'recipe.optimizer'"):
+    with pytest.raises(InputError, match=r"recipe: unknown key 'optimiser': did you mean 'optimizer'"):
         build(changed, "preset quick")
 
 

@@ -1,15 +1,19 @@
 """The columns are a promise to whoever reads the files; changing one means a new schema version."""
 
+import json
 import types
 import typing
 from collections.abc import Iterator
+from pathlib import Path
 
+import annotated_types
 import pyarrow as pa
 import pytest
 from pydantic import BaseModel
 
-from sgbench.spec import Degradation, Optimizer, Recipe, RunSpec, Schedule, TrainingData, Window
-from sgbench.store.schema import HISTORY, RUNS, SCHEMA_VERSION, SCORES, identity_columns, to_table
+from sgbench.spec import Adam, Cosine, Degradation, Recipe, RunSpec, Step, TrainingData, Window
+from sgbench.spec.stored import read_spec
+from sgbench.store.schema import HISTORY, RUNS, SCHEMA_VERSION, SCORES, identity_columns, recipe_columns, to_table
 
 RUNS_SNAPSHOT = """
 schema_version: int32 not null
@@ -98,8 +102,8 @@ UNUSUAL = RunSpec(
     recipe=Recipe(
         scale=2,
         degradation=Degradation(edges="mirror", rounding="once"),
-        optimizer=Optimizer(lr=1e-3, beta1=0.8, beta2=0.9, eps=1e-6),
-        schedule=Schedule(name="cosine", final=0.1),
+        optimizer=Adam(lr=1e-3, beta1=0.8, beta2=0.9, eps=1e-6),
+        schedule=Cosine(name="cosine", final=0.1),
         steps=7,
         batch=3,
         patch=9,
@@ -119,12 +123,16 @@ def describe(schema: pa.Schema) -> list[str]:
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Yield the column of each field: nested models are flattened, optional ones are JSON in one column."""
+    """Yield the column of each field: nested models are flattened, all of a union; optional ones are JSON in one."""
     for name, field in model.model_fields.items():
-        kind = field.annotation
-        is_union = typing.get_origin(kind) in (typing.Union, types.UnionType)
-        if not is_union and isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from leaves(kind, f"{prefix}{name}_")
+        is_union = typing.get_origin(field.annotation) in (typing.Union, types.UnionType)
+        kinds = [
+            typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind
+            for kind in (typing.get_args(field.annotation) if is_union else [field.annotation])
+        ]
+        if all(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds):
+            for kind in kinds:
+                yield from leaves(kind, f"{prefix}{name}_")
         else:
             yield f"{prefix}{name}"
 
@@ -142,6 +150,26 @@ def test_every_field_of_a_recipe_has_a_column_and_fills_it() -> None:
     assert {"optimizer_beta2", "window", "scale"} <= columns
     assert columns <= set(RUNS.names)
     assert columns <= identity_columns(UNUSUAL).keys()
+
+
+def test_a_row_has_the_fields_of_every_schedule_as_rows_had_before_each_had_its_own() -> None:
+    for each in json.loads((Path(__file__).parent.parent / "spec" / "identities.json").read_text()):
+        columns = recipe_columns(read_spec(each["stored"], "a run").recipe)
+        fields = each["stored"]["recipe"]["schedule"]
+        assert {key: columns[f"schedule_{key}"] for key in ("name", "halve_every", "final")} == fields
+
+
+def test_the_columns_hold_the_largest_number_that_a_recipe_may_have() -> None:
+    checked = set()
+    for name, field in Recipe.model_fields.items():
+        for limit in (each.lt for each in field.metadata if isinstance(each, annotated_types.Lt)):
+            checked.add(name)
+            pa.scalar(limit - 1, RUNS.field(name).type)
+            with pytest.raises((OverflowError, pa.ArrowInvalid)):
+                pa.scalar(limit, RUNS.field(name).type)
+    assert checked == {"steps", "batch", "patch", "threads"}
+    row = recipe_columns(Recipe(schedule=Step(halve_every=2**63 - 1)))
+    assert pa.scalar(row["schedule_halve_every"], RUNS.field("schedule_halve_every").type).as_py() == 2**63 - 1
 
 
 def test_the_search_for_columns_would_see_a_new_field() -> None:

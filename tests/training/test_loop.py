@@ -16,7 +16,7 @@ from sgbench.core.seeding import derive
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, PatchSampler
 from sgbench.losses import build_loss
-from sgbench.spec import Optimizer, RunSpec, Schedule, check_loss
+from sgbench.spec import Adam, Cosine, RunSpec, Step, check_loss
 from sgbench.store.layout import has_weights, latest_step
 from sgbench.store.schema import to_table
 from sgbench.training import Checkpoints, loop, train
@@ -386,7 +386,7 @@ def test_a_learning_rate_that_is_too_high_is_noticed(train_images, place):
 
 
 def test_the_papers_rate_is_halved_every_200_000_steps():
-    schedule, first = Schedule(), Optimizer().lr
+    schedule, first = Step(), Adam().lr
     rates = [learning_rate(schedule, first, step, 500_000) for step in (0, 199_999, 200_000, 399_999, 400_000, 499_999)]
     assert rates == [1e-4, 1e-4, 5e-5, 5e-5, 2.5e-5, 2.5e-5]
 
@@ -395,7 +395,7 @@ def test_the_papers_rate_is_halved_every_200_000_steps():
 def test_cosine_is_that_of_torch(steps, final):
     optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=1e-3)
     theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps, eta_min=1e-3 * final)
-    schedule = Schedule(name="cosine", final=final)
+    schedule = Cosine(name="cosine", final=final)
     for step in range(steps + 1):
         rate = learning_rate(schedule, 1e-3, step, steps)
         assert rate == pytest.approx(theirs.get_last_lr()[0], rel=1e-9, abs=1e-15)
