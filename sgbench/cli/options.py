@@ -132,12 +132,13 @@ def _read(
 ) -> Asked:
     """Read the sweep that the shared flags name; its parameters are these flags."""
     from sgbench.runs.plan import Choices, read_sweep
+    from sgbench.spec.expression import number
 
     choices = Choices(
         settings=_settings(settings or ()),
         backbones=backbone or (),
         losses=loss or (),
-        lambdas=numbers("--lambda", lam, float),
+        lambdas=numbers("--lambda", lam, number),
         seeds=numbers("--seeds", seeds, int),
         train=train,
         tests=test or (),
@@ -193,6 +194,8 @@ def numbers(flag: str, text: str | None, kind: Callable[[str], T]) -> list[T]:
     """
     try:
         return [kind(part) for part in text.split(",")] if text is not None else []
+    except InputError as error:
+        raise InputError(f"{flag}: {error}") from error
     except ValueError as error:
         example = "0,1,2" if kind is int else "0,0.1,1"
         raise InputError(f"{flag} is '{text}'; a list of numbers such as {example} is needed.") from error

@@ -16,13 +16,10 @@ loss's default.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 from sgbench.core.errors import InputError
-
-T = TypeVar("T")
 
 Value = bool | int | float | str
 
@@ -148,13 +145,14 @@ def number(text: str) -> float:
     """Read a finite number.
 
     Raises:
-        ValueError: If it is none, or too large or too small for a float: 1e-400 is not 0.
+        ValueError: If it is none.
+        InputError: If it is too large or too small for a float: 1e-400 is not 0.
     """
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError("a finite number is needed")
+        raise InputError(f"{text} is not finite.")
     if value == 0.0 and re.search("[1-9]", re.split("[eE]", text)[0]):
-        raise ValueError("0 or a number large enough to differ from it is needed")
+        raise InputError(f"{text} is too small to differ from 0.")
     return value
 
 
@@ -200,7 +198,7 @@ class _Parser:
                     raise InputError(f"loss '{self.text}': option '{key}' is given twice.")
                 options[key] = value
             self.at += 1
-        factor = self._number(number, f"the weight of '{token}'", weight)
+        factor = self._number(f"the weight of '{token}'", weight)
         if factor < 0:
             raise InputError(f"loss '{self.text}': the weight of '{token}' is {weight}; a finite number ≥ 0 is needed.")
         return Term(token, factor, options)
@@ -212,16 +210,16 @@ class _Parser:
         self._expect("=", f"'=' after '{key}'")
         kind, token = self._next(f"a value for '{key}'")
         if kind == "number":
-            return key, self._number(int if re.fullmatch(r"[+-]?\d+", token) else number, key, token)
+            return key, int(token) if re.fullmatch(r"[+-]?\d{1,300}", token) else self._number(key, token)
         if kind == "word":
             return key, {"true": True, "false": False}.get(token.lower(), token)
         raise self._wrong(token, f"a value for '{key}'")
 
-    def _number(self, kind: Callable[[str], T], what: str, token: str) -> T:
+    def _number(self, what: str, token: str) -> float:
         try:
-            return kind(token)
-        except ValueError as error:
-            raise InputError(f"loss '{self.text}': {what} is {token}; {error}.") from error
+            return number(token)
+        except InputError as error:
+            raise InputError(f"loss '{self.text}': {what}: {error}") from error
 
     def _peek(self) -> str | None:
         return self.tokens[self.at][1] if self.at < len(self.tokens) else None

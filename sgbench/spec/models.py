@@ -70,6 +70,13 @@ NamedMetric = Annotated[str, AfterValidator(check_metric)]
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
+Weight = Annotated[
+    float,
+    BeforeValidator(lambda value: expression.number(value) if isinstance(value, str) else value),
+    Field(ge=0, allow_inf_nan=False),
+]
+"""Of a term of a loss."""
+
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 """As much as a column of 32 bits holds."""
 
@@ -236,7 +243,7 @@ class Grid(_Model):
 
     backbones: tuple[NamedBackbone, ...] = Field(min_length=1)
     losses: tuple[NamedLoss, ...] = Field(min_length=1)
-    lambdas: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] | None = Field(default=None, min_length=1)
+    lambdas: tuple[Weight, ...] | None = Field(default=None, min_length=1)
     """Weights for the ``sg`` term of each loss that has one; 0 is the loss without it."""
     seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
 

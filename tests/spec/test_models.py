@@ -239,6 +239,7 @@ def grid(**changes: Any) -> dict[str, Any]:
         (fields(recipe={"window": {"sice": 1}}), "recipe.window: unknown key 'sice': did you mean 'size'?"),
         (grid(lambdas=[0.1, -1]), "grids.0.lambdas.1 is -1: input should be greater than or equal to 0."),
         (grid(lambdas=[float("nan")]), "grids.0.lambdas.0 is nan: "),
+        (grid(lambdas=["1e-400"]), "grids.0.lambdas.0: 1e-400 is too small to differ from 0."),
         (grid(lambdas=[]), "grids.0.lambdas is []: "),
         (grid(seeds=[-1]), "grids.0.seeds.0 is -1: "),
         (grid(seeds=[]), "grids.0.seeds is []: "),
