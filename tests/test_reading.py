@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -11,7 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+
+import sgbench
 
 STORES = Path(__file__).parent / "stores"
 
@@ -51,7 +56,7 @@ json.dump(answers, sys.__stdout__)
 
 @dataclass(frozen=True)
 class Command:
-    """A command that reads, with ``STORE`` and ``OUT`` for folders, and words of what it prints."""
+    """A command that reads, with ``STORE``, ``IMAGES`` and ``OUT`` for folders, and words of what it prints."""
 
     line: str
     says: tuple[str, ...]
@@ -91,6 +96,13 @@ READING = [
         loads=("duckdb",),
     ),
     Command("sgbench figure lambda --results STORE --out OUT/lambda.svg", ("written to",), loads=DRAWS),
+    Command(
+        "sgbench figure crops --test demo --results IMAGES --out OUT/crops.svg --image chelsea --box 100,60,48,48 "
+        "--metric psnr_y --backbone edsr-tiny",
+        ("written to",),
+        loads=DRAWS,
+    ),
+    Command("sgbench report --results IMAGES --out OUT/images.html", ("written to",), loads=DRAWS),
     Command("sgbench figure plane --results STORE --out OUT/plane.svg", ("written to",), loads=DRAWS),
     Command("sgbench figure curves --results STORE --out OUT/curves.svg", ("written to",), loads=DRAWS),
     Command("sgbench report --results STORE --out OUT/report.html", ("written to",), loads=DRAWS),
@@ -108,18 +120,33 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.copytree(STORES / "27d0b6c", tmp_path_factory.mktemp("reading") / "store"))
 
 
+@pytest.fixture(scope="module")
+def with_images(store: Path) -> Path:
+    """Another copy, with an image that each run of edsr-tiny and seed 0 made of the set `demo`."""
+    copy = Path(shutil.copytree(store, store.parent / "images"))
+    runs = sgbench.load_results(str(copy)).runs.to_pylist()
+    for run in runs:
+        if (run["backbone"], run["seed"]) == ("edsr-tiny", 0):
+            image = copy / "images" / run["run_id"] / "demo@782e5afe" / "chelsea.png"
+            image.parent.mkdir(parents=True)
+            Image.fromarray(np.full((300, 448, 3), 128, np.uint8)).save(image)
+    return copy
+
+
 Answer = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def answers(store: Path) -> dict[str, Answer]:
+def answers(store: Path, with_images: Path) -> dict[str, Answer]:
     """What each command says, by its line, all run in one process."""
     out = store.parent / "out"
     out.mkdir()
 
     bare = str(store.parent / "cache")  # a machine without pretrained networks
     environment = {**os.environ, "SGBENCH_CACHE": bare, "TORCH_HOME": bare, "SGBENCH_WEIGHTS": "", "COLUMNS": "200"}
-    words = [shlex.split(each.line.replace("STORE", str(store)).replace("OUT", str(out))) for each in READING]
+    folders = {"STORE": store, "IMAGES": with_images, "OUT": out}
+    lines = [re.sub("|".join(folders), lambda name: str(folders[name[0]]), each.line) for each in READING]
+    words = [shlex.split(line) for line in lines]
     done = subprocess.run(
         [sys.executable, "-c", READER],
         input=json.dumps([(each.loads, line) for each, line in zip(READING, words, strict=True)]),

@@ -109,6 +109,16 @@ class Comparison:
         return None if self.mean_a is None or self.mean_b is None else self.mean_b - self.mean_a
 
     @property
+    def estimate(self) -> Estimate | None:
+        """The estimate that is shown: over seeds and images or, where there is none, over seeds alone."""
+        return self.overall or self.by_seed
+
+    @property
+    def where(self) -> str:
+        """The backbone and, where recipes differ, the recipe."""
+        return f"{self.backbone} ({self.recipe})" if self.recipe else self.backbone
+
+    @property
     def percent(self) -> float | None:
         """The difference in percent of A; none where A is 0."""
         return 100 * self.difference / abs(self.mean_a) if self.difference is not None and self.mean_a else None

@@ -10,7 +10,6 @@ makes Python objects only of what is asked for; it imports neither torch nor any
     view.outcomes(filters)      # for each run, test set and metric a value, or the `Fate` that says why there is none
     view.of_images(filters)     # scores of single images, as an Arrow table
     view.rows(filters)          # rows of the table ``runs``, as an Arrow table
-    view.only(filters)          # another view, of less
 """
 
 import functools
@@ -27,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sgbench.analysis.recipes import RECIPE, Recipes
-from sgbench.analysis.results import Results, Source
+from sgbench.analysis.results import Results
 from sgbench.analysis.stores import together
 from sgbench.core.errors import InputError, unknown
 from sgbench.core.words import natural
@@ -169,6 +168,10 @@ class Group:
     def trained_with(self) -> str:
         """The loss and, where recipes differ, the recipe."""
         return ", ".join(filter(None, (self.loss, self.recipe)))
+
+    def named(self, run: Run) -> str:
+        """Return what one of its runs is called."""
+        return f"{self.backbone} · {self.trained_with} · seed {run.seed}" if run.trained else self.backbone
 
 
 class Basis(NamedTuple):
@@ -319,6 +322,11 @@ class View:
             metrics={metric for _, metric in self.places},
         )
 
+    @property
+    def default_metrics(self) -> list[str] | None:
+        """`DEFAULT_METRIC` or, in stores without it, none, which stands for all."""
+        return [DEFAULT_METRIC] if DEFAULT_METRIC in self.names.metrics else None
+
     def resolved(self, filters: Filters) -> Filters:
         """Return filters with the very names of the stores, in the order in which they were asked for.
 
@@ -390,10 +398,10 @@ class View:
         """Return scores of whole test sets."""
         return self._among_scores(self.results.totals, filters)
 
-    def of_images(self, filters: Filters = ALL) -> pa.Table:
-        """Return scores of single images, in any order."""
+    def of_images(self, filters: Filters = ALL, names: Collection[str] | None = None) -> pa.Table:
+        """Return scores of single images, all of them or those of some names, in any order."""
         rows = self._among_scores(self.results.encoded_scores, filters)
-        return rows.filter(pc.is_valid(rows["image"]))
+        return rows.filter(pc.is_valid(rows["image"])) if names is None else _among(rows, "image", names)
 
     def rows(self, filters: Filters = ALL) -> pa.Table:
         """Return the rows of runs that have ended."""
@@ -402,23 +410,6 @@ class View:
     def history(self, filters: Filters = ALL) -> pa.Table:
         """Return the training curves of runs."""
         return _among(self.results.history, "run_id", self._ids(filters))
-
-    def only(self, filters: Filters) -> "View":
-        """Return what there is of some runs, test sets and metrics; of several stores as of one."""
-        results, ids = self.results, self._ids(filters)
-        return View(
-            Results(
-                Source(
-                    results.source.name,
-                    lambda: self.rows(filters),
-                    lambda: self._among_scores(results.encoded_scores, filters),
-                    lambda: self.history(filters),
-                    lambda: [plan for plan in results.planned if ids is None or plan.run_id in ids],
-                    lambda: self.totals(filters),
-                ),
-                results.beside,
-            )
-        )
 
     @functools.cached_property
     def places(self) -> set[tuple[str, str]]:

@@ -14,20 +14,10 @@ def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="The loss to compare with, such as l1.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The loss in question, such as 'l1 + 1.0*sg'.")],
     results: options.Results = None,
-    metric: Annotated[
-        list[str] | None,
-        typer.Option("--metric", metavar="NAME", help="Default: lpips_alex, or all if there is none (repeatable)."),
-    ] = None,
+    metric: options.DefaultMetrics = None,
     backbone: options.Backbones = None,
     test: options.Tests = None,
-    alpha: Annotated[
-        float,
-        typer.Option(
-            "--alpha",
-            metavar="0.05",
-            help="Significance level: the chance of any false positive.",
-        ),
-    ] = 0.05,
+    alpha: options.Alpha = 0.05,
     as_json: options.Json = False,
 ) -> None:
     """Say by how much one loss differs from another, and whether that is significant across seeds and images.

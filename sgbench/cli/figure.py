@@ -10,11 +10,9 @@ from sgbench.cli.commands import below, command
 from sgbench.core.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from matplotlib.figure import Figure
 
-    from sgbench.analysis import Results
+    from sgbench.analysis import Filters, View
     from sgbench.report.figures.regions import Box
 
 app = typer.Typer(
@@ -52,7 +50,7 @@ def gradient_maps(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A PNG, JPEG, BMP, TIFF or WebP file.")],
     out: Out,
     operator: Annotated[
-        str, typer.Option("--operator", metavar="NAME", help="Of the loss sg: central, sobel or sobel-raw.")
+        str, typer.Option("--operator", metavar="NAME", help="Operator of the loss sg: central, sobel or sobel-raw.")
     ] = "central",
     columns: Columns = None,
 ) -> None:
@@ -84,12 +82,11 @@ def lambdas(
     Three seeds or more are a mean with a band of one sample standard deviation; fewer are a dot each. Losses with a
     single λ > 0 are left out beside others; --loss shows them.
     """
-    from sgbench.analysis import load_results
+    from sgbench.analysis import Filters
     from sgbench.report.figures.lambdas import draw_lambda
 
-    store = load_results(options.find_store(results))
-    figure = draw_lambda(store, backbones=backbone, losses=loss, datasets=test, metrics=metric, columns=columns)
-    _write(figure, out)
+    filters = Filters(backbone, loss, datasets=test, metrics=metric)
+    _write(draw_lambda(_view(results), filters, columns=columns), out)
 
 
 @command(app, "sgbench figure plane --out plane.pdf", "sgbench figure plane --test Set5 --out plane.png")
@@ -104,13 +101,13 @@ def plane(
 ) -> None:
     """Draw PSNR against LPIPS, or two metrics that are named: the one across and the one up.
 
-    Of more losses than can be told apart those of the paper are drawn; --loss chooses others.
+    If there are too many losses to tell apart, those of the paper are drawn; --loss chooses others.
     """
+    from sgbench.analysis import Filters
     from sgbench.report.figures.plane import draw_plane
 
-    store, losses = _told_apart(results, backbone, loss)
-    figure = draw_plane(store, backbones=backbone, losses=losses, datasets=test, metrics=metric, columns=columns)
-    _write(figure, out)
+    view, filters = _told_apart(results, Filters(backbone, loss, datasets=test, metrics=metric))
+    _write(draw_plane(view, filters, columns=columns), out)
 
 
 @command(
@@ -125,15 +122,16 @@ def curves(
     loss: options.Losses = None,
     columns: Columns = None,
 ) -> None:
-    """Draw the course of training: each term of the losses, unweighted, against steps.
+    """Draw training curves: each term of the losses, unweighted, against steps.
 
-    Each backbone is a column, and each term that several have a row, with one scale. Of more losses than can be told
-    apart those of the paper are drawn; --loss chooses others.
+    Each backbone is a column, and each term that several have a row, with one scale. If there are too many losses to
+    tell apart, those of the paper are drawn; --loss chooses others.
     """
+    from sgbench.analysis import Filters
     from sgbench.report.figures.curves import draw_curves
 
-    store, losses = _told_apart(results, backbone, loss)
-    _write(draw_curves(store, backbones=backbone, losses=losses, columns=columns), out)
+    view, filters = _told_apart(results, Filters(backbone, loss))
+    _write(draw_curves(view, filters, columns=columns), out)
 
 
 @command(
@@ -148,7 +146,7 @@ def crops(
     backbone: options.Backbones = None,
     loss: options.Losses = None,
     image: Annotated[
-        str | None, typer.Option("--image", metavar="NAME", help="Only of this image; its file's name without ending.")
+        str | None, typer.Option("--image", metavar="NAME", help="Only this image: its file name without the ending.")
     ] = None,
     box: Annotated[
         str | None, typer.Option("--box", metavar="LEFT,TOP,WIDTH,HEIGHT", help="The part of --image, in HR pixels.")
@@ -160,7 +158,9 @@ def crops(
     metric: Annotated[
         list[str] | None,
         typer.Option(
-            "--metric", metavar="NAME", help="Of the whole image, below each part (repeatable). Default: LPIPS."
+            "--metric",
+            metavar="NAME",
+            help="Score of the whole image, below each part (repeatable). Default: lpips_alex.",
         ),
     ] = None,
     columns: Columns = None,
@@ -170,37 +170,39 @@ def crops(
     Without --box the parts are those where LPIPS of the last --loss is below that of the first by most, and as many
     where it is above; this needs sgbench weights fetch alexnet. Images must have been kept: sgbench eval --save-images.
     """
-    from sgbench.analysis import load_results
+    from sgbench.analysis import Filters, View, load_results
     from sgbench.cli import output
     from sgbench.core.storage import Storage
     from sgbench.data import pack_set
     from sgbench.report.figures.crops import draw_crops, find_crops
-    from sgbench.report.figures.saved import Saved
+    from sgbench.report.figures.saved_images import SavedImages
 
     part = _box(box)
     root = options.find_store(results)
-    store = load_results(root)
-    found = find_crops(store, backbones=backbone, losses=loss)
+    view = View(load_results(root))
+    found = find_crops(view, Filters(backbone, loss))
     with output.screen.packing() as progress:
-        saved = Saved(Storage(root), pack_set(test, "test", found.recipe, progress), test)
-    figure = draw_crops(store, found, saved, image=image, box=part, regions=regions, metrics=metric, columns=columns)
+        saved = SavedImages(Storage(root), pack_set(test, "test", found.recipe, progress), test)
+    figure = draw_crops(view, found, saved, image=image, box=part, regions=regions, metrics=metric, columns=columns)
     _write(figure, out)
 
 
-def _told_apart(
-    results: str | None, backbones: list[str] | None, losses: list[str] | None
-) -> "tuple[Results, Sequence[str] | None]":
-    """Open a store and choose the losses to draw, None for all; say so where there are too many and nobody chose."""
-    from sgbench.analysis import load_results
-    from sgbench.cli import output
-    from sgbench.report.figures.selection import ONLY_OF_THE_PAPER, losses_told_apart
+def _view(results: str | None) -> "View":
+    from sgbench.analysis import View, load_results
 
-    store = load_results(options.find_store(results))
-    if losses is not None:
-        return store, losses
-    if few := losses_told_apart(store, backbones):
+    return View(load_results(options.find_store(results)))
+
+
+def _told_apart(results: str | None, filters: "Filters") -> "tuple[View, Filters]":
+    """Open a store and choose the losses to draw; say so where there are too many and nobody chose."""
+    from sgbench.cli import output
+    from sgbench.report.figures.selection import ONLY_OF_THE_PAPER, with_losses_told_apart
+
+    view = _view(results)
+    fewer = with_losses_told_apart(view, filters)
+    if fewer is not filters:
         output.say(f"{ONLY_OF_THE_PAPER} --loss chooses others.")
-    return store, few
+    return view, fewer
 
 
 def _box(text: str | None) -> "Box | None":

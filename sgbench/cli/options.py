@@ -49,6 +49,13 @@ Backbones = Annotated[
 Losses = Annotated[list[str] | None, typer.Option("--loss", metavar="EXPR", help="'l1 + 0.1*sg', … (repeatable).")]
 Tests = Annotated[list[str] | None, typer.Option("--test", metavar=REFERENCE, help="A test set (repeatable).")]
 Metrics = Annotated[list[str] | None, typer.Option("--metric", metavar="NAME", help="lpips_alex, fid, … (repeatable).")]
+DefaultMetrics = Annotated[
+    list[str] | None,
+    typer.Option("--metric", metavar="NAME", help="Default: lpips_alex, or all if there is none (repeatable)."),
+]
+Alpha = Annotated[
+    float, typer.Option("--alpha", metavar="0.05", help="Significance level: the chance of any false positive.")
+]
 Scale = Annotated[int, typer.Option("--scale", metavar="2|3|4", help="Factor of super-resolution.", callback=_scale)]
 Address = Annotated[
     str | None, typer.Option("--address", metavar="HOST:PORT", help="Ray cluster to join. Default: start Ray here.")

@@ -48,14 +48,14 @@ def report(
 
     It can be sent around and read without sgbench or a network. Images are those that sgbench eval --save-images keeps.
     """
-    from sgbench.analysis import Filters, load_results
+    from sgbench.analysis import Filters, View, load_results
     from sgbench.cli import output
     from sgbench.core.storage import Storage
     from sgbench.report import page
     from sgbench.spec import set_name
 
     root = options.find_store(results)
-    store, storage = load_results(root), Storage(root)
+    view, storage = View(load_results(root)), Storage(root)
     out = out or _in_store(storage)
     filters = Filters(
         backbones=backbone,
@@ -65,10 +65,11 @@ def report(
         datasets=[set_name(each) for each in test] if test else None,
         metrics=metric,
     )
-    chosen = page.choose(store, filters)
-    hr = _packed(test or [], page.degradations(chosen, storage))
+    filters = view.resolved(filters)
+    hr = _packed(test or [], page.degradations(view, filters, storage))
     content = page.gather(
-        chosen,
+        view,
+        filters,
         storage,
         title or f"sgbench report: {Path(root).name}",
         hr,

@@ -1,6 +1,7 @@
 """How the comparison of two losses is shown: a table for each metric, a sentence for each cell, and what they mean."""
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from typing import Any
@@ -13,8 +14,8 @@ from rich.text import Text
 from sgbench.analysis import View
 from sgbench.analysis.compare import ALPHA, Comparison, Verdict, comparisons
 from sgbench.analysis.stats import EXACT, RESAMPLES, Estimate, sign_flip_floor
-from sgbench.analysis.view import DEFAULT_METRIC, chosen
-from sgbench.core.words import plural
+from sgbench.analysis.view import chosen
+from sgbench.core.words import listed, plural
 from sgbench.report.shown import Part, Shown, paragraph, wrapped
 from sgbench.report.tables.html import plain_table
 from sgbench.report.tables.model import number, titled
@@ -57,15 +58,43 @@ def choose(
 
 def sentence(cell: Comparison) -> str:
     """Return what a comparison found, for a person to read; a second sentence names the runs without a partner."""
-    place = f"{cell.metric} on {cell.dataset} with {cell.backbone}{f' ({cell.recipe})' if cell.recipe else ''}"
+    place = f"{cell.metric} on {cell.dataset} with {cell.where}"
     left_out = f" Left out: {'; '.join(cell.left_out)}." if cell.left_out else ""
     if cell.difference is None:
         return f"{cell.b} cannot be compared with {cell.a} by {place}: {cell.reason}.{left_out}"
-    shown = _number(cell.metric, abs(cell.difference))
+    shown = shown_number(cell.metric, abs(cell.difference))
     verb = "changes" if not shown.strip("0.") else "lowers" if cell.difference < 0 else "raises"
     percent = "" if cell.percent is None else f"{abs(cell.percent):.1f}%"
     design = "; ".join(filter(None, (percent, _told_interval(cell), _design(cell))))
     return f"{cell.b} {verb} {place} by {shown} ({design}): {_told(cell)}.{left_out}"
+
+
+def places(cells: Iterable[Comparison]) -> str:
+    """Return ``Set5 with edsr-tiny and rdn-tiny; Set14 with edsr-tiny``."""
+    backbones: defaultdict[str, list[str]] = defaultdict(list)
+    for cell in cells:
+        backbones[cell.dataset].append(cell.where)
+    datasets: defaultdict[str, list[str]] = defaultdict(list)
+    for dataset, names in backbones.items():
+        datasets[listed(dict.fromkeys(names))].append(dataset)
+    return "; ".join(f"{listed(there)} with {names}" for names, there in datasets.items())
+
+
+def in_places(what: str, reasons: Iterable[tuple[Comparison, str | None]]) -> list[str]:
+    """Return a sentence for each reason, with all places that have it.
+
+    Args:
+        what: How the sentence begins.
+        reasons: Of comparisons; none is passed over.
+    """
+    found: defaultdict[str, list[Comparison]] = defaultdict(list)
+    for cell, reason in reasons:
+        if reason:
+            found[reason].append(cell)
+    return [
+        f"{what} by {listed(dict.fromkeys(cell.metric for cell in cells))} on {places(cells)}: {reason}."
+        for reason, cells in found.items()
+    ]
 
 
 def notes(cells: Sequence[Comparison]) -> list[str]:
@@ -83,7 +112,9 @@ def notes(cells: Sequence[Comparison]) -> list[str]:
             "By image: every flip of the signs of the images' differences, which are means over seeds and taken for "
             f"symmetric{drawn}; (floor) is the smallest p that the number of images allows.",
         ]
-    floors = ", ".join(f"{_p(sign_flip_floor(n))} with {n} seeds" for n in sorted({len(cell.seeds) for cell in tested}))
+    floors = ", ".join(
+        f"{shown_p(sign_flip_floor(n))} with {n} seeds" for n in sorted({len(cell.seeds) for cell in tested})
+    )
     said.append(
         "By seed: Student's t of the seeds' differences, which are means over images. It takes them for normal, which "
         f"so few cannot show; flips of their signs, which do not, could give no p under {floors}."
@@ -115,7 +146,7 @@ def compared(
         view: A store.
         a: The loss to compare with.
         b: The loss in question.
-        metrics: Only these; by default `DEFAULT_METRIC` or, where there is none, all.
+        metrics: Only these, by default `View.default_metrics`.
         backbones: Only these, all by default; p values stay corrected for all.
         tests: Only these test sets, all by default.
         alpha: See `sgbench.analysis.compare.comparisons`.
@@ -123,9 +154,8 @@ def compared(
     Raises:
         InputError: See there, and if a filter names what is not there.
     """
-    if metrics is None and DEFAULT_METRIC in view.names.metrics:
-        metrics = [DEFAULT_METRIC]
-    return choose(comparisons(view, a, b, metrics=metrics, alpha=alpha), backbones=backbones, datasets=tests)
+    cells = comparisons(view, a, b, metrics=metrics or view.default_metrics, alpha=alpha)
+    return choose(cells, backbones=backbones, datasets=tests)
 
 
 def shown(cells: Sequence[Comparison]) -> Shown:
@@ -233,7 +263,7 @@ def _grid(cells: Sequence[Comparison], *, stacked: bool) -> rich.table.Table:
 
 
 def _heads(cell: Comparison) -> list[Parts]:
-    interval = (f"{_level(cell)} CI", "to", "p")
+    interval = (f"{level(cell)} CI", "to", "p")
     return [
         ("test set", "backbone"),
         ("A", "B"),
@@ -248,15 +278,18 @@ def _heads(cell: Comparison) -> list[Parts]:
 
 def _parts(cell: Comparison) -> list[Parts]:
     """Return what stands under `_heads`."""
-    verdict = ", ".join(filter(None, (cell.verdict, _side(cell))))
+    verdict = ", ".join(filter(None, (cell.verdict, side(cell))))
     return [
         (cell.dataset, cell.backbone),
-        (_number(cell.metric, cell.mean_a), _number(cell.metric, cell.mean_b)),
-        (_number(cell.metric, cell.difference, "+"), "" if cell.percent is None else _minus(f"{cell.percent:+.1f}%")),
+        (shown_number(cell.metric, cell.mean_a), shown_number(cell.metric, cell.mean_b)),
+        (
+            shown_number(cell.metric, cell.difference, "+"),
+            shown_percent(cell.percent),
+        ),
         _estimated(cell.metric, cell.overall),
-        (_p(cell.by_image.p), f"({_p(cell.by_image.floor)})") if cell.by_image else ("", ""),
+        (shown_p(cell.by_image.p), f"({shown_p(cell.by_image.floor)})") if cell.by_image else ("", ""),
         _estimated(cell.metric, cell.by_seed),
-        (_p(cell.p),),
+        (shown_p(cell.p),),
         (verdict,),
     ]
 
@@ -265,7 +298,7 @@ def _estimated(metric: str, estimate: Estimate | None) -> Parts:
     if estimate is None:
         return ("", "", "")
     interval = estimate.interval
-    return (_number(metric, interval.low, "+"), _number(metric, interval.high, "+"), _p(estimate.p))
+    return (shown_number(metric, interval.low, "+"), shown_number(metric, interval.high, "+"), shown_p(estimate.p))
 
 
 def _beside(column: Sequence[Parts], *, left: bool) -> list[str]:
@@ -285,14 +318,14 @@ def _width(texts: Iterable[str]) -> int:
 
 
 def _told_interval(cell: Comparison) -> str:
-    """Return ``95% interval 0.0890 to 0.1050``, of the amount by which B lowers or raises."""
+    """Return ``95% confidence interval 0.0890 to 0.1050``, of the amount by which B lowers or raises."""
     estimate = cell.overall or cell.by_seed
     if estimate is None or cell.difference is None:
         return ""
     low, high = estimate.interval.low, estimate.interval.high
     ends = (-high, -low) if cell.difference < 0 else (low, high)
     over = "" if cell.overall else " over seeds alone"
-    return f"{_level(cell)} interval{over} {' to '.join(_number(cell.metric, end) for end in ends)}"
+    return f"{level(cell)} confidence interval{over} {' to '.join(shown_number(cell.metric, end) for end in ends)}"
 
 
 def _told(cell: Comparison) -> str:
@@ -300,12 +333,12 @@ def _told(cell: Comparison) -> str:
         case Verdict.INCONCLUSIVE:
             return f"{cell.verdict} ({cell.reason})"
         case Verdict.NOT_SIGNIFICANT:
-            return f"{cell.verdict} ({'corrected ' if cell.family > 1 else ''}p {_p(cell.p)})"
+            return f"{cell.verdict} ({'corrected ' if cell.family > 1 else ''}p {shown_p(cell.p)})"
         case Verdict.SIGNIFICANT:
-            return ", ".join(filter(None, (cell.verdict, _side(cell))))
+            return ", ".join(filter(None, (cell.verdict, side(cell))))
 
 
-def _side(cell: Comparison) -> str:
+def side(cell: Comparison) -> str:
     """Return what a significant difference is."""
     if cell.verdict is not Verdict.SIGNIFICANT or cell.better is None:
         return ""
@@ -317,19 +350,28 @@ def _design(cell: Comparison) -> str:
     return f"{seeds} × {plural(cell.images, 'image')}" if cell.images else seeds
 
 
-def _level(cell: Comparison) -> str:
+def level(cell: Comparison) -> str:
+    """Return ``95%``, the level of the confidence intervals."""
     return f"{100 * (1 - cell.alpha):g}%"
 
 
-def _p(p: float | None) -> str:
+def shown_p(p: float | None) -> str:
+    """Return a p value as it is shown; empty where there is none."""
     return "" if p is None else f"{p:.{3 if p >= 0.001 else 2}g}"
 
 
-def _number(metric: str, value: float | None, sign: str = "") -> str:
-    if value is None:
-        return ""
-    return _minus(number(metric, value, sign))
+def shown_number(metric: str, value: float | None, sign: str = "") -> str:
+    """Return a value with the decimals of its metric and a minus as wide as a plus; empty where there is none.
+
+    With ``+`` for a sign, what is above zero has one too; what rounds to zero has none.
+    """
+    return "" if value is None else _signed(number(metric, value, sign))
 
 
-def _minus(number: str) -> str:
-    return number.replace("-", "−")
+def shown_percent(value: float | None) -> str:
+    """Return ``−18.2%``; empty where there is none."""
+    return "" if value is None else _signed(f"{value:+z.1f}%")
+
+
+def _signed(text: str) -> str:
+    return text.replace("-", "−") if text.strip("+0.%") else text.removeprefix("+")

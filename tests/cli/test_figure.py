@@ -125,8 +125,7 @@ def test_of_more_losses_than_can_be_told_apart_those_of_the_paper_are_drawn(plac
         store.write_run(row | {"run_id": run_id, "loss": loss, "backbone": "rdn-tiny"})
     _, said = run("figure", name, "--out", "fig.svg")
     assert said == (
-        "Of so many losses only those of the paper, which can be told apart. --loss chooses others.\n"
-        "written to fig.svg\n"
+        "Too many losses to tell apart: only those of the paper are drawn. --loss chooses others.\nwritten to fig.svg\n"
     )
     assert "ssim" not in (place / "fig.svg").read_text(encoding="utf-8")
     assert run("figure", name, "--backbone", "edsr-tiny", "--out", "fig.svg")[1] == "written to fig.svg\n"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sgbench.analysis import Filters, load_results
+from sgbench.analysis import Filters, View, load_results
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, Pixels, encode_png, pack_set, write_png
 from sgbench.report import page
@@ -96,11 +96,11 @@ def score(run_id: str, dataset: Dataset, metric: str, image: str | None, value: 
 
 def images(store: Path, packed: PackedImages | None = None, most: int = 5) -> Gallery:
     hr = [] if packed is None else [packed]
-    return gallery(page.choose(load_results(str(store)), Filters()), Storage(str(store)), hr, most)
+    return gallery(View(load_results(str(store))), Filters(), Storage(str(store)), hr, most)
 
 
 def content(store: Path, packed: PackedImages | None = None, **filters: Any) -> page.Content:
     storage = Storage(str(store))
-    chosen = page.choose(load_results(str(store)), Filters(**filters))
+    view = View(load_results(str(store)))
     hr = [] if packed is None else [("Photos=HR", packed)]
-    return page.gather(chosen, storage, "A <page>", hr, page.IMAGES)
+    return page.gather(view, view.resolved(Filters(**filters)), storage, "A <page>", hr, page.IMAGES)

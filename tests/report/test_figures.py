@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from sgbench.analysis import Results, paper
+from sgbench.analysis import Filters, Results, View, paper
 from sgbench.core.errors import InputError
 from sgbench.losses.gradient import SecondOrderGradient
 from sgbench.report.figures.curves import draw_curves
@@ -61,12 +61,12 @@ def results(
     scores: list[dict[str, Any]] | None = None,
     history: list[dict[str, Any]] | None = None,
     planned: list[Planned] | None = None,
-) -> Results:
+) -> View:
     tables = {"runs": runs, "scores": scores or [], "history": history or []}
-    return Results.of(*(to_table(name, rows) for name, rows in tables.items()), planned or [])
+    return View(Results.of(*(to_table(name, rows) for name, rows in tables.items()), planned or []))
 
 
-def ablation(seeds: int = 1, metrics: tuple[str, ...] = ("lpips_alex",), dataset: Dataset = SET5) -> Results:
+def ablation(seeds: int = 1, metrics: tuple[str, ...] = ("lpips_alex",), dataset: Dataset = SET5) -> View:
     """λ of 0, 0.1 and 1; the score of seed s is 0.3 − 0.01 λ index + 0.02 s."""
     losses = ["l1", "l1 + 0.1*sg", "l1 + 1.0*sg"]
     runs = [run(f"{at}{seed}", loss, seed) for at, loss in enumerate(losses) for seed in range(seeds)]
@@ -103,8 +103,8 @@ def ticks(figure: Figure, panel: int = 0) -> dict[str, float]:
     return {label.get_text(): at for label, at in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True)}
 
 
-def only_set5(shown: Results, **filters: Any) -> Figure:
-    return draw_lambda(shown, datasets=["Set5"], **filters)
+def only_set5(shown: View, **filters: Any) -> Figure:
+    return draw_lambda(shown, Filters(datasets=["Set5"], **filters))
 
 
 # λ
@@ -217,8 +217,8 @@ def test_what_failed_or_is_no_number_is_left_out_and_named() -> None:
     runs += [run("d", "l1 + 1.0*sg", 2), run("e", "l1 + 1.0*sg", 3)]
     scores = [score("a", 0.3), score("b", 0.2), score("d", math.nan)]
     (pending,) = to_table("runs", [run("f", "l1 + 1.0*sg", 4)]).to_pylist()
+    pending.pop("status")
     shown = results(runs, scores, planned=[Planned(pending, (SET5,), ("lpips_alex",))])
-    shown.planned[0].run.pop("status")
     figure = only_set5(shown)
     assert len(points(figure)) == 2
     assert "Left out: edsr-tiny · l1 + 1.0*sg · seed 1: failed at step 81: loss is NaN." in said(figure)
@@ -264,17 +264,20 @@ def test_filters_choose_what_is_drawn() -> None:
 @pytest.mark.parametrize(
     ("draw", "sentence"),
     [
-        (lambda: draw_lambda(ablation(), backbones=["edsr"]), "unknown backbone 'edsr'"),
-        (lambda: draw_lambda(ablation(), losses=["l2"]), "unknown loss 'l2'"),
-        (lambda: draw_lambda(ablation(), datasets=["Set6"]), "unknown test set 'Set6'"),
-        (lambda: draw_lambda(ablation(), metrics=["psnr"]), "unknown metric 'psnr'"),
-        (lambda: draw_lambda(ablation(), losses=["l1"]), "no trained loss with sg has a score by lpips_alex"),
+        (lambda: draw_lambda(ablation(), Filters(backbones=["edsr"])), "unknown backbone 'edsr'"),
+        (lambda: draw_lambda(ablation(), Filters(losses=["l2"])), "unknown loss 'l2'"),
+        (lambda: draw_lambda(ablation(), Filters(datasets=["Set6"])), "unknown test set 'Set6'"),
+        (lambda: draw_lambda(ablation(), Filters(metrics=["psnr"])), "unknown metric 'psnr'"),
+        (lambda: draw_lambda(ablation(), Filters(losses=["l1"])), "no trained loss with sg has a score by lpips_alex"),
         (lambda: draw_lambda(results([])), "no trained loss with sg has a score by any metric"),
         (lambda: draw_plane(results([])), "there is no metric 'psnr_y', nor any other."),
         (lambda: draw_plane(ablation()), "unknown metric 'psnr_y'"),
-        (lambda: draw_plane(ablation(), metrics=["lpips_alex"]), "--metric is given as lpips_alex; a plane needs two"),
+        (
+            lambda: draw_plane(ablation(), Filters(metrics=["lpips_alex"])),
+            "--metric is given as lpips_alex; a plane needs two",
+        ),
         (lambda: draw_curves(ablation()), "no trained run that was chosen has a history"),
-        (lambda: draw_curves(ablation(), losses=["l2"]), "unknown loss 'l2'"),
+        (lambda: draw_curves(ablation(), Filters(losses=["l2"])), "unknown loss 'l2'"),
     ],
 )
 def test_what_cannot_be_drawn_is_one_sentence(draw: Callable[[], Figure], sentence: str) -> None:
@@ -294,7 +297,7 @@ def test_more_than_can_be_told_apart_is_refused() -> None:
 # The plane
 
 
-def plane(seeds: int) -> Results:
+def plane(seeds: int) -> View:
     runs = [run(f"{at}{seed}", loss, seed) for at, loss in enumerate(["l1", "l1 + 1.0*sg"]) for seed in range(seeds)]
     runs.append({"run_id": "c", "kind": "builtin", "name": "bicubic", "scale": 4, "status": "done"})
     scores = [score("c", 0.34), score("c", 28.4, "psnr_y")]
@@ -327,7 +330,7 @@ def test_three_seeds_in_the_plane_are_a_mean_with_bars() -> None:
 
 
 def test_the_two_metrics_of_a_plane_go_across_and_up_as_they_are_named() -> None:
-    figure = draw_plane(plane(seeds=1), metrics=["lpips_alex", "psnr_y"], losses=["l1"])
+    figure = draw_plane(plane(seeds=1), Filters(metrics=["lpips_alex", "psnr_y"], losses=["l1"]))
     assert points(figure) == [[(value(0, 0), 28.0)]]
     with pytest.raises(InputError, match="nothing has a score of both psnr_y and lpips_alex on one test set"):
         draw_plane(results([run("a"), run("b")], [score("a", 0.1), score("b", 28.0, "psnr_y")]))
@@ -454,7 +457,9 @@ def drawn() -> dict[str, Figure]:
     return everything()
 
 
-NAMES = ["lambda", "lambda-narrow", "plane", "plane-narrow", "curves", "maps", "maps-narrow"]
+NAMES = [
+    *("lambda", "lambda-narrow", "plane", "plane-narrow", "curves", "maps", "maps-narrow"),
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from sgbench.analysis import Results
+from sgbench.analysis import Filters, Results, View
 from sgbench.assets.base import LoadedWeights, MissingWeights
 from sgbench.assets.locator import Locator
 from sgbench.core.errors import InputError
@@ -27,7 +28,7 @@ from sgbench.metrics.lpips import lpips_alex
 from sgbench.report.figures.crops import draw_crops, find_crops
 from sgbench.report.figures.differences import lpips_differences
 from sgbench.report.figures.regions import SEEN, STRIDE, WINDOW, Box, Map, extreme_regions
-from sgbench.report.figures.saved import Saved
+from sgbench.report.figures.saved_images import SavedImages
 from sgbench.report.figures.style import FORMATS, WIDTHS, encode
 from sgbench.spec import Degradation
 from sgbench.store import Dataset
@@ -47,13 +48,13 @@ def image(height: int, width: int, seed: int) -> Pixels:
 
 
 @pytest.fixture
-def saved(tmp_path: Path, cache: Path) -> Saved:
+def saved(tmp_path: Path, cache: Path) -> SavedImages:
     """A set of a large image ``a`` and a small one ``b``, and a store without images of it."""
     for name, (height, width) in {"a": (64, 176), "b": (36, 40)}.items():
         write_png(tmp_path / "set" / f"{name}.png", image(height, width, ord(name)))
     reference = f"Photos={tmp_path / 'set'}"
     packed = prepare(resolve(reference, "test"), scale=SCALE, degradation=Degradation(), cache=default_cache())
-    return Saved(Storage(str(tmp_path / "store")), packed, reference)
+    return SavedImages(Storage(str(tmp_path / "store")), packed, reference)
 
 
 def restored(packed: PackedImages, index: int, loss: str) -> Pixels:
@@ -67,7 +68,7 @@ def restored(packed: PackedImages, index: int, loss: str) -> Pixels:
     return sr
 
 
-def keep(saved: Saved, run_id: str, loss: str) -> None:
+def keep(saved: SavedImages, run_id: str, loss: str) -> None:
     folder = Dataset(saved.images.name, saved.images.sha256).versioned
     for index, each in enumerate(saved.images.images):
         pixels = restored(saved.images, index, loss)
@@ -85,31 +86,33 @@ def run(run_id: str, loss: str, seed: int = 0, backbone: str = "edsr-tiny", scal
     return row | {"spec": json.dumps({"recipe": {"scale": scale}})} | columns
 
 
-def score(saved: Saved, run_id: str, name: str | None, value: float, metric: str = "lpips_alex") -> dict[str, Any]:
+def score(
+    saved: SavedImages, run_id: str, name: str | None, value: float, metric: str = "lpips_alex"
+) -> dict[str, Any]:
     row = {"run_id": run_id, "dataset": "Photos", "dataset_sha256": saved.images.sha256, "image": name}
     row |= {"metric": metric, "metric_version": "1", "protocol": '{"direction":"lower"}', "n_images": 2}
     return row | {"value": value, "status": "ok", "scored": NOW}
 
 
-def results(saved: Saved, runs: list[dict[str, Any]]) -> Results:
+def results(saved: SavedImages, runs: list[dict[str, Any]]) -> View:
     scores = [
         score(saved, row["run_id"], name, 0.1 * at + 0.01 * place)
         for at, row in enumerate(runs, 1)
         for place, name in enumerate([None, "a", "b"])
     ]
-    return Results.of(to_table("runs", runs), to_table("scores", scores), to_table("history", []))
+    return View(Results.of(to_table("runs", runs), to_table("scores", scores), to_table("history", [])))
 
 
 @pytest.fixture
-def two(saved: Saved) -> Results:
+def two(saved: SavedImages) -> View:
     """A run of each loss, whose images are kept."""
     keep(saved, "aaaa", L1)
     keep(saved, "bbbb", SG)
     return results(saved, [run("aaaa", L1), run("bbbb", SG)])
 
 
-def draw(shown: Results, saved: Saved, *, losses: list[str] | None = None, **options: Any) -> Figure:
-    return draw_crops(shown, find_crops(shown, losses=losses), saved, **options)
+def draw(shown: View, saved: SavedImages, *, losses: list[str] | None = None, **options: Any) -> Figure:
+    return draw_crops(shown, find_crops(shown, Filters(losses=losses)), saved, **options)
 
 
 def captions(figure: Figure) -> list[str]:
@@ -195,7 +198,7 @@ def test_images_without_room_have_no_regions() -> None:
 
 
 def test_differences_are_those_of_lpips_and_negative_where_the_second_is_nearer(
-    two: Results, saved: Saved, alexnet_weights: LoadedWeights
+    two: View, saved: SavedImages, alexnet_weights: LoadedWeights
 ) -> None:
     ((index, difference, error),) = lpips_differences(saved, "aaaa", "bbbb", [0])
     assert index == 0
@@ -214,7 +217,7 @@ def test_differences_are_those_of_lpips_and_negative_where_the_second_is_nearer(
 # What is shown
 
 
-def test_the_largest_gain_and_the_largest_loss_are_shown_and_called_so(two: Results, saved: Saved) -> None:
+def test_the_largest_gain_and_the_largest_loss_are_shown_and_called_so(two: View, saved: SavedImages) -> None:
     figure = draw(two, saved, regions=1)
     assert len(figure.axes) == 8
     ((_, difference, _),) = lpips_differences(saved, "aaaa", "bbbb", [0])
@@ -236,7 +239,7 @@ def test_the_largest_gain_and_the_largest_loss_are_shown_and_called_so(two: Resu
     assert f"with {SG} has a mean farthest below, and above, that with {L1}" in said(figure)
 
 
-def test_parts_keep_away_from_the_border_that_other_metrics_leave_out(two: Results, saved: Saved) -> None:
+def test_parts_keep_away_from_the_border_that_other_metrics_leave_out(two: View, saved: SavedImages) -> None:
     figure = draw(two, saved, regions=3)
     assert len(figure.axes) == 8  # there is room for one gain and one loss
     for panel in (0, 4):
@@ -245,21 +248,55 @@ def test_parts_keep_away_from_the_border_that_other_metrics_leave_out(two: Resul
     assert "of the 2 images without the outer 4 pixels" in said(figure)
 
 
-def test_scores_below_a_part_are_those_of_its_whole_image(two: Results, saved: Saved) -> None:
+def test_scores_below_a_part_are_those_of_its_whole_image(two: View, saved: SavedImages) -> None:
     figure = draw(two, saved, regions=1)
     assert captions(figure)[1:4] == ["", "0.1100", "0.2100"]  # of image a, not of the set
     assert "Photos ×4; edsr-tiny, seed 0. Numbers: lpips_alex ↓ of the whole image." in said(figure)
 
 
-def test_a_score_of_other_pixels_is_not_shown(two: Results, saved: Saved) -> None:
-    scores = [{**row, "dataset_sha256": "0" * 64} for row in two.scores.to_pylist()]
+def test_a_loss_of_which_no_run_is_done_is_left_out_unless_it_is_named(two: View, saved: SavedImages) -> None:
+    lost = run("cccc", "l2", status="failed", error="loss is NaN", step=7)
+    shown = results(saved, [run("aaaa", L1), run("bbbb", SG), lost])
+    assert find_crops(shown).losses == (L1, SG)
+    assert "Left out: edsr-tiny · l2 · seed 0: failed at step 7: loss is NaN." in said(draw(shown, saved, regions=1))
+    with pytest.raises(InputError, match="no seed of edsr-tiny is done with all of l1; l2; choose"):
+        find_crops(shown, Filters(losses=[L1, "l2"]))
+
+
+def test_of_the_scores_of_a_store_only_those_that_are_shown_become_objects(
+    two: View, saved: SavedImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    converted: list[int] = []
+    filtered = View.of_images
+
+    class Counted:
+        def __init__(self, rows: pa.Table) -> None:
+            self.rows = rows
+
+        def __getitem__(self, name: str) -> pa.ChunkedArray:
+            return self.rows[name]
+
+        def filter(self, mask: pa.ChunkedArray) -> "Counted":
+            return Counted(self.rows.filter(mask))
+
+        def to_pylist(self) -> list[dict[str, Any]]:
+            converted.append(self.rows.num_rows)
+            return self.rows.to_pylist()
+
+    monkeypatch.setattr(View, "of_images", lambda *arguments: Counted(filtered(*arguments)))
+    draw(two, saved, image="a", box=GAIN)
+    assert converted == [2]  # one image of two runs; the store has 4 scores of images
+
+
+def test_a_score_of_other_pixels_is_not_shown(two: View, saved: SavedImages) -> None:
+    scores = [{**row, "dataset_sha256": "0" * 64} for row in two.results.scores.to_pylist()]
     for row in scores:
         del row["schema_version"]
-    figure = draw(Results.of(two.runs, to_table("scores", scores)), saved, regions=1)
+    figure = draw(View(Results.of(two.rows(), to_table("scores", scores))), saved, regions=1)
     assert captions(figure)[2:4] == ["not scored", "not scored"]
 
 
-def test_a_box_is_shown_of_the_image_that_is_named(two: Results, saved: Saved) -> None:
+def test_a_box_is_shown_of_the_image_that_is_named(two: View, saved: SavedImages) -> None:
     box = Box(3, 5, 20, 10)
     figure = draw(two, saved, image="b", box=box)
     assert [pixels(figure, panel).shape for panel in range(4)] == [(36, 40, 3), *[(10, 20, 3)] * 3]
@@ -268,7 +305,7 @@ def test_a_box_is_shown_of_the_image_that_is_named(two: Results, saved: Saved) -
     assert "The part, 3,5,20,10 (left, top, width, height), was chosen by hand." in said(figure)
 
 
-def test_losses_come_in_the_order_in_which_they_are_named(two: Results, saved: Saved) -> None:
+def test_losses_come_in_the_order_in_which_they_are_named(two: View, saved: SavedImages) -> None:
     figure = draw(two, saved, losses=["sg + l1", "l1"], regions=1)
     assert [axes.get_title() for axes in figure.axes[2:4]] == [SG, L1]
     assert near(marked(figure, 0), LOSS)
@@ -276,18 +313,18 @@ def test_losses_come_in_the_order_in_which_they_are_named(two: Results, saved: S
     assert [about.partition(":")[0] for about in captions(figure)[::4]] == ["a\nlargest gain", "a\nlargest loss"]
 
 
-def test_regions_are_sought_between_the_first_and_the_last_loss_that_is_named(two: Results, saved: Saved) -> None:
+def test_regions_are_sought_between_the_first_and_the_last_loss_that_is_named(two: View, saved: SavedImages) -> None:
     keep(saved, "cccc", "l2")
     runs = [run("aaaa", L1), run("bbbb", SG), run("cccc", "l2")]
     shown = results(saved, runs)
-    assert find_crops(shown, losses=[L1, "l2", SG]).pair == (L1, SG)
+    assert find_crops(shown, Filters(losses=[L1, "l2", SG])).pair == (L1, SG)
     assert find_crops(shown).pair is None
     figure = draw(shown, saved, losses=[L1, "l2", SG], regions=1)
     assert near(marked(figure, 0), GAIN)
     assert near(marked(figure, 5), LOSS)
 
 
-def test_each_backbone_has_rows_of_its_own(saved: Saved) -> None:
+def test_each_backbone_has_rows_of_its_own(saved: SavedImages) -> None:
     runs = [run("aaaa", L1), run("bbbb", SG), run("cccc", L1, backbone="rdn-tiny")]
     for row in runs:
         keep(saved, row["run_id"], row["loss"])
@@ -295,14 +332,14 @@ def test_each_backbone_has_rows_of_its_own(saved: Saved) -> None:
     assert captions(figure) == ["edsr-tiny\na", "", "0.1100", "0.2100", "rdn-tiny\na", "", "0.3100", "no run"]
 
 
-def test_runs_of_the_first_seed_that_all_losses_have_are_shown(saved: Saved) -> None:
+def test_runs_of_the_first_seed_that_all_losses_have_are_shown(saved: SavedImages) -> None:
     runs = [run("a0", L1), run("a1", L1, 1), run("a2", L1, 2), run("b0", SG, status="failed"), run("b1", SG, 1)]
     found = find_crops(results(saved, runs))
     assert {loss: run.run_id for loss, run in found.runs["edsr-tiny"].items()} == {L1: "a1", SG: "b1"}
 
 
 @pytest.mark.parametrize("columns", [1, 2])
-def test_nothing_is_cut(two: Results, saved: Saved, columns: int) -> None:
+def test_nothing_is_cut(two: View, saved: SavedImages, columns: int) -> None:
     figure = draw(two, saved, regions=1, columns=columns)
     assert all(re.search(r"[−+]0\.\d{4}\s", about) for about in captions(figure)[::4])
     figure.draw_without_rendering()
@@ -317,7 +354,7 @@ def test_nothing_is_cut(two: Results, saved: Saved, columns: int) -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_the_same_images_are_the_same_bytes(two: Results, saved: Saved, form: str) -> None:
+def test_the_same_images_are_the_same_bytes(two: View, saved: SavedImages, form: str) -> None:
     first, second = (encode(draw(two, saved, image="a", box=GAIN), form) for _ in range(2))
     assert first == second
 
@@ -325,7 +362,7 @@ def test_the_same_images_are_the_same_bytes(two: Results, saved: Saved, form: st
 # What cannot be shown
 
 
-def test_images_that_were_not_kept_are_asked_for_by_the_exact_command(saved: Saved) -> None:
+def test_images_that_were_not_kept_are_asked_for_by_the_exact_command(saved: SavedImages) -> None:
     keep(saved, "aaaa", L1)
     saved.storage.write("weights/bbbb.pt", b"")
     shown = results(saved, [run("aaaa", L1), run("bbbb", SG)])
@@ -339,7 +376,7 @@ def test_images_that_were_not_kept_are_asked_for_by_the_exact_command(saved: Sav
     ]
 
 
-def test_an_image_that_is_damaged_or_of_another_size_is_named(two: Results, saved: Saved) -> None:
+def test_an_image_that_is_damaged_or_of_another_size_is_named(two: View, saved: SavedImages) -> None:
     name = saved._file("bbbb", 0)
     saved.storage.write(name, b"no image")
     with pytest.raises(InputError, match=rf"{re.escape(name)}' cannot be read as an image"):
@@ -350,7 +387,7 @@ def test_an_image_that_is_damaged_or_of_another_size_is_named(two: Results, save
 
 
 def test_without_the_weights_of_lpips_they_are_asked_for_and_a_part_is_shown_that_is_chosen_by_hand(
-    two: Results, saved: Saved, monkeypatch: pytest.MonkeyPatch
+    two: View, saved: SavedImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(locator: Locator, name: str) -> LoadedWeights:
         raise MissingWeights(f"the {name} weights are not on this machine")
@@ -382,7 +419,7 @@ def test_without_the_weights_of_lpips_they_are_asked_for_and_a_part_is_shown_tha
         ({"losses": ["l2"]}, "unknown loss 'l2'"),
     ],
 )
-def test_bad_input_is_one_sentence(two: Results, saved: Saved, options: dict[str, Any], sentence: str) -> None:
+def test_bad_input_is_one_sentence(two: View, saved: SavedImages, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=re.escape(sentence)) as error:
         draw(two, saved, **options)
     assert "\n" not in str(error.value)
@@ -393,7 +430,7 @@ def fail(find: Callable[[], object], sentence: str) -> None:
         find()
 
 
-def test_runs_that_do_not_go_together_are_refused(saved: Saved) -> None:
+def test_runs_that_do_not_go_together_are_refused(saved: SavedImages) -> None:
     apart = results(saved, [run("a", L1), run("b", SG, 1)])
     fail(lambda: find_crops(apart), f"no seed of edsr-tiny is done with all of {L1}; {SG}; choose with --loss")
     scales = results(saved, [run("a", L1), run("b", L1, backbone="rdn-tiny", scale=2)])
@@ -406,7 +443,7 @@ def test_runs_that_do_not_go_together_are_refused(saved: Saved) -> None:
     fail(lambda: draw(partial, saved), "of rdn-tiny there is no run with l1; choose others with --loss or --backbone.")
 
 
-def test_more_losses_than_fit_beside_each_other_are_refused(saved: Saved) -> None:
+def test_more_losses_than_fit_beside_each_other_are_refused(saved: SavedImages) -> None:
     runs = [run(f"a{at}", f"l1 + {at}.0*sg") for at in range(1, 5)]
     for row in runs:
         keep(saved, row["run_id"], row["loss"])

@@ -62,7 +62,8 @@ def printed(cells: list[Comparison], width: int | None) -> str:
     [
         (
             FOUND,
-            f"{SG} lowers lpips_alex on Set14 with edsr-tiny by 0.0970 (27.0%; 95% interval 0.0890 to 0.1050; "
+            f"{SG} lowers lpips_alex on Set14 with edsr-tiny by 0.0970 (27.0%; "
+            "95% confidence interval 0.0890 to 0.1050; "
             "3 seeds × 14 images): significant, better.",
         ),
         (
@@ -75,7 +76,8 @@ def printed(cells: list[Comparison], width: int | None) -> str:
                 recipe="steps=1200",
                 overall=Estimate(Interval(-1.254, -0.8), 0.001),
             ),
-            f"{SG} lowers psnr_y on Set14 with edsr-tiny (steps=1200) by 1.07 (4.2%; 95% interval 0.80 to 1.25; "
+            f"{SG} lowers psnr_y on Set14 with edsr-tiny (steps=1200) by 1.07 (4.2%; "
+            "95% confidence interval 0.80 to 1.25; "
             "3 seeds × 14 images): significant, worse.",
         ),
         (
@@ -86,17 +88,19 @@ def printed(cells: list[Comparison], width: int | None) -> str:
                 p=0.3,
                 verdict=NOT_SIGNIFICANT,
             ),
-            f"{SG} raises lpips_alex on Set14 with edsr-tiny by 0.0100 (2.8%; 95% interval −0.0100 to 0.0300; "
+            f"{SG} raises lpips_alex on Set14 with edsr-tiny by 0.0100 (2.8%; "
+            "95% confidence interval −0.0100 to 0.0300; "
             "3 seeds × 14 images): not significant (corrected p 0.3).",
         ),
         (
             replace(FOUND, mean_a=0.0, mean_b=0.0, family=1, p=1.0, verdict=NOT_SIGNIFICANT),
-            f"{SG} changes lpips_alex on Set14 with edsr-tiny by 0.0000 (95% interval −0.1050 to −0.0890; "
+            f"{SG} changes lpips_alex on Set14 with edsr-tiny by 0.0000 (95% confidence interval −0.1050 to −0.0890; "
             "3 seeds × 14 images): not significant (p 1).",
         ),
         (
             replace(OF_SETS, left_out=(f"failed: loss is NaN at step 812 ({SG}, seed 3)",)),
-            f"{SG} lowers fid on Set14 with edsr-tiny by 5.73 (9.4%; 95% interval over seeds alone 4.00 to 7.50; "
+            f"{SG} lowers fid on Set14 with edsr-tiny by 5.73 (9.4%; "
+            "95% confidence interval over seeds alone 4.00 to 7.50; "
             f"3 seeds): significant, better. Left out: failed: loss is NaN at step 812 ({SG}, seed 3).",
         ),
         (
@@ -113,7 +117,7 @@ def printed(cells: list[Comparison], width: int | None) -> str:
         ),
         (
             replace(FOUND, direction=None, metric="my_metric", alpha=0.01),
-            f"{SG} lowers my_metric on Set14 with edsr-tiny by 0.097 (27.0%; 99% interval 0.089 to 0.105; "
+            f"{SG} lowers my_metric on Set14 with edsr-tiny by 0.097 (27.0%; 99% confidence interval 0.089 to 0.105; "
             "3 seeds × 14 images): significant.",
         ),
     ],

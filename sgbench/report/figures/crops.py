@@ -1,7 +1,8 @@
 """Parts of images as each loss restores them, as Figs. 3 and 4 of the paper."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,17 +11,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from sgbench.analysis import Filters, Results, View
-from sgbench.analysis.view import DEFAULT_METRIC, Run, Status, direction
+from sgbench.analysis import Filters, View
+from sgbench.analysis.view import ALL, DEFAULT_METRIC, NO_RUN, NOT_SCORED, Run, Status, direction
 from sgbench.core.errors import InputError
+from sgbench.core.words import natural
 from sgbench.data import Pixels
 from sgbench.metrics import display_of
 from sgbench.report.figures.regions import SEEN, STRIDE, WINDOW, Box, Region, extreme_regions
-from sgbench.report.figures.saved import Saved
-from sgbench.report.figures.selection import in_order, select, title
+from sgbench.report.figures.saved_images import SavedImages
+from sgbench.report.figures.selection import left_out, title
 from sgbench.report.figures.style import COLOURS, MARGIN, TEXT, WIDTHS, add_foot, characters, in_style
 from sgbench.spec import Recipe
-from sgbench.spec.stored import find_loss, read_recipe
+from sgbench.spec.stored import read_recipe
 
 WIDEST = 1.5
 """Width of a whole image by that of a crop, at most."""
@@ -48,30 +50,36 @@ class Crops:
         runs: A run for each loss, by backbone and loss; all of a backbone have one seed.
         recipe: Its scale and degradation are those of all runs, and say how a test set is to be prepared.
         pair: Between which regions are sought: the first and the last loss that was named, or the only two.
+        left_out: Which runs are not shown and why, one sentence each.
     """
 
     losses: tuple[str, ...]
     runs: Mapping[str, Mapping[str, Run]]
     recipe: Recipe
     pair: tuple[str, str] | None
+    left_out: tuple[str, ...]
 
 
-def find_crops(
-    results: Results, *, backbones: Sequence[str] | None = None, losses: Sequence[str] | None = None
-) -> Crops:
+def find_crops(view: View, filters: Filters = ALL) -> Crops:
     """Choose the runs whose images are shown: of each backbone and loss, the one of the first seed that all have.
 
+    A loss of which no run is done is left out if nobody named it.
+
     Args:
-        results: A store.
-        backbones: Only these, all by default.
-        losses: Only these, from left to right; all by default.
+        view: A store.
+        filters: What is asked for, as a person wrote it; losses from left to right.
 
     Raises:
         InputError: If a filter names what is not there, or the runs have no seed or no scale in common.
     """
-    groups = [group for group in select(results, backbones=backbones, losses=losses).groups if group.loss]
-    there = {group.loss for group in groups}
-    order = in_order("loss", losses and [find_loss(loss, there) for loss in losses], there)
+    filters = view.resolved(filters)
+    there = [group for group in view.groups(filters) if group.loss]
+    groups = [group for group in there if filters.losses or any(run.status is Status.DONE for run in group.runs)]
+    fates: defaultdict[str, list[str]] = defaultdict(list)
+    for lost in (group for group in there if group not in groups):
+        for run in lost.runs:
+            fates[str(run.fate)].append(lost.named(run))
+    order = filters.losses or sorted({group.loss for group in groups}, key=natural)
     runs: dict[str, dict[str, Run]] = {}
     for backbone in dict.fromkeys(group.backbone for group in groups):
         by_loss = {
@@ -88,20 +96,20 @@ def find_crops(
     if not runs:
         raise InputError("no trained run is left of which images could be shown.")
     ids = [run.run_id for each in runs.values() for run in each.values()]
-    rows = View(results).rows(Filters(runs=ids)).select(["run_id", "spec"]).to_pylist()
+    rows = view.rows(Filters(runs=ids)).select(["run_id", "spec"]).to_pylist()
     recipes = [read_recipe(row["spec"], f"run {row['run_id']}") for row in rows]
     if len({(recipe.scale, recipe.degradation) for recipe in recipes}) > 1:
         raise InputError("the runs are of several scales or degradations; choose some with --loss or --backbone.")
     names = tuple(dict.fromkeys(loss for each in runs.values() for loss in each))
-    pair = (names[0], names[-1]) if len(names) == 2 or (losses and len(names) > 1) else None
-    return Crops(names, runs, recipes[0], pair)
+    pair = (names[0], names[-1]) if len(names) == 2 or (filters.losses and len(names) > 1) else None
+    return Crops(names, runs, recipes[0], pair, tuple(left_out(fates)))
 
 
 @in_style
 def draw_crops(
-    results: Results,
+    view: View,
     crops: Crops,
-    saved: Saved,
+    saved: SavedImages,
     *,
     image: str | None = None,
     box: Box | None = None,
@@ -115,7 +123,7 @@ def draw_crops(
     where it is above by most.
 
     Args:
-        results: A store; what it has of single images stands below their parts.
+        view: A store; what it has of single images stands below their parts.
         crops: From `find_crops`.
         saved: The test set, packed for the scale of the runs, and the images that the store keeps of it.
         image: Only of this one, by default of any; needed with a box.
@@ -128,16 +136,16 @@ def draw_crops(
         InputError: If images were not kept or do not fit, a name or box is not there, or, without a box, there are not
             two losses to compare or the weights of LPIPS are not on this machine.
     """
-    view = View(results)
-    names = in_order("metric", metrics or [DEFAULT_METRIC], view.names.metrics)
-    scores = _scores(view, crops, saved, names)
+    names = view.resolved(Filters(metrics=metrics or [DEFAULT_METRIC])).metrics or []
     rows = _rows(crops, saved, image, box, regions)
+    scores = _scores(view, crops, saved, names, {saved.name(region.index) for _, region in rows})
     layout = _Layout.of(WIDTHS[columns or 2], len(crops.losses), _widest(saved, rows), rows[0][1].box)
     heads = [layout.wrapped(head, 1) for head in ["HR", *crops.losses]]
     told = [layout.wrapped(_about(crops, saved, *row), 0) for row in rows]
     above, below = _lines(heads), _lines([*told, "\n" * (len(names) - 1)])
     figure = Figure((layout.width, above + len(rows) * (layout.height + below)))
-    add_foot(figure, [], [_notes(crops, saved, list(scores.values()), names), _origin(crops, saved, image, box)])
+    notes = [_notes(crops, saved, list(scores.values()), names), _origin(crops, saved, image, box), *crops.left_out]
+    add_foot(figure, [], notes)
     for at, (backbone, region) in enumerate(rows):
         top = above + at * (layout.height + below)
         panels = [layout.panel(figure, column, top) for column in range(2 + len(crops.losses))]
@@ -150,7 +158,7 @@ def draw_crops(
                 key = (run.run_id, saved.name(region.index))
                 axes.set_xlabel("\n".join(_number(name, scores.get((*key, name))) for name in names), fontsize=TEXT)
             else:
-                axes.set_xlabel("no run", fontsize=TEXT)
+                axes.set_xlabel(str(NO_RUN), fontsize=TEXT)
         for axes, head in zip(panels[1:], heads, strict=True):
             axes.set_title(head if at == 0 else "", fontsize=TEXT)
     return figure
@@ -202,17 +210,19 @@ def _lines(texts: Sequence[str]) -> float:
     return (max(text.count("\n") for text in texts) + 1) * 1.25 * TEXT / 72 + GAP
 
 
-def _about(crops: Crops, saved: Saved, backbone: str, region: Region) -> str:
+def _about(crops: Crops, saved: SavedImages, backbone: str, region: Region) -> str:
     return "\n".join(filter(None, [backbone * (len(crops.runs) > 1), saved.name(region.index), region.label]))
 
 
-def _widest(saved: Saved, rows: Sequence[tuple[str, Region]]) -> float:
+def _widest(saved: SavedImages, rows: Sequence[tuple[str, Region]]) -> float:
     """Return the width of the column of whole images by that of a crop, so that they are about as high as crops."""
     shapes = [saved.hr(region.index).shape for _, region in rows]
     return min(max(float(width / height) for height, width, _ in shapes), WIDEST)
 
 
-def _rows(crops: Crops, saved: Saved, image: str | None, box: Box | None, regions: int) -> list[tuple[str, Region]]:
+def _rows(
+    crops: Crops, saved: SavedImages, image: str | None, box: Box | None, regions: int
+) -> list[tuple[str, Region]]:
     """Return what is shown from top to bottom, each with its backbone."""
     indices = range(len(saved.images)) if image is None else [saved.index(image)]
     run_ids = [run.run_id for runs in crops.runs.values() for run in runs.values()]
@@ -255,7 +265,7 @@ def _pair(crops: Crops) -> tuple[str, str]:
     return crops.pair
 
 
-def _check_box(box: Box, saved: Saved, index: int) -> None:
+def _check_box(box: Box, saved: SavedImages, index: int) -> None:
     height, width, _ = saved.hr(index).shape
     inside = 0 <= box.left <= width - box.width and 0 <= box.top <= height - box.height
     if not (inside and box.width > 0 and box.height > 0):
@@ -264,14 +274,14 @@ def _check_box(box: Box, saved: Saved, index: int) -> None:
         )
 
 
-def _scores(view: View, crops: Crops, saved: Saved, metrics: Sequence[str]) -> dict[tuple[str, str, str], Row]:
-    """Return what a store has of single images, by run, image and metric."""
+def _scores(
+    view: View, crops: Crops, saved: SavedImages, metrics: Sequence[str], images: Collection[str]
+) -> dict[tuple[str, str, str], Row]:
+    """Return the scores of the images that are shown, by run, image and metric; only these become Python's objects."""
     ids = [run.run_id for runs in crops.runs.values() for run in runs.values()]
-    rows = view.of_images(Filters(runs=ids, metrics=metrics))
-    return {
-        (row["run_id"], row["image"], row["metric"]): row
-        for row in rows.filter(pc.equal(rows["dataset_sha256"], saved.images.sha256)).to_pylist()
-    }
+    rows = view.of_images(Filters(runs=ids, metrics=metrics), images)
+    rows = rows.filter(pc.equal(rows["dataset_sha256"], saved.images.sha256))
+    return {(row["run_id"], row["image"], row["metric"]): row for row in rows.to_pylist()}
 
 
 def _draw_whole(axes: Axes, image: Pixels, box: Box, about: str) -> None:
@@ -285,18 +295,18 @@ def _draw_whole(axes: Axes, image: Pixels, box: Box, about: str) -> None:
 
 def _number(metric: str, score: Row | None) -> str:
     if score is None or score["value"] is None:
-        return "not scored" if score is None else str(score["status"])
+        return str(NOT_SCORED) if score is None else str(score["status"])
     return display_of(metric).number(score["value"])
 
 
-def _notes(crops: Crops, saved: Saved, scores: Sequence[Row], metrics: Sequence[str]) -> str:
+def _notes(crops: Crops, saved: SavedImages, scores: Sequence[Row], metrics: Sequence[str]) -> str:
     who = "; ".join(f"{backbone}, seed {next(iter(runs.values())).seed}" for backbone, runs in crops.runs.items())
     ways = {metric: {direction(row["protocol"]) for row in scores if row["metric"] == metric} for metric in metrics}
     titles = " and ".join(title(metric, found.pop() if len(found) == 1 else None) for metric, found in ways.items())
     return f"{saved.images.name} ×{saved.images.scale}; {who}. Numbers: {titles} of the whole image."
 
 
-def _origin(crops: Crops, saved: Saved, image: str | None, box: Box | None) -> str:
+def _origin(crops: Crops, saved: SavedImages, image: str | None, box: Box | None) -> str:
     """Return how the parts were chosen."""
     if box is not None or crops.pair is None:
         return f"The part, {box} (left, top, width, height), was chosen by hand."

@@ -1,4 +1,4 @@
-"""The course of training: each term of the losses against steps."""
+"""Training curves: each term of the losses against steps."""
 
 import itertools
 import math
@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
-from sgbench.analysis import Results
+from sgbench.analysis import Filters, View
 from sgbench.analysis.stats import summarise
-from sgbench.analysis.view import Group
+from sgbench.analysis.view import ALL, Group
 from sgbench.core.errors import InputError
 from sgbench.core.words import natural
-from sgbench.report.figures.selection import BAND, counted, left_out, named, select
+from sgbench.report.figures.selection import BAND, counted, left_out, select
 from sgbench.report.figures.style import COLOURS, MARKERS, Look, add_foot, in_style, looks, new_figure, new_grid
 
 Course = dict[int, float]
@@ -32,13 +32,7 @@ ACROSS = 4
 
 
 @in_style
-def draw_curves(
-    results: Results,
-    *,
-    backbones: Sequence[str] | None = None,
-    losses: Sequence[str] | None = None,
-    columns: int | None = None,
-) -> Figure:
+def draw_curves(view: View, filters: Filters = ALL, *, columns: int | None = None) -> Figure:
     """Draw each term of the losses, unweighted, against steps: a column for each backbone, a row for each term.
 
     One backbone alone has its terms in reading order, and so has what is one column of a paper wide. A term means the
@@ -46,17 +40,15 @@ def draw_curves(
     their mean and a band of one sample standard deviation; fewer are a line each.
 
     Args:
-        results: A store.
-        backbones: Only these, all by default.
-        losses: Only these, all by default.
+        view: A store.
+        filters: What is asked for, as a person wrote it.
         columns: Of a paper, 1 or 2; by default what is needed.
 
     Raises:
         InputError: If a filter names what is not there, or no run has a history.
     """
-    shown = select(results, backbones=backbones, losses=losses)
-    groups = [group for group in shown.groups if group.loss]
-    courses = _courses(results, {run.run_id for group in groups for run in group.runs})
+    groups = [group for group in select(view, filters).groups if group.loss]
+    courses = _courses(view, {run.run_id for group in groups for run in group.runs})
     there = {run_id for run_id, _ in courses}
     drawn = [group for group in groups if there & {run.run_id for run in group.runs}]
     if not drawn:
@@ -130,12 +122,11 @@ def _panels(groups: Iterable[Group], courses: Courses) -> dict[Panel, list[Group
     return dict(sorted(panels.items(), key=lambda item: (natural(item[0][0]), item[0][1])))
 
 
-def _courses(results: Results, ids: set[str]) -> Courses:
+def _courses(view: View, ids: set[str]) -> Courses:
     courses: defaultdict[tuple[str, str], Course] = defaultdict(dict)
-    for row in results.history.select(["run_id", "step", "terms"]).to_pylist():
-        if row["run_id"] in ids:
-            for term, value in row["terms"]:
-                courses[row["run_id"], term][row["step"]] = value
+    for row in view.history(Filters(runs=ids)).select(["run_id", "step", "terms"]).to_pylist():
+        for term, value in row["terms"]:
+            courses[row["run_id"], term][row["step"]] = value
     return courses
 
 
@@ -179,5 +170,5 @@ def _absent(groups: Iterable[Group], there: set[str]) -> list[str]:
     for group in groups:
         for run in group.runs:
             if run.run_id not in there:
-                reasons[str(run.fate or "its history was not kept")].append(named(group, run))
+                reasons[str(run.fate or "its history was not kept")].append(group.named(run))
     return left_out(reasons)

@@ -10,10 +10,10 @@ from sgbench.core.errors import InputError
 from sgbench.metrics import Image, Pair, Runtime
 from sgbench.metrics.lpips import lpips_alex
 from sgbench.report.figures.regions import Map
-from sgbench.report.figures.saved import Saved
+from sgbench.report.figures.saved_images import SavedImages
 
 
-def lpips_differences(saved: Saved, a: str, b: str, indices: Iterable[int]) -> Iterator[tuple[int, Map, Map]]:
+def lpips_differences(saved: SavedImages, a: str, b: str, indices: Iterable[int]) -> Iterator[tuple[int, Map, Map]]:
     """Yield images of a set, each with LPIPS (AlexNet) of a run less that of another, on a CPU, and with their error.
 
     Args:

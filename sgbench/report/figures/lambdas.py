@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sgbench.analysis import Results, paper
+from sgbench.analysis import Filters, View, paper
 from sgbench.analysis.stats import summarise
-from sgbench.analysis.view import Group
+from sgbench.analysis.view import ALL, Group
 from sgbench.core.errors import InputError
-from sgbench.report.figures.selection import BAND, Selection, counted, default_metrics, select
+from sgbench.report.figures.selection import BAND, Selection, counted, select
 from sgbench.report.figures.style import (
     COLOURS,
     FILLS,
@@ -64,43 +64,31 @@ class _Curve:
 
 
 @in_style
-def draw_lambda(
-    results: Results,
-    *,
-    backbones: Sequence[str] | None = None,
-    losses: Sequence[str] | None = None,
-    datasets: Sequence[str] | None = None,
-    metrics: Sequence[str] | None = None,
-    columns: int | None = None,
-) -> Figure:
+def draw_lambda(view: View, filters: Filters = ALL, *, columns: int | None = None) -> Figure:
     """Draw metrics against λ on a log axis, a panel for each metric and test set.
 
     λ = 0 is the loss without sg; it stands left of a break of the axis, and no line leads to it. The spread of three
     seeds or more is a band of one sample standard deviation; fewer are a dot each.
 
     Args:
-        results: A store.
-        backbones: Only these, all by default.
-        losses: Only these; by default all but, beside others, those of which there is a single λ > 0.
-        datasets: Only these test sets, all by default; the paper's, where no test set is chosen.
-        metrics: By default LPIPS (AlexNet) or, in a store without it, all.
+        view: A store.
+        filters: What is asked for, as a person wrote it. By default losses of which there is a single λ > 0 are left
+            out beside others; the paper's test set is added; metrics are `View.default_metrics`.
         columns: Of a paper, 1 or 2; by default what is needed.
 
     Raises:
         InputError: If a filter names what is not there, or no loss with sg has a score.
     """
-    shown = select(
-        results, backbones=backbones, losses=losses, datasets=datasets, metrics=default_metrics(results, metrics)
-    )
+    shown = select(view, replace(filters, metrics=filters.metrics or view.default_metrics))
     families = _families(shown.groups)
-    single = [] if losses else _with_a_single_lambda(families)
+    single = [] if filters.losses else _with_a_single_lambda(families)
     families = {family: groups for family, groups in families.items() if family.loss not in single}
     ours = _curves(shown, families)
     measured = {panel for curve in ours for panel in curve.panels}
     if not measured:
         names = ", ".join(shown.metrics) or "any metric"
         raise InputError(f"no trained loss with sg has a score by {names}, and so there is nothing to draw against λ.")
-    theirs = _paper(shown.metrics, shown.datasets if datasets else None)
+    theirs = _paper(shown.metrics, shown.datasets if filters.datasets else None)
     curves = [*ours, theirs] if theirs.panels else ours
     named = dict.fromkeys([*shown.datasets, *(dataset for dataset, _ in theirs.panels)])
     panels = [

@@ -1,15 +1,16 @@
 """Two metrics against each other, PSNR against LPIPS: what a loss gains in one and pays in the other."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sgbench.analysis import Results
+from sgbench.analysis import Filters, View
 from sgbench.analysis.stats import summarise
-from sgbench.analysis.view import DEFAULT_METRIC, Group
+from sgbench.analysis.view import ALL, DEFAULT_METRIC, Group
 from sgbench.core.errors import InputError
 from sgbench.report.figures.selection import BAND, Selection, counted, select
 from sgbench.report.figures.style import COLOURS, FILLS, INK, MARKERS, Look, add_foot, in_style, looks, new_figure
@@ -24,34 +25,24 @@ Point = tuple[float, float]
 
 
 @in_style
-def draw_plane(
-    results: Results,
-    *,
-    backbones: Sequence[str] | None = None,
-    losses: Sequence[str] | None = None,
-    datasets: Sequence[str] | None = None,
-    metrics: Sequence[str] | None = None,
-    columns: int | None = None,
-) -> Figure:
+def draw_plane(view: View, filters: Filters = ALL, *, columns: int | None = None) -> Figure:
     """Draw one metric against another, a panel for each test set.
 
     Three seeds or more are their mean with a bar of one sample standard deviation each way; fewer are a point each.
 
     Args:
-        results: A store.
-        backbones: Only these, or names of what was scored without training; all by default.
-        losses: Only these, all by default.
-        datasets: Only these test sets, all by default.
-        metrics: The one across and the one up; by default `AXES`.
+        view: A store.
+        filters: What is asked for, as a person wrote it; its metrics are the one across and the one up, by default
+            `AXES`.
         columns: Of a paper, 1 or 2; by default what is needed.
 
     Raises:
         InputError: If a filter names what is not there, there are not two metrics, or nothing has a score of both.
     """
-    pair = tuple(metrics or AXES)
+    pair = tuple(filters.metrics or AXES)
     if len(set(pair)) != 2:
         raise InputError(f"--metric is given as {', '.join(pair)}; a plane needs two, the one across and the one up.")
-    shown = select(results, backbones=backbones, losses=losses, datasets=datasets, metrics=pair)
+    shown = select(view, replace(filters, metrics=pair))
     points = {
         (dataset, group): found
         for dataset in shown.datasets

@@ -1,21 +1,21 @@
 """What of a store a figure shows: groups of runs, their scores, and what is left out and why."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
-from sgbench.analysis import Filters, Results, View, paper
-from sgbench.analysis.view import DEFAULT_METRIC, NOT_SCORED, Group, Key, Outcome, Run, chosen, directions
+from sgbench.analysis import Filters, View, paper
+from sgbench.analysis.view import ALL, NOT_SCORED, Group, Key, Outcome, directions
 from sgbench.core.words import natural
 from sgbench.metrics import display_of
 from sgbench.report.figures.style import MARKERS
-from sgbench.report.tables import ARROWS
+from sgbench.report.tables.model import titled
 
 BAND = 3
 """Seeds from which on their spread is drawn instead of each of them."""
 
-ONLY_OF_THE_PAPER = "Of so many losses only those of the paper, which can be told apart."
-"""What is said where `losses_told_apart` returns some."""
+ONLY_OF_THE_PAPER = "Too many losses to tell apart: only those of the paper are drawn."
+"""What is said where `with_losses_told_apart` leaves some out."""
 
 _NAMED = 4
 """Runs that a note names before it counts the others."""
@@ -61,7 +61,7 @@ class Selection:
                 fate = outcome.fate if outcome else run.fate or NOT_SCORED
                 if fate:
                     place = "" if run.fate else f" ({metric} on {dataset})"
-                    fates[f"{fate}{place}"][named(group, run)] = None
+                    fates[f"{fate}{place}"][group.named(run)] = None
                 elif outcome:
                     bases.add(outcome.basis)
             if len(bases) > 1:
@@ -69,28 +69,17 @@ class Selection:
         return notes + left_out(fates)
 
 
-def select(
-    results: Results,
-    *,
-    backbones: Sequence[str] | None = None,
-    losses: Sequence[str] | None = None,
-    datasets: Sequence[str] | None = None,
-    metrics: Sequence[str] | None = None,
-) -> Selection:
+def select(view: View, filters: Filters = ALL) -> Selection:
     """Choose what a figure shows.
 
     Args:
-        results: A store's runs, scores and plans.
-        backbones: Only these, or names of what was scored without training; all by default.
-        losses: Only these, in any spelling; all by default.
-        datasets: Only these test sets, all by default.
-        metrics: Only these; all by default.
+        view: A store.
+        filters: As a person wrote them.
 
     Raises:
-        InputError: If a filter names what the results do not have.
+        InputError: If a filter names what the store does not have.
     """
-    view = View(results)
-    filters = view.resolved(Filters(backbones, losses, datasets=datasets, metrics=metrics))
+    filters = view.resolved(filters)
     outcomes = {(each.run.run_id, each.dataset, each.metric): each for each in view.outcomes(filters)}
     there = {outcome.dataset for outcome in outcomes.values() if outcome.basis}
     return Selection(
@@ -101,51 +90,29 @@ def select(
     )
 
 
-def losses_told_apart(results: Results, backbones: Sequence[str] | None = None) -> Sequence[str] | None:
-    """Return the losses of the paper where all would be more than a figure can show; None for all.
+def with_losses_told_apart(view: View, filters: Filters) -> Filters:
+    """Return filters that ask for the losses of the paper, if nobody chose and all would be too many for a figure.
 
     Args:
-        results: A store.
-        backbones: Only of these, all by default.
+        view: A store.
+        filters: As a person wrote them.
 
     Raises:
-        InputError: If a backbone is not there.
+        InputError: If a filter names what the store does not have.
     """
-    there = {group.loss for group in select(results, backbones=backbones).groups if group.loss}
+    there = {run.loss for run in view.runs(view.resolved(filters)) if run.trained}
     known = there & set(paper()["loss"].to_pylist())
-    return sorted(known) if known and len(there) > len(MARKERS) else None
-
-
-def default_metrics(results: Results, metrics: Sequence[str] | None) -> Sequence[str] | None:
-    """Return the metrics that were asked for, or else `DEFAULT_METRIC` where a store has it."""
-    there = results.scores.column("metric").unique().to_pylist()
-    return [DEFAULT_METRIC] if metrics is None and DEFAULT_METRIC in there else metrics
-
-
-def in_order(kind: str, names: Sequence[str] | None, there: set[str]) -> list[str]:
-    """Return what was asked for, in that order; by default all, by name.
-
-    Args:
-        kind: What a name is, for messages.
-        names: As a person wrote them.
-        there: Every name.
-        find: Returns the name that a spelling means.
-
-    Raises:
-        InputError: If a name is not there.
-    """
-    return chosen(kind, names, there) or sorted(there, key=natural)
-
-
-def named(group: Group, run: Run) -> str:
-    """Return what notes call a run."""
-    return f"{group.backbone} · {group.trained_with} · seed {run.seed}"
+    return (
+        replace(filters, losses=sorted(known))
+        if not filters.losses and known and len(there) > len(MARKERS)
+        else filters
+    )
 
 
 def title(metric: str, direction: str | None) -> str:
     """Return what a metric is called: its name, its unit, and an arrow towards the better."""
     unit = display_of(metric).unit
-    return " ".join(filter(None, (metric, unit and f"({unit})", ARROWS.get(direction or ""))))
+    return titled(f"{metric} ({unit})" if unit else metric, direction)
 
 
 def left_out(reasons: Mapping[str, Iterable[str]]) -> list[str]:

@@ -3,9 +3,8 @@
 results ─► content ─► template.html + page.css + page.js ─► page
 """
 
-from sgbench.report.page.chosen import Chosen, choose
 from sgbench.report.page.content import Content, gather
 from sgbench.report.page.document import MOST_BYTES, render
 from sgbench.report.page.gallery import IMAGES, degradations
 
-__all__ = ["IMAGES", "MOST_BYTES", "Chosen", "Content", "choose", "degradations", "gather", "render"]
+__all__ = ["IMAGES", "MOST_BYTES", "Content", "degradations", "gather", "render"]

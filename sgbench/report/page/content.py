@@ -5,17 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sgbench import __version__
+from sgbench.analysis import Filters, View
 from sgbench.analysis.compare import Comparison, Verdict, comparisons
-from sgbench.analysis.view import BASELINE, Filters
+from sgbench.analysis.view import BASELINE
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.core.words import listed, natural, plural
 from sgbench.data import PackedImages
 from sgbench.report.compare import notes, sentence
-from sgbench.report.figures.saved import Saved
+from sgbench.report.figures.saved_images import SavedImages
 from sgbench.report.page import summary
-from sgbench.report.page.chosen import Chosen
-from sgbench.report.page.gallery import Gallery, gallery, runs_with_images
+from sgbench.report.page.gallery import Gallery, gallery
 from sgbench.report.page.grids import Grid, of_comparisons, of_failures, of_runs
 from sgbench.report.page.pictures import Picture, pictures
 from sgbench.report.page.summary import Finding
@@ -75,12 +75,13 @@ class Content:
 
 
 def gather(
-    chosen: Chosen, storage: Storage, title: str, hr: Sequence[tuple[str, PackedImages]], images: int
+    view: View, filters: Filters, storage: Storage, title: str, hr: Sequence[tuple[str, PackedImages]], images: int
 ) -> Content:
     """Gather what a page says.
 
     Args:
-        chosen: What of a store is shown.
+        view: A store.
+        filters: What of it is shown, resolved; differences are judged by all that the store has.
         storage: Where it lies, with its saved images.
         title: The page's.
         hr: Test sets whose HR images are at hand, each with how the person wrote it.
@@ -89,29 +90,27 @@ def gather(
     Raises:
         InputError: If a saved image cannot be read.
     """
-    tables = _tables(chosen)
+    tables = _tables(view, filters)
     common = [note for note in tables[0].notes if all(note in table.notes for table in tables)]
-    duels, remarks = _duels(chosen)
-    shown = gallery(chosen, storage, [packed for _, packed in hr], images)
-    saved = [Saved(storage, packed, reference) for reference, packed in hr]
-    kept = chosen.shown.only(Filters(runs=runs_with_images(storage)))
+    duels, remarks = _duels(view, filters)
+    saved = [SavedImages(storage, packed, reference) for reference, packed in hr]
     return Content(
         title=title,
-        about=_about(chosen, storage),
-        counted=summary.counted(chosen.shown),
+        about=_about(view, filters, storage),
+        counted=summary.counted(view, filters),
         duels=duels,
-        remarks=[*remarks, *summary.without_numbers(chosen.shown)],
+        remarks=[*remarks, *summary.without_numbers(view, filters)],
         tables=[replace(table, notes=tuple(note for note in table.notes if note not in common)) for table in tables],
         notes=common,
-        pictures=pictures(chosen.shown.results, kept.results, saved, (BASELINE, SG)),
-        gallery=shown,
-        runs=of_runs(chosen.shown.results),
-        failures=of_failures(chosen.shown.results),
+        pictures=pictures(view, filters, saved, (BASELINE, SG)),
+        gallery=gallery(view, filters, storage, [packed for _, packed in hr], images),
+        runs=of_runs(view, filters),
+        failures=of_failures(view, filters),
     )
 
 
-def _about(chosen: Chosen, storage: Storage) -> dict[str, str]:
-    rows = chosen.shown.results.runs.select(["finished", "git_revision", "device", "host", "versions"]).to_pylist()
+def _about(view: View, filters: Filters, storage: Storage) -> dict[str, str]:
+    rows = view.rows(filters).select(["finished", "git_revision", "device", "host", "versions"]).to_pylist()
     finished = [row["finished"] for row in rows if row["finished"]]
     torch = [json.loads(row["versions"] or "{}").get("torch") for row in rows]
     several = {
@@ -128,15 +127,15 @@ def _about(chosen: Chosen, storage: Storage) -> dict[str, str]:
     return {name: text for name, text in about.items() if text}
 
 
-def _duels(chosen: Chosen) -> tuple[list[Duel], list[str]]:
+def _duels(view: View, filters: Filters) -> tuple[list[Duel], list[str]]:
     """Return each loss against `BASELINE`, and what cannot be compared.
 
     `SG` comes first, and then those by which most can be decided.
     """
-    rivals = sorted(chosen.shown.names.losses - {BASELINE}, key=natural)
-    if not rivals or BASELINE not in chosen.whole.names.losses:
+    rivals = sorted({run.loss for run in view.runs(filters) if run.trained} - {BASELINE}, key=natural)
+    if not rivals or BASELINE not in view.names.losses:
         return [], [f"To be compared, losses need runs with {BASELINE} and with another one."]
-    found = {rival: _cells(chosen, rival) for rival in rivals}
+    found = {rival: _cells(view, filters, rival) for rival in rivals}
     paired = {rival: [cell for cell in cells if cell.seeds] for rival, cells in found.items()}
     waiting = [rival for rival, cells in paired.items() if not cells]
     decided = {
@@ -151,16 +150,15 @@ def _duels(chosen: Chosen) -> tuple[list[Duel], list[str]]:
     remarks = [f"Not compared, for no seed has scores of both {BASELINE} and the other: {listed(waiting)}."] * bool(
         waiting
     )
-    if duels and chosen.filters.seeds is not None:
+    if duels and filters.seeds is not None:
         remarks.append("Losses are compared by all seeds of the store, also by those that are not shown.")
     return duels, remarks
 
 
-def _cells(chosen: Chosen, rival: str) -> list[Comparison]:
+def _cells(view: View, filters: Filters, rival: str) -> list[Comparison]:
     """Return the comparisons of a loss that are shown; their p values are corrected for all that the store has."""
-    filters = chosen.filters
     try:
-        cells = comparisons(chosen.whole, BASELINE, rival)
+        cells = comparisons(view, BASELINE, rival)
     except InputError:  # neither has been scored, nor is to be
         return []
     return [
@@ -184,9 +182,8 @@ def _duel(cells: Sequence[Comparison], unpaired: int) -> Duel:
     )
 
 
-def _tables(chosen: Chosen) -> list[Table]:
+def _tables(view: View, filters: Filters) -> list[Table]:
     """Return the tables of the paper all of whose losses have numbers, and one of all that is shown."""
-    view, filters = chosen.whole, chosen.filters
     tables = [pivot(view, filters)]
     if filters.losses is None and filters.lambdas is None and filters.seeds is None:
         tables = [*filter(_is_filled, (paper_table(number, view, filters=filters) for number in OF)), *tables]

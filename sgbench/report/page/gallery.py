@@ -5,24 +5,25 @@ import dataclasses
 import io
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from sgbench.analysis.view import BASELINE, View, direction
+from sgbench.analysis.view import BASELINE, Filters, Run, View, direction
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.core.words import listed, natural, plural
 from sgbench.data import PackedImages
-from sgbench.report.page.chosen import Chosen
-from sgbench.report.tables.model import metric_order, number
+from sgbench.report.compare import shown_number
+from sgbench.report.tables.model import metric_order
 from sgbench.report.tables.paper_layouts import SG
 from sgbench.spec import Recipe
 from sgbench.spec.stored import read_recipe
 from sgbench.store import Dataset
+from sgbench.store.layout import images_of
 
 IMAGES = 5
 """How many images of a test set are shown, unless somebody says."""
@@ -90,18 +91,21 @@ class _Place(NamedTuple):
     image: str
 
 
-def degradations(chosen: Chosen, storage: Storage) -> list[Recipe]:
+def degradations(view: View, filters: Filters, storage: Storage) -> list[Recipe]:
     """Return the recipes whose scale and degradation say how the HR images of saved ones are to be prepared."""
-    runs = _by_id(chosen.shown)
-    recipes = [_recipe(runs[run_id]) for run_id in runs_with_images(storage) if run_id in runs]
+    kept = set(runs_with_images(storage))
+    ids = [run.run_id for run in view.runs(filters) if run.run_id in kept]
+    rows = view.rows(Filters(runs=ids)).select(["run_id", "scale", "spec"]).sort_by("run_id")
+    recipes = [_recipe(row) for row in rows.to_pylist()]
     return list({(recipe.scale, str(recipe.degradation)): recipe for recipe in recipes}.values())
 
 
-def gallery(chosen: Chosen, storage: Storage, hr: Sequence[PackedImages], images: int) -> Gallery:
+def gallery(view: View, filters: Filters, storage: Storage, hr: Sequence[PackedImages], images: int) -> Gallery:
     """Collect the saved images of a store.
 
     Args:
-        chosen: What of it is shown.
+        view: The store.
+        filters: What of it is shown.
         storage: Where it lies.
         hr: Test sets whose HR images are at hand; those of other pixels than the saved images are left out.
         images: The most of each test set, in the order of their names.
@@ -109,17 +113,20 @@ def gallery(chosen: Chosen, storage: Storage, hr: Sequence[PackedImages], images
     Raises:
         InputError: If an image cannot be read, or has not the size of its others.
     """
-    runs = _by_id(chosen.shown)
-    labels = _labels(runs.values())
-    names = _set_names(chosen)
+    groups = view.groups(filters)
+    labels = {HR: HR}
+    labels |= {run.run_id: g.named(run) for g in sorted(groups, key=lambda g: not g.loss) for run in g.runs}
+    runs = {run.run_id: run for group in groups for run in group.runs}
+    names = _set_names(view, filters)
     there = _files(storage, set(runs), set(names))
     packed = {Dataset(each.name, each.sha256).versioned: each for each in hr}
     if not there:
         return Gallery()
-    scores, directions = _scores(chosen.shown)
     sets: defaultdict[str, list[Shown]] = defaultdict(list)
     used = 0
     kept, left_out = _first(there, images)
+    shown_runs = {run_id for place in kept for run_id in there[place]}
+    scores, directions = _scores(view, replace(filters, runs=shown_runs), {place.image for place in kept})
     for at, place in enumerate(kept):
         shown = _read(place, there[place], storage, packed.get(place.folder), scores)
         used += sum(map(len, shown.sources.values()))
@@ -176,7 +183,7 @@ def _read(
         sources[HR] = _uri(Image.fromarray(np.asarray(pixels)), None)
         sizes[pixels.shape[1], pixels.shape[0]] = HR
     for run_id in runs:
-        file = f"images/{run_id}/{place.folder}/{place.image}.png"
+        file = f"{images_of(run_id)}/{place.folder}/{place.image}.png"
         content = storage.read(file)
         try:
             image = Image.open(io.BytesIO(content)).convert("RGB")
@@ -209,25 +216,26 @@ def _uri(image: Image.Image, png: bytes | None) -> str:
     return f"data:image/{form};base64,{base64.b64encode(content).decode()}"
 
 
-def _scores(shown: View) -> tuple[dict[_Place, dict[str, dict[str, tuple[str, float]]]], dict[str, str | None]]:
-    """Return what a store has of single images, by image, run and metric, and which of its values are better."""
-    rows = shown.of_images()
+def _scores(
+    view: View, filters: Filters, images: Collection[str]
+) -> tuple[dict[_Place, dict[str, dict[str, tuple[str, float]]]], dict[str, str | None]]:
+    """Return the scores of some images, by image, run and metric, and which of their values are better."""
+    rows = view.of_images(filters, images)
     found: defaultdict[_Place, defaultdict[str, dict[str, tuple[str, float]]]] = defaultdict(lambda: defaultdict(dict))
     directions: dict[str, str | None] = {}
     columns = ["run_id", "dataset", "dataset_sha256", "image", "metric", "value", "protocol"]
     for row in sorted(rows.select(columns).to_pylist(), key=lambda row: metric_order(row["metric"])):
         directions[row["metric"]] = direction(row["protocol"])
         if row["value"] is not None:
-            value = (number(row["metric"], row["value"]).replace("-", "−"), row["value"])
+            value = (shown_number(row["metric"], row["value"]), row["value"])
             found[_Place(_folder(row), row["image"])][row["run_id"]][row["metric"]] = value
     return {place: dict(by_run) for place, by_run in found.items()}, directions
 
 
-def _set_names(chosen: Chosen) -> dict[str, str]:
+def _set_names(view: View, filters: Filters) -> dict[str, str]:
     """Return what the test sets that were asked for are called, by their folders."""
-    rows = chosen.whole.results.totals.group_by(["dataset", "dataset_sha256"]).aggregate([]).to_pylist()
-    asked = chosen.filters.datasets
-    return {_folder(row): row["dataset"] for row in rows if asked is None or row["dataset"] in asked}
+    rows = view.totals(Filters(datasets=filters.datasets)).group_by(["dataset", "dataset_sha256"]).aggregate([])
+    return {_folder(row): row["dataset"] for row in rows.to_pylist()}
 
 
 def _folder(row: Mapping[str, Any]) -> str:
@@ -236,38 +244,24 @@ def _folder(row: Mapping[str, Any]) -> str:
     return Dataset(row["dataset"].removesuffix(f"@{digest[:8]}"), digest).versioned
 
 
-def _by_id(shown: View) -> dict[str, dict[str, Any]]:
-    columns = ["run_id", "kind", "name", "backbone", "loss", "seed", "scale", "spec"]
-    return {row["run_id"]: row for row in shown.rows().select(columns).to_pylist()}
-
-
-def _labels(runs: Iterable[dict[str, Any]]) -> dict[str, str]:
-    """Return what each side is called: HR, trained runs, others."""
-    ordered = sorted(
-        runs,
-        key=lambda row: (row["kind"] != "train", *(natural(row[name] or "") for name in ("backbone", "loss", "name"))),
-    )
-    return {HR: HR} | {row["run_id"]: row["name"] for row in ordered}
-
-
 def _recipe(row: Mapping[str, Any]) -> Recipe:
     if row["spec"]:
         return read_recipe(row["spec"], f"run {row['run_id']}")
     return Recipe.model_validate({"scale": row["scale"]})
 
 
-def _pair(runs: Mapping[str, Mapping[str, Any]], sides: Sequence[str]) -> tuple[str, str]:
+def _pair(runs: Mapping[str, Run], sides: Sequence[str]) -> tuple[str, str]:
     """Return what is compared first: L1 with another loss of the same backbone and seed, as far as there are such."""
-    rows = [runs[key] for key in sides if key in runs]
-    if not rows:
+    shown = [runs[key] for key in sides if key in runs]
+    if not shown:
         return "", ""
-    first = next((row for row in rows if row["loss"] == BASELINE), rows[0])
+    first = next((run for run in shown if run.loss == BASELINE), shown[0])
 
-    def rank(row: Mapping[str, Any]) -> list[bool]:
-        alike = [row[name] != first[name] for name in ("backbone", "seed")]
-        return [row is first, row["loss"] == first["loss"], *alike, row["loss"] != SG]
+    def rank(run: Run) -> list[bool]:
+        unlike = (run.backbone != first.backbone, run.seed != first.seed)
+        return [run is first, run.loss == first.loss, *unlike, run.loss != SG]
 
-    return first["run_id"], min(rows, key=rank)["run_id"] if len(rows) > 1 else sides[0]
+    return first.run_id, min(shown, key=rank).run_id if len(shown) > 1 else sides[0]
 
 
 def _notes(

@@ -1,17 +1,15 @@
 """Tables of a page that are lists of like things: comparisons, runs, failures."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sgbench.analysis import Results
+from sgbench.analysis import Filters, View
 from sgbench.analysis.compare import Comparison, Verdict
 from sgbench.analysis.stats import Estimate
-from sgbench.core.words import natural
-from sgbench.report.tables.model import number
-
-Row = dict[str, Any]
+from sgbench.analysis.view import ALL, Run
+from sgbench.report.compare import shown_number, shown_p, shown_percent, side
 
 
 @dataclass(frozen=True)
@@ -53,40 +51,34 @@ def of_comparisons(cells: Sequence[Comparison]) -> Grid:
     return Grid(f"{b} against {a}", (*heads, *tests), tuple(_compared(cell) for cell in cells))
 
 
-def of_runs(results: Results) -> Grid:
+def of_runs(view: View, filters: Filters = ALL) -> Grid:
     """Return a row for each run that has ended, with all that is known of how its numbers came about."""
     heads = ("run", "network", "loss", "seed", "status", "device", "host", "workers", "training", "steps/s")
     rest = ("peak memory", "parameters", "finished", "sgbench", "more")
-    return Grid("Every run", (*heads, *rest), tuple(_ran(row) for row in _ordered(results)))
+    return Grid("Every run", (*heads, *rest), tuple(_ran(*each) for each in _ordered(view, filters)))
 
 
-def of_failures(results: Results) -> Grid:
+def of_failures(view: View, filters: Filters = ALL) -> Grid:
     """Return a row for each run that failed, with its reason."""
     rows = [
-        (
-            _code(row["run_id"]),
-            Entry(_network(row)),
-            Entry(row["loss"] or ""),
-            _whole(row["seed"]),
-            _whole(row["step"]),
-            Entry(row["error"] or "no reason was recorded"),
-        )
-        for row in _ordered(results)
-        if row["status"] == "failed"
+        (*_subject(run), _whole(row["step"]), Entry(run.failure.reason))
+        for run, row in _ordered(view, filters)
+        if run.failure
     ]
     return Grid("Failed runs", ("run", "network", "loss", "seed", "at step", "reason"), tuple(rows))
 
 
 def _compared(cell: Comparison) -> tuple[Entry, ...]:
-    backbone = f"{cell.backbone} ({cell.recipe})" if cell.recipe else cell.backbone
-    side = {True: ", better", False: ", worse", None: ""}[cell.better if cell.verdict is Verdict.SIGNIFICANT else None]
     return (
-        *(Entry(text) for text in (cell.metric, cell.dataset, backbone)),
+        *(Entry(text) for text in (cell.metric, cell.dataset, cell.where)),
         *(_score(cell.metric, value) for value in (cell.mean_a, cell.mean_b)),
-        _score(cell.metric, cell.difference, signed=True),
-        _none() if cell.percent is None else Entry(_signed(f"{cell.percent:z.1f}%", cell.percent), cell.percent),
-        _interval(cell.metric, cell.overall or cell.by_seed),
-        Entry(f"{cell.verdict}{side}", kind="best" if cell.verdict is Verdict.SIGNIFICANT else ""),
+        _score(cell.metric, cell.difference, "+"),
+        _none() if cell.percent is None else Entry(shown_percent(cell.percent), cell.percent),
+        _interval(cell.metric, cell.estimate),
+        Entry(
+            ", ".join(filter(None, (cell.verdict, side(cell)))),
+            kind="best" if cell.verdict is Verdict.SIGNIFICANT else "",
+        ),
         *map(_p, (cell.p, cell.overall.p if cell.overall else None)),
         *map(_p, (cell.by_image.p, cell.by_image.floor) if cell.by_image else (None, None)),
         _p(cell.by_seed.p if cell.by_seed else None),
@@ -99,20 +91,17 @@ def _interval(metric: str, estimate: Estimate | None) -> Entry:
     if estimate is None:
         return _none()
     ends = (estimate.interval.low, estimate.interval.high)
-    return Entry(" to ".join(_score(metric, end, signed=True).text for end in ends), ends[0])
+    return Entry(" to ".join(shown_number(metric, end, "+") for end in ends), ends[0])
 
 
-def _ran(row: Row) -> tuple[Entry, ...]:
+def _ran(run: Run, row: Mapping[str, Any]) -> tuple[Entry, ...]:
     seconds, pace = row["wall_seconds"], row["steps_per_second"]
     memory, finished = row["peak_memory_bytes"], row["finished"]
     versions = ", ".join(f"{name} {version}" for name, version in json.loads(row["versions"] or "{}").items())
     told = {"versions": versions, "specification": row["spec"]}
     return (
-        _code(row["run_id"]),
-        Entry(_network(row)),
-        Entry(row["loss"] or ""),
-        _whole(row["seed"]),
-        Entry(row["status"]),
+        *_subject(run),
+        Entry(run.status),
         Entry(row["device"] or ""),
         Entry(row["host"] or ""),
         _whole(row["workers"]),
@@ -126,15 +115,15 @@ def _ran(row: Row) -> tuple[Entry, ...]:
     )
 
 
-def _ordered(results: Results) -> list[Row]:
-    return sorted(
-        results.runs.to_pylist(),
-        key=lambda row: (row["kind"] != "train", natural(_network(row)), natural(row["loss"] or ""), row["seed"] or 0),
-    )
+def _ordered(view: View, filters: Filters) -> list[tuple[Run, Mapping[str, Any]]]:
+    """Return the runs that have ended in reading order, what was not trained last, each with its row."""
+    rows = {row["run_id"]: row for row in view.rows(filters).to_pylist()}
+    runs = [run for group in view.groups(filters) for run in group.runs if run.run_id in rows]
+    return [(run, rows[run.run_id]) for run in sorted(runs, key=lambda run: not run.trained)]
 
 
-def _network(row: Row) -> str:
-    return str(row["backbone"] if row["kind"] == "train" else row["name"])
+def _subject(run: Run) -> tuple[Entry, ...]:
+    return (_code(run.run_id), Entry(run.backbone), Entry(run.loss), _whole(run.seed))
 
 
 def _none() -> Entry:
@@ -149,19 +138,12 @@ def _whole(value: int | None) -> Entry:
     return _none() if value is None else Entry(f"{value:,}", value)
 
 
-def _score(metric: str, value: float | None, *, signed: bool = False) -> Entry:
-    if value is None:
-        return _none()
-    return Entry(_signed(number(metric, value), value if signed else min(value, 0.0)), value)
-
-
-def _signed(text: str, value: float) -> str:
-    """Return a number with a plus if it is positive, and a minus as wide as that; what rounds to zero has no sign."""
-    return f"{'+' * (value > 0 and bool(text.strip('0.%')))}{text}".replace("-", "−")
+def _score(metric: str, value: float | None, sign: str = "") -> Entry:
+    return _none() if value is None else Entry(shown_number(metric, value, sign), value)
 
 
 def _p(p: float | None) -> Entry:
-    return _none() if p is None else Entry(f"{p:.{3 if p >= 0.001 else 2}g}", p)
+    return _none() if p is None else Entry(shown_p(p), p)
 
 
 def _duration(seconds: float) -> str:

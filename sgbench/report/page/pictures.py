@@ -4,20 +4,21 @@ import base64
 import functools
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from sgbench.analysis import Results
+from sgbench.analysis import Filters, View
 from sgbench.core.errors import InputError
 from sgbench.report.figures.crops import draw_crops, find_crops
 from sgbench.report.figures.curves import draw_curves
 from sgbench.report.figures.lambdas import draw_lambda
 from sgbench.report.figures.plane import draw_plane
-from sgbench.report.figures.saved import Saved
-from sgbench.report.figures.selection import ONLY_OF_THE_PAPER, losses_told_apart
+from sgbench.report.figures.saved_images import SavedImages
+from sgbench.report.figures.selection import ONLY_OF_THE_PAPER, with_losses_told_apart
 from sgbench.report.figures.style import in_style
+from sgbench.report.page.gallery import runs_with_images
 
 
 @dataclass(frozen=True)
@@ -35,31 +36,34 @@ class Picture:
     reason: str = ""
 
 
-def pictures(shown: Results, kept: Results, saved: Sequence[Saved], pair: tuple[str, str]) -> list[Picture]:
+def pictures(view: View, filters: Filters, saved: Sequence[SavedImages], pair: tuple[str, str]) -> list[Picture]:
     """Draw what can be drawn of a store.
 
     Args:
-        shown: What it has.
-        kept: What it has of the runs whose images were saved.
+        view: The store.
+        filters: What of it is shown.
         saved: Test sets whose HR images are at hand.
         pair: Between which losses parts of images are sought.
     """
-    losses = losses_told_apart(shown)
-    only = "" if losses is None else f" {ONLY_OF_THE_PAPER}"
+    fewer = with_losses_told_apart(view, filters)
+    only = "" if fewer is filters else f" {ONLY_OF_THE_PAPER}"
     plane, curves = "PSNR against LPIPS, which losses trade.", "Training: each term of the losses, unweighted."
     drawn = [
-        _drawn("Metrics against λ, the weight of sg, and the paper’s curve.", lambda: draw_lambda(shown, columns=2)),
-        _drawn(plane + only, lambda: draw_plane(shown, losses=losses, columns=2)),
-        _drawn(curves + only, lambda: draw_curves(shown, losses=losses, columns=2)),
+        _drawn(
+            "Metrics against λ, the weight of sg, and the paper’s curve.", lambda: draw_lambda(view, filters, columns=2)
+        ),
+        _drawn(plane + only, lambda: draw_plane(view, fewer, columns=2)),
+        _drawn(curves + only, lambda: draw_curves(view, fewer, columns=2)),
     ]
     for each in saved:
         caption = f"{each.images.name}: parts where {pair[1]} gains most over {pair[0]} in LPIPS, and loses most."
-        drawn.append(_drawn(caption, functools.partial(_crops, kept, each, pair)))
+        drawn.append(_drawn(caption, functools.partial(_crops, view, filters, each, pair)))
     return drawn
 
 
-def _crops(kept: Results, saved: Saved, pair: tuple[str, str]) -> Figure:
-    return draw_crops(kept, find_crops(kept, losses=pair), saved)
+def _crops(view: View, filters: Filters, saved: SavedImages, pair: tuple[str, str]) -> Figure:
+    with_images = runs_with_images(saved.storage)
+    return draw_crops(view, find_crops(view, replace(filters, losses=pair, runs=with_images)), saved)
 
 
 def _drawn(caption: str, draw: Callable[[], Figure]) -> Picture:

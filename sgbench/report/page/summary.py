@@ -4,10 +4,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from sgbench.analysis import View
+from sgbench.analysis import Filters, View
 from sgbench.analysis.compare import Comparison, Verdict
-from sgbench.analysis.view import Status
+from sgbench.analysis.view import ALL, Status
 from sgbench.core.words import listed, plural
+from sgbench.report.compare import places
 from sgbench.report.tables.model import metric_order, number, titled
 
 
@@ -19,9 +20,9 @@ class Finding(NamedTuple):
     """Sentences."""
 
 
-def counted(view: View) -> str:
+def counted(view: View, filters: Filters = ALL) -> str:
     """Return how many runs there are of each status, in a sentence."""
-    runs = view.runs()
+    runs = view.runs(filters)
     trained = Counter(run.status for run in runs if run.trained)
     others = len(runs) - trained.total()
     scored = f" {plural(others, 'other subject')} {'was' if others == 1 else 'were'} scored without training."
@@ -29,10 +30,10 @@ def counted(view: View) -> str:
     return f"{plural(trained.total(), 'run')}: {by_status}.{scored * bool(others)}"
 
 
-def without_numbers(view: View) -> list[str]:
+def without_numbers(view: View, filters: Filters = ALL) -> list[str]:
     """Return a sentence for each metric by which nothing has a number, though it was asked for."""
     fates: defaultdict[str, set[str]] = defaultdict(set)
-    for row in view.totals().group_by(["metric", "status"]).aggregate([]).to_pylist():
+    for row in view.totals(filters).group_by(["metric", "status"]).aggregate([]).to_pylist():
         fates[row["metric"]].add(row["status"])
     return [
         f"There is no number by {metric}: {listed(sorted(found))}."
@@ -64,7 +65,7 @@ def findings(cells: Sequence[Comparison]) -> list[Finding]:
     }
     alike: defaultdict[tuple[tuple[_Outcome, str], ...], list[str]] = defaultdict(list)
     for metric, found in outcomes.items():
-        alike[tuple((outcome, _places(those)) for outcome, those in found.items())].append(metric)
+        alike[tuple((outcome, places(those)) for outcome, those in found.items())].append(metric)
     return [
         Finding(
             listed(_title(metric, cells) for metric in metrics),
@@ -106,17 +107,6 @@ def _end(outcome: _Outcome, found: Sequence[Sequence[Comparison]]) -> str:
     if len(found) == 1:
         return f", by {_amount(found[0])}"
     return f", by {listed(f'{_amount(cells)} in {cells[0].metric}' for cells in found)}"
-
-
-def _places(cells: Iterable[Comparison]) -> str:
-    """Return ``Set5 with edsr-tiny and rdn-tiny; Set14 with edsr-tiny``."""
-    backbones: defaultdict[str, list[str]] = defaultdict(list)
-    for cell in cells:
-        backbones[cell.dataset].append(f"{cell.backbone} ({cell.recipe})" if cell.recipe else cell.backbone)
-    datasets: defaultdict[str, list[str]] = defaultdict(list)
-    for dataset, names in backbones.items():
-        datasets[listed(names)].append(dataset)
-    return "; ".join(f"{listed(there)} with {names}" for names, there in datasets.items())
 
 
 def _amount(cells: Sequence[Comparison]) -> str:

@@ -12,10 +12,11 @@ from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, Pixels
 from sgbench.store import Dataset
+from sgbench.store.layout import has_weights, images_of
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedImages:
     """A test set, and what a store keeps of it.
 
     Attributes:
@@ -52,7 +53,7 @@ class Saved:
         indices = list(indices)
         lacking = [run for run in run_ids if not all(self.storage.exists(self._file(run, at)) for at in indices)]
         runs = "1 run" if len(lacking) == 1 else f"{len(lacking)} runs"
-        if lost := [run for run in lacking if not self.storage.exists(f"weights/{run}.pt")]:
+        if lost := [run for run in lacking if not has_weights(self.storage, run)]:
             raise InputError(
                 f"images of {runs} were not kept, and '{self.storage}' has no weights from which to make those of "
                 f"{', '.join(lost)}."
@@ -85,4 +86,4 @@ class Saved:
     def _file(self, run_id: str, index: int) -> str:
         """Return where `sgbench.scoring.subjects` keeps an image."""
         folder = Dataset(self.images.name, self.images.sha256).versioned
-        return f"images/{run_id}/{folder}/{self.name(index)}.png"
+        return f"{images_of(run_id)}/{folder}/{self.name(index)}.png"
