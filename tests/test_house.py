@@ -41,6 +41,9 @@ SURFACE = {
     "sgbench figure": [],
     "sgbench figure gradient-maps": ["image", "--out!", "--operator", "--columns"],
     "sgbench figure lambda": ["--out!", "--results", "--backbone", "--loss", "--test", "--metric", "--columns"],
+    "sgbench figure forest": [
+        *("a", "b", "--out!", "--results", "--backbone", "--test", "--metric", "--alpha", "--columns"),
+    ],
     "sgbench figure plane": ["--out!", "--results", "--backbone", "--loss", "--test", "--metric", "--columns"],
     "sgbench figure curves": ["--out!", "--results", "--backbone", "--loss", "--columns"],
     "sgbench figure crops": [

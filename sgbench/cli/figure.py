@@ -89,6 +89,33 @@ def lambdas(
     _write(draw_lambda(_view(results), filters, columns=columns), out)
 
 
+@command(
+    app,
+    "sgbench figure forest l1 'l1 + 1.0*sg' --out differences.pdf",
+    "sgbench figure forest l1 'l1 + sg' --metric lpips_alex --metric psnr_y --test Set14 --out differences.svg",
+)
+def forest(
+    a: Annotated[str, typer.Argument(metavar="A", help="The loss to compare with, such as l1.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The loss in question, such as 'l1 + 1.0*sg'.")],
+    out: Out,
+    results: options.Results = None,
+    backbone: options.Backbones = None,
+    test: options.Tests = None,
+    metric: options.DefaultMetrics = None,
+    alpha: options.Alpha = 0.05,
+    columns: Columns = None,
+) -> None:
+    """Draw by how much one loss differs from another, with confidence intervals: sgbench compare as a forest plot.
+
+    Each row is a backbone on a test set. Significance is corrected for all that the store has, shown or not.
+    """
+    from sgbench.report.compare import compared
+    from sgbench.report.figures.forest import draw_forest
+
+    cells = compared(_view(results), a, b, metrics=metric, backbones=backbone, tests=test, alpha=alpha)
+    _write(draw_forest(cells, columns=columns), out)
+
+
 @command(app, "sgbench figure plane --out plane.pdf", "sgbench figure plane --test Set5 --out plane.png")
 def plane(
     out: Out,

@@ -50,6 +50,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 COMMANDS = {
     "gradient-maps": ["HR/noise.png"],
     "lambda": ["--test", "Photos", "--metric", "psnr_y"],
+    "forest": ["l1", "l1+sg", "--metric", "psnr_y"],
     "plane": ["--loss", "l1"],
     "curves": ["--backbone", "edsr-tiny"],
     "crops": ["--test", "Photos=HR", "--loss", "l1", "--loss", "l1 + sg"],
@@ -95,6 +96,9 @@ def test_a_part_that_is_chosen_by_hand(place: Path, run: Run) -> None:
         (["lambda", "--out", "a.png", "--results", "nowhere"], "nowhere' holds no results"),
         (["plane", "--out", "a.png", "--test", "Photo"], "unknown test set 'Photo'"),
         (["curves", "--out", "a.png", "--loss", "l2"], "unknown loss 'l2'"),
+        (["forest", "l1", "l2", "--out", "a.png"], "unknown loss 'l2'"),
+        (["forest", "l1", "l1+sg", "--out", "a.png", "--test", "Set5"], "unknown test set 'Set5'"),
+        (["forest", "l1", "l1+sg", "--out", "a.png", "--alpha", "0.9"], "alpha is 0.9; a number from 0.001 to 0.5"),
         (["gradient-maps", "no.png", "--out", "a.png"], "'no.png' cannot be read as an image"),
         (["gradient-maps", "HR/noise.png", "--operator", "x", "--out", "a.png"], "operator is 'x'"),
         (

@@ -20,9 +20,12 @@ from matplotlib.text import Text
 from PIL import Image
 
 from sgbench.analysis import Filters, Results, View, paper
+from sgbench.analysis.compare import Comparison, Verdict, comparisons
+from sgbench.analysis.stats import Estimate, Interval
 from sgbench.core.errors import InputError
 from sgbench.losses.gradient import SecondOrderGradient
 from sgbench.report.figures.curves import draw_curves
+from sgbench.report.figures.forest import draw_forest
 from sgbench.report.figures.gradient_maps import draw_gradient_maps
 from sgbench.report.figures.lambdas import draw_lambda
 from sgbench.report.figures.plane import draw_plane
@@ -420,6 +423,74 @@ def test_a_flat_image_has_maps_too() -> None:
     encode(draw_gradient_maps(np.full((9, 9, 3), 7, np.uint8), "flat"), "png")
 
 
+# Differences
+
+
+def compared(**fields: Any) -> Comparison:
+    known: dict[str, Any] = {"metric": "lpips_alex", "direction": "lower", "dataset": "Set5", "backbone": "edsr-tiny"}
+    known |= {"scale": 4, "recipe": "", "a": "l1", "b": "l1 + 1.0*sg", "alpha": 0.05, "seeds": (0, 1), "images": 5}
+    known |= {"mean_a": 0.4, "mean_b": 0.3, "verdict": Verdict.SIGNIFICANT}
+    known["overall"] = known["by_seed"] = Estimate(Interval(-0.15, -0.05), 0.001)
+    return Comparison(**known | fields)
+
+
+def rows(figure: Figure, panel: int = 0) -> list[str]:
+    return [label.get_text() for label in figure.axes[panel].get_yticklabels()]
+
+
+def test_each_row_of_differences_has_its_mean_interval_and_numbers() -> None:
+    cells = [compared(), compared(backbone="rdn-tiny", recipe="steps=9"), compared(dataset="Set14", mean_b=0.35)]
+    figure = draw_forest(cells)
+    assert rows(figure) == ["Set5", "edsr-tiny", "rdn-tiny (steps=9)", "Set14", "edsr-tiny"]
+    assert points(figure, gid="difference")[0] == [(pytest.approx(-0.1), 1)]
+    assert points(figure, gid="difference")[2] == [(pytest.approx(-0.05), 4)]
+    assert points(figure, gid="interval")[0] == [(-0.15, 1), (-0.05, 1)]
+    assert figure.axes[0].texts[0].get_text() == "−0.1000 [−0.1500, −0.0500]"
+    assert figure.axes[0].get_title() == "lpips_alex ↓"
+    assert figure.axes[0].get_xlabel().split() == ["←", "better", "B", "−", "A", "worse", "→"]
+
+
+def test_differences_are_told_apart_by_their_shape() -> None:
+    verdicts = [Verdict.SIGNIFICANT, Verdict.NOT_SIGNIFICANT, Verdict.INCONCLUSIVE]
+    cells = [compared(backbone=f"a{at}", verdict=verdict) for at, verdict in enumerate(verdicts)]
+    cells += [compared(backbone="worse", mean_b=0.5), compared(backbone="unknown", direction=None)]
+    figure = draw_forest(cells)
+    marks = [line for line in figure.axes[0].lines if line.get_gid() == "difference"]
+    assert len({(line.get_marker(), line.get_markerfacecolor() == "white") for line in marks}) == len(cells)
+    assert set(legend(figure)) == {
+        *("significant, better", "significant, worse", "significant", "not significant", "inconclusive"),
+    }
+
+
+def test_of_a_metric_for_which_more_is_better_the_sides_are_the_other_way_round() -> None:
+    figure = draw_forest([compared(metric="psnr_y", direction="higher", mean_a=28.0, mean_b=29.0)])
+    assert figure.axes[0].get_title() == "psnr_y (dB) ↑"
+    assert figure.axes[0].get_xlabel().split()[:2] == ["←", "worse"]
+    assert legend(figure) == ["significant, better"]
+
+
+def test_what_cannot_be_decided_or_drawn_is_said_once_for_all_its_rows() -> None:
+    reason = "with 5 images p cannot go under 0.0625"
+    cells = [compared(backbone=name, verdict=Verdict.INCONCLUSIVE, reason=reason) for name in ("edsr-tiny", "rdn-tiny")]
+    cells += [compared(dataset="Set14", left_out=("failed at step 81: loss is NaN (l1, seed 2)",))]
+    cells += [compared(dataset=name, mean_a=None, mean_b=None, overall=None, by_seed=None) for name in ("B100", "D1")]
+    told = said(draw_forest(cells)).replace("\N{NO-BREAK SPACE}", " ")
+    assert told.count(reason) == 1
+    assert f"Inconclusive by lpips_alex on Set5 with edsr-tiny and rdn-tiny: {reason}." in told
+    assert "Not drawn by lpips_alex on B100 and D1 with edsr-tiny: no seed has both scores" in told
+    assert "Left out by lpips_alex on Set14 with edsr-tiny: failed at step 81: loss is NaN (l1, seed 2)." in told
+    assert "Seeds: n = 2, images: 5 of Set5 and 5 of Set14." in told
+
+
+def test_one_seed_is_a_point_without_an_interval_and_none_is_refused() -> None:
+    one = compared(seeds=(0,), overall=None, by_seed=None, verdict=Verdict.INCONCLUSIVE, reason="one seed")
+    figure = draw_forest([one])
+    assert points(figure, gid="interval") == []
+    assert [text.get_text() for text in figure.axes[0].texts] == ["−0.1000"]
+    with pytest.raises(InputError, match="no seed has scores of both losses, and so there is no difference to draw"):
+        draw_forest([compared(mean_a=None, mean_b=None)])
+
+
 # What all figures have in common
 
 
@@ -447,6 +518,8 @@ def everything() -> dict[str, Figure]:
         "plane": draw_plane(shown),
         "plane-narrow": draw_plane(shown, columns=1),
         "curves": draw_curves(shown),
+        "forest": draw_forest(comparisons(shown, "l1", losses[2])),
+        "forest-narrow": draw_forest(comparisons(shown, "l1", losses[1]), columns=1),
         "maps": draw_gradient_maps(image, "noise"),
         "maps-narrow": draw_gradient_maps(image, "noise", columns=1),
     }
@@ -458,7 +531,7 @@ def drawn() -> dict[str, Figure]:
 
 
 NAMES = [
-    *("lambda", "lambda-narrow", "plane", "plane-narrow", "curves", "maps", "maps-narrow"),
+    *("lambda", "lambda-narrow", "plane", "plane-narrow", "curves", "forest", "forest-narrow", "maps", "maps-narrow"),
 ]
 
 
@@ -526,7 +599,7 @@ def test_the_end_of_a_files_name_decides_its_format() -> None:
 
 
 def test_figures_of_scores_load_neither_pyplot_nor_torch() -> None:
-    modules = ", ".join(f"sgbench.report.figures.{name}" for name in ("lambdas", "plane", "curves"))
+    modules = ", ".join(f"sgbench.report.figures.{name}" for name in ("lambdas", "plane", "curves", "forest"))
     code = f"import sys, {modules}; print({{'matplotlib.pyplot', 'torch', 'ray'}} & set(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "set()"
