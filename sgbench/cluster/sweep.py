@@ -15,6 +15,7 @@ from sgbench.assets.needs import networks_of
 from sgbench.cluster.nodes import Wanted, examine, refuse_unfit
 from sgbench.cluster.placement import Placement, place
 from sgbench.cluster.ray_internals import DRIVER_RESOURCES, Unsaved, error_of
+from sgbench.cluster.registered import pack
 from sgbench.cluster.runlog import log_address
 from sgbench.cluster.tracking import Tracking, tracking
 from sgbench.cluster.trial import trial
@@ -54,8 +55,8 @@ def run_sweep(
 
     Raises:
         KeyboardInterrupt: If somebody presses Ctrl-C twice, or once it is lost.
-        InputError: If the cluster can never place a run, a node lacks what a run needs, or what is to track the sweep
-            cannot be used.
+        InputError: If the cluster can never place a run, a node lacks what a run needs, what was registered in this
+            process cannot be sent, or what is to track the sweep cannot be used.
     """
     placement = place(sweep)
     if remote:
@@ -69,6 +70,7 @@ def run_sweep(
         "use_gpu": placement.use_gpu,
         "state": state,
         "download": remote,
+        "registered": pack(jobs, remote=remote),
     }
     # A run with a worker group holds no CPU itself: drivers that did could fill the cluster and wait for ever.
     held = DRIVER_RESOURCES if sweep.workers else placement.each

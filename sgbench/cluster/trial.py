@@ -19,6 +19,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from sgbench.assets.locator import Locator
 from sgbench.cluster.nodes import own_name
 from sgbench.cluster.ray_internals import anywhere
+from sgbench.cluster.registered import unpack
 from sgbench.cluster.runlog import into_log
 from sgbench.core.storage import Storage
 from sgbench.runs.execute import STOPPED, Job, RunEnd, failure, record_failure, score_job, train_job
@@ -37,14 +38,21 @@ def trial(config: dict[str, Any]) -> None:
     Args:
         config: ``job`` (JSON of a `Job`), ``stop`` (name, in the store, of the file that asks all runs to stop),
             ``workers`` (of Train; 0 is local mode), ``resources`` (of each worker), ``use_gpu``, ``state`` (folder for
-            what Train keeps) and ``download`` (whether weights of metrics may be fetched here).
+            what Train keeps), ``download`` (whether weights of metrics may be fetched here) and ``registered`` (what
+            the driver's process has registered).
     """
-    job = Job.from_json(config["job"])
+    job = _job(config)
     tune.report({"event": "started", "run_id": job.run_id, "label": str(job.spec)})
     with into_log(job):
         end, message = _train_and_score(job, config)
         sys.stderr.write(f"{end}{message and f': {message}'}\n")
     tune.report({"event": "finished", "run_id": job.run_id, "end": end, "message": message})
+
+
+def _job(config: dict[str, Any]) -> Job:
+    """Return the job of this process, which by then knows the names in it."""
+    unpack(config["registered"])
+    return Job.from_json(config["job"])
 
 
 def _train_and_score(job: Job, config: dict[str, Any]) -> tuple[RunEnd, str]:
@@ -65,7 +73,7 @@ def _train_and_score(job: Job, config: dict[str, Any]) -> tuple[RunEnd, str]:
 
 
 def _score(config: dict[str, Any]) -> list[str]:
-    return score_job(Job.from_json(config["job"]), locator=Locator(download=config["download"]))
+    return score_job(_job(config), locator=Locator(download=config["download"]))
 
 
 def _score_elsewhere(config: dict[str, Any]) -> list[str]:
@@ -77,7 +85,7 @@ def _score_elsewhere(config: dict[str, Any]) -> list[str]:
 
 
 def _score_in_task(config: dict[str, Any]) -> list[str]:
-    with into_log(Job.from_json(config["job"]), "scoring"):
+    with into_log(_job(config), "scoring"):
         return _score(config)
 
 
@@ -102,7 +110,7 @@ def _trainer(job: Job, config: dict[str, Any]) -> TorchTrainer:
 
 def _train_loop(config: dict[str, Any]) -> tuple[RunEnd, str]:
     """Run in every worker of the Train job."""
-    job = Job.from_json(config["job"])
+    job = _job(config)
     if config["workers"] == 0:
         return _train(job, config)
     with into_log(job, f"worker{train.get_context().get_world_rank()}"):

@@ -16,7 +16,7 @@ import importlib
 import importlib.metadata
 import importlib.resources
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -113,6 +113,15 @@ class Registry(Generic[T]):
         """Return every name known without importing anything, sorted."""
         registered = (name for name in self._loaded if ":" not in name)  # the others are targets that somebody wrote
         return sorted({*self._targets, *registered, *self._entry_points()})
+
+    def registered(self, names: Iterable[str]) -> dict[str, T]:
+        """Return what `register` has added in this process under some names, and no target or package brings."""
+        elsewhere = {*self._targets, *self._entry_points()}
+        return {
+            name: self._loaded[name]
+            for name in sorted(names)
+            if name in self._loaded and ":" not in name and name not in elsewhere
+        }
 
     def is_provided(self, name: str) -> bool:
         """Return whether a name begins with the prefix of a provider, which alone knows what the rest of it means."""

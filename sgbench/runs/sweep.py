@@ -16,7 +16,7 @@ from sgbench.core.errors import InputError, MissingDataError
 from sgbench.core.storage import Storage
 from sgbench.data import PackProgress
 from sgbench.runs.delivery import fetch
-from sgbench.runs.execute import Job, Watcher, begin, conclude, run_here, stop_signal, unreplaced
+from sgbench.runs.execute import Job, RunEnd, Watcher, begin, conclude, run_here, stop_signal, unreplaced
 from sgbench.runs.forecast import expect, longest_first
 from sgbench.runs.maintenance import clean
 from sgbench.runs.plan import Data, Plan, Recorded, make_plan, pack, recorded, refuse_losses
@@ -82,7 +82,17 @@ class Quiet:
         """Show nothing."""
         return contextlib.nullcontext(self)
 
-    started = progress = scoring = finished = lambda self, *_: None
+    def started(self, run_id: str, label: str) -> None:
+        """Take no notice."""
+
+    def progress(self, run_id: str, step: int, steps: int, loss: float, steps_per_second: float) -> None:
+        """Take no notice."""
+
+    def scoring(self, run_id: str) -> None:
+        """Take no notice."""
+
+    def finished(self, run_id: str, end: RunEnd, message: str) -> None:
+        """Take no notice."""
 
 
 def _ignore(name: str, done: int, total: int) -> None:

@@ -261,6 +261,7 @@ def test_a_worker_group_that_fails_for_good_is_a_failed_row_and_no_exception(
     from ray.train import WorkerGroupError
 
     from sgbench.cluster import trial as worker
+    from sgbench.cluster.registered import pack
 
     class Trainer:
         def fit(self) -> None:
@@ -275,7 +276,8 @@ def test_a_worker_group_that_fails_for_good_is_a_failed_row_and_no_exception(
     monkeypatch.setattr(worker, "_trainer", lambda job, config: Trainer())
     monkeypatch.setattr(worker.tune, "report", reports.append)
 
-    worker.trial({"job": job.to_json(), "stop": ".ray/stop", "download": False})
+    config = {"job": job.to_json(), "stop": ".ray/stop", "download": False, "registered": pack([job], remote=False)}
+    worker.trial(config)
     row = store.run(job.run_id)
     assert row is not None
     assert (row["status"], row["error"]) == ("failed", "RuntimeError: no room")
@@ -284,5 +286,5 @@ def test_a_worker_group_that_fails_for_good_is_a_failed_row_and_no_exception(
 
     # Asked to stop, it does not even begin.
     store.storage.write(".ray/stop", b"")
-    worker.trial({"job": job.to_json(), "stop": ".ray/stop", "download": False})
+    worker.trial(config)
     assert reports[-1]["end"] == "stopped"
