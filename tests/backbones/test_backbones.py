@@ -1,6 +1,7 @@
 """What every built-in backbone has in common, and backbones of one's own."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -55,10 +56,8 @@ def test_sizes_go_from_the_papers_to_a_tiny_one(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_source_is_one_line_with_a_year(family):
-    source = BACKBONES.load(family).source
-    assert "\n" not in source
-    assert "20" in source
+def test_the_source_is_one_line_with_authors_title_and_year(family):
+    assert re.fullmatch(r"""\w+ et al\., "[^"\n]+", [^\n]*\b20[12]\d\b[^\n]*""", BACKBONES.load(family).source)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

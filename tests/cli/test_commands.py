@@ -49,7 +49,8 @@ def test_plan_tells_how_long_the_rest_takes_and_what_it_costs(run: Run) -> None:
     assert len(re.findall(r"0/3 +\S+ s ", out)) == 3
     rows = json.loads(run("plan", "tiny.yaml", "--json")[0])
     assert [row["expected_seconds"] is None for row in rows].count(True) == 1  # of the one that is done
-    assert run("plan", "tiny.yaml", "--devices", "0", code=2)
+    _, err = run("plan", "tiny.yaml", "--devices", "0", code=2)
+    assert "Invalid value for '--devices': Input should be greater than or equal to 1" in err
 
 
 def test_plan_counts_repetitions(run: Run) -> None:

@@ -1,5 +1,6 @@
 """``sgbench report``: a page from a store in the current folder."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -49,7 +50,7 @@ def test_the_page_is_written_into_the_store(place: Path, run: Run) -> None:
     page = target.read_text(encoding="utf-8")
     assert "<h1>sgbench report: quick</h1>" in page
     assert '"HR":' not in page
-    assert run("table", "--results", "results/quick", "--json")[0], "the page in a store is in nobody's way"
+    assert json.loads(run("table", "--results", "results/quick", "--json")[0]), "the page in a store is in nobody's way"
 
 
 def test_a_page_of_what_is_asked_for_under_a_name_of_ones_own(place: Path, run: Run) -> None:

@@ -142,19 +142,17 @@ def test_training_lowers_the_loss(train_images, place):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("mode", [{"precision": "bf16"}, {"precision": "bf16", "compiled": True}], ids=str)
-def test_the_loss_of_faster_modes_is_that_of_fp32_after_200_steps_within_the_noise_of_seeds(
-    train_images, place, device, mode
-):
-    def last_losses(changes):
-        for seed in range(3):
-            spec = run(train_images, backbone="edsr-tiny", seed=seed, steps=200, **changes)
-            outcome = train(spec, train_images, place(spec.run_id), device=torch.device(device))
-            yield statistics.mean(row["loss"] for row in outcome.history[-20:])  # of 40 steps
+def test_the_loss_of_faster_modes_is_that_of_fp32_after_200_steps_but_for_rounding(train_images, place, device, mode):
+    """To a rounding error of bfloat16, which has 8 significant bits: in an average, those of single values cancel."""
 
-    single, faster = list(last_losses({})), list(last_losses(mode))
+    def last_loss(changes):
+        spec = run(train_images, backbone="edsr-tiny", steps=200, **changes)
+        outcome = train(spec, train_images, place(spec.run_id), device=torch.device(device))
+        return statistics.mean(row["loss"] for row in outcome.history[-20:])  # of 40 steps
+
+    single, faster = last_loss({}), last_loss(mode)
     assert single != faster
-    differences = [abs(one - other) for one, other in zip(single, faster, strict=True)]
-    assert max(differences) < statistics.stdev(single)
+    assert faster == pytest.approx(single, rel=2**-8)
 
 
 @pytest.mark.parametrize("device", DEVICES)
