@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+# Ray looks at these once, when it is imported. The cluster that tests share lets in only who has this token.
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "the-token-of-the-tests-of-sgbench"}
+
 from sgbench.assets.base import LoadedWeights
 from sgbench.assets.locator import Locator
 from sgbench.assets.tensors import fingerprint

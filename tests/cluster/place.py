@@ -1,7 +1,9 @@
 """A place in which commands of sgbench run as a person starts them, and what is left there afterwards."""
 
 import contextlib
+import io
 import json
+import logging
 import os
 import re
 import signal
@@ -9,15 +11,19 @@ import subprocess
 import sys
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 import sgbench
+from sgbench.cli import main
+from sgbench.cluster.ray_internals import ENVIRONMENT
 from sgbench.core.storage import UNFINISHED
 from sgbench.data import write_png
 
@@ -37,33 +43,38 @@ ODD_LOSSES = """
 import os, pathlib, signal, time
 import torch
 
+HERE = pathlib.Path(__file__).parent
+
 class Slow(torch.nn.Module):
     calls = 0
     def forward(self, sr, hr):
         self.calls += 1
         if self.calls == 1:
             os.write(2, b"chatter of a C library\\n")
-        time.sleep(float(os.environ.get("SLOW", "0")))
+        time.sleep(float((HERE / "slow").read_text()))
         return (sr - hr).abs().mean()
 
 class NotFinite(torch.nn.Module):
     calls = 0
     def forward(self, sr, hr):
         self.calls += 1
-        factor = float("nan") if "BROKEN" in os.environ and self.calls == 6 else 1.0
+        factor = float("nan") if (HERE / "broken").exists() and self.calls == 6 else 1.0
         return factor * (sr - hr).abs().mean()
 
 class DiesOnce(torch.nn.Module):
     calls = 0
     def forward(self, sr, hr):
         self.calls += 1
-        died = pathlib.Path(os.environ["DIED"])
+        died = HERE / "died"
         if self.calls == 6 and not died.exists():
             died.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return (sr - hr).abs().mean()
 """
 
+
+PATIENCE_SECONDS = 600.0
+"""How long anything may take on a busy machine that is not said to be quick."""
 
 MARK = "SGBENCH_TEST"
 """The variable by which processes of a test are found."""
@@ -86,12 +97,37 @@ def kill(processes: Iterable[int]) -> None:
             os.kill(process, signal.SIGKILL)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float, what: Callable[[], object] = lambda: None) -> None:
+def wait_until(
+    condition: Callable[[], bool], seconds: float, what: Callable[[], object] = lambda: None, pause: float = 0.05
+) -> None:
     """Wait until something is so; what is told if it never is."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, what()
-        time.sleep(0.05)
+        time.sleep(pause)
+
+
+@contextlib.contextmanager
+def environment(variables: dict[str, str]) -> Iterator[None]:
+    """Add variables to the environment of this process, which is as it was when the context ends."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@dataclass
+class Said:
+    """What a command has printed."""
+
+    stdout: str
+    stderr: str
+
+    def started(self) -> list[str]:
+        return re.findall(r"^started (.*)$", self.stderr, re.MULTILINE)
 
 
 @dataclass
@@ -111,16 +147,16 @@ class Command:
         return self.out.read_text()
 
     def started(self) -> list[str]:
-        return re.findall(r"^started (.*)$", self.stderr, re.MULTILINE)
+        return Said(self.stdout, self.stderr).started()
 
-    def wait_until(self, condition: Callable[[str], bool], seconds: float = 90) -> None:
+    def wait_until(self, condition: Callable[[str], bool], seconds: float = PATIENCE_SECONDS) -> None:
         deadline = time.monotonic() + seconds
         while not condition(self.stderr):
             assert self.process.poll() is None, f"it ended with {self.process.returncode}: {self.stderr[-1000:]}"
             assert time.monotonic() < deadline, f"nothing happened: {self.stderr[-1000:]}"
             time.sleep(0.1)
 
-    def end(self, seconds: float = 120) -> int:
+    def end(self, seconds: float = PATIENCE_SECONDS) -> int:
         return self.process.wait(seconds)
 
     def signal_group(self, number: int) -> None:
@@ -143,6 +179,11 @@ class Place:
         (self.folder / "tiny.yaml").write_text(SWEEP)
         (self.folder / "odd_losses.py").write_text(ODD_LOSSES)
 
+    def slow_down(self, seconds: float) -> None:
+        """Say how long a step takes with the loss that is slow, wherever it runs, from now on."""
+        (self.folder / ".slow").write_text(str(seconds))
+        (self.folder / ".slow").replace(self.folder / "slow")
+
     def environment(self, mark: str) -> dict[str, str]:
         """Return the variables of a process that is to be found again."""
         return {
@@ -152,7 +193,8 @@ class Place:
             MARK: mark,
         }
 
-    def start(self, *arguments: str, python: tuple[str, ...] = (), **environment: str) -> Command:
+    def start(self, *arguments: str, python: tuple[str, ...] = (), slow: float = 0.0, **environment: str) -> Command:
+        self.slow_down(slow)
         number = len(self.commands)
         out, err = self.folder / f"out{number}", self.folder / f"err{number}"
         with out.open("wb") as stdout, err.open("wb") as stderr:
@@ -169,21 +211,48 @@ class Place:
         return self.commands[-1]
 
     def run(
-        self, *arguments: str, code: int = 0, python: tuple[str, ...] = (), seconds: float = 120, **environment: str
+        self,
+        *arguments: str,
+        code: int = 0,
+        python: tuple[str, ...] = (),
+        slow: float = 0.0,
+        seconds: float = PATIENCE_SECONDS,
+        **environment: str,
     ) -> Command:
-        command = self.start(*arguments, python=python, **environment)
+        command = self.start(*arguments, python=python, slow=slow, **environment)
         assert command.end(seconds) == code, command.stderr[-2000:]
         return command
+
+    def call(self, *arguments: str, code: int = 0, slow: float = 0.0) -> Said:
+        """Do as `run` does, but in this process: Python and what is imported have been started already."""
+        self.slow_down(slow)
+        out, err, disabled = io.StringIO(), io.StringIO(), logging.root.manager.disable
+        with (
+            environment({**ENVIRONMENT, "SGBENCH_CACHE": str(self.folder / "cache")}),
+            pytest.MonkeyPatch.context() as patch,
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            patch.chdir(self.folder)
+            patch.setattr(sys, "argv", ["sgbench", *arguments])
+            patch.setattr(sys, "path", [str(self.folder), *sys.path])
+            warnings.simplefilter("ignore", DeprecationWarning)  # as where pytest does not ask for them
+            with pytest.raises(SystemExit) as end:
+                main()
+        logging.disable(disabled)
+        assert (end.value.code or 0) == code, err.getvalue()[-2000:]
+        return Said(out.getvalue(), err.getvalue())
 
     def processes(self, words: str = "") -> list[int]:
         """Return the processes that carry our mark, the commands and whatever they started, by their command line."""
         return marked(self.mark, words)
 
-    def assert_no_processes(self, seconds: float = 20) -> None:
+    def assert_no_processes(self, seconds: float = 60) -> None:
         wait_until(lambda: not self.processes(), seconds, lambda: f"processes {self.processes()} are left")
 
     def plan(self, *arguments: str) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = json.loads(self.run("plan", *arguments, "--json").stdout)
+        rows: list[dict[str, Any]] = json.loads(self.call("plan", *arguments, "--json").stdout)
         return rows
 
     def outcome(self, store: str) -> dict[str, Any]:

@@ -1,20 +1,25 @@
 """A cluster of several nodes on one machine, for commands that join it by its address."""
 
 import contextlib
-import os
+import socket
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import ray
-from place import Place, kill, marked, wait_until
+from place import PATIENCE_SECONDS, Place, Said, environment, kill, marked, wait_until
 from ray.cluster_utils import Cluster
+
+from sgbench.cluster.ray_internals import silence_raylets
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Nodes:
-    """Ray's test cluster: a head that takes no runs, and nodes that are all on this machine.
-
-    This process is connected to it.
+    """Ray's test cluster: a head, and nodes that are all on this machine.
 
     Args:
         place: Whose commands join it.
@@ -22,25 +27,49 @@ class Nodes:
     """
 
     def __init__(self, place: Place, **environment: str) -> None:
+        self.place = place
         self.mark = uuid.uuid4().hex
         self.environment = place.environment(self.mark) | environment
         self.environment["PYTHONPATH"] += f":{place.folder}"
         self.cluster = Cluster()
 
-    def start(self) -> None:
-        """Start the head and connect to it."""
-        with self._as_environment():
-            self.cluster.add_node(num_cpus=0, include_dashboard=False)
-        ray.init(self.address, log_to_driver=False, logging_level="ERROR")
-        ray._private.worker._worker_logs_enabled = False  # or what a raylet that is lost had logged is printed
+    def start(self, cpus: int, *, dashboard: bool) -> None:
+        """Start the head and, if it is to have a dashboard, what starts jobs for that."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            agent = free.getsockname()[1]
+        ports = {"dashboard_port": 0, "dashboard_agent_listen_port": agent}  # the usual ones may be another Ray's
+        with environment(self.environment):
+            self.cluster.add_node(num_cpus=cpus, include_dashboard=dashboard, dashboard_host="127.0.0.1", **ports)
+        if dashboard:
+            wait_until(lambda: listens(agent), PATIENCE_SECONDS)
 
     @property
     def address(self) -> str:
         return str(self.cluster.gcs_address)
 
+    @property
+    def dashboard(self) -> str:
+        return str(self.cluster.head_node.webui_url)
+
+    def call(self, *arguments: str, code: int = 0) -> Said:
+        """Run a command in this process that joins the cluster, and check that it leaves nothing there."""
+        said = self.place.call(*arguments, "--address", self.address, code=code)
+        self.assert_idle()
+        return said
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[None]:
+        """Connect this process to the cluster for as long as the context lasts."""
+        ray.init(self.address, log_to_driver=False, logging_level="ERROR")
+        silence_raylets()  # or what a raylet that is lost had logged is printed
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
     def add(self, name: str, **resources: float) -> Any:
         """Start a node under a name."""
-        with self._as_environment():
+        with environment(self.environment):
             return self.cluster.add_node(node_name=name, **resources)
 
     def remove(self, node: Any) -> None:
@@ -64,29 +93,20 @@ class Nodes:
             total = {name: ray.cluster_resources().get(name) for name in ("CPU", "GPU")}
             return self.processes("ray::ImplicitFunc") + groups or (used if used != total else None)
 
-        wait_until(lambda: held() is None, seconds, lambda: f"the cluster still holds {held()}")
+        with contextlib.nullcontext() if ray.is_initialized() else self.connected():
+            wait_until(lambda: held() is None, seconds, lambda: f"the cluster still holds {held()}")
 
     def shut_down(self) -> None:
-        ray.shutdown()
         self.cluster.shutdown()
         kill(self.processes(""))
 
-    @contextlib.contextmanager
-    def _as_environment(self) -> Iterator[None]:
-        before = dict(os.environ)
-        os.environ.update(self.environment)
-        try:
-            yield
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
-
 
 @contextlib.contextmanager
-def a_cluster(place: Place, **environment: str) -> Iterator[Nodes]:
+def a_cluster(place: Place, *, cpus: int = 0, dashboard: bool = False, **environment: str) -> Iterator[Nodes]:
+    """Start a cluster of a head, by default one that takes no runs; see `Nodes`."""
     nodes = Nodes(place, **environment)
     try:
-        nodes.start()
+        nodes.start(cpus, dashboard=dashboard)
         yield nodes
     finally:
         nodes.shut_down()

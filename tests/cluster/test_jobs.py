@@ -2,18 +2,14 @@
 
 import contextlib
 import datetime
+import functools
 import http.server
 import json
-import os
 import shlex
-import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +17,8 @@ from typing import Any
 
 import aiohttp
 import pytest
+from place import PATIENCE_SECONDS, Place, wait_until
+from raylets import Nodes
 
 import sgbench
 from sgbench.cluster import jobs as module
@@ -284,107 +282,36 @@ def test_a_port_that_speaks_no_http_is_refused() -> None:
             Jobs(f"http://127.0.0.1:{server.getsockname()[1]}")
 
 
-SWEEP = """
-grids: [{{backbones: [edsr-tiny], losses: ["slow_loss:Slow"]}}]
-train: mine={folder}/train
-tests: [few={folder}/test]
-metrics: [psnr_y]
-recipe: {{steps: 60, batch: 2, patch: 8}}
-"""
-
-SLOW_LOSS = """
-import time
-import torch
-
-class Slow(torch.nn.Module):
-    def forward(self, sr, hr):
-        time.sleep(0.1)
-        return (sr - hr).abs().mean()
-"""
-
-
-@pytest.fixture
-def head(tmp_path: Path, train_folder: Path, test_folder: Path) -> Iterator[Callable[..., str]]:
-    """Runs commands of sgbench beside a cluster of one node, which wants a token; checks their exit code."""
-    (tmp_path / "tiny.yaml").write_text(SWEEP.format(folder=tmp_path))
-    (tmp_path / "slow_loss.py").write_text(SLOW_LOSS)
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "sgbench").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m sgbench "$@"\n')
-    (tmp_path / "bin" / "sgbench").chmod(0o755)
-    own = {
-        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-        "PYTHONPATH": f"{Path(sgbench.__file__).parent.parent}:{tmp_path}",
-        "SGBENCH_CACHE": str(tmp_path / "cache"),
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": "a-token-of-this-test",
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    with contextlib.ExitStack() as taken:
-        sockets = [taken.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
-        port, client, agent, dashboard = (each.getsockname()[1] for each in sockets)
-    ports = ["--port", port, "--ray-client-server-port", client, "--dashboard-agent-listen-port", agent]
-    shown = ["--dashboard-host", "127.0.0.1", "--dashboard-port", dashboard]
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as short:  # a socket's path is short
-        start = ["start", "--head", "--block", "--num-cpus", 1, "--temp-dir", short, *ports, *shown]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ray.scripts.scripts", *map(str, start)],
-            env={**os.environ, **own},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
-        def run(*arguments: str, code: int = 0, **environment: str) -> str:
-            answer = subprocess.run(
-                [str(tmp_path / "bin" / "sgbench"), *arguments, "--address", f"127.0.0.1:{dashboard}"],
-                cwd=tmp_path,
-                env={**os.environ, **own, **environment},
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-            )
-            assert answer.returncode == code, answer.stderr
-            return answer.stdout if code == 0 else answer.stderr
-
-        try:
-            wait_until(lambda: not socket_refuses(dashboard), process)
-            yield run
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
-
-
-def socket_refuses(port: int) -> bool:
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", port)) != 0
-
-
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 90
-    while not condition():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-
-
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_sweep_is_submitted_stopped_and_submitted_again(head: Callable[..., str], tmp_path: Path) -> None:
+def test_a_sweep_is_submitted_stopped_and_submitted_again(place: Place, head: Nodes) -> None:
+    sets = ("--train", f"mine={place.folder / 'train'}", "--test", f"few={place.folder / 'test'}")
+    sweep = ("tiny.yaml", "--loss", "odd_losses:Slow", "--seeds", "0", "--set", "recipe.steps=60", *sets)
+    store = place.folder / "submitted"
+    call = functools.partial(place.call, slow=0.1)
+
     def submit() -> str:
-        return head("submit", "tiny.yaml", "--results", str(tmp_path / "store")).strip()
+        return call("submit", *sweep, "--results", str(store), *there).stdout.strip()
 
-    assert "has another token than this one" in head("status", code=2, RAY_AUTH_TOKEN="wrong")
+    there = ("--address", head.dashboard)
+    wrong = place.run("status", *there, code=2, RAY_AUTH_TOKEN="wrong")
+    assert "has another token than this one" in wrong.stderr
     first = submit()
-    deadline = time.monotonic() + 90
-    while "step 1/60" not in head("logs", first):
-        assert time.monotonic() < deadline, head("logs", first)
-    head("stop", first)
-    assert "Interrupted: the same command continues." in head("logs", first)
-    assert len(list((tmp_path / "store" / "checkpoints").rglob("*.pt"))) == 1
+    wait_until(lambda: "step 1/60" in call("logs", first, *there).stdout, PATIENCE_SECONDS, pause=0.5)
+    assert call("stop", first, *there).stderr == f"{first}: stopped\n"
+    assert "Interrupted: the same command continues." in call("logs", first, *there).stdout
+    assert len(list((store / "checkpoints").rglob("*.pt"))) == 1
+    assert call("stop", first, *there).stderr == f"{first}: stopped\n"  # it has ended, and is left as it is
+    refused = call("stop", f"{first}1", *there, code=2).stderr
+    assert refused == f"error: unknown job '{first}1': did you mean '{first}'? Valid: {first}.\n"
 
-    time.sleep(1)  # ids are by the second
-    said = head("logs", submit(), "--follow")
-    assert "step 1/60" not in said
-    assert "done edsr-tiny · slow_loss:Slow · seed 0 (1 of 1)" in said
-    assert [job["status"] for job in json.loads(head("status", "--json"))] == ["succeeded", "stopped"]
-    assert sgbench.load_results(str(tmp_path / "store")).runs.column("status").to_pylist() == ["done"]
+    second = submit()
+    followed = place.call("logs", second, "--follow", *there)
+    assert "step 1/60" not in followed.stdout
+    assert "done edsr-tiny · odd_losses:Slow · seed 0 (1 of 1)" in followed.stdout
+    assert followed.stderr == f"{second}: succeeded\n"
+    assert call("stop", second, *there).stderr == f"{second}: succeeded\n"
+    jobs = json.loads(call("status", "--json", *there).stdout)
+    assert [(job["id"], job["status"]) for job in jobs] == [(second, "succeeded"), (first, "stopped")]
+    assert sgbench.load_results(str(store)).runs.column("status").to_pylist() == ["done"]
+    head.assert_idle()

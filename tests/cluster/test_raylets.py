@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from place import Place, a_place, assert_clean
+from place import Place, assert_clean
 from raylets import Nodes, a_cluster
 
 from sgbench.cluster.ray_internals import ENVIRONMENT
@@ -15,20 +15,14 @@ from sgbench.runs.execute import Job
 from sgbench.runs.plan import Choices, make_plan, pack, read_sweep
 from sgbench.store import Store
 
-SLOW = "0.2"
+SLOW = 0.2
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with a_place(tmp_path_factory.mktemp("raylets")) as place:
-        yield place
-
-
-@pytest.fixture(scope="module")
 def nodes(place: Place) -> Iterator[Nodes]:
-    with a_cluster(place, SLOW=SLOW, **ENVIRONMENT) as nodes:
+    with a_cluster(place, **ENVIRONMENT) as nodes:
         yield nodes
 
 
@@ -38,24 +32,25 @@ def test_a_sweep_spreads_over_nodes_grows_when_one_joins_and_outlives_one_that_i
     first, _ = (nodes.add(name, num_cpus=1) for name in ("first", "second"))
     sweep = ("sweep", "tiny.yaml", "--loss", "odd_losses:Slow", "--seeds", "0,1,2", "--set", "checkpoint_seconds=0.3")
     sweep += ("--set", "recipe.steps=80")  # for longer than a node takes to join
-    command = place.start(*sweep, "--results", "lossy", "--address", nodes.address)
-    command.wait_until(lambda err: err.count(": step ") == 2, seconds=300)
+    command = place.start(*sweep, "--results", "lossy", "--address", nodes.address, slow=SLOW)
+    command.wait_until(lambda err: err.count(": step ") == 2)
     nodes.add("third", num_cpus=1)
-    command.wait_until(lambda err: err.count("\nstarted ") == 3, seconds=300)  # while the others are at work
+    command.wait_until(lambda err: err.count("\nstarted ") == 3)  # while the others are at work
     assert "\ndone " not in command.stderr
     nodes.remove(first)
-    assert command.end(600) == 0, command.stderr[-2000:]
+    place.slow_down(0)
+    assert command.end() == 0, command.stderr[-2000:]
     assert len(command.started()) == 4  # the one that was lost began again
     nodes.assert_idle()
     assert_clean(place, "lossy")
 
-    said = place.run("query", "SELECT seed, node, host FROM runs ORDER BY seed", "--results", "lossy", "--json").stdout
+    said = place.call("query", "SELECT seed, node, host FROM runs ORDER BY seed", "--results", "lossy", "--json").stdout
     rows = json.loads(said)
     assert {row["node"] for row in rows} == {"second", "third"}
     assert len({row["host"] for row in rows}) == 1
 
-    place.run(*sweep, "--results", "calm", seconds=600)
-    assert place.outcome("lossy") == place.outcome("calm")
+    nodes.call(*sweep, "--results", "undisturbed")
+    assert place.outcome("lossy") == place.outcome("undisturbed")
 
 
 class Lanes:
@@ -80,6 +75,7 @@ def test_a_share_of_a_gpu_packs_runs_on_one_and_a_whole_one_does_not(
     place: Place, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nodes.add("gpus", num_cpus=2, num_gpus=1)  # as Ray is told: there need be none
+    place.slow_down(SLOW)
     monkeypatch.chdir(place.folder)
     monkeypatch.syspath_prepend(place.folder)
     for name, value in {**ENVIRONMENT, "SGBENCH_CACHE": str(place.folder / "cache")}.items():
@@ -95,10 +91,12 @@ def test_a_share_of_a_gpu_packs_runs_on_one_and_a_whole_one_does_not(
         assert {row["node"] for row in store.runs().to_pylist()} == {"gpus"}
         return lanes.most
 
-    assert most_at_once(1) == 1
-    assert most_at_once(0.5) == 2
-    nodes.assert_idle()
+    with nodes.connected():
+        assert most_at_once(1) == 1
+        assert most_at_once(0.5) == 2
+        nodes.assert_idle()
 
-    _, sweep = read_sweep("tiny.yaml", Choices(settings={"workers": 2}))
-    with pytest.raises(InputError, match=r"a run takes 2 workers of 1 CPU and 1 GPU and the cluster can never give it"):
-        run_sweep("tiny", [], sweep, Storage(str(place.folder / "never")), Lanes())
+        _, sweep = read_sweep("tiny.yaml", Choices(settings={"workers": 2}))
+        never = r"a run takes 2 workers of 1 CPU and 1 GPU and the cluster can never give it"
+        with pytest.raises(InputError, match=never):
+            run_sweep("tiny", [], sweep, Storage(str(place.folder / "never")), Lanes())

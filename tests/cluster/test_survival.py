@@ -4,13 +4,14 @@ import random
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chaos import chaos, draw
-from place import Place, a_place, assert_clean, kill
+from place import Place, assert_clean, kill
+from raylets import Nodes
 
 import sgbench
 
@@ -18,15 +19,9 @@ RUN = ("tiny.yaml", "--loss", "odd_losses:Slow", "--seeds", "0")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with a_place(tmp_path_factory.mktemp("survival")) as place:
-        yield place
-
-
-@pytest.fixture(scope="module")
 def calm(place: Place) -> dict[str, Any]:
     """What the run leaves without Ray and without trouble."""
-    place.run("train", *RUN, "--results", "calm")
+    place.call("train", *RUN, "--results", "calm")
     return place.outcome("calm")
 
 
@@ -69,7 +64,7 @@ def test_a_ray_that_loses_a_process_ends_the_sweep_in_a_sentence_and_the_same_co
 ) -> None:
     store = f"{process} while {moment}"
     sweep = ("sweep", *RUN, "--results", store, "--set", "checkpoint_seconds=0.2")
-    command = place.start(*sweep, SLOW="0.5")
+    command = place.start(*sweep, slow=0.5)
     command.wait_until(lambda err: MOMENTS[moment](place.folder / store, err))
     kill(place.processes(VITAL[process]))
     assert command.end(60) == 1, command.stderr[-2000:]
@@ -88,20 +83,21 @@ def test_a_ray_that_loses_a_process_ends_the_sweep_in_a_sentence_and_the_same_co
 @pytest.mark.ray
 @pytest.mark.slow
 def test_ctrl_c_reaches_worker_groups_and_the_sweep_goes_on_from_where_they_were(
-    place: Place, calm: dict[str, Any]
+    place: Place, calm: dict[str, Any], head: Nodes
 ) -> None:
     sweep = ("sweep", *RUN, "--results", "groups", "--set", "workers=1")
-    command = place.start(*sweep, SLOW="0.5")
+    command = place.start(*sweep, "--address", head.address, slow=0.5)
     command.wait_until(lambda err: ": step " in err)
     command.signal_group(signal.SIGINT)
     assert command.end(60) == 130, command.stderr[-2000:]
     assert command.stderr.endswith("Interrupted: the same command continues.\n")
     assert "Traceback" not in command.stderr
     place.assert_no_processes()
+    head.assert_idle()
     (run,) = place.plan(*RUN, "--results", "groups")
     assert run["status"] == "resumable"
 
-    last = place.run(*sweep)
+    last = head.call(*sweep)
     (step,) = re.findall(r": step (\d+)/", last.stderr)[:1]
     assert int(step) > 1
     assert place.outcome("groups") == calm
@@ -111,7 +107,7 @@ def test_ctrl_c_reaches_worker_groups_and_the_sweep_goes_on_from_where_they_were
 @pytest.mark.ray
 @pytest.mark.slow
 def test_ctrl_c_twice_ends_at_once(place: Place) -> None:
-    command = place.start("sweep", *RUN, "--results", "twice", SLOW="30")  # a step is longer than anybody waits
+    command = place.start("sweep", *RUN, "--results", "twice", slow=30)  # a step is longer than anybody waits
     command.wait_until(lambda err: "\nstarted " in err)
     time.sleep(2)
     command.signal_group(signal.SIGINT)
@@ -126,16 +122,15 @@ def test_ctrl_c_twice_ends_at_once(place: Place) -> None:
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_full_disk_fails_the_run_in_a_sentence_and_with_room_the_sweep_completes(
-    place: Place, calm: dict[str, Any], disk: Path, fill: Callable[..., Path]
+    place: Place, calm: dict[str, Any], head: Nodes, disk: Path, fill: Callable[..., Path]
 ) -> None:
     filler = fill(but=100_000)  # enough for rows, not for weights
     sweep = ("sweep", *RUN, "--results", str(disk / "store"), "--set", "checkpoint_seconds=0")
-    command = place.run(*sweep, code=1)
+    command = head.call(*sweep, code=1)
     assert "Traceback" not in command.stderr
     assert "No space left on device" in command.stderr
-    place.assert_no_processes()
     filler.unlink()
-    place.run(*sweep, "--retry")
+    head.call(*sweep, "--retry")
     assert place.outcome(str(disk / "store")) == calm
     assert_clean(place, str(disk / "store"))
 
@@ -162,8 +157,8 @@ def test_a_storage_that_fails_every_third_write_changes_nothing(place: Place, ca
     paths = f"{place.folder / 'flaky'}:{Path(sgbench.__file__).parent.parent}"
     faults = place.folder / "faults"
     sweep = ("sweep", *RUN, "--results", "third", "--set", "checkpoint_seconds=0.2")
-    place.run(*sweep, PYTHONPATH=paths, FAULTS=str(faults), SLOW="0.05")
+    place.run(*sweep, PYTHONPATH=paths, FAULTS=str(faults), slow=0.05)
     assert len(faults.read_text()) >= 2
     assert place.outcome("third") == calm
-    place.run("results", "verify", "third")
+    place.call("results", "verify", "third")
     assert_clean(place, "third")

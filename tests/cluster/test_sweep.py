@@ -7,12 +7,12 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from place import STEPS, Command, Place, a_place, assert_clean
+from place import STEPS, Command, Place, Said, a_place, assert_clean
+from raylets import Nodes
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import sgbench
@@ -25,17 +25,11 @@ from sgbench.store import Store
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with a_place(tmp_path_factory.mktemp("sweeps")) as place:
-        yield place
-
-
-@pytest.fixture(scope="module")
 def undisturbed(place: Place) -> Command:
     return place.run("sweep", "tiny.yaml")
 
 
-def assert_quiet(command: Command) -> None:
+def assert_quiet(command: Command | Said) -> None:
     """Nothing but sgbench itself has spoken."""
     said = re.compile(
         r"tiny: \d runs?: .*|started .*|scoring .*|(done|FAILED) .* \(\d of \d\).*|"
@@ -71,7 +65,7 @@ def test_what_a_run_prints_is_in_its_log_and_its_course_is_what_tensorboard_show
 ) -> None:
     results = sgbench.load_results(str(place.folder / "results/tiny"))
     for row in results.runs.to_pylist():
-        first, *lines, last = place.run("logs", row["run_id"]).stdout.splitlines()
+        first, *lines, last = place.call("logs", row["run_id"]).stdout.splitlines()
         assert first.startswith(f"── {row['name']}, ")
         assert lines == (["chatter of a C library"] if "Slow" in row["loss"] else [])
         assert last == "done"
@@ -108,7 +102,7 @@ def test_a_sweep_that_is_interrupted_and_killed_ends_like_an_undisturbed_one(
 ) -> None:
     arguments, store = ("sweep", "tiny.yaml", "--results", "stormy"), "stormy"
 
-    interrupted = place.start(*arguments, SLOW="0.4")
+    interrupted = place.start(*arguments, slow=0.4)
     interrupted.wait_until(lambda err: err.count("\ndone ") == 2 and "Slow · seed 1: step" in err)
     interrupted.signal_group(signal.SIGINT)
     assert interrupted.end(30) == 130, interrupted.stderr[-2000:]
@@ -121,7 +115,7 @@ def test_a_sweep_that_is_interrupted_and_killed_ends_like_an_undisturbed_one(
     assert "resumable" in statuses
     before = place.times(store)
 
-    killed = place.start(*arguments, SLOW="0.4")
+    killed = place.start(*arguments, slow=0.4)
     killed.wait_until(lambda err: err.count(": step ") == 2)
     killed.signal_group(signal.SIGKILL)
     killed.end()
@@ -143,7 +137,7 @@ def test_a_sweep_that_is_interrupted_and_killed_ends_like_an_undisturbed_one(
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_rerun_that_is_interrupted_keeps_what_it_has_not_replaced_and_goes_on(
-    place: Place, undisturbed: Command
+    place: Place, undisturbed: Command, head: Nodes
 ) -> None:
     store, arguments = "again", ("sweep", "tiny.yaml", "--results", "again", "--rerun")
     shutil.copytree(place.folder / "results/tiny", place.folder / store)
@@ -152,15 +146,15 @@ def test_a_rerun_that_is_interrupted_keeps_what_it_has_not_replaced_and_goes_on(
         return {row["run_id"]: row for row in sgbench.load_results(str(place.folder / store)).runs.to_pylist()}
 
     before = rows()
-    interrupted = place.start(*arguments, SLOW="0.4")
+    interrupted = place.start(*arguments, "--address", head.address, slow=0.4)
     interrupted.wait_until(lambda err: err.count("\ndone ") == 2 and "Slow · seed 1: step" in err)
     interrupted.signal_group(signal.SIGINT)
     assert interrupted.end(30) == 130, interrupted.stderr[-2000:]
     assert sorted(rows()[run_id] == row for run_id, row in before.items()) == [False, False, True, True]
     assert place.outcome(store) == place.outcome("results/tiny")
-    assert "4 done; nothing to do" in place.run("sweep", "tiny.yaml", "--results", store).stderr
+    assert "4 done; nothing to do" in place.call("sweep", "tiny.yaml", "--results", store).stderr
 
-    last = place.run(*arguments)
+    last = head.call(*arguments)
     assert len(last.started()) == 2
     assert all(rows()[run_id] != row for run_id, row in before.items())
     assert place.outcome(store) == place.outcome("results/tiny")
@@ -170,13 +164,17 @@ def test_a_rerun_that_is_interrupted_keeps_what_it_has_not_replaced_and_goes_on(
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_failing_run_is_a_row_a_dying_process_is_started_again_and_the_others_go_on(place: Place) -> None:
-    died = place.folder / "died"
+def test_a_failing_run_is_a_row_a_dying_process_is_started_again_and_the_others_go_on(
+    place: Place, head: Nodes
+) -> None:
+    broken = place.folder / "broken"
+    broken.touch()
     losses = ("--loss", "l1", "--loss", "odd_losses:NotFinite", "--loss", "odd_losses:DiesOnce")
     arguments = ("sweep", "tiny.yaml", "--results", "failing", "--seeds", "0", *losses)
 
-    first = place.run(*arguments, code=1, BROKEN="1", DIED=str(died))
-    assert died.exists()
+    first = head.call(*arguments, code=1)
+    broken.unlink()
+    assert (place.folder / "died").exists()
     assert_quiet(first)
     assert "1 of 3 runs failed" in first.stderr
     rows = {row["loss"]: row for row in sgbench.load_results(str(place.folder / "failing")).runs.to_pylist()}
@@ -194,11 +192,11 @@ def test_a_failing_run_is_a_row_a_dying_process_is_started_again_and_the_others_
     assert first_line.startswith("── edsr-tiny · odd_losses:NotFinite · seed 0, ")
     assert last_line == "failed: loss is NaN at step 6"
 
-    second = place.run(*arguments, code=1, DIED=str(died))
+    second = head.call(*arguments, code=1)
     assert second.started() == []
     assert "1 of 3 runs failed" in second.stderr
 
-    retried = place.run(*arguments, "--retry", DIED=str(died))
+    retried = head.call(*arguments, "--retry")
     assert retried.started() == ["edsr-tiny · odd_losses:NotFinite · seed 0"]
     assert_clean(place, "failing")
 
@@ -206,12 +204,14 @@ def test_a_failing_run_is_a_row_a_dying_process_is_started_again_and_the_others_
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_worker_group_trains_what_one_process_trains(place: Place, undisturbed: Command, workers: int) -> None:
+def test_a_worker_group_trains_what_one_process_trains(
+    place: Place, undisturbed: Command, head: Nodes, workers: int
+) -> None:
     if (os.cpu_count() or 1) < workers:
         pytest.skip(f"{workers} workers need as many cores")
     store = f"workers{workers}"
     run = ("--loss", "l1 + 1.0*sg", "--seeds", "0", "--metric", "psnr_y", "--metric", "ssim_y")
-    command = place.run("sweep", "tiny.yaml", "--results", store, "--set", f"workers={workers}", *run)
+    command = head.call("sweep", "tiny.yaml", "--results", store, "--set", f"workers={workers}", *run)
     assert_quiet(command)
     assert_clean(place, store)
     assert sgbench.load_results(str(place.folder / store)).runs.column("workers").to_pylist() == [workers]
@@ -246,13 +246,14 @@ def test_an_address_at_which_nobody_answers_is_bad_input(tmp_path: Path, dead_po
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_sweep_that_waits_for_room_ends_when_it_is_asked_to(tmp_path: Path) -> None:
-    with a_place(tmp_path) as place:
-        command = place.start("sweep", "tiny.yaml", "--set", "recipe.threads=64", SGBENCH_GROWS_TO="CPU=64")
-        command.wait_until(lambda _: any(tmp_path.glob("results/tiny/.ray/*/tune")))  # what Tune keeps
-        command.process.send_signal(signal.SIGTERM)
-        assert command.end(30) == 130
-        assert command.started() == []
+def test_a_sweep_that_waits_for_room_ends_when_it_is_asked_to(place: Place, head: Nodes) -> None:
+    sweep = ("sweep", "tiny.yaml", "--set", "recipe.threads=64", "--results", "waiting", "--address", head.address)
+    command = place.start(*sweep, SGBENCH_GROWS_TO="CPU=64")
+    command.wait_until(lambda _: any(place.folder.glob("waiting/.ray/*/tune")))  # what Tune keeps
+    command.process.send_signal(signal.SIGTERM)
+    assert command.end(30) == 130
+    assert command.started() == []
+    head.assert_idle()
 
 
 def test_a_worker_group_that_fails_for_good_is_a_failed_row_and_no_exception(

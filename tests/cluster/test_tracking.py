@@ -1,11 +1,13 @@
-"""Curves of runs: what TensorBoard reads of them, what MLflow and Weights & Biases are told, and what a fault does."""
+"""Curves of runs: what TensorBoard, MLflow and Weights & Biases have of them, and what a fault does."""
 
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from place import Place
+from raylets import Nodes
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sgbench.cluster import tracking as module
@@ -26,12 +28,8 @@ def a_sweep(track: str | None = None) -> SweepSpec:
 class Logger:
     """Stands for one of Ray's loggers: notes what it is told."""
 
-    def __init__(self, **options: Any) -> None:
-        self.options = options
+    def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
-
-    def setup(self) -> None:
-        self.told.append(("setup",))
 
     def log_trial_start(self, trial: Any) -> None:
         self.told.append(("start", trial.trial_id, str(trial), trial.experiment_dir_name, trial.config))
@@ -124,42 +122,62 @@ def test_a_service_that_is_none_is_bad_input() -> None:
         a_sweep("comet")
 
 
-@pytest.mark.parametrize(
-    ("service", "integration", "environment", "options"),
-    [
-        ("mlflow", "MLflowLoggerCallback", {}, {"experiment_name": "mine"}),
-        ("mlflow", "MLflowLoggerCallback", {"MLFLOW_EXPERIMENT_NAME": "all"}, {"experiment_name": "all"}),
-        ("wandb", "WandbLoggerCallback", {}, {"project": "sgbench", "resume": "allow"}),
-        ("wandb", "WandbLoggerCallback", {"WANDB_PROJECT": "mine"}, {"project": "mine", "resume": "allow"}),
-    ],
-)
-def test_a_service_is_set_up_through_ray_before_anything_is_told(
-    service: str,
-    integration: str,
-    environment: dict[str, str],
-    options: dict[str, str],
-    job: Job,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    made: list[Logger] = []
-
-    def make(**options: Any) -> Logger:
-        made.append(Logger(**options))
-        return made[-1]
-
-    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
-    monkeypatch.delenv("WANDB_PROJECT", raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    stand_in = ModuleType(f"ray.air.integrations.{service}")
-    setattr(stand_in, integration, make)
-    monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: SimpleNamespace())
+def two_steps(service: str, job: Job) -> None:
+    """Track a run of two steps."""
     with tracking("mine", a_sweep(service), Storage(job.store)) as tracked:
         tracked.started(job)
-    (logger,) = made
-    assert logger.options == options
-    assert [told[0] for told in logger.told] == ["setup", "start", "end", "closed"]
+        for step in (10, 20):
+            tracked.progress(job.run_id, step, {name: value / step for name, value in VALUES.items()})
+        tracked.finished(job.run_id, failed=False)
+
+
+@pytest.mark.parametrize("experiment", [None, "all"])
+def test_mlflow_has_the_fields_and_curves_of_a_run(
+    experiment: str | None, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a store of files, which MLflow keeps up and wants to be asked for by name."""
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    if experiment:
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", experiment)
+    two_steps("mlflow", job)
+    client = mlflow.MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name(experiment or "mine").experiment_id])
+    assert (run.info.run_name, run.info.status) == ("edsr-tiny · l1 · seed 0", "FINISHED")
+    assert run.data.params.items() >= {"run_id": job.run_id, "backbone": "edsr-tiny", "lambda": "0.0"}.items()
+    for name in ("loss", "lr", "terms/l1", "terms/sg_operator_sobel"):
+        expected = VALUES[name.replace("_operator_sobel", "(operator=sobel)")]
+        told = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
+        assert told == [(step, pytest.approx(expected / step)) for step in (10, 20)]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_weights_and_biases_has_the_fields_and_curves_of_a_run(
+    job: Job, place: Place, head: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Offline, where it writes what it would send into a file, of which each record has its text as it is."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    with head.connected():
+        two_steps("wandb", job)
+    (file,) = place.folder.glob(f"wandb/offline-run-*/run-{job.run_id}.wandb")
+    content = file.read_bytes()
+    for text in ("sgbench", "edsr-tiny · l1 · seed 0", "mine", '"edsr-tiny"', "terms/sg_operator_sobel", "lr"):
+        assert text.encode() in content
+
+
+def test_a_run_that_is_continued_goes_on_under_its_id_in_the_project_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    logger = module._wandb()
+    assert (logger.project, logger.kwargs["resume"]) == ("theirs", "allow")
 
 
 def test_a_service_that_refuses_is_bad_input(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
