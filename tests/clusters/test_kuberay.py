@@ -1,6 +1,8 @@
 """The Kubernetes files, strictly: a server of Kubernetes lets pass, without a word, what it does not know.
 
-The models have the fields that the files use, by their names in KubeRay's ``ray.io/v1`` and in Kubernetes' ``v1``.
+What Ray's autoscaler, and ``ray start``, make of a file is asked of Ray itself. For the rest no Python package carries
+the published schemas, so that the models here were written from the references of KubeRay's ``ray.io/v1`` and of
+Kubernetes' ``v1``: they find what differs from those, and not what those say otherwise than they were read.
 """
 
 import re
@@ -12,6 +14,8 @@ import pytest
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
+from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+from ray.scripts.scripts import start
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "clusters" / "kuberay"
@@ -181,16 +185,33 @@ def test_every_pod_has_the_image_of_the_cluster_s_ray(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_head_trains_nothing_and_gpus_scale_to_zero(name: str) -> None:
-    spec = cluster(name)
-    (gpu,) = spec.worker_group_specs
-    (worker,) = gpu.template.spec.containers
-    (head,) = spec.head_group_spec.template.spec.containers
-    assert spec.head_group_spec.ray_start_params.num_cpus == "0"
-    assert (gpu.replicas, gpu.min_replicas) == (0, 0)
-    assert worker.resources.limits.gpu == worker.resources.requests.gpu == 1
-    together = f"CPU={gpu.max_replicas * int(worker.resources.limits.cpu)},GPU={gpu.max_replicas}"
+def test_to_ray_s_autoscaler_the_head_trains_nothing_and_gpus_scale_to_zero(name: str) -> None:
+    fields = read(name)
+    spec = fields["spec"].get("rayClusterSpec", fields["spec"])
+    resource = {"metadata": {"name": "sgbench", "namespace": "default"}, "spec": spec}
+    asked = _derive_autoscaling_config_from_ray_cr(resource)
+    types = asked["available_node_types"]
+    assert types.keys() == {"headgroup", "gpu"}
+    assert types["headgroup"]["resources"]["CPU"] == 0
+    gpu = types["gpu"]
+    assert (gpu["min_workers"], gpu["max_workers"], asked["idle_timeout_minutes"]) == (0, 8, 5)
+    assert gpu["resources"] == {"CPU": 8, "GPU": 1, "memory": 32 * 2**30}
+    (group,) = cluster(name).worker_group_specs
+    assert group.replicas == 0
+    (worker,) = group.template.spec.containers
+    assert worker.resources.requests == worker.resources.limits
+    (head,) = cluster(name).head_group_spec.template.spec.containers
+    together = f"CPU={8 * gpu['max_workers']},GPU={gpu['max_workers']}"
     assert Env(name="SGBENCH_GROWS_TO", value=together) in head.env
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_of_a_start_is_a_flag_of_ray_start(name: str) -> None:
+    spec = cluster(name)
+    flags = {flag for parameter in start.params for flag in parameter.opts}
+    for group in (spec.head_group_spec, *spec.worker_group_specs):
+        given = group.ray_start_params.model_dump(by_alias=True, exclude_none=True)
+        assert {f"--{key}" for key in given} <= flags
 
 
 @pytest.mark.parametrize("name", NAMES)
