@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
+import torch
 from place import Place, assert_clean
 from raylets import Nodes, a_cluster
 
@@ -29,12 +30,12 @@ def nodes(place: Place) -> Iterator[Nodes]:
 def test_a_sweep_spreads_over_nodes_grows_when_one_joins_and_outlives_one_that_is_lost(
     place: Place, nodes: Nodes
 ) -> None:
-    first, _ = (nodes.add(name, num_cpus=1) for name in ("first", "second"))
+    first, second = (nodes.add(name, num_cpus=1) for name in ("first", "second"))
     sweep = ("sweep", "tiny.yaml", "--loss", "odd_losses:Slow", "--seeds", "0,1,2", "--set", "checkpoint_seconds=0.3")
     sweep += ("--set", "recipe.steps=80")  # for longer than a node takes to join
     command = place.start(*sweep, "--results", "lossy", "--address", nodes.address, slow=SLOW)
     command.wait_until(lambda err: err.count(": step ") == 2)
-    nodes.add("third", num_cpus=1)
+    third = nodes.add("third", num_cpus=1)
     command.wait_until(lambda err: err.count("\nstarted ") == 3)  # while the others are at work
     assert "\ndone " not in command.stderr
     nodes.remove(first)
@@ -49,7 +50,9 @@ def test_a_sweep_spreads_over_nodes_grows_when_one_joins_and_outlives_one_that_i
     assert {row["node"] for row in rows} == {"second", "third"}
     assert len({row["host"] for row in rows}) == 1
 
+    nodes.remove(third)
     nodes.call(*sweep, "--results", "undisturbed")
+    nodes.remove(second)
     assert place.outcome("lossy") == place.outcome("undisturbed")
 
 
@@ -75,6 +78,11 @@ def test_a_share_of_a_gpu_packs_runs_on_one_and_a_whole_one_does_not(
     place: Place, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nodes.add("gpus", num_cpus=2, num_gpus=1)  # as Ray is told: there need be none
+    missing = "Ray has 1 GPU and torch sees 0: check the driver and the build of torch."
+    found = json.loads(nodes.call("doctor", "--json", code=0 if torch.cuda.is_available() else 1).stdout)
+    problems = {node["name"].partition(" ")[0]: node["problems"] for node in found}
+    assert problems.pop("gpus") == ([] if torch.cuda.is_available() else [missing])
+    assert list(problems.values()) == [[]]
     place.slow_down(SLOW)
     monkeypatch.chdir(place.folder)
     monkeypatch.syspath_prepend(place.folder)

@@ -1,7 +1,9 @@
 """The files of Ray's launcher: by Ray's own schema, raw and prepared; each key and flag known; what the project wants.
 
-Ray's schema lets anything pass as configuration of a provider or a node, so that these are modelled here: the fields
-that the files use, by the names that EC2's RunInstances and Compute Engine's instances.insert have for them.
+Ray's schema lets anything pass as configuration of a provider or a node, so that these are modelled here. The models
+were written from the references of EC2's RunInstances and Compute Engine's instances.insert, whose schemas come with no
+package that fits the environment: they find what differs from those, and not what those say otherwise than they were
+read.
 """
 
 import copy
