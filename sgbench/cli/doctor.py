@@ -1,4 +1,4 @@
-"""``sgbench doctor``: what this machine or every node of a cluster has, and what has to be mended."""
+"""``sgbench doctor``: what this machine or every node of a cluster has, and what to fix."""
 
 from typing import Annotated
 
@@ -24,20 +24,20 @@ def doctor(
         typer.Option(
             "--results",
             metavar="DIR",
-            help="Results store that all must write to. Default: that of the sweep, or results.",
+            help="Results store that every node must write to. Default: the store of the sweep, or results/.",
         ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Check this machine, or with --address every node of a cluster, and say what to mend before a sweep.
+    """Check this machine, or every node of a cluster with --address, and list what to fix before a sweep.
 
-    Shown are the versions of Python, Ray, torch and sgbench, the GPUs that torch sees, the room on the disk, and
-    whether Ray asks for a token. Tried are writing to the store, opening the packed images, and finding the networks
-    of the metrics; each node also reads what this machine wrote to the store. A store that does not exist yet is not
-    made: the folder that will hold it is tried.
+    Shows the versions of Python, Ray, torch and sgbench, the GPUs that torch sees, the free disk space, and whether
+    Ray requires a token. Writes to the store, opens the packed images and looks for the pretrained networks of the
+    metrics; each node also reads what this machine wrote to the store. A store that does not exist yet is not created:
+    the folder that will hold it is checked.
 
-    Exit code 1 if there is a problem (✗), which stops a sweep; remarks (!), such as a network that is not here, do
-    not, and leave it at 0.
+    Exit code 1 if there is a problem (✗), which would stop a sweep; warnings (!), such as a pretrained network that is
+    not available locally, leave it at 0.
     """
     from sgbench.assets.needs import networks_of, users_of_networks
     from sgbench.cli import output
@@ -67,7 +67,7 @@ def doctor(
                     *(f"{about}: {fact}" for about, fact in node.facts.items()),
                     *(f"✗ {problem}" for problem in node.problems),
                     *(f"! {remark}" for remark in node.remarks),
-                    *(() if node.problems or node.remarks else ("✓ nothing to mend",)),
+                    *(() if node.problems or node.remarks else ("✓ no problems",)),
                 ]
                 for node in nodes
             }

@@ -15,11 +15,12 @@ def logs(
     what: Annotated[str, typer.Argument(metavar="JOB|RUN", help="Id of a job, or a run's or the beginning of it.")],
     results: options.Results = None,
     address: options.Dashboard = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until the job ends.")] = False,
 ) -> None:
-    """Show what a submitted sweep has printed so far, or what the processes of a run of a store have.
+    """Show what a submitted sweep has printed so far, or what the processes of one run in a store have printed.
 
-    With --follow the command ends with the job, and with 1 unless that succeeded. Ctrl-C leaves the job alone.
+    With --follow the command lasts as long as the job, and ends with 1 unless the job succeeded. Ctrl-C does not stop
+    the job.
     """
     if re.fullmatch("[0-9a-f]{1,12}", what):
         from sgbench.cluster.runlog import read_log
@@ -31,7 +32,8 @@ def logs(
 
     if not what.startswith(PREFIX):
         raise InputError(
-            f"'{what}' is no id: that of a run is up to 12 of 0-9 and a-f, a job's begins with '{PREFIX}'."
+            f"'{what}' is neither the id of a run (up to 12 of the characters 0-9 and a-f) nor that of a job, which "
+            f"begins with '{PREFIX}'."
         )
     jobs = Jobs(address)
     if not follow:

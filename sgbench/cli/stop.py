@@ -1,4 +1,4 @@
-"""``sgbench stop``: end a submitted sweep, to be continued."""
+"""``sgbench stop``: stop a submitted sweep so that it can be resumed."""
 
 import typer
 
@@ -10,7 +10,7 @@ EXAMPLES = ("sgbench stop sgbench-quick-20260101-120000",)
 def stop(job: options.Job, address: options.Dashboard = None) -> None:
     """Stop a submitted sweep, and wait until each of its runs has written a checkpoint.
 
-    Submitted again, with the same store, it continues. A job that has ended is left as it is.
+    Submit it again with the same store to resume it. A job that has already ended stays as it is.
     """
     from sgbench.cluster.jobs import LIVE, Jobs
 

@@ -215,20 +215,20 @@ def _knock(address: str, headers: dict[str, str], flag: str) -> None:
         InputError: If there is none, or it wants another token.
     """
     if not re.match("https?://", address):
-        raise InputError(f"--address is '{address}'; that of a Ray dashboard is needed, such as {ADDRESS}.")
+        raise InputError(f"--address is '{address}'; the address of a Ray dashboard is needed, such as {ADDRESS}.")
     try:
         request = urllib.request.Request(f"{address}/api/version", headers=headers)
         with urllib.request.urlopen(request, timeout=KNOCK_SECONDS) as answer:
             json.load(answer)["ray_version"]
     except urllib.error.HTTPError as error:
         if error.code not in (401, 403):
-            raise InputError(f"{flag} what answers at '{address}' is no Ray dashboard.") from error
-        fault = "has another token than this one" if headers else "wants a token, and there is none here"
+            raise InputError(f"{flag} what answers at '{address}' is not a Ray dashboard.") from error
+        fault = "has a different token" if headers else "requires a token, and none is set here"
         raise InputError(
             f"{flag} the cluster at '{address}' {fault}; it belongs in RAY_AUTH_TOKEN or ~/.ray/auth_token."
         ) from error
     except (ValueError, KeyError, TypeError, http.client.HTTPException) as error:
-        raise InputError(f"{flag} what answers at '{address}' is no Ray dashboard.") from error
+        raise InputError(f"{flag} what answers at '{address}' is not a Ray dashboard.") from error
     except OSError as error:
         why = getattr(error, "reason", None) or error
         raise InputError(f"{flag} no Ray dashboard answers at '{address}': {why}.") from error

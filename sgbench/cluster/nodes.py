@@ -1,4 +1,4 @@
-"""What every node of a cluster has and can do, and what has to be mended before a sweep is started on it."""
+"""What every node of a cluster has and can do, and what to fix before a sweep is started on it."""
 
 import functools
 import itertools
@@ -55,7 +55,7 @@ class Node:
     facts: dict[str, str] = field(default_factory=dict)
     """For a person to read, by what they are about."""
     problems: tuple[str, ...] = ()
-    """What has to be mended before a sweep can run here, a sentence each."""
+    """What to fix before a sweep can run here, a sentence each."""
     lacks: tuple[str, ...] = ()
     """Folders of packed images that it does not see."""
     remarks: tuple[str, ...] = ()
@@ -186,7 +186,7 @@ def _use(storage: Storage, mark: str) -> None:
 
 def _find(network: str) -> None:
     if Locator(download=False).find(network) is None:
-        raise FileNotFoundError("not here")
+        raise FileNotFoundError("not available locally")
 
 
 def _judged(node: dict[str, Any], answer: dict[str, Any], wanted: Wanted) -> Node:
@@ -197,7 +197,7 @@ def _judged(node: dict[str, Any], answer: dict[str, Any], wanted: Wanted) -> Nod
         return Node(name, problems=(f"{silent}.",))
     own = versions()
     problems = [
-        f"{package} is {there} and here {own[package]}: install one version on all nodes."
+        f"{package} is {there}, and {own[package]} on this machine: install the same version on all nodes."
         for package, there in answer["versions"].items()
         if there != own[package]
     ]
@@ -208,12 +208,12 @@ def _judged(node: dict[str, Any], answer: dict[str, Any], wanted: Wanted) -> Nod
         )
     lacks = tuple(folder for folder, trouble in answer["packed"].items() if trouble)
     remarks = [
-        f"it does not see the packed images in '{folder}', which will be sent through the store into its cache."
+        f"it does not see the packed images in '{folder}'; they will be sent to its cache through the store."
         for folder in lacks
     ]
-    cannot = "they cannot be fetched" if wanted.alone else "this machine cannot send them nor the node fetch them"
+    cannot = "it cannot be fetched" if wanted.alone else "this machine cannot send it nor the node fetch it"
     remarks += [
-        f"the weights of {network} are {trouble}: if {cannot}, metrics will say 'no weights'."
+        f"the pretrained network {network} is {trouble}: if {cannot}, its metrics will be 'no weights'."
         for network, trouble in answer["networks"].items()
         if trouble
     ]
@@ -225,7 +225,7 @@ def _judged(node: dict[str, Any], answer: dict[str, Any], wanted: Wanted) -> Nod
         "CPU": f"{node['Resources'].get('CPU', 0):g}",
         "GPU": ", ".join(answer["gpus"]) or f"{node['Resources'].get('GPU', 0):g}",
         "cache": f"{answer['cache']}, {answer['free'] / 2**30:.1f} GiB free",
-        "token": "asked for" if answer["token"] else "not asked for: whoever reaches its ports can run programs",
+        "token": "required" if answer["token"] else "not required: anyone who reaches its ports can run programs",
     }
     gpus, seen = node["Resources"].get("GPU", 0), len(answer["gpus"])
     if gpus > seen:

@@ -70,7 +70,7 @@ def place(sweep: SweepSpec) -> Placement:
     if placement.room(nodes) < placement.workers and placement.room([most]) < placement.workers:
         there = "; ".join(f"{node.get('CPU', 0):g} CPU, {node.get('GPU', 0):g} GPU" for node in nodes)
         raise InputError(
-            f"a run takes {placement} and the cluster can never give it (its nodes: {there}); lower recipe.threads, "
+            f"a run takes {placement}, which the cluster can never provide (its nodes: {there}); lower recipe.threads, "
             f"workers{' or gpus' if gpus else ''}, or add nodes."
         )
     return placement

@@ -52,4 +52,7 @@ def test_what_a_run_printed_is_shown_from_the_store(run: Run, tmp_path: Path) ->
 
 def test_what_can_be_neither_a_run_nor_a_job_is_looked_for_nowhere(run: Run, tmp_path: Path) -> None:
     _, err = run("logs", "zzz", "--results", str(tmp_path / "store"), code=2)
-    assert err == "error: 'zzz' is no id: that of a run is up to 12 of 0-9 and a-f, a job's begins with 'sgbench-'.\n"
+    assert err == (
+        "error: 'zzz' is neither the id of a run (up to 12 of the characters 0-9 and a-f) nor that of a job, which "
+        "begins with 'sgbench-'.\n"
+    )

@@ -72,9 +72,9 @@ class Nodes:
         with environment(self.environment):
             return self.cluster.add_node(node_name=name, **resources)
 
-    def remove(self, node: Any) -> None:
-        """End a node as when its machine is switched off."""
-        self.cluster.remove_node(node, allow_graceful=False)
+    def remove(self, node: Any, *, announced: bool = False) -> None:
+        """End a node as when its machine is switched off, unless it is announced; Ray else notices after a while."""
+        self.cluster.remove_node(node, allow_graceful=announced)
 
     def processes(self, words: str) -> list[int]:
         """Return the processes of the cluster that have some words in their command line."""

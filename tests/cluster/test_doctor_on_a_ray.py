@@ -15,7 +15,7 @@ def test_the_nodes_of_a_cluster_say_what_they_have_and_no_store_is_made(place: P
     (node,) = json.loads(head.call("doctor", "tiny.yaml", "--results", "asked", "--json").stdout)
     assert node["problems"] == node["lacks"] == []
     facts = node["facts"]
-    assert (facts["store"], facts["CPU"], facts["token"]) == (str(place.folder / "asked"), "2", "asked for")
+    assert (facts["store"], facts["CPU"], facts["token"]) == (str(place.folder / "asked"), "2", "required")
     assert f"sgbench {sgbench.__version__}" in facts["versions"]
     assert facts["cache"].startswith(f"{place.folder / 'cache'}")
     assert not (place.folder / "asked").exists()

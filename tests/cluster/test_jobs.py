@@ -227,11 +227,15 @@ def test_the_token_is_looked_for_where_ray_looks(
 @pytest.mark.parametrize(
     ("answer", "token", "sentence"),
     [
-        (Answer(401), None, "wants a token, and there is none here; it belongs in RAY_AUTH_TOKEN or ~/.ray/auth_token"),
-        (Answer(403), "old", "has another token than this one"),
-        (Answer(404), None, "is no Ray dashboard"),
-        (Answer(body=b"<html>"), None, "is no Ray dashboard"),
-        (Answer(body=b"[]"), None, "is no Ray dashboard"),
+        (
+            Answer(401),
+            None,
+            "requires a token, and none is set here; it belongs in RAY_AUTH_TOKEN or ~/.ray/auth_token",
+        ),
+        (Answer(403), "old", "has a different token"),
+        (Answer(404), None, "is not a Ray dashboard"),
+        (Answer(body=b"<html>"), None, "is not a Ray dashboard"),
+        (Answer(body=b"[]"), None, "is not a Ray dashboard"),
         (Answer(seconds=1.0), None, "no Ray dashboard answers at '.*': timed out"),
     ],
     ids=["no-token", "wrong-token", "other-server", "no-json", "other-json", "silence"],
@@ -259,9 +263,12 @@ def test_a_dashboard_that_cannot_be_used_is_refused_at_once(
         ("http://127.0.0.1:1", "no Ray dashboard answers at 'http://127.0.0.1:1': .*refused"),
         ("127.0.0.1:1", "no Ray dashboard answers at 'http://127.0.0.1:1'"),
         ("http://no-such-host.invalid:8265", "no Ray dashboard answers"),
-        ("http://127.0.0.1:port", "no Ray dashboard"),
-        ("ray://127.0.0.1:10001", "--address is 'ray://127.0.0.1:10001'; that of a Ray dashboard is needed, such as"),
-        ("file:///etc/hostname", "that of a Ray dashboard is needed"),
+        ("http://127.0.0.1:port", "not a Ray dashboard"),
+        (
+            "ray://127.0.0.1:10001",
+            "--address is 'ray://127.0.0.1:10001'; the address of a Ray dashboard is needed, such as",
+        ),
+        ("file:///etc/hostname", "the address of a Ray dashboard is needed"),
     ],
 )
 def test_an_address_that_is_no_dashboards_is_refused(address: str, sentence: str) -> None:
@@ -278,7 +285,7 @@ def test_where_no_address_is_given_the_default_is_not_laid_to_the_flag(monkeypat
 def test_a_port_that_speaks_no_http_is_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=lambda: server.accept()[0].sendall(b"\x00\x01 no HTTP\r\n"), daemon=True).start()
-        with pytest.raises(InputError, match=r"what answers at 'http://127.0.0.1:.*' is no Ray dashboard"):
+        with pytest.raises(InputError, match=r"what answers at 'http://127.0.0.1:.*' is not a Ray dashboard"):
             Jobs(f"http://127.0.0.1:{server.getsockname()[1]}")
 
 
@@ -295,7 +302,7 @@ def test_a_sweep_is_submitted_stopped_and_submitted_again(place: Place, head: No
 
     there = ("--address", head.dashboard)
     wrong = place.run("status", *there, code=2, RAY_AUTH_TOKEN="wrong")
-    assert "has another token than this one" in wrong.stderr
+    assert "has a different token" in wrong.stderr
     first = submit()
     wait_until(lambda: "step 1/60" in call("logs", first, *there).stdout, PATIENCE_SECONDS, pause=0.5)
     assert call("stop", first, *there).stderr == f"{first}: stopped\n"

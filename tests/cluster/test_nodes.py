@@ -87,37 +87,43 @@ def test_what_has_to_be_mended_is_said(cluster: Any, store: str) -> None:
     other = versions() | {"torch": "1.0"}
     cluster({"versions": other}, {"store": "no such folder"}, gpus=2)
     first, second = examine(Wanted(store))
-    assert first.problems[0] == f"torch is 1.0 and here {versions()['torch']}: install one version on all nodes."
+    assert (
+        first.problems[0]
+        == f"torch is 1.0, and {versions()['torch']} on this machine: install the same version on all nodes."
+    )
     assert "cannot be used (no such folder): give a folder that all nodes share" in second.problems[0]
     for node in (first, second):
         assert node.problems[1] == "Ray has 2 GPU and torch sees 0: check the driver and the build of torch."
-    with pytest.raises(InputError, match=r"node n0 \(10.0.0.0\): torch is 1.0 .* nodes \(2 of 2 nodes have problems\)"):
+    with pytest.raises(
+        InputError, match=r"node n0 \(10.0.0.0\): torch is 1.0, .* nodes \(2 of 2 nodes have problems\)"
+    ):
         refuse_unfit([first, second])
 
 
 def test_what_a_sweep_can_do_without_is_a_remark(cluster: Any, store: str, tmp_path: Path) -> None:
-    cluster({"networks": {"inception": "not here"}, "free": 2**30})
+    cluster({"networks": {"inception": "not available locally"}, "free": 2**30})
     (node,) = examine(Wanted(store, (Packed(nothing := str(tmp_path / "nothing"), "0" * 64),), ("inception",)))
     assert (node.problems, node.lacks) == ((), (nothing,))
     assert [remark.partition(":")[0] for remark in node.remarks] == [
-        f"it does not see the packed images in '{nothing}', which will be sent through the store into its cache.",
-        "the weights of inception are not here",
+        f"it does not see the packed images in '{nothing}'; they will be sent to its cache through the store.",
+        "the pretrained network inception is not available locally",
         f"the disk of '{node.facts['cache'].partition(',')[0]}' has only 1.0 GiB free.",
     ]
 
 
 def test_of_a_machine_alone_no_nodes_are_told(cluster: Any, store: str) -> None:
-    cluster({"networks": {"inception": "not here"}, "token": False}, gpus=2)
+    cluster({"networks": {"inception": "not available locally"}, "token": False}, gpus=2)
     (machine,) = examine(Wanted(store, networks=("inception",), alone=True))
     assert machine.name == "this machine"
     assert machine.remarks == (
-        "the weights of inception are not here: if they cannot be fetched, metrics will say 'no weights'.",
+        "the pretrained network inception is not available locally: if it cannot be fetched, its metrics will be "
+        "'no weights'.",
     )
     said = " ".join([*machine.facts.values(), *machine.problems, *machine.remarks])
     assert [word for word in ("node", "cluster", "there") if word in said] == []
 
 
-@pytest.mark.parametrize(("asked", "said"), [(True, "asked for"), (False, "not asked for: whoever reaches its ports")])
+@pytest.mark.parametrize(("asked", "said"), [(True, "required"), (False, "not required: anyone who reaches its ports")])
 def test_whether_a_node_asks_for_a_token_is_said(cluster: Any, store: str, asked: bool, said: str) -> None:
     cluster({"token": asked})
     (node,) = examine(Wanted(store))

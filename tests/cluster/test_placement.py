@@ -54,7 +54,9 @@ def test_gpus_that_an_autoscaler_would_start_are_asked_for(cluster: Any) -> None
     cluster({"CPU": 0}, most={"CPU": 64, "GPU": 8})
     assert place(a_sweep()).each == {"CPU": 1, "GPU": 1}
     assert place(a_sweep(workers=8)).workers == 8
-    with pytest.raises(InputError, match="a run takes 9 workers of 1 CPU and 1 GPU and the cluster can never give it"):
+    with pytest.raises(
+        InputError, match="a run takes 9 workers of 1 CPU and 1 GPU, which the cluster can never provide"
+    ):
         place(a_sweep(workers=9))
 
 
@@ -64,7 +66,7 @@ def test_a_worker_is_on_one_node(cluster: Any) -> None:
     with pytest.raises(InputError) as refused:
         place(a_sweep(threads=3))
     assert str(refused.value) == (
-        "a run takes 3 CPU and the cluster can never give it (its nodes: 2 CPU, 0 GPU; 2 CPU, 0 GPU); lower "
+        "a run takes 3 CPU, which the cluster can never provide (its nodes: 2 CPU, 0 GPU; 2 CPU, 0 GPU); lower "
         "recipe.threads, workers, or add nodes."
     )
 

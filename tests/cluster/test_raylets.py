@@ -50,9 +50,9 @@ def test_a_sweep_spreads_over_nodes_grows_when_one_joins_and_outlives_one_that_i
     assert {row["node"] for row in rows} == {"second", "third"}
     assert len({row["host"] for row in rows}) == 1
 
-    nodes.remove(third)
+    nodes.remove(third, announced=True)
     nodes.call(*sweep, "--results", "undisturbed")
-    nodes.remove(second)
+    nodes.remove(second, announced=True)
     assert place.outcome("lossy") == place.outcome("undisturbed")
 
 
@@ -105,6 +105,6 @@ def test_a_share_of_a_gpu_packs_runs_on_one_and_a_whole_one_does_not(
         nodes.assert_idle()
 
         _, sweep = read_sweep("tiny.yaml", Choices(settings={"workers": 2}))
-        never = r"a run takes 2 workers of 1 CPU and 1 GPU and the cluster can never give it"
+        never = r"a run takes 2 workers of 1 CPU and 1 GPU, which the cluster can never provide"
         with pytest.raises(InputError, match=never):
             run_sweep("tiny", [], sweep, Storage(str(place.folder / "never")), Lanes())
