@@ -35,7 +35,7 @@ lint: $(STAMP)
 
 test: lint
 	$(BIN)/python -m pytest -n 2 -m "not ray"
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m ray
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m ray
 
 bench: $(BENCHMARKS)
 

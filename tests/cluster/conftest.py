@@ -14,15 +14,6 @@ from sgbench.runs.execute import Job
 from sgbench.spec import RunSpec, TrainingData
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Keep tests that share a cluster or a sweep in one process, where ``pytest -n 2 --dist loadgroup`` has two."""
-    for item in items:
-        for group, fixtures in {"nodes": {"nodes"}, "head": {"head", "undisturbed"}}.items():
-            if fixtures & set(getattr(item, "fixturenames", ())):
-                item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     """A run of data that nobody has, with a store of its own."""
