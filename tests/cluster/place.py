@@ -49,7 +49,7 @@ class Slow(torch.nn.Module):
     calls = 0
     def forward(self, sr, hr):
         self.calls += 1
-        if self.calls == 1:
+        if self.calls == 3:  # twice is how often it is tried before anything starts
             os.write(2, b"chatter of a C library\\n")
         time.sleep(float((HERE / "slow").read_text()))
         return (sr - hr).abs().mean()

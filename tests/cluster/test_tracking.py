@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from place import Place
+from place import Place, wait_until
 from raylets import Nodes
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -166,9 +166,8 @@ def test_weights_and_biases_has_the_fields_and_curves_of_a_run(
     with head.connected():
         two_steps("wandb", job)
     (file,) = place.folder.glob(f"wandb/offline-run-*/run-{job.run_id}.wandb")
-    content = file.read_bytes()
-    for text in ("sgbench", "edsr-tiny · l1 · seed 0", "mine", '"edsr-tiny"', "terms/sg_operator_sobel", "lr"):
-        assert text.encode() in content
+    texts = ("sgbench", "edsr-tiny · l1 · seed 0", "mine", '"edsr-tiny"', "terms/sg_operator_sobel", "lr")
+    wait_until(lambda: all(text.encode() in file.read_bytes() for text in texts), 60)  # its own process writes it
 
 
 def test_a_run_that_is_continued_goes_on_under_its_id_in_the_project_of_the_environment(
