@@ -1,1 +1,1 @@
-"""What every other room stands on: errors, names, files, downloads and random streams."""
+"""What all other packages build on: errors, registries, files, downloads and random streams."""

@@ -1,4 +1,4 @@
-"""Files from the network: continued where they broke off, hashed as they arrive, and there whole or not at all."""
+"""Downloads: resumed after an interruption, hashed as they arrive, and renamed into place once complete."""
 
 import hashlib
 import http.client
@@ -12,7 +12,7 @@ from sgbench.core.errors import InputError
 from sgbench.core.files import exclusive, naming
 
 Progress = Callable[[int, int], None]
-"""Told of the bytes that are here and of those expected, 0 where the server does not say."""
+"""Called with the bytes received so far and the bytes expected, 0 if the server does not say."""
 
 TIMEOUT_SECONDS = 20.0
 """How long a server may stay silent."""
@@ -21,36 +21,36 @@ _BLOCK_BYTES = 1 << 18
 
 
 class DownloadError(OSError):
-    """A file could not be had from the network; what has arrived of it is kept."""
+    """A file could not be downloaded; what was received is kept."""
 
 
 def download(url: str, target: Path, *, digest: str, progress: Progress | None = None) -> None:
-    """Fetch a file, unless it is there.
+    """Download a file unless it exists.
 
-    Until it is whole its name ends in ``.part``. A part that an earlier call left is continued where the server can do
-    that; the digest tells whether both halves are of one file. Another process that fetches the same file is waited
-    for.
+    The name of an incomplete file ends in ``.part``. A part left by an earlier call is resumed if the server supports
+    that; the digest shows whether both halves belong to one file. If another process is downloading the same file,
+    this call waits for it.
 
     Args:
-        url: Where it is. Redirects are followed, and proxies used as the environment says.
-        target: Where it goes; missing folders are made.
-        digest: ``algorithm:hex``: an algorithm of `hashlib` and at least the first digits.
-        progress: Told of the bytes as they arrive.
+        url: Its address. Redirects are followed, and proxies are taken from the environment.
+        target: Where to put it; missing folders are created.
+        digest: ``algorithm:hex``: a `hashlib` algorithm and at least the first digits.
+        progress: Called as bytes arrive.
 
     Raises:
         DownloadError: If the server cannot be reached, refuses, falls silent or ends too early.
-        InputError: If the file has another digest; the part is deleted.
-        OSError: If the disk cannot take it; what it took is kept.
+        InputError: If the digest is wrong; the part is deleted.
+        OSError: If it cannot be written to disk; what was written is kept.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
     with exclusive(part) as file:
-        if target.exists():  # who was waited for has fetched it
+        if target.exists():  # another process has downloaded it meanwhile
             part.unlink()
             return
         algorithm, _, expected = digest.partition(":")
         hasher = _hashed(file, algorithm)
-        if not hasher.hexdigest().startswith(expected):  # a part may be whole and lack but its name
+        if not hasher.hexdigest().startswith(expected):  # a part may be complete and only not renamed yet
             try:
                 hasher = _receive(url, file, hasher, progress)
             except DownloadError:
@@ -60,23 +60,23 @@ def download(url: str, target: Path, *, digest: str, progress: Progress | None =
         if not hasher.hexdigest().startswith(expected):
             part.unlink()
             raise InputError(
-                f"'{url}' has the {algorithm} {hasher.hexdigest()}, and {expected} is expected; "
-                "what was received is deleted: fetch it again, or see whether its authors have changed it."
+                f"'{url}' has the {algorithm} {hasher.hexdigest()}, but {expected} is expected; "
+                "the download was deleted: try again, or check whether its authors have changed the file."
             )
         part.replace(target)
 
 
 def _hashed(file: io.FileIO, algorithm: str) -> "hashlib._Hash":
-    """Return the hash of a whole file, which is then at its end."""
+    """Return the hash of a whole file, reading it to its end."""
     file.seek(0)
     return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False))
 
 
 def _receive(url: str, file: io.FileIO, hasher: "hashlib._Hash", progress: Progress | None) -> "hashlib._Hash":
-    """Append to a part what it lacks, or all of it anew where the server cannot continue, and return the whole's hash.
+    """Append the rest of the file, or start over if the server cannot resume, and return the hash of the whole.
 
     Raises:
-        DownloadError: If the server does not give it.
+        DownloadError: If the server does not deliver it.
         OSError: If it cannot be written.
     """
     done = file.tell()
@@ -93,12 +93,12 @@ def _receive(url: str, file: io.FileIO, hasher: "hashlib._Hash", progress: Progr
             if progress is not None:
                 progress(done, expected)
     if expected and done < expected:
-        raise DownloadError(f"'{url}' broke off after {done} of {expected} bytes")
+        raise DownloadError(f"'{url}' was interrupted after {done} of {expected} bytes")
     return hasher
 
 
 def _request(url: str, offset: int) -> http.client.HTTPResponse:
-    """Ask for a file from an offset on; the answer's status says whether the server heeds that."""
+    """Request a file from an offset; the status of the response says whether the server honours it."""
     headers = {"User-Agent": "sgbench"} | ({"Range": f"bytes={offset}-"} if offset else {})
     try:
         response: http.client.HTTPResponse = urllib.request.urlopen(
@@ -107,9 +107,9 @@ def _request(url: str, offset: int) -> http.client.HTTPResponse:
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and offset:
             return _request(url, 0)  # the part is longer than the file
-        raise DownloadError(f"'{url}' cannot be had: the server answers {error.code} {error.reason}") from error
+        raise DownloadError(f"'{url}' cannot be downloaded: the server answers {error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException) as error:
-        raise DownloadError(f"'{url}' cannot be had: {_reason(error)}") from error
+        raise DownloadError(f"'{url}' cannot be downloaded: {_reason(error)}") from error
     return response
 
 
@@ -118,7 +118,7 @@ def _blocks(url: str, response: http.client.HTTPResponse) -> Iterator[bytes]:
         while block := response.read(_BLOCK_BYTES):
             yield block
     except (OSError, http.client.HTTPException) as error:
-        raise DownloadError(f"'{url}' broke off: {_reason(error)}") from error
+        raise DownloadError(f"'{url}' was interrupted: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

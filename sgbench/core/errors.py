@@ -1,4 +1,4 @@
-"""What sgbench says when it cannot go on: one sentence for a person, never a traceback."""
+"""Errors that are shown to people: one sentence, never a traceback."""
 
 import difflib
 from collections.abc import Iterable
@@ -13,11 +13,11 @@ class InputError(ValueError):
 
 
 class MissingDataError(InputError):
-    """A data set that is known and not on this machine."""
+    """A known data set is not available on this machine."""
 
 
 class InterruptionError(RuntimeError):
-    """Something that is no run's fault ended a sweep before all was done.
+    """A sweep ended early for a reason that is no run's fault.
 
     The message is one sentence that says what to do. The command line prints it without a traceback and exits with
     code 1.
@@ -28,7 +28,7 @@ class NotFiniteError(ArithmeticError):
     """A loss became NaN or infinite during training.
 
     Attributes:
-        step: The optimiser step, counted from 1, whose loss was the first that was not finite.
+        step: The first optimiser step, counted from 1, whose loss was not finite.
         value: ``"NaN"`` or ``"infinite"``.
     """
 
@@ -48,13 +48,13 @@ def described(error: BaseException) -> str:
 
 
 _SUGGESTED = 3
-"""Names, at most, that begin with what was written and are suggested."""
+"""Most names that are suggested because they begin with what was written."""
 
 
 def unknown(kind: str, received: str, valid: Iterable[str]) -> InputError:
-    """Build the error for a name that is not in a closed list, with the valid names that may have been meant.
+    """Build the error for a name that is not in a closed list, suggesting valid names that may have been meant.
 
-    Those are the ones that begin with what was written, or else the nearest one.
+    It suggests the names that begin with what was written, or else the nearest one.
 
     Args:
         kind: What the name stands for, such as ``"backbone"``.

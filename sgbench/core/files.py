@@ -1,4 +1,4 @@
-"""Files on this machine's disks: there whole or not at all, held by one process at a time, and where caches are."""
+"""Files on local disks: atomic replacement, exclusive access, and the cache folder."""
 
 import contextlib
 import fcntl
@@ -14,23 +14,23 @@ import platformdirs
 
 
 def cache_folder() -> Path:
-    """Return the folder for whatever can be made or fetched again: ``$SGBENCH_CACHE``, or the user's cache folder."""
+    """Return the folder for files that can be recreated: ``$SGBENCH_CACHE``, or one in the user's cache folder."""
     root = os.environ.get("SGBENCH_CACHE")
     return Path(root).expanduser().absolute() if root else platformdirs.user_cache_path("sgbench")
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a name under which a file or folder is made that takes the place of ``path`` once it is complete.
+    """Yield a temporary path for a file or folder that replaces ``path`` once it is complete.
 
-    A reader, or a crash, sees what was there before or what is there now, and nothing between. A file is on the disk
-    before it gets its name. A folder that another process has put there in the meantime is kept, and ours dropped.
+    A reader, or a crash, sees the old content or the new and nothing in between. A file is flushed to disk before it is
+    renamed. If another process has put a folder there in the meantime, that folder is kept and ours is dropped.
 
     Args:
-        path: Where it goes, in a folder that is there.
+        path: Where it goes, in a folder that exists.
 
     Raises:
-        OSError: If it cannot be written, naming it; nothing is left of what was made.
+        OSError: If it cannot be written, naming it; no temporary file is left.
     """
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -52,7 +52,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def naming(path: Path, part: Path | None = None) -> Iterator[None]:
-    """Name a file in errors of the system that name none, such as that of a full disk, or only its unfinished part."""
+    """Name the file in system errors that name none, such as that of a full disk, or only its temporary name."""
     try:
         yield
     except OSError as error:
@@ -63,15 +63,15 @@ def naming(path: Path, part: Path | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def exclusive(path: Path) -> Iterator[io.FileIO]:
-    """Open a file for reading and appending, as the only one that does so; whoever has it is waited for.
+    """Open a file for reading and appending, exclusively; wait if another process holds it.
 
-    It may be renamed or removed while it is held: those who wait then begin a new one.
+    It may be renamed or removed while it is held: processes that wait then create a new one.
 
     Args:
-        path: The file, made if it is not there.
+        path: The file, created if it does not exist.
 
     Warns:
-        UserWarning: If another has it.
+        UserWarning: If another process holds it.
     """
     while True:
         with path.open("a+b", buffering=0) as file:

@@ -1,4 +1,4 @@
-"""Running code that is somebody else's."""
+"""Running the code of plug-ins."""
 
 import contextlib
 import sys
@@ -9,7 +9,7 @@ from sgbench.core.errors import InputError, described
 
 @contextlib.contextmanager
 def foreign(what: str) -> Iterator[None]:
-    """Run the code of a plug-in: standard output stays for answers, and whatever goes wrong is one sentence.
+    """Run plug-in code: what it prints goes to standard error, and any failure becomes one sentence.
 
     Args:
         what: Begins that sentence, such as ``loss 'my_module:MyLoss'``.

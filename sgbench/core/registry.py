@@ -5,8 +5,8 @@ listing what exists loads neither torch nor a plug-in. Names come from four plac
 
 1. the built-in targets and whatever `Registry.register` added in this process;
 2. the entry points of installed packages, one group a registry;
-3. a provider, for names that begin with its prefix: ``spandrel:SwinIR`` is what the function that `BACKBONES` has for
-   ``spandrel`` makes of ``SwinIR``;
+3. a provider, for names that begin with its prefix: for ``spandrel:SwinIR``, the function that `BACKBONES` has for
+   ``spandrel`` is called with ``SwinIR``;
 4. a name that is itself a target, such as ``my_package.my_module:MyLoss``.
 """
 
@@ -31,13 +31,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Declaration:
-    """What the source text of a class of sgbench says of it, read without importing it.
+    """What the source text of a class in sgbench declares, read without importing it.
 
     Attributes:
         options: The options of its constructor, with their defaults.
         summary: The first line of its docstring.
-        source: What it names as its ``source``.
-        networks: The pretrained networks that it names as its ``networks``.
+        source: Its ``source``.
+        networks: Its ``networks``, the names of pretrained networks.
     """
 
     options: Mapping[str, Any]
@@ -48,7 +48,7 @@ class Declaration:
     @classmethod
     @functools.cache
     def of(cls, target: str) -> "Declaration":
-        """Read that of a class ``sgbench.module:Class`` whose options are keyword-only and have literal defaults."""
+        """Read the source of ``sgbench.module:Class``, whose options are keyword-only and have literal defaults."""
         module, _, name = target.partition(":")
         package, *folders, file = module.split(".")
         text = importlib.resources.files(package).joinpath(*folders, f"{file}.py").read_text(encoding="utf-8")
@@ -69,12 +69,12 @@ class Registry(Generic[T]):
 
     Args:
         kind: What an entry is, in the singular, for messages: ``"loss"``.
-        group: Entry-point group in which other packages announce theirs.
+        group: Entry-point group in which other packages announce their entries.
         targets: The built-in names and where each one lives.
-        providers: Prefixes of names, and where the function lives that is given the rest of a name, behind the colon,
-            and returns the entry.
-        check: Where the function lives that is given a name and its entry, and raises `InputError` where that is not
-            what the registry holds; imported with the first entry.
+        providers: For each prefix, the target of a function that takes the rest of a name, after the colon, and
+                returns the entry.
+        check: Target of a function that takes a name and its entry, and raises `InputError` if the registry cannot hold
+                that entry; imported with the first entry.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """Return every name known without importing anything, sorted."""
-        registered = (name for name in self._loaded if ":" not in name)  # the others are targets that somebody wrote
+        registered = (name for name in self._loaded if ":" not in name)  # the rest are targets
         return sorted({*self._targets, *registered, *self._entry_points()})
 
     def registered(self, names: Iterable[str]) -> dict[str, T]:
@@ -124,12 +124,12 @@ class Registry(Generic[T]):
         }
 
     def is_provided(self, name: str) -> bool:
-        """Return whether a name begins with the prefix of a provider, which alone knows what the rest of it means."""
+        """Return whether a name begins with the prefix of a provider, which alone knows what the rest means."""
         prefix, colon, _ = name.partition(":")
         return bool(colon) and prefix in self._providers
 
     def is_built_in(self, name: str) -> bool:
-        """Return whether sgbench itself brings what is called ``name``."""
+        """Return whether ``name`` is built into sgbench."""
         return name in self._targets
 
     def declaration(self, name: str) -> Declaration | None:
@@ -143,7 +143,7 @@ class Registry(Generic[T]):
             name: A registered name, one with a provider's prefix, or a target ``module:attribute``.
 
         Raises:
-            InputError: If there is no such name, its target cannot be imported, or that is not what the registry holds.
+            InputError: If the name is unknown, its target cannot be imported, or the registry cannot hold the entry.
         """
         if name not in self._loaded:
             self._loaded[name] = self._checked(name, self._import(name))
@@ -191,17 +191,17 @@ class Registry(Generic[T]):
 
 
 def _defined_again(old: object, new: object) -> bool:
-    """Return whether a class was defined anew where it was before, or in a notebook an object of such a class."""
+    """Return whether ``new`` is the same class, or in a notebook an object of the same class, defined again."""
     old_class, new_class = (each if isinstance(each, type) else type(each) for each in (old, new))
     same = (old_class.__module__, old_class.__qualname__) == (new_class.__module__, new_class.__qualname__)
     return same and (isinstance(new, type) or new_class.__module__ == "__main__")
 
 
 def unfit(kind: str, name: str, entry: object, needed: str) -> InputError:
-    """Build the error for an entry that is not what its registry holds.
+    """Build the error for an entry that a registry cannot hold.
 
     Args:
-        kind: That of the registry.
+        kind: The registry's.
         name: The entry's.
         entry: What was found under it.
         needed: What would be valid.

@@ -26,33 +26,33 @@ from sgbench.core.errors import InputError
 from sgbench.core.files import replacing
 
 HEARTBEAT_SECONDS = 10.0
-"""How often the holder of a lock in an object store says that it is alive; silence of six times this frees it."""
+"""Between heartbeats of a lock in an object store; when none came for six times as long, the lock is free."""
 
 _PIECE = 16 * 2**20
-"""Bytes of a large file that are in memory at once."""
+"""Bytes of a large file that are held in memory at once."""
 
 PAUSES_SECONDS = (0.5, 2.0)
-"""Between attempts at a write, as networks and shared disks have faults that pass; the last attempt's is raised."""
+"""Between attempts at a write, as errors of networks and shared disks may be transient; the last one is raised."""
 
 _LASTING = {
     *(errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
     *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
 }
-"""Faults that do not pass by themselves."""
+"""Errors that are not transient."""
 
 UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{8}")
-"""Names of the temporary files that `Storage.write` leaves if its process is killed, and what was to be written."""
+"""Names of the temporary files that `Storage.write` leaves if its process is killed; the group is the target."""
 
 PART = r"[^./\\\x00-\x1f\x7f-\x9f][^/\\\x00-\x1f\x7f-\x9f]*"
-"""Pattern of a name that may become one part of a path: it leads nowhere else, and listings show it."""
+"""Pattern of a name that is safe as one part of a path: it leads nowhere else, and listings show it."""
 
 PART_IN_WORDS = "a name without slashes and control characters that does not begin with a dot"
 """What `PART` matches, for messages."""
 
 
 def absolute(path: str) -> str:
-    """Return a URI as it is and a path made absolute, ``~`` expanded: the form that everything below the CLI takes."""
+    """Return a URI unchanged, or a path made absolute with ``~`` expanded: the form used everywhere below the CLI."""
     return path if "://" in path else str(Path(path).expanduser().absolute())
 
 
@@ -90,7 +90,7 @@ class Storage:
         """Return the path of a name, as pyarrow's filesystems take it.
 
         Raises:
-            ValueError: If the name leads out of the root; whoever reads names from a file checks them there.
+            ValueError: If the name leads out of the root; names that come from a file are checked where it is read.
         """
         if name.startswith("/") or ".." in name.split("/"):
             raise ValueError(f"'{name}' leads out of '{self.root}'")
@@ -101,11 +101,11 @@ class Storage:
         return bool(self._info(name).type != fs.FileType.NotFound)
 
     def list(self, folder: str, suffix: str = "") -> list[str]:
-        """Return the names of the files directly in a folder, sorted; none where there is no folder.
+        """Return the names of the files directly in a folder, sorted; none if the folder does not exist.
 
         Args:
             folder: Below the root.
-            suffix: Only names that end so.
+            suffix: Only names that end with it.
         """
         selector = fs.FileSelector(self.path(folder), allow_not_found=True)
         return sorted(
@@ -118,7 +118,7 @@ class Storage:
         """Return the names and bytes of all files below a folder at any depth, private ones too, sorted.
 
         Args:
-            folder: Below the root; there may be none.
+            folder: Below the root; it need not exist.
         """
         selector = fs.FileSelector(self.path(folder), allow_not_found=True, recursive=True)
         root = len(self.path()) + 1
@@ -129,7 +129,7 @@ class Storage:
         }
 
     def open(self, name: str) -> Any:
-        """Open a file for reading at any place, as a `pyarrow.NativeFile`.
+        """Open a file for reading at any position, as a `pyarrow.NativeFile`.
 
         Raises:
             FileNotFoundError: If there is none.
@@ -146,10 +146,10 @@ class Storage:
             return bytes(stream.read())
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file so that a reader, or a crash, sees the old content or the new and nothing between.
+        """Write a file so that a reader, or a crash, sees the old content or the new and nothing in between.
 
-        On a disk that is a temporary file, synchronised and renamed; in an object store a single PUT. A fault that may
-        pass is waited out.
+        On a disk, a temporary file is written, synchronised and renamed; in an object store it is a single PUT.
+        Transient errors are retried.
 
         Raises:
             OSError: If it cannot be written, naming it; the old content is kept and no temporary file is left.
@@ -194,9 +194,9 @@ class Storage:
             shutil.copyfileobj(stream, target, _PIECE)
 
     def move(self, name: str, target: str) -> None:
-        """Give a file another name, below the same root, and replace what has that name.
+        """Rename a file below the same root, replacing any file that has the new name.
 
-        On a disk that happens at once; in an object store a crash may leave the file under both names.
+        On a disk this is atomic; in an object store a crash may leave the file under both names.
 
         Raises:
             OSError: If there is none, or it cannot be moved.
@@ -206,24 +206,24 @@ class Storage:
         self._fs.move(self.path(name), path)
 
     def delete(self, name: str) -> None:
-        """Delete a file; that it is gone already is no error."""
+        """Delete a file; it need not exist."""
         with contextlib.suppress(FileNotFoundError):
             self._fs.delete_file(self.path(name))
 
     def delete_folder(self, name: str) -> None:
-        """Delete a folder and all in it; that it is gone already is no error."""
+        """Delete a folder and its content; it need not exist."""
         with contextlib.suppress(FileNotFoundError):
             self._fs.delete_dir(self.path(name))
 
     @contextlib.contextmanager
     def lock(self, purpose: str) -> Iterator[None]:
-        """Hold the only right to change this storage.
+        """Hold the exclusive right to change this storage.
 
-        A local lock is the kernel's and ends with the process, however that ends. In an object store a heartbeat
-        stands for it, so that a lock whose holder died frees itself after a minute.
+        A local lock is the kernel's and ends with the process, however that ends. In an object store a heartbeat takes
+        its place, so a lock whose holder died becomes free after a minute.
 
         Args:
-            purpose: What for, told to whoever is refused: ``"sgbench sweep quick"``.
+            purpose: What for, shown to others who want it: ``"sgbench sweep quick"``.
 
         Raises:
             InputError: If another process holds it, naming that process.
@@ -255,7 +255,7 @@ class Storage:
                 file.seek(0)
                 raise self._in_use(file.read()) from error
             os.ftruncate(file.fileno(), 0)
-            with contextlib.suppress(OSError):  # on a full disk it is held by nobody in particular
+            with contextlib.suppress(OSError):  # on a full disk the holder stays unnamed
                 os.write(file.fileno(), holder.encode())
             yield
 
@@ -325,7 +325,7 @@ def _is_alive(state: dict[str, Any]) -> bool:
 
 def _is_free(file: int) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # for a moment; there is no way to look without taking
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # for a moment, as a lock can only be tested by taking it
     except BlockingIOError:
         return False
     return True

@@ -1,7 +1,7 @@
 """Images: finding, reading, degrading, packing once, and drawing training patches.
 
-From a name such as ``DIV2K`` to batches: `fetch` gets the set, `resolve` finds its files, `prepare` packs their pixels,
-and a `PatchSampler` draws from them.
+From a name such as ``DIV2K`` to batches: `fetch` downloads the set, `resolve` finds its files, `prepare` packs their
+pixels, and a `PatchSampler` draws from them.
 """
 
 from sgbench.data.catalog import CATALOG, DEMO_IMAGES, Archive, DataSet, Part, Role, sets_folder

@@ -1,4 +1,4 @@
-"""The data sets that sgbench knows by name: what is in them, their terms, where they come from and where they go."""
+"""The catalogue of known data sets: their content, terms, sources and folders."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -21,9 +21,9 @@ class Part:
     images: int
     """How many there are when the set is complete."""
     folder: str = "HR"
-    """Folder inside the set's own that holds them, as their authors name it; where it is absent, the set's own does."""
+    """Subfolder that holds them, as their authors name it; if it does not exist, the set's folder does."""
     lr: str | None = None
-    """Folder inside the set's own of the low-resolution files that the set ships, with ``{scale}`` for the factor."""
+    """Subfolder of the low-resolution files that the set ships, with ``{scale}`` for the factor."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Archive:
     digest: str
     """``algorithm:hex``."""
     folders: Mapping[str, str]
-    """What is unpacked, the images directly in a folder: from its path in the archive to one below `sets_folder`."""
+    """Folders of images to unpack: from the path in the archive to the path below `sets_folder`."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,17 @@ class DataSet:
     parts: Mapping[Role, Part]
     homepage: str
     instructions: str
-    """How to get it by hand, one sentence with ``{folder}`` for where it belongs."""
+    """How to get it by hand, one sentence, with ``{folder}`` for the folder where it belongs."""
     contains: frozenset[str] = field(default_factory=frozenset)
-    """Names of other sets whose images are all among this one's."""
+    """Names of other sets that this one contains."""
     archives: tuple[Archive, ...] = ()
-    """Where it can be fetched from; none if its authors give it out on application only."""
+    """Where it can be downloaded; empty if its authors give it out on request only."""
 
     def folders(self, scales: Iterable[int] = ()) -> dict[str, int]:
-        """Return where its images belong below `sets_folder`, and how many to each folder.
+        """Return the folders below `sets_folder` where its images belong, and how many belong in each.
 
         Args:
-            scales: Of the low-resolution files that are meant too.
+            scales: Include the low-resolution files of these scales.
         """
         folders: dict[str, int] = {}
         for part in self.parts.values():
@@ -153,7 +153,7 @@ CATALOG: Mapping[str, DataSet] = MappingProxyType(
                 name="demo",
                 description="Eleven photographs and textures that come with scikit-image; nothing to download.",
                 terms=(
-                    "CC0, public domain or without known restrictions, but for motorcycle_left, which is from the "
+                    "CC0, public domain or without known restrictions, except motorcycle_left, which is from the "
                     "Middlebury 2014 stereo benchmark; all are redistributed with scikit-image."
                 ),
                 parts={"train": Part(8), "test": Part(3)},
@@ -162,7 +162,7 @@ CATALOG: Mapping[str, DataSet] = MappingProxyType(
             ),
             DataSet(
                 name="DIV2K",
-                description="High-quality 2K photographs; the usual training set, its validation part as test set.",
+                description="High-quality 2K photographs: the usual training set; its validation part is a test set.",
                 terms="For academic research only; the photographs belong to their owners.",
                 parts={
                     "train": Part(800, "DIV2K_train_HR", "DIV2K_train_LR_bicubic/X{scale}"),
@@ -211,10 +211,10 @@ CATALOG: Mapping[str, DataSet] = MappingProxyType(
             DataSet(
                 name="Manga109",
                 description="A page from each of 109 manga volumes.",
-                terms="For academic use, on application to its authors.",
+                terms="For academic use, on request from its authors.",
                 parts={"test": Part(109)},
                 homepage="http://www.manga109.org/en/",
-                instructions="Apply to its authors for it, and put one page of each volume into {folder}.",
+                instructions="Request it from its authors, and put one page of each volume into {folder}.",
             ),
             DataSet(
                 name="BSDS400",
@@ -238,11 +238,11 @@ CATALOG: Mapping[str, DataSet] = MappingProxyType(
         )
     }
 )
-"""Every data set known by name."""
+"""Every known data set."""
 
 
 def sets_folder() -> Path:
-    """Return the folder in which catalogued sets are looked for and put, each in one of its name.
+    """Return the folder where catalogued sets are looked for and downloaded to, each in a subfolder of its name.
 
     That is ``$SGBENCH_DATA``, or else ``sets`` in sgbench's cache.
     """
@@ -251,11 +251,11 @@ def sets_folder() -> Path:
 
 
 def count_images(folder: Path) -> int:
-    """Return how many images are directly in a folder, 0 where there is no folder."""
+    """Return how many images are directly in a folder, 0 if it does not exist."""
     return sum(is_image_name(path.name) for path in folder.iterdir()) if folder.is_dir() else 0
 
 
 def images_folder(root: Path, part: Part) -> Path:
-    """Return the folder of a part's images inside that of its set: as its authors name it, else the set's own."""
+    """Return the folder of a part's images: the subfolder that its authors name or, without that, the set's folder."""
     folder = root / part.folder
     return folder if folder.is_dir() else root

@@ -1,7 +1,7 @@
-"""Getting catalogued data sets: archives downloaded and checked, the images in them put where `resolve` looks.
+"""Downloading catalogued data sets: archives are checked, and their images put where `resolve` looks.
 
-What is under way lies in the hidden folder ``.fetch`` of `sets_folder`: archives, which the next call continues, and
-images that are being unpacked. A folder of images gets its place when all its images are in it.
+Unfinished work is in the hidden folder ``.fetch`` of `sets_folder`: archives, which the next call resumes, and images
+that are being unpacked. A folder of images is moved into place once it is complete.
 """
 
 import contextlib
@@ -26,18 +26,18 @@ from sgbench.data.references import resolve
 from sgbench.data.resize import SCALES
 
 FetchProgress = Callable[[str, int, int], None]
-"""Told of an archive's name, its bytes that are here and all of them, 0 where the server does not say."""
+"""Called with an archive's name, the bytes received so far and in all, 0 if the server does not say."""
 
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What became of a data set that was asked for."""
+    """The outcome for one data set."""
 
     name: str
     outcome: Literal["fetched", "here", "by hand", "failed"]
-    """``here``: it was there before; ``by hand``: its authors give it out on application only."""
+    """``here``: it was available already; ``by hand``: its authors give it out on request only."""
     folder: Path
     """Where it is or belongs."""
     remark: str = ""
@@ -45,22 +45,22 @@ class Fetched:
 
 
 def fetch(names: Sequence[str], *, lr_scale: int | None = None, progress: FetchProgress | None = None) -> list[Fetched]:
-    """Get data sets that are not in `sets_folder`; an archive that holds several of them is downloaded once.
+    """Download data sets that are not in `sets_folder`; an archive that holds several of them is downloaded once.
 
-    Another process that fetches into the same folder is waited for.
+    If another process downloads into the same folder, this call waits for it.
 
     Args:
-        names: Of catalogued sets.
-        lr_scale: Get the low-resolution files of this scale as well.
-        progress: Told of the bytes as they arrive.
+        names: Names of catalogued sets.
+        lr_scale: Download the low-resolution files of this scale as well.
+        progress: Called as bytes arrive.
 
     Returns:
-        What became of each set, in order; one that cannot be downloaded does not keep the others from being fetched.
+        The outcome for each set, in order; a set that cannot be downloaded does not stop the others.
 
     Raises:
-        InputError: If a set is not known or ships no low-resolution files, a folder of it is there but not whole, or an
-            archive has the wrong hash or is not what it should be.
-        OSError: If the disk cannot take it; what has been downloaded is kept.
+        InputError: If a set is unknown or ships no low-resolution files, a folder of it is incomplete, or an archive
+                has the wrong hash or content.
+        OSError: If it cannot be written to disk; what has been downloaded is kept.
     """
     entries = [_entry(name, lr_scale) for name in dict.fromkeys(names)]
     root = sets_folder()
@@ -111,39 +111,39 @@ def _fetch(
 
 
 def _missing(entry: DataSet, root: Path) -> dict[str, int]:
-    """Return the folders of a set that have no image yet, with the number that belongs there.
+    """Return the folders of a set that have no image yet, with the number of images that belong there.
 
     Raises:
-        InputError: If one has another number: whatever that is, it is not replaced.
+        InputError: If one has another number of images; whatever they are, they are not replaced.
     """
-    flat = count_images(root / entry.name)  # which `resolve` takes where a part has no folder of its own
+    flat = count_images(root / entry.name)  # which `resolve` takes if there is no subfolder
     missing = {}
     for folder, expected in entry.folders(SCALES).items():
         found = count_images(root / folder)
         if found not in (0, expected):
-            raise InputError(f"'{root / folder}' holds {found} images and {entry.name} has {expected}; move it away.")
+            raise InputError(f"'{root / folder}' holds {found} images, but {entry.name} has {expected}; move it away.")
         if found == 0 and not (folder in entry.folders() and flat == expected):
             missing[folder] = expected
     return missing
 
 
 def _unpack(archive: Path, folders: Mapping[str, str], expected: Mapping[str, int]) -> None:
-    """Put images from a downloaded archive in their places, and delete it.
+    """Move the images of a downloaded archive into place, and delete it.
 
-    No path in the archive decides where anything is written: a file is taken if it lies directly in one of the folders
-    that are asked for.
+    No path in the archive decides where anything is written: a file is taken only if it is directly in one of the
+    given folders.
 
     Args:
         archive: The file, in the hidden folder.
         folders: From a folder in the archive to one below `sets_folder`.
-        expected: How many images there must be for each of the latter.
+        expected: How many images each of the latter must hold.
 
     Raises:
-        InputError: If the archive is damaged, suspicious or lacks images; it is deleted then too.
+        InputError: If the archive is damaged, suspicious or incomplete; it is deleted in that case too.
     """
     root = archive.parent.parent
     unpacked = archive.parent / "unpacked"
-    shutil.rmtree(unpacked, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(unpacked, ignore_errors=True)  # left by a process that was killed
     try:
         _extract(archive, folders, unpacked)
         places = sorted(set(folders.values()))
@@ -209,11 +209,11 @@ def _outcome(entry: DataSet, root: Path, wanted: set[str], failures: Mapping[str
     if not wanted & entry.folders(SCALES).keys():
         return Fetched(name, "here", folder)
     if not entry.archives:
-        remark = f"{name} is given out on application only ({entry.homepage}): {entry.by_hand()}"
+        remark = f"{name} is given out on request only ({entry.homepage}): {entry.by_hand()}"
         return Fetched(name, "by hand", folder, remark)
     for archive in entry.archives:
         if archive.url in failures:
-            how = f"run the same command again to continue, or do it by hand ({entry.homepage}): {entry.by_hand()}"
+            how = f"run the same command again to resume, or do it by hand ({entry.homepage}): {entry.by_hand()}"
             remark = f"{failures[archive.url]}; {how}"
             return Fetched(name, "failed", folder, remark)
     return Fetched(name, "fetched", folder)

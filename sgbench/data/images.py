@@ -23,7 +23,7 @@ Pixels = npt.NDArray[np.uint8]
 """An image, uint8, H×W×C, values 0 to 255."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-"""Endings of file names that are taken for images, in any case."""
+"""File extensions of images, in upper or lower case."""
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 _NARROW_MODES = ("1", "L", "P", "RGB", "YCbCr", "CMYK")
@@ -38,7 +38,7 @@ _OTHER_BYTE = {
 def read_image(path: Path) -> Pixels:
     """Read a PNG, JPEG, BMP, TIFF or WebP file.
 
-    Grey, 1-bit and palette images become RGB. Of a file with several pages or frames the first is read.
+    Grey, 1-bit and palette images become RGB. If a file has several pages or frames, the first is read.
 
     Args:
         path: The file.
@@ -92,7 +92,7 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def is_image_name(name: str) -> bool:
-    """Return whether a file of that name is taken for an image: one of `SUFFIXES` at its end, and not hidden."""
+    """Return whether a file of that name counts as an image: it ends in one of `SUFFIXES` and is not hidden."""
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
@@ -127,7 +127,7 @@ def encode_png(image: Pixels) -> bytes:
 
 
 def write_png(path: Path, image: Pixels) -> None:
-    """Write a PNG file that is there whole or not at all; missing folders are made.
+    """Write a PNG file atomically; missing folders are created.
 
     Args:
         path: The file, replaced if it exists.
@@ -168,7 +168,7 @@ def _describe(image: ImageFile.ImageFile) -> str:
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:
-    """Return how the samples lie in the file, such as ``RGB;16B``; empty where the decoder does not say."""
+    """Return how samples are stored in the file, such as ``RGB;16B``; empty if the decoder does not say."""
     if not image.tile:
         return ""
     arguments = image.tile[0].args
@@ -176,7 +176,7 @@ def _raw_mode(image: ImageFile.ImageFile) -> str:
 
 
 def _bits(image: ImageFile.ImageFile) -> int:
-    """Return the bits a sample: those a TIFF declares, else 8, as the 8-bit modes of other formats have no more."""
+    """Return the bits per sample: those a TIFF declares, else 8, as the 8-bit modes of other formats have no more."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return 8
     return int(max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))))

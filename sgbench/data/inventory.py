@@ -1,4 +1,4 @@
-"""What is on this machine: of the catalogue, and in the cache of prepared sets."""
+"""What is available locally: catalogued data sets, and the cache of prepared sets."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -25,29 +25,29 @@ class Packing:
 
 @dataclass(frozen=True)
 class PartStatus:
-    """How much of a part of a data set is here."""
+    """How much of a part of a data set is available locally."""
 
     role: Role
     folder: Path
-    """Where its images are or would be looked for."""
+    """Where its images are, or are expected."""
     found: int
     expected: int
     lr_scales: tuple[int, ...]
-    """For which scales all low-resolution files that the set ships are here."""
+    """Scales for which all low-resolution files that the set ships are available."""
 
 
 @dataclass(frozen=True)
 class SetStatus:
-    """How much of a catalogued data set is here."""
+    """How much of a catalogued data set is available locally."""
 
     entry: DataSet
     parts: tuple[PartStatus, ...]
     packed: tuple[Packing, ...]
-    """What has been prepared under its name, from whatever folder."""
+    """Prepared sets of its name, made from any folder."""
 
 
 def inventory() -> list[SetStatus]:
-    """Return for every catalogued set what is here of it."""
+    """Return what is available locally of every catalogued set."""
     packings = list_packings(default_cache())
     return [
         SetStatus(
@@ -64,8 +64,8 @@ def list_packings(cache: Path, references: Sequence[str] = ()) -> list[Packing]:
 
     Args:
         cache: The folder for prepared sets, which need not exist.
-        references: Only those of these sets, in this order: ``NAME`` means all that have the name, a reference with
-            a folder those that were made of the files there as they are now.
+        references: Only prepared sets of these, in this order: ``NAME`` means all of that name, a reference with a
+                folder those that were made from the files in it as they are now.
 
     Raises:
         InputError: If a reference has never been prepared, or is not valid.
@@ -77,7 +77,7 @@ def list_packings(cache: Path, references: Sequence[str] = ()) -> list[Packing]:
         if reference != set_name(reference):
             of_it = [packing for packing in of_it if _is_of(packing, reference)]
         if not of_it:
-            raise InputError(f"{reference} is not prepared in '{cache}'; 'sgbench data prepare {reference}' does that.")
+            raise InputError(f"{reference} is not prepared in '{cache}'; run 'sgbench data prepare {reference}'.")
         chosen += of_it
     return list(dict.fromkeys(chosen)) if references else everything
 
@@ -104,7 +104,7 @@ def _packings(cache: Path) -> Iterator[Packing]:
 def _is_of(packing: Packing, reference: str) -> bool:
     try:
         degradation = PackedImages.open(packing.path).degradation
-    except InputError:  # damaged, which whoever opens it will say
+    except InputError:  # damaged, which is reported when it is opened
         return True
     source = resolve(reference, packing.role, packing.scale)
     return packing.path.name == folder_name(source, packing.scale, degradation)

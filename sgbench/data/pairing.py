@@ -1,4 +1,4 @@
-"""Which files of another folder belong to the images of a set, by their names."""
+"""Finding the files of another folder that belong to the images of a set, by name."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -7,25 +7,25 @@ from sgbench.core.errors import InputError
 from sgbench.data.images import list_images
 
 LR_SUFFIXES = ("", "x{scale}", "_x{scale}", "X{scale}", "_X{scale}", "_LR", "_lr", "LR")
-"""What the name of a low-resolution file may have after the name of its high-resolution image."""
+"""What the name of a low-resolution file may add to the name of its high-resolution image."""
 
 
 def pair_by_name(names: Iterable[str], folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     """Find the file that belongs to each image.
 
-    It is called what the image is called, followed by the first of the suffixes for which there is a file. An image's
-    own ending ``_HR`` may be missing: ``img_001_LR.png`` belongs to ``img_001_HR.png``.
+    Its name is the image's, followed by the first of the suffixes for which there is a file. An ``_HR`` at the end of
+    the image's name may be left out: ``img_001_LR.png`` belongs to ``img_001_HR.png``.
 
     Args:
-        names: Of the images, without the endings of their files.
+        names: Names of the images, without file extensions.
         folder: Where the other files are.
-        suffixes: What a file's name may have after the image's; the empty one stands for the same name.
+        suffixes: What a file's name may add to the image's; an empty one stands for the same name.
 
     Returns:
         The file of each image that has one, by the image's name.
 
     Raises:
-        InputError: If there is no such folder, it holds no image, or two files in it differ only in their endings.
+        InputError: If the folder does not exist, holds no image, or has two files that differ only in their extensions.
     """
     files: dict[str, Path] = {}
     for path in list_images(folder):

@@ -1,4 +1,4 @@
-"""Random training patches, the same whatever the number of workers and wherever a run is resumed.
+"""Random training patches, the same for any number of workers and wherever a run is resumed.
 
 The batch of a step is a pure function of the seed and the step. Its patches are drawn for all workers at once, which is
 cheap, and each worker copies the pixels of its own slice.
@@ -22,16 +22,16 @@ class PatchSampler:
     """Draws aligned pairs of low- and high-resolution patches from prepared images.
 
     Every patch position of every window is equally likely, on the low-resolution grid; a position that lies in two
-    windows counts twice, as it does where sub-images are cut into files. Each of the 8 rotations and reflections is
-    then equally likely.
+    windows counts twice, as it does if sub-images are cut into files. Each of the 8 rotations and reflections is then
+    equally likely.
 
     Args:
         images: The prepared training images.
         patch: Side of a low-resolution patch, in pixels.
-        batch: Patches a step, over all workers together.
+        batch: Patches per step, over all workers together.
         seed: Any integer; 0 is a seed like any other.
         augment: Whether to rotate and reflect.
-        window: Sub-images that patches must not leave; none: whole images.
+        window: Sub-images that patches must lie in; None means whole images.
 
     Raises:
         InputError: If an image or the window is too small for a patch, or the window does not fit the scale.
@@ -97,7 +97,7 @@ class PatchSampler:
     def share(self, step: int, rank: int = 0, world: int = 1) -> npt.NDArray[np.int64]:
         """Return where a worker's slice of the batch of a step lies.
 
-        The slices of all ranks, one after the other, are the same batch for every ``world``. Where the batch is not a
+        The slices of all ranks, one after the other, are the same batch for every ``world``. If the batch is no
         multiple of ``world``, the first ranks get one patch more.
 
         Args:
@@ -106,8 +106,8 @@ class PatchSampler:
             world: The number of workers, at most the batch.
 
         Returns:
-            For each patch its image, the top and the left of it in LR pixels, and its transform: the sum of 1 if its
-            rows are turned about, 2 if its columns are, and 4 if then the two change places; b×4.
+            For each patch its image, its top and left in LR pixels, and its transform: the sum of 1 if its rows are
+            reversed, 2 if its columns are, and 4 if the two are then swapped; b×4.
 
         Raises:
             InputError: If there are more workers than patches.
@@ -160,7 +160,7 @@ def _starts(length: int, window: Window) -> Iterator[int]:
 
 def _cut(image: Pixels, top: int, left: int, side: int, transform: int) -> Pixels:
     """Return a square patch, 3×side×side, in one of its 8 orientations."""
-    pixels = np.ascontiguousarray(image[top : top + side, left : left + side])  # to fetch whole rows halves the time
+    pixels = np.ascontiguousarray(image[top : top + side, left : left + side])  # copying whole rows halves the time
     patch = pixels.transpose(2, 0, 1)
     if transform & 1:
         patch = patch[:, ::-1]

@@ -1,4 +1,4 @@
-"""Images decoded once into one file of pixels, read through a memory map ever after.
+"""Images decoded once into one file of pixels, which is then read through a memory map.
 
 A prepared set is a folder of three files:
 
@@ -7,7 +7,7 @@ A prepared set is a folder of three files:
   if they were not made.
 
 The folder is named after the set and a key: a hash of the paths, sizes and times of the image files, the scale and the
-degradation. It is made under a hidden name and renamed, so that it is there whole or not at all.
+degradation. It is made under a hidden name and renamed once it is complete.
 """
 
 import functools
@@ -32,10 +32,10 @@ from sgbench.data.resize import downscale
 from sgbench.spec import Degradation, Recipe, canonical_json
 
 FORMAT_VERSION = 1
-"""Raised when the layout changes, so that folders of before and after differ."""
+"""Raised when the layout changes, so that old and new folders differ."""
 
 MAX_DEFAULT_WORKERS = 8
-"""More threads than this wait for the disk."""
+"""More threads than this would only wait for the disk."""
 
 CHANNELS = 3
 
@@ -48,13 +48,13 @@ class PackedImage:
     """One image of a prepared set."""
 
     name: str
-    """The file's name without its ending, unique in the set."""
+    """The file's name without its extension, unique in the set."""
     file: str
     """The file's name."""
     height: int
-    """Of the high-resolution image, in pixels, a multiple of the scale."""
+    """Height of the high-resolution image in pixels, a multiple of the scale."""
     width: int
-    """Of the high-resolution image, in pixels, a multiple of the scale."""
+    """Width of the high-resolution image in pixels, a multiple of the scale."""
     hr_offset: int
     """First byte in ``hr.bin``."""
     lr_offset: int
@@ -68,12 +68,12 @@ class PackedImage:
 class PackedImages:
     """A prepared set of images; made by `prepare`, opened by `PackedImages.open`.
 
-    Pickled as its path alone, so that it travels to other processes at no cost. The memory maps are opened when the
-    first pixel is asked for.
+    It is pickled as its path alone, so that sending it to other processes costs nothing. The memory maps are opened
+    when the first pixel is read.
 
     Attributes:
         path: The folder.
-        name: What a person calls the set.
+        name: The set's name.
         role: ``"train"`` or ``"test"``.
         scale: HR pixels for each LR pixel.
         degradation: How the LR images were made, unless they were taken from files.
@@ -123,7 +123,7 @@ class PackedImages:
             )
             for name in (opened.name, *(image.name for image in opened.images)):
                 if not re.fullmatch(PART, name):
-                    raise ValueError(f"{name[:80]!r} is in it; {PART_IN_WORDS} is needed")
+                    raise ValueError(f"it contains the name {name[:80]!r}; {PART_IN_WORDS} is needed")
             if opened.sha256 != manifest["sha256"]:
                 raise ValueError("its records do not match their hash")
             for file, expected in zip(("hr.bin", "lr.bin"), opened.byte_counts(), strict=True):
@@ -196,25 +196,25 @@ def prepare(
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> PackedImages:
-    """Decode a set of images, make the low-resolution ones and pack both; find them there the next time.
+    """Decode a set of images, make the low-resolution ones and pack both, unless that was done before.
 
     Threads are enough: decoding, resizing and hashing all release the interpreter's lock. Two processes may prepare
-    the same set at once: the one that ends last takes what the other made.
+    the same set at once: the slower one uses the other's result.
 
     Args:
         source: The image files. The high-resolution images are cropped from the top left to a multiple of the scale.
         scale: 2, 3 or 4.
-        degradation: How the low-resolution images are made where the source has no files of them.
-        cache: Folder for prepared sets, made if it is not there.
-        workers: Threads; 0 means one a processor, at most `MAX_DEFAULT_WORKERS`.
+        degradation: How the low-resolution images are made if the source has no files of them.
+        cache: Folder for prepared sets, created if it does not exist.
+        workers: Threads; 0 means one per processor, at most `MAX_DEFAULT_WORKERS`.
         progress: Called after each image with the number of images done and of all.
 
     Returns:
         The prepared set.
 
     Raises:
-        InputError: If a file cannot be read or has the wrong size, two files have the same name but for their ending,
-            or the cache cannot be written. Nothing is left behind.
+        InputError: If a file cannot be read or has the wrong size, two files differ only in their extensions, or the
+                cache cannot be written. Nothing is left behind.
     """
     target = cache / folder_name(source, scale, degradation)
     if target.is_dir():
@@ -247,10 +247,10 @@ def default_cache() -> Path:
 
 
 def folder_name(source: Source, scale: int, degradation: Degradation) -> str:
-    """Return what the folder of a prepared set is called: set, role, scale and a key that follows the files.
+    """Return the name of a prepared set's folder: set, role, scale and a key that depends on the files.
 
     Raises:
-        InputError: If a file is gone.
+        InputError: If a file no longer exists.
     """
     try:
         images, lr = ([_file_identity(path) for path in paths] for paths in (source.images, source.lr))
@@ -275,13 +275,13 @@ def _file_identity(path: Path) -> tuple[str, int, int, int]:
 
 
 def _plan(source: Source, scale: int) -> list[PackedImage]:
-    """Lay out the files of pixels from the headers of the images, leaving the hashes empty."""
+    """Lay out the files of pixels from the headers of the images; the hashes are left empty."""
     plan: list[PackedImage] = []
     files: dict[str, str] = {}
     offset = 0
     for path in source.images:
         if not re.fullmatch(PART, path.stem):
-            raise InputError(f"'{path.parent}' has an image {path.name[:80]!r}; {PART_IN_WORDS} is needed.")
+            raise InputError(f"'{path.parent}' has an image named {path.name[:80]!r}; {PART_IN_WORDS} is needed.")
         if (taken := files.setdefault(path.stem, path.name)) != path.name:
             raise InputError(f"'{taken}' and '{path.name}' in '{path.parent}' would have the same name; rename one.")
         height, width = (side // scale * scale for side in image_size(path))
@@ -352,17 +352,17 @@ def _manifest_sha256(images: Sequence[PackedImage], scale: int) -> str:
 
 
 PackProgress = Callable[[str, int, int], None]
-"""Told of a set's name, its images done and its images in all."""
+"""Called with a set's name, the number of its images done and of all."""
 
 
 def pack_set(reference: str, role: Role, recipe: Recipe, progress: PackProgress | None = None) -> PackedImages:
-    """Pack the images of one set as a recipe wants them, or find them packed.
+    """Pack the images of one set for a recipe, unless they are packed already.
 
     Args:
         reference: ``NAME`` or ``NAME=DIR``, and ``,lr`` or ``,lr=DIR``; see `sgbench.data.resolve`.
-        role: What they are for.
-        recipe: Its scale and degradation count.
-        progress: Told of each image.
+        role: What the images are for.
+        recipe: Gives the scale and the degradation.
+        progress: Called after each image.
 
     Raises:
         InputError: If the set is unknown, or images are missing or unreadable.

@@ -1,9 +1,9 @@
-"""From what a person writes to image files.
+"""From a reference to a data set, as a person writes it, to image files.
 
-A set is referred to as ``NAME`` or ``NAME=DIR``. The demo set comes with scikit-image and is always there. Another
-catalogued set is looked for in `sets_folder` unless its folder is given. Any other name is free for a folder of one's
-own. ``,lr`` after that asks for the low-resolution files that the set ships, ``,lr=DIR`` for those in a folder; without
-it they are made from the high-resolution ones.
+A reference is ``NAME`` or ``NAME=DIR``. The demo set comes with scikit-image and is always available. Other catalogued
+sets are looked for in `sets_folder` unless a folder is given. Any other name may be given to your own folder. With
+``,lr`` at the end the low-resolution files that the set ships are used, with ``,lr=DIR`` those in a folder; otherwise
+they are made from the high-resolution ones.
 """
 
 import importlib.resources
@@ -30,24 +30,24 @@ class Source:
     images: tuple[Path, ...]
     """Absolute paths, sorted by file name."""
     lr: tuple[Path, ...] = ()
-    """The low-resolution file of each image, absolute; none if they are to be made."""
+    """The low-resolution file of each image, absolute; empty if they are to be made."""
 
 
 def resolve(reference: str, role: Role, scale: int = 4) -> Source:
     """Find the images that a person refers to.
 
     Args:
-        reference: ``NAME`` or ``NAME=DIR``, followed by ``,lr`` or ``,lr=DIR`` where low-resolution files are to be
-            used. A folder of one's own may have any name of letters, digits, dashes, underscores and, but for its
-            beginning, dots that is not a catalogued one's. A relative ``DIR`` is made absolute.
+        reference: ``NAME`` or ``NAME=DIR``, followed by ``,lr`` or ``,lr=DIR`` to use low-resolution files. The name
+                of your own folder has letters, digits, dashes, underscores and, except at its beginning, dots; it is not
+                that of a catalogued set. A relative ``DIR`` is made absolute.
         role: What the images are for.
-        scale: Of the low-resolution files; of no account where they are to be made.
+        scale: Scale of the low-resolution files; ignored if they are to be made.
 
     Returns:
         The image files, which are listed but not opened.
 
     Warns:
-        UserWarning: If a catalogued set has another number of images than it should have.
+        UserWarning: If a catalogued set has the wrong number of images.
 
     Raises:
         InputError: If the name is not known or not valid, the set has no part for the role or ships no low-resolution
@@ -59,7 +59,7 @@ def resolve(reference: str, role: Role, scale: int = 4) -> Source:
 
 
 def refuse_overlap(train: Source | str, tests: Iterable[Source | str]) -> None:
-    """Refuse to train on what is tested, as far as the catalogue knows.
+    """Refuse to train on test images, as far as the catalogue knows.
 
     `sgbench.data.shared_images` finds the rest, once the pixels are packed.
 
@@ -75,8 +75,8 @@ def refuse_overlap(train: Source | str, tests: Iterable[Source | str]) -> None:
     for test in map(_name, tests):
         if test in contains:
             raise InputError(
-                f"training on what is tested is refused: {test} lies inside {name}; "
-                "leave it out of the test sets or train on something else."
+                f"training on test images is refused: {test} lies inside {name}; "
+                "leave it out of the test sets or train on another set."
             )
 
 
@@ -86,13 +86,13 @@ def _name(source: Source | str) -> str:
 
 @dataclass(frozen=True)
 class _Reference:
-    """What a person writes, taken apart."""
+    """The parts of a reference."""
 
     text: str
     name: str
     folder: Path | None
     lr: bool
-    """Whether low-resolution files are to be used."""
+    """Whether to use low-resolution files."""
     lr_folder: Path | None
 
     @classmethod
@@ -103,8 +103,8 @@ class _Reference:
         name, given, folder = images.partition("=")
         if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name):
             raise InputError(
-                f"'{text}' names no data set: write NAME or NAME=DIR, NAME made of letters, digits, '_', '-' and, not "
-                "at its beginning, '.', followed by ',lr' or ',lr=DIR' where low-resolution files are to be used."
+                f"'{text}' names no data set: write NAME or NAME=DIR, NAME made of letters, digits, '_', '-' and, "
+                "except at its beginning, '.', followed by ',lr' or ',lr=DIR' to use low-resolution files."
             )
         return cls(
             text,
@@ -126,7 +126,7 @@ def _images(asked: _Reference, role: Role) -> tuple[Path, ...]:
         return tuple(list_images(asked.folder))
     if role not in entry.parts:
         raise InputError(
-            f"{name} has no {role} part, only {' and '.join(entry.parts)}; to use its images so, "
+            f"{name} has no {role} part, only {' and '.join(entry.parts)}; to use its images for that, "
             f"give them another name, as in 'my-images=DIR'."
         )
     if name == "demo":
@@ -137,7 +137,9 @@ def _images(asked: _Reference, role: Role) -> tuple[Path, ...]:
     folder = images_folder(asked.folder, part) if asked.folder else _installed(entry, role)
     images = tuple(list_images(folder))
     if len(images) != part.images:
-        warnings.warn(f"{name} {role} has {part.images} images, '{images[0].parent}' holds {len(images)}", stacklevel=3)
+        warnings.warn(
+            f"{name} {role} has {part.images} images, but '{images[0].parent}' holds {len(images)}", stacklevel=3
+        )
     return images
 
 
@@ -149,8 +151,8 @@ def _lr_files(asked: _Reference, role: Role, images: tuple[Path, ...], scale: in
     for path in images:
         if path.stem not in pairs:
             raise InputError(
-                f"'{folder}' has no low-resolution file for '{path.name}' of {asked.name}; it must have the image's "
-                f"name, which may be followed by one of {', '.join(filter(None, suffixes))}."
+                f"'{folder}' has no low-resolution file for '{path.name}' of {asked.name}; its name must be the "
+                f"image's, optionally followed by one of {', '.join(filter(None, suffixes))}."
             )
     if extra := sorted(set(list_images(folder)) - set(pairs.values())):
         raise InputError(f"'{extra[0]}' belongs to no image of {asked.name} in '{images[0].parent}'.")
@@ -164,12 +166,12 @@ def _shipped_lr(asked: _Reference, role: Role, images: Path, scale: int) -> Path
         raise InputError(f"'{asked.text}' does not say where the low-resolution files are; write NAME=DIR,lr=DIR.")
     part = CATALOG[name].parts[role]
     if part.lr is None:
-        raise InputError(f"{name} ships no low-resolution files; give a folder of your own, as in '{name},lr=DIR'.")
+        raise InputError(f"{name} ships no low-resolution files; give your own folder, as in '{name},lr=DIR'.")
     folder = (images.parent if images.name == part.folder else images) / part.lr.format(scale=scale)
     if not folder.is_dir():
         raise InputError(
-            f"the low-resolution files of {name} at ×{scale} are not at hand ('{folder}' does not exist): get them "
-            f"with 'sgbench data fetch {name} --lr --scale {scale}', or give their folder, as in '{name},lr=DIR'."
+            f"the low-resolution files of {name} at ×{scale} are not available locally ('{folder}' does not exist): "
+            f"run 'sgbench data fetch {name} --lr --scale {scale}', or give their folder, as in '{name},lr=DIR'."
         )
     return folder
 
@@ -181,7 +183,7 @@ def _directory(reference: str, folder: str) -> Path:
 
 
 def _refuse_other_case(name: str) -> None:
-    """Keep ``b100=DIR`` from passing for a set of one's own, of which nothing is known."""
+    """Keep ``b100=DIR`` from passing for a user's own set, of which nothing is known."""
     for known in CATALOG:
         if known.lower() == name.lower():
             raise InputError(f"unknown data set '{name}': did you mean '{known}'?")
@@ -194,13 +196,13 @@ def _demo(role: Role) -> tuple[Path, ...]:
 
 
 def _installed(entry: DataSet, role: Role) -> Path:
-    """Return the folder with the images of a catalogued set that no folder is given for."""
+    """Return the folder of a catalogued set's images when the reference gives none."""
     folder = images_folder(sets_folder() / entry.name, entry.parts[role])
     if not count_images(folder):
         state = "holds no image" if folder.is_dir() else "does not exist"
         unset = "" if os.environ.get("SGBENCH_DATA") else "; SGBENCH_DATA is not set"
         raise MissingDataError(
-            f"the {role} images of {entry.name} are not at hand ('{folder}' {state}{unset}): get them with "
+            f"the {role} images of {entry.name} are not available locally ('{folder}' {state}{unset}): run "
             f"'sgbench data fetch {entry.name}', or give their folder, as in '{entry.name}=DIR'."
         )
     return folder

@@ -23,7 +23,7 @@ from sgbench.spec import Degradation
 _Real = npt.NDArray[np.uint8 | np.float64]
 
 SCALES = (2, 3, 4)
-"""The factors that can be used."""
+"""Supported factors."""
 
 PUBLISHED = Degradation()
 """The degradation that the published low-resolution files of the usual benchmarks were made with."""
@@ -48,7 +48,7 @@ def downscale(image: Pixels, scale: int, degradation: Degradation = PUBLISHED) -
         uint8, H/scale × W/scale × C.
 
     Raises:
-        InputError: If the scale is not offered, the image is not uint8 H×W×C, or a side is not a multiple of the scale.
+        InputError: If the scale is not supported, the image is not uint8 H×W×C, or a side is no multiple of the scale.
     """
     _check(image, scale)
     height, width = image.shape[:2]
@@ -72,7 +72,7 @@ def upscale(image: Pixels, scale: int, degradation: Degradation = PUBLISHED) -> 
         uint8, H·scale × W·scale × C.
 
     Raises:
-        InputError: If the scale is not offered or the image is not uint8 H×W×C.
+        InputError: If the scale is not supported or the image is not uint8 H×W×C.
     """
     _check(image, scale)
     return _both_passes(image, scale, False, degradation)
@@ -80,7 +80,7 @@ def upscale(image: Pixels, scale: int, degradation: Degradation = PUBLISHED) -> 
 
 def _check(image: Pixels, scale: int) -> None:
     if scale not in SCALES:
-        raise InputError(f"scale {scale} is not offered; valid: {', '.join(map(str, SCALES))}.")
+        raise InputError(f"scale {scale} is not supported; valid: {', '.join(map(str, SCALES))}.")
     if image.dtype != np.uint8 or image.ndim != 3 or 0 in image.shape:
         raise InputError(f"an image must be uint8 H×W×C, not {image.dtype} of shape {image.shape}.")
 

@@ -160,7 +160,7 @@ def pack(sweep: SweepSpec, progress: PackProgress | None = None) -> Data:
         if same := shared_images(data.train, test):
             trained, tested = same[0]
             raise InputError(
-                f"training on what is tested is refused: image '{trained}' of {data.train.name} is '{tested}' of "
+                f"training on test images is refused: image '{trained}' of {data.train.name} is '{tested}' of "
                 f"{test.name}{f', and so are {len(same) - 1} more' if len(same) > 1 else ''}."
             )
     # Refuses an image that is smaller than a patch.

@@ -86,14 +86,18 @@ class TestDownload:
 
     def test_a_refusal_leaves_nothing_and_is_told(self, places, small, table, server):
         table("alexnet", url=server["url"] + "/a.pth")
-        with pytest.raises(MissingWeights, match=r"\(its address cannot be had: the server answers 404 Not Found\): b"):
+        with pytest.raises(
+            MissingWeights, match=r"\(its address cannot be downloaded: the server answers 404 Not Found\): b"
+        ):
             Locator().fetch("alexnet")
         assert files(places["own"]) == []
 
     def test_what_breaks_off_is_told_and_continued(self, places, small, table, server):
         table("alexnet", url=server["url"] + "/a.pth")
         server["/a.pth"] = (200, {"Content-Length": len(small)}, small[:5])
-        with pytest.raises(MissingWeights, match=rf"\(its address broke off after 5 of {len(small)} bytes\): bring"):
+        with pytest.raises(
+            MissingWeights, match=rf"\(its address was interrupted after 5 of {len(small)} bytes\): bring"
+        ):
             Locator().fetch("alexnet")
         assert Locator(download=False).find("alexnet") is None
         assert files(places["own"]) == [f"{NETWORKS.load('alexnet').file}.part"]
@@ -106,7 +110,7 @@ class TestDownload:
         server["/a.pth"] = (200, {}, b"something else")
         received = hashlib.sha256(b"something else").hexdigest()
         with pytest.raises(
-            InputError, match=f"'{url}' has the sha256 {received}, and {NETWORKS.load('alexnet').sha256} is expected"
+            InputError, match=f"'{url}' has the sha256 {received}, but {NETWORKS.load('alexnet').sha256} is expected"
         ):
             Locator().fetch("alexnet")
         assert files(places["own"]) == []

@@ -108,7 +108,7 @@ def refused(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
         (["--train", "mine=tiny.yaml"], "is a file; a folder of images is needed"),
         (["--train", "mine="], "'mine=' gives no folder after '='; write NAME=DIR"),
         (["--train", "BSDS500=train", "--test", "B100=test"], "B100 lies inside BSDS500"),
-        (["--train", "mine=test"], "training on what is tested is refused: image 'photo0' of mine is 'photo0' of few"),
+        (["--train", "mine=test"], "training on test images is refused: image 'photo0' of mine is 'photo0' of few"),
         (["--test", "few=test", "--test", "few=train"], "test set 'few' is given twice"),
         (["--test", "Set5"], "SGBENCH_DATA is not set"),
         (["--set", "recipe.patch=10"], "pixels; patches of 10 at scale 4 need 40×40: use a smaller patch or leave"),

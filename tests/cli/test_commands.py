@@ -61,7 +61,9 @@ def test_plan_counts_repetitions(run: Run) -> None:
 def test_plan_without_the_images_lists_names_and_says_why_there_are_no_ids(run: Run) -> None:
     out, err = run("plan", "tiny.yaml", "--train", "DIV2K", "--json")
     assert [row["run_id"] for row in json.loads(out)] == [None] * 4
-    assert err.startswith("note: the ids of the runs are not known yet: the train images of DIV2K are not at hand ('")
+    assert err.startswith(
+        "note: the ids of the runs are not known yet: the train images of DIV2K are not available locally ('"
+    )
 
 
 def test_plan_without_the_images_finds_runs_by_what_the_store_has_on_record_of_them(run: Run) -> None:

@@ -142,10 +142,10 @@ def test_fetch_puts_sets_where_their_names_find_them(place: Path, run: Run, serv
     assert "LR ×2, LR ×3, LR ×4" in " ".join(run("data", "list")[0].split())
 
 
-def test_fetch_of_what_is_given_out_on_application_is_no_failure(run: Run) -> None:
+def test_fetch_of_what_is_given_out_on_request_is_no_failure(run: Run) -> None:
     out, err = run("data", "fetch", "Manga109", "demo")
     assert "by hand" in out
-    assert "Manga109 is given out on application only (http://www.manga109.org/en/): Apply to its authors" in err
+    assert "Manga109 is given out on request only (http://www.manga109.org/en/): Request it from its authors" in err
 
 
 def test_fetch_that_cannot_reach_a_server_says_what_to_do_and_fetches_the_others(
@@ -153,7 +153,9 @@ def test_fetch_that_cannot_reach_a_server_says_what_to_do_and_fetches_the_others
 ) -> None:
     out, err = run("data", "fetch", "BSDS500", "Set5", "--json", code=1)
     assert [row["outcome"] for row in json.loads(out)] == ["failed", "fetched"]
-    assert "BSR_bsds500.tgz' cannot be had: No such file or directory; run the same command again to continue" in err
+    assert (
+        "BSR_bsds500.tgz' cannot be downloaded: No such file or directory; run the same command again to resume" in err
+    )
     assert f"val and test into '{place}/cache/sets/BSDS500'." in err
 
 
@@ -244,4 +246,4 @@ def test_verify_says_which_image_has_changed_and_goes_on(place: Path, run: Run) 
 
 def test_verify_of_what_was_never_prepared_is_refused(place: Path, run: Run) -> None:
     err = run("data", "verify", "Set5", code=2)[1]
-    assert f"Set5 is not prepared in '{place}/cache/data'; 'sgbench data prepare Set5' does that." in err
+    assert f"Set5 is not prepared in '{place}/cache/data'; run 'sgbench data prepare Set5'." in err

@@ -215,7 +215,7 @@ def test_packed_images_of_a_name_that_leads_out_are_refused(
 def test_images_are_packed_only_under_names_that_a_store_can_have(place: Path, run: Run) -> None:
     (place / "test" / "photo0.png").rename(place / "test" / "a\nb.png")
     _, err = run("eval", "bicubic", "--test", "few=test", "--results", "scored", code=2)
-    assert "has an image 'a\\nb.png'; a name without slashes and control characters" in err
+    assert "has an image named 'a\\nb.png'; a name without slashes and control characters" in err
     for name in ("..", ".few"):
         assert "names no data set" in run("eval", "bicubic", "--test", f"{name}=test", code=2)[1]
 

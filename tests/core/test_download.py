@@ -109,7 +109,7 @@ def test_a_length_that_is_not_told_is_no_obstacle(server, target):
 
 def test_a_connection_that_breaks_leaves_a_part(server, target):
     server.cut = 700_000
-    with pytest.raises(DownloadError, match=rf"'{server.url}' broke off after 700000 of {len(BODY)} bytes"):
+    with pytest.raises(DownloadError, match=rf"'{server.url}' was interrupted after 700000 of {len(BODY)} bytes"):
         download(server.url, target, digest=DIGEST)
     assert names(target) == ["file.bin.part"]
     assert target.with_name("file.bin.part").read_bytes() == BODY[:700_000]
@@ -167,7 +167,7 @@ def test_a_wrong_digest_names_both_and_keeps_nothing(server, target):
 
 def test_a_part_of_another_file_is_found_out_and_the_next_call_starts_anew(server, target, part):
     part.write_bytes(b"x" * 700_000)
-    with pytest.raises(InputError, match="what was received is deleted"):
+    with pytest.raises(InputError, match="the download was deleted"):
         download(server.url, target, digest=DIGEST)
     assert names(target) == []
     download(server.url, target, digest=DIGEST)
@@ -178,7 +178,9 @@ def test_a_part_of_another_file_is_found_out_and_the_next_call_starts_anew(serve
 def test_a_refusal_is_named_and_keeps_the_part(server, target, part, status, reason):
     part.write_bytes(BODY[:10])
     server.status = status
-    with pytest.raises(DownloadError, match=f"'{server.url}' cannot be had: the server answers {status} {reason}"):
+    with pytest.raises(
+        DownloadError, match=f"'{server.url}' cannot be downloaded: the server answers {status} {reason}"
+    ):
         download(server.url, target, digest=DIGEST)
     assert part.read_bytes() == BODY[:10]
 
@@ -193,7 +195,7 @@ def test_where_nothing_arrives_nothing_is_left(server, target):
 def test_a_silent_server_is_given_up(server, target, monkeypatch):
     monkeypatch.setattr(module, "TIMEOUT_SECONDS", 0.2)
     server.cut, server.silent = 600_000, True
-    with pytest.raises(DownloadError, match="broke off: timed out"):
+    with pytest.raises(DownloadError, match="was interrupted: timed out"):
         download(server.url, target, digest=DIGEST)
     assert BODY.startswith(target.with_name("file.bin.part").read_bytes())
 
@@ -201,7 +203,7 @@ def test_a_silent_server_is_given_up(server, target, monkeypatch):
 def test_chunks_that_break_off_are_noticed(server, target):
     server.headers = {"Content-Length": None, "Transfer-Encoding": "chunked"}
     server.body = b"5\r\nabcde\r\nff\r\nthis chunk is too short"
-    with pytest.raises(DownloadError, match="broke off"):
+    with pytest.raises(DownloadError, match="was interrupted"):
         download(server.url, target, digest=DIGEST)
 
 
@@ -209,9 +211,9 @@ def test_a_machine_without_network_is_told_why(target, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        with pytest.raises(DownloadError, match="cannot be had: Connection refused"):
+        with pytest.raises(DownloadError, match="cannot be downloaded: Connection refused"):
             download(f"http://127.0.0.1:{closed.getsockname()[1]}/file", target, digest=DIGEST)
-    with pytest.raises(DownloadError, match=r"'http://nowhere\.invalid/file' cannot be had: \w+"):
+    with pytest.raises(DownloadError, match=r"'http://nowhere\.invalid/file' cannot be downloaded: \w+"):
         download("http://nowhere.invalid/file", target, digest=DIGEST)
 
 

@@ -178,12 +178,12 @@ def test_images_directly_in_the_folder_of_a_set_are_here(root, benchmark, asked)
     assert sorted(path.name for path in (root / "Set5").iterdir() if path.is_dir()) == ["LR_bicubic"]
 
 
-def test_what_is_given_out_on_application_says_how_to_apply(root):
+def test_what_is_given_out_on_request_says_how_to_get_it(root):
     (fetched,) = fetch(["Manga109"])
     assert fetched.outcome == "by hand"
     assert fetched.remark == (
-        "Manga109 is given out on application only (http://www.manga109.org/en/): "
-        f"Apply to its authors for it, and put one page of each volume into '{root}/Manga109'."
+        "Manga109 is given out on request only (http://www.manga109.org/en/): "
+        f"Request it from its authors, and put one page of each volume into '{root}/Manga109'."
     )
     fetched.folder.mkdir()
     for i in range(109):
@@ -220,7 +220,10 @@ def test_what_cannot_be_downloaded_does_not_keep_the_others(root, serve, asked):
     serve("BSR_bsds500.tgz", tar, files(BSDS500), mode="w:gz")
     div2k, bsds, urban = fetch(["DIV2K", "BSDS500", "Urban100"])
     assert [each.outcome for each in (div2k, bsds, urban)] == ["failed", "fetched", "failed"]
-    assert "DIV2K_valid_HR.zip' cannot be had: No such file or directory; run the same command again" in div2k.remark
+    assert (
+        "DIV2K_valid_HR.zip' cannot be downloaded: No such file or directory; run the same command again to resume"
+        in div2k.remark
+    )
     assert "by hand (https://data.vision.ee.ethz.ch/cvl/DIV2K/): Unpack DIV2K_train_HR.zip and" in div2k.remark
     assert urban.remark.endswith(".")
     assert [path.name for path in (root / "DIV2K").iterdir()] == ["DIV2K_train_HR"]
@@ -235,7 +238,7 @@ def test_what_cannot_be_downloaded_does_not_keep_the_others(root, serve, asked):
 def test_a_folder_that_is_not_whole_is_not_replaced(root, benchmark, asked):
     (root / "Set5" / "HR").mkdir(parents=True)
     (root / "Set5" / "HR" / "mine.png").touch()
-    with pytest.raises(InputError, match=r"'.*Set5/HR' holds 1 images and Set5 has 5; move it away"):
+    with pytest.raises(InputError, match=r"'.*Set5/HR' holds 1 images, but Set5 has 5; move it away"):
         fetch(["Set5"])
     assert asked == []
     assert tree(root) == ["Set5/HR/mine.png"]
@@ -243,7 +246,7 @@ def test_a_folder_that_is_not_whole_is_not_replaced(root, benchmark, asked):
 
 def test_an_archive_with_another_hash_is_refused(root, benchmark):
     benchmark.write_bytes(b"something else")
-    with pytest.raises(InputError, match=r"benchmark\.tar' has the sha256 .*, and .* is expected"):
+    with pytest.raises(InputError, match=r"benchmark\.tar' has the sha256 .*, but .* is expected"):
         fetch(["Set5"])
     assert tree(root) == []
 

@@ -76,7 +76,7 @@ def test_what_is_prepared_is_chosen_by_name_or_by_the_files_themselves(pack, tmp
     (one / "manifest.json").write_text("{")  # whoever opens it is to say so
     assert {each.path for each in list_packings(cache, [f"mine={photos}"])} == {one, two}
     shutil.rmtree(one)
-    with pytest.raises(InputError, match=r"Set5 is not prepared in '.*cache'; 'sgbench data prepare Set5' does that"):
+    with pytest.raises(InputError, match=r"Set5 is not prepared in '.*cache'; run 'sgbench data prepare Set5'"):
         list_packings(cache, ["Set5"])
     write_png(photos / "photo0.png", noise(1))
     with pytest.raises(InputError, match=r"mine=.*photos is not prepared in"):

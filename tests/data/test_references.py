@@ -56,7 +56,7 @@ def test_home_is_expanded(folder, monkeypatch):
 def test_a_catalogued_set_in_a_given_folder(folder):
     path = folder("five", 5)
     assert len(resolve(f"Set5={path}", "test").images) == 5
-    with pytest.warns(UserWarning, match=r"Set14 test has 14 images, '.*five' holds 5"):
+    with pytest.warns(UserWarning, match=r"Set14 test has 14 images, but '.*five' holds 5"):
         resolve(f"Set14={path}", "test")
 
 
@@ -64,7 +64,7 @@ def test_a_catalogued_set_is_looked_for_in_the_folder_of_sets(folder, monkeypatc
     monkeypatch.delenv("SGBENCH_DATA", raising=False)
     monkeypatch.setenv("SGBENCH_CACHE", str(tmp_path))
     with pytest.raises(
-        InputError, match=r"Set5 are not at hand \('.*sets/Set5' does not exist; SGBENCH_DATA is not set"
+        InputError, match=r"Set5 are not available locally \('.*sets/Set5' does not exist; SGBENCH_DATA is not set"
     ):
         resolve("Set5", "test")
     path = folder("sets/Set5", 5)
@@ -75,7 +75,9 @@ def test_a_catalogued_set_is_looked_for_in_the_folder_of_sets(folder, monkeypatc
     path = folder("mine/Set5", 5)
     assert resolve("Set5", "test").images[0] == path / "0.png"
     folder("mine/DIV2K/DIV2K_train_HR", 800)
-    with pytest.raises(InputError, match=r"the test images of DIV2K are not at hand \('.*mine/DIV2K' holds no image\)"):
+    with pytest.raises(
+        InputError, match=r"the test images of DIV2K are not available locally \('.*mine/DIV2K' holds no image\)"
+    ):
         resolve("DIV2K", "test")
 
 
@@ -103,7 +105,7 @@ def test_a_set_has_only_its_own_roles():
 
 
 def test_training_on_what_is_tested_is_refused():
-    with pytest.raises(InputError, match="training on what is tested is refused: B100 lies inside BSDS500"):
+    with pytest.raises(InputError, match="training on test images is refused: B100 lies inside BSDS500"):
         refuse_overlap("BSDS500", ["Set5", "B100"])
     with pytest.raises(InputError, match="B100 lies inside BSDS500"):
         refuse_overlap("BSDS500=/a", [Source("B100", "test", (Path("/b/1.png"),))])
@@ -144,7 +146,9 @@ def test_the_files_that_a_set_ships_are_found_by_its_name_alone(shipped, monkeyp
     assert resolve("Set5,lr", "test").lr[0] == root / "LR_bicubic" / "X4" / "0x4.png"
     shipped("Set5", "x2", "LR_bicubic/X2")
     assert resolve("Set5,lr", "test", 2).lr[0] == root / "LR_bicubic" / "X2" / "0x2.png"
-    with pytest.raises(InputError, match=r"of Set5 at ×3 are not at hand .*fetch Set5 --lr --scale 3'.*'Set5,lr=DIR'"):
+    with pytest.raises(
+        InputError, match=r"of Set5 at ×3 are not available locally .*fetch Set5 --lr --scale 3'.*'Set5,lr=DIR'"
+    ):
         resolve("Set5,lr", "test", 3)
 
 
@@ -165,7 +169,7 @@ def test_low_resolution_files_of_a_given_folder(shipped, monkeypatch, tmp_path):
         ("mine=HR,lr=absent", "there is no folder '.*absent'"),
         ("Set5,LR", r"'Set5,LR' names no data set: .*followed by ',lr' or ',lr=DIR'"),
         (",lr", "',lr' names no data set"),
-        ("demo,lr", "demo ships no low-resolution files; give a folder of your own, as in 'demo,lr=DIR'"),
+        ("demo,lr", "demo ships no low-resolution files; give your own folder, as in 'demo,lr=DIR'"),
         ("lr", "unknown data set 'lr'"),
     ],
 )

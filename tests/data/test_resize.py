@@ -142,7 +142,7 @@ def test_a_size_that_is_no_multiple_is_refused():
 
 @pytest.mark.parametrize("resize", [downscale, upscale])
 def test_other_scales_and_types_are_refused(resize):
-    with pytest.raises(InputError, match="scale 5 is not offered; valid: 2, 3, 4"):
+    with pytest.raises(InputError, match="scale 5 is not supported; valid: 2, 3, 4"):
         resize(noise(20, 20), 5)
     with pytest.raises(InputError, match="uint8 H×W×C, not float64"):
         resize(noise(8, 8) / 255.0, 4)
