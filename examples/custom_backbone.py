@@ -1,8 +1,8 @@
-"""A backbone of one's own, on which L1 + SG is swept against L1 with one command, in this folder.
+"""A custom backbone. Run in this folder, one command compares L1 + SG with L1 on it.
 
     sgbench sweep quick --backbone custom_backbone:ESPCN --loss l1 --loss 'l1 + 1.0*sg'
 
-Without a size the first one is meant: ``custom_backbone:ESPCN-paper``.
+Without a size, the first one is used: ``custom_backbone:ESPCN-paper``.
 """
 
 from typing import Any, ClassVar

@@ -1,8 +1,8 @@
-"""A loss of one's own, swept against L1 with one command, in this folder.
+"""A custom loss. Run in this folder, one command compares it with L1.
 
     sgbench sweep quick --loss l1 --loss 'l1 + 0.1*custom_loss:FrequencyL1'
 
-Its option is set as those of any loss are: ``custom_loss:FrequencyL1(amplitude=true)``.
+Its option is set like those of any loss: ``custom_loss:FrequencyL1(amplitude=true)``.
 """
 
 from typing import ClassVar

@@ -108,7 +108,7 @@ READING = [
     Command("sgbench figure curves --results STORE --out OUT/curves.svg", ("written to",), loads=DRAWS),
     Command("sgbench report --results STORE --out OUT/report.html", ("written to",), loads=DRAWS),
     # verifying reads tensors, and a plan may count the operations of a network
-    Command("sgbench results verify STORE", ("nothing wrong",), loads=("torch",)),
+    Command("sgbench results verify STORE", ("no problems",), loads=("torch",)),
     Command("sgbench plan quick --results STORE", ("quick: 4 runs",), loads=("torch", "pandas")),
     Command("sgbench plan quick --results STORE --train DIV2K", ("4 unknown", "not known yet"), loads=("torch",)),
 ]

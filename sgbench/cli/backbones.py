@@ -1,4 +1,4 @@
-"""``sgbench backbones``: the networks that can be trained, and what each costs."""
+"""``sgbench backbones``: the registered backbones, and what each costs."""
 
 import importlib.util
 from typing import Any
@@ -10,15 +10,15 @@ from sgbench.core.registry import BACKBONES
 EXAMPLES = ("sgbench backbones", "sgbench backbones --scale 2", "sgbench backbones --json")
 
 SIDE = 48
-"""Of the input for which operations are counted, in LR pixels: a patch of the paper's training."""
+"""Side of the input for which MACs are counted, in LR pixels: that of the paper's patches."""
 
 
 def backbones(scale: options.Scale = 4, as_json: options.Json = False) -> None:
-    """Show the networks that have a name: how large each one is, and where it is from.
+    """List registered backbones: their sizes, and their sources.
 
     GMACs are 10⁹ multiply-accumulates of convolutions, matrix products and attention for an input of 48×48 pixels.
 
-    A mean shift is fixed, and counts neither as parameters nor as operations.
+    A mean shift is fixed and adds neither parameters nor MACs.
     """
     from sgbench.cli import output
 
@@ -29,12 +29,14 @@ def backbones(scale: options.Scale = 4, as_json: options.Json = False) -> None:
     output.print_rows(_readable(rows), as_json=False)
     installed = importlib.util.find_spec("spandrel") is not None
     how = "installed; --json lists them" if installed else "not installed: pip install 'sgbench[spandrel]'"
-    output.say(f"Parameters and GMACs are those at ×{scale}, GMACs for an input of {SIDE}×{SIDE}.")
-    output.say(f"Also: spandrel:ARCH, an architecture of the library spandrel ({how}), and my_module:MyNet, your own.")
+    output.say(f"Parameters and GMACs are for ×{scale}, GMACs for an input of {SIDE}×{SIDE} pixels.")
+    output.say(
+        f"Also: spandrel:ARCH, an architecture of the library spandrel ({how}), and your own as my_module:MyNet."
+    )
 
 
 def _names(family: str) -> list[str]:
-    """Return the name of each size of a family; its own if it has none, or cannot be imported."""
+    """Return the name of each size of a family, or the family's own if it has no sizes or cannot be imported."""
     from sgbench.spec import backbone_sizes
 
     try:
@@ -57,7 +59,7 @@ def _row(name: str, scale: int) -> dict[str, Any]:
 
 
 def _readable(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Return the rows as they are printed; the sizes of a family have one source, which is printed once."""
+    """Return the rows as they are printed; the sizes of a family share one source, which is printed once."""
     printed = []
     for row, above in zip(rows, [{}, *rows], strict=False):
         cells = {"name": row["name"], "parameters": "", "GMACs": "", "mean shift": "", "source": row["error"] or ""}
@@ -71,7 +73,7 @@ def _readable(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def _of_spandrel() -> list[str] | None:
-    """Return the names of spandrel's architectures; None where it is not installed."""
+    """Return the names of spandrel's architectures; None if it is not installed."""
     from sgbench.backbones.from_spandrel import usable
 
     try:

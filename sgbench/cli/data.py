@@ -1,4 +1,4 @@
-"""``sgbench data``: the data sets that are known, getting them, preparing images, and checking what is prepared."""
+"""``sgbench data``: list, download, prepare and verify data sets."""
 
 import functools
 from collections.abc import Callable
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sgbench.data import DataSet, Packing, SetStatus
 
 app = typer.Typer(
-    help="Data sets: what there is, getting it, preparing it, checking it.",
+    help="List, download, prepare and verify data sets.",
     epilog=below("sgbench data list", "sgbench data fetch Set5 Set14"),
     no_args_is_help=True,
 )
@@ -25,7 +25,7 @@ REFERENCES = f"{options.REFERENCE}..."
 
 @command(app, "sgbench data list", "sgbench data list --json", name="list")
 def list_sets(as_json: options.Json = False) -> None:
-    """Show the data sets that have a name: what of them is here, their terms, and how to get them."""
+    """List known data sets: whether they are available locally, their terms, and how to get them."""
     from sgbench.cli import output
     from sgbench.data import inventory
 
@@ -38,12 +38,12 @@ def list_sets(as_json: options.Json = False) -> None:
 
 @command(app, "sgbench data fetch Set5 Set14", "sgbench data fetch DIV2K --lr --scale 4")
 def fetch(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Data sets that 'sgbench data list' shows.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names that 'sgbench data list' shows.")],
     lr: Annotated[bool, typer.Option("--lr", help="Get the low-resolution files of --scale as well.")] = False,
     scale: options.Scale = 4,
     as_json: options.Json = False,
 ) -> None:
-    """Download data sets into $SGBENCH_DATA or the cache; what broke off is continued, and every archive is checked."""
+    """Download data sets to $SGBENCH_DATA or the cache, resume interrupted downloads, and check every archive."""
     from sgbench.cli import output
     from sgbench.data import fetch as fetch_sets
 
@@ -65,13 +65,13 @@ def fetch(
 @command(app, "sgbench data prepare mine=photos", "sgbench data prepare Set5,lr --role test")
 def prepare(
     what: Annotated[list[str], typer.Argument(metavar=REFERENCES, help="Data sets or folders of images.")],
-    role: Annotated[Literal["train", "test"], typer.Option(help="What they are for.")] = "train",
+    role: Annotated[Literal["train", "test"], typer.Option(help="What the images are for.")] = "train",
     scale: options.Scale = 4,
     as_json: options.Json = False,
 ) -> None:
-    """Decode images once, make the low-resolution ones and pack both; sweeps do so by themselves.
+    """Decode images, make the low-resolution ones and pack both, once; sweeps do this automatically.
 
-    With ',lr' the low-resolution files that a set ships are packed instead, with ',lr=DIR' those in a folder.
+    ',lr' packs the low-resolution files that a set ships instead, ',lr=DIR' those in a folder.
     """
     from sgbench.cli import output
     from sgbench.data import pack_set
@@ -96,13 +96,13 @@ def prepare(
 @command(app, "sgbench data verify", "sgbench data verify Set5 mine=photos --scale 4")
 def verify(
     what: Annotated[
-        list[str] | None, typer.Argument(metavar=f"[{REFERENCES}]", help="Prepared sets; all of them by default.")
+        list[str] | None, typer.Argument(metavar=f"[{REFERENCES}]", help="Prepared sets; all by default.")
     ] = None,
-    role: Annotated[Literal["train", "test"] | None, typer.Option(help="Only what was prepared for this.")] = None,
-    scale: Annotated[int | None, typer.Option(min=2, max=4, help="Only what was prepared for this factor.")] = None,
+    role: Annotated[Literal["train", "test"] | None, typer.Option(help="Only sets prepared for this.")] = None,
+    scale: Annotated[int | None, typer.Option(min=2, max=4, help="Only sets prepared for this factor.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Read all pixels of prepared sets again and compare their hashes; exit code 1 if any has changed."""
+    """Compare all pixels of prepared sets with their hashes; exit code 1 if any has changed."""
     from sgbench.cli import output
     from sgbench.data import default_cache, list_packings
 
@@ -116,7 +116,7 @@ def verify(
     if rows or as_json:
         output.print_rows(rows, as_json=as_json)
     else:
-        output.say(f"nothing of that kind is prepared in '{default_cache()}'")
+        output.say(f"no such sets are prepared in '{default_cache()}'")
     if any(row["result"] != "ok" for row in rows):
         raise typer.Exit(1)
 
@@ -140,7 +140,7 @@ def _verified(packing: "Packing", progress: Callable[[str, int, int], None]) -> 
 
 
 def _lines(status: "SetStatus") -> list[str]:
-    """Return what a person wants to know of a data set: where it is, what it is, its terms, how to get it."""
+    """Return the printed lines on a data set: where it is, what it is, its terms, how to get it."""
     entry = status.entry
     here = [
         f"{part.found} of {part.expected} {part.role} images in {part.folder}"

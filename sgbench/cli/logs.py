@@ -19,7 +19,7 @@ def logs(
 ) -> None:
     """Show what a submitted sweep has printed so far, or what the processes of one run in a store have printed.
 
-    With --follow the command lasts as long as the job, and ends with 1 unless the job succeeded. Ctrl-C does not stop
+    With --follow the command runs until the job ends; exit code 1 unless the job succeeded. Ctrl-C does not stop
     the job.
     """
     if re.fullmatch("[0-9a-f]{1,12}", what):

@@ -1,4 +1,4 @@
-"""``sgbench losses``: the losses that can be trained with, and their options."""
+"""``sgbench losses``: the registered losses, and their options."""
 
 import inspect
 from typing import Any
@@ -12,9 +12,9 @@ VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def losses(as_json: options.Json = False) -> None:
-    """Show the losses that have a name: their options with the defaults, what each one is, and where it is from.
+    """List registered losses: their options with the defaults, what they are, and their sources.
 
-    What is trained with is a weighted sum of them, such as 'l1 + 0.1*sg(operator=sobel, order=1)'.
+    Training minimises a weighted sum of them, such as 'l1 + 0.1*sg(operator=sobel, order=1)'.
     """
     from sgbench.cli import output
 
@@ -23,7 +23,7 @@ def losses(as_json: options.Json = False) -> None:
         output.print_json(rows)
         return
     output.print_rows([_readable(row) for row in rows], as_json=False)
-    output.say("Also: my_module:MyLoss, your own.")
+    output.say("Also: your own as my_module:MyLoss.")
 
 
 def _row(name: str) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def _row(name: str) -> dict[str, Any]:
 
 
 def _defaults(loss: Any) -> dict[str, Any]:
-    """Return the options of a loss's constructor with their defaults; None where there is no default."""
+    """Return the options of a loss's constructor with their defaults; None if there is no default."""
     named = (each for each in inspect.signature(loss).parameters.values() if each.kind not in VARIADIC)
     return {each.name: None if each.default is each.empty else each.default for each in named}
 

@@ -1,4 +1,4 @@
-"""``sgbench metrics``: the metrics that can be scored, and how each number comes about."""
+"""``sgbench metrics``: the registered metrics, and how each is computed."""
 
 import importlib.util
 from typing import Any
@@ -13,9 +13,9 @@ SHORT = ("colour_space", "border_crop", "resize")
 
 
 def metrics(as_json: options.Json = False) -> None:
-    """Show the metrics that have a name: which values are better, how each one comes about, and what it needs.
+    """List registered metrics: which values are better, how each is computed, and which networks it needs.
 
-    ↓ says that lower values are better. A metric whose network is not available locally scores 'no weights'.
+    ↓ means that lower values are better. A metric whose network is not available locally scores 'no weights'.
     """
     from sgbench.assets.locator import Locator
     from sgbench.cli import output
@@ -27,11 +27,11 @@ def metrics(as_json: options.Json = False) -> None:
         output.print_json(rows)
         return
     output.print_rows([_readable(row) for row in rows], as_json=False)
-    output.say("Networks: 'sgbench weights list' says where each one is from.")
+    output.say("Networks: 'sgbench weights list' gives their sources.")
     installed = importlib.util.find_spec("torchmetrics") is not None
     how = "installed" if installed else "not installed: pip install 'sgbench[torchmetrics]'"
     output.say(
-        f"Also: {', '.join(f'torchmetrics:{name}' for name in FUNCTIONS)} ({how}), and my_module:metric, your own."
+        f"Also: {', '.join(f'torchmetrics:{name}' for name in FUNCTIONS)} ({how}), and your own as my_module:metric."
     )
 
 

@@ -1,4 +1,4 @@
-"""``sgbench query``: a question to a store in SQL."""
+"""``sgbench query``: query a store in SQL."""
 
 import io
 import sys
@@ -24,13 +24,13 @@ def query(
     form: Annotated[
         str, typer.Option("--format", metavar="NAME", help="rich, markdown, latex, csv, html, json or parquet.")
     ] = "rich",
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the answer there.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the result to a file.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Answer a question in SQL over the views runs, scores, history and paper.
+    """Run a SQL query over the views runs, scores, history and paper.
 
-    The store is only read, and the query reaches no file and no network. 'rich' shows the first 100 rows, every other
-    format all of them.
+    The store is opened read-only, and the query has no access to files or the network. 'rich' shows the first 100
+    rows, every other format all of them.
     """
     import pyarrow.parquet
     from rich.console import Console
@@ -43,14 +43,14 @@ def query(
     if form not in (valid := ("rich", *FORMATS, "parquet")):
         raise unknown("format", form, valid)
     if out is None and form == "parquet":
-        raise InputError("--format parquet is no text; name a file with --out.")
+        raise InputError("--format parquet is binary; name a file with --out.")
     if out is not None and form == "rich":
-        raise InputError("--out is given and --format is rich, which is for a terminal; valid: the other formats.")
+        raise InputError("--format is rich, which is only for terminals, and --out is given; valid: the other formats.")
     answer = load_results(options.find_store(results)).query(sys.stdin.read() if sql == "-" else sql)
     if form == "rich":
         print_rows(answer, Console(highlight=False, width=None if sys.stdout.isatty() else 160))
         if answer.num_rows > ROWS:
-            output.say(f"{answer.num_rows - ROWS:,} more rows are not shown: every other --format gives all.")
+            output.say(f"{answer.num_rows - ROWS:,} more rows are not shown; every other --format gives all.")
     elif out is None:
         typer.echo(FORMATS[form](answer), nl=False)
     elif form == "parquet":

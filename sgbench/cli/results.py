@@ -1,4 +1,4 @@
-"""``sgbench results``: the keeping of stores."""
+"""``sgbench results``: compact, merge, verify and clean stores."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -8,18 +8,19 @@ import typer
 from sgbench.cli import options
 from sgbench.cli.commands import below, command
 from sgbench.core.errors import InputError
+from sgbench.core.words import plural
 
 if TYPE_CHECKING:
     from sgbench.runs.maintenance import Merge
     from sgbench.store import Store
 
 app = typer.Typer(
-    help="Results stores: gather, merge, check, and throw away.",
+    help="Compact, merge, verify and clean results stores.",
     epilog=below("sgbench results verify results/mini", "sgbench results merge results/all results/alice results/bob"),
     no_args_is_help=True,
 )
 
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 _NAMED = 4
 """Runs that a remark names before it counts the others."""
@@ -27,7 +28,7 @@ _NAMED = 4
 
 @command(app, "sgbench results compact", "sgbench results compact --results s3://bucket/paper")
 def compact(results: options.Results = None, as_json: options.Json = False) -> None:
-    """Gather the many small files of a store in one large file a table, which is read much faster."""
+    """Gather the many small files of a store in one large file per table, which is much faster to read."""
     from sgbench.cli import output
 
     store = _open(options.find_store(results))
@@ -41,15 +42,15 @@ def compact(results: options.Results = None, as_json: options.Json = False) -> N
 
 @command(app, "sgbench results merge results/all results/alice results/bob --dry-run")
 def merge(
-    into: Annotated[str, typer.Argument(metavar="INTO", help="The store that is written; it may be new.")],
-    sources: Annotated[list[str], typer.Argument(metavar="FROM...", help="The stores that are read.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    into: Annotated[str, typer.Argument(metavar="INTO", help="The store to write; it may be new.")],
+    sources: Annotated[list[str], typer.Argument(metavar="FROM...", help="The stores to read.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Take the runs, scores, history, weights, images and plans of other stores into one.
+    """Copy the runs, scores, history, weights, images and plans of other stores into one.
 
-    Of a run that was trained for two stores a done one is better than a failed one, and a later than an earlier; the
-    better comes whole. Nothing of FROM is changed. With --dry-run each FROM is held against INTO as it is now.
+    If two stores have the same run, a done one wins over a failed one, and a later one over an earlier one; it is
+    copied as a whole. FROM stores are not changed. With --dry-run each one is compared with INTO as it is now.
     """
     from sgbench.cli import output
     from sgbench.core.storage import Storage, absolute
@@ -59,7 +60,7 @@ def merge(
     target = Store(Storage(absolute(into)))
     target.refuse_other_folders()
     stores = [_open(absolute(source)) for source in sources]
-    taken = [Merge.of(target, store) for store in stores]  # all that is damaged is refused before anything is changed
+    taken = [Merge.of(target, store) for store in stores]  # refuses damaged stores before anything is changed
     if not dry_run:
         with target.writing("sgbench results merge"):
             for position, store in enumerate(stores):
@@ -84,26 +85,25 @@ def verify(
     store: Annotated[str | None, typer.Argument(metavar="[DIR]", help="Default: the only one in results/.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Check every file of a store, that runs are what their ids say, and that weights are undamaged.
+    """Check that every file of a store can be read, that run ids match specifications, and that weights are intact.
 
-    Ends with 1 if anything is wrong. A store without weights is sound; a remark says of which runs they are missing.
+    Exit code 1 if anything is wrong. Missing weights are not an error; a remark says which runs have none.
     """
     from sgbench.cli import output
     from sgbench.runs.maintenance import verify, without_weights
 
     root = options.find_store(store)
     faults = list(verify(_open(root)))
-    if not faults and (lacking := without_weights(_open(root))):  # of files that are damaged nobody can say
+    if not faults and (lacking := without_weights(_open(root))):  # unknown while files are damaged
         few, rest = lacking[:_NAMED], len(lacking) - _NAMED
         who = f"{', '.join(few)}{f' and {rest} more' if rest > 0 else ''}"
-        runs = f"{len(lacking)} run{'s' * (len(lacking) != 1)}"
-        output.say(f"There are no weights of {runs}, so that there can be no other scores of {who}.")
+        output.say(f"{plural(len(lacking), 'run')} without weights cannot be scored again: {who}.")
     if as_json:
         output.print_json(faults)
     else:
         for fault in faults:
             typer.echo(fault)
-        output.say(f"{root}: {len(faults) or 'nothing'} wrong")
+        output.say(f"{root}: {plural(len(faults), 'problem') if faults else 'no problems'}")
     if faults:
         raise typer.Exit(1)
 
@@ -116,7 +116,7 @@ def rm(
 ) -> None:
     """Delete runs with their history, scores, weights, checkpoints and images.
 
-    A run that is not done, or of which only parts are left, is deleted too. A sweep that asks for it does it again.
+    Failed and incomplete runs are deleted too. A sweep that includes a deleted run trains it again.
     """
     from sgbench.cli import output
     from sgbench.runs.maintenance import find_runs, remove
@@ -126,7 +126,7 @@ def rm(
         found = find_runs(store, runs)
         for run_id, told in found.items():
             output.say(f"{run_id}  {told}")
-        _ask(f"Delete {len(found)} run{'s' * (len(found) != 1)} and all that belongs to them?", yes)
+        _ask(f"Delete {plural(len(found), 'run')} with everything that belongs to them?", yes)
         for run_id in found:
             remove(store, run_id)
 
@@ -138,9 +138,9 @@ def clean(
     yes: Yes = False,
     as_json: options.Json = False,
 ) -> None:
-    """Delete what no run needs: checkpoints of runs that are done, and what killed processes left.
+    """Delete what no run needs: checkpoints of runs that are done, and files left by killed processes.
 
-    With --all no run can be continued any more: those that are not done start over.
+    With --all no run can be resumed any more: those that are not done start over.
     """
     from sgbench.cli import output
     from sgbench.runs.maintenance import clean
@@ -148,7 +148,7 @@ def clean(
     store = _open(options.find_store(results))
     with store.writing("sgbench results clean"):
         if everything:
-            _ask("Delete checkpoints from which runs could be continued?", yes)
+            _ask("Delete checkpoints from which runs could be resumed?", yes)
         freed = clean(store, everything=everything)
     if as_json:
         output.print_json(freed)
@@ -159,10 +159,10 @@ def clean(
 
 
 def _open(root: str) -> "Store":
-    """Return a store that is there.
+    """Open a store that exists.
 
     Raises:
-        InputError: If it is none.
+        InputError: If there is no store.
     """
     from sgbench.analysis import load_results
     from sgbench.core.storage import Storage
@@ -174,7 +174,7 @@ def _open(root: str) -> "Store":
 
 def _ask(question: str, yes: bool) -> None:
     if not yes and not sys.stdin.isatty():
-        raise InputError("there is nobody to ask; --yes says that it is meant.")
+        raise InputError("not a terminal, so it cannot ask for confirmation; pass --yes to delete.")
     if not yes:
         typer.confirm(question, abort=True, err=True)
 

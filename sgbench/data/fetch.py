@@ -59,7 +59,7 @@ def fetch(names: Sequence[str], *, lr_scale: int | None = None, progress: FetchP
 
     Raises:
         InputError: If a set is unknown or ships no low-resolution files, a folder of it is incomplete, or an archive
-                has the wrong hash or content.
+            has the wrong hash or content.
         OSError: If it cannot be written to disk; what has been downloaded is kept.
     """
     entries = [_entry(name, lr_scale) for name in dict.fromkeys(names)]

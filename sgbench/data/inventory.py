@@ -65,7 +65,7 @@ def list_packings(cache: Path, references: Sequence[str] = ()) -> list[Packing]:
     Args:
         cache: The folder for prepared sets, which need not exist.
         references: Only prepared sets of these, in this order: ``NAME`` means all of that name, a reference with a
-                folder those that were made from the files in it as they are now.
+            folder those that were made from the files in it as they are now.
 
     Raises:
         InputError: If a reference has never been prepared, or is not valid.

@@ -214,7 +214,7 @@ def prepare(
 
     Raises:
         InputError: If a file cannot be read or has the wrong size, two files differ only in their extensions, or the
-                cache cannot be written. Nothing is left behind.
+            cache cannot be written. Nothing is left behind.
     """
     target = cache / folder_name(source, scale, degradation)
     if target.is_dir():

@@ -38,8 +38,8 @@ def resolve(reference: str, role: Role, scale: int = 4) -> Source:
 
     Args:
         reference: ``NAME`` or ``NAME=DIR``, followed by ``,lr`` or ``,lr=DIR`` to use low-resolution files. The name
-                of your own folder has letters, digits, dashes, underscores and, except at its beginning, dots; it is not
-                that of a catalogued set. A relative ``DIR`` is made absolute.
+            of your own folder has letters, digits, dashes, underscores and, except at its beginning, dots; it is not
+            that of a catalogued set. A relative ``DIR`` is made absolute.
         role: What the images are for.
         scale: Scale of the low-resolution files; ignored if they are to be made.
 

@@ -21,7 +21,7 @@ from torch import nn, zeros
 
 
 class Net(nn.Module):
-    """One layer of one's own.
+    """One layer, defined by a user.
 
     More about it.
     """
@@ -131,7 +131,7 @@ def test_a_backbone_that_cannot_be_used_is_a_row_with_the_reason(run: Run) -> No
         "parameters": 48 * 48 + 3 * 48 + 48,
         "macs": 3 * 48 * 48 * 48 + 3 * 48 * 48 * 48,
         "mean_shift": False,
-        "source": "One layer of one's own.",
+        "source": "One layer, defined by a user.",
         "error": None,
     }
     errors = {name: row["error"] for name, row in rows.items() if row["error"]}
@@ -160,8 +160,10 @@ def test_a_line_says_whether_spandrel_is_there(
         monkeypatch.setitem(sys.modules, "spandrel", None)
         assert json.loads(run("backbones", "--json")[0])["spandrel"] is None
     _, err = run("backbones")
-    assert err.startswith("Parameters and GMACs are those at ×4, GMACs for an input of 48×48.\n")
-    assert f"Also: spandrel:ARCH, an architecture of the library spandrel {said}, and my_module:MyNet" in err
+    assert err.startswith("Parameters and GMACs are for ×4, GMACs for an input of 48×48 pixels.\n")
+    assert (
+        f"Also: spandrel:ARCH, an architecture of the library spandrel {said}, and your own as my_module:MyNet" in err
+    )
 
 
 # Losses
@@ -194,7 +196,7 @@ def test_a_loss_that_cannot_be_imported_is_a_row_with_the_reason(run: Run) -> No
     out, err = run("losses")
     assert "own(kind=soft, on=false, sigma=None)" in out
     assert "loss 'gone' cannot be imported" in out
-    assert err == "Also: my_module:MyLoss, your own.\n"
+    assert err == "Also: your own as my_module:MyLoss.\n"
 
 
 # Metrics
@@ -223,8 +225,8 @@ def test_a_metric_says_whether_its_network_is_here(run: Run, tmp_path: Path, mon
     out, err = run("metrics")
     assert "pytorch-fid 0.3.0; inception: not here" in " ".join(out.split())
     assert "psnr_y ↑" in out
-    assert err.startswith("Networks: 'sgbench weights list' says where each one is from.\nAlso: torchmetrics:ms_ssim, ")
-    assert "torchmetrics:vif (installed), and my_module:metric, your own." in err
+    assert err.startswith("Networks: 'sgbench weights list' gives their sources.\nAlso: torchmetrics:ms_ssim, ")
+    assert "torchmetrics:vif (installed), and your own as my_module:metric." in err
 
 
 def test_a_network_whose_file_is_not_sound_is_said_to_be_so(

@@ -208,7 +208,7 @@ def test_a_sweep_takes_shipped_files_and_knows_the_set_by_its_name(place: Path, 
 
 
 def test_verify_reads_everything_that_is_prepared(place: Path, run: Run) -> None:
-    assert run("data", "verify") == ("", f"nothing of that kind is prepared in '{place}/cache/data'\n")
+    assert run("data", "verify") == ("", f"no such sets are prepared in '{place}/cache/data'\n")
     assert run("data", "verify", "--json")[0] == "[]\n"
     run("data", "prepare", "mine=train", "other=test")
     run("data", "prepare", "mine=train", "--scale", "2")
@@ -220,7 +220,7 @@ def test_verify_reads_everything_that_is_prepared(place: Path, run: Run) -> None
     ]
     assert run("data", "verify", "mine", "--scale", "2")[0].count("ok") == 1
     assert run("data", "verify", "mine=train")[0].count("ok") == 2
-    assert "nothing of that kind" in run("data", "verify", "mine", "--role", "test")[1]
+    assert "no such sets" in run("data", "verify", "mine", "--role", "test")[1]
 
 
 def test_verify_says_which_image_has_changed_and_goes_on(place: Path, run: Run) -> None:

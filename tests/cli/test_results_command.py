@@ -75,11 +75,11 @@ def test_merge_says_what_it_takes_and_with_dry_run_takes_nothing(run: Run, store
 
 def test_verify_ends_with_1_where_anything_is_wrong(run: Run, store: Store) -> None:
     out, err = run("results", "verify")
-    assert (out, err.endswith("results/quick: nothing wrong\n")) == ("", True)
+    assert (out, err.endswith("results/quick: no problems\n")) == ("", True)
     store.storage.write("plans/quick.json", b"[")
     out, err = run("results", "verify", "results/quick", code=1)
     assert "quick.json' is not a plan of sgbench" in out
-    assert err.endswith(": 1 wrong\n")
+    assert err.endswith(": 1 problem\n")
     assert json.loads(run("results", "verify", "--json", code=1)[0]) == [out.strip()]
 
 
@@ -89,19 +89,19 @@ def test_verify_remarks_once_that_weights_are_missing(run: Run, store: Store) ->
     out, err = run("results", "verify")
     assert out == ""
     remark, verdict = err.splitlines()
-    assert remark.startswith("There are no weights of 2 runs, so that there can be no other scores of ")
+    assert remark.startswith("2 runs without weights cannot be scored again: ")
     assert FIRST in remark
-    assert verdict.endswith("results/quick: nothing wrong")
+    assert verdict.endswith("results/quick: no problems")
     assert json.loads(run("results", "verify", "--json")[0]) == []
 
 
 def test_rm_asks_and_does_nothing_without_a_yes(run: Run, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     _, err = run("results", "rm", FIRST[:6], code=2)
-    assert "error: there is nobody to ask; --yes says that it is meant." in err
+    assert "error: not a terminal, so it cannot ask for confirmation; pass --yes to delete." in err
     monkeypatch.setattr(sys, "stdin", Terminal("n"))
     _, err = run("results", "rm", FIRST[:6], code=1)
     assert f"{FIRST}  edsr-tiny · l1 · seed 0  done" in err
-    assert "Delete 1 run and all that belongs to them?" in err
+    assert "Delete 1 run with everything that belongs to them?" in err
     assert store.runs().num_rows == 2
     monkeypatch.setattr(sys, "stdin", Terminal("y"))
     run("results", "rm", FIRST[:6])
@@ -115,7 +115,7 @@ def test_clean_says_what_it_freed_and_asks_before_it_deletes_what_could_be_conti
     Checkpoints(store.storage, "c" * 12).save(7, {})
     _, err = run("results", "clean")
     assert err == f"checkpoints/{FIRST}: 0.2 MB\n0.2 MB freed\n"
-    assert "nobody to ask" in run("results", "clean", "--all", code=2)[1]
+    assert "cannot ask for confirmation" in run("results", "clean", "--all", code=2)[1]
     assert list(json.loads(run("results", "clean", "--all", "--yes", "--json")[0])) == [f"checkpoints/{'c' * 12}"]
 
 
