@@ -583,7 +583,7 @@ def _failure(how: Iterable[Any]) -> Fate | None:
 
 
 def _waiting(plan: Planned) -> Run:
-    row = _DEFAULTS | plan.run
+    row: dict[str, Any] = {**_DEFAULTS, **plan.run}
     what = (row["backbone"], row["loss"], row.get("lambda"), row["seed"], row["scale"], row.get("train"))
     return Run(plan.run_id, "train", *what, tuple(row[name] for name in RECIPE), 0, Status.PENDING, None)
 

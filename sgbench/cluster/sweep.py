@@ -21,10 +21,11 @@ from sgbench.cluster.tracking import Tracking, tracking
 from sgbench.cluster.trial import trial
 from sgbench.core.storage import Storage
 from sgbench.runs.delivery import send
-from sgbench.runs.execute import Job, RunEnd, Watcher, begin, record_failure, stop_signal
+from sgbench.runs.execute import Job, Watcher, begin, record_failure, stop_signal
 from sgbench.runs.sweep import Summary
 from sgbench.spec import SweepSpec
 from sgbench.store.layout import SCRATCH, discard_scratch
+from sgbench.store.rows import RunEnd
 
 MAX_FAILURES = 2
 """How often a run whose process died is started again, from its last checkpoint, before it counts as failed."""
@@ -170,18 +171,18 @@ class _Events(Unsaved, tune.Callback):
             case "scoring":
                 self.watcher.scoring(run_id)
             case "finished":
-                self._finished(run_id, result["end"], result["message"])
+                self._finished(run_id, RunEnd(result["end"]), result["message"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note a run whose process died more often than it is started again."""
         job = Job.from_json(trial.config["job"])
         self.died.add(job.run_id)
-        self._finished(job.run_id, "failed", error_of(trial))
+        self._finished(job.run_id, RunEnd.FAILED, error_of(trial))
 
     def _finished(self, run_id: str, end: RunEnd, message: str) -> None:
         self.running.discard(run_id)
-        self.tracked.finished(run_id, failed=end == "failed")
-        if end == "failed":
+        self.tracked.finished(run_id, failed=end is RunEnd.FAILED)
+        if end is RunEnd.FAILED:
             self.summary.failed[run_id] = message
             message = f"{message.rstrip('.')}; its log: {log_address(Storage(self.jobs[run_id].store), run_id)}"
         self.watcher.finished(run_id, end, message)

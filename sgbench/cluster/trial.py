@@ -22,7 +22,8 @@ from sgbench.cluster.ray_internals import anywhere
 from sgbench.cluster.registered import unpack
 from sgbench.cluster.runlog import into_log
 from sgbench.core.storage import Storage
-from sgbench.runs.execute import STOPPED, Job, RunEnd, failure, record_failure, score_job, train_job
+from sgbench.runs.execute import STOPPED, Job, failure, record_failure, score_job, train_job
+from sgbench.store.rows import RunEnd
 from sgbench.training import Progress
 
 REPORT_SECONDS = 0.5
@@ -58,18 +59,18 @@ def _job(config: dict[str, Any]) -> Job:
 def _train_and_score(job: Job, config: dict[str, Any]) -> tuple[RunEnd, str]:
     """Return how the run ended, and why."""
     if _stop_requested(job, config):
-        return "stopped", STOPPED
+        return RunEnd.STOPPED, STOPPED
     try:
         end, message = _trainer(job, config).fit().return_value
     except train.TrainingFailedError as error:  # a worker group that Train has started again in vain
         traceback.print_exc()
         causes = getattr(error, "worker_failures", None) or {0: error}
-        return "failed", record_failure(job, failure(next(iter(causes.values())), 0)["error"])
-    if end != "done" or _stop_requested(job, config):
+        return RunEnd.FAILED, record_failure(job, str(failure(next(iter(causes.values())), 0)["error"]))
+    if end is not RunEnd.DONE or _stop_requested(job, config):
         return end, message
     tune.report({"event": "scoring", "run_id": job.run_id})
     faults = _score_elsewhere(config) if config["workers"] else _score(config)
-    return "failed" if faults else "done", "; ".join(faults)
+    return RunEnd.FAILED if faults else RunEnd.DONE, "; ".join(faults)
 
 
 def _score(config: dict[str, Any]) -> list[str]:

@@ -24,6 +24,7 @@ from sgbench.assets.base import LoadedWeights
 from sgbench.assets.catalogue import check_networks
 from sgbench.core import registry
 from sgbench.core.errors import InputError, described
+from sgbench.core.status import ScoreStatus
 
 T = TypeVar("T")
 M = TypeVar("M", bound="Metric")
@@ -162,15 +163,13 @@ UNRANKED = 1000
 MAX_DIGITS = 15
 """A float64 holds no more."""
 
-Status = Literal["ok", "no weights", "undefined", "failed"]
-
 
 @dataclass(frozen=True)
 class Score:
     """A number, or the reason why there is none."""
 
     value: float | None
-    status: Status = "ok"
+    status: ScoreStatus = ScoreStatus.OK
     reason: str | None = None
     standard_error: float | None = None
 
@@ -178,17 +177,17 @@ class Score:
     def of(cls, compute: Callable[[], float | Estimate]) -> Score:
         """Return the score that a computation gives, whatever becomes of it.
 
-        A value that is not finite, and any exception, is ``failed``; `Undefined` is ``undefined``.
+        A value that is not finite, and any exception, is a failure; `Undefined` is none.
         """
         try:
             result = compute()
             value, standard_error = result if isinstance(result, Estimate) else (float(result), None)
         except Undefined as reason:
-            return cls(None, "undefined", str(reason))
+            return cls(None, ScoreStatus.UNDEFINED, str(reason))
         except Exception as error:  # a plug-in may raise anything, and the other metrics go on
-            return cls(None, "failed", described(error))
+            return cls(None, ScoreStatus.FAILED, described(error))
         if not math.isfinite(value):
-            return cls(None, "failed", f"the value is {not_finite(value)}")
+            return cls(None, ScoreStatus.FAILED, f"the value is {not_finite(value)}")
         return cls(value, standard_error=standard_error)
 
 
@@ -205,12 +204,15 @@ def incomplete(images: Mapping[str, Score]) -> Score:
     Args:
         images: At least one image, by name.
     """
-    causes: dict[tuple[Status, str | None], list[str]] = {}
+    causes: dict[tuple[ScoreStatus, str | None], list[str]] = {}
     for name, score in images.items():
         causes.setdefault((score.status, score.reason), []).append(name)
-    worst: tuple[Status, ...] = ("failed", "no weights", "undefined")
+    worst = [ScoreStatus.FAILED, ScoreStatus.NO_WEIGHTS, ScoreStatus.UNDEFINED]
     ordered = sorted(causes, key=lambda cause: worst.index(cause[0]))
-    said = [str(cause[1]) if cause[0] == "no weights" else f"{_some(causes[cause])}: {cause[1]}" for cause in ordered]
+    said = [
+        str(cause[1]) if cause[0] == ScoreStatus.NO_WEIGHTS else f"{_some(causes[cause])}: {cause[1]}"
+        for cause in ordered
+    ]
     left = sum(len(causes[cause]) for cause in ordered[CAUSES:])
     return Score(None, ordered[0][0], "; ".join(said[:CAUSES] + [f"and {left} more images"] * bool(left)))
 

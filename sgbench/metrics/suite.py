@@ -12,6 +12,7 @@ import numpy as np
 from sgbench.assets.base import LoadedWeights, MissingWeights
 from sgbench.assets.needs import networks_of
 from sgbench.core.errors import described
+from sgbench.core.status import ScoreStatus
 from sgbench.metrics.base import (
     METRICS,
     Array,
@@ -109,7 +110,7 @@ class Suite:
             name: What the image is called in results.
             reason: What happened.
         """
-        score = Score(None, "failed", reason)
+        score = Score(None, ScoreStatus.FAILED, reason)
         images = [metric for metric in self.metrics if isinstance(metric, ImageMetric)]
         results = tuple(self._result(metric, name, 1, self._no_weights(metric) or score) for metric in images)
         return Measured(name, results, {metric.name: score for metric in self.metrics if metric not in images})
@@ -131,15 +132,15 @@ class Suite:
         try:
             return _finite(sr()), _finite(pair.hr.view(key, hr))
         except Undefined as reason:
-            return Score(None, "undefined", str(reason))
+            return Score(None, ScoreStatus.UNDEFINED, str(reason))
         except Exception as error:  # as in Score.of
-            return Score(None, "failed", described(error))
+            return Score(None, ScoreStatus.FAILED, described(error))
 
     def _set_score(self, metric: SetMetric) -> Score:
         if score := self._no_weights(metric):
             return score
         if not self._measured:
-            return Score(None, "undefined", "there are no images")
+            return Score(None, ScoreStatus.UNDEFINED, "there are no images")
         pairs, without = [], {}
         for measured in self._measured:
             features = measured.features[metric.name]
@@ -154,7 +155,7 @@ class Suite:
 
     def _no_weights(self, metric: Metric) -> Score | None:
         reasons = [self._missing[network] for network in metric.networks if network in self._missing]
-        return Score(None, "no weights", " ".join(reasons)) if reasons else None
+        return Score(None, ScoreStatus.NO_WEIGHTS, " ".join(reasons)) if reasons else None
 
     def _hashes(self, metric: Metric) -> dict[str, str]:
         loaded = self._runtime.weights

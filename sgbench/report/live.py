@@ -14,10 +14,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sgbench.store.rows import RunEnd
+
 MAX_LINES = 8
 """Running runs that have a line of their own; the others are counted."""
 
-VERDICTS = {"done": ("done", "green"), "failed": ("FAILED", "bold red"), "stopped": ("stopped", "yellow")}
+VERDICTS = {
+    RunEnd.DONE: ("done", "green"),
+    RunEnd.FAILED: ("FAILED", "bold red"),
+    RunEnd.STOPPED: ("stopped", "yellow"),
+}
 """How a run's end is called, and in what style."""
 
 BAR_WIDTH = 100
@@ -130,21 +136,21 @@ class Display:
         if not self._live:
             self._say(f"scoring {run.label}")
 
-    def finished(self, run_id: str, end: str, message: str) -> None:
+    def finished(self, run_id: str, end: RunEnd, message: str) -> None:
         """A run has ended.
 
         Args:
             run_id: Which one.
-            end: ``done``, ``failed`` or ``stopped``.
+            end: How.
             message: Why it failed, or a remark; may be empty.
         """
         with self._lock:
             run = self._running.pop(run_id, None)
             label = run.label if run else run_id
             self._worked += 1.0 - (run.share if run else 0.0)
-            self._done += end == "done"
-            self._failed += end == "failed"
-            count = "" if end == "stopped" else f" ({self._done + self._failed} of {self._total})"
+            self._done += end is RunEnd.DONE
+            self._failed += end is RunEnd.FAILED
+            count = "" if end is RunEnd.STOPPED else f" ({self._done + self._failed} of {self._total})"
         remark = f": {_one_line(message)}" if message else ""
         self._say(Text.assemble(VERDICTS[end], f" {label}{count}{remark}"))
 

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
 import torch.distributed as dist
 
@@ -31,12 +31,9 @@ from sgbench.spec import RunSpec, SweepSpec
 from sgbench.spec.stored import read_spec
 from sgbench.store import Replaced, Store, identity_columns, stamp
 from sgbench.store.layout import has_weights, images_of, latest_step
+from sgbench.store.rows import HistoryRow, RunEnd, RunRow
 from sgbench.training import Checkpoints, Outcome, Progress, train
 from sgbench.training.numerics import device_of_process
-
-RunEnd = Literal["done", "failed", "stopped"]
-"""How a run ended: weights and a row, a row with the error, or a checkpoint."""
-
 
 STOPPED = "the same command continues it"
 """What a person is told of a run that was stopped."""
@@ -118,7 +115,7 @@ class Job:
             }
         )
 
-    def replaces(self, row: dict[str, Any] | None) -> bool:
+    def replaces(self, row: RunRow | None) -> bool:
         """Return whether a row of the run is what the training replaces."""
         return self.replaced is not None and self.replaced.row == stamp(row)
 
@@ -150,7 +147,7 @@ def conclude(store: Store, run_ids: Iterable[str]) -> None:
     """
     if not (replaced := store.replaced()):
         return
-    rows = {row["run_id"]: row for row in store.runs().to_pylist()}
+    rows = store.rows()
     key = ["run_id", "dataset", "dataset_sha256", "metric"]
     scored = {tuple(row.values()) for row in store.totals().select(key).to_pylist()}
     ended, remaining = set(run_ids), {}
@@ -166,7 +163,7 @@ def conclude(store: Store, run_ids: Iterable[str]) -> None:
 
 def unreplaced(jobs: Iterable[Job], store: Store) -> set[str]:
     """Return those jobs whose runs were done before and still have the results of then."""
-    done = {row["run_id"]: row for row in store.runs().to_pylist() if row["status"] == "done"}
+    done = {run_id: row for run_id, row in store.rows().items() if row["status"] == RunEnd.DONE}
     return {job.run_id for job in jobs if job.run_id in done and job.replaces(done[job.run_id])}
 
 
@@ -200,18 +197,20 @@ def train_job(
     row = identity_columns(job.spec) | provenance(device_of_process())
     row |= {"node": node, "workers": world, "started": _now()}
     before = store.run(job.run_id)
-    if before and before["status"] == "done" and not job.replaces(before):
-        there = has_weights(storage, job.run_id)
-        return ("done", "") if there else ("failed", "its final weights are gone; --retrain trains it again")
-    history: list[dict[str, Any]] = []
+    if before and before["status"] == RunEnd.DONE and not job.replaces(before):
+        if not has_weights(storage, job.run_id):
+            return RunEnd.FAILED, "its final weights are gone; --retrain trains it again"
+        return RunEnd.DONE, ""
+    history: list[HistoryRow] = []
 
     def make_way() -> None:
         store.tables["runs"].forget(job.run_id)
         store.forget(job.run_id)
         storage.delete_folder(images_of(job.run_id))
 
-    def failed(columns: dict[str, Any]) -> tuple[RunEnd, str]:
-        return "failed", _record_failure(store, row | columns, history) if first else columns["error"]
+    def failed(columns: RunRow) -> tuple[RunEnd, str]:
+        said = _record_failure(store, row | columns, history) if first else str(columns["error"])
+        return RunEnd.FAILED, said
 
     try:
         receive_networks(networks_of(losses=[job.spec.loss]), storage)
@@ -228,7 +227,7 @@ def train_job(
             checkpoint_seconds=job.checkpoint_seconds,
         )
     except NotFiniteError as error:
-        return failed({"status": "failed", "error": str(error), "step": error.step, "finished": _now()})
+        return failed(_failed(str(error), error.step))
     except Exception as error:
         end = failed(failure(error, latest_step(storage, job.run_id)))
         if world > 1:
@@ -236,12 +235,12 @@ def train_job(
         traceback.print_exc()
         return end
     if not outcome.finished:
-        return "stopped", STOPPED
+        return RunEnd.STOPPED, STOPPED
     if first:
         store.write_history(outcome.history)
-        store.write_run({**row, **_success(job.spec, outcome)})
+        store.write_run(row | _success(job.spec, outcome))
         checkpoints.clear()
-    return "done", ""
+    return RunEnd.DONE, ""
 
 
 def score_job(job: Job, *, locator: Locator) -> list[str]:
@@ -277,10 +276,10 @@ def run_here(job: Job, watcher: Watcher) -> tuple[RunEnd, str]:
             on_progress=lambda p: watcher.progress(job.run_id, p.step, p.steps, p.loss, p.steps_per_second),
             should_stop=asked.is_set,
         )
-    if end == "done":
+    if end is RunEnd.DONE:
         watcher.scoring(job.run_id)
         if faults := score_job(job, locator=Locator(download=False)):
-            end, message = "failed", "; ".join(faults)
+            end, message = RunEnd.FAILED, "; ".join(faults)
     watcher.finished(job.run_id, end, message)
     return end, message
 
@@ -319,18 +318,17 @@ def record_failure(job: Job, message: str) -> str:
     """
     store = Store(Storage(job.store))
     row = store.run(job.run_id)
-    if row and row["status"] == "failed" and not job.replaces(row):
+    if row and row["status"] == RunEnd.FAILED and not job.replaces(row):
         return str(row["error"])
     step = latest_step(store.storage, job.run_id)
-    columns = {"status": "failed", "error": message, "step": step, "finished": _now()}
     history = (Checkpoints(store.storage, job.run_id).load() or {}).get("history", [])
-    return _record_failure(store, identity_columns(job.spec) | columns, history)
+    return _record_failure(store, identity_columns(job.spec) | _failed(message, step), history)
 
 
-def _record_failure(store: Store, row: dict[str, Any], history: list[dict[str, Any]]) -> str:
+def _record_failure(store: Store, row: RunRow, history: list[HistoryRow]) -> str:
     """Record a failure with what is known of the training, unless the run is done; return it in words."""
     before = store.run(row["run_id"])
-    if before and before["status"] == "done":
+    if before and before["status"] == RunEnd.DONE:
         return f"{row['error']}; the results that it had are kept"
     store.tables["scores"].forget(row["run_id"])
     if history:
@@ -341,16 +339,20 @@ def _record_failure(store: Store, row: dict[str, Any], history: list[dict[str, A
     return str(row["error"])
 
 
-def failure(error: Exception, step: int) -> dict[str, Any]:
+def failure(error: Exception, step: int) -> RunRow:
     """Return the columns of a run that an exception ended."""
     lines = str(error).splitlines()
     said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return {"status": "failed", "error": said, "step": step, "finished": _now()}
+    return _failed(said, step)
 
 
-def _success(spec: RunSpec, outcome: Outcome) -> dict[str, Any]:
+def _failed(error: str, step: int) -> RunRow:
+    return {"status": RunEnd.FAILED, "error": error, "step": step, "finished": _now()}
+
+
+def _success(spec: RunSpec, outcome: Outcome) -> RunRow:
     return {
-        "status": "done",
+        "status": RunEnd.DONE,
         "step": outcome.step,
         "parameters": count_parameters(build_backbone(spec.backbone, spec.recipe.scale)),
         "steps_per_second": outcome.step / outcome.wall_seconds,

@@ -15,6 +15,7 @@ from sgbench.runs.status import RunStatus
 from sgbench.spec import RunSpec, split_backbone
 from sgbench.spec.stored import read_spec
 from sgbench.store import Store
+from sgbench.store.rows import RunEnd, RunKind
 
 _SPEED = ("scale", "batch", "patch", "precision", "memory_format", "threads", "deterministic", "compiled")
 """Fields of a recipe that move the time of a step."""
@@ -54,9 +55,9 @@ def expect(runs: Iterable[PlannedRun], store: Store) -> list[Expected]:
     by_step: defaultdict[tuple[Any, ...], list[float]] = defaultdict(list)
     told: list[tuple[RunSpec, float]] = []
     devices = set()
-    for row in store.runs().to_pylist():
-        if row["kind"] == "train" and row["status"] == "done" and row["wall_seconds"] and row["step"]:
-            spec = read_spec(row["spec"], f"run {row['run_id']}")
+    for run_id, row in store.rows().items():
+        if row["kind"] == RunKind.TRAIN and row["status"] == RunEnd.DONE and row["wall_seconds"] and row["step"]:
+            spec = read_spec(row["spec"], f"run {run_id}")
             seconds = row["wall_seconds"] / row["step"]
             for key in _likeness(spec):
                 by_step[key].append(seconds)

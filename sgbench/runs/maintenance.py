@@ -12,12 +12,12 @@ import re
 import secrets
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sgbench.core.errors import InputError
+from sgbench.core.status import ScoreStatus
 from sgbench.core.storage import PART, Storage
 from sgbench.spec import RunSpec
 from sgbench.spec.stored import read_spec
@@ -36,9 +36,8 @@ from sgbench.store.layout import (
     unfinished,
     weights_of,
 )
+from sgbench.store.rows import RunEnd, RunKind, RunRow
 from sgbench.store.schema import recipe_columns
-
-Row = dict[str, Any]
 
 _KEYS = {
     "runs": ["run_id"],
@@ -85,10 +84,11 @@ class Merge:
         """
         if into.storage.root.rstrip("/") == source.storage.root.rstrip("/"):
             raise InputError(f"'{into.storage}' cannot be merged into itself.")
-        ours, theirs = _rows(into), _rows(source)
+        ours, theirs = into.rows(), source.rows()
         both = sorted(ours.keys() & theirs.keys())
         # The id of what was not trained is a hash of what it is.
-        shared = [run_id for run_id in both if ours[run_id] == theirs[run_id] or theirs[run_id]["kind"] != "train"]
+        untrained = {run_id for run_id in both if theirs[run_id]["kind"] != RunKind.TRAIN}
+        shared = [run_id for run_id in both if ours[run_id] == theirs[run_id] or run_id in untrained]
         apart = [run_id for run_id in both if run_id not in shared]
         better = {run_id for run_id in apart if _rank(theirs[run_id]) > _rank(ours[run_id])}
         remarks = [
@@ -154,7 +154,7 @@ class Merge:
         here, there = self.into.storage, self.source.storage
         (row,) = theirs["runs"].to_pylist()
         scratch = f"{SCRATCH}/{secrets.token_hex(4)}"
-        done = row["status"] == "done"  # else a checkpoint may be here, from which it can be tried again
+        done = row["status"] == RunEnd.DONE  # else a checkpoint may be here, from which it can be tried again
         files = _files_of(there, run_id) if done else []
         for name in files:
             here.write(f"{scratch}/{name}", there.read(name))
@@ -210,8 +210,11 @@ def verify(store: Store) -> Iterator[str]:
 
 def without_weights(store: Store) -> list[str]:
     """Return the ids of runs that are done and of which a store, such as a published one, does not have the weights."""
-    done = [row["run_id"] for row in _rows(store).values() if row["kind"] == "train" and row["status"] == "done"]
-    return [run_id for run_id in done if not has_weights(store.storage, run_id)]
+    return [
+        run_id
+        for run_id, row in store.rows().items()
+        if row["kind"] == RunKind.TRAIN and row["status"] == RunEnd.DONE and not has_weights(store.storage, run_id)
+    ]
 
 
 def find_runs(store: Store, beginnings: Sequence[str]) -> dict[str, str]:
@@ -224,7 +227,7 @@ def find_runs(store: Store, beginnings: Sequence[str]) -> dict[str, str]:
     Raises:
         InputError: If there is no such run, or more than one.
     """
-    rows = _rows(store)
+    rows = store.rows()
     known = {run_id: f"{row['name']}  {row['status']}" for run_id, row in rows.items()}
     known |= dict.fromkeys(_without_rows(store, rows), "not done, or what is left of it")
     found: dict[str, str] = {}
@@ -269,8 +272,8 @@ def clean(store: Store, *, everything: bool = False) -> dict[str, int]:
     replaced = store.replaced()
     done = {
         run_id
-        for run_id, row in _rows(store).items()
-        if row["status"] == "done" and not (run_id in replaced and replaced[run_id].row == stamp(row))
+        for run_id, row in store.rows().items()
+        if row["status"] == RunEnd.DONE and not (run_id in replaced and replaced[run_id].row == stamp(row))
     }
     freed = unfinished(storage)
     for name in freed:
@@ -286,10 +289,6 @@ def clean(store: Store, *, everything: bool = False) -> dict[str, int]:
     if scratch := discard_scratch(storage):
         freed[SCRATCH] = scratch
     return freed
-
-
-def _rows(store: Store) -> dict[str, Row]:
-    return {row["run_id"]: row for row in store.runs().to_pylist()}
 
 
 def _run_ids(store: Store, table: str) -> set[str]:
@@ -313,11 +312,11 @@ def _files_of(storage: Storage, run_id: str) -> list[str]:
     return [*weights, *filter(images.fullmatch, storage.sizes(images_of(run_id)))]
 
 
-def _rank(row: Row) -> tuple[bool, datetime.datetime]:
-    return row["status"] == "done", row["finished"] or datetime.datetime.min.replace(tzinfo=datetime.UTC)
+def _rank(row: RunRow) -> tuple[bool, datetime.datetime]:
+    return row["status"] == RunEnd.DONE, row["finished"] or datetime.datetime.min.replace(tzinfo=datetime.UTC)
 
 
-def _fate(row: Row) -> str:
+def _fate(row: RunRow) -> str:
     return f"{row['status']} at {row['finished']:%Y-%m-%d %H:%M:%S}" if row["finished"] else str(row["status"])
 
 
@@ -328,7 +327,7 @@ def _score_ranks(store: Store) -> dict[str, tuple[str, tuple[int, datetime.datet
     columns = {
         "stem": files.stems(rows),
         "run_id": rows.column("run_id").cast(pa.string()),
-        "ok": pc.equal(rows.column("status").cast(pa.string()), "ok").cast(pa.int8()),
+        "ok": pc.equal(rows.column("status").cast(pa.string()), ScoreStatus.OK).cast(pa.int8()),
         "scored": rows.column("scored"),
     }
     best = pa.table(columns).group_by(["stem", "run_id"]).aggregate([("ok", "max"), ("scored", "max")])
@@ -373,8 +372,8 @@ def _file_faults(files: TableFiles) -> Iterator[str]:
             yield f"'{path}' has {twice[0].pop('count_all')} rows of {', '.join(map(str, twice[0].values()))}."
 
 
-def _run_faults(storage: Storage, row: Row) -> Iterator[str]:
-    if row["kind"] != "train":
+def _run_faults(storage: Storage, row: RunRow) -> Iterator[str]:
+    if row["kind"] != RunKind.TRAIN:
         return
     run_id = row["run_id"]
     try:
@@ -385,9 +384,9 @@ def _run_faults(storage: Storage, row: Row) -> Iterator[str]:
     if spec.run_id != run_id:
         yield f"run {run_id} has the specification of run {spec.run_id}."
     for column, value in _described(spec).items():
-        if row[column] != value:
-            yield f"run {run_id} has {row[column]!r} as its {column}, and its specification says {value!r}."
-    if row["status"] == "done" and has_weights(storage, run_id):
+        if row.get(column) != value:
+            yield f"run {run_id} has {row.get(column)!r} as its {column}, and its specification says {value!r}."
+    if row["status"] == RunEnd.DONE and has_weights(storage, run_id):
         yield from _weights_faults(storage, run_id)
 
 
@@ -404,7 +403,12 @@ def _weights_faults(storage: Storage, run_id: str) -> Iterator[str]:
             yield f"the weights of run {run_id} are of run {made}."
 
 
-def _described(spec: RunSpec) -> Row:
+def _described(spec: RunSpec) -> RunRow:
     """Return the columns of a run that follow from its specification."""
-    own = {"backbone": spec.backbone, "loss": str(spec.loss), "seed": spec.seed, "train_sha256": spec.train.sha256}
+    own: RunRow = {
+        "backbone": spec.backbone,
+        "loss": str(spec.loss),
+        "seed": spec.seed,
+        "train_sha256": spec.train.sha256,
+    }
     return own | recipe_columns(spec.recipe)

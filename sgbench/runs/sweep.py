@@ -16,7 +16,7 @@ from sgbench.core.errors import InputError, MissingDataError
 from sgbench.core.storage import Storage
 from sgbench.data import PackProgress
 from sgbench.runs.delivery import fetch
-from sgbench.runs.execute import Job, RunEnd, Watcher, begin, conclude, run_here, stop_signal, unreplaced
+from sgbench.runs.execute import Job, Watcher, begin, conclude, run_here, stop_signal, unreplaced
 from sgbench.runs.forecast import expect, longest_first
 from sgbench.runs.maintenance import clean
 from sgbench.runs.plan import Data, Plan, Recorded, make_plan, pack, recorded, refuse_losses
@@ -24,6 +24,7 @@ from sgbench.runs.rehearsal import rehearse
 from sgbench.runs.status import RunStatus
 from sgbench.spec import Expression, SweepSpec
 from sgbench.store import Store
+from sgbench.store.rows import RunEnd
 
 
 @dataclass
@@ -230,9 +231,9 @@ def run_all_here(name: str, jobs: Sequence[Job], sweep: SweepSpec, storage: Stor
     with stop_signal() as asked:
         for job in jobs:
             end, message = run_here(job, watcher)
-            if end == "failed":
+            if end is RunEnd.FAILED:
                 summary.failed[job.run_id] = message
-            if end == "stopped" or asked.is_set():
+            if end is RunEnd.STOPPED or asked.is_set():
                 summary.interrupted = True
                 break
     return summary

@@ -5,12 +5,12 @@ import datetime
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import torch
 
 from sgbench.assets.locator import Locator
 from sgbench.core.errors import InputError, described
+from sgbench.core.status import ScoreStatus
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, Pixels, encode_png
 from sgbench.metrics import METRICS, HrCache, Measured, Pair, Score, Suite, incomplete
@@ -21,6 +21,7 @@ from sgbench.scoring.upscaling import Upscaler
 from sgbench.spec import canonical_json
 from sgbench.store import Dataset, Store
 from sgbench.store.layout import images_of
+from sgbench.store.rows import ScoreRow
 from sgbench.training.numerics import device_of_process, pinned, single_precision
 
 HR_CACHE = HrCache()
@@ -123,7 +124,7 @@ def score(
     device: torch.device,
     hr_cache: HrCache = HR_CACHE,
     side_by_side: bool = False,
-) -> list[dict[str, Any]]:
+) -> list[ScoreRow]:
     """Score an upscaler on a test set, with the settings of torch that the caller has made.
 
     Args:
@@ -138,8 +139,8 @@ def score(
             upscalers that several threads may call. Decoding, SSIM and more are work that torch's threads do not share.
 
     Returns:
-        Rows of `sgbench.store.schema.SCORES`: for metrics of images one for each image and their mean, for metrics of
-        sets one. An image that cannot be upscaled or read, or that comes back with another size, has ``failed`` scores,
+        The scores: for metrics of images one for each image and their mean, for metrics of
+        sets one. An image that cannot be upscaled or read, or that comes back with another size, has failed scores,
         and the others go on.
     """
     suite = Suite(metrics, locator, str(device), hr_cache)
@@ -157,7 +158,7 @@ def score(
         for measured in mapped(measure, range(len(images))):
             suite.add(measured)
     now = datetime.datetime.now(datetime.UTC)
-    rows = [
+    rows: list[ScoreRow] = [
         {
             "run_id": run_id,
             "dataset": images.name,
@@ -192,25 +193,26 @@ def _mapping(at_once: int) -> Iterator[Callable[[Callable[[int], Measured], rang
         torch.set_num_threads(threads)
 
 
-def faults_of(rows: Sequence[dict[str, Any]]) -> list[str]:
+def faults_of(rows: Sequence[ScoreRow]) -> list[str]:
     """Return a sentence for each whole-set score that failed.
 
     A score that lacks the weights of its network, or that a metric does not define, is an outcome and not a fault.
     """
-    failed = [row for row in rows if row["status"] == "failed" and row["image"] is None]
+    failed = [row for row in rows if row["status"] == ScoreStatus.FAILED and row["image"] is None]
     return [f"{row['metric']} on {row['dataset']}: {row['reason']}" for row in failed]
 
 
-def _means(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _means(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
     """Return the row for the whole set of each metric of images."""
-    by_metric: dict[str, list[dict[str, Any]]] = {}
+    by_metric: dict[str, dict[str, ScoreRow]] = {}
     for row in rows:
         if row["image"] is not None:
-            by_metric.setdefault(row["metric"], []).append(row)
-    means = []
+            by_metric.setdefault(row["metric"], {})[row["image"]] = row
+    means: list[ScoreRow] = []
     for images in by_metric.values():
-        bad = {row["image"]: Score(None, row["status"], row["reason"]) for row in images if row["status"] != "ok"}
-        score = incomplete(bad) if bad else Score(math.fsum(row["value"] for row in images) / len(images))
-        whole = {"image": None, "n_images": len(images), "value": score.value}
-        means.append({**images[0], **whole, "status": score.status, "reason": score.reason})
+        values = [row["value"] for row in images.values() if row["value"] is not None]
+        bad = {name: Score(None, row["status"], row["reason"]) for name, row in images.items() if row["value"] is None}
+        score = incomplete(bad) if bad else Score(math.fsum(values) / len(values))
+        whole: ScoreRow = {**next(iter(images.values())), "image": None, "n_images": len(images)}
+        means.append({**whole, "value": score.value, "status": score.status, "reason": score.reason})
     return means

@@ -7,9 +7,10 @@ import platform
 import socket
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import torch
+
+from sgbench.store.rows import RunRow
 
 
 @functools.cache
@@ -40,8 +41,8 @@ def _git_revision(package: Path = Path(__file__).parent.parent) -> str | None:
         return None
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
-    """Return the columns that say where and with what a run was made."""
+def provenance(device: torch.device) -> RunRow:
+    """Return the columns of a row that say where and with what a run was made."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:

@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +18,7 @@ from sgbench.spec import Recipe, RunSpec, check_backbone, split_backbone
 from sgbench.spec.stored import read_spec
 from sgbench.store import Store
 from sgbench.store.layout import has_weights, weights_of
+from sgbench.store.rows import RunEnd, RunKind, RunRow
 from sgbench.training import Checkpoints, read_weights_file
 from sgbench.training.numerics import device_of_process
 
@@ -31,7 +31,7 @@ class Subject:
     name: str
     recipe: Recipe
     """Its scale and degradation say how the test sets are to be prepared."""
-    row: dict[str, Any] | None
+    row: RunRow | None
     """For the table ``runs``; None for a run, which has one."""
     train: str | None
     """What it was trained on, where that is known: then the recipe is that of its training."""
@@ -63,11 +63,11 @@ def find_subject(
         kind = "a built-in method" if what in BUILTINS else "a folder of images"
         raise InputError(f"only a network can be scored with {inference}; '{what}' is {kind}.")
     if what in BUILTINS:
-        return _described("builtin", f"builtin {what}", what, scale, lambda tests: BUILTINS[what])
+        return _described(RunKind.BUILTIN, f"builtin {what}", what, scale, lambda tests: BUILTINS[what])
     if path.is_dir():
         files = list_images(path)
         content = " ".join(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files)
-        return _described("folder", content, path.resolve().name, scale, lambda tests: from_folder(path, tests))
+        return _described(RunKind.FOLDER, content, path.resolve().name, scale, lambda tests: from_folder(path, tests))
     if path.is_file():
         return _checkpoint(str(path.absolute()), backbone, scale, inference, device)
     if re.fullmatch(r"[0-9a-f]{4,12}", what):
@@ -128,17 +128,17 @@ def _final_network(spec: RunSpec, store: Store) -> nn.Module:
     return network
 
 
-def _content_id(kind: str, scale: int, content: str) -> str:
+def _content_id(kind: RunKind, scale: int, content: str) -> str:
     """Return the id of something that was not trained here: a hash of what it is."""
     return hashlib.sha256(f"{kind} x{scale} {content}".encode()).hexdigest()[:12]
 
 
 def _described(
-    kind: str, content: str, name: str, scale: int, upscaler: Callable[[Sequence[PackedImages]], Upscaler]
+    kind: RunKind, content: str, name: str, scale: int, upscaler: Callable[[Sequence[PackedImages]], Upscaler]
 ) -> Subject:
     """Return a subject of which nothing is known but its content."""
     run_id = _content_id(kind, scale, content)
-    row = {"run_id": run_id, "kind": kind, "name": name, "scale": scale, "status": "done"}
+    row: RunRow = {"run_id": run_id, "kind": kind, "name": name, "scale": scale, "status": RunEnd.DONE}
     # The degradation of the test sets is the default, that of the published benchmarks.
     return Subject(run_id, name, Recipe.model_validate({"scale": scale}), row, None, upscaler, side_by_side=True)
 
@@ -167,17 +167,18 @@ def _network(
     """Return the subject that a network with its weights is, whatever file they are from."""
     content = f"{backbone} {fingerprint(network.state_dict())}"
     how = str(inference)
-    run_id = _content_id("checkpoint", recipe.scale, f"{content} {how}" if how else content)
-    row: dict[str, Any] = {
+    run_id = _content_id(RunKind.CHECKPOINT, recipe.scale, f"{content} {how}" if how else content)
+    row: RunRow = {
         "run_id": run_id,
-        "kind": "checkpoint",
+        "kind": RunKind.CHECKPOINT,
         "name": f"{label} ({how})" if how else label,
         "scale": recipe.scale,
-        "status": "done",
+        "status": RunEnd.DONE,
         "backbone": backbone,
         "size": split_backbone(backbone)[1],
     }
-    row |= {"loss": str(made.loss), "train": made.train.name} if made else {}
+    if made:
+        row |= {"loss": str(made.loss), "train": made.train.name}
     return Subject(
         run_id=run_id,
         name=row["name"],
@@ -215,12 +216,12 @@ def _made(fields: object, source: str, backbone: str | None) -> RunSpec:
 
 
 def _run(beginning: str, store: Store, backbone: str | None, inference: Inference, device: torch.device) -> Subject:
-    rows = [row for row in store.runs().to_pylist() if row["run_id"].startswith(beginning)]
+    rows = [row for run_id, row in store.rows().items() if run_id.startswith(beginning)]
     if len(rows) != 1:
         how = f"{len(rows)} runs whose id begins so" if rows else "no such run"
         raise InputError(f"run '{beginning}': '{store.storage}' has {how}; 'sgbench plan' lists the ids.")
     row = rows[0]
-    if row["kind"] != "train" or row["status"] != "done" or not has_weights(store.storage, row["run_id"]):
+    if row["kind"] != RunKind.TRAIN or row["status"] != RunEnd.DONE or not has_weights(store.storage, row["run_id"]):
         raise InputError(f"run '{row['run_id']}' ({row['name']}) has no final weights to score.")
     made = _made(row["spec"], f"run {row['run_id']}", backbone)
     if made.run_id != row["run_id"]:

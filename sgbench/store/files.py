@@ -24,7 +24,6 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,6 +31,7 @@ import pyarrow.parquet as pq
 
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
+from sgbench.store.rows import Row
 from sgbench.store.schema import SCHEMA_VERSION, TABLES, TEXT, check_names, of_today, to_table
 
 ROWS_A_GROUP = 1 << 18
@@ -99,10 +99,10 @@ class TableFiles:
         )
         return Listing(tuple(small), tuple(compacted))
 
-    def write(self, stem: str, rows: Sequence[dict[str, Any]]) -> None:
+    def write(self, stem: str, rows: Sequence[Row]) -> None:
         """Write the small file of a stem."""
         buffer = io.BytesIO()
-        pq.write_table(to_table(self.table, list(rows)), buffer, compression="zstd", write_page_checksum=True)
+        pq.write_table(to_table(self.table, rows), buffer, compression="zstd", write_page_checksum=True)
         self.storage.write(self.name(stem), buffer.getvalue())
 
     def forget(self, run_id: str) -> None:

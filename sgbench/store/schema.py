@@ -1,8 +1,10 @@
-"""The three tables of a results store: what each column means, and the one schema that every file has."""
+"""The three tables of a results store: the one schema that every file has, and files that were written before it."""
 
+import datetime
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from enum import EnumType
+from typing import Any, cast, get_args, get_type_hints
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,6 +12,7 @@ import pyarrow.compute as pc
 from sgbench.core.storage import PART, PART_IN_WORDS
 from sgbench.spec import SCHEDULES, Recipe, RunSpec, canonical_json, split_backbone
 from sgbench.store.layout import RUN_ID
+from sgbench.store.rows import HistoryRow, Int32, Row, RunKind, RunRow, ScoreRow
 
 SCHEMA_VERSION = 1
 """Raised when a column changes its name, type or meaning; written into every row."""
@@ -17,99 +20,30 @@ SCHEMA_VERSION = 1
 TEXT = pa.dictionary(pa.int32(), pa.string())
 """Text as it is in memory where there is much of it; in files it is plain."""
 
-_TIME = pa.timestamp("ms", tz="UTC")
+_TYPES = {
+    str: pa.string(),
+    bool: pa.bool_(),
+    int: pa.int64(),
+    Int32: pa.int32(),
+    float: pa.float64(),
+    datetime.datetime: pa.timestamp("ms", tz="UTC"),
+    dict[str, float]: pa.map_(pa.string(), pa.float64()),
+}
 
-RUNS = pa.schema(
-    [
-        pa.field("schema_version", pa.int32(), nullable=False),
-        pa.field("run_id", pa.string(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),  # train, checkpoint, folder, builtin
-        pa.field("name", pa.string(), nullable=False),  # what tables call it
-        pa.field("backbone", pa.string()),  # family-size
-        pa.field("size", pa.string()),
-        pa.field("loss", pa.string()),
-        pa.field("lambda", pa.float64()),  # weight of sg in the loss
-        pa.field("seed", pa.int64()),
-        pa.field("scale", pa.int32(), nullable=False),
-        pa.field("train", pa.string()),
-        pa.field("train_sha256", pa.string()),
-        pa.field("degradation_kernel", pa.string()),
-        pa.field("degradation_edges", pa.string()),
-        pa.field("degradation_rounding", pa.string()),
-        pa.field("optimizer_name", pa.string()),
-        pa.field("optimizer_lr", pa.float64()),
-        pa.field("optimizer_beta1", pa.float64()),
-        pa.field("optimizer_beta2", pa.float64()),
-        pa.field("optimizer_eps", pa.float64()),
-        pa.field("schedule_name", pa.string()),
-        pa.field("schedule_halve_every", pa.int64()),
-        pa.field("schedule_final", pa.float64()),
-        pa.field("steps", pa.int64()),
-        pa.field("batch", pa.int32()),
-        pa.field("patch", pa.int32()),
-        pa.field("window", pa.string()),  # JSON, null = whole images
-        pa.field("augment", pa.bool_()),
-        pa.field("precision", pa.string()),
-        pa.field("memory_format", pa.string()),
-        pa.field("threads", pa.int32()),
-        pa.field("deterministic", pa.bool_()),
-        pa.field("compiled", pa.bool_()),
-        pa.field("spec", pa.string()),  # the whole specification, JSON
-        pa.field("status", pa.string(), nullable=False),  # done, failed
-        pa.field("error", pa.string()),
-        pa.field("step", pa.int64()),  # steps done
-        pa.field("parameters", pa.int64()),
-        pa.field("steps_per_second", pa.float64()),
-        pa.field("wall_seconds", pa.float64()),  # of training, interruptions not counted
-        pa.field("peak_memory_bytes", pa.int64()),
-        pa.field("workers", pa.int32()),
-        pa.field("device", pa.string()),
-        pa.field("host", pa.string()),
-        pa.field("node", pa.string()),  # of Ray, null without
-        pa.field("versions", pa.string()),  # JSON
-        pa.field("git_revision", pa.string()),
-        pa.field("started", _TIME),
-        pa.field("finished", _TIME),
-    ]
-)
-"""One row a run; written when it is done or has failed, in ``runs/<run_id>.parquet``."""
 
-SCORES = pa.schema(
-    [
-        pa.field("schema_version", pa.int32(), nullable=False),
-        pa.field("run_id", pa.string(), nullable=False),
-        pa.field("dataset", pa.string(), nullable=False),
-        pa.field("dataset_sha256", pa.string(), nullable=False),
-        pa.field("image", pa.string()),  # null = the whole set
-        pa.field("metric", pa.string(), nullable=False),
-        pa.field("metric_version", pa.string(), nullable=False),
-        pa.field("protocol", pa.string(), nullable=False),  # JSON
-        pa.field("n_images", pa.int32(), nullable=False),
-        pa.field("value", pa.float64()),
-        pa.field("standard_error", pa.float64()),  # of a value that is estimated from the set
-        pa.field("status", pa.string(), nullable=False),  # ok, no weights, undefined, failed
-        pa.field("reason", pa.string()),
-        pa.field("scored", _TIME, nullable=False),
-    ]
-)
-"""One row a run, test set, metric and, where the metric has a value for each image, image.
+def _field(name: str, hint: Any) -> pa.Field:
+    nullable = type(None) in get_args(hint)
+    kind = get_args(hint)[0] if nullable else hint
+    return pa.field(name, _TYPES[str if isinstance(kind, EnumType) else kind], nullable=nullable)
 
-A metric of images also has a row for the whole set: the mean over its images. All rows of one run, test set and
-metric are one file, ``scores/<run_id>-<dataset>@<8 digits of its hash>-<metric>.parquet``.
-"""
 
-HISTORY = pa.schema(
-    [
-        pa.field("schema_version", pa.int32(), nullable=False),
-        pa.field("run_id", pa.string(), nullable=False),
-        pa.field("step", pa.int64(), nullable=False),
-        pa.field("loss", pa.float64(), nullable=False),  # mean since the row before
-        pa.field("terms", pa.map_(pa.string(), pa.float64()), nullable=False),  # each term, unweighted
-        pa.field("lr", pa.float64(), nullable=False),  # of the last step
-        pa.field("steps_per_second", pa.float64(), nullable=False),
-    ]
-)
-"""The course of training, a hundred rows a run or one each hundred steps, in ``history/<run_id>.parquet``."""
+def _schema(row: type) -> pa.Schema:
+    columns = {"schema_version": Int32, **get_type_hints(row, include_extras=True)}
+    return pa.schema([_field(name, hint) for name, hint in columns.items()])
+
+
+RUNS, SCORES, HISTORY = map(_schema, (RunRow, ScoreRow, HistoryRow))
+"""The schemas of all files of a table, from its rows; a column is nullable if its type is ``| None``."""
 
 TABLES = {"runs": RUNS, "scores": SCORES, "history": HISTORY}
 
@@ -125,12 +59,12 @@ _NAMES = {
 """Columns that become parts of paths: the pattern of their values, and what it is in words."""
 
 
-def identity_columns(spec: RunSpec) -> dict[str, Any]:
-    """Return the columns of `RUNS` that describe what was to be run."""
+def identity_columns(spec: RunSpec) -> RunRow:
+    """Return the columns of a row that describe what was to be run."""
     _, size = split_backbone(spec.backbone)
-    return recipe_columns(spec.recipe) | {
-        "run_id": spec.run_id,
-        "kind": "train",
+    columns: RunRow = {
+        "run_id": str(spec.run_id),
+        "kind": RunKind.TRAIN,
         "name": str(spec),
         "backbone": spec.backbone,
         "size": size,
@@ -141,10 +75,11 @@ def identity_columns(spec: RunSpec) -> dict[str, Any]:
         "train_sha256": spec.train.sha256,
         "spec": json.dumps(spec.model_dump(mode="json"), sort_keys=True),
     }
+    return recipe_columns(spec.recipe) | columns
 
 
-def recipe_columns(recipe: Recipe) -> dict[str, Any]:
-    """Return the columns of `RUNS` that describe how a network was trained."""
+def recipe_columns(recipe: Recipe) -> RunRow:
+    """Return the columns of a row that describe how a network was trained."""
     fields = recipe.model_dump(mode="json")
     window = fields.pop("window")
     of_schedules = (field for schedule in SCHEDULES.values() for field in schedule.model_fields.items())
@@ -155,7 +90,7 @@ def recipe_columns(recipe: Recipe) -> dict[str, Any]:
             columns |= {f"{key}_{inner}": inner_value for inner, inner_value in value.items()}
         else:
             columns[key] = value
-    return columns
+    return cast(RunRow, columns)
 
 
 def of_today(name: str, part: pa.Table) -> pa.Table:
@@ -213,7 +148,7 @@ def _completed(name: str, part: pa.Table) -> pa.Table:
     return part.cast(pa.schema([field.with_type(encoded.get(field.name, field.type)) for field in schema]))
 
 
-def to_table(name: str, rows: list[dict[str, Any]]) -> pa.Table:
+def to_table(name: str, rows: Sequence[Row]) -> pa.Table:
     """Build a table of the store from rows; columns that a row lacks are null.
 
     Args:

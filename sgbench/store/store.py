@@ -15,6 +15,7 @@ from sgbench.core.errors import InputError
 from sgbench.core.storage import PART, PART_IN_WORDS, Storage
 from sgbench.store.files import TableFiles
 from sgbench.store.layout import FOLDERS, MARK, REPLACED, runs_beside
+from sgbench.store.rows import HistoryRow, RunRow, ScoreRow
 from sgbench.store.schema import HISTORY, RUNS, SCORES, TABLES, check_names
 
 FORMAT = 1
@@ -38,7 +39,7 @@ class Dataset(NamedTuple):
 class Planned:
     """A run that some sweep on this store asked for, whether it has a row yet or not."""
 
-    run: dict[str, Any]
+    run: RunRow
     """Its columns of `sgbench.store.schema.identity_columns`."""
     tests: tuple[Dataset, ...]
     """What it is to be scored on."""
@@ -47,7 +48,7 @@ class Planned:
     @property
     def run_id(self) -> str:
         """The run's id."""
-        return str(self.run["run_id"])
+        return self.run["run_id"]
 
 
 class Replaced(NamedTuple):
@@ -67,8 +68,8 @@ class Replaced(NamedTuple):
         return cls(row, rerun, tuple((name, sha256, metric) for name, sha256, metric in scores))
 
 
-def stamp(row: dict[str, Any] | None) -> str | None:
-    """Return when a row of `sgbench.store.schema.RUNS` was written, as `Replaced` has it."""
+def stamp(row: RunRow | None) -> str | None:
+    """Return when the row of a run was written, as `Replaced` has it."""
     return str(row["finished"]) if row else None
 
 
@@ -142,20 +143,20 @@ class Store:
                     return True
         return bool(runs_beside(self.storage))
 
-    def write_run(self, row: dict[str, Any]) -> None:
+    def write_run(self, row: RunRow) -> None:
         """Write the row of one run, replacing what was known of it."""
         self.tables["runs"].write(row["run_id"], [row])
 
-    def write_scores(self, rows: list[dict[str, Any]]) -> None:
+    def write_scores(self, rows: Iterable[ScoreRow]) -> None:
         """Write scores; those of one run, test set and metric replace all that were there."""
-        groups: dict[str, list[dict[str, Any]]] = {}
+        groups: dict[str, list[ScoreRow]] = {}
         for row in rows:
             dataset = Dataset(row["dataset"], row["dataset_sha256"]).versioned
             groups.setdefault(f"{row['run_id']}-{dataset}-{row['metric'].replace(':', '.')}", []).append(row)
         for stem, group in groups.items():
             self.tables["scores"].write(stem, group)
 
-    def write_history(self, rows: list[dict[str, Any]]) -> None:
+    def write_history(self, rows: Sequence[HistoryRow]) -> None:
         """Write the whole history of one run; no rows write nothing."""
         if rows:
             self.tables["history"].write(rows[0]["run_id"], rows)
@@ -237,13 +238,17 @@ class Store:
         else:
             self.storage.delete(REPLACED)
 
-    def run(self, run_id: str) -> dict[str, Any] | None:
+    def run(self, run_id: str) -> RunRow | None:
         """Return the row of one run, or None."""
         rows = self.tables["runs"].part(run_id)
         if rows is None:
             runs = self.runs()
             rows = runs.filter(pc.equal(runs.column("run_id"), run_id))
-        return rows.to_pylist()[0] if rows.num_rows else None
+        return next(iter(rows.to_pylist()), None)
+
+    def rows(self) -> dict[str, RunRow]:
+        """Return the rows of all runs, by id."""
+        return {row["run_id"]: row for row in self.runs().to_pylist()}
 
     def runs(self) -> pa.Table:
         """Return the table `sgbench.store.schema.RUNS`, by run id."""

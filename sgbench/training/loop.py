@@ -10,7 +10,7 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 import torch.distributed as dist
@@ -22,6 +22,7 @@ from sgbench.core.seeding import derive
 from sgbench.data import PackedImages, PatchSampler
 from sgbench.losses import build_loss
 from sgbench.spec import RunSpec, Schedule, Step
+from sgbench.store.rows import HistoryRow
 from sgbench.training.checkpoint import Checkpoints
 from sgbench.training.feeding import nearest
 from sgbench.training.memory import kept_memory
@@ -45,6 +46,13 @@ class Progress:
     steps_per_second: float
 
 
+class Means(TypedDict):
+    """Means over some steps: of the loss, and of its terms, unweighted, by name."""
+
+    loss: float
+    terms: dict[str, float]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a call of `train` ended.
@@ -52,14 +60,14 @@ class Outcome:
     Attributes:
         finished: Whether all steps are done and the final weights written; otherwise a checkpoint was.
         step: Steps done.
-        history: Rows of `sgbench.store.schema.HISTORY`.
+        history: The training curve.
         wall_seconds: Time in the loop, that of interrupted calls included.
         peak_memory_bytes: Of the run on a GPU; on a CPU of this process since it began, earlier runs included.
     """
 
     finished: bool
     step: int
-    history: list[dict[str, Any]]
+    history: list[HistoryRow]
     wall_seconds: float
     peak_memory_bytes: int
 
@@ -74,7 +82,7 @@ def train(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
     on_complete: Callable[[], None] = lambda: None,
-    history: list[dict[str, Any]] | None = None,
+    history: list[HistoryRow] | None = None,
     checkpoint_seconds: float = 10.0,
 ) -> Outcome:
     """Train a network, from its newest checkpoint if there is one.
@@ -190,7 +198,7 @@ def train(
                 speed = (done - ticked_step) / (now - ticked)
                 ticked, ticked_step = now, done
                 means = meter.take()
-                history.append({"run_id": spec.run_id, "step": done, "lr": lr, "steps_per_second": speed, **means})
+                history.append({"run_id": str(spec.run_id), "step": done, "lr": lr, "steps_per_second": speed, **means})
                 on_progress(Progress(done, recipe.steps, lr=lr, steps_per_second=speed, **means))
             if stop or done == recipe.steps or now - saved > wait:
                 save()
@@ -270,7 +278,7 @@ class Meter:
         if step.item() != never:
             raise NotFiniteError(int(step.item()), "NaN" if is_nan.item() else "infinite")
 
-    def take(self) -> dict[str, Any]:
+    def take(self) -> Means:
         """Return the means over the global batches since the last call, and start anew."""
         sums = self.sums / self.count
         if dist.is_initialized():

@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 
 from sgbench.report.live import BAR_WIDTH, MAX_LINES, Display
+from sgbench.store.rows import RunEnd
 
 LOSS = "edsr-tiny · l1 + 1.0*sg(operator=sobel)[/bold][red] · seed 0"
 """A label that markup would eat, or choke on."""
@@ -46,10 +47,10 @@ def test_plain_output_is_whole_lines_of_plain_text(clock: Clock) -> None:
         display.started("a", LOSS)
         display.progress("a", 12, 1200, 0.0312345, 12.34)
         display.scoring("a")
-        display.finished("a", "done", "")
+        display.finished("a", RunEnd.DONE, "")
         display.started("b", "edsr-tiny · l1 · seed 1")
         clock.now += 65
-        display.finished("b", "failed", "loss is NaN\nat step 812 [/red] " + "x" * 90)
+        display.finished("b", RunEnd.FAILED, "loss is NaN\nat step 812 [/red] " + "x" * 90)
     assert file.getvalue().splitlines() == [
         f"started {LOSS}",
         f"{LOSS}: step 12/1200, loss 0.03123, 12.3 steps/s, ETA 1:36",
@@ -64,7 +65,7 @@ def test_plain_output_is_whole_lines_of_plain_text(clock: Clock) -> None:
 def test_control_characters_of_a_message_are_not_printed(clock: Clock) -> None:
     display, file = plain(clock)
     display.started("a", "l1")
-    display.finished("a", "failed", "\x1b[31mred\r\x07 alert")
+    display.finished("a", RunEnd.FAILED, "\x1b[31mred\r\x07 alert")
     assert file.getvalue().isascii()
     assert all(character.isprintable() or character == "\n" for character in file.getvalue())
 
@@ -108,7 +109,7 @@ def test_late_events_of_an_ended_run_are_ignored(clock: Clock) -> None:
     display.progress("never started", 1, 2, 0.1, 1.0)
     display.scoring("never started")
     assert file.getvalue() == ""
-    display.finished("abc", "failed", "no resources")
+    display.finished("abc", RunEnd.FAILED, "no resources")
     assert file.getvalue() == "FAILED abc (1 of 4): no resources\n"
 
 
@@ -168,7 +169,7 @@ def test_a_terminal_keeps_a_line_for_each_run_that_ended(clock: Clock) -> None:
     display, console = terminal(clock, total=2)
     with display:
         display.started("a", LOSS)
-        display.finished("a", "failed", "loss is NaN")
+        display.finished("a", RunEnd.FAILED, "loss is NaN")
     text = console.file.getvalue()
     assert f"FAILED {LOSS} (1 of 2): loss is NaN" in text
     assert text.rstrip().endswith("0 of 2 done · 1 failed · 1 waiting · elapsed 0:00")
@@ -193,7 +194,7 @@ def test_threads_may_report_at_once(is_terminal: bool) -> None:
         for step in range(1, 101):
             display.progress(run_id, step, 100, 0.1, 1.0)
         display.scoring(run_id)
-        display.finished(run_id, "done", "")
+        display.finished(run_id, RunEnd.DONE, "")
 
     with display:
         threads = [threading.Thread(target=run, args=(str(index),)) for index in range(8)]

@@ -1,0 +1,126 @@
+"""The rows of a store: each column's name, type and meaning; `sgbench.store.schema` makes Arrow's schemas from them.
+
+A row that is read is a plain dictionary whose statuses and kinds are plain text: compare them by ``==``.
+"""
+
+import datetime
+from enum import StrEnum
+from typing import Annotated, TypedDict
+
+from sgbench.core.status import ScoreStatus
+
+BITS_32 = "32 bits"
+Int32 = Annotated[int, BITS_32]
+"""A whole number that is stored with 32 bits; a plain one has 64."""
+
+Json = str
+
+
+class RunKind(StrEnum):
+    """What was scored; the id of all but a trained run is a hash of its content."""
+
+    TRAIN = "train"
+    CHECKPOINT = "checkpoint"
+    FOLDER = "folder"
+    BUILTIN = "builtin"
+
+
+class RunEnd(StrEnum):
+    """How a run ended: with final weights and a row, with a row that has the error, or with a checkpoint and no row."""
+
+    DONE = "done"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+RunRow = TypedDict(
+    "RunRow",
+    {
+        "run_id": str,
+        "kind": RunKind,
+        "name": str,  # what tables call it
+        "backbone": str | None,  # family-size
+        "size": str | None,
+        "loss": str | None,
+        "lambda": float | None,  # weight of sg in the loss
+        "seed": int | None,
+        "scale": Int32,
+        "train": str | None,
+        "train_sha256": str | None,
+        "degradation_kernel": str | None,
+        "degradation_edges": str | None,
+        "degradation_rounding": str | None,
+        "optimizer_name": str | None,
+        "optimizer_lr": float | None,
+        "optimizer_beta1": float | None,
+        "optimizer_beta2": float | None,
+        "optimizer_eps": float | None,
+        "schedule_name": str | None,
+        "schedule_halve_every": int | None,
+        "schedule_final": float | None,
+        "steps": int | None,
+        "batch": Int32 | None,
+        "patch": Int32 | None,
+        "window": Json | None,  # null = whole images
+        "augment": bool | None,
+        "precision": str | None,
+        "memory_format": str | None,
+        "threads": Int32 | None,
+        "deterministic": bool | None,
+        "compiled": bool | None,
+        "spec": Json | None,  # the whole specification
+        "status": RunEnd,  # done or failed
+        "error": str | None,
+        "step": int | None,  # steps done
+        "parameters": int | None,
+        "steps_per_second": float | None,
+        "wall_seconds": float | None,  # of training, interruptions not counted
+        "peak_memory_bytes": int | None,
+        "workers": Int32 | None,
+        "device": str | None,
+        "host": str | None,
+        "node": str | None,  # of Ray, null without
+        "versions": Json | None,
+        "git_revision": str | None,
+        "started": datetime.datetime | None,
+        "finished": datetime.datetime | None,
+    },
+    total=False,
+)
+"""A run, or some columns of one; written when it is done or has failed, in ``runs/<run_id>.parquet``."""
+
+
+class ScoreRow(TypedDict):
+    """A score of a run on a test set by a metric and, where the metric has a value for each image, for an image.
+
+    A metric of images also has a row for the whole set: the mean over its images. All rows of one run, test set and
+    metric are one file, ``scores/<run_id>-<dataset>@<8 digits of its hash>-<metric>.parquet``.
+    """
+
+    run_id: str
+    dataset: str
+    dataset_sha256: str
+    image: str | None  # null = the whole set
+    metric: str
+    metric_version: str
+    protocol: Json
+    n_images: Int32
+    value: float | None
+    standard_error: float | None  # of a value that is estimated from the set
+    status: ScoreStatus
+    reason: str | None
+    scored: datetime.datetime
+
+
+class HistoryRow(TypedDict):
+    """A point of a training curve: a hundred a run or one each hundred steps, in ``history/<run_id>.parquet``."""
+
+    run_id: str
+    step: int
+    loss: float  # mean since the row before
+    terms: dict[str, float]  # each term, unweighted
+    lr: float  # of the last step
+    steps_per_second: float
+
+
+Row = RunRow | ScoreRow | HistoryRow
