@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import sgbench
-from sgbench.analysis import labels_of, load_results
+from sgbench.analysis import load_results
+from sgbench.analysis.view import labels_of
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.store import HISTORY, RUNS, SCORES, Dataset, Planned, Store, whole_sets
@@ -204,10 +205,10 @@ def test_two_checkpoints_of_one_name_are_called_after_their_ids(store: Store) ->
 
 def test_a_name_stands_for_all_its_versions() -> None:
     there = ["Set5@1a", "Set5@2b", "Set14"]
-    assert labels_of("Set5", there) == {"Set5@1a", "Set5@2b"}
-    assert labels_of("Set5@2b", there) == {"Set5@2b"}
-    assert labels_of("Set14", there) == {"Set14"}
-    assert labels_of("Set1", there) == set()
+    assert labels_of("Set5", there) == ["Set5@1a", "Set5@2b"]
+    assert labels_of("Set5@2b", there) == ["Set5@2b"]
+    assert labels_of("Set14", there) == ["Set14"]
+    assert labels_of("Set1", there) == []
 
 
 def test_load_results_gives_each_score_beside_its_run(store: Store, folder: Path) -> None:

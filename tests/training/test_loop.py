@@ -255,7 +255,7 @@ def test_images_too_small_for_a_patch_are_refused_and_nothing_is_written(train_i
 
 
 @pytest.mark.parametrize(
-    ("steps", "stops", "changes"),
+    ("length", "stops", "changes"),
     [
         (250, [1, 7, 8, 151, 249], {}),  # a row of history covers two steps: 1, 7, 151 and 249 are between rows
         (12, [1, 5, 11], {"backbone": "edsr-tiny"}),
@@ -265,8 +265,8 @@ def test_images_too_small_for_a_patch_are_refused_and_nothing_is_written(train_i
         (12, [5], {"backbone": "edsr-tiny", "augment": False, "schedule": {"halve_every": 5}}),
     ],
 )
-def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(train_images, place, steps, stops, changes):
-    spec = run(train_images, steps=steps, **changes)
+def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(train_images, place, length, stops, changes):
+    spec = run(train_images, steps=length, **changes)
     parts = place("parts")
     for stop in stops:
         asked = stop_after(stop - steps(parts))
