@@ -56,8 +56,13 @@ def choose(
     ]
 
 
-def sentence(cell: Comparison) -> str:
-    """Return what a comparison found, for a person to read; a second sentence names the runs without a partner."""
+def sentence(cell: Comparison, *, reason: bool = True) -> str:
+    """Return what a comparison found, for a person to read; a second sentence names the runs without a partner.
+
+    Args:
+        cell: The comparison.
+        reason: Whether to say why it is inconclusive.
+    """
     place = f"{cell.metric} on {cell.dataset} with {cell.where}"
     left_out = f" Left out: {'; '.join(cell.left_out)}." if cell.left_out else ""
     if cell.difference is None:
@@ -66,7 +71,7 @@ def sentence(cell: Comparison) -> str:
     verb = "changes" if not shown.strip("0.") else "lowers" if cell.difference < 0 else "raises"
     percent = "" if cell.percent is None else f"{abs(cell.percent):.1f}%"
     design = "; ".join(filter(None, (percent, _told_interval(cell), _design(cell))))
-    return f"{cell.b} {verb} {place} by {shown} ({design}): {_told(cell)}.{left_out}"
+    return f"{cell.b} {verb} {place} by {shown} ({design}): {_told(cell, reason)}.{left_out}"
 
 
 def places(cells: Iterable[Comparison]) -> str:
@@ -278,7 +283,6 @@ def _heads(cell: Comparison) -> list[Parts]:
 
 def _parts(cell: Comparison) -> list[Parts]:
     """Return what stands under `_heads`."""
-    verdict = ", ".join(filter(None, (cell.verdict, side(cell))))
     return [
         (cell.dataset, cell.backbone),
         (shown_number(cell.metric, cell.mean_a), shown_number(cell.metric, cell.mean_b)),
@@ -290,7 +294,7 @@ def _parts(cell: Comparison) -> list[Parts]:
         (shown_p(cell.by_image.p), f"({shown_p(cell.by_image.floor)})") if cell.by_image else ("", ""),
         _estimated(cell.metric, cell.by_seed),
         (shown_p(cell.p),),
-        (verdict,),
+        (verdict(cell),),
     ]
 
 
@@ -328,21 +332,20 @@ def _told_interval(cell: Comparison) -> str:
     return f"{level(cell)} confidence interval{over} {' to '.join(shown_number(cell.metric, end) for end in ends)}"
 
 
-def _told(cell: Comparison) -> str:
+def _told(cell: Comparison, reason: bool) -> str:
     match cell.verdict:
         case Verdict.INCONCLUSIVE:
-            return f"{cell.verdict} ({cell.reason})"
+            return f"{cell.verdict} ({cell.reason})" if reason else cell.verdict
         case Verdict.NOT_SIGNIFICANT:
             return f"{cell.verdict} ({'corrected ' if cell.family > 1 else ''}p {shown_p(cell.p)})"
         case Verdict.SIGNIFICANT:
-            return ", ".join(filter(None, (cell.verdict, side(cell))))
+            return verdict(cell)
 
 
-def side(cell: Comparison) -> str:
-    """Return what a significant difference is."""
-    if cell.verdict is not Verdict.SIGNIFICANT or cell.better is None:
-        return ""
-    return "better" if cell.better else "worse"
+def verdict(cell: Comparison) -> str:
+    """Return ``significant, better``, or what else was found."""
+    better = cell.better if cell.verdict is Verdict.SIGNIFICANT else None
+    return cell.verdict + {True: ", better", False: ", worse", None: ""}[better]
 
 
 def _design(cell: Comparison) -> str:

@@ -17,7 +17,7 @@ import pytest
 from page_store import EVIL, IMAGES, L1, SG
 from PIL import Image
 
-from sgbench.analysis import Results, View, load_results
+from sgbench.analysis import Results, View, compare, load_results
 from sgbench.analysis.compare import Comparison, Verdict
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
@@ -132,7 +132,7 @@ def test_what_is_not_shown_or_undecided_is_neither_better_nor_worse_however_larg
     assert told(cells) == {
         "lpips_alex ↓": (
             "No difference is significant on Set14 with edsr-tiny. The comparison is inconclusive on Set5 with "
-            "edsr-tiny: p is too large."
+            "edsr-tiny."
         )
     }
 
@@ -190,6 +190,32 @@ def test_what_cannot_be_compared_says_so(store: Path, filters: dict[str, Any], r
     assert not shown.duels
     assert shown.remarks[0] == remark
     assert "There is nothing to compare yet." in render(shown)
+
+
+def test_why_comparisons_are_inconclusive_is_said_once(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = "with 5 images p cannot go under 0.0625"
+    cells = [cell(INCONCLUSIVE, metric=name, dataset=place, reason=reason) for name in "ab" for place in "xy"]
+    monkeypatch.setattr("sgbench.report.page.content.comparisons", lambda *_: cells)
+    shown = page_store.content(store)
+    assert len(shown.duels) == 2
+    assert f"Inconclusive by a and b on x and y with edsr-tiny: {reason}." in shown.remarks
+    assert render(shown).count(reason) == 1
+
+
+def test_each_comparison_is_made_once_for_tables_summary_and_statistics(
+    store: Path, packed: PackedImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[str, str, str]] = []
+    measure = compare._compared
+
+    def counted(each: Comparison, *sides: Any) -> Comparison:
+        made.append((each.b, each.dataset, each.metric))
+        return measure(each, *sides)
+
+    monkeypatch.setattr(compare, "_compared", counted)
+    page_store.content(store, packed)
+    assert {b for b, _, _ in made} == {SG, EVIL}
+    assert len(set(made)) == len(made)
 
 
 def test_a_store_in_which_everything_failed_is_a_page_too(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.core.words import listed, natural, plural
 from sgbench.data import PackedImages
-from sgbench.report.compare import notes, sentence
+from sgbench.report.compare import in_places, notes, sentence
 from sgbench.report.figures.saved_images import SavedImages
 from sgbench.report.page import summary
 from sgbench.report.page.gallery import Gallery, gallery
@@ -32,7 +32,7 @@ class Duel:
         loss: Its expression.
         findings: In words.
         grid: Every comparison.
-        sentences: On each of them.
+        sentences: On each of them, without the reasons of what is inconclusive.
         notes: What the columns mean, and what is left out.
     """
 
@@ -52,7 +52,7 @@ class Content:
         about: What it is of, by what each thing is called.
         counted: How far the runs are.
         duels: Each loss against `BASELINE`, wherever some seed has scores of both.
-        remarks: What cannot be compared, one sentence each.
+        remarks: What cannot be compared, and why comparisons are inconclusive, one sentence each.
         tables: Of scores, each with the notes that not all of them have.
         notes: Those that all tables have.
         pictures: Figures.
@@ -150,6 +150,7 @@ def _duels(view: View, filters: Filters) -> tuple[list[Duel], list[str]]:
     remarks = [f"Not compared, for no seed has scores of both {BASELINE} and the other: {listed(waiting)}."] * bool(
         waiting
     )
+    remarks += in_places("Inconclusive", ((cell, cell.reason) for cells in paired.values() for cell in cells))
     if duels and filters.seeds is not None:
         remarks.append("Losses are compared by all seeds of the store, also by those that are not shown.")
     return duels, remarks
@@ -177,7 +178,7 @@ def _duel(cells: Sequence[Comparison], unpaired: int) -> Duel:
         loss=cells[0].b,
         findings=summary.findings(cells),
         grid=of_comparisons(cells),
-        sentences=[sentence(cell) for cell in cells],
+        sentences=[sentence(cell, reason=False) for cell in cells],
         notes=[*notes(cells), *([f"{places}; `sgbench compare` says why."] if unpaired else [])],
     )
 

@@ -9,7 +9,7 @@ from sgbench.analysis import Filters, View
 from sgbench.analysis.compare import Comparison, Verdict
 from sgbench.analysis.stats import Estimate
 from sgbench.analysis.view import ALL, Run
-from sgbench.report.compare import shown_number, shown_p, shown_percent, side
+from sgbench.report.compare import shown_number, shown_p, shown_percent, verdict
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Grid:
 def of_comparisons(cells: Sequence[Comparison]) -> Grid:
     """Return a row for each comparison of two losses."""
     a, b, level = cells[0].a, cells[0].b, f"{100 * (1 - cells[0].alpha):g}%"
-    heads = ("metric", "test set", "backbone", a, b, "difference", "in %", f"{level} interval", "verdict")
+    heads = ("metric", "test set", "backbone", a, b, "difference", "in %", f"{level} confidence interval", "verdict")
     tests = ("p corrected", "p overall", "p by image", "its floor", "p by seed", "seeds", "images")
     return Grid(f"{b} against {a}", (*heads, *tests), tuple(_compared(cell) for cell in cells))
 
@@ -76,7 +76,7 @@ def _compared(cell: Comparison) -> tuple[Entry, ...]:
         _none() if cell.percent is None else Entry(shown_percent(cell.percent), cell.percent),
         _interval(cell.metric, cell.estimate),
         Entry(
-            ", ".join(filter(None, (cell.verdict, side(cell)))),
+            verdict(cell),
             kind="best" if cell.verdict is Verdict.SIGNIFICANT else "",
         ),
         *map(_p, (cell.p, cell.overall.p if cell.overall else None)),

@@ -48,11 +48,10 @@ class _Outcome(NamedTuple):
     rank: int
     words: str
     """How a sentence begins that goes on with where."""
-    reason: str
 
 
 def findings(cells: Sequence[Comparison]) -> list[Finding]:
-    """Return where one loss differs significantly from another and by how much, and where that is not known.
+    """Return where one loss differs significantly from another and by how much, and where nothing can be said.
 
     Metrics that found the same in the same places share their words.
 
@@ -70,8 +69,8 @@ def findings(cells: Sequence[Comparison]) -> list[Finding]:
         Finding(
             listed(_title(metric, cells) for metric in metrics),
             " ".join(
-                f"{outcome.words} on {places}{_end(outcome, [outcomes[metric][outcome] for metric in metrics])}."
-                for outcome, places in found
+                f"{outcome.words} on {where}{_end(outcome, [outcomes[metric][outcome] for metric in metrics])}."
+                for outcome, where in found
             ),
         )
         for found, metrics in alike.items()
@@ -85,11 +84,11 @@ def _outcomes(cells: Sequence[Comparison]) -> dict[_Outcome, list[Comparison]]:
     for cell in cells:
         match cell.verdict:
             case Verdict.SIGNIFICANT:
-                outcome = _Outcome(0, f"{cell.b} is significantly {sides[cell.better]} {cell.a}", "")
+                outcome = _Outcome(0, f"{cell.b} is significantly {sides[cell.better]} {cell.a}")
             case Verdict.NOT_SIGNIFICANT:
-                outcome = _Outcome(1, "No difference is significant", "")
+                outcome = _Outcome(1, "No difference is significant")
             case Verdict.INCONCLUSIVE:
-                outcome = _Outcome(2, "The comparison is inconclusive", str(cell.reason))
+                outcome = _Outcome(2, "The comparison is inconclusive")
         found[outcome].append(cell)
     return dict(sorted(found.items()))
 
@@ -101,9 +100,9 @@ def _title(metric: str, cells: Iterable[Comparison]) -> str:
 
 
 def _end(outcome: _Outcome, found: Sequence[Sequence[Comparison]]) -> str:
-    """Return how a sentence ends: by how much each metric differs, if it is significant, or why that is not known."""
+    """Return how a sentence ends: by how much each metric differs, if that is significant."""
     if outcome.rank:
-        return f": {outcome.reason}" if outcome.reason else ""
+        return ""
     if len(found) == 1:
         return f", by {_amount(found[0])}"
     return f", by {listed(f'{_amount(cells)} in {cells[0].metric}' for cells in found)}"
