@@ -1,6 +1,6 @@
-"""The command line: one file a command, which parses, calls and prints.
+"""The command line: one file per command, which parses, calls and prints.
 
-Nothing here loads torch or Ray until a command needs it, so that ``sgbench --help`` answers at once.
+Nothing here loads torch or Ray before a command needs it, so that ``sgbench --help`` answers at once.
 """
 
 import sys
@@ -39,7 +39,7 @@ from sgbench.core.errors import InputError, InterruptionError
 app = typer.Typer(
     name="sgbench",
     help="Does my loss really beat L1, on every backbone, beyond seed noise?",
-    epilog="Start with: sgbench sweep quick. Exit codes: 0 done, 1 some run failed, 2 bad input, 130 interrupted.",
+    epilog="Start with: sgbench sweep quick. Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -83,8 +83,8 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; bad input is one sentence and exit code 2."""
-    sys.path.append("")  # so that --loss my_module:MyLoss finds a module beside the person, and hides none of ours
+    """Run the command line; for bad input, print one sentence and exit with 2."""
+    sys.path.append("")  # --loss my_module:MyLoss finds a module in the current folder, which hides none of ours
     warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
     try:
         app()
@@ -95,11 +95,11 @@ def main() -> None:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
     except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # which click and rich make 1: who reads has seen enough
+        if isinstance(end.__context__, BrokenPipeError):  # the reader has seen enough
             sys.exit(0)
         raise
     except OSError as error:
         if error.filename is None:
             raise
-        typer.echo(f"error: '{error.filename}': {error.strerror}.", err=True)  # a folder that cannot be written to
+        typer.echo(f"error: '{error.filename}': {error.strerror}.", err=True)  # such as a folder that is not writable
         sys.exit(2)

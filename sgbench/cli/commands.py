@@ -1,4 +1,4 @@
-"""How a command enters the command line: with its docstring for help, and examples below."""
+"""How commands are added to the command line: the docstring is the help text, with examples below."""
 
 import copy
 import inspect
@@ -14,13 +14,13 @@ Function = TypeVar("Function", bound=Callable[..., None])
 
 
 class Command(TyperCommand):
-    """A command that refuses an option that is given twice and holds one value, where Click takes the last."""
+    """A command that refuses a single-value option given twice, of which Click would take the last."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the words of a command line.
+        """Parse the arguments of a command line.
 
         Raises:
-            InputError: If an option that holds one value is given more than once.
+            InputError: If a single-value option is given more than once.
         """
         gathering = copy.copy(self)
         gathering.params = [_repeatable(parameter) for parameter in self.params]
@@ -30,13 +30,13 @@ class Command(TyperCommand):
             if _holds_one_value(parameter) and values and len(values) > 1:
                 raise InputError(
                     f"{parameter.opts[0]} is given {len(values)} times, as {' and '.join(map(repr, values))}; "
-                    "it holds one value."
+                    "it takes one value."
                 )
         return super().parse_args(ctx, args)
 
 
 def _repeatable(parameter: Any) -> Any:
-    """Return an option that holds one value as one that gathers all that it is given."""
+    """Return a single-value option as one that collects every value it is given."""
     if _holds_one_value(parameter):
         parameter = copy.copy(parameter)
         parameter.multiple = True
@@ -53,7 +53,7 @@ def command(app: typer.Typer, *examples: str, name: str | None = None) -> Callab
     Args:
         app: The app.
         examples: Command lines.
-        name: Of the command, by default the function's.
+        name: The command's name, by default the function's.
     """
 
     def add(function: Function) -> Function:
@@ -64,10 +64,10 @@ def command(app: typer.Typer, *examples: str, name: str | None = None) -> Callab
 
 
 def below(*examples: str) -> str:
-    """Return what help shows below everything else: each example on a line."""
+    """Return the end of a help text: the examples, one per line."""
     return "\n".join(("Examples:", *examples))
 
 
 def _flowing(docstring: str) -> str:
-    """Return a docstring with each paragraph in one line, which typer then wraps to the width of the terminal."""
+    """Return a docstring with each paragraph on one line, for typer to wrap to the width of the terminal."""
     return "\n\n".join(paragraph.replace("\n", " ") for paragraph in inspect.cleandoc(docstring).split("\n\n"))

@@ -11,8 +11,8 @@ EXAMPLES = ("sgbench compare l1 'l1 + 1.0*sg'", "sgbench compare l1 'l1 + sg' --
 
 
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="The loss to compare with, such as l1.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The loss in question, such as 'l1 + 1.0*sg'.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="The loss to compare against, such as l1.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The loss to compare, such as 'l1 + 1.0*sg'.")],
     results: options.Results = None,
     metric: options.DefaultMetrics = None,
     backbone: options.Backbones = None,
@@ -20,10 +20,10 @@ def compare(
     alpha: options.Alpha = 0.05,
     as_json: options.Json = False,
 ) -> None:
-    """Say by how much one loss differs from another, and whether that is significant across seeds and images.
+    """Compare two losses: effect size, and whether it is significant across seeds and images.
 
-    Runs are paired by seed, with backbones that have both losses. What is shown with --backbone and --test is corrected
-    for all that there is.
+    Runs are paired by seed, for every backbone that has both losses. p values are corrected for every backbone and test
+    set in the store, even if --backbone or --test shows only some.
     """
     from rich.console import Console
 

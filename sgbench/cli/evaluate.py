@@ -26,26 +26,26 @@ def evaluate(
     metric: options.Metrics = None,
     backbone: Annotated[
         str | None,
-        typer.Option("--backbone", metavar="NAME", help="Of a checkpoint that does not name its own, or a plug-in."),
+        typer.Option("--backbone", metavar="NAME", help="Backbone of a checkpoint that names none, or a plug-in."),
     ] = None,
     scale: options.Scale = 4,
     self_ensemble: Annotated[
-        bool, typer.Option("--self-ensemble", help="Score a network's mean over 8 rotations and reflections.")
+        bool, typer.Option("--self-ensemble", help="Average a network's output over 8 rotations and reflections.")
     ] = False,
     tile: Annotated[
-        int | None, typer.Option("--tile", metavar="N", help="Cut images into tiles of N LR pixels, to save memory.")
+        int | None, typer.Option("--tile", metavar="N", help="Tile images by N×N LR pixels, to save memory.")
     ] = None,
-    overlap: Annotated[int, typer.Option("--overlap", help="LR pixels around a tile that are computed with it.")] = 32,
+    overlap: Annotated[int, typer.Option("--overlap", help="Margin around each tile, in LR pixels.")] = 32,
     save_images: Annotated[
-        bool, typer.Option("--save-images", help="Keep the super-resolved images as PNG in the store.")
+        bool, typer.Option("--save-images", help="Keep the super-resolved images in the store, as PNG.")
     ] = False,
-    rerun: Annotated[bool, typer.Option("--rerun", help="Compute scores again that are there.")] = False,
+    rerun: Annotated[bool, typer.Option("--rerun", help="Recompute existing scores.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Score something on test sets, without training, and keep the scores in a store.
+    """Score runs, checkpoints, image folders or built-in methods on test sets, and keep the scores in a store.
 
-    A run is looked for in the store, and its weights are scored with the scale and degradation of its training. With
-    --self-ensemble or --tile it is a subject of its own, beside the run.
+    A run must be in the store; its final weights are scored with the scale and degradation of its training. With
+    --self-ensemble or --tile, the scores have their own row and do not count as the run's.
     """
     from sgbench.analysis import Filters, View, load_results
     from sgbench.cli import output

@@ -1,4 +1,4 @@
-"""``sgbench figure``: pictures of a store's results, for papers."""
+"""``sgbench figure``: figures of a store's results, for papers."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +23,7 @@ app = typer.Typer(
 
 
 def _of_a_known_format(out: Path) -> Path:
-    """Refuse a file that ends otherwise before anything is read or drawn."""
+    """Refuse a file of another format before anything is read or drawn."""
     from sgbench.report.figures.style import format_of
 
     format_of(out)
@@ -35,13 +35,13 @@ Out = Annotated[
     typer.Option(
         "--out",
         metavar="FILE",
-        help="File to write; it ends in .png, .svg or .pdf (overwritten).",
+        help="File to write: .png, .svg or .pdf (overwritten).",
         callback=_of_a_known_format,
     ),
 ]
 Columns = Annotated[
     int | None,
-    typer.Option("--columns", min=1, max=2, help="Columns of a paper to span: 3.3 or 6.9 inches. Default: as needed."),
+    typer.Option("--columns", min=1, max=2, help="Width in columns of a paper: 3.3 or 6.9 inches. Default: as needed."),
 ]
 
 
@@ -50,11 +50,11 @@ def gradient_maps(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A PNG, JPEG, BMP, TIFF or WebP file.")],
     out: Out,
     operator: Annotated[
-        str, typer.Option("--operator", metavar="NAME", help="Operator of the loss sg: central, sobel or sobel-raw.")
+        str, typer.Option("--operator", metavar="NAME", help="Operator of sg: central, sobel or sobel-raw.")
     ] = "central",
     columns: Columns = None,
 ) -> None:
-    """Draw an image with its first- and second-order gradient maps, as Fig. 1 of the paper."""
+    """Draw an image with its first- and second-order gradient maps, like Fig. 1 of the paper."""
     from sgbench.data import read_image
     from sgbench.report.figures.gradient_maps import draw_gradient_maps
 
@@ -77,10 +77,10 @@ def lambdas(
     metric: options.Metrics = None,
     columns: Columns = None,
 ) -> None:
-    """Draw metrics against λ, the weight of sg, with the paper's curve beside; by default LPIPS.
+    """Plot metrics, by default LPIPS, against λ, the coefficient of sg, next to the paper's curve.
 
-    Three seeds or more are a mean with a band of one sample standard deviation; fewer are a dot each. Losses with a
-    single λ > 0 are left out beside others; --loss shows them.
+    Three or more seeds are drawn as a mean with a band of one sample standard deviation, fewer as dots. Losses with
+    only one λ > 0 are left out if others have more; --loss shows them.
     """
     from sgbench.analysis import Filters
     from sgbench.report.figures.lambdas import draw_lambda
@@ -95,8 +95,8 @@ def lambdas(
     "sgbench figure forest l1 'l1 + sg' --metric lpips_alex --metric psnr_y --test Set14 --out differences.svg",
 )
 def forest(
-    a: Annotated[str, typer.Argument(metavar="A", help="The loss to compare with, such as l1.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The loss in question, such as 'l1 + 1.0*sg'.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="The loss to compare against, such as l1.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The loss to compare, such as 'l1 + 1.0*sg'.")],
     out: Out,
     results: options.Results = None,
     backbone: options.Backbones = None,
@@ -105,9 +105,9 @@ def forest(
     alpha: options.Alpha = 0.05,
     columns: Columns = None,
 ) -> None:
-    """Draw by how much one loss differs from another, with confidence intervals: sgbench compare as a forest plot.
+    """Draw the differences between two losses, with confidence intervals: sgbench compare as a forest plot.
 
-    Each row is a backbone on a test set. Significance is corrected for all that the store has, shown or not.
+    Each row is a backbone on a test set. p values are corrected for all of them in the store, shown or not.
     """
     from sgbench.report.compare import compared
     from sgbench.report.figures.forest import draw_forest
@@ -126,14 +126,14 @@ def plane(
     metric: options.Metrics = None,
     columns: Columns = None,
 ) -> None:
-    """Draw PSNR against LPIPS, or two metrics that are named: the one across and the one up.
+    """Plot PSNR against LPIPS, or any two metrics: the first on the x-axis, the second on the y-axis.
 
     If there are too many losses to tell apart, those of the paper are drawn; --loss chooses others.
     """
     from sgbench.analysis import Filters
     from sgbench.report.figures.plane import draw_plane
 
-    view, filters = _told_apart(results, Filters(backbone, loss, datasets=test, metrics=metric))
+    view, filters = _to_draw(results, Filters(backbone, loss, datasets=test, metrics=metric))
     _write(draw_plane(view, filters, columns=columns), out)
 
 
@@ -149,15 +149,15 @@ def curves(
     loss: options.Losses = None,
     columns: Columns = None,
 ) -> None:
-    """Draw training curves: each term of the losses, unweighted, against steps.
+    """Plot training curves: each term of the losses, unweighted, against steps.
 
-    Each backbone is a column, and each term that several have a row, with one scale. If there are too many losses to
-    tell apart, those of the paper are drawn; --loss chooses others.
+    Backbones are columns, and terms that several losses share are rows with a common scale. If there are too many
+    losses to tell apart, those of the paper are drawn; --loss chooses others.
     """
     from sgbench.analysis import Filters
     from sgbench.report.figures.curves import draw_curves
 
-    view, filters = _told_apart(results, Filters(backbone, loss))
+    view, filters = _to_draw(results, Filters(backbone, loss))
     _write(draw_curves(view, filters, columns=columns), out)
 
 
@@ -168,34 +168,34 @@ def curves(
 )
 def crops(
     out: Out,
-    test: Annotated[str, typer.Option("--test", metavar=options.REFERENCE, help="The test set, for its HR images.")],
+    test: Annotated[str, typer.Option("--test", metavar=options.REFERENCE, help="Test set with its HR images.")],
     results: options.Results = None,
     backbone: options.Backbones = None,
     loss: options.Losses = None,
     image: Annotated[
-        str | None, typer.Option("--image", metavar="NAME", help="Only this image: its file name without the ending.")
+        str | None, typer.Option("--image", metavar="NAME", help="Only this image: its file name without extension.")
     ] = None,
     box: Annotated[
-        str | None, typer.Option("--box", metavar="LEFT,TOP,WIDTH,HEIGHT", help="The part of --image, in HR pixels.")
+        str | None, typer.Option("--box", metavar="LEFT,TOP,WIDTH,HEIGHT", help="Region of --image, in HR pixels.")
     ] = None,
     regions: Annotated[
         int,
-        typer.Option("--regions", min=1, help="Without --box: how many parts of largest gain, and of largest loss."),
+        typer.Option("--regions", min=1, help="Without --box: how many regions of largest gain, and of largest loss."),
     ] = 2,
     metric: Annotated[
         list[str] | None,
         typer.Option(
             "--metric",
             metavar="NAME",
-            help="Score of the whole image, below each part (repeatable). Default: lpips_alex.",
+            help="Score of the whole image, below each crop (repeatable). Default: lpips_alex.",
         ),
     ] = None,
     columns: Columns = None,
 ) -> None:
-    """Draw parts of images as each loss restores them, beside the HR image, as Figs. 3 and 4 of the paper.
+    """Show crops of images as each loss restores them, next to the HR image, like Figs. 3 and 4 of the paper.
 
-    Without --box the parts are those where LPIPS of the last --loss is below that of the first by most, and as many
-    where it is above; this needs sgbench weights fetch alexnet. Images must have been kept: sgbench eval --save-images.
+    Without --box, it picks regions where the last --loss lowers LPIPS most compared with the first, and as many where
+    it raises it most; this needs sgbench weights fetch alexnet. Images must be kept with sgbench eval --save-images.
     """
     from sgbench.analysis import Filters, View, load_results
     from sgbench.cli import output
@@ -220,8 +220,8 @@ def _view(results: str | None) -> "View":
     return View(load_results(options.find_store(results)))
 
 
-def _told_apart(results: str | None, filters: "Filters") -> "tuple[View, Filters]":
-    """Open a store and choose the losses to draw; say so where there are too many and nobody chose."""
+def _to_draw(results: str | None, filters: "Filters") -> "tuple[View, Filters]":
+    """Open a store and choose the losses to draw; say so if there are too many and none was chosen."""
     from sgbench.cli import output
     from sgbench.report.figures.selection import ONLY_OF_THE_PAPER, with_losses_told_apart
 
@@ -246,7 +246,7 @@ def _box(text: str | None) -> "Box | None":
         left, top, width, height = map(int, text.split(","))
     except ValueError as error:
         raise InputError(
-            f"--box is '{text}'; LEFT,TOP,WIDTH,HEIGHT in HR pixels, as 100,60,48,48, is needed."
+            f"--box is '{text}'; LEFT,TOP,WIDTH,HEIGHT in HR pixels is needed, such as 100,60,48,48."
         ) from error
     return Box(left, top, width, height)
 

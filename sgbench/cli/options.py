@@ -37,7 +37,7 @@ FLAGS = {
     "metrics": "--metric",
     "settings": "--set",
 }
-"""Which flag gives which of `sgbench.runs.plan.Choices`."""
+"""The flag for each field of `sgbench.runs.plan.Choices`."""
 
 Results = Annotated[
     str | None,
@@ -54,18 +54,18 @@ DefaultMetrics = Annotated[
     typer.Option("--metric", metavar="NAME", help="Default: lpips_alex, or all if there is none (repeatable)."),
 ]
 Alpha = Annotated[
-    float, typer.Option("--alpha", metavar="0.05", help="Significance level: the chance of any false positive.")
+    float, typer.Option("--alpha", metavar="0.05", help="Significance level: probability of any false positive.")
 ]
-Scale = Annotated[int, typer.Option("--scale", metavar="2|3|4", help="Factor of super-resolution.", callback=_scale)]
+Scale = Annotated[int, typer.Option("--scale", metavar="2|3|4", help="Super-resolution factor.", callback=_scale)]
 Address = Annotated[
     str | None, typer.Option("--address", metavar="HOST:PORT", help="Ray cluster to join. Default: start Ray here.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Retry = Annotated[bool, typer.Option("--retry", help="Do failed runs and scores again.")]
+Retry = Annotated[bool, typer.Option("--retry", help="Repeat failed runs and scores.")]
 Retrain = Annotated[
-    bool, typer.Option("--retrain", help="Train done runs again that lack scores and have no final weights.")
+    bool, typer.Option("--retrain", help="Retrain finished runs that lack scores and have no final weights.")
 ]
-Rerun = Annotated[bool, typer.Option("--rerun", help="Do everything again, finished runs too.")]
+Rerun = Annotated[bool, typer.Option("--rerun", help="Repeat everything, including finished runs.")]
 Dashboard = Annotated[
     str | None,
     typer.Option("--address", metavar="URL", help="Ray dashboard of the cluster. Default: http://127.0.0.1:8265."),
@@ -75,12 +75,12 @@ Job = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job, as 'sgbenc
 
 @dataclass(frozen=True)
 class Asked:
-    """A sweep as the command line asks for it."""
+    """A sweep as given on the command line."""
 
     name: str
     sweep: "SweepSpec"
     results: str | None
-    """Its results store, as it was written."""
+    """Its results store, as the person wrote it."""
 
     @functools.cached_property
     def storage(self) -> "Storage":
@@ -91,10 +91,10 @@ class Asked:
 
 
 def of_sweep(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the flags that name a sweep.
+    """Give a command the flags that define a sweep.
 
     Args:
-        command: Its first parameter is an `Asked`; the others become flags of its own, after the shared ones.
+        command: Its first parameter is an `Asked`; the others become its own flags, after the shared ones.
     """
     shared = inspect.signature(_read).parameters
     own = list(inspect.signature(command).parameters.values())[1:]
@@ -111,7 +111,7 @@ def of_sweep(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _read(
-    what: Annotated[str, typer.Argument(metavar="[WHAT]", help="A preset or a sweep file in YAML.")] = "quick",
+    what: Annotated[str, typer.Argument(metavar="[WHAT]", help="A preset or a YAML sweep file.")] = "quick",
     results: Annotated[
         str | None,
         typer.Option("--results", metavar="DIR", help="Results store, a folder or URI. Default: results/<sweep>."),
@@ -120,11 +120,11 @@ def _read(
     loss: Annotated[
         list[str] | None,
         typer.Option(
-            "--loss", metavar="EXPR", help="'l1 + 0.1*sg', … (repeatable); a preset's λ belong to its own losses."
+            "--loss", metavar="EXPR", help="'l1 + 0.1*sg', … (repeatable); the preset's λ do not apply to it."
         ),
     ] = None,
     lam: Annotated[
-        str | None, typer.Option("--lambda", metavar="0,0.1,1", help="Weights of sg in each loss that has it.")
+        str | None, typer.Option("--lambda", metavar="0,0.1,1", help="Coefficients of sg in each loss that has it.")
     ] = None,
     seeds: Annotated[
         str | None, typer.Option("--seeds", metavar="0,1,2", help="Seeds; the paper's trial k is seed k-1.")
@@ -137,7 +137,7 @@ def _read(
         typer.Option("--set", metavar="A.B=VALUE", help="Any field of the sweep: recipe.steps=500 (repeatable)."),
     ] = None,
 ) -> Asked:
-    """Read the sweep that the shared flags name; its parameters are these flags."""
+    """Read the sweep that the shared flags define; its parameters are these flags."""
     from sgbench.runs.plan import Choices, read_sweep
     from sgbench.spec.expression import number
 
@@ -176,7 +176,7 @@ def find_store(results: str | None) -> str:
     """Return the store that ``--results`` names, by default the only one in the folder ``results``.
 
     Raises:
-        InputError: If there is none there, or more than one.
+        InputError: If that folder has none, or more than one.
     """
     from sgbench.core.storage import absolute
 
@@ -185,11 +185,11 @@ def find_store(results: str | None) -> str:
     stores = sorted({str(path.parent) for table in ("runs", "plans") for path in Path("results").glob(f"*/{table}")})
     if len(stores) != 1:
         there = (
-            f"several: {', '.join(stores)}; name one with --results"
+            f"several stores: {', '.join(stores)}; name one with --results"
             if stores
-            else "none; 'sgbench sweep quick' makes one"
+            else "no store; 'sgbench sweep quick' makes one"
         )
-        raise InputError(f"--results is not given, and in the folder 'results' there are {there}.")
+        raise InputError(f"--results is not given, and the folder 'results' has {there}.")
     return absolute(stores[0])
 
 
@@ -197,7 +197,7 @@ def numbers(flag: str, text: str | None, kind: Callable[[str], T]) -> list[T]:
     """Read a list such as ``0,0.1,1``.
 
     Raises:
-        InputError: If a part is no number of the kind.
+        InputError: If a part is not a number of that kind.
     """
     try:
         return [kind(part) for part in text.split(",")] if text is not None else []

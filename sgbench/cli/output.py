@@ -21,7 +21,7 @@ from sgbench.core.storage import Storage
 from sgbench.report import tables
 from sgbench.report.screen import Screen
 
-if TYPE_CHECKING:  # these load torch, which only who trains or scores waits for
+if TYPE_CHECKING:  # these load torch, which only training and scoring need
     from sgbench.runs.forecast import Expected
     from sgbench.runs.plan import Plan
     from sgbench.runs.sweep import Outcome
@@ -34,11 +34,11 @@ screen = Screen()
 say = screen.say
 
 _NARROWEST = 20
-"""Characters a line into which text is wrapped, at least."""
+"""The fewest characters per line to which text is wrapped."""
 
 
 def write(out: Path, content: bytes) -> None:
-    """Write a file that a person named, whole or not at all; a pipe or device is written to as it is."""
+    """Write the file that a person named, whole or not at all; pipes and devices are written to directly."""
     out = out.expanduser()
     if out.exists() and not out.is_file():
         out.write_bytes(content)
@@ -53,7 +53,7 @@ def print_json(data: Any) -> None:
 
 
 def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
-    """Print rows of the same keys as a table with these for heads; a column that is empty in all rows is left out."""
+    """Print rows as a table with their keys as headers, leaving out columns that are empty in every row."""
     if as_json:
         print_json(rows)
         return
@@ -71,10 +71,10 @@ def _stdout() -> Console:
 
 
 def print_entries(entries: Mapping[str, Sequence[str]]) -> None:
-    """Print paragraphs of some lines each beside their names; readable on a narrow terminal.
+    """Print each name with its lines beside it, readable on a narrow terminal.
 
-    What has no room there in one piece, such as a long URL, is a line of its own from the left margin on. A terminal
-    that is narrower still goes on with it in the next line, and copies it as one.
+    A word that does not fit beside the name, such as a long URL, gets its own line from the left margin. A terminal
+    narrower than that wraps it itself, so that it can still be copied in one piece.
     """
     indent = max(map(len, entries), default=0) + 2
     width = max(_stdout().width - indent, _NARROWEST)
@@ -90,14 +90,14 @@ def print_entries(entries: Mapping[str, Sequence[str]]) -> None:
 
 
 def _wrap(line: str, width: int) -> list[str]:
-    """Return the lines of a text; a word that is too long for one is not broken."""
+    """Wrap a text into lines, without breaking words that are longer than a line."""
     return textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
 
 
 def print_plan(
     made: "Plan", expected: "Sequence[Expected]", *, devices: int, price: float | None, as_json: bool
 ) -> None:
-    """Print the runs of a plan, how far each one is, and how long the rest will take on some devices."""
+    """Print the runs of a plan, their status, and how long the rest will take on some devices."""
     times = {each.run: each for each in expected}
     rows: list[dict[str, Any]] = []
     for run in made.runs:
@@ -109,7 +109,7 @@ def print_plan(
     print_rows(rows, as_json=as_json)
     if not as_json:
         repeated = made.named - len(made.runs)
-        named = f" ({made.named} named, {repeated} of them repetitions)" if repeated else ""
+        named = f" ({made.named} named, {repeated} of them duplicates)" if repeated else ""
         say(f"{made.name}: {made.summary()}{named}")
         if pending := [each for each in expected if each.run.pending]:
             say(_forecast(pending, devices, max(1, made.sweep.workers), price))
@@ -129,15 +129,15 @@ def _forecast(expected: "Sequence[Expected]", devices: int, workers: int, price:
 
     seconds = [each.seconds for each in expected if each.seconds is not None]
     if len(seconds) < len(expected):
-        return "How long they take is not known: no run in this store has been trained yet."
+        return "Training time is unknown: no run in this store has been trained yet."
     total, lanes = sum(seconds) * workers, max(1, devices // workers)
     wall = makespan(sorted(seconds, reverse=True), lanes)
-    text = f"Training will take some {_digits(total / 3600)} device-hours: {_duration(wall)} on {devices} device"
-    text += "s" * (devices != 1) + ("" if price is None else f", and {total / 3600 * price:,.2f} at {price:g} an hour")
-    text += f", as on {' and '.join(sorted(expected[0].devices))}"
+    text = f"Training will take about {_digits(total / 3600)} device-hours: {_duration(wall)} on {devices} device"
+    text += "s" * (devices != 1) + ("" if price is None else f", and {total / 3600 * price:,.2f} at {price:g} per hour")
+    text += f", as measured on {' and '.join(sorted(expected[0].devices))}"
     if all(each.alike for each in expected):
         return f"{text}."
-    return f"{text}. A time with ~ is scaled from other backbones by their multiplications."
+    return f"{text}. Times with ~ are scaled from other backbones by their MACs."
 
 
 def _duration(seconds: float) -> str:
@@ -151,27 +151,27 @@ def _digits(value: float) -> str:
 
 
 def print_outcome(outcome: "Outcome", root: str, *, as_json: bool, again: str) -> None:
-    """Print the table of a sweep's runs, and how it ended unless that is well.
+    """Print the table of a sweep's runs and, unless all went well, how it ended.
 
     Args:
         outcome: How it ended.
         root: Its store.
         as_json: Print the table as JSON.
-        again: What a person is told who wants to try failed runs again.
+        again: How to repeat failed runs, for the person.
 
     Raises:
-        typer.Exit: With 130 if it was interrupted, and 1 if runs failed or would have to be trained again.
+        typer.Exit: With 130 if it was interrupted, and 1 if runs failed or need to be retrained.
     """
     plan = outcome.plan
-    if any(map(Storage(root).exists, ("plans", "runs"))):  # a first `train` that is interrupted leaves neither
+    if any(map(Storage(root).exists, ("plans", "runs"))):  # an interrupted first `train` leaves neither
         _print_runs(plan, root, as_json=as_json)
     if outcome.interrupted:
-        say("Interrupted: the same command continues.")
+        say("Interrupted; run the same command to resume.")
         raise typer.Exit(130)
     if failed := len(outcome.failed):
         say(f"{failed} of {len(plan.runs)} runs failed: {again}.")
     if kept := len(outcome.kept):
-        say(f"{kept} of {len(plan.runs)} runs failed when they were trained again and keep the results they had.")
+        say(f"{kept} of {len(plan.runs)} runs failed when they were retrained; they keep their previous results.")
     if remark := plan.to_retrain():
         say(remark)
     if failed or kept or remark:

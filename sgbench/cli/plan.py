@@ -11,19 +11,17 @@ EXAMPLES = ("sgbench plan quick", "sgbench plan paper --devices 8 --price 2.50",
 
 def plan(
     asked: options.Asked,
-    devices: Annotated[
-        int, typer.Option("--devices", metavar="N", min=1, help="How many GPUs, or CPU lanes, there will be.")
-    ] = 1,
+    devices: Annotated[int, typer.Option("--devices", metavar="N", min=1, help="Number of GPUs, or CPU lanes.")] = 1,
     price: Annotated[
-        float | None, typer.Option("--price", metavar="X", min=0, help="Of a device for an hour, in any currency.")
+        float | None, typer.Option("--price", metavar="X", min=0, help="Price of one device-hour, in any currency.")
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show the runs of a sweep, how far each one is, and how long the rest will take; starts nothing.
+    """List the runs of a sweep, their status, and how long the rest will take, without starting anything.
 
-    Times are what runs like these took in this store; where there are none yet, nothing is guessed. Where data is
-    not at hand, the one set of its name that the store has on record stands for it; without such a set, runs have no
-    ids, and what a store with runs has of them is unknown.
+    Times are estimated from similar runs in this store; without any, none are given. If a data set is not available
+    locally, the plan uses the set of that name on record in the store, provided there is exactly one. Otherwise runs
+    have no ids, and their status is unknown unless the store is empty.
     """
     from sgbench.cli import output
     from sgbench.runs.forecast import expect

@@ -1,4 +1,4 @@
-"""``sgbench report``: a store as one page of HTML."""
+"""``sgbench report``: a store as a single HTML page."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,22 +31,22 @@ def report(
         typer.Option(
             "--test",
             metavar=options.REFERENCE,
-            help="Only this test set; with =DIR its HR images are shown too (repeatable).",
+            help="Only this test set; with =DIR, its HR images are shown too (repeatable).",
         ),
     ] = None,
     backbone: options.Backbones = None,
     loss: options.Losses = None,
-    lam: Annotated[str | None, typer.Option("--lambda", metavar="0,0.1,1", help="Only these weights of sg.")] = None,
+    lam: Annotated[str | None, typer.Option("--lambda", metavar="0,0.1,1", help="Only these λ of sg.")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", metavar="0,1,2", help="Only these seeds.")] = None,
     metric: options.Metrics = None,
     images: Annotated[
-        int | None, typer.Option("--images", min=0, metavar="5", help="Saved images of each test set. Default: 5.")
+        int | None, typer.Option("--images", min=0, metavar="5", help="Saved images to show per test set. Default: 5.")
     ] = None,
-    title: Annotated[str | None, typer.Option("--title", metavar="TEXT", help="Of the page.")] = None,
+    title: Annotated[str | None, typer.Option("--title", metavar="TEXT", help="Title of the page.")] = None,
 ) -> None:
-    """Write a page that has everything in itself: significant differences, tables, figures, images, every run.
+    """Write a self-contained HTML page: significant differences, tables, figures, images, every run.
 
-    It can be sent around and read without sgbench or a network. Images are those that sgbench eval --save-images keeps.
+    It can be read offline and without sgbench. It shows the images that sgbench eval --save-images has kept.
     """
     from sgbench.analysis import Filters, View, load_results
     from sgbench.cli import output
@@ -81,12 +81,12 @@ def report(
 
 def _in_store(storage: "Storage") -> Path:
     if not storage.is_local:
-        raise InputError(f"'{storage}' is no folder of this machine; --out says where the page is to be written.")
+        raise InputError(f"'{storage}' is not a local folder; say with --out where to write the page.")
     return Path(storage.path("report.html"))
 
 
 def _packed(tests: list[str], recipes: "list[Recipe]") -> "list[tuple[str, PackedImages]]":
-    """Pack the test sets whose folders are given as each recipe wants them, or find them packed."""
+    """Pack the test sets whose folders are given for each recipe, or find them packed."""
     from sgbench.cli import output
     from sgbench.data import pack_set
 

@@ -1,4 +1,4 @@
-"""``sgbench status``: how far sweeps are, by their store or by the cluster that they were submitted to."""
+"""``sgbench status``: the progress of sweeps, read from their store or from the cluster they were submitted to."""
 
 import datetime
 from collections import Counter
@@ -20,15 +20,15 @@ EXAMPLES = (
 
 
 def status(
-    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Id of a job; all of them by default.")] = None,
+    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Id of a job. Default: all.")] = None,
     results: options.Results = None,
     address: options.Dashboard = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show how far the sweeps of a store are, or, with --address or JOB, the jobs of a cluster.
+    """Show the progress of the sweeps in a store or, with --address or JOB, the jobs of a cluster.
 
-    A store tells all that matters, from anywhere and whether the cluster is still there or not: how many runs of each
-    sweep are done, to be scored, begun (with a checkpoint), to do and failed, and which command is at work there.
+    The store is enough, from any machine and even if the cluster is gone: it shows how many runs of each sweep are
+    done, to score, resumable, to do and failed, and which command is using the store.
     """
     from sgbench.core.errors import InputError
 
@@ -37,7 +37,7 @@ def status(
     elif results is None:
         _show_jobs(job, address, as_json=as_json)
     else:
-        raise InputError("status shows a store or the jobs of a cluster; give --results or a job and --address.")
+        raise InputError("status shows either a store or jobs of a cluster; give --results, or JOB and --address.")
 
 
 def _show_jobs(job: str | None, address: str | None, *, as_json: bool) -> None:
@@ -46,13 +46,13 @@ def _show_jobs(job: str | None, address: str | None, *, as_json: bool) -> None:
     jobs = Jobs(address)
     shown = jobs.list() if job is None else [jobs.get(job)]
 
-    from sgbench.cli import output  # loads torch, which is no use where nobody answers
+    from sgbench.cli import output  # only once the cluster has answered: this takes longer to load
 
     if as_json:
         output.print_json([vars(each) for each in shown])
         return
     if not shown:
-        output.say("No sweep was submitted to this cluster.")
+        output.say("No sweep has been submitted to this cluster.")
         return
     rows = [
         {
@@ -79,7 +79,7 @@ def _show_store(root: str, *, as_json: bool) -> None:
 
     storage = Storage(root)
     if not storage.exists("plans"):
-        raise InputError(f"'{root}' knows of no sweep: it has no folder 'plans'.")
+        raise InputError(f"'{root}' has no record of a sweep: the folder 'plans' is missing.")
     store = Store(storage)
     rows, unchecked, holder = _counts(store), _unchecked(store), storage.holder()
     if as_json:
@@ -87,12 +87,14 @@ def _show_store(root: str, *, as_json: bool) -> None:
         return
     output.print_rows(rows, as_json=False)
     if unchecked:
-        output.say(f"note: scores of any version count for {', '.join(unchecked)}: status runs no code of plug-ins.")
-    output.say(f"In use by {holder}." if holder else "Nothing is at work here.")
+        output.say(
+            f"note: scores of any version count for {', '.join(unchecked)}, because status does not run plug-in code."
+        )
+    output.say(f"In use by {holder}." if holder else "Not in use.")
 
 
 def _counts(store: "Store") -> list[dict[str, Any]]:
-    """Return a row for each sweep of a store: how many of its runs are at which status."""
+    """Return a row for each sweep of a store: how many of its runs have which status."""
     from sgbench.assets.locator import Locator
     from sgbench.runs.status import Judge, RunStatus
 
@@ -106,7 +108,7 @@ def _counts(store: "Store") -> list[dict[str, Any]]:
 
 
 def _unchecked(store: "Store") -> list[str]:
-    """Return the metrics of plug-ins that sweeps ask for; no plug-in is imported because a store names it."""
+    """Return the plug-in metrics that sweeps ask for; no plug-in is imported because a store names it."""
     from sgbench.metrics import METRICS
 
     return sorted({metric for run in store.planned() for metric in run.metrics if not METRICS.available(metric)})

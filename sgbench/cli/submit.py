@@ -23,10 +23,10 @@ def submit(
     retrain: options.Retrain = False,
     rerun: options.Rerun = False,
 ) -> None:
-    """Start a sweep on a running cluster and come back at once; prints the id of the job.
+    """Submit a sweep to a running cluster, print the id of the job, and return at once.
 
-    The sweep is checked here and goes along whole, flags and all. Everything else is the cluster's: its nodes have
-    sgbench, the images, and a store in --results that all of them reach.
+    The sweep is checked here and sent in full, flags included. Every node of the cluster must have sgbench and the
+    images, and must reach the store in --results.
     """
     import yaml
 
@@ -38,28 +38,28 @@ def submit(
     flags = [flag for flag, given in {"--retry": retry, "--retrain": retrain, "--rerun": rerun}.items() if given]
     job = Jobs(address).submit(asked.name, sweep, ["--results", results, *flags])
     typer.echo(job)
-    typer.echo(f"'sgbench logs {job} --follow' shows what it does, 'sgbench stop {job}' stops it.", err=True)
+    typer.echo(f"'sgbench logs {job} --follow' shows its output, 'sgbench stop {job}' stops it.", err=True)
 
 
 def _seen_by_all(results: str | None) -> str:
     """Return the store of a job.
 
     Raises:
-        InputError: If none is given, or one that is a folder here and nowhere else.
+        InputError: If none is given, or it is a folder that only this machine has.
     """
     from sgbench.core.errors import InputError
 
     if results is None or not re.match("/|[a-z0-9]+://", results):
         given = "not given" if results is None else f"'{results}'"
         raise InputError(
-            f"--results is {given}; a job needs a store that all nodes reach, such as s3://bucket/results or "
+            f"--results is {given}; a job needs a store that all nodes can reach, such as s3://bucket/results or "
             "/shared/results."
         )
     return results
 
 
 def _check_folders(sweep: "SweepSpec") -> None:
-    """Refuse images that are beside the person and not on the cluster.
+    """Refuse images that are on this machine and not on the cluster.
 
     Raises:
         InputError: If the folder of a data set is not an absolute path.
@@ -69,6 +69,6 @@ def _check_folders(sweep: "SweepSpec") -> None:
     for reference in (sweep.train, *sweep.tests):
         if re.search("^[^=]*=(?!/)|,lr=(?!/)", reference):
             raise InputError(
-                f"data set '{reference}' is in a folder of this machine; a job needs the absolute path of one that "
-                "all nodes see."
+                f"data set '{reference}' has a relative path; a job needs the absolute path of a folder that all nodes "
+                "can read."
             )

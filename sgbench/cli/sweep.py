@@ -17,14 +17,14 @@ def sweep(
     rerun: options.Rerun = False,
     as_json: options.Json = False,
 ) -> None:
-    """Train and score every run that is missing, then print the table.
+    """Train and score every missing run, then print the table.
 
-    Interrupted runs continue from their last checkpoint; finished ones are not repeated. A run that is trained again,
-    because --retrain or --rerun asks for it, keeps its results until the new training is complete, and has all its
-    scores computed again. Where --rerun was interrupted, the same command continues: it resumes the run that was under
-    way and leaves those alone that were done again; without --rerun, the runs not yet replaced count as done.
+    Interrupted runs resume from their last checkpoint; finished runs are not repeated. With --retrain or --rerun, a run
+    keeps its results until the new training is complete, and then all its scores are recomputed. If --rerun is
+    interrupted, the same command resumes it and skips the runs it has already redone; without --rerun, runs that are
+    not yet replaced count as done.
 
-    Ends with 1 if runs failed, or lack scores that only training again could give and --retrain is not there.
+    The exit code is 1 if a run failed, or if scores are missing that need --retrain.
     """
     from sgbench.cli import output
     from sgbench.cluster import on_ray
@@ -40,4 +40,4 @@ def sweep(
         retrain=retrain,
         rerun=rerun,
     )
-    output.print_outcome(outcome, asked.storage.root, as_json=as_json, again="--retry does them again")
+    output.print_outcome(outcome, asked.storage.root, as_json=as_json, again="--retry repeats them")

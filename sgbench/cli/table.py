@@ -1,4 +1,4 @@
-"""``sgbench table``: the scores of stores, as a pivot or as the paper lays them out."""
+"""``sgbench table``: the scores of stores, as a pivot table or in the paper's layout."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,30 +21,31 @@ EXAMPLES = (
 
 def table(
     number: Annotated[
-        str | None, typer.Argument(metavar="NUMBER", help="A table of the paper, in its layout: 1, 2, 3 or 5.")
+        str | None, typer.Argument(metavar="NUMBER", help="Number of a table of the paper: 1, 2, 3 or 5.")
     ] = None,
     results: Annotated[
         list[str] | None,
         typer.Option("--results", metavar="DIR", help="Results store (repeatable). Default: the only one in results/."),
     ] = None,
     show: Annotated[
-        str | None, typer.Option("--show", metavar="ours|paper|both", help="Of a table of the paper. Default: ours.")
+        str | None,
+        typer.Option("--show", metavar="ours|paper|both", help="Whose numbers a paper's table has. Default: ours."),
     ] = None,
     rows: Annotated[
         str | None,
         typer.Option(
             "--rows",
             metavar="A,B",
-            help="Of dataset, store, scale, backbone, loss, lambda, recipe, seed and metric. "
+            help="Any of dataset, store, scale, backbone, loss, lambda, recipe, seed and metric. "
             "Default: dataset,backbone,loss.",
         ),
     ] = None,
     columns: Annotated[
-        str | None, typer.Option("--columns", metavar="A,B", help="Of the same. Default: metric.")
+        str | None, typer.Option("--columns", metavar="A,B", help="Any of the same. Default: metric.")
     ] = None,
     backbone: options.Backbones = None,
     loss: options.Losses = None,
-    lam: Annotated[str | None, typer.Option("--lambda", metavar="0,0.1,1", help="Only these weights of sg.")] = None,
+    lam: Annotated[str | None, typer.Option("--lambda", metavar="0,0.1,1", help="Only these λ of sg.")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", metavar="0,1,2", help="Only these seeds.")] = None,
     test: options.Tests = None,
     metric: options.Metrics = None,
@@ -54,11 +55,11 @@ def table(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show the scores of stores: mean ± sample standard deviation over the seeds.
+    """Show scores as a table: mean ± sample standard deviation over seeds.
 
     A cell without a number says why. The best of each block is bold; a star marks a significant difference from L1.
 
-    Only seeds are averaged: what differs and is named neither for rows nor for columns is added to the rows.
+    Only seeds are averaged. Whatever else differs between runs is added to --rows.
     """
     from sgbench.analysis import Filters
     from sgbench.cli import output
@@ -67,9 +68,9 @@ def table(
     form = _form(form, [tables.RICH, *tables.FORMATS], as_json=as_json)
     own = {"--rows": rows, "--columns": columns, "--loss": loss, "--lambda": lam, "--seeds": seeds}
     if number is None and show is not None:
-        raise InputError(f"--show {show} is for a table of the paper, such as 'sgbench table 1 --show {show}'.")
+        raise InputError(f"--show needs a table of the paper, such as 'sgbench table 1 --show {show}'.")
     if number is not None and (given := [flag for flag, value in own.items() if value is not None]):
-        raise InputError(f"table {number} has rows, columns, losses and seeds of its own; leave out {given[0]}.")
+        raise InputError(f"table {number} has fixed rows, columns, losses and seeds; leave out {given[0]}.")
     filters = Filters(
         backbones=backbone,
         losses=loss,
@@ -92,7 +93,7 @@ def table(
 
 def _form(form: str | None, forms: list[str], *, as_json: bool) -> str:
     if as_json and form not in (None, "json"):
-        raise InputError(f"--json and --format {form} contradict each other; leave one of them out.")
+        raise InputError(f"--json and --format {form} contradict each other; leave one out.")
     if form is not None and form not in forms:
         raise unknown("format", form, forms)
     return "json" if as_json else form or forms[0]

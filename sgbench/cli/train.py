@@ -11,11 +11,11 @@ EXAMPLES = (
 
 
 def train(asked: options.Asked, retrain: options.Retrain = False, as_json: options.Json = False) -> None:
-    """Train and score one run of a sweep without Ray; the flags must leave a single one.
+    """Train and score a single run of a sweep without Ray; the flags must select exactly one.
 
-    Its id, and on the same machine its bits, are those that the sweep would give it. A run that failed is tried again.
-    One that is done, lacks scores and has no final weights is trained again if --retrain says so, else the command ends
-    with 1; it keeps its results until the new training is complete, and has all its scores computed again.
+    The run gets the same id as in the sweep and, on the same machine, bit-identical weights. A failed run is tried
+    again. A finished run that lacks scores and has no final weights is trained again only with --retrain; otherwise the
+    exit code is 1. It keeps its results until the new training is complete, and then all its scores are recomputed.
     """
     from sgbench.cli import output
     from sgbench.core.errors import InputError
@@ -25,8 +25,8 @@ def train(asked: options.Asked, retrain: options.Retrain = False, as_json: optio
     runs = set(asked.sweep.named_runs(TrainingData(name=asked.sweep.train)))
     if len(runs) != 1:
         raise InputError(
-            f"train does one run and this asks for {len(runs)}; leave one with --backbone, --loss, --lambda and "
-            "--seeds, or use sweep."
+            f"train does exactly one run, but this selects {len(runs)}; select one with --backbone, --loss, --lambda "
+            "and --seeds, or use sweep."
         )
     here = contextlib.nullcontext(run_all_here)
     outcome = carry_out(

@@ -189,7 +189,10 @@ def test_a_folder_in_which_nothing_can_be_made_is_refused(refused: Refused) -> N
 
 def test_train_does_one_run_only(refused: Refused) -> None:
     said = refused("train", "tiny.yaml", "--seeds", "0,1")
-    assert "train does one run and this asks for 2; leave one with --backbone, --loss, --lambda and --seeds" in said
+    assert (
+        "train does exactly one run, but this selects 2; select one with --backbone, --loss, --lambda and --seeds"
+        in said
+    )
 
 
 def test_a_store_in_use_names_who_uses_it(place: Path, refused: Refused) -> None:
@@ -200,10 +203,10 @@ def test_a_store_in_use_names_who_uses_it(place: Path, refused: Refused) -> None
 
 
 def test_table_asks_which_store_where_there_is_not_one(place: Path, refused: Refused) -> None:
-    assert "there are none; 'sgbench sweep quick' makes one" in refused("table")
+    assert "the folder 'results' has no store; 'sgbench sweep quick' makes one" in refused("table")
     for name in ("a", "b"):
         (place / "results" / name / "runs").mkdir(parents=True)
-    assert "there are several: results/a, results/b; name one with --results" in refused("table")
+    assert "the folder 'results' has several stores: results/a, results/b; name one with --results" in refused("table")
     assert "holds no results" in refused("table", "--results", "train")
 
 

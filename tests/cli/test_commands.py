@@ -28,9 +28,7 @@ def statuses(run: Run, *arguments: str) -> dict[str, str]:
 def test_plan_lists_the_runs_and_writes_no_store(place: Path, run: Run) -> None:
     out, err = run("plan", "tiny.yaml")
     assert out.count("to do") == 4
-    assert err == (
-        "tiny: 4 runs: 4 to do\nHow long they take is not known: no run in this store has been trained yet.\n"
-    )
+    assert err == ("tiny: 4 runs: 4 to do\nTraining time is unknown: no run in this store has been trained yet.\n")
     rows = json.loads(run("plan", "tiny.yaml", "--json", "--lambda", "0,1")[0])
     assert [(row["loss"], row["seed"], row["step"]) for row in rows] == [
         ("l1", 0, "0/3"),
@@ -45,7 +43,9 @@ def test_plan_lists_the_runs_and_writes_no_store(place: Path, run: Run) -> None:
 def test_plan_tells_how_long_the_rest_takes_and_what_it_costs(run: Run) -> None:
     run("train", "tiny.yaml", "--loss", "l1", "--seeds", "1")
     out, err = run("plan", "tiny.yaml", "--results", "results/tiny", "--devices", "2", "--price", "36")
-    assert re.search(r"will take some \S+ device-hours: \S+ s on 2 devices, and \d+\.\d\d at 36 an hour, as on ", err)
+    assert re.search(
+        r"will take about \S+ device-hours: \S+ s on 2 devices, and \d+\.\d\d at 36 per hour, as measured on ", err
+    )
     assert len(re.findall(r"0/3 +\S+ s ", out)) == 3
     rows = json.loads(run("plan", "tiny.yaml", "--json")[0])
     assert [row["expected_seconds"] is None for row in rows].count(True) == 1  # of the one that is done
@@ -53,9 +53,9 @@ def test_plan_tells_how_long_the_rest_takes_and_what_it_costs(run: Run) -> None:
     assert "Invalid value for '--devices': Input should be greater than or equal to 1" in err
 
 
-def test_plan_counts_repetitions(run: Run) -> None:
+def test_plan_counts_duplicates(run: Run) -> None:
     grid = "grids=[{backbones: [edsr-tiny], losses: [l1]}, {backbones: [edsr-tiny], losses: [l1, l2]}]"
-    assert "tiny: 2 runs: 2 to do (3 named, 1 of them repetitions)\n" in run("plan", "tiny.yaml", "--set", grid)[1]
+    assert "tiny: 2 runs: 2 to do (3 named, 1 of them duplicates)\n" in run("plan", "tiny.yaml", "--set", grid)[1]
 
 
 def test_plan_without_the_images_lists_names_and_says_why_there_are_no_ids(run: Run) -> None:

@@ -60,7 +60,7 @@ def test_an_option_that_holds_one_value_is_refused_if_it_is_given_twice(path: tu
         if not option.is_flag and not option.multiple:
             with pytest.raises(InputError) as refusal:
                 parses(twice)
-            assert str(refusal.value) == f"{flag} is given 2 times, as 'a' and 'b'; it holds one value."
+            assert str(refusal.value) == f"{flag} is given 2 times, as 'a' and 'b'; it takes one value."
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
@@ -90,7 +90,7 @@ def test_help_is_printed_by_the_module_and_no_arguments_print_it_too() -> None:
     status, said = sgbench("--help")
     assert status == 0
     assert all(path[0] in said for path in COMMANDS)
-    assert "Exit codes: 0 done, 1 some run failed, 2 bad input, 130 interrupted." in " ".join(said.split())
+    assert "Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted." in " ".join(said.split())
     assert sgbench()[1].strip() == said.strip()
 
 

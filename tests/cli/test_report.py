@@ -99,7 +99,7 @@ def test_a_store_that_is_no_folder_needs_a_place_for_the_page(
 ) -> None:
     monkeypatch.setattr(Storage, "is_local", False)
     _, said = run("report", "--results", "results/quick", code=2)
-    assert said.endswith("is no folder of this machine; --out says where the page is to be written.\n")
+    assert said.endswith("is not a local folder; say with --out where to write the page.\n")
 
 
 def test_help_loads_neither_matplotlib_nor_jinja() -> None:

@@ -84,7 +84,7 @@ def test_a_score_of_other_images_of_that_name_is_none(store: Store, run: Run) ->
 def test_status_says_who_is_at_work_and_disturbs_nobody(store: Store, run: Run) -> None:
     out, err = run("status")
     assert out.split()[-8:] == ["tiny", "4", "0", "0", "0", "4", "0", "0"]
-    assert err == "Nothing is at work here.\n"
+    assert err == "Not in use.\n"
     with store.storage.lock("sgbench sweep tiny"):
         _, err = run("status", "--results", "results/tiny")
         who = json.loads(run("status", "--json")[0])["in_use_by"]
@@ -105,8 +105,8 @@ def test_in_an_object_store_who_is_at_work_is_known_by_the_heartbeat(
 
 def test_a_folder_without_plans_is_no_store(place: Path, run: Run) -> None:
     _, err = run("status", "--results", "train", code=2)
-    assert err.endswith("/train' knows of no sweep: it has no folder 'plans'.\n")
-    assert "there are none" in run("status", code=2)[1]
+    assert err.endswith("/train' has no record of a sweep: the folder 'plans' is missing.\n")
+    assert "the folder 'results' has no store" in run("status", code=2)[1]
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_with_an_address_or_a_job_it_is_the_cluster_that_is_asked(run: Run, clus
     assert (job["status"], job["started"], job["message"]) == ("failed", str(BEGAN), "no such folder")
     assert "unknown job 'sgbench-c'" in run("status", "sgbench-c", code=2)[1]
     assert cluster == ["head:8265", None, None, None]
-    assert run("status", "--address", "empty") == ("", "No sweep was submitted to this cluster.\n")
+    assert run("status", "--address", "empty") == ("", "No sweep has been submitted to this cluster.\n")
     assert run("status", "--address", "empty", "--json")[0] == "[]\n"
 
 

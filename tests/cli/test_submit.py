@@ -78,10 +78,10 @@ def test_every_preset_arrives_as_it_is(
         ),
         (("--results", "results/tiny"), "--results is 'results/tiny'; a job needs a store that all nodes reach"),
         (("--results", "~/results"), "--results is '~/results'; a job needs"),
-        (("--results", "/r", "--train", "mine=train"), "data set 'mine=train' is in a folder of this machine; a job"),
+        (("--results", "/r", "--train", "mine=train"), "data set 'mine=train' has a relative path; a job"),
         (
             ("--results", "/r", "--test", "mine=/test,lr=LR"),
-            "data set 'mine=/test,lr=LR' is in a folder of this machine",
+            "data set 'mine=/test,lr=LR' has a relative path",
         ),
         (("--results", "/r", "--backbone", "edrs"), "did you mean 'edsr'"),
         (("--results", "/r", "--set", "recipe.stpes=1"), "recipe.stpes"),

@@ -117,5 +117,5 @@ def test_a_run_that_fails_when_it_is_trained_again_says_that_it_keeps_what_it_ha
     monkeypatch.setenv("BROKEN", "1")
     _, err = run("train", *breaking, "--metric", "ssim_y", "--retrain", code=1)
     assert "loss is NaN at step 3; the results that it had are kept\n" in err
-    assert err.endswith("1 of 1 runs failed when they were trained again and keep the results they had.\n")
+    assert err.endswith("1 of 1 runs failed when they were retrained; they keep their previous results.\n")
     assert (store.runs(), store.scores(), store.history()) == before

@@ -306,7 +306,7 @@ def test_a_sweep_is_submitted_stopped_and_submitted_again(place: Place, head: No
     first = submit()
     wait_until(lambda: "step 1/60" in call("logs", first, *there).stdout, PATIENCE_SECONDS, pause=0.5)
     assert call("stop", first, *there).stderr == f"{first}: stopped\n"
-    assert "Interrupted: the same command continues." in call("logs", first, *there).stdout
+    assert "Interrupted; run the same command to resume." in call("logs", first, *there).stdout
     assert len(list((store / "checkpoints").rglob("*.pt"))) == 1
     assert call("stop", first, *there).stderr == f"{first}: stopped\n"  # it has ended, and is left as it is
     refused = call("stop", f"{first}1", *there, code=2).stderr

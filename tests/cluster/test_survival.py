@@ -90,7 +90,7 @@ def test_ctrl_c_reaches_worker_groups_and_the_sweep_goes_on_from_where_they_were
     command.wait_until(lambda err: ": step " in err)
     command.signal_group(signal.SIGINT)
     assert command.end(60) == 130, command.stderr[-2000:]
-    assert command.stderr.endswith("Interrupted: the same command continues.\n")
+    assert command.stderr.endswith("Interrupted; run the same command to resume.\n")
     assert "Traceback" not in command.stderr
     place.assert_no_processes()
     head.assert_idle()

@@ -33,7 +33,7 @@ def assert_quiet(command: Command | Said) -> None:
         r"tiny: \d runs?: .*|started .*|scoring .*|(done|FAILED) .* \(\d of \d\).*|"
         r"stopped .*: the same command continues it|"
         r".*: step \d+/\d+, loss .*, ETA .*|\d of \d done · .*elapsed .*|"
-        r"Interrupted: the same command continues\.|\d of \d runs failed: --retry does them again\."
+        r"Interrupted; run the same command to resume\.|\d of \d runs failed: --retry repeats them\."
     )
     assert [line for line in command.stderr.splitlines() if not said.fullmatch(line)] == []
 
@@ -105,7 +105,7 @@ def test_a_sweep_that_is_interrupted_and_killed_ends_like_an_undisturbed_one(
     interrupted.wait_until(lambda err: err.count("\ndone ") == 2 and "Slow · seed 1: step" in err)
     interrupted.signal_group(signal.SIGINT)
     assert interrupted.end(30) == 130, interrupted.stderr[-2000:]
-    assert interrupted.stderr.endswith("Interrupted: the same command continues.\n")
+    assert interrupted.stderr.endswith("Interrupted; run the same command to resume.\n")
     assert_quiet(interrupted)
     place.assert_no_processes()
     plan = {row["run_id"]: row for row in place.plan("tiny.yaml", "--results", store)}

@@ -366,7 +366,7 @@ def test_ctrl_c_in_train_writes_a_checkpoint_and_the_same_command_continues(
     rest = first.stderr.read()
     first.stderr.close()
     assert first.wait(60) == 130
-    assert rest.endswith("Interrupted: the same command continues.\n")
+    assert rest.endswith("Interrupted; run the same command to resume.\n")
     assert "Traceback" not in rest
     (run,) = (tmp_path / "broken" / "checkpoints").iterdir()
     step = latest_step(Storage(str(tmp_path / "broken")), run.name)
