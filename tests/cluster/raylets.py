@@ -2,8 +2,10 @@
 
 import contextlib
 import socket
+import tempfile
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -33,13 +35,22 @@ class Nodes:
         self.environment["PYTHONPATH"] += f":{place.folder}"
         self.cluster = Cluster()
 
-    def start(self, cpus: int, *, dashboard: bool) -> None:
-        """Start the head and, if it is to have a dashboard, what starts jobs for that."""
+    def start(self, cpus: int, folder: str, *, dashboard: bool) -> None:
+        """Start the head and, if it is to have a dashboard, what starts jobs for that.
+
+        Args:
+            cpus: How many it has.
+            folder: For what its Ray keeps, by which a job finds it; the usual one names the last Ray of the machine.
+            dashboard: Whether it has one.
+        """
         with socket.create_server(("127.0.0.1", 0)) as free:
             agent = free.getsockname()[1]
         ports = {"dashboard_port": 0, "dashboard_agent_listen_port": agent}  # the usual ones may be another Ray's
         with environment(self.environment):
-            self.cluster.add_node(num_cpus=cpus, include_dashboard=dashboard, dashboard_host="127.0.0.1", **ports)
+            self.cluster.add_node(
+                num_cpus=cpus, temp_dir=folder, include_dashboard=dashboard, dashboard_host="127.0.0.1", **ports
+            )
+        (Path(folder) / "ray_current_cluster").write_text(self.address)
         if dashboard:
             wait_until(lambda: listens(agent), PATIENCE_SECONDS)
 
@@ -105,8 +116,9 @@ class Nodes:
 def a_cluster(place: Place, *, cpus: int = 0, dashboard: bool = False, **environment: str) -> Iterator[Nodes]:
     """Start a cluster of a head, by default one that takes no runs; see `Nodes`."""
     nodes = Nodes(place, **environment)
-    try:
-        nodes.start(cpus, dashboard=dashboard)
-        yield nodes
-    finally:
-        nodes.shut_down()
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as short:  # a socket's path is short
+        try:
+            nodes.start(cpus, short, dashboard=dashboard)
+            yield nodes
+        finally:
+            nodes.shut_down()
