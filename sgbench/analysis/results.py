@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.store import HISTORY, RUNS, SCORES, Dataset, Planned, Store, by_key, whole_sets
+from sgbench.store.layout import SIGNS
+from sgbench.store.rows import RunEnd, RunKind
 
 
 class Source:
@@ -137,7 +139,7 @@ class Results:
     @property
     def failed(self) -> dict[str, str]:
         """Why runs failed, by their ids."""
-        rows = self.runs.filter(pc.equal(self.runs.column("status"), "failed")).select(["run_id", "error"])
+        rows = self.runs.filter(pc.equal(self.runs.column("status"), RunEnd.FAILED)).select(["run_id", "error"])
         return {row["run_id"]: row["error"] for row in rows.to_pylist()}
 
     def of_runs(self, run_ids: Iterable[str]) -> "Results":
@@ -203,7 +205,7 @@ def load_results(path: str) -> Results:
         InputError: If there is no store.
     """
     storage = Storage(path)
-    if not storage.exists("runs") and not storage.exists("plans"):
+    if not any(map(storage.exists, SIGNS)):
         raise InputError(f"'{path}' holds no results: it has neither a folder 'runs' nor 'plans'.")
     store = Store(storage)
     compacted = store.tables["scores"].list().newest
@@ -223,7 +225,7 @@ def _scored_sets(source: Source) -> list[Dataset]:
 
 def _others(runs: pa.Table) -> set[tuple[str, str]]:
     """Return names and ids of what was not trained."""
-    rows = runs.filter(pc.not_equal(runs["kind"], "train")).select(["name", "run_id"]).to_pylist()
+    rows = runs.filter(pc.not_equal(runs["kind"], RunKind.TRAIN)).select(["name", "run_id"]).to_pylist()
     return {(_without(row["name"], row["run_id"]), row["run_id"]) for row in rows}
 
 

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from sgbench.analysis.results import Results
 from sgbench.core.errors import InputError
 from sgbench.core.words import plural
+from sgbench.store.rows import RunEnd
 
 _SCORE = ("run_id", "dataset", "metric")
 
@@ -56,7 +57,11 @@ def together(stores: Mapping[str, Results]) -> Stores:
     each = {label: Results(results.source, sources) for label, results in stores.items()}
     done = {
         label: dict(
-            zip(results.runs["run_id"].to_pylist(), pc.equal(results.runs["status"], "done").to_pylist(), strict=True)
+            zip(
+                results.runs["run_id"].to_pylist(),
+                pc.equal(results.runs["status"], RunEnd.DONE).to_pylist(),
+                strict=True,
+            )
         )
         for label, results in each.items()
     }

@@ -29,10 +29,12 @@ from sgbench.analysis.recipes import RECIPE, Recipes
 from sgbench.analysis.results import Results
 from sgbench.analysis.stores import together
 from sgbench.core.errors import InputError, unknown
+from sgbench.core.status import ScoreStatus
 from sgbench.core.words import natural
 from sgbench.spec import Recipe
 from sgbench.spec.stored import find_loss
 from sgbench.store import Planned
+from sgbench.store.rows import RunEnd, RunKind
 from sgbench.store.schema import recipe_columns
 
 BASELINE = "l1"
@@ -54,9 +56,9 @@ class Why(StrEnum):
     NO_RUN = "no run"
     PENDING = "pending"
     NOT_SCORED = "not scored"
-    NO_WEIGHTS = "no weights"
-    UNDEFINED = "undefined"
-    FAILED = "failed"
+    NO_WEIGHTS = ScoreStatus.NO_WEIGHTS
+    UNDEFINED = ScoreStatus.UNDEFINED
+    FAILED = ScoreStatus.FAILED
 
 
 class Fate(NamedTuple):
@@ -82,9 +84,9 @@ NO_RUN, PENDING, NOT_SCORED = (Fate(why) for why in (Why.NO_RUN, Why.PENDING, Wh
 class Status(StrEnum):
     """Where a run stands, for who reads a store."""
 
-    DONE = "done"
-    FAILED = "failed"
-    PENDING = "pending"
+    DONE = RunEnd.DONE
+    FAILED = RunEnd.FAILED
+    PENDING = Why.PENDING
 
 
 class Run(NamedTuple):
@@ -92,7 +94,7 @@ class Run(NamedTuple):
 
     Attributes:
         run_id: Its id.
-        kind: ``train``, or what else was scored: ``checkpoint``, ``folder`` or ``builtin``.
+        kind: One of `sgbench.store.rows.RunKind`.
         backbone: ``family-size``, or the name of what was not trained.
         loss: The expression; empty for what was not trained.
         lam: λ, the coefficient of ``sg``.
@@ -121,7 +123,7 @@ class Run(NamedTuple):
     @property
     def trained(self) -> bool:
         """Whether it was trained here."""
-        return self.kind == "train"
+        return self.kind == RunKind.TRAIN
 
     @property
     def fate(self) -> "Fate | None":
@@ -537,7 +539,7 @@ def _distinct(rows: pa.Table, columns: Sequence[str], made: Callable[[Iterable[A
 
 def _fate_of_a_score(outcome: Iterable[str | None]) -> Fate | None:
     status, reason = outcome
-    if status == "ok":
+    if status == ScoreStatus.OK:
         return None
     return Fate(_member(Why, status, "score"), (reason or "").rstrip("."))
 
@@ -549,7 +551,7 @@ def _ended(rows: pa.Table) -> Iterator[Run]:
     failures, recipes = _distinct(rows, ("status", "step", "error"), _failure), _distinct(rows, RECIPE, tuple)
     for each, failure, recipe in zip(values, failures, recipes, strict=True):
         run_id, kind, name, backbone, loss, lam, seed, scale, train, parameters, status = each
-        trained = kind == "train"
+        trained = kind == RunKind.TRAIN
         yield Run(
             run_id,
             kind,
@@ -585,7 +587,7 @@ def _failure(how: Iterable[Any]) -> Fate | None:
 def _waiting(plan: Planned) -> Run:
     row: dict[str, Any] = {**_DEFAULTS, **plan.run}
     what = (row["backbone"], row["loss"], row.get("lambda"), row["seed"], row["scale"], row.get("train"))
-    return Run(plan.run_id, "train", *what, tuple(row[name] for name in RECIPE), 0, Status.PENDING, None)
+    return Run(plan.run_id, RunKind.TRAIN, *what, tuple(row[name] for name in RECIPE), 0, Status.PENDING, None)
 
 
 _DEFAULTS = recipe_columns(Recipe())

@@ -179,10 +179,11 @@ def find_store(results: str | None) -> str:
         InputError: If that folder has none, or more than one.
     """
     from sgbench.core.storage import absolute
+    from sgbench.store.layout import SIGNS
 
     if results:
         return absolute(results)
-    stores = sorted({str(path.parent) for table in ("runs", "plans") for path in Path("results").glob(f"*/{table}")})
+    stores = sorted({str(path.parent) for sign in SIGNS for path in Path("results").glob(f"*/{sign}")})
     if len(stores) != 1:
         there = (
             f"several stores: {', '.join(stores)}; name one with --results"

@@ -20,6 +20,7 @@ from sgbench.core.files import replacing
 from sgbench.core.storage import Storage
 from sgbench.report import tables
 from sgbench.report.screen import Screen
+from sgbench.store.layout import SIGNS
 
 if TYPE_CHECKING:  # these load torch, which only training and scoring need
     from sgbench.runs.forecast import Expected
@@ -163,7 +164,7 @@ def print_outcome(outcome: "Outcome", root: str, *, as_json: bool, again: str) -
         typer.Exit: With 130 if it was interrupted, and 1 if runs failed or need to be retrained.
     """
     plan = outcome.plan
-    if any(map(Storage(root).exists, ("plans", "runs"))):  # an interrupted first `train` leaves neither
+    if any(map(Storage(root).exists, SIGNS)):  # an interrupted first `train` leaves neither
         _print_runs(plan, root, as_json=as_json)
     if outcome.interrupted:
         say("Interrupted; run the same command to resume.")

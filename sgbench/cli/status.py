@@ -76,10 +76,11 @@ def _show_store(root: str, *, as_json: bool) -> None:
     from sgbench.core.errors import InputError
     from sgbench.core.storage import Storage
     from sgbench.store import Store
+    from sgbench.store.layout import PLANS
 
     storage = Storage(root)
-    if not storage.exists("plans"):
-        raise InputError(f"'{root}' has no record of a sweep: the folder 'plans' is missing.")
+    if not storage.exists(PLANS):
+        raise InputError(f"'{root}' has no record of a sweep: the folder '{PLANS}' is missing.")
     store = Store(storage)
     rows, unchecked, holder = _counts(store), _unchecked(store), storage.holder()
     if as_json:

@@ -41,6 +41,9 @@ _LASTING = {
 }
 """Errors that are not transient."""
 
+LOCK = ".lock"
+"""File at the root of what is locked, with who holds it."""
+
 UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{8}")
 """Names of the temporary files that `Storage.write` leaves if its process is killed; the group is the target."""
 
@@ -237,16 +240,16 @@ class Storage:
         """Return who holds the lock, in words: ``'sgbench sweep quick' (process 7 on host)``; None if nobody does."""
         try:
             if self.is_local:
-                with Path(self.path(".lock")).open() as file:
+                with Path(self.path(LOCK)).open() as file:
                     return None if _is_free(file.fileno()) else _in_words(file.read())
-            state = json.loads(self.read(".lock"))
+            state = json.loads(self.read(LOCK))
             return _in_words(state["holder"]) if _is_alive(state) else None
         except FileNotFoundError:
             return None
 
     @contextlib.contextmanager
     def _local_lock(self, holder: str) -> Iterator[None]:
-        path = Path(self.path(".lock"))
+        path = Path(self.path(LOCK))
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+") as file:
             try:
@@ -263,22 +266,22 @@ class Storage:
     def _heartbeat_lock(self, holder: str) -> Iterator[None]:
         token = secrets.token_hex(8)
         with contextlib.suppress(FileNotFoundError):
-            state = json.loads(self.read(".lock"))
+            state = json.loads(self.read(LOCK))
             if _is_alive(state):
                 raise self._in_use(state["holder"])
 
         def beat() -> None:
-            self.write(".lock", json.dumps({"holder": holder, "token": token, "beat": time.time()}).encode())
+            self.write(LOCK, json.dumps({"holder": holder, "token": token, "beat": time.time()}).encode())
 
         def lost() -> bool:  # this process was silent for so long that another took over
             try:
-                return bool(json.loads(self.read(".lock"))["token"] != token)
+                return bool(json.loads(self.read(LOCK))["token"] != token)
             except FileNotFoundError:
                 return False
 
         beat()
         time.sleep(min(1.0, HEARTBEAT_SECONDS))  # two that saw it free at once: the later PUT wins, the other leaves
-        state = json.loads(self.read(".lock"))
+        state = json.loads(self.read(LOCK))
         if state["token"] != token:
             raise self._in_use(state["holder"])
         stop = threading.Event()
@@ -301,7 +304,7 @@ class Storage:
             stop.set()
             thread.join()
             if not lost():
-                self.delete(".lock")
+                self.delete(LOCK)
 
     def _in_use(self, holder: str) -> InputError:
         who = _in_words(holder)

@@ -16,6 +16,7 @@ from sgbench.core.errors import InputError
 from sgbench.core.files import exclusive, replacing
 from sgbench.core.storage import Storage
 from sgbench.data import PACKED_FILES, PackedImages, default_cache
+from sgbench.store.layout import PACKED, SENT_NETWORKS, network_of, packed_of
 
 
 class Packed(NamedTuple):
@@ -42,10 +43,10 @@ def send(sets: Iterable[Packed], networks: Iterable[str], storage: Storage) -> N
     """
     found = filter(None, map(Locator(download=False).find, networks))
     files = {
-        **{f"packed/{packed.sha256}/{file}": Path(packed.folder) / file for packed in sets for file in PACKED_FILES},
-        **{f"networks/{path.name}": path for path in found},
+        **{packed_of(packed.sha256, file): Path(packed.folder) / file for packed in sets for file in PACKED_FILES},
+        **{network_of(path.name): path for path in found},
     }
-    there = storage.sizes("packed") | storage.sizes("networks")
+    there = storage.sizes(PACKED) | storage.sizes(SENT_NETWORKS)
     for name, path in files.items():
         if there.get(name) != path.stat().st_size:  # a driver that was killed may have left half of a file
             storage.upload(path, name)
@@ -79,7 +80,7 @@ def open_packed(packed: Packed, storage: Storage) -> PackedImages:
     try:
         return open_in_place(packed)
     except InputError:
-        if not storage.exists(f"packed/{packed.sha256}"):
+        if not storage.exists(f"{PACKED}/{packed.sha256}"):
             raise
     return _opened(_received(packed.sha256, storage), packed.sha256)
 
@@ -98,11 +99,11 @@ def receive_networks(networks: Iterable[str], storage: Storage) -> None:
     locator = Locator(download=False)
     for name in networks:
         if locator.find(name) is None:
-            sent = (file for file in NETWORKS.load(name).files if storage.exists(f"networks/{file}"))
+            sent = (file for file in NETWORKS.load(name).files if storage.exists(network_of(file)))
             if (file := next(sent, None)) is not None:
                 networks_folder().mkdir(parents=True, exist_ok=True)
                 with replacing(networks_folder() / file) as part:
-                    storage.download(f"networks/{file}", part)
+                    storage.download(network_of(file), part)
 
 
 def _opened(folder: Path, sha256: str) -> PackedImages:
@@ -123,6 +124,6 @@ def _received(sha256: str, storage: Storage) -> Path:
             with replacing(folder) as part:
                 part.mkdir()
                 for file in PACKED_FILES:
-                    storage.download(f"packed/{sha256}/{file}", part / file)
+                    storage.download(packed_of(sha256, file), part / file)
                 _opened(part, sha256).verify()
     return folder

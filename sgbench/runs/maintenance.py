@@ -18,19 +18,21 @@ import pyarrow.compute as pc
 
 from sgbench.core.errors import InputError
 from sgbench.core.status import ScoreStatus
-from sgbench.core.storage import PART, Storage
+from sgbench.core.storage import Storage
 from sgbench.spec import RunSpec
 from sgbench.spec.stored import read_spec
 from sgbench.store import Planned, Store, stamp
 from sgbench.store.files import TableFiles
 from sgbench.store.layout import (
+    CHECKPOINTS,
     RUN_ID,
     SCRATCH,
     checkpoints_of,
     discard,
     discard_scratch,
     has_weights,
-    images_of,
+    image_of,
+    kept_images,
     latest_step,
     runs_beside,
     unfinished,
@@ -199,7 +201,7 @@ def verify(store: Store) -> Iterator[str]:
             for run_id in scored.filter(pc.invert(pc.is_in(scored, known))).to_pylist():
                 if not latest_step(store.storage, run_id):  # else a new training is about to replace them
                     yield f"run {run_id} has scores and no row in 'runs'."
-    plans = [functools.partial(store.read_plan, name) for name in store.storage.list("plans", ".json")]
+    plans = [functools.partial(store.read_plan, name) for name in store.plan_files()]
     reads: list[Callable[[], object]] = [*plans, store.replaced]
     for read in reads:
         try:
@@ -279,7 +281,7 @@ def clean(store: Store, *, everything: bool = False) -> dict[str, int]:
     for name in freed:
         storage.delete(name)
     needless: dict[str, int] = {}
-    for name, size in storage.sizes("checkpoints").items():
+    for name, size in storage.sizes(CHECKPOINTS).items():
         run_id = name.split("/")[1]
         if re.fullmatch(RUN_ID, run_id) and (everything or (run_id in done and has_weights(storage, run_id))):
             needless[run_id] = needless.get(run_id, 0) + size
@@ -307,9 +309,8 @@ def _of_runs(rows: pa.Table, run_ids: Sequence[str]) -> pa.Table:
 
 def _files_of(storage: Storage, run_id: str) -> list[str]:
     """Return the names of the weights and images that there are of a run."""
-    images = re.compile(rf"{images_of(run_id)}/{PART}/{PART}\.png")
-    weights = [weights_of(run_id)] if storage.exists(weights_of(run_id)) else []
-    return [*weights, *filter(images.fullmatch, storage.sizes(images_of(run_id)))]
+    weights = [weights_of(run_id)] if has_weights(storage, run_id) else []
+    return [*weights, *(image_of(*each) for each in kept_images(storage, run_id))]
 
 
 def _rank(row: RunRow) -> tuple[bool, datetime.datetime]:

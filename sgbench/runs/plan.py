@@ -26,6 +26,7 @@ from sgbench.runs.status import Judge, RunStatus
 from sgbench.spec import RunSpec, SweepSpec, TrainingData, build, expression, override, presets, set_name
 from sgbench.spec.stored import read_spec
 from sgbench.store import Dataset, Planned, Replaced, Store, identity_columns
+from sgbench.store.rows import RunKind
 
 if TYPE_CHECKING:
     import pandas
@@ -124,7 +125,7 @@ def recorded(sweep: SweepSpec, store: Store) -> Recorded | None:
         None unless the store has exactly one training set and one test set of each name.
     """
     planned, recipe = store.planned(), sweep.recipe
-    runs = [row for row in store.runs().to_pylist() if row["kind"] == "train"] + [each.run for each in planned]
+    runs = [row for row in store.runs().to_pylist() if row["kind"] == RunKind.TRAIN] + [each.run for each in planned]
     specs = {row["run_id"]: read_spec(row["spec"], f"run {row['run_id']}") for row in runs}
     packing = (recipe.scale, recipe.degradation)
     alike = {run: spec for run, spec in specs.items() if (spec.recipe.scale, spec.recipe.degradation) == packing}

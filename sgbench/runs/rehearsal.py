@@ -17,6 +17,7 @@ from sgbench.backbones import build_backbone
 from sgbench.core.errors import InputError
 from sgbench.core.plugins import foreign
 from sgbench.core.registry import BACKBONES, LOSSES
+from sgbench.core.status import ScoreStatus
 from sgbench.losses import WeightedSum, build_loss
 from sgbench.metrics import METRICS, Pair, Suite
 from sgbench.spec import Expression, SweepSpec, split_backbone
@@ -136,5 +137,5 @@ def _try_metric(name: str, scale: int) -> None:
             suite.add(suite.measure(Pair(image, sr, hr, crop=scale)))
         results = suite.results()
     for result in results:
-        if result.score.status == "failed":
+        if result.score.status == ScoreStatus.FAILED:
             raise InputError(f"metric '{name}' fails on random images: {result.score.reason}.")

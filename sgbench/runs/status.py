@@ -9,6 +9,7 @@ from sgbench.metrics import METRICS
 from sgbench.scoring.outcomes import Outcomes
 from sgbench.store import Dataset, Replaced, Store, stamp
 from sgbench.store.layout import has_weights, latest_step
+from sgbench.store.rows import RunEnd
 
 
 class RunStatus(StrEnum):
@@ -80,7 +81,7 @@ class Judge:
     def standing(self, run_id: str, tests: Sequence[Dataset], metrics: Sequence[str]) -> Standing:
         """Return how far a run is that is to be scored on test sets by metrics."""
         row, before = self._rows.get(run_id), self._replaced.get(run_id)
-        done = row is not None and row["status"] == "done"
+        done = row is not None and row["status"] == RunEnd.DONE
         stands = before is not None and before.row == stamp(row)  # what is replaced is still all there
         owed = before.scores if before and not stands else ()
         had = tuple(dict.fromkeys((*owed, *self._outcomes.values(run_id)))) if done else owed
@@ -89,7 +90,7 @@ class Judge:
         if self._rerun and (stands or not (before and before.rerun)):
             step = latest_step(self._storage, run_id) if before and before.rerun else 0
             return _training(step, everything, Replaced(stamp(row), rerun=True, scores=had))
-        if row and row["status"] == "failed" and not self._retry:
+        if row and row["status"] == RunEnd.FAILED and not self._retry:
             return Standing(RunStatus.FAILED, row["step"], row["error"])
         if row and done and (not wanted or has_weights(self._storage, run_id)):
             faults = "; ".join(self._outcomes.faults(run_id, tests, metrics)) or None

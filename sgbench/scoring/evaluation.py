@@ -20,7 +20,7 @@ from sgbench.scoring.subjects import Subject
 from sgbench.scoring.upscaling import Upscaler
 from sgbench.spec import canonical_json
 from sgbench.store import Dataset, Store
-from sgbench.store.layout import images_of
+from sgbench.store.layout import image_of
 from sgbench.store.rows import ScoreRow
 from sgbench.training.numerics import device_of_process, pinned, single_precision
 
@@ -107,8 +107,8 @@ def _saving(upscaler: Upscaler, run_id: str, storage: Storage) -> Upscaler:
 
     def saving(images: PackedImages, index: int) -> Pixels:
         pixels = upscaler(images, index)
-        folder = f"{images_of(run_id)}/{Dataset(images.name, images.sha256).versioned}"
-        storage.write(f"{folder}/{images.images[index].name}.png", encode_png(pixels))
+        dataset = Dataset(images.name, images.sha256).versioned
+        storage.write(image_of(run_id, dataset, images.images[index].name), encode_png(pixels))
         return pixels
 
     return saving

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from sgbench.assets.locator import Locator
+from sgbench.core.status import ScoreStatus
 from sgbench.data import PackedImages
 from sgbench.metrics import METRICS
 from sgbench.store import Dataset, Store
@@ -36,7 +37,7 @@ class Outcomes:
         }
         self._values: defaultdict[str, dict[tuple[str, str, str], None]] = defaultdict(dict)
         for (run_id, name, sha256, metric), (_, status, _) in self._outcomes.items():
-            if status == "ok":
+            if status == ScoreStatus.OK:
                 self._values[run_id][name, sha256, metric] = None
 
     def missing(self, run_id: str, pairs: Iterable[Pair]) -> tuple[tuple[str, str], ...]:
@@ -53,15 +54,15 @@ class Outcomes:
         return [
             f"{metric} on {test}: {reason}"
             for (test, metric), (status, reason) in outcomes.items()
-            if status == "failed"
+            if status == ScoreStatus.FAILED
         ]
 
     def _wanted(self, run_id: str, test: PackedImages | Dataset, name: str) -> bool:
         status, _ = self._outcome(run_id, test, name)
-        if status == "no weights":
+        if status == ScoreStatus.NO_WEIGHTS:
             metric = self._metric(name)
             return bool(metric and self._locator and all(map(self._locator.find, metric.networks)))
-        return status is None or (status == "failed" and self._retry)
+        return status is None or (status == ScoreStatus.FAILED and self._retry)
 
     def _outcome(self, run_id: str, test: PackedImages | Dataset, name: str) -> tuple[str | None, str | None]:
         version, *outcome = self._outcomes.get((run_id, test.name, test.sha256, name), (None, None, None))

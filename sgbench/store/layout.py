@@ -2,7 +2,7 @@
 
 import re
 
-from sgbench.core.storage import UNFINISHED, Storage
+from sgbench.core.storage import PART, UNFINISHED, Storage
 
 MARK = "sgbench.json"
 """File at the root of a store that says that the folder is one; the first command that writes there makes it."""
@@ -10,27 +10,49 @@ MARK = "sgbench.json"
 SCRATCH = ".ray"
 """Folder of a store for what is needed only while a sweep or a merge runs; see `discard_scratch`."""
 
-REPLACED = "checkpoints/replaced.json"
+PLANS = "plans"
+"""Folder of a store with a file for each sweep: what it asks for."""
+
+CHECKPOINTS = "checkpoints"
+"""Folder of a store with a folder for each run that is not done."""
+
+REPLACED = f"{CHECKPOINTS}/replaced.json"
 """File of a store for as long as runs in it are being trained again."""
+
+WEIGHTS = "weights"
+"""Folder of a store with a file for each run: its final weights."""
+
+IMAGES = "images"
+"""Folder of a store with a folder for each run: the images that it made and that were kept."""
 
 LOGS = "logs"
 """Folder of a store with a folder for each run: what its processes print, and what TensorBoard shows."""
 
-FOLDERS = (
-    *("runs", "scores", "history", "plans", "checkpoints", "weights", "images", LOGS, "packed", "networks", SCRATCH),
-)
+PACKED = "packed"
+"""Folder of a store with the packed sets that nodes fetch."""
+
+SENT_NETWORKS = "networks"
+"""Folder of a store with the pretrained networks that nodes fetch."""
+
+SIGNS = ("runs", PLANS)
+"""Folders one of which is there as soon as a run has ended or a sweep has begun."""
+
+FOLDERS = ("runs", "scores", "history", PLANS, CHECKPOINTS, WEIGHTS, IMAGES, LOGS, PACKED, SENT_NETWORKS, SCRATCH)
 """All folders that a store makes; nothing beside them is ever looked at or deleted."""
 
 RUN_ID = "[0-9a-f]{12}"
 """Pattern of a run's id."""
 
+_IMAGE = re.compile(rf"{IMAGES}/({RUN_ID})/({PART})/({PART})\.png")
+
 _BESIDE = re.compile(
-    rf"weights/({RUN_ID})\.pt|checkpoints/({RUN_ID})/\d+\.pt|images/({RUN_ID})/[^/]+/[^/]+\.png|{LOGS}/({RUN_ID})/.+"
+    rf"{WEIGHTS}/({RUN_ID})\.pt|{CHECKPOINTS}/({RUN_ID})/\d+\.pt|{IMAGES}/({RUN_ID})/[^/]+/[^/]+\.png"
+    rf"|{LOGS}/({RUN_ID})/.+"
 )
 
 _WRITTEN = re.compile(
-    rf"(runs|scores|history)/[^/]+\.parquet|plans/[^/]+\.json|weights/{RUN_ID}\.pt|checkpoints/{RUN_ID}/\d+\.pt"
-    rf"|images/{RUN_ID}/[^/]+/[^/]+\.png|{REPLACED}"
+    rf"(runs|scores|history)/[^/]+\.parquet|{PLANS}/[^/]+\.json|{WEIGHTS}/{RUN_ID}\.pt|{CHECKPOINTS}/{RUN_ID}/\d+\.pt"
+    rf"|{IMAGES}/{RUN_ID}/[^/]+/[^/]+\.png|{REPLACED}"
 )
 """Names of the files that `Storage.write` makes in a store."""
 
@@ -40,22 +62,53 @@ _SCRATCHED = re.compile(rf"{re.escape(SCRATCH)}/[0-9a-f]{{8}}(\.stop$|/)")
 
 def checkpoints_of(run_id: str) -> str:
     """Return the folder of a run's checkpoints."""
-    return f"checkpoints/{run_id}"
+    return f"{CHECKPOINTS}/{run_id}"
+
+
+def checkpoint_of(run_id: str, step: int) -> str:
+    """Return the file of a run's checkpoint."""
+    return f"{checkpoints_of(run_id)}/{step:012d}.pt"
 
 
 def weights_of(run_id: str) -> str:
     """Return the file of a run's final weights."""
-    return f"weights/{run_id}.pt"
+    return f"{WEIGHTS}/{run_id}.pt"
 
 
 def images_of(run_id: str) -> str:
     """Return the folder of the images that a run made and that were kept."""
-    return f"images/{run_id}"
+    return f"{IMAGES}/{run_id}"
+
+
+def image_of(run_id: str, dataset: str, image: str) -> str:
+    """Return the file of an image that a run made of one of a test set, `sgbench.store.Dataset.versioned`."""
+    return f"{images_of(run_id)}/{dataset}/{image}.png"
 
 
 def logs_of(run_id: str) -> str:
     """Return the folder of a run's logs."""
     return f"{LOGS}/{run_id}"
+
+
+def kept_images(storage: Storage, run_id: str | None = None) -> list[tuple[str, str, str]]:
+    """Return what `image_of` is given for each image that there is, of all runs or of one."""
+    names = storage.sizes(IMAGES if run_id is None else images_of(run_id))
+    return [(match[1], match[2], match[3]) for match in map(_IMAGE.fullmatch, names) if match]
+
+
+def plan_of(name: str) -> str:
+    """Return the file of what a sweep asks for."""
+    return f"{PLANS}/{name}.json"
+
+
+def packed_of(sha256: str, file: str) -> str:
+    """Return a file of a packed set that nodes fetch."""
+    return f"{PACKED}/{sha256}/{file}"
+
+
+def network_of(file: str) -> str:
+    """Return the file of a pretrained network that nodes fetch."""
+    return f"{SENT_NETWORKS}/{file}"
 
 
 def latest_step(storage: Storage, run_id: str) -> int:
@@ -78,7 +131,7 @@ def discard(storage: Storage, run_id: str) -> None:
 
 def runs_beside(storage: Storage) -> set[str]:
     """Return the ids of the runs of which anything lies beside rows."""
-    names = (name for folder in ("weights", "checkpoints", "images", LOGS) for name in storage.sizes(folder))
+    names = (name for folder in (WEIGHTS, CHECKPOINTS, IMAGES, LOGS) for name in storage.sizes(folder))
     return {match[match.lastindex or 0] for match in map(_BESIDE.fullmatch, names) if match}
 
 

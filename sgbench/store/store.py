@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from sgbench.core.errors import InputError
 from sgbench.core.storage import PART, PART_IN_WORDS, Storage
 from sgbench.store.files import TableFiles
-from sgbench.store.layout import FOLDERS, MARK, REPLACED, runs_beside
+from sgbench.store.layout import FOLDERS, MARK, PLANS, REPLACED, plan_of, runs_beside
 from sgbench.store.rows import HistoryRow, RunRow, ScoreRow
 from sgbench.store.schema import HISTORY, RUNS, SCORES, TABLES, check_names
 
@@ -137,7 +137,7 @@ class Store:
                 with contextlib.suppress(InputError):
                     if table.part(stem) is not None:
                         return True
-        for file in self.storage.list("plans", ".json"):
+        for file in self.plan_files():
             with contextlib.suppress(InputError):
                 if self.read_plan(file):
                     return True
@@ -174,7 +174,7 @@ class Store:
         """
         _check_plan_name(name)
         rows = [dataclasses.asdict(run) for run in planned]
-        self.storage.write(f"plans/{name}.json", json.dumps(rows, indent=1).encode())
+        self.storage.write(plan_of(name), json.dumps(rows, indent=1).encode())
 
     def planned(self) -> list[Planned]:
         """Return what all sweeps on this store asked for; a run of two sweeps comes twice."""
@@ -182,16 +182,19 @@ class Store:
 
     def plans(self) -> dict[str, list[Planned]]:
         """Return what each sweep on this store asked for, by its name."""
-        files = self.storage.list("plans", ".json")
-        return {file.removeprefix("plans/").removesuffix(".json"): self.read_plan(file) for file in files}
+        return {_plan_name(file): self.read_plan(file) for file in self.plan_files()}
+
+    def plan_files(self) -> list[str]:
+        """Return the names of the files of `plans`."""
+        return self.storage.list(PLANS, ".json")
 
     def read_plan(self, file: str) -> list[Planned]:
-        """Return what a file of ``plans`` asks for.
+        """Return what one of `plan_files` asks for.
 
         Raises:
             InputError: If it is damaged.
         """
-        _check_plan_name(file.removeprefix("plans/").removesuffix(".json"))
+        _check_plan_name(_plan_name(file))
         try:
             rows = json.loads(self.storage.read(file))
             plan = [
@@ -285,6 +288,10 @@ class Store:
 def _check_names(**values: Iterable[str]) -> None:
     """Check names by their column; see `check_names`."""
     check_names({column: pa.chunked_array([list(names)], pa.string()) for column, names in values.items()})
+
+
+def _plan_name(file: str) -> str:
+    return file.removeprefix(f"{PLANS}/").removesuffix(".json")
 
 
 def _check_plan_name(name: str) -> None:

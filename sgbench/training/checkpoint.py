@@ -12,7 +12,7 @@ from torch import Tensor
 from sgbench.backbones import unwrap
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage, absolute
-from sgbench.store.layout import checkpoints_of, weights_of
+from sgbench.store.layout import checkpoint_of, checkpoints_of, weights_of
 
 KEEP = 2
 """Checkpoints kept of a run: the newest and, should that be unreadable, the one before."""
@@ -48,7 +48,7 @@ class Checkpoints:
         Raises:
             OSError: If it cannot be written; those before it are kept.
         """
-        self.storage.write(f"{checkpoints_of(self.run_id)}/{step:012d}.pt", _dump(state))
+        self.storage.write(checkpoint_of(self.run_id, step), _dump(state))
         for name in self._names()[:-KEEP]:
             self.storage.delete(name)
 

@@ -12,7 +12,7 @@ from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, Pixels
 from sgbench.store import Dataset
-from sgbench.store.layout import has_weights, images_of
+from sgbench.store.layout import has_weights, image_of
 
 
 @dataclass(frozen=True)
@@ -85,5 +85,5 @@ class SavedImages:
 
     def _file(self, run_id: str, index: int) -> str:
         """Return where `sgbench.scoring.subjects` keeps an image."""
-        folder = Dataset(self.images.name, self.images.sha256).versioned
-        return f"{images_of(run_id)}/{folder}/{self.name(index)}.png"
+        dataset = Dataset(self.images.name, self.images.sha256).versioned
+        return image_of(run_id, dataset, self.name(index))

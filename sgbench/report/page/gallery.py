@@ -23,7 +23,7 @@ from sgbench.report.tables.paper_layouts import SG
 from sgbench.spec import Recipe
 from sgbench.spec.stored import read_recipe
 from sgbench.store import Dataset
-from sgbench.store.layout import images_of
+from sgbench.store.layout import image_of, kept_images
 
 IMAGES = 5
 """How many images of a test set are shown, unless somebody says."""
@@ -146,16 +146,15 @@ def gallery(view: View, filters: Filters, storage: Storage, hr: Sequence[PackedI
 
 def runs_with_images(storage: Storage) -> list[str]:
     """Return the ids of the runs of which images were saved."""
-    return sorted({name.split("/")[1] for name in storage.sizes("images")})
+    return sorted({run_id for run_id, _, _ in kept_images(storage)})
 
 
 def _files(storage: Storage, runs: set[str], folders: set[str]) -> dict[_Place, list[str]]:
     """Return the runs that have each image."""
     found: defaultdict[_Place, list[str]] = defaultdict(list)
-    for file in storage.sizes("images"):
-        match file.split("/"):
-            case [_, run_id, folder, name] if run_id in runs and folder in folders and name.endswith(".png"):
-                found[_Place(folder, name.removesuffix(".png"))].append(run_id)
+    for run_id, folder, image in kept_images(storage):
+        if run_id in runs and folder in folders:
+            found[_Place(folder, image)].append(run_id)
     return dict(found)
 
 
@@ -183,7 +182,7 @@ def _read(
         sources[HR] = _uri(Image.fromarray(np.asarray(pixels)), None)
         sizes[pixels.shape[1], pixels.shape[0]] = HR
     for run_id in runs:
-        file = f"{images_of(run_id)}/{place.folder}/{place.image}.png"
+        file = image_of(run_id, place.folder, place.image)
         content = storage.read(file)
         try:
             image = Image.open(io.BytesIO(content)).convert("RGB")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from sgbench.analysis import Filters, View
 from sgbench.analysis.compare import Comparison, Verdict
 from sgbench.analysis.view import ALL, Status
+from sgbench.core.status import ScoreStatus
 from sgbench.core.words import listed, plural
 from sgbench.report.compare import places
 from sgbench.report.tables.model import metric_order, number, titled
@@ -38,7 +39,7 @@ def without_numbers(view: View, filters: Filters = ALL) -> list[str]:
     return [
         f"There is no number by {metric}: {listed(sorted(found))}."
         for metric, found in sorted(fates.items(), key=lambda item: metric_order(item[0]))
-        if "ok" not in found
+        if ScoreStatus.OK not in found
     ]
 
 

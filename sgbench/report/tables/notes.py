@@ -10,6 +10,7 @@ from sgbench.analysis.cells import Cell
 from sgbench.analysis.view import Basis, Filters, Outcome, View, Why
 from sgbench.core.words import listed, natural, plural
 from sgbench.report.tables.model import metric_order
+from sgbench.store.rows import RunKind
 
 _PROVENANCE = {"device": "device", "workers": "number of workers", "versions": "package versions"}
 """Columns that are not identity and may still move the last digit, and what notes call them."""
@@ -84,6 +85,6 @@ def _word(key: str, value: Any) -> str:
 
 def _provenance(view: View, shown: Collection[str]) -> list[str]:
     rows = view.rows(Filters(runs=shown))
-    trained = rows.filter(pc.equal(rows["kind"], "train"))
+    trained = rows.filter(pc.equal(rows["kind"], RunKind.TRAIN))
     mixed = [what for column, what in _PROVENANCE.items() if len(trained[column].unique()) > 1]
     return [f"The runs differ in {listed(mixed)}."] if mixed else []
