@@ -1,12 +1,12 @@
 """Questions to a store in SQL, answered by DuckDB, which can read the views below and nothing else."""
 
 import re
+from collections.abc import Callable, Mapping
 
 import duckdb
 import pyarrow as pa
 
 from sgbench.analysis.paper import PAPER, paper
-from sgbench.analysis.results import Results
 from sgbench.core.errors import InputError
 from sgbench.store.schema import TABLES
 
@@ -26,23 +26,25 @@ VIEWS = {**TABLES, "paper": PAPER}
 """What can be selected from, by name."""
 
 
-def query(results: Results, sql: str) -> pa.Table:
+def query(tables: Mapping[str, Callable[[], pa.Table]], sql: str) -> pa.Table:
     """Answer one SELECT.
 
     Args:
-        results: What the views ``runs``, ``scores`` and ``history`` show.
+        tables: Read the views ``runs``, ``scores`` and ``history``, which a query need not name.
         sql: In DuckDB's dialect. It may use these and ``paper``, the numbers that the paper prints; ``DESCRIBE scores``
             and ``SUMMARIZE runs`` are SELECTs too.
 
     Raises:
         InputError: If it is not one SELECT, DuckDB refuses it, or two columns of the answer have one name.
     """
+    views: dict[str, Callable[[], pa.Table]] = {**tables, "paper": paper}
     with duckdb.connect(":memory:", config=_CLOSED) as connection:
         connection.execute("SET TimeZone = 'UTC'; SET lock_configuration = true")
         try:
             _check(connection.extract_statements(sql))
-            for name in VIEWS:
-                connection.register(name, _view(results, name, sql))
+            for name, read in views.items():
+                named = re.search(name, sql, re.IGNORECASE)  # not to read a store for nothing
+                connection.register(name, read() if named else VIEWS[name].empty_table())
             answer: pa.Table = connection.sql(sql).to_arrow_table()
         except duckdb.Error as error:
             raise InputError(f"the query cannot be answered: {_sentence(error)}") from error
@@ -57,20 +59,6 @@ def _check(statements: list[duckdb.Statement]) -> None:
         raise InputError(f"the query has {len(statements) or 'no'} statements; one SELECT is needed.")
     if (kind := statements[0].type) != duckdb.StatementType.SELECT:
         raise InputError(f"the query is a statement of type {kind.name}; a store is only read, and a SELECT is needed.")
-
-
-def _view(results: Results, name: str, sql: str) -> pa.Table:
-    """Return a table, or only its columns if the query does not name it: not to read a store for nothing."""
-    if not re.search(name, sql, re.IGNORECASE):
-        return VIEWS[name].empty_table()
-    match name:
-        case "paper":
-            return paper()
-        case "scores":
-            return results.encoded_scores
-        case _:
-            table: pa.Table = getattr(results, name)
-            return table
 
 
 def _sentence(error: duckdb.Error) -> str:

@@ -2,19 +2,28 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from sgbench.core.words import natural
 from sgbench.store import RUNS
-
-if TYPE_CHECKING:
-    from sgbench.analysis.view import Run
 
 RECIPE: tuple[str, ...] = tuple(RUNS.names[RUNS.names.index("train_sha256") : RUNS.names.index("spec")])
 """Columns of a run that, with backbone, loss, scale and seed, are its identity."""
 
 LONG = 30
 """Characters above which a recipe is called by a letter."""
+
+
+class Run(Protocol):
+    """What of a run, such as a `sgbench.analysis.view.Run`, its recipe is named after."""
+
+    @property
+    def recipe(self) -> tuple[Any, ...] | None:
+        """The values of `RECIPE`; none if it was not trained."""
+
+    @property
+    def train(self) -> str | None:
+        """What its training set is called."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +41,16 @@ class Recipes:
     labels: Mapping[tuple[Any, ...], str]
     notes: tuple[str, ...]
 
-    def name(self, run: "Run") -> str:
+    def name(self, run: Run) -> str:
         """Return what tells a run's recipe from the others."""
         return self.names.get(run.recipe or (), "")
 
-    def label(self, run: "Run") -> str:
+    def label(self, run: Run) -> str:
         """Return what stands in a table for it."""
         return self.labels.get(run.recipe or (), "")
 
     @classmethod
-    def of(cls, runs: Iterable["Run"]) -> "Recipes":
+    def of(cls, runs: Iterable[Run]) -> "Recipes":
         """Name the recipes of some runs; what was not trained has none."""
         firsts = {run.recipe: run for run in runs if run.recipe is not None}
         differing = [at for at in range(len(RECIPE)) if len({str(recipe[at]) for recipe in firsts}) > 1]
@@ -54,7 +63,7 @@ class Recipes:
         return cls(names, letters, tuple(f"Recipe {letter}: {names[recipe]}." for recipe, letter in letters.items()))
 
 
-def _setting(run: "Run", recipe: tuple[Any, ...], at: int) -> str:
+def _setting(run: Run, recipe: tuple[Any, ...], at: int) -> str:
     if RECIPE[at] == "train_sha256":
         return f"train={run.train}@{str(recipe[at])[:8]}"
     return f"{RECIPE[at]}={recipe[at]}"

@@ -164,7 +164,9 @@ class Results:
         """Answer a question in SQL; see `sgbench.analysis.query.query`."""
         from sgbench.analysis.query import query
 
-        return query(self, sql)
+        return query(
+            {"runs": lambda: self.runs, "scores": lambda: self.encoded_scores, "history": lambda: self.history}, sql
+        )
 
     def to_arrow(self) -> pa.Table:
         """Return one table: each score beside the columns of its run."""

@@ -22,7 +22,7 @@ from torch.nn.functional import interpolate
 
 from sgbench.assets.base import LoadedWeights
 from sgbench.metrics.base import Array, Image, Pair, Runtime, Undefined
-from sgbench.metrics.lpips import Trunk
+from sgbench.metrics.trunks import Trunk
 
 KEPT_BYTES = 256 << 20
 """An image whose feature maps take more is compared as they appear."""
