@@ -58,7 +58,7 @@ class Source:
 
     @functools.cached_property
     def history(self) -> pa.Table:
-        """The course of training."""
+        """The training curves."""
         return self._history()
 
     @functools.cached_property
@@ -116,7 +116,7 @@ class Results:
 
     @functools.cached_property
     def history(self) -> pa.Table:
-        """The course of training: `sgbench.store.schema.HISTORY`."""
+        """The training curves: `sgbench.store.schema.HISTORY`."""
         return self.source.history
 
     @functools.cached_property

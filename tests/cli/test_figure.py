@@ -106,7 +106,7 @@ def test_a_part_that_is_chosen_by_hand(place: Path, run: Run) -> None:
             "--box is '1,2,3'; LEFT,TOP,WIDTH,HEIGHT",
         ),
         (["crops", "--test", "Photos=HR", "--out", "a.png", "--box", "1,2,3,x"], "--box is '1,2,3,x'; LEFT,TOP"),
-        (["crops", "--test", "Photos=HR", "--out", "a.png"], "regions are sought between two losses, and there are 3"),
+        (["crops", "--test", "Photos=HR", "--out", "a.png"], "regions are chosen between two losses, and there are 3"),
     ],
 )
 def test_bad_input_is_one_sentence_and_writes_nothing(

@@ -198,7 +198,7 @@ def test_losses_with_a_single_lambda_are_left_out_beside_others_and_named() -> N
     shown = results(runs, [score(row["run_id"], 0.3) for row in runs])
     figure = only_set5(shown)
     assert legend(figure) == ["edsr-tiny, l1 + λ*sg (n = 1)", "rdn-tiny, l1 + λ*sg (n = 1)"]
-    note = "Left out, for of each there is a single λ > 0: l1 + λ*sg(operator=sobel); l1 + λ*sg(order=1)."
+    note = "Left out because they have only one λ > 0: l1 + λ*sg(operator=sobel); l1 + λ*sg(order=1)."
     assert note in said(figure)
     asked = only_set5(shown, losses=["l1 + 0.1*sg", "l1 + 1.0*sg", lone[0]], backbones=["edsr-tiny"])
     assert legend(asked) == ["edsr-tiny, l1 + λ*sg (n = 1)", "edsr-tiny, l1 + λ*sg(operator=sobel) (n = 1)"]

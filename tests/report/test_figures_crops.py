@@ -76,7 +76,7 @@ def keep(saved: SavedImages, run_id: str, loss: str) -> None:
 
 
 def seen(index: int, difference: Map) -> tuple[int, Map, Map]:
-    """Return the maps of an image with an error that is to be seen everywhere."""
+    """Return the maps of an image with an error that is visible everywhere."""
     return index, difference, np.full_like(difference, SEEN)
 
 
@@ -236,7 +236,7 @@ def test_the_largest_gain_and_the_largest_loss_are_shown_and_called_so(two: View
     ]
     assert [axes.get_title() for axes in figure.axes[:4]] == ["", "HR", L1, SG]
     assert "Parts were chosen by LPIPS (AlexNet), as many gains as losses" in said(figure)
-    assert f"with {SG} has a mean farthest below, and above, that with {L1}" in said(figure)
+    assert f"its map with {SG} is lowest, and highest, relative to that with {L1}" in said(figure)
 
 
 def test_parts_keep_away_from_the_border_that_other_metrics_leave_out(two: View, saved: SavedImages) -> None:
@@ -313,7 +313,7 @@ def test_losses_come_in_the_order_in_which_they_are_named(two: View, saved: Save
     assert [about.partition(":")[0] for about in captions(figure)[::4]] == ["a\nlargest gain", "a\nlargest loss"]
 
 
-def test_regions_are_sought_between_the_first_and_the_last_loss_that_is_named(two: View, saved: SavedImages) -> None:
+def test_regions_are_chosen_between_the_first_and_the_last_loss_that_is_named(two: View, saved: SavedImages) -> None:
     keep(saved, "cccc", "l2")
     runs = [run("aaaa", L1), run("bbbb", SG), run("cccc", "l2")]
     shown = results(saved, runs)
@@ -410,11 +410,11 @@ def test_without_the_weights_of_lpips_they_are_asked_for_and_a_part_is_shown_tha
         ({"image": "b", "box": GAIN}, "--box is 8,8,48,48; a part of 'b' is needed, 40 pixels wide and 36 high."),
         ({"image": "a", "box": Box(0, 0, 0, 9)}, "--box is 0,0,0,9; a part of 'a' is needed"),
         ({"image": "a", "box": Box(-1, 0, 9, 9)}, "--box is -1,0,9,9; a part of 'a' is needed"),
-        ({"image": "b"}, "no image has two windows of 48×48 pixels inside a border of 4 in which an error is to be"),
+        ({"image": "b"}, "no image has two windows of 48×48 pixels inside a border of 4 in which an error is visible"),
         ({"metrics": ["fid"]}, "unknown metric 'fid'"),
         (
             {"losses": ["l1"]},
-            "regions are sought between two losses, and there are 1 (l1); name those two first and last",
+            "regions are chosen between two losses, and there are 1 (l1); name those two first and last",
         ),
         ({"losses": ["l2"]}, "unknown loss 'l2'"),
     ],

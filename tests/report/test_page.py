@@ -312,7 +312,7 @@ def test_what_rounds_to_zero_has_no_sign(difference: float, shown: str) -> None:
 
 
 def test_figures_are_drawn_into_the_page_with_text_that_needs_no_font(whole: page.Content) -> None:
-    assert len(whole.pictures) == 4
+    assert len(whole.pictures) == 5
     for picture in whole.pictures:
         assert picture.reason == ""
         drawn = base64.b64decode(picture.source.removeprefix("data:image/svg+xml;base64,")).decode()
@@ -323,7 +323,7 @@ def test_figures_are_drawn_into_the_page_with_text_that_needs_no_font(whole: pag
 def test_a_figure_that_cannot_be_drawn_says_why(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     shown = page_store.content(store, losses=[L1])
-    assert [bool(picture.source) for picture in shown.pictures] == [False, True, True]
+    assert [bool(picture.source) for picture in shown.pictures] == [False, False, True, True]
     assert shown.pictures[0].reason
     assert shown.pictures[0].reason in "".join(Elements(render(shown)).text)
 
@@ -335,7 +335,7 @@ def test_of_more_losses_than_can_be_told_apart_those_of_the_paper_are_drawn(
     folder = page_store.made(tmp_path, packed)
     for at in range(8):
         Store(Storage(str(folder))).write_run(page_store.run(f"{100 + at:012x}", f"l1 + {at + 2}.0*ssim", 0))
-    _, plane, curves = page_store.content(folder).pictures
+    _, _, plane, curves = page_store.content(folder).pictures
     assert plane.source
     assert curves.source
     assert plane.caption.endswith("Too many losses to tell apart: only those of the paper are drawn.")

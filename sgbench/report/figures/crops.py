@@ -49,7 +49,7 @@ class Crops:
         losses: From left to right, each with its recipe where these differ.
         runs: A run for each loss, by backbone and loss; all of a backbone have one seed.
         recipe: Its scale and degradation are those of all runs, and say how a test set is to be prepared.
-        pair: Between which regions are sought: the first and the last loss that was named, or the only two.
+        pair: Between which regions are chosen: the first and the last loss that was named, or the only two.
         left_out: Which runs are not shown and why, one sentence each.
     """
 
@@ -246,16 +246,16 @@ def _rows(
     if not rows:
         raise InputError(
             f"no image has two windows of {WINDOW}×{WINDOW} pixels inside a border of {border} in which an error "
-            "is to be seen; choose a part with --image and --box."
+            "is visible; choose a part with --image and --box."
         )
     return rows
 
 
 def _pair(crops: Crops) -> tuple[str, str]:
-    """Return the losses between which regions are sought."""
+    """Return the losses between which regions are chosen."""
     if crops.pair is None:
         raise InputError(
-            f"regions are sought between two losses, and there are {len(crops.losses)} ({'; '.join(crops.losses)}); "
+            f"regions are chosen between two losses, and there are {len(crops.losses)} ({'; '.join(crops.losses)}); "
             "name those two first and last with --loss, or choose a part with --image and --box."
         )
     for backbone, runs in crops.runs.items():
@@ -313,8 +313,8 @@ def _origin(crops: Crops, saved: SavedImages, image: str | None, box: Box | None
     where = f"the {len(saved.images)} images" if image is None else f"image '{image}'"
     error = "mean |SR\N{NO-BREAK SPACE}−\N{NO-BREAK SPACE}HR|"
     return (
-        f"Parts were chosen by LPIPS (AlexNet), as many gains as losses: of all windows of {WINDOW}×{WINDOW} pixels, "
-        f"{STRIDE} apart, of {where} without the outer {saved.images.scale} pixels, in which an error is to be seen "
-        f"({error} of {SEEN:g} or more, of 255), those where its map with {crops.pair[1]} has a mean farthest "
-        f"below, and above, that with {crops.pair[0]}; the difference is given."
+        f"Parts were chosen by LPIPS (AlexNet), as many gains as losses: of the windows of {WINDOW}×{WINDOW} pixels, "
+        f"every {STRIDE} pixels, of {where} without the outer {saved.images.scale} pixels, with a visible error "
+        f"({error} ≥ {SEEN:g} of 255), those where the mean of its map with {crops.pair[1]} is lowest, and highest, "
+        f"relative to that with {crops.pair[0]}; the difference is given."
     )

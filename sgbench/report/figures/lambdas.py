@@ -44,7 +44,7 @@ Points = dict[float, list[float]]
 
 
 class _Family(NamedTuple):
-    """One backbone, one recipe, and losses that differ in the weight of sg alone."""
+    """One backbone, one recipe, and losses that differ in the coefficient of sg alone."""
 
     backbone: str
     conditions: Hashable
@@ -110,7 +110,7 @@ def draw_lambda(view: View, filters: Filters = ALL, *, columns: int | None = Non
     shown_groups = dict.fromkeys(group for family in families.values() for group in family)
     notes = shown.notes(shown_groups, [panel for panel in panels if panel in measured])
     if single:
-        notes.append(f"Left out, for of each there is a single λ > 0: {'; '.join(single)}.")
+        notes.append(f"Left out because they have only one λ > 0: {'; '.join(single)}.")
     add_foot(figure, handles, [_explanation(_counts(ours), axis), *notes, *_without_one_lambda(shown.groups)])
     return figure
 

@@ -15,7 +15,7 @@ STRIDE = 4
 """HR pixels between windows that are looked at."""
 
 SEEN = 2.0
-"""Mean |SR − HR|, from 0 to 255, from which on something is to be seen; on flat ground LPIPS is high for less."""
+"""Mean |SR − HR|, from 0 to 255, from which an error is visible; on flat ground LPIPS is high for less."""
 
 
 @dataclass(frozen=True)

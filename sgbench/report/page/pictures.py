@@ -11,8 +11,11 @@ from matplotlib.figure import Figure
 
 from sgbench.analysis import Filters, View
 from sgbench.core.errors import InputError
+from sgbench.core.words import listed
+from sgbench.report.compare import compared
 from sgbench.report.figures.crops import draw_crops, find_crops
 from sgbench.report.figures.curves import draw_curves
+from sgbench.report.figures.forest import draw_forest
 from sgbench.report.figures.lambdas import draw_lambda
 from sgbench.report.figures.plane import draw_plane
 from sgbench.report.figures.saved_images import SavedImages
@@ -43,15 +46,16 @@ def pictures(view: View, filters: Filters, saved: Sequence[SavedImages], pair: t
         view: The store.
         filters: What of it is shown.
         saved: Test sets whose HR images are at hand.
-        pair: Between which losses parts of images are sought.
+        pair: The losses that are compared: their differences, and parts of images where they differ most.
     """
     fewer = with_losses_told_apart(view, filters)
     only = "" if fewer is filters else f" {ONLY_OF_THE_PAPER}"
-    plane, curves = "PSNR against LPIPS, which losses trade.", "Training: each term of the losses, unweighted."
+    plane, curves = "PSNR against LPIPS.", "Training curves: each term of the losses, unweighted."
+    lambdas = "Metrics against λ, the coefficient of sg, and the paper’s curve."
+    differences = f"Differences between {pair[1]} and {pair[0]}, with confidence intervals."
     drawn = [
-        _drawn(
-            "Metrics against λ, the weight of sg, and the paper’s curve.", lambda: draw_lambda(view, filters, columns=2)
-        ),
+        _drawn(differences, lambda: _forest(view, filters, pair)),
+        _drawn(lambdas, lambda: draw_lambda(view, filters, columns=2)),
         _drawn(plane + only, lambda: draw_plane(view, fewer, columns=2)),
         _drawn(curves + only, lambda: draw_curves(view, fewer, columns=2)),
     ]
@@ -59,6 +63,13 @@ def pictures(view: View, filters: Filters, saved: Sequence[SavedImages], pair: t
         caption = f"{each.images.name}: parts where {pair[1]} gains most over {pair[0]} in LPIPS, and loses most."
         drawn.append(_drawn(caption, functools.partial(_crops, view, filters, each, pair)))
     return drawn
+
+
+def _forest(view: View, filters: Filters, pair: tuple[str, str]) -> Figure:
+    if lacking := sorted({*pair} - {run.loss for run in view.runs(filters)}):
+        raise InputError(f"No run with {listed(lacking)} is shown.")
+    cells = compared(view, *pair, metrics=filters.metrics, backbones=filters.backbones, tests=filters.datasets)
+    return draw_forest(cells, columns=2)
 
 
 def _crops(view: View, filters: Filters, saved: SavedImages, pair: tuple[str, str]) -> Figure:
