@@ -1,6 +1,7 @@
 """`sgbench.sweep`, `plan` and `evaluate`: what the commands do, for programs."""
 
 import os
+import re
 import signal
 import threading
 import warnings
@@ -78,6 +79,7 @@ def test_a_plan_is_a_table_for_programs_and_for_a_notebook(fields: dict[str, Any
     assert list(table["status"]) == ["to do", "to do"]
     assert list(table["step"]) == ["0/3", "0/3"]
     assert "sweep: 2 runs: 2 to do" in plan._repr_html_()
+    assert re.fullmatch(r"sweep: 2 runs: 2 to do\n.*\n0 +[0-9a-f]{12} +edsr-tiny +l1 .*\n1 .* l2 .*", repr(plan))
 
 
 def test_a_run_that_fails_is_in_the_results_and_warned_of(

@@ -1,5 +1,7 @@
 """The examples: what their README shows runs as it is written, but for the number of steps."""
 
+import functools
+import json
 import os
 import re
 import shlex
@@ -14,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from notebook_cells import run, sources
 
 import sgbench
 from sgbench.backbones import build_backbone, count_parameters
@@ -124,6 +127,19 @@ def test_the_python_block_runs(folder: Path) -> None:
 
 
 # What the examples compute
+
+
+def test_the_notebook_runs_and_shows_what_it_is_committed_with(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With few steps, a metric that needs no network, and without Ray; `tests/cluster/test_registered.py` has Ray."""
+    path = folder / "own_loss.ipynb"
+    quicker = {"lpips_alex": "ssim_y", '"recipe.steps": 300': '"recipe.steps": 2'}
+    codes = [re.sub("|".join(quicker), lambda found: quicker[found[0]], code) for code in sources(path)]
+    monkeypatch.setattr("sgbench.api.sweep", functools.partial(sgbench.sweep, local=True))
+    shown = [[output["output_type"] for output in outputs] for outputs in run(codes)]
+    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    assert shown == [[output["output_type"] for output in cell["outputs"]] for cell in cells]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    assert {row[1] for row in outcome(folder)} == {"l1", "l1 + 1.0*sharp"}
 
 
 @pytest.mark.usefixtures("folder")

@@ -202,7 +202,7 @@ class PlannedRun:
         return self.status.pending
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """The runs of a sweep without repetitions, in the order in which they are to start."""
 
@@ -236,6 +236,9 @@ class Plan:
         import pandas
 
         return pandas.DataFrame.from_records([run.row for run in self.runs])
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.summary()}\n{self.to_pandas().to_string()}"
 
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(f'{self.name}: {self.summary()}')}</p>{self.to_pandas().to_html()}"
