@@ -1,4 +1,4 @@
-"""What a network's weights are once they are read, what is raised where there are none, and where they are kept."""
+"""The weights of a pretrained network as they are loaded, the error if they are missing, and their folder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,21 +15,21 @@ class MissingWeights(Exception):  # noqa: N818 - an outcome, not a fault
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """The weights of one network; equal, and a key of caches, by what is in the tensors."""
+    """The weights of one network, compared and hashed by the values of the tensors."""
 
     sha256: str
-    """Of the tensors, not of the file; see `sgbench.assets.tensors.fingerprint`."""
+    """Hash of the tensors, not of the file; see `sgbench.assets.tensors.fingerprint`."""
     path: Path = field(compare=False)
     """The file they were read from."""
     state: Mapping[str, Any] = field(compare=False, repr=False)
-    """Tensors on the CPU, by the name that torchvision gives them."""
+    """Tensors on the CPU, by their names in torchvision."""
 
 
 def networks_folder() -> Path:
-    """Return the folder of our cache in which pretrained networks are kept."""
+    """Return the folder of sgbench's cache in which pretrained networks are kept."""
     return cache_folder() / "weights"
 
 
 def wrong_hash(what: str, received: str, needed: str) -> InputError:
-    """Build the error for a file that is not the one that its name says."""
-    return InputError(f"'{what}' has the SHA-256 {received}, and {needed} is needed; delete it and fetch it again.")
+    """Build the error for a file whose content is not what its name says."""
+    return InputError(f"'{what}' has the SHA-256 {received}, but {needed} is needed; delete it and fetch it again.")

@@ -1,4 +1,4 @@
-"""The catalogue of pretrained networks that metrics and losses need: the file of each, and how it is known.
+"""The catalogue of pretrained networks that metrics and losses need: the file of each, and its hash.
 
 It is open: a package adds a network by `register_network` or the entry-point group ``sgbench.networks``, and a metric
 or loss names it in its ``networks``. Nothing here imports torch.
@@ -21,36 +21,36 @@ class Archive:
     project: str
     version: str
     sha256: str
-    """Of the archive; only these bytes are ever opened."""
+    """Hash of the archive; no other file is ever opened."""
     member: str
     """Path inside it of a pickled dict of NumPy arrays."""
     kernels: Mapping[str, str]
     """From ``group/layer`` in that dict to the layer's name in torchvision."""
     file: str
-    """Under what name the converted tensors are kept."""
+    """Name of the file that keeps the converted tensors."""
     tensors_sha256: str
     """`sgbench.assets.tensors.fingerprint` of the converted tensors."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """A pretrained network: what its file is called, where that can be downloaded, and how it is known.
+    """A pretrained network: its file, where to download it, and its hash.
 
     Raises:
-        InputError: If a field is not what it should be.
+        InputError: If a field is not valid.
     """
 
     name: str
     file: str
-    """Under this name it is looked for, and kept; those of torch hub have the first digits of the SHA-256 in it."""
+    """Name under which it is looked for and kept; in torch hub it contains the first digits of the SHA-256."""
     url: str
     sha256: str
-    """Of the file, 64 hexadecimal digits."""
+    """Hash of the file, 64 hexadecimal digits."""
     size: int
-    """Of the file, in bytes."""
+    """Size of the file in bytes."""
     licence: str
     prefix: str = ""
-    """Only tensors whose names begin so are used, and enter the fingerprint."""
+    """Only tensors whose names begin with it are used, and enter the fingerprint."""
     archive: Archive | None = None
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ class Network:
 
 
 def check(name: str, entry: object) -> None:
-    """Hold what stands under a network's name in the catalogue against the contract.
+    """Check the entry of a network's name in the catalogue.
 
     Raises:
         InputError: If it is no `Network`, or one of another name.
@@ -82,7 +82,7 @@ def check(name: str, entry: object) -> None:
     if not isinstance(entry, Network):
         raise unfit("pretrained network", name, entry, "a Network")
     if entry.name != name:
-        raise InputError(f"pretrained network '{name}' is named '{entry.name}' by its own 'name'.")
+        raise InputError(f"pretrained network '{name}': its attribute 'name' is '{entry.name}'; '{name}' is needed.")
 
 
 NETWORKS: Registry[Network] = Registry(
@@ -96,11 +96,11 @@ NETWORKS: Registry[Network] = Registry(
     },
     check=f"{__name__}:check",
 )
-"""Every pretrained network that has a name."""
+"""Every known pretrained network."""
 
 
 def known_networks() -> list[Network]:
-    """Return every network of the catalogue, but those of packages that cannot be loaded."""
+    """Return every network of the catalogue, except those of packages that cannot be loaded."""
     known = []
     for name in NETWORKS.names():
         with contextlib.suppress(InputError):

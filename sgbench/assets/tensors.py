@@ -1,4 +1,4 @@
-"""The tensors of pretrained networks: read without running anything that is in a file, and known by their values."""
+"""The tensors of pretrained networks: read without running code in a file, and identified by their values."""
 
 import functools
 import hashlib
@@ -18,7 +18,7 @@ def read(path: Path, network: Network) -> LoadedWeights:
     """Return the tensors of a network from one of its files, on the CPU.
 
     Raises:
-        InputError: If the file holds anything but tensors, or others than its name says.
+        InputError: If the file holds anything but tensors, or not those of the network.
     """
     stat = path.stat()
     loaded = _read(path, network.prefix, stat.st_size, stat.st_mtime_ns)
@@ -29,13 +29,13 @@ def read(path: Path, network: Network) -> LoadedWeights:
 
 @functools.cache
 def _read(path: Path, prefix: str, size: int, mtime_ns: int) -> LoadedWeights:
-    """Read a file once in a process; its size and time are there so that one that has changed is read again."""
+    """Read a file once per process; its size and time are arguments so that a changed file is read again."""
     state = {name: tensor for name, tensor in tensors_in(path).items() if name.startswith(prefix)}
     return LoadedWeights(fingerprint(state), path, state)
 
 
 def tensors_in(path: Path) -> dict[str, Tensor]:
-    """Read a file of tensors by name, without running anything that is in it.
+    """Read a file of tensors by name, without running code in it.
 
     Raises:
         InputError: If it is anything else.

@@ -1,17 +1,17 @@
 """Networks that upscale images.
 
 A backbone is a `torch.nn.Module` class whose constructor takes ``scale`` and which maps [N, 3, H, W] in [0, 1] to
-[N, 3, scale·H, scale·W], not clamped. Register one's own with `register_backbone`, through the entry-point group
-``sgbench.backbones``, or name it as ``module:Class``. Nothing more is needed; a class may also have:
+[N, 3, scale·H, scale·W], not clamped. Register your own with `register_backbone` or the entry-point group
+``sgbench.backbones``, or refer to it as ``module:Class``. Nothing more is needed; a class may also have:
 
-- ``sizes``: named sets of the constructor's other arguments, all of them keyword-only, chosen as ``family-size``. Those
-  built in have ``paper``, ``light`` and ``tiny``, in this order.
+- ``sizes``: named sets of the constructor's other arguments, all of them keyword-only, chosen as ``family-size``.
+  Built-in backbones have ``paper``, ``light`` and ``tiny``, in this order.
 - ``source``: in one line, the publication, and where a size is from if it is not from there.
 - ``renames``: pairs of a regular expression and its replacement, which turn the keys of public checkpoints into the
-  class's own parameter names. They apply to the beginning of a key, and the first that makes it an own name counts.
+  class's own parameter names. They apply to the beginning of a key; the first that gives such a name is used.
 - ``ignored``: regular expressions for the beginnings of keys in such files that are no parameters.
-- ``constants``: the values that some of the ignored must have, for weights made for others fit and are wrong.
-- ``recomputed``: the types of the blocks whose activations `recompute_activations` gives up.
+- ``constants``: the values that some of the ignored keys must have: weights made for others would load and be wrong.
+- ``recomputed``: the types of the blocks whose activations `recompute_activations` does not keep.
 """
 
 import functools
@@ -42,7 +42,7 @@ register_backbone = BACKBONES.register
 
 
 def check(name: str, entry: object) -> None:
-    """Hold what stands under a backbone's name in the registry against the contract.
+    """Check the entry of a backbone's name in the registry.
 
     Raises:
         InputError: If it is no class of `torch.nn.Module`.
@@ -96,7 +96,7 @@ def recompute_activations(network: nn.Module) -> None:
 
 
 def _recomputing(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """Stand in for a block's ``forward``; it belongs to the module, so that copies and pickles of networks work."""
+    """Replace a block's ``forward``; it belongs to the module, so that networks can be copied and pickled."""
     forward = functools.partial(type(block).forward, block)
     if block.training and torch.is_grad_enabled():
         return checkpoint(forward, *args, use_reentrant=False, **kwargs)

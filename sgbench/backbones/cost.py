@@ -1,4 +1,4 @@
-"""What a backbone costs: its parameters, and the multiplications that one patch takes."""
+"""What a backbone costs: its parameters, and the MACs for one patch."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class Cost:
     macs: int
     """Multiply-accumulate operations of convolutions, matrix products and attention; nothing else is counted."""
     mean_shift: bool
-    """Whether it takes the mean colour of DIV2K off its input and adds it to its output."""
+    """Whether it subtracts the mean colour of DIV2K from its input and adds it to its output."""
 
 
 def measure(name: str, scale: int, side: int) -> Cost:
@@ -45,5 +45,5 @@ def _without_values(name: str, scale: int) -> nn.Module:
     try:
         with torch.device("meta"):
             return build_backbone(name, scale)
-    except InputError:  # maybe its constructor reads a value, as that of many a transformer does for its drop rates
+    except InputError:  # its constructor may read values, as those of many transformers do for their drop rates
         return build_backbone(name, scale).to("meta")

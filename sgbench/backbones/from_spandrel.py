@@ -1,8 +1,8 @@
-"""Architectures that the library spandrel knows, as backbones ``spandrel:ARCH`` with freshly drawn weights.
+"""Architectures of the library spandrel, as backbones ``spandrel:ARCH`` with freshly drawn weights.
 
 spandrel (https://github.com/chaiNNer-org/spandrel, the extra ``sgbench[spandrel]``) holds the networks of some forty
-publications, for inference: it finds out a network's arguments from a checkpoint. Here each network is built with the
-defaults of its constructor, of which a few need help, and the scale that is asked for.
+publications, for inference: it infers a network's arguments from a checkpoint. Here each network is built with the
+defaults of its constructor, a few of which have to be replaced, and the requested scale.
 """
 
 import inspect
@@ -14,7 +14,7 @@ from torch.nn import functional
 from sgbench.core.errors import InputError, unknown
 
 SCALE_ARGUMENTS = ("scale", "upscale", "up_scale", "upscale_factor", "upscaling_factor")
-"""What constructors call the scale; a network without one of them does not upscale, or by a fixed factor."""
+"""Names of the scale in constructors; a network without one of them does not upscale, or by a fixed factor."""
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "ATD": {"upsampler": "pixelshuffle"},
@@ -34,13 +34,13 @@ REFUSED = {
     "SAFMNBCIE": "keeps the size of an image",
     "SwiftSRGAN": "upscales by 2 and 4 only",
 }
-"""Architectures that have an argument for the scale and are no backbones all the same."""
+"""Architectures that have an argument for the scale but cannot be backbones."""
 
 SMALLEST = 16
 """Side in pixels that every architecture can take; smaller images are padded to it."""
 
 MULTIPLE = {"DRCT": 16}
-"""Of what the sides of an image must be multiples, where they must."""
+"""What the sides of an image must be multiples of, if anything."""
 
 
 def architecture(name: str) -> type[nn.Module]:
@@ -75,7 +75,7 @@ def architecture(name: str) -> type[nn.Module]:
             """Upscale a batch."""
             height, width = lr.shape[-2:]
             bottom, right = (max(SMALLEST - side, -side % multiple) for side in (height, width))
-            # Also where nothing is to be padded: it makes a copy, and some networks write into what they are given.
+            # Even if nothing is to be padded: this makes a copy, and some networks write into their input.
             padded = functional.pad(lr, (0, right, 0, bottom), mode="replicate")
             out: Tensor = super().forward(padded)
             scale = out.shape[-1] // padded.shape[-1]
@@ -104,14 +104,14 @@ def _networks() -> dict[str, type[nn.Module]]:
 
 
 def _network(described: type) -> type[nn.Module]:
-    """Return the network class X of a subclass of ``spandrel.Architecture[X]``; of several, the first."""
+    """Return the network class X of a subclass of ``spandrel.Architecture[X]``, or the first of several."""
     (network,) = get_args(described.__orig_bases__[0])  # type: ignore[attr-defined] # every generic subclass has it
     first: type[nn.Module] = (*get_args(network), network)[0]
     return first
 
 
 def _scale_arguments(networks: dict[str, type[nn.Module]]) -> dict[str, str]:
-    """Return what the scale is called by each network that is a backbone, by the id of its architecture."""
+    """Return the name of the scale in each network that can be a backbone, by the id of its architecture."""
     found = {}
     for name, network in networks.items():
         arguments = [each for each in SCALE_ARGUMENTS if each in inspect.signature(network).parameters]

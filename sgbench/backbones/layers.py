@@ -14,7 +14,7 @@ VALUE_RANGE = 255.0
 """Most networks with a mean shift work on 8-bit values, as their public implementations and released weights do."""
 
 PUBLISHED_SHIFT = {"sub_mean.bias": tuple(-VALUE_RANGE * mean for mean in DIV2K_MEAN)}
-"""What public checkpoints of networks with a mean shift on 8-bit values keep of it."""
+"""What public checkpoints of networks with a mean shift on 8-bit values store of it."""
 
 
 def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
@@ -23,10 +23,10 @@ def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 class MeanShift(nn.Module):
-    """Moves images from [0, 1] to the values that a network works on, less the mean of DIV2K, and back.
+    """Maps images from [0, 1] to the values that a network works on, minus the mean of DIV2K, and back.
 
     Args:
-        value_range: The white of the network's values.
+        value_range: White in the network's values.
     """
 
     mean: Tensor
@@ -46,9 +46,9 @@ class MeanShift(nn.Module):
 
 
 class PixelShuffle(nn.PixelShuffle):
-    """torch's PixelShuffle of [N, channels, H, W], bit for bit, in less time on a CPU.
+    """torch's PixelShuffle of [N, channels, H, W], bit for bit, but faster on a CPU.
 
-    There torch is slow backwards in channels_last, and both ways in contiguous memory.
+    There torch's backward pass is slow in channels_last, and both passes are in contiguous memory.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Weights out of files: what they are wrapped in, and what public checkpoints call a network's parameters."""
+"""Weights from files: what they are wrapped in, and how public checkpoints name a network's parameters."""
 
 import contextlib
 import itertools
@@ -38,7 +38,7 @@ def unwrap(content: Any, *, source: str) -> dict[str, Tensor]:
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], *, source: str, name: str) -> None:
-    """Load weights into a network, whole or not at all.
+    """Load weights into a network, all or none.
 
     Args:
         network: Built by `sgbench.backbones.build_backbone`.
@@ -59,14 +59,14 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], *, source: s
 
 
 def match_names(network: nn.Module, keys: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """Find a network's parameters among the keys of a file, each with or without ``module.`` before it.
+    """Find a network's parameters among the keys of a file, with or without the prefix ``module.``.
 
-    A key is a parameter's own name, or becomes one by one of the ``renames`` of the network's class; the first that
-    makes it one counts.
+    A key is a parameter's own name, or becomes one by the first of the ``renames`` of the network's class that gives
+    one.
 
     Returns:
-        The key by the parameter's own name, for those that were found; and the keys left over, those ``ignored`` by
-        the class excepted. Of two keys for one parameter the second is left over.
+        The key by the parameter's own name, for those that were found; and the keys left over, except those that the
+        class has ``ignored``. If two keys fit one parameter, the second is left over.
     """
     own = network.state_dict().keys()
     found: dict[str, str] = {}
@@ -83,13 +83,13 @@ def match_names(network: nn.Module, keys: Iterable[str]) -> tuple[dict[str, str]
 
 
 def _renamed(key: str, pattern: str, replacement: str) -> str | None:
-    """Return a key with its beginning replaced, None where it does not match."""
+    """Return a key with its beginning replaced, or None if it does not match."""
     match = re.match(pattern, key)
     return match.expand(replacement) + key[match.end() :] if match else None
 
 
 def _misfit(network: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
-    """Return a clause on why weights are not those of a network, None where they are."""
+    """Return a clause on why weights are not those of a network, or None if they are."""
     own = network.state_dict()
     keys, unexpected = match_names(network, weights)
     missing = [name for name in own if name not in keys]
@@ -110,7 +110,7 @@ def _misfit(network: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
 
 
 def _relative(backbone: Any, family: str, weights: Mapping[str, Tensor]) -> str | None:
-    """Return the size and scale of a class that weights fit, None where they fit none."""
+    """Return the size and scale of a class that weights fit, or None if they fit none."""
     for size, scale in itertools.product(getattr(backbone, "sizes", ()), (2, 3, 4)):
         with contextlib.suppress(Exception), torch.device("meta"):  # a plug-in may refuse a scale or the device
             if not _misfit(backbone(scale=scale, **backbone.sizes[size]), weights):

@@ -8,7 +8,7 @@ from sgbench.backbones.layers import PUBLISHED_SHIFT, MeanShift, Upsampler, conv
 
 
 class ChannelAttention(nn.Module):
-    """Scales each channel by a number in (0, 1) drawn from the means of all channels (Section 3.3), shape kept."""
+    """Scales each channel by a number in (0, 1) computed from the means of all channels (Section 3.3), shape kept."""
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class RCAN(nn.Module):
         scale: 2, 3 or 4.
         groups: Number of residual groups.
         blocks: Residual blocks in each.
-        channels: Width of every layer but that inside an attention.
+        channels: Width of every layer except inside an attention.
         reduction: Divisor of the width inside an attention.
     """
 

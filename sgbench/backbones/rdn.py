@@ -36,7 +36,7 @@ class ResidualDenseBlock(nn.Module):
 
 
 class RDN(nn.Module):
-    """Residual dense blocks, the outputs of all of which are fused.
+    """Residual dense blocks whose outputs are all fused.
 
     ``forward`` maps images of shape [N, 3, H, W], values in [0, 1], to [N, 3, scale·H, scale·W]. The output is not
     clamped. Any H and W will do.

@@ -21,7 +21,7 @@ WINDOW = 8
 """Side of the squares within which attention looks."""
 
 SHIFT = WINDOW // 2
-"""How far the windows of every second block lie below and to the right of those of the others."""
+"""How far the windows of every second block are shifted down and to the right."""
 
 MLP_RATIO = 2
 """Width of the hidden layer of a block's perceptron, as a multiple of the block's."""
@@ -53,8 +53,8 @@ class WindowAttention(nn.Module):
     """Multi-head self-attention within windows, with a bias that is learned for each offset between two positions.
 
     Liu et al., "Swin Transformer", ICCV 2021, Eq. (4). ``forward`` keeps the shape [N, H, W, C]; H and W are multiples
-    of `WINDOW`. Where windows are shifted, the image is rolled under them: those at its end then hold parts of opposite
-    borders, which do not see each other.
+    of `WINDOW`. Shifted windows are made by rolling the image: those at its end then hold parts of opposite borders,
+    which do not attend to each other.
     """
 
     def __init__(self, channels: int, heads: int, *, shifted: bool) -> None:
@@ -188,7 +188,7 @@ def border_mask(rows: int, columns: int, device: torch.device, dtype: torch.dtyp
     Returns:
         Shape [rows · columns, 1, WINDOW², WINDOW²]; all blocks are given the same tensor.
     """
-    with torch.inference_mode(False):  # what is kept has to do for training too
+    with torch.inference_mode(False):  # the cached tensor is used in training too
         top = torch.arange(rows * WINDOW, device=device) < SHIFT
         left = torch.arange(columns * WINDOW, device=device) < SHIFT
         parts = (2 * top[:, None] + left).roll((-SHIFT, -SHIFT), (0, 1))
@@ -209,8 +209,8 @@ class SwinBlock(nn.Module):
     """Attention and a perceptron, each after a normalisation and with a skip connection (Section 3.2).
 
     ``forward`` keeps the shape [N, H, W, C]; H and W are multiples of `WINDOW`. In training a residual is left out for
-    an image with probability ``drop``, and is 1 / (1 − drop) times as large where it is not (stochastic depth, Huang et
-    al., ECCV 2016).
+    an image with probability ``drop``, and otherwise scaled by 1 / (1 − drop) (stochastic depth, Huang et al., ECCV
+    2016).
     """
 
     def __init__(self, channels: int, heads: int, *, shifted: bool, drop: float) -> None:
@@ -258,15 +258,15 @@ class SwinIR(nn.Module):
     """Groups of Swin transformer blocks between convolutions.
 
     ``forward`` maps images of shape [N, 3, H, W], values in [0, 1], to [N, 3, scale·H, scale·W]. The output is not
-    clamped. Any H and W will do: where one is no multiple of 8, the image goes on at the bottom and at the right as its
-    mirror image, and the output is cut.
+    clamped. Any H and W will do: if one is no multiple of 8, the image is padded by reflection at the bottom and at the
+    right, and the output is cropped.
 
     Args:
         scale: 2, 3 or 4.
         groups: Number of residual groups.
         blocks: Transformer blocks in each.
         channels: Width of every layer between the first convolution and the tail.
-        heads: Of each attention.
+        heads: Heads of each attention.
         direct: Whether a single convolution makes all pixels of the output, instead of an upsampler of 64 channels.
     """
 
@@ -318,7 +318,7 @@ class SwinIR(nn.Module):
 
 
 def mirrored(image: Tensor) -> Tensor:
-    """Continue images of shape [N, C, H, W] to multiples of `WINDOW`, as `numpy.pad` does with ``reflect``.
+    """Pad images of shape [N, C, H, W] to multiples of `WINDOW`, as `numpy.pad` does with ``reflect``.
 
     torch's own padding by reflection refuses images that are smaller than what is added; these are reflected again and
     again, and a single row or column is repeated.

@@ -3,11 +3,11 @@
 A loss is a `torch.nn.Module` whose options are keyword arguments with defaults and which is called as
 ``loss(sr, hr)`` on two tensors of shape [N, 3, H, W]: HR with values in [0, 1], and SR as the network gives it, not
 clamped. It returns a scalar with a gradient to SR, writes into neither image, and has no parameters to train and no
-state that changes, which a checkpoint would lack; `sgbench.runs.rehearsal` tries it. Register one's own with
-`register_loss`, through the entry-point group ``sgbench.losses``, or name it as ``module:Class``.
+state that changes, which a checkpoint would lack; `sgbench.runs.rehearsal` checks that. Register your own with
+`register_loss` or the entry-point group ``sgbench.losses``, or refer to it as ``module:Class``.
 
 A class that uses pretrained networks names them in its ``networks``, a tuple of names in `sgbench.assets.catalogue`:
-they are fetched before a sweep starts and reach every node, where `sgbench.assets.locator.Locator` gives their weights.
+they are downloaded before a sweep starts and sent to every node, where `sgbench.assets.locator.Locator` loads them.
 """
 
 import torch
@@ -27,7 +27,7 @@ register_loss = LOSSES.register
 
 
 def check(name: str, entry: object) -> None:
-    """Hold what stands under a loss's name in the registry against the contract.
+    """Check the entry of a loss's name in the registry.
 
     Raises:
         InputError: If it is no class of `torch.nn.Module`, or needs a pretrained network that is not in the catalogue.
@@ -61,7 +61,7 @@ class WeightedSum(nn.Module):
             The sum, a scalar, and the detached unweighted terms, shape [len(names)].
 
         Raises:
-            InputError: If a loss writes into the images, which the others are given too, or returns no scalar.
+            InputError: If a loss writes into the images, which other terms share, or returns no scalar.
         """
         with torch.autocast(sr.device.type, enabled=False):
             sr, hr = sr.float(), hr.float()
@@ -74,10 +74,10 @@ def _checked(name: str, loss: nn.Module, sr: Tensor, hr: Tensor) -> Tensor:
     before = sr._version, hr._version  # which count the writes
     value = loss(sr, hr)
     if (sr._version, hr._version) != before:
-        raise InputError(f"loss '{name}' writes into the images that it is given, which other terms are given too.")
+        raise InputError(f"loss '{name}' writes into the images that it is given, which other terms share.")
     if not isinstance(value, Tensor) or value.shape != ():
-        came = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-        raise InputError(f"loss '{name}': a scalar is needed, {came} came.")
+        came = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise InputError(f"loss '{name}' returns {came}; a scalar is needed.")
     return value
 
 

@@ -25,8 +25,8 @@ class SSIM(nn.Module):
 
     ``forward(sr, hr)`` takes two tensors of shape [N, C, H, W], H and W at least 11, values in [0, 1], and returns a
     scalar between 0 and 2. Windows are 11×11 pixels, Gaussian with σ 1.5; only those that lie inside the image count,
-    nothing is padded, and covariances are those of a population. So it is 1 less the metric ``ssim_rgb``, but for the
-    border of which that one crops.
+    nothing is padded, and covariances are those of a population. So it is 1 minus the metric ``ssim_rgb``, except
+    that the metric crops the border.
     """
 
     source: ClassVar[str] = "Wang, Bovik, Sheikh, Simoncelli, IEEE Trans. Image Process. 13 (2004) 600, Eq. (13)"
@@ -56,7 +56,7 @@ class SSIM(nn.Module):
 
     def _windowed(self, maps: Tensor) -> Tensor:
         """Return the weighted means over all windows: shape [N, C, H − 10, W − 10]."""
-        maps = maps.contiguous(memory_format=torch.channels_last)  # one filter a channel is several times as fast so
+        maps = maps.contiguous(memory_format=torch.channels_last)  # one filter per channel is several times as fast so
         channels = maps.shape[1]
         column = self.window.to(maps).view(WINDOW, 1).expand(channels, 1, WINDOW, 1)
         return conv2d(conv2d(maps, column, groups=channels), column.transpose(-1, -2), groups=channels)

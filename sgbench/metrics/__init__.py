@@ -1,8 +1,8 @@
 """How far a super-resolved image, or a set of them, is from its reference.
 
-`base` is the contract, `suite` runs many metrics over pairs of images, and `cache` keeps what is known of references.
+`base` is the contract, `suite` runs many metrics over pairs of images, and `cache` keeps results about references.
 `distortion`, `lpips`, `frechet` and `kernel` hold the metrics, which `METRICS` loads by name, and `from_torchmetrics`
-those of a library. `display` says how scores are shown. Neither this package nor what a metric says of itself imports
+those of a library. `display` says how scores are shown. Neither this package nor the declaration of a metric imports
 torch: only computing with a network or a library does.
 """
 

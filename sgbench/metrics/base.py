@@ -1,4 +1,4 @@
-"""The contract of a metric, and what it is given and gives back.
+"""The contract of a metric, its input and its results.
 
 A metric is a small frozen object that several threads may use at once. An `ImageMetric` gives a number for one pair of
 images. A `SetMetric` reduces each image to a vector and gives a number for two sets of vectors. Neither invents a
@@ -75,11 +75,11 @@ class Image:
         return np.tensordot(np.array(BT601) / 255, self.pixels, axes=1) + 16
 
     def keep_views(self, cache: MutableMapping[Hashable, Any]) -> None:
-        """From now on leave views in ``cache`` too, by `digest` and key, and take from there what it has."""
+        """From now on store views in ``cache`` too, by `digest` and key, and reuse those that it has."""
         self._cache = cache
 
     def view(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """Return what ``compute`` returned the first time that it was called for ``key``.
+        """Return the result of ``compute`` for ``key``, which is computed once.
 
         Args:
             key: Names the view and all that it depends on, such as ``("alexnet", sha256, device)``.
@@ -102,7 +102,7 @@ class Pair:
         name: What the image is called in results.
         sr: The super-resolved image, an `Image` or its pixels.
         hr: The reference, of the same size.
-        crop: Pixels that PSNR and SSIM leave out on each side; the scale, by custom.
+        crop: Pixels that PSNR and SSIM leave out on each side; usually the scale.
 
     Raises:
         InputError: If the sizes differ, or an image is not uint8 [3, H, W].
@@ -131,13 +131,13 @@ class Pair:
 
 
 def check_sizes(name: str, sr: tuple[int, int], hr: tuple[int, int], crop: int) -> None:
-    """Refuse a super-resolved image that has not the size of its reference.
+    """Refuse a super-resolved image whose size differs from that of its reference.
 
     Args:
         name: What the image is called.
         sr: Its width and height.
         hr: Those of its reference.
-        crop: The scale, by custom; sizes that differ by less are likely to want cropping, and the message says so.
+        crop: Usually the scale; if the sizes differ by less, the message suggests cropping.
 
     Raises:
         InputError: If the sizes differ, stating both.
@@ -154,14 +154,14 @@ class Estimate(NamedTuple):
 
     value: float
     standard_error: float | None
-    """Of the value; None where the sample is too small to tell."""
+    """None if the sample is too small to tell."""
 
 
 UNRANKED = 1000
 """The rank of metrics that do not declare one."""
 
 MAX_DIGITS = 15
-"""A float64 holds no more."""
+"""A float64 holds no more significant digits."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class Score:
 
     @classmethod
     def of(cls, compute: Callable[[], float | Estimate]) -> Score:
-        """Return the score that a computation gives, whatever becomes of it.
+        """Return the score of a computation, which may fail.
 
         A value that is not finite, and any exception, is a failure; `Undefined` is none.
         """
@@ -192,14 +192,14 @@ class Score:
 
 
 CAUSES = 5
-"""The most causes that the score of a set names before it counts the others."""
+"""How many causes the score of a set names before it counts the others."""
 
 
 def incomplete(images: Mapping[str, Score]) -> Score:
     """Return the score of a set from those of its images that have no value.
 
-    The set has none either: the value of the others would be another set's. Its status is the worst of theirs, and its
-    reason lists their causes, the worst first.
+    Then the set has none either: a value of the other images would be that of another set. Its status is the worst of
+    theirs, and its reason lists their causes, the worst first.
 
     Args:
         images: At least one image, by name.
@@ -231,36 +231,36 @@ class Runtime:
 
 @dataclass(frozen=True, kw_only=True)
 class Metric(ABC):
-    """What every metric says of itself; making one imports no torch, so that a plan or a table need not wait for it.
+    """What every metric declares; making one imports no torch, so that a plan or a table need not wait for it.
 
-    Subclass `ImageMetric` or `SetMetric`, and make an object of the subclass known by `sgbench.register_metric`, by the
-    entry-point group ``sgbench.metrics``, or by its place, ``module:object``. Its name is the one that it is asked for
-    by.
+    Subclass `ImageMetric` or `SetMetric`, and register an object of the subclass with `sgbench.register_metric` or the
+    entry-point group ``sgbench.metrics``, or refer to it as ``module:object``. It is requested by its
+    ``name``.
 
     Raises:
-        InputError: If a field is not what it should be.
+        InputError: If a field is not valid.
     """
 
     name: str
-    """As tables and the results store call it."""
+    """Its name in tables and in the results store."""
     direction: Literal["lower", "higher"]
-    """Which of two values is the better one."""
+    """Which values are better."""
     version: str
-    """Changes when the same images would get another value, such as ``lpips 0.1.4 (v0.1)``."""
+    """Changes whenever the same images would get another value; such as ``lpips 0.1.4 (v0.1)``."""
     protocol: Mapping[str, Any]
-    """How the number comes about, ready for JSON: implementation, colour space, value range, border crop, resize."""
+    """How the value is computed, ready for JSON: implementation, colour space, value range, border crop, resize."""
     unit: str = ""
-    """Of the value, such as ``dB``."""
+    """Unit of the value, such as ``dB``."""
     digits: int | None = None
     """Decimals with which values are shown; None stands for four significant digits."""
     rank: int = UNRANKED
-    """Place among other metrics: tables begin with the lowest, equals stand by name; those built in have 10 to 120."""
+    """Place among other metrics: tables begin with the lowest, ties are sorted by name; built-in: 10 to 120."""
     networks: tuple[str, ...] = ()
     """Names of the pretrained networks that it needs, see `sgbench.assets`."""
     description: str
-    """One line for a person."""
+    """One line for lists."""
     source: str
-    """Who defined it, and where; or the formula, if nobody in particular did."""
+    """The publication that defines it, or the formula if there is none."""
 
     def __post_init__(self) -> None:
         named = isinstance(self.name, str) and re.fullmatch(r"[^\s/\\]+", self.name)
@@ -302,7 +302,7 @@ class SetMetric(Metric):
 
     @abstractmethod
     def features(self, image: Image, runtime: Runtime) -> Array:
-        """Return the vector, float64 [D], that stands for an image.
+        """Return the vector, float64 [D], that represents an image.
 
         Raises:
             Undefined: If there is none for this image.
@@ -318,11 +318,11 @@ class SetMetric(Metric):
 
 
 METRICS: registry.Registry[Metric] = registry.METRICS
-"""Every metric that has a name."""
+"""Every registered metric."""
 
 
 def register_metric(metric: M) -> M:
-    """Make a metric known by its name in this process, and in those that it starts for a sweep.
+    """Register a metric in this process, and in those that it starts for a sweep.
 
     Raises:
         InputError: If the name is taken, or it is no metric object.
@@ -332,19 +332,19 @@ def register_metric(metric: M) -> M:
 
 
 def check(name: str, entry: object) -> None:
-    """Hold what stands under a metric's name in the registry against the contract.
+    """Check the entry of a metric's name in the registry.
 
     Raises:
-        InputError: If it is no metric, calls itself by another name, under which its scores would be stored, or needs a
+        InputError: If it is no metric, has another ``name``, under which its scores would be stored, or needs a
             pretrained network that is not in the catalogue.
     """
     if not isinstance(entry, ImageMetric | SetMetric):
         raise registry.unfit("metric", name, entry, "a metric object")
     if entry.name != name:
-        raise InputError(f"metric '{name}' is named '{entry.name}' by its own 'name'; '{name}' is needed there.")
+        raise InputError(f"metric '{name}': its attribute 'name' is '{entry.name}'; '{name}' is needed.")
     check_networks("metric", name, entry.networks)
 
 
 def not_finite(value: float) -> str:
-    """Return what a value that is not finite is called."""
+    """Return ``NaN`` or ``infinite`` for a value that is not finite."""
     return "NaN" if math.isnan(value) else "infinite"

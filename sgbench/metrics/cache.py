@@ -1,4 +1,4 @@
-"""What is known of references, kept between evaluations within a budget of memory."""
+"""A cache of what is computed of references, kept between evaluations within a memory budget."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ BUDGET_BYTES = 512 << 20
 class HrCache(UserDict[Hashable, Any]):
     """Views of references, by hash of the image and key of the view; see `sgbench.metrics.base.Image.view`.
 
-    What does not fit is not kept: the largest entries are the first to go, and an entry that would be the largest does
-    not come in. So the short vectors, which save as much work as large feature maps do, stay; and a data set that
-    exceeds the budget keeps the part of it that fits, however often it is gone through. Several threads may use it.
+    When the budget is exceeded, the largest entries are evicted first, and an entry that would be the largest is not
+    added. So short vectors, which save as much work as large feature maps, stay, and of a data set that exceeds the
+    budget the part that fits stays, however often it is iterated over. Several threads may use it.
 
     Args:
         budget: Bytes that arrays and tensors may take, on whatever device they are.

@@ -1,4 +1,4 @@
-"""How scores are shown: what a metric declares of it, for whoever has its scores and not its code."""
+"""How scores are shown, as metrics declare it; also for scores of a metric whose code is not loaded."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,27 +14,27 @@ class Display:
     digits: int | None = None
     """Decimals; None stands for four significant digits."""
     rank: int = UNRANKED
-    """Place among other metrics; equals stand by name."""
+    """Place among other metrics; ties are sorted by name."""
     direction: Literal["lower", "higher"] | None = None
-    """Which of two values is the better one; None where only the stored scores can tell."""
+    """Which values are better; None if only the stored scores can tell."""
 
     def number(self, value: float, sign: str = "") -> str:
-        """Return a value as it is shown; what rounds to zero has no minus.
+        """Return a value as it is shown; one that rounds to zero has no minus sign.
 
         Args:
             value: Finite.
-            sign: ``+`` gives what is not negative a sign too.
+            sign: ``+`` also gives values that are not negative a sign.
         """
         return f"{value:{sign}z.4g}" if self.digits is None else f"{value:{sign}z.{self.digits}f}"
 
 
 def display_of(name: str) -> Display:
-    """Return what a metric declares of how it is shown, or defaults where no code but sgbench's own is loaded for it.
+    """Return how the scores of a metric are shown, as it declares, or defaults if its code is not loaded.
 
     Neither torch nor a plug-in is imported.
 
     Args:
-        name: As the results store has it; the metric need not be installed here.
+        name: Its name in the results store; the metric need not be installed here.
     """
     metric = METRICS.available(name)
     return Display() if metric is None else Display(metric.unit, metric.digits, metric.rank, metric.direction)

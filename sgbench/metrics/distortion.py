@@ -28,7 +28,7 @@ def psnr(sr: NDArray[Any], hr: NDArray[Any]) -> float:
         hr: The reference, of the same shape.
 
     Raises:
-        Undefined: If the two are identical, for the ratio is then infinite.
+        Undefined: If the two are identical, as the ratio is then infinite.
     """
     error = np.mean(np.square(np.subtract(sr, hr, dtype=np.float64)))
     if error == 0:
@@ -49,7 +49,7 @@ def ssim(sr: NDArray[Any], hr: NDArray[Any]) -> float:
     Raises:
         Undefined: If the image is smaller than the window.
     """
-    from skimage.metrics import structural_similarity  # here, as it loads SciPy, for which a plan need not wait
+    from skimage.metrics import structural_similarity  # here, as it loads SciPy, which a plan does not need
 
     height, width = sr.shape[-2:]
     if min(height, width) < WINDOW:

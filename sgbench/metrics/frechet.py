@@ -69,7 +69,7 @@ class FdAlex(SetMetric):
         Raises:
             Undefined: If the image is smaller than AlexNet can take.
         """
-        import torch  # here, for a plan need not wait for it
+        import torch  # here, as a plan does not need it
 
         from sgbench.metrics.lpips_network import feature_maps
 

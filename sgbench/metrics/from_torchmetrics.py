@@ -21,11 +21,11 @@ class Function:
 
     name: str
     smallest: int
-    """Pixels a side that it needs."""
+    """The least side of an image in pixels."""
     description: str
     source: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    """What it is told of the range of values."""
+    """Arguments that give the range of values."""
 
 
 FUNCTIONS = {
@@ -49,7 +49,7 @@ FUNCTIONS = {
         source="Sheikh and Bovik, IEEE TIP 2006",
     ),
 }
-"""By the name that follows the prefix."""
+"""By the name after the prefix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class TorchMetric(ImageMetric):
         Raises:
             Undefined: If the image is smaller than the function can take.
         """
-        import torch  # here, for a plan need not wait for it
+        import torch  # here, as a plan does not need it
         from torchmetrics.functional import image as functions
 
         views = pair.cropped(lambda image: image.pixels)

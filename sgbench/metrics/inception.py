@@ -1,4 +1,4 @@
-"""What FID and KID have in common: they compare features of the Inception network of pytorch-fid."""
+"""The common part of FID and KID, which compare features of pytorch-fid's Inception network."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -17,7 +17,7 @@ class Inception(nn.Module):
 
     `pytorch_fid.inception.InceptionV3` fetches its weights while it is constructed; this one puts the same blocks into
     the same torchvision network and is given them. Batch normalisation is folded into the convolutions, which changes
-    the features by 1e-7 of their size and takes a seventh of the time away.
+    the features by 1e-7 of their size and saves a seventh of the time.
 
     ``forward`` takes RGB [N, 3, H, W] in [0, 1], which is resized to 299×299 (bilinear, no antialias, aspect ignored),
     and returns [N, 2048].

@@ -3,7 +3,7 @@
 It estimates the squared maximum mean discrepancy between two distributions of Inception's features, under the kernel
 k(a, b) = (a·b / D + 1)³. Here the i-th image of either set shows the same scene: k(xᵢ, yᵢ) says little of the
 distributions, and an estimate that averages over it is too low. `kid` leaves such terms out; `kid_standard` is
-everybody's KID.
+the usual KID.
 """
 
 import math

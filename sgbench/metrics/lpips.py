@@ -1,6 +1,6 @@
 """LPIPS, the learned perceptual image patch similarity (Zhang et al., CVPR 2018), version 0.1.
 
-What the metrics say of themselves; `sgbench.metrics.lpips_network` computes and is loaded by the first score, so that a
+The metrics' declarations; `sgbench.metrics.lpips_network` computes them and is loaded by the first score, so that a
 plan or a table does not wait for torch.
 """
 

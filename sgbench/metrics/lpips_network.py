@@ -1,7 +1,7 @@
-"""The networks of LPIPS, and the distances that they give.
+"""The networks of LPIPS, and the distances computed with them.
 
 They are the `lpips` package's own, with its linear layers; the convolutions of their trunks come from `sgbench.assets`
-and are never downloaded behind one's back. An image goes through a trunk once, and `fd_alex` takes AlexNet's features
+and are never downloaded implicitly. An image goes through a trunk once, and `fd_alex` takes AlexNet's features
 from there. Images are never batched, so that a value depends on its pair alone. On a CPU a batch of eight would save 5%
 of the time at 512×512 pixels and a quarter at 256×256, and few images of a test set have one size.
 
@@ -25,10 +25,10 @@ from sgbench.metrics.base import Array, Image, Pair, Runtime, Undefined
 from sgbench.metrics.trunks import Trunk
 
 KEPT_BYTES = 256 << 20
-"""An image whose feature maps take more is compared as they appear."""
+"""An image whose feature maps take more is compared while they are computed."""
 
 STRIP_BYTES = 16 << 20
-"""Of the rows of two feature maps that are compared at a time."""
+"""Memory of the rows of two feature maps that are compared at a time."""
 
 _building = threading.Lock()
 
@@ -36,7 +36,7 @@ _building = threading.Lock()
 def feature_maps(image: Image, trunk: Trunk, runtime: Runtime) -> Iterator[Tensor]:
     """Return the feature maps of an image, with LPIPS's input scaling, the first layer's first.
 
-    Those that fit in `KEPT_BYTES` are a view of the image and computed once; the others are computed as one goes on.
+    Those that fit in `KEPT_BYTES` are a view of the image and computed once; others are computed as they are consumed.
 
     Returns:
         Float32 tensors [1, C, h, w] on the runtime's device; with AlexNet C is 64, 192, 384, 256 and 256.
@@ -91,7 +91,7 @@ def _layers(trunk: Trunk, pair: Pair, runtime: Runtime) -> Iterator[Tensor]:
 
 @torch.inference_mode()
 def _forward(network: Any, image: Image, device: str) -> Iterator[Tensor]:
-    """Yield a map when it is there, holding no other."""
+    """Yield each map once it is computed, holding no other."""
     pixels = torch.tensor(image.pixels, device=device)[None]
     maps = network.scaling_layer((pixels / 127.5 - 1).contiguous(memory_format=_memory_format(device)))
     for block in range(1, network.net.N_slices + 1):
@@ -119,7 +119,7 @@ def _network(trunk: Trunk, weights: LoadedWeights, device: str) -> Any:
     import lpips
 
     with _building, warnings.catch_warnings(), torch.device("meta"):  # no time is spent on random numbers
-        warnings.simplefilter("ignore", UserWarning)  # lpips calls torchvision by argument names of old
+        warnings.simplefilter("ignore", UserWarning)  # lpips uses old argument names of torchvision
         network = lpips.LPIPS(net=trunk.net, pretrained=False, pnet_rand=True, verbose=False)
     names = network.net.state_dict()  # slice2.3.weight is torchvision's features.3.weight
     state = {f"net.{name}": weights.state[f"features.{name.partition('.')[2]}"] for name in names}

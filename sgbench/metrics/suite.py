@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """One score with all that the results store keeps beside it."""
+    """One score with everything that the results store keeps about it."""
 
     metric: str
     version: str
@@ -48,7 +48,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a suite has found out about one image."""
+    """What a suite has computed for one image."""
 
     image: str
     results: tuple[Result, ...]
@@ -64,12 +64,12 @@ class Suite:
 
     Args:
         metrics: Names in `sgbench.metrics.METRICS`, in the order of the results; a repeated one counts once.
-        locator: Finds the weights of networks; asked once a network, and not at all if no metric needs one.
+        locator: Finds the weights of networks; asked once per network, and not at all if no metric needs one.
         device: Where networks run, as torch names it.
         hr_cache: Keeps what is computed of references between suites.
 
     Raises:
-        InputError: If a name is unknown, or a weights file is not what it should be.
+        InputError: If a name is unknown, or a weights file has the wrong content.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Suite:
         return Measured(pair.name, tuple(results), features)
 
     def failed(self, name: str, reason: str) -> Measured:
-        """Return what is known of an image that cannot be scored: an unreadable file, a model's output with a NaN.
+        """Return the results of an image that cannot be scored: an unreadable file, a model's output with a NaN.
 
         Every image metric gets a ``failed`` result for it, and so does every set metric, because a set without one of
         its images is another set.
@@ -116,7 +116,7 @@ class Suite:
         return Measured(name, results, {metric.name: score for metric in self.metrics if metric not in images})
 
     def add(self, measured: Measured) -> None:
-        """Count an image in."""
+        """Add an image to the results."""
         self._measured.append(measured)
 
     def results(self) -> list[Result]:

@@ -12,11 +12,11 @@ class Trunk:
     net: str
     """Its name in the `lpips` package."""
     title: str
-    """Its name for a person."""
+    """Its name as it is displayed."""
     smallest: int
-    """Pixels a side below which its poolings have nothing left to work on."""
+    """The least side of an image in pixels; below it nothing is left for its poolings."""
     bytes_per_pixel: int
-    """What its feature maps take for each pixel of the image, about."""
+    """Approximate memory of its feature maps for each pixel of the image."""
 
 
 ALEXNET = Trunk("alexnet", "alex", "AlexNet", smallest=31, bytes_per_pixel=40)

@@ -75,7 +75,7 @@ def _try_loss(name: str, loss: WeightedSum, side: int) -> None:
         gradient = torch.autograd.grad(first, leaf, allow_unused=True)[0] if first.requires_grad else None
         again = _value(loss, sr, hr)
     if not all(map(torch.equal, (sr, hr), given)):
-        raise InputError(f"loss '{name}' writes into the images that it is given, which other terms are given too.")
+        raise InputError(f"loss '{name}' writes into the images that it is given, which other terms share.")
     if not first.isfinite():
         raise InputError(
             f"loss '{name}' is {first.item()} for random images, HR in [0, 1] and SR, as networks give it, in "

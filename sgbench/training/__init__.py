@@ -1,4 +1,4 @@
-"""Training of one run in one process group; no Ray in here."""
+"""Training of one run in one process group, without Ray."""
 
 from sgbench.training.checkpoint import Checkpoints, read_weights_file
 from sgbench.training.loop import Outcome, Progress, train

@@ -15,13 +15,13 @@ from sgbench.core.storage import Storage, absolute
 from sgbench.store.layout import checkpoint_of, checkpoints_of, weights_of
 
 KEEP = 2
-"""Checkpoints kept of a run: the newest and, should that be unreadable, the one before."""
+"""Checkpoints kept per run: the newest and, in case that cannot be read, the one before."""
 
 
 class Checkpoints:
     """The checkpoints and final weights of one run below a results store.
 
-    They are the only source of a resume; nothing that Ray keeps is read back.
+    Runs resume only from these; nothing that Ray keeps is read back.
 
     Args:
         storage: The results store.
@@ -81,11 +81,11 @@ def read_weights_file(path: str) -> tuple[dict[str, Tensor], dict[str, Any] | No
     """Read the weights of a network from a file.
 
     Args:
-        path: Final weights or a checkpoint of sgbench, or a public checkpoint: a state dict, alone or wrapped as
-            `sgbench.backbones.unwrap` knows it, in torch's format or, named ``*.safetensors``, in that one.
+        path: Final weights or a checkpoint of sgbench, or a public checkpoint: a state dict, plain or wrapped as
+            `sgbench.backbones.unwrap` knows it, in torch's format or, if named so, as ``*.safetensors``.
 
     Returns:
-        Tensors by parameter name, on the CPU, and the run's specification where the file carries one.
+        Tensors by parameter name, on the CPU, and the run's specification if the file has one.
 
     Raises:
         InputError: If the file cannot be read or holds no weights. Code in a pickle is never run.

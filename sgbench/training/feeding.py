@@ -1,4 +1,4 @@
-"""Patches cut by the device that trains on them, where it has room for all the images."""
+"""Patches cut by the device that trains on them, if it has room for all the images."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,14 +8,14 @@ from torch import Tensor
 from sgbench.data import PatchSampler
 
 ROOM = 4
-"""The images are copied to a GPU if they take at most one part in so many of its free memory."""
+"""The images are copied to a GPU if they take at most one part in this many of its free memory."""
 
 
 class PatchesOnDevice:
     """Cuts a sampler's patches out of a copy of its images in a device's memory.
 
-    Nothing but a few numbers a patch is sent there in a step. Each patch is a grid of pixels in one long row of them:
-    its first pixel, and how far it is from there to the pixel below and to the next one, both of which can be negative.
+    A step sends only a few numbers per patch to the device. All pixels form one long row; a patch is a grid in it: its
+    first pixel, and the strides to the pixel below and to the next one, both of which can be negative.
 
     Args:
         sampler: Says where the patches lie.
@@ -77,7 +77,7 @@ def _grids(
     side: int,
     transforms: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.int64]:
-    """Return the first pixel of each patch, and how far it is to the one below and to the one across, 3×b."""
+    """Return the first pixel of each patch, and the strides to the one below and to the one across, 3×b."""
     upside_down, mirrored, swapped = ((transforms & bit).astype(bool) for bit in (1, 2, 4))
     first = starts + (tops + upside_down * (side - 1)) * widths + lefts + mirrored * (side - 1)
     down, across = np.where(upside_down, -widths, widths), np.where(mirrored, -1, 1)

@@ -29,7 +29,7 @@ from sgbench.training.memory import kept_memory
 from sgbench.training.numerics import FORMATS, compiler_options, pinned
 
 CHECKPOINT_SHARE = 50
-"""Training goes on at least so many times as long as the last checkpoint took to write."""
+"""Training goes on for at least this many times as long as the last checkpoint took to write."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Progress:
     step: int
     steps: int
     loss: float
-    """A mean since the last report, as are the terms."""
+    """Mean since the last report, like the terms."""
     terms: dict[str, float]
     """Unweighted, by name."""
     lr: float
@@ -62,7 +62,7 @@ class Outcome:
         step: Steps done.
         history: The training curve.
         wall_seconds: Time in the loop, that of interrupted calls included.
-        peak_memory_bytes: Of the run on a GPU; on a CPU of this process since it began, earlier runs included.
+        peak_memory_bytes: Of the run on a GPU; on a CPU, of this process since it began, earlier runs included.
     """
 
     finished: bool
@@ -96,20 +96,20 @@ def train(
         device: CPU or GPU of this process.
         recompute: Whether the network's blocks recompute their activations in the backward pass: less memory and more
             time for the same numbers.
-        on_progress: Called a hundred times, in a long run each hundred steps; at the same steps in every process.
+        on_progress: Called a hundred times, or in a long run every hundred steps; at the same steps in every process.
         should_stop: Asked between steps; once true, a checkpoint is written and the call returns.
         on_complete: Called by the first process when all steps are done and in a checkpoint, before it writes the final
             weights.
-        history: Gets the rows of the outcome's history as they come, so that they outlast an exception.
-        checkpoint_seconds: Least time between checkpoints but for the one of the last step.
+        history: Receives the rows of the outcome's history as they are made, so that they survive an exception.
+        checkpoint_seconds: Least time between checkpoints, except before that of the last step.
 
     Returns:
-        The outcome; every process gets the same but for times and memory.
+        The outcome, the same in every process except for times and memory.
 
     Raises:
         NotFiniteError: If a loss is NaN or infinite; no checkpoint holds a step from there on.
-        InputError: If an image is smaller than a patch, a network that is to recompute does not name its blocks, or one
-            that is to be compiled finds no compiler.
+        InputError: If an image is smaller than a patch, activations are to be recomputed and the network does not name
+            its blocks, or it is to be compiled and there is no compiler.
     """
     recipe = spec.recipe
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -214,7 +214,7 @@ def train(
 
 
 def learning_rate(schedule: Schedule, first: float, step: int, steps: int) -> float:
-    """Return the rate of a step, counted from 0.
+    """Return the learning rate of a step, counted from 0.
 
     Args:
         schedule: Halving in steps (the paper's Section 4.2) or half a cosine (Loshchilov and Hutter, ICLR 2017).
@@ -238,9 +238,9 @@ def as_images(patches: Any, device: torch.device, memory_format: str) -> Tensor:
 
 
 class Meter:
-    """Means of the loss and of its terms since the last look, and the first step that was not finite.
+    """Means of the loss and of its terms since they were last read, and the first step that was not finite.
 
-    Everything stays on the device until it is looked at, so that a step never waits for a GPU.
+    Everything stays on the device until it is read, so that a step never waits for a GPU.
 
     Args:
         names: The terms of the loss.
@@ -290,7 +290,7 @@ class Meter:
         return {"loss": loss, "terms": dict(zip(self.names, terms, strict=True))}
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint holds of this."""
+        """Return the state to keep in a checkpoint."""
         return {"sums": self.sums, "count": self.count}
 
     def load(self, state: dict[str, Any]) -> None:

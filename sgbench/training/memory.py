@@ -8,17 +8,17 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 """Parameters of ``mallopt``, as glibc's ``malloc.h`` numbers them."""
 
 LARGEST_THRESHOLD = 32 * 2**20
-"""The size up to which glibc, left alone, comes to keep blocks that were freed."""
+"""The size up to which glibc, by default, comes to keep blocks that were freed."""
 
 
 @contextlib.contextmanager
 def kept_memory() -> Iterator[None]:
-    """Keep what is freed for what is asked for next, and give it back to the system at the end.
+    """Keep freed memory for the next allocations, and return it to the system at the end.
 
-    Every step frees its activations and the next one asks for as much again. glibc by itself returns large blocks to
-    the system, which hands them out page by page, each of them cleared: on a CPU a good part of a step. The numbers of
-    a run do not depend on it. Only the thread that began the process, or any other where ``MALLOC_ARENA_MAX=1`` was in
-    the environment when it started, gains; without glibc nothing happens.
+    Every step frees its activations and the next one asks for as much again. By default glibc returns large blocks to
+    the system, which hands them out again page by page, cleared: on a CPU a good part of a step. The numbers of a run
+    do not depend on it. It helps the main thread only, or any thread of a process that was started with
+    ``MALLOC_ARENA_MAX=1``; without glibc nothing happens.
     """
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):

@@ -31,8 +31,8 @@ def single_precision() -> Iterator[None]:
 def pinned(recipe: Recipe) -> Iterator[None]:
     """Pin the number of threads, deterministic algorithms and single precision; restore the settings after.
 
-    With deterministic algorithms torch would also fill all new memory, for the sake of code that reads what it has not
-    written; that changes no number of code that does not, and is left out.
+    With deterministic algorithms torch would also fill all new memory, for code that reads memory which it has not
+    written; other code gets the same numbers without it, so it is switched off.
     """
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     new_memory: Any = torch.utils.deterministic  # mypy does not see that it has the setting
@@ -54,12 +54,12 @@ def pinned(recipe: Recipe) -> Iterator[None]:
 
 
 def compiler_options(recipe: Recipe) -> dict[str, Any]:
-    """Return what torch.compile is told: a deterministic recipe has no kernels chosen by how fast they just were.
+    """Return the options of torch.compile: for a deterministic recipe, kernels are not chosen by timing them.
 
-    A torch that is too old to be told may choose different ones in two processes on a GPU.
+    A torch that is too old for this option may choose different kernels in two processes on a GPU.
 
     Raises:
-        InputError: If there is no C++ compiler, without which torch's compiles nothing.
+        InputError: If there is no C++ compiler, which torch.compile needs.
     """
     from torch._inductor import cpp_builder, exc, list_options  # takes seconds
 

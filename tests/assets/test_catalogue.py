@@ -66,7 +66,9 @@ def test_a_registered_network_is_one_of_the_catalogue() -> None:
         register_network(Network(**{**FIELDS, "name": "vgg16"}))
     with pytest.raises(InputError, match="is a str; a Network is needed"):
         register_network("theirs")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="pretrained network 'other' is named 'theirs' by its own 'name'"):
+    with pytest.raises(
+        InputError, match="pretrained network 'other': its attribute 'name' is 'theirs'; 'other' is needed"
+    ):
         NETWORKS.register("other")(network)
 
 

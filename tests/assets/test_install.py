@@ -55,7 +55,7 @@ def test_a_wrong_hash_is_refused_with_what_was_received_and_what_is_needed(place
     needed = f"{NETWORKS.load('alexnet').sha256[:8]}… (alexnet, 244,408,911 bytes)"
     with pytest.raises(InputError) as error:
         install(file, "alexnet")
-    assert str(error.value) == f"'{file}' (14 bytes) has the SHA-256 {received}, and {needed} is needed."
+    assert str(error.value) == f"'{file}' (14 bytes) has the SHA-256 {received}, but {needed} is needed."
     with pytest.raises(InputError) as error:
         install(file)
     for network in known_networks():
@@ -64,7 +64,7 @@ def test_a_wrong_hash_is_refused_with_what_was_received_and_what_is_needed(place
 
 
 def test_another_network_than_the_named_one_is_refused(places, small, tmp_path):
-    with pytest.raises(InputError, match="holds the weights of alexnet, and those of vgg16 are needed"):
+    with pytest.raises(InputError, match="holds the weights of alexnet, but those of vgg16 are needed"):
         install(put(tmp_path, small), "vgg16")
     assert files(places["own"]) == []
 

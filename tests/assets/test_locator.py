@@ -87,7 +87,7 @@ class TestDownload:
     def test_a_refusal_leaves_nothing_and_is_told(self, places, small, table, server):
         table("alexnet", url=server["url"] + "/a.pth")
         with pytest.raises(
-            MissingWeights, match=r"\(its address cannot be downloaded: the server answers 404 Not Found\): b"
+            MissingWeights, match=r"\(its address cannot be downloaded: the server answers 404 Not Found\): d"
         ):
             Locator().fetch("alexnet")
         assert files(places["own"]) == []
@@ -96,7 +96,7 @@ class TestDownload:
         table("alexnet", url=server["url"] + "/a.pth")
         server["/a.pth"] = (200, {"Content-Length": len(small)}, small[:5])
         with pytest.raises(
-            MissingWeights, match=rf"\(its address was interrupted after 5 of {len(small)} bytes\): bring"
+            MissingWeights, match=rf"\(its address was interrupted after 5 of {len(small)} bytes\): download"
         ):
             Locator().fetch("alexnet")
         assert Locator(download=False).find("alexnet") is None

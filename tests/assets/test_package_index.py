@@ -139,7 +139,7 @@ def test_other_numbers_than_the_pinned_ones_are_refused(index, places):
 def test_an_archive_without_the_layer_is_refused(index, places):
     content, state = fake_archive(arrays={"AlexNet_0": {}})
     index(content, state)
-    with pytest.raises(InputError, match="does not hold the weights that it should: 'Conv_0'"):
+    with pytest.raises(InputError, match="does not hold the expected weights: 'Conv_0'"):
         Locator().fetch("alexnet")
 
 

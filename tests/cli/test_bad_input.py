@@ -85,7 +85,7 @@ def refused(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
         (["--seeds", str(2**63)], "--seeds is 9223372036854775808: input should be less than"),
         (["--metric", "psnr"], "--metric: unknown metric 'psnr': did you mean 'psnr_"),
         (["--metric", "os:path"], "--metric: metric 'os:path' is a module; a metric object is needed"),
-        (["--metric", "sgbench.metrics.distortion:psnr_y"], "is named 'psnr_y' by its own 'name'; 'sgbench.metrics."),
+        (["--metric", "sgbench.metrics.distortion:psnr_y"], ": its attribute 'name' is 'psnr_y'; 'sgbench.metrics."),
         (["--set", "recipe.step=3"], "recipe: unknown key 'step': did you mean 'steps'"),
         (["--set", "recipe.optimizer.rl=3"], "recipe.optimizer: unknown key 'rl'"),
         (["--set", "recipe.steps"], "--set 'recipe.steps' is not of the form a.b=value"),

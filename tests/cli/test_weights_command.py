@@ -88,7 +88,7 @@ class Attack:
         (["missing.pth"], "there is no file 'missing.pth'"),
         (["hub"], "'hub' is a folder; a file is needed"),
         (["brought.bin", "inceptoin"], "unknown pretrained network 'inceptoin': did you mean 'inception'?"),
-        (["brought.bin", "alexnet"], "'brought.bin' holds the weights of inception, and those of alexnet are needed"),
+        (["brought.bin", "alexnet"], "'brought.bin' holds the weights of inception, but those of alexnet are needed"),
         (["other", "vgg16"], f"{hashlib.sha256(b'other').hexdigest()}, and 397923af… (vgg16, 553,433,881 bytes) is"),
         (["attack.pth"], "'attack.pth' ("),
     ],
@@ -116,7 +116,9 @@ def test_what_cannot_be_fetched_is_to_be_brought(run: Run, tmp_path: Path, monke
     monkeypatch.setitem(NETWORKS._loaded, "inception", entry)
     out, err = run("weights", "fetch", "inception", code=1)
     assert (out, err.count("\n")) == ("", 1)
-    assert f"bring {entry.file} (96 MB) from {entry.url}, and put it into the folder that SGBENCH_WEIGHTS names" in err
+    assert (
+        f"download {entry.file} (96 MB) from {entry.url}, and put it into the folder that SGBENCH_WEIGHTS names" in err
+    )
     assert f"or into {tmp_path}/cache/weights, as `sgbench weights import` does" in err
     assert cached(tmp_path) == []
 

@@ -139,8 +139,8 @@ def test_nothing_is_imported_to_say_what_is_available(registry, plug_in):
         (
             METRICS,
             "sgbench.metrics.distortion:psnr_y",
-            r"^metric 'sgbench\.metrics\.distortion:psnr_y' is named 'psnr_y' by its own 'name'; "
-            r"'sgbench\.metrics\.distortion:psnr_y' is needed there\.$",
+            r"^metric 'sgbench\.metrics\.distortion:psnr_y': its attribute 'name' is 'psnr_y'; "
+            r"'sgbench\.metrics\.distortion:psnr_y' is needed\.$",
         ),
     ],
 )
@@ -259,7 +259,7 @@ def test_a_backbone_of_an_installed_package_is_used_like_a_built_in_one():
     assert check_backbone("their-net-small") == "their-net-small"
     with pytest.raises(InputError, match="unknown size of backbone 'their-net' 'smal': did you mean 'small'"):
         check_backbone("their-net-smal")
-    with pytest.raises(InputError, match="backbone 'their_module:Loss' has no sizes, and 'big' is asked for"):
+    with pytest.raises(InputError, match="backbone 'their_module:Loss' has no sizes, but 'big' is asked for"):
         check_backbone("their_module:Loss-big")
 
 
