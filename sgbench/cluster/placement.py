@@ -51,7 +51,9 @@ def _promised() -> dict[str, float]:
     text = os.environ.get("SGBENCH_GROWS_TO", "")
     parts = [part.partition("=") for part in text.split(",") if part]
     if not all(name in ("CPU", "GPU") and amount.isdigit() for name, _, amount in parts):
-        raise InputError(f"SGBENCH_GROWS_TO is '{text}'; what all workers have is needed, such as CPU=64,GPU=8.")
+        raise InputError(
+            f"SGBENCH_GROWS_TO is '{text}'; the resources of all workers are needed, such as CPU=64,GPU=8."
+        )
     return {name: float(amount) for name, _, amount in parts}
 
 

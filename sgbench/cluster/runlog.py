@@ -72,7 +72,7 @@ def read_log(storage: Storage, beginning: str) -> str:
     names = [name for name in storage.sizes(LOGS) if name.endswith(".log") and name.startswith(f"{LOGS}/{beginning}")]
     runs = {name.split("/")[1] for name in names}
     if len(runs) != 1:
-        there = f"logs of {len(runs)} runs whose id begins so" if runs else "no log of such a run"
+        there = f"logs of {len(runs)} runs whose ids begin with it" if runs else "no log of such a run"
         raise InputError(f"run '{beginning}': '{storage}' has {there}.")
     texts = {name: storage.read(name).decode(errors="replace") for name in names}
     return "".join(text if len(texts) == 1 else f"{name}\n{text}\n" for name, text in texts.items())

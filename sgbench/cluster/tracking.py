@@ -104,7 +104,7 @@ class Tracking:
             except Exception as error:  # a server may be gone or a disk full, and whatever a logger makes of that
                 self._loggers.remove(logger)
                 name = type(logger).__name__.removesuffix("LoggerCallback")
-                warnings.warn(f"{name} shows no more of this sweep: {described(error)}", stacklevel=1)
+                warnings.warn(f"{name} receives no more of this sweep: {described(error)}", stacklevel=1)
 
 
 @contextlib.contextmanager

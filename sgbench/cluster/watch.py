@@ -59,7 +59,7 @@ class Watch:
     def error(self) -> InterruptionError:
         """Return what a person is told once `lost` is set."""
         return InterruptionError(
-            f"Ray's process '{self._dead}' died: the same command starts another Ray and continues."
+            f"Ray's process '{self._dead}' died; run the same command again to start a new Ray and resume."
         )
 
     def _watch(self) -> None:

@@ -236,7 +236,7 @@ def find_runs(store: Store, beginnings: Sequence[str]) -> dict[str, str]:
     for beginning in beginnings:
         matching = [run_id for run_id in known if run_id.startswith(beginning)]
         if len(matching) != 1 or not beginning:
-            how = f"{len(matching)} runs whose id begins so" if matching else "no such run"
+            how = f"{len(matching)} runs whose ids begin with it" if matching else "no such run"
             raise InputError(f"run '{beginning}': '{store.storage}' has {how}; 'sgbench query' lists them.")
         found[matching[0]] = known[matching[0]]
     return found

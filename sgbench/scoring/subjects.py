@@ -218,7 +218,7 @@ def _made(fields: object, source: str, backbone: str | None) -> RunSpec:
 def _run(beginning: str, store: Store, backbone: str | None, inference: Inference, device: torch.device) -> Subject:
     rows = [row for run_id, row in store.rows().items() if run_id.startswith(beginning)]
     if len(rows) != 1:
-        how = f"{len(rows)} runs whose id begins so" if rows else "no such run"
+        how = f"{len(rows)} runs whose ids begin with it" if rows else "no such run"
         raise InputError(f"run '{beginning}': '{store.storage}' has {how}; 'sgbench plan' lists the ids.")
     row = rows[0]
     if row["kind"] != RunKind.TRAIN or row["status"] != RunEnd.DONE or not has_weights(store.storage, row["run_id"]):

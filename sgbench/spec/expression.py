@@ -1,17 +1,16 @@
 """The language in which a loss is written: ``l1 + 1.0*sg(operator=sobel)``.
 
     expression = term { "+" term }
-    term       = [ weight "*" ] name [ "(" option "=" value { "," option "=" value } ")" ]
+    term       = [ coefficient "*" ] name [ "(" option "=" value { "," option "=" value } ")" ]
     name       = identifier [ { "." identifier } ":" identifier ]
     value      = number | true | false | word
 
 An expression has one **canonical form**, which is what enters a run's identity: terms sorted by name and options,
-equal terms merged by adding their weights, terms of weight zero dropped, and every weight written except a leading 1.
-So ``sg + l1`` and ``l1 + 0.25*sg + 0.75*sg`` are both ``l1 + 1.0*sg``.
+equal terms merged by adding their coefficients, terms with coefficient 0 dropped, and every coefficient written except
+a leading 1. So ``sg + l1`` and ``l1 + 0.25*sg + 0.75*sg`` are both ``l1 + 1.0*sg``.
 
-This is grammar alone: nothing is imported or constructed, and a name may stand for anything. `sgbench.spec.resolve`
-holds the names and options of an expression against the losses that there are, and leaves out options equal to a
-loss's default.
+This is only the grammar: nothing is imported or constructed, and any name is accepted. `sgbench.spec.resolve` checks
+the names and options of an expression against the registered losses, and leaves out options equal to a default.
 """
 
 import math
@@ -40,7 +39,7 @@ class Term:
 
     Attributes:
         name: The registered name of the loss, or ``module:Class``.
-        weight: Its factor, finite and at least 0.
+        weight: Its coefficient, finite and at least 0.
         options: Options of the loss; in a run's specification, those that differ from its defaults.
     """
 
@@ -50,7 +49,7 @@ class Term:
 
     @property
     def call(self) -> str:
-        """The term without its weight: ``sg`` or ``sg(operator=sobel, order=1)``."""
+        """The term without its coefficient: ``sg`` or ``sg(operator=sobel, order=1)``."""
         if not self.options:
             return self.name
         written = ", ".join(f"{key}={_write(value)}" for key, value in sorted(self.options.items()))
@@ -68,11 +67,11 @@ class Expression:
         """Return the canonical form of a sum of terms.
 
         Args:
-            terms: In any order, of any weight; equal ones are merged.
+            terms: In any order, with any coefficients; equal ones are merged.
             source: What a person wrote, for messages.
 
         Raises:
-            InputError: If the weights of a term add up to infinity, or no term is left.
+            InputError: If the coefficients of a term add up to infinity, or no term is left.
         """
         equal: dict[str, list[Term]] = {}
         for term in terms:
@@ -80,7 +79,7 @@ class Expression:
         merged = [(same[0], _total(same, source)) for _, same in sorted(equal.items())]
         kept = tuple(replace(term, weight=weight) for term, weight in merged if weight != 0.0)
         if not kept:
-            raise InputError(f"loss '{source}' has no term of a weight above 0, so there is nothing to train with.")
+            raise InputError(f"loss '{source}' has no term with a coefficient above 0; at least one is needed.")
         return cls(kept)
 
     def __eq__(self, other: object) -> bool:
@@ -95,13 +94,13 @@ class Expression:
         return " + ".join([lead, *(f"{term.weight!r}*{term.call}" for term in rest)])
 
     def weight_of(self, name: str) -> float:
-        """Return the sum of the weights of every term called ``name``; 0.0 where there is none."""
+        """Return the sum of the coefficients of all terms called ``name``; 0.0 if there are none."""
         return math.fsum(term.weight for term in self.terms if term.name == name)
 
     def with_weight(self, name: str, weight: float) -> "Expression":
-        """Return this expression with the weight of ``name`` replaced, as λ of Eq. (7) is varied.
+        """Return this expression with the coefficient of ``name`` replaced, as λ of Eq. (7) is varied.
 
-        An expression that has no such term is returned unchanged; a weight of 0 drops the term.
+        An expression without such a term is returned unchanged; a coefficient of 0 drops the term.
 
         Raises:
             InputError: If the expression has several terms of that name, or nothing is left.
@@ -127,25 +126,25 @@ def parse(text: str) -> Expression:
         Its canonical form, options as they are written.
 
     Raises:
-        InputError: For a syntax error, a negative or infinite weight, a number that is written and cannot be held, or
-            an expression whose every weight is zero.
+        InputError: For a syntax error, a negative or infinite coefficient, a number that no float can hold, or an
+            expression without a coefficient above 0.
     """
     return Expression.of(_Parser(text).terms(), source=text)
 
 
 def _total(terms: list[Term], source: str) -> float:
-    """Return the sum of the weights, rounded once, so that it does not depend on their order."""
+    """Return the sum of the coefficients, rounded once, so that it does not depend on their order."""
     try:
         return math.fsum(term.weight for term in terms)
     except OverflowError as error:
-        raise InputError(f"loss '{source}': the weights of '{terms[0].name}' add up to infinity.") from error
+        raise InputError(f"loss '{source}': the coefficients of '{terms[0].name}' add up to infinity.") from error
 
 
 def number(text: str) -> float:
     """Read a finite number.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not a number.
         InputError: If it is too large or too small for a float: 1e-400 is not 0.
     """
     value = float(text)
@@ -183,7 +182,7 @@ class _Parser:
         kind, token = self._next("a loss such as 'l1' or '0.1*sg'")
         if kind == "number":
             weight = token
-            self._expect("*", f"'*' and a loss after the weight {token}")
+            self._expect("*", f"'*' and a loss after the coefficient {token}")
             kind, token = self._next("the name of a loss")
         if kind != "word":
             raise self._wrong(token, "the name of a loss")
@@ -198,9 +197,11 @@ class _Parser:
                     raise InputError(f"loss '{self.text}': option '{key}' is given twice.")
                 options[key] = value
             self.at += 1
-        factor = self._number(f"the weight of '{token}'", weight)
+        factor = self._number(f"the coefficient of '{token}'", weight)
         if factor < 0:
-            raise InputError(f"loss '{self.text}': the weight of '{token}' is {weight}; a finite number ≥ 0 is needed.")
+            raise InputError(
+                f"loss '{self.text}': the coefficient of '{token}' is {weight}; a finite number ≥ 0 is needed."
+            )
         return Term(token, factor, options)
 
     def _option(self) -> tuple[str, Value]:

@@ -57,10 +57,10 @@ def _from_text(read: Callable[[str], Expression]) -> BeforeValidator:
 _AsText = PlainSerializer(str, return_type=str)
 
 Loss = Annotated[InstanceOf[Expression], _from_text(expression.parse), _AsText]
-"""A loss expression, as text outside: held against the grammar alone."""
+"""A loss expression, written as text; only its grammar is checked."""
 
 NamedLoss = Annotated[InstanceOf[Expression], _from_text(check_loss), _AsText]
-"""A `Loss` of losses that exist, which a person names."""
+"""A `Loss` as a person writes it, whose losses must exist."""
 
 NamedBackbone = Annotated[str, AfterValidator(check_backbone)]
 """``family-size``, a registered name, or ``module:Class``."""
@@ -75,13 +75,13 @@ Weight = Annotated[
     BeforeValidator(lambda value: expression.number(value) if isinstance(value, str) else value),
     Field(ge=0, allow_inf_nan=False),
 ]
-"""Of a term of a loss."""
+"""The coefficient of a term of a loss."""
 
 Count = Annotated[int, Field(ge=1, lt=2**31)]
-"""As much as a column of 32 bits holds."""
+"""A positive number that a column of 32 bits can hold."""
 
 LongCount = Annotated[int, Field(ge=1, lt=2**63)]
-"""As much as a column of 64 bits holds."""
+"""A positive number that a column of 64 bits can hold."""
 
 
 class _Model(BaseModel):
@@ -125,7 +125,7 @@ class Step(_Model):
 
     name: Literal["step"] = "step"
     halve_every: LongCount = 200_000
-    """After how many steps the rate is halved, each time."""
+    """Steps after which the rate is halved each time."""
 
     @classmethod
     def _key(cls) -> str:
@@ -173,7 +173,7 @@ class Window(_Model):
 
 
 class Recipe(_Model):
-    """How a network is trained, whatever the network, the loss and the seed. All of it is identity."""
+    """How a network is trained, apart from the network, the loss and the seed. All of it is identity."""
 
     scale: Literal[2, 3, 4] = 4
     degradation: Degradation = Degradation()
@@ -182,18 +182,18 @@ class Recipe(_Model):
     steps: LongCount = 500_000
     """Optimiser steps; the paper does not state its number."""
     batch: Count = 16
-    """Patches a step over all workers together."""
+    """Patches per step, over all workers together."""
     patch: int = Field(default=48, ge=8, lt=2**31)
     """Side of a patch in LR pixels."""
     window: Window | None = None
-    """Draw patches from sub-images; none: from whole images."""
+    """Draw patches from sub-images; None means from whole images."""
     augment: bool = True
     """Rotations by 90, 180 and 270 degrees and flips."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the network's forward and backward pass; losses and weights are always fp32."""
+    """Precision of the network's forward and backward pass; losses and weights are always fp32."""
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
     threads: Count = 1
-    """CPU threads a worker; the sums of a convolution depend on it."""
+    """CPU threads per worker; the rounding of convolutions depends on it."""
     deterministic: bool = True
     compiled: bool = False
     """Whether torch.compile makes fewer and larger kernels of the network; it needs a C++ compiler on every node."""
@@ -203,9 +203,9 @@ class TrainingData(_Model):
     """The training images of a run."""
 
     name: str
-    """What a person calls them; not part of the identity."""
+    """The set's name; not part of the identity."""
     sha256: str | None = None
-    """Hash of the packed pixels; none until the data is at hand."""
+    """Hash of the packed pixels; None until the data is available locally."""
 
 
 class RunSpec(_Model):
@@ -219,7 +219,7 @@ class RunSpec(_Model):
 
     @property
     def run_id(self) -> str | None:
-        """First 12 hex digits of the SHA-256 of the run's identity; none while the training data is not hashed.
+        """First 12 hex digits of the SHA-256 of the run's identity; None while the training data is not hashed.
 
         Only fields that differ from their defaults enter, so that a field added later changes no id.
         """
@@ -231,7 +231,7 @@ class RunSpec(_Model):
 
     @property
     def lam(self) -> float:
-        """λ: the weight of ``sg`` in the loss, 0 where it has none."""
+        """λ: the coefficient of ``sg`` in the loss, 0 if it has none."""
         return self.loss.weight_of("sg")
 
     def __str__(self) -> str:
@@ -244,7 +244,7 @@ class Grid(_Model):
     backbones: tuple[NamedBackbone, ...] = Field(min_length=1)
     losses: tuple[NamedLoss, ...] = Field(min_length=1)
     lambdas: tuple[Weight, ...] | None = Field(default=None, min_length=1)
-    """Weights for the ``sg`` term of each loss that has one; 0 is the loss without it."""
+    """Coefficients for the ``sg`` term of each loss that has one; 0 is the loss without it."""
     seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
 
 
@@ -260,15 +260,15 @@ class SweepSpec(_Model):
     metrics: tuple[NamedMetric, ...] = Field(min_length=1)
     recipe: Recipe = Recipe()
     workers: int = Field(default=0, ge=0, lt=2**31)
-    """Ray Train workers a run; 0 is one device inside the process that schedules the run."""
+    """Ray Train workers per run; 0 is one device inside the process that schedules the run."""
     gpus: float = Field(default=1, gt=0, le=1)
-    """GPUs a worker takes where the cluster has any; a share packs several small runs on one."""
+    """GPUs per worker if the cluster has any; a fraction packs several small runs on one."""
     recompute: bool = False
     """Recompute activations in the backward pass (gradient checkpointing): less memory, more time, the same numbers."""
     checkpoint_seconds: float = Field(default=10.0, ge=0)
     """Least time between two checkpoints of a run, and so about the most that a killed one loses."""
     track: Literal["mlflow", "wandb"] | None = None
-    """Where to send the course of training, besides TensorBoard's files: MLflow or Weights & Biases."""
+    """Where to send training curves, besides TensorBoard's files: MLflow or Weights & Biases."""
 
     @field_validator("tests")
     @classmethod
@@ -310,7 +310,7 @@ def _with_lambdas(grid: Grid) -> list[Expression]:
 
 
 def check_tests(references: Sequence[str]) -> None:
-    """Refuse two test sets of one name, whose scores could not be told apart.
+    """Refuse two test sets of the same name, whose scores could not be distinguished.
 
     Raises:
         InputError: With the name that is given twice.
@@ -327,7 +327,7 @@ def build(fields: Mapping[str, Any], source: str, flags: Mapping[str, str] | Non
     Args:
         fields: The parsed YAML, with overrides applied.
         source: Where they come from, for messages: a preset's name or a file.
-        flags: What to call those that the command line gave instead, by their names.
+        flags: For fields that the command line gave, by name, what to call them in messages.
 
     Raises:
         InputError: With one sentence about the first field that is wrong.
@@ -357,7 +357,7 @@ def override(fields: dict[str, Any], path: str, value: Any, called: str = "--set
     """Set one field of a sweep, in place.
 
     Args:
-        fields: Of the sweep.
+        fields: Fields of the sweep.
         path: Such as ``recipe.steps``.
         value: Its value.
         called: Where it was given, for messages.
@@ -380,7 +380,7 @@ def override(fields: dict[str, Any], path: str, value: Any, called: str = "--set
 
 def _index(place: list[Any], key: str, called: str) -> int:
     if not (key.isascii() and key.isdigit() and int(key) < len(place)):
-        raise InputError(f"{called}: '{key}' is no index into a list of {len(place)}.")
+        raise InputError(f"{called}: '{key}' is not an index into a list of {len(place)}.")
     return int(key)
 
 

@@ -1,7 +1,7 @@
-"""From the names that a person writes to those that a run is made of, held against the registries.
+"""From the names that a person writes to canonical names, checked against the registries.
 
-What is named here is meant to be run, so that the code of plug-ins is imported, once in a process; nothing is
-constructed. `sgbench.spec.stored` reads names that a file holds, and imports nothing.
+Names here are meant to be run, so the code of plug-ins is imported, once per process; nothing is constructed.
+`sgbench.spec.stored` reads the names in a file, and imports nothing.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ def check_loss(text: str) -> Expression:
 
 
 def checked(term: Term, defaults: Mapping[str, Any]) -> Term:
-    """Return a term without the options that are equal to a default, the others as the types of theirs.
+    """Return a term without options equal to their defaults, the others converted to the types of their defaults.
 
     Args:
         term: A term as it is written.
@@ -75,7 +75,7 @@ def _like(value: Value, default: Any, what: str) -> Value:
 
 
 def split_backbone(name: str) -> tuple[str, str | None]:
-    """Return the family, or target, and the size that a backbone's name is made of; no size where it has none."""
+    """Return the family, or target, and the size in a backbone's name; None if it has no size."""
     if BACKBONES.is_provided(name):
         return name, None
     if ":" in name:
@@ -87,7 +87,7 @@ def split_backbone(name: str) -> tuple[str, str | None]:
 
 
 def backbone_sizes(family: str) -> list[str]:
-    """Return the sizes that a family, or target, has; where a name gives none, the first one is meant.
+    """Return the sizes that a family, or target, has; a name without a size means the first one.
 
     Raises:
         InputError: If it cannot be imported, or is not a class of `torch.nn.Module`.
@@ -113,7 +113,7 @@ def check_backbone(name: str) -> str:
     if not sizes and size is None:
         return family
     if not sizes:
-        raise InputError(f"backbone '{family}' has no sizes, and '{size}' is asked for.")
+        raise InputError(f"backbone '{family}' has no sizes, but '{size}' is asked for.")
     size = size or sizes[0]
     if size not in sizes:
         raise unknown(f"size of backbone '{family}'", size, sizes)

@@ -1,7 +1,7 @@
 """What a file says of a run, read without importing or running any code that it names.
 
-A stored specification is canonical already: its names were held against the registries when the run was planned, and
-what they stand for need not be installed where it is read.
+A stored specification is canonical already: its names were checked against the registries when the run was planned,
+and their code need not be installed where it is read.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ def read_recipe(spec: object, source: str) -> Recipe:
 
 
 def find_loss(text: str, stored: Iterable[str]) -> str:
-    """Return the loss, of those that a store holds, that a person's spelling means.
+    """Return the loss in a store that a person's spelling means.
 
     Terms may come in any order, numbers be written in any way, and defaults of built-in losses be spelled out.
 
@@ -59,7 +59,7 @@ def find_loss(text: str, stored: Iterable[str]) -> str:
         One of them, or the canonical form of ``text`` if it means none.
 
     Raises:
-        InputError: If ``text`` is no loss expression, or gives a built-in loss an option that it has not.
+        InputError: If ``text`` is no loss expression, or gives a built-in loss an unknown option.
     """
     there = list(stored)
     if text in there:
@@ -93,7 +93,7 @@ def _fields(spec: object) -> object:
 
 
 def _of_one_kind(schedule: Any) -> Any:
-    """Leave out the defaults of other schedules, which a specification held before each had fields of its own."""
+    """Leave out the defaults of other schedules, which older specifications hold."""
     if not isinstance(schedule, dict):
         return schedule
     kinds = [kind for name, kind in SCHEDULES.items() if name != schedule.get("name", "step")]

@@ -89,7 +89,7 @@ class Attack:
         (["hub"], "'hub' is a folder; a file is needed"),
         (["brought.bin", "inceptoin"], "unknown pretrained network 'inceptoin': did you mean 'inception'?"),
         (["brought.bin", "alexnet"], "'brought.bin' holds the weights of inception, but those of alexnet are needed"),
-        (["other", "vgg16"], f"{hashlib.sha256(b'other').hexdigest()}, and 397923af… (vgg16, 553,433,881 bytes) is"),
+        (["other", "vgg16"], f"{hashlib.sha256(b'other').hexdigest()}, but 397923af… (vgg16, 553,433,881 bytes) is"),
         (["attack.pth"], "'attack.pth' ("),
     ],
     ids=["missing", "folder", "unknown", "another", "wrong hash", "code"],

@@ -103,7 +103,7 @@ def test_worker_groups_are_begun_one_more_than_there_is_room_for(cluster: Any, m
 def test_what_a_cluster_grows_to_is_checked(cluster: Any, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster({"CPU": 4})
     monkeypatch.setenv("SGBENCH_GROWS_TO", text)
-    with pytest.raises(InputError, match=f"SGBENCH_GROWS_TO is '{text}'; what all workers have is needed"):
+    with pytest.raises(InputError, match=f"SGBENCH_GROWS_TO is '{text}'; the resources of all workers are needed"):
         place(a_sweep())
 
 

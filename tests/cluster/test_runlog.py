@@ -75,5 +75,5 @@ def test_a_beginning_that_names_no_run_or_several_is_bad_input(job: Job) -> None
         read_log(storage, "ab")
     for run_id in ("abc", "abd"):
         storage.write(f"logs/{run_id}/run.log", b"")
-    with pytest.raises(InputError, match=r"^run 'ab': '.*' has logs of 2 runs whose id begins so\.$"):
+    with pytest.raises(InputError, match=r"^run 'ab': '.*' has logs of 2 runs whose ids begin with it\.$"):
         read_log(storage, "ab")

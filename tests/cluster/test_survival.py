@@ -68,7 +68,7 @@ def test_a_ray_that_loses_a_process_ends_the_sweep_in_a_sentence_and_the_same_co
     command.wait_until(lambda err: MOMENTS[moment](place.folder / store, err))
     kill(place.processes(VITAL[process]))
     assert command.end(60) == 1, command.stderr[-2000:]
-    last = f"\nerror: Ray's process '{process}' died: the same command starts another Ray and continues.\n"
+    last = f"\nerror: Ray's process '{process}' died; run the same command again to start a new Ray and resume.\n"
     assert command.stderr.endswith(last)
     assert "Traceback" not in command.stderr
     place.assert_no_processes(60)

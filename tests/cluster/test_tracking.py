@@ -99,7 +99,9 @@ def test_a_logger_that_fails_is_given_up_and_the_others_go_on(job: Job, tmp_path
     faulty, sound = Faulty(), Logger()
     tracked = Tracking([faulty, sound], "mine", tmp_path)
     tracked.started(job)
-    with pytest.warns(UserWarning, match=r"^Faulty shows no more of this sweep: ConnectionError: the server is gone$"):
+    with pytest.warns(
+        UserWarning, match=r"^Faulty receives no more of this sweep: ConnectionError: the server is gone$"
+    ):
         tracked.progress(job.run_id, 1, VALUES)
     tracked.progress(job.run_id, 2, VALUES)
     tracked.close()

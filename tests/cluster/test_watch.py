@@ -35,7 +35,10 @@ def test_a_command_that_does_not_leave_is_ended_with_a_sentence_and_its_processe
         timeout=40,
     )
     assert done.returncode == 1
-    assert done.stderr == "error: Ray's process 'gcs_server' died: the same command starts another Ray and continues.\n"
+    assert (
+        done.stderr
+        == "error: Ray's process 'gcs_server' died; run the same command again to start a new Ray and resume.\n"
+    )
     stat = Path("/proc") / done.stdout.strip() / "stat"
     # A zombie until whoever inherited it looks, and neither at once where the machine is busy.
     wait_until(lambda: not stat.exists() or ") Z " in stat.read_text(), 60)

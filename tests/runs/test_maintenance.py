@@ -392,7 +392,7 @@ def test_runs_are_found_by_the_beginnings_of_their_ids(whole: Store) -> None:
     for beginning in ("0123", "zz"):
         with pytest.raises(InputError, match=f"run '{beginning}': .* has no such run"):
             find_runs(whole, [ID[0], beginning])
-    with pytest.raises(InputError, match=r"run '': .* has 3 runs whose id begins so"):
+    with pytest.raises(InputError, match=r"run '': .* has 3 runs whose ids begin with it"):
         find_runs(whole, [""])
 
 

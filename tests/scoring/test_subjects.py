@@ -220,7 +220,7 @@ def test_a_run_is_found_by_the_beginning_of_its_id_if_that_is_enough(store: Stor
     assert row is not None
     twin = finished[:4] + "0" * 8
     store.write_run({**row, "run_id": twin})
-    with pytest.raises(InputError, match=f"run '{finished[:4]}': .* has 2 runs whose id begins so"):
+    with pytest.raises(InputError, match=f"run '{finished[:4]}': .* has 2 runs whose ids begin with it"):
         find_subject(finished[:4], store)
     with pytest.raises(InputError, match=re.escape(f"run '{twin}' (edsr-tiny · l1 · seed 0) has no final weights")):
         find_subject(twin, store)

@@ -116,7 +116,7 @@ def test_lambda_takes_the_place_of_the_weight(text, weight, expected):
 def test_lambda_is_refused_where_it_is_not_clear_or_leaves_nothing():
     with pytest.raises(InputError, match=r"λ is ambiguous in .* it has 2 terms 'sg'"):
         parse("l1 + sg + sg(order=1)").with_weight("sg", 1.0)
-    with pytest.raises(InputError, match=r"'sg with λ = 0.0' has no term of a weight above 0"):
+    with pytest.raises(InputError, match=r"'sg with λ = 0.0' has no term with a coefficient above 0"):
         parse("sg").with_weight("sg", 0.0)
 
 
@@ -125,9 +125,9 @@ def test_lambda_is_refused_where_it_is_not_clear_or_leaves_nothing():
     [
         ("", "ends", "a loss such as 'l1' or '0.1*sg'"),
         ("l1 +", "ends", "a loss such as 'l1' or '0.1*sg'"),
-        ("l1 + 0.5", "ends", "'*' and a loss after the weight 0.5"),
+        ("l1 + 0.5", "ends", "'*' and a loss after the coefficient 0.5"),
         ("0.5*", "ends", "the name of a loss"),
-        ("0.5 l1", "found 'l1'", "'*' and a loss after the weight 0.5"),
+        ("0.5 l1", "found 'l1'", "'*' and a loss after the coefficient 0.5"),
         ("2*3*l1", "found '3'", "the name of a loss"),
         ("l1 sg", "found 'sg'", "'+' and another term"),
         ("l1 - 0.5*sg", "found '-'", "'+' and another term"),
@@ -155,13 +155,13 @@ def test_a_syntax_error_says_what_was_found_and_what_was_expected(text, found, e
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("-1*l1", "the weight of 'l1' is -1; a finite number ≥ 0 is needed"),
-        ("1e999*l1", "the weight of 'l1': 1e999 is not finite"),
-        ("1e308*l1 + 1e308*l1", "the weights of 'l1' add up to infinity"),
-        ("0*l1 + 0*sg", "has no term of a weight above 0"),
-        ("11", "ends where '\\*' and a loss after the weight 11"),
+        ("-1*l1", "the coefficient of 'l1' is -1; a finite number ≥ 0 is needed"),
+        ("1e999*l1", "the coefficient of 'l1': 1e999 is not finite"),
+        ("1e308*l1 + 1e308*l1", "the coefficients of 'l1' add up to infinity"),
+        ("0*l1 + 0*sg", "has no term with a coefficient above 0"),
+        ("11", "ends where '\\*' and a loss after the coefficient 11"),
         ("sg(order=1, order=2)", "option 'order' is given twice"),
-        ("1e-400*sg + l1", "the weight of 'sg': 1e-400 is too small to differ from 0"),
+        ("1e-400*sg + l1", "the coefficient of 'sg': 1e-400 is too small to differ from 0"),
         ("sg(eps=1e-400)", "eps: 1e-400 is too small to differ from 0"),
         ("sg(eps=1e400)", "eps: 1e400 is not finite"),
     ],
