@@ -1,4 +1,4 @@
-"""How fast images are scored, beside a plain script around the packages whose values they are.
+"""How fast images are scored, compared with a plain script around the packages that define the metrics.
 
     python benchmarks/evaluation.py
     python benchmarks/evaluation.py --set Set5=DIR --set Set14=DIR
@@ -6,9 +6,9 @@
 The plain script is what the READMEs of `lpips` and `pytorch_fid` show: it reads a pair of files at a time and compares
 them with LPIPS, then hands both folders to pytorch_fid, one image at a time since they differ in size. Both sides start
 from the same PNG files: MATLAB's bicubic ×4, and nearest neighbours where the references are known. In the first
-evaluation both build their networks, from weights that are in memory; wherever references are new to it, sgbench packs
-them. Both must come to the same values, or the script fails. Where Inception's weights are not at hand, both get the
-same random ones, which take as long.
+evaluation both build their networks, from weights that are in memory; sgbench also packs references that are new to
+it. If their values differ, the script fails. If Inception's weights are not available locally, both get the same
+random ones, which take as long.
 """
 
 import argparse
@@ -56,10 +56,10 @@ SCALE = 4
 FEATURES = 2048
 
 TOLERANCES = {"lpips_alex": (0, 1e-6), "fid": (1e-3, 1e-3)}
-"""Relative and absolute, by metric, within which both sides must agree."""
+"""Relative and absolute tolerance, by metric, within which both sides must agree."""
 
 HAS_DISTANCE = "disp" in inspect.signature(scipy.linalg.sqrtm).parameters
-"""Whether pytorch_fid can compute its distance: SciPy 1.18 took away an argument that it needs."""
+"""Whether pytorch_fid can compute its distance: SciPy 1.18 removed an argument that it needs."""
 
 Values = dict[str, list[float]]
 """By metric: LPIPS of every image, FID of every set."""
@@ -87,7 +87,7 @@ def as_files(packed: PackedImages, folder: Path) -> Files:
 
 
 class RandomInception(Locator):
-    """Finds weights as ever, but random ones for Inception, of a size that keeps the values of its layers alike."""
+    """Finds weights as usual, but random ones for Inception, scaled so that the values of its layers stay alike."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class PlainScript:
         self.metrics = metrics
         self.device = device
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # lpips calls torchvision by argument names of old
+            warnings.simplefilter("ignore", UserWarning)  # lpips uses old argument names of torchvision
             self.lpips = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).to(device)
         trunk, state = self.lpips.net, locator.load("alexnet").state
         trunk.load_state_dict({name: state[f"features.{name.partition('.')[2]}"] for name in trunk.state_dict()})
@@ -241,7 +241,7 @@ def row(
 def measure_evaluation(
     files: Sequence[Files], metrics: Sequence[str], locator: Locator, device: torch.device, rounds: int
 ) -> list[dict[str, object]]:
-    """Time evaluations of which less and less is new, and return their rows."""
+    """Time evaluations in which less and less is new, and return their rows."""
     first, second = ([(getattr(each, method), each.hr) for each in files] for method in ("bicubic", "nearest"))
     plain, evaluator = PlainScript(metrics, locator, device), Evaluator(metrics, locator, device)
 

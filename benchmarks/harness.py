@@ -1,6 +1,6 @@
-"""What every benchmark shares: timing that is fair to both sides, and a table that says where it was measured.
+"""The common part of all benchmarks: timing that is fair to both sides, and a table that says where it was measured.
 
-These machines are noisy. Candidates therefore take turns, round by round, and what is reported is the median over
+These machines are noisy. Candidates therefore take turns, round by round, and the reported number is the median over
 rounds of the ratio within a round, so that a slow minute slows both.
 """
 
@@ -31,10 +31,10 @@ RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "numpy")
 
 AIM = "aim"
-"""The column that says what is aimed at, in words such as ``≥ 20×``."""
+"""The column for the target, in words such as ``≥ 20×``."""
 
 LOAD_BEFORE = os.getloadavg()[0]
-"""How many processes wanted a CPU in the minute before; what the benchmark itself wants is in the load after it."""
+"""How many processes wanted a CPU in the minute before; the load after it includes the benchmark itself."""
 
 
 def take_turns(
@@ -44,11 +44,11 @@ def take_turns(
 
     Args:
         candidates: What to call, by name.
-        rounds: How often each has its turn; the order is turned about every other round.
-        calls: Calls a turn; more where one is too short for the clock.
+        rounds: How often each has its turn; the order is reversed every other round.
+        calls: Calls per turn; more if one is too short for the clock.
 
     Returns:
-        Seconds a call, one value a round, by name.
+        Seconds per call, one value per round, by name.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for candidate in candidates.values():
@@ -81,17 +81,17 @@ def step_seconds(backbone: str, recipe: Recipe, images: PackedImages, scratch: S
 
 
 def device() -> torch.device:
-    """Return the GPU where there is one, else the CPU."""
+    """Return the GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def device_name() -> str:
-    """Return the name of the GPU where there is one, else of the processor."""
+    """Return the name of the GPU if there is one, else of the processor."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
 
 
 def wait_for_device() -> None:
-    """Wait until a GPU has done what it was given."""
+    """Wait until a GPU has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -100,11 +100,11 @@ def publish(name: str, rows: Sequence[Mapping[str, Any]], *, notes: Sequence[str
     """Print rows as a table and write them, with what they were measured on, to `RESULTS`.
 
     Args:
-        name: The script's name, and what the table is of where the script has several.
-        rows: Rows with the same keys; floats are printed with three digits, and what does not apply is None. A row for
-            which something is aimed at says so under `AIM`.
+        name: The script's name, followed by that of the table if the script has several.
+        rows: Rows with the same keys; floats are printed with three digits, and None stands for what does not apply. A
+            row with a target has it under `AIM`.
         notes: Sentences below the table.
-        packages: Versions of the peers, by name.
+        packages: Versions of the packages compared with, by name.
     """
     where = {
         "device": device_name(),

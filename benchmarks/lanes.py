@@ -1,12 +1,12 @@
-"""How many small runs a machine best does at once: one after another on all cores, or side by side on one each.
+"""How many small runs to do at once on a machine: one after another on all cores, or side by side on one core each.
 
     python benchmarks/lanes.py
     python benchmarks/lanes.py --images DIR
 
 Every layout does the same runs, edsr-tiny with the recipe of `quick`, in processes of its own as a sweep does. On a CPU
-a layout is a number of lanes and of threads in each, with or without a core that is the lane's own; on a GPU it is how
-many lanes share the card, which is what ``--set gpus=0.25`` asks for. All processes read the same packed images, every
-pixel of them, and Linux says how much memory that takes: in each of them, and in all together.
+a layout is a number of lanes and of threads in each, with or without a dedicated core for each lane; on a GPU it is how
+many lanes share the card, as with ``--set gpus=0.25``. All processes read every pixel of the same packed images, and
+Linux says how much memory that takes, in each process and in all together.
 """
 
 import argparse
@@ -45,7 +45,7 @@ class Layout:
     lanes: int
     threads: int
     pinned: bool = False
-    """Whether each lane is kept on a core of its own."""
+    """Whether each lane is pinned to its own core."""
 
     def __str__(self) -> str:
         text = f"{self.lanes} lane{'s' * (self.lanes > 1)} × {self.threads} thread{'s' * (self.threads > 1)}"
@@ -59,13 +59,13 @@ LAYOUTS = {
     "cpu": (ALONE, Layout(1, CORES), Layout(CORES, 1), Layout(CORES, 1, pinned=True), Layout(2 * CORES, 1)),
     "cuda": (ALONE, Layout(2, 1), Layout(4, 1), Layout(8, 1)),
 }
-"""What is compared, by the kind of device."""
+"""The layouts to compare, by the kind of device."""
 
 BASES = {"cpu": Layout(1, CORES), "cuda": ALONE}
 """One run after another."""
 
 DEFAULTS = {"cpu": Layout(CORES, 1), "cuda": ALONE}
-"""What a sweep does if nothing else is asked for."""
+"""What a sweep does by default."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +73,17 @@ class Memory:
     """What a process has, in MB."""
 
     private: float
-    """Nobody else has it: what another process of the kind takes."""
+    """Not shared with others: what one more process of this kind takes."""
     mapped: float
     """Pixels of the packed images, which it may share."""
     part: float
-    """Of these pixels the part that is put down to it, each page divided by the number of those who share it."""
+    """Its share of these pixels, each page divided by the number of processes that share it."""
     gpu: float
-    """What torch has taken of a GPU's memory."""
+    """GPU memory that torch has allocated."""
 
 
 def memory() -> Memory:
-    """Return what this process has; Linux tells."""
+    """Return the memory of this process, as Linux reports it."""
     private = mapped = part = 0
     of_images = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
@@ -133,7 +133,7 @@ class Lanes:
                 pool.apply(os.sched_setaffinity, (0, {core}))
 
     def train(self, folder: Path, store: str, recipe: Recipe, runs: int) -> None:
-        """Do some runs, each lane as many of them, and wait for the last."""
+        """Do some runs, equally many in each lane, and wait for the last."""
         threads = recipe.model_copy(update={"threads": self.layout.threads})
         shares = [range(lane, runs, self.layout.lanes) for lane in range(self.layout.lanes)]
         answers = [

@@ -1,10 +1,10 @@
-"""What each loss costs: the whole training step with it, beside the step with L1 alone.
+"""What each loss costs: the whole training step with it, compared with the step with L1 alone.
 
     python benchmarks/losses.py
 
-On a CPU the network is edsr-tiny, batch 8, 32×32 LR patches; where there is a GPU, EDSR as published too, batch 16,
-48×48. The SG loss stands beside what one would write without a thought of speed: the same formula by slices or by a
-grouped convolution, differentiated by autograd.
+On a CPU the network is edsr-tiny, batch 8, 32×32 LR patches; on a GPU also EDSR as published, batch 16, 48×48. The SG
+loss is compared with straightforward implementations: the same formula by slices or by a grouped convolution,
+differentiated by autograd.
 """
 
 import statistics
@@ -67,7 +67,7 @@ def by_convolution(padded: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def criteria() -> dict[str, WeightedSum]:
-    """Return what is compared, by the name that the table has for it."""
+    """Return the losses to compare, by their names in the table."""
     peers = {"l1 + SG by slices": by_slices, "l1 + SG by grouped convolution": by_convolution}
     return {text: build_loss(check_loss(text)) for text in LOSSES} | {
         name: WeightedSum([("l1", 1.0, L1()), ("sg", 1.0, PlainSG(differences))]) for name, differences in peers.items()
@@ -94,7 +94,7 @@ def measure(backbone: str, recipe: Recipe, device: torch.device, rounds: int) ->
             optimizer.step()
 
         steps = {name: partial(step, criterion.to(device)) for name, criterion in criteria().items()}
-        # Several steps a turn, because in a run a step finds the memory as the same loss left it.
+        # Several steps per turn, because in a run a step finds the memory as the same loss left it.
         seconds = harness.take_turns(steps, rounds=rounds, calls=3)
     where = f"cpu, {recipe.threads} thread(s)" if device.type == "cpu" else f"gpu, {recipe.precision}"
     return [

@@ -1,14 +1,14 @@
-"""How fast training patches come from the packed images, beside decoding a PNG for each, and how long a step waits.
+"""How fast training patches come from packed images, compared with decoding PNG files, and how long a step waits.
 
     python benchmarks/patches.py
     python benchmarks/patches.py --images DIV2K/DIV2K_train_HR
 
-Batches of 16 pairs, 48×48 and 192×192 pixels (×4), turned at random, in one thread. The peers do what a PyTorch data
+Batches of 16 pairs, 48×48 and 192×192 pixels (×4), rotated at random, in one thread. The peers do what a PyTorch data
 set without a cache does for each patch: read a random image and its low-resolution one, decode both, and cut. They read
 files of whole images, or sub-images of 480×480 as they are usually cut beforehand, as files or in an LMDB.
 
-A step waits for its patches from when it asks for them until they are floats on the device. That is held against the
-steps of the training loop itself; a GPU, which is told of the next step while it does the last, waits for less.
+A step waits for its patches from when it asks for them until they are floats on the device. That is compared with the
+steps of the training loop itself; a GPU, which gets the next step while it does the last, waits for less.
 """
 
 import argparse
@@ -57,7 +57,7 @@ NETWORKS = {"cpu": ("edsr-tiny", "edsr-light"), "cuda": ("edsr-light", "edsr-pap
 """Whose steps wait, by the kind of device."""
 
 STEPS = {"cpu": 4, "cuda": 400}
-"""Of a turn. The loop looks at the clock a hundred times, and a GPU is not to be waited for after every step."""
+"""Steps of a turn. The loop reads the clock a hundred times, and should not wait for a GPU after every step."""
 
 Pair = tuple[Path, Path]
 """A low-resolution file and its high-resolution one."""
@@ -123,7 +123,7 @@ def from_lmdb(pairs: Sequence[Pair], path: Path) -> Read:
 
 
 def decoded_batch(read: Read, pairs: int, random: np.random.Generator) -> tuple[Pixels, Pixels]:
-    """Decode a pair for each patch, and cut and turn it."""
+    """Decode a pair for each patch, and cut and rotate it."""
     lr = np.empty((BATCH, 3, PATCH, PATCH), np.uint8)
     hr = np.empty((BATCH, 3, PATCH * SCALE, PATCH * SCALE), np.uint8)
     for i in range(BATCH):

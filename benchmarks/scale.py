@@ -1,16 +1,16 @@
-"""How long all runs of the paper take on 1 to 1,024 GPUs, on paper: the scheduler's own rule and assumed clusters.
+"""How long all runs of the paper would take on 1 to 1,024 GPUs: a simulation of the scheduler on assumed clusters.
 
     python benchmarks/scale.py
     python benchmarks/scale.py --results results/paper --between 40
 
-The plan is that of `paper` with five seeds. How long each run trains is what `sgbench plan` expects from the done runs
-of a store, and what it takes beside its steps is what it took there. Without a store steps are measured on the GPU of
-this machine; where there is none they follow from the network's multiplications at an assumed rate. The runs start as a
-sweep starts them, the longest first, each on the first GPUs that are free. The tables say of each time whether it is
-measured, scaled by multiplications from what was measured, or assumed; what else is assumed stands below them.
+The plan is that of `paper` with five seeds. Training times are what `sgbench plan` expects from the done runs of a
+store, and the overhead of a run is what it was there. Without a store, steps are measured on this machine's GPU or, if
+there is none, computed from the network's MACs at an assumed rate. The runs start as in a sweep, the longest first,
+each on the first GPUs that are free. The tables say of each time whether it is measured, scaled by MACs from a
+measurement, or assumed; other assumptions stand below them.
 
-A data-parallel step is that of the fullest worker's patches and then, not overlapped, an all-reduce of the gradients in
-a ring. More workers than patches in a batch there cannot be.
+A data-parallel step takes as long as that of the worker with the most patches and then, not overlapped, an all-reduce
+of the gradients in a ring. There cannot be more workers than patches in a batch.
 """
 
 import argparse
@@ -36,31 +36,31 @@ GPUS = tuple(2**power for power in range(11))
 SEEDS = range(5)
 WORKERS = (1, 2, 4, 8, 16)
 STEPS = 100
-"""That are measured of each network."""
+"""Steps that are measured of each network."""
 
 BYTES = 4
-"""Of a gradient's value: weights and gradients are fp32."""
+"""Bytes of a gradient's value: weights and gradients are fp32."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What is assumed of a cluster unless something tells."""
+    """What is assumed of a cluster unless it is known."""
 
     tflops: float = 40.0
-    """What a GPU does in a training step, in 10¹² operations a second, where no step was measured.
+    """What a GPU does in a training step, in 10¹² operations per second, if no step was measured.
 
     It is three fifths of what the data sheet of an H100 says of fp32.
     """
     once_seconds: float = 300.0
     """Before the first run: Ray starts, DIV2K is packed, and every node fetches it."""
     run_seconds: float = 180.0
-    """Of each run beside its steps, where no store tells: its processes start, and its network is scored."""
+    """Overhead of each run, if no store tells: its processes start, and its network is scored."""
     node: int = 8
     """GPUs in a node."""
     inside: float = 200.0
     """GB/s at which the GPUs of a node reduce gradients."""
     between: float = 20.0
-    """GB/s at which those of several nodes do."""
+    """GB/s at which the GPUs of several nodes reduce gradients."""
 
     def reduction(self, parameters: int, workers: int) -> float:
         """Return the seconds in which workers sum up their gradients in a ring."""
@@ -74,13 +74,13 @@ class Timed:
 
     run: PlannedRun
     seconds: float
-    """Of the training."""
+    """Time of the training."""
     source: str
-    """Of the time of a step without the reduction: ``measured``, ``scaled`` or ``assumed``."""
+    """Where the time of a step without the reduction is from: ``measured``, ``scaled`` or ``assumed``."""
 
 
 def timed(runs: Sequence[PlannedRun], workers: int, store: Store, cluster: Cluster) -> list[Timed]:
-    """Return runs in the order in which a sweep starts them, with their times on some workers each."""
+    """Return runs in the order in which a sweep starts them, with their times on a number of workers each."""
     by_share = {_share(run, workers): run for run in runs}
     expected = [_assumed(each, cluster) if each.seconds is None else each for each in expect(by_share, store)]
     times = {each.run: each for each in expected}
@@ -95,7 +95,7 @@ def timed(runs: Sequence[PlannedRun], workers: int, store: Store, cluster: Clust
 
 
 def simulate(times: Sequence[Timed], gpus: int, workers: int, cluster: Cluster) -> dict[str, object]:
-    """Return what becomes of runs, in their order, on some GPUs."""
+    """Return how runs, in their order, are done on a number of GPUs."""
     seconds = [cluster.run_seconds + each.seconds for each in times]
     end = makespan(seconds, gpus // workers)
     hours = (cluster.once_seconds + end) / 3600
@@ -108,7 +108,7 @@ def simulate(times: Sequence[Timed], gpus: int, workers: int, cluster: Cluster) 
 
 
 def scale_sweep(runs: Sequence[PlannedRun], store: Store, cluster: Cluster) -> list[dict[str, object]]:
-    """Return a row for each number of GPUs, with one GPU a run and with as many as make the sweep shortest."""
+    """Return a row for each number of GPUs, with one GPU per run and with as many as make the sweep shortest."""
     times = {workers: timed(runs, workers, store, cluster) for workers in WORKERS}
     rows = []
     for gpus in GPUS:
@@ -153,14 +153,14 @@ def scale_run(runs: Sequence[PlannedRun], store: Store, cluster: Cluster) -> lis
 
 
 def stops_at(times: Sequence[Timed], cluster: Cluster) -> int:
-    """Return the number of GPUs, one a run, from which on more of them do not help."""
+    """Return the number of GPUs, one per run, beyond which more of them do not help."""
     seconds = [cluster.run_seconds + each.seconds for each in times]
     shortest = makespan(seconds, len(seconds))
     return next(gpus for gpus in range(1, len(seconds) + 1) if makespan(seconds, gpus) <= shortest)
 
 
 def beside_steps(store: Store) -> float | None:
-    """Return the median of what done runs of a store took from their start to their last score beside their steps."""
+    """Return the median overhead of a store's done runs: from their start to their last score, less their steps."""
     scored = store.totals().group_by("run_id").aggregate([("scored", "max")])
     ends = dict(zip(scored["run_id"].to_pylist(), scored["scored_max"].to_pylist(), strict=True))
     took = [
@@ -187,14 +187,14 @@ def measure_steps(runs: Sequence[PlannedRun], store: Store, cache: Path) -> None
 
 
 def _share(run: PlannedRun, workers: int) -> PlannedRun:
-    """Return a run as the worker has it that takes most of each batch."""
+    """Return a run as it is for the worker that takes most of each batch."""
     recipe = run.spec.recipe
     share = recipe.model_copy(update={"batch": math.ceil(recipe.batch / workers)})
     return replace(run, spec=run.spec.model_copy(update={"recipe": share}))
 
 
 def _assumed(expected: Expected, cluster: Cluster) -> Expected:
-    """Return what is expected of a run about which no store tells; a multiplication and its addition are two."""
+    """Return what is expected of a run that no store tells about; a multiplication and its addition count as two."""
     return replace(expected, seconds=2 * expected.work / (1e12 * cluster.tflops))
 
 

@@ -1,11 +1,11 @@
-"""How fast a results store is read: as the small files that runs write, compacted, and by DuckDB alone.
+"""How fast a results store is read: as the small files that runs write, compacted, and with DuckDB alone.
 
     python benchmarks/store.py
     python benchmarks/store.py --runs 1000
 
-The store is made up: runs of five networks with twenty losses, each scored by six metrics on four test sets of together
-219 images. The question is that of a table: the mean and the deviation over seeds of every score of a whole set. DuckDB
-alone reads the same Parquet files with one SELECT over ``scores/*.parquet`` and ``runs/*.parquet``.
+The store is synthetic: runs of five networks with twenty losses, each scored by six metrics on four test sets with 219
+images in total. The query is that of a table: the mean and the standard deviation over seeds of every score of a whole
+set. DuckDB alone reads the same Parquet files with one SELECT over ``scores/*.parquet`` and ``runs/*.parquet``.
 """
 
 import argparse
@@ -113,12 +113,12 @@ def write_small(store: Store, runs: pa.Table, scores: pa.Table) -> None:
 
 
 def by_sgbench(root: Path) -> pa.Table:
-    """Answer the question as ``sgbench query`` does."""
+    """Run the query as ``sgbench query`` does."""
     return load_results(str(root)).query(QUESTION.format(scores="scores", runs="runs"))
 
 
 def by_duckdb(root: Path) -> pa.Table:
-    """Answer the question with DuckDB over the files."""
+    """Run the query with DuckDB over the files."""
     scores, runs = (f"'{root}/{table}/*.parquet'" for table in ("scores", "runs"))
     return duckdb.sql(QUESTION.format(scores=scores, runs=runs)).to_arrow_table()
 

@@ -1,17 +1,17 @@
-"""What a sweep costs beside the training and scoring in it: for `quick`, and for runs that do nothing.
+"""The overhead of a sweep over its training and scoring: for `quick`, and for runs that do nothing.
 
     python benchmarks/sweep.py
     python benchmarks/sweep.py --steps 100 --runs 16 --groups 2      # in a hurry
 
-A lane is the room of one run. Its time, from Ray being there to the end of the sweep, goes into
+A lane is the room for one run. Its time, from when Ray has started to the end of the sweep, goes into
 
-- training and scoring: the time in the training loop, and from a run's being trained to its being scored;
+- training and scoring: the time in the training loop, and from the end of a run's training to its last score;
 - the first start: until the first run begins, in which processes start and import torch;
-- the runs: reading, checking and writing beside the loop, and reports;
+- the runs: reading, checking and writing outside the loop, and reports;
 - the rest: between two runs, and while others still run at the end.
 
 A run that does nothing trains one step on one patch and is scored by PSNR on two small images. With worker groups each
-run is a Ray Train job of its own, which is prepared while it waits for its lane: what is in runs is not told apart.
+run is a Ray Train job, which is prepared while it waits for its lane, so the time in runs is not broken down.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from sgbench.store import Store
 
 
 class Clock:
-    """Notes when runs begin, are trained and end; told by `run_sweep`."""
+    """Notes when runs begin, are trained and end; called by `run_sweep`."""
 
     def __init__(self) -> None:
         self.began: dict[str, float] = {}
@@ -62,7 +62,7 @@ class Clock:
 
 
 def measure(case: str, choices: Choices, store: Path, aim: str) -> dict[str, Any]:
-    """Do `quick`, as the choices change it, from nothing, and return where its time went, in seconds."""
+    """Do `quick`, as the choices change it, from scratch, and return where its time went, in seconds."""
     name, sweep = read_sweep("quick", choices)
     storage, clock = Storage(str(store)), Clock()
     data = pack(sweep, lambda *_: None)
@@ -96,7 +96,7 @@ def measure(case: str, choices: Choices, store: Path, aim: str) -> dict[str, Any
 
 
 def nothing(folder: Path, seeds: int, settings: Mapping[str, Any] | None = None) -> Choices:
-    """Return the choices that make of `quick` runs that do nothing, one a seed."""
+    """Return the choices that turn `quick` into runs that do nothing, one per seed."""
     random = np.random.default_rng(0)
     for name in ("train", "test"):
         for number in range(2):

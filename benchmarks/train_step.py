@@ -1,15 +1,15 @@
-"""A training step of each backbone, beside the public implementation in the loop that toolboxes use, and the floor.
+"""A training step of each backbone, compared with the public implementation in the usual loop, and the lower bound.
 
     python benchmarks/train_step.py
 
-Batch 16, 48×48 LR patches, ×4, L1; `tiny` and `light` with a thread a core, on a GPU `paper`. The public networks
+Batch 16, 48×48 LR patches, ×4, L1; `tiny` and `light` with a thread per core, on a GPU `paper`. The public networks
 (torchsr's EDSR, RDN and RCAN, spandrel's SwinIR, at the same size) run in fp32 and contiguous memory under
-torch.optim.Adam, on a batch that is already there. Ours is `sgbench.training.train` as it is, held between its steps:
-it draws its patches too. Each is a process of its own, so that what one does to the memory allocator stays its own.
+torch.optim.Adam, on a batch that is already there. Ours is `sgbench.training.train` itself, held between its steps: it
+also draws its patches. Each has its own process, so that neither affects the other's memory allocator.
 
-The floor is the least time in which the same machine could do the step: three times the multiplications of the forward
-pass at the rate of its best matrix product or convolution, or moving what is kept for the backward pass out and in
-again at the rate of a copy, whichever is longer.
+The floor is a lower bound, the least time in which the same machine could do the step: three times the MACs of the
+forward pass at the rate of its best matrix product or convolution, or writing and reading what is kept for the backward
+pass at the rate of a copy, whichever is longer.
 """
 
 import argparse
@@ -47,7 +47,7 @@ from sgbench.training.numerics import pinned
 FAMILIES = ("edsr", "rcan", "rdn", "swinir")
 SIZES = {"cpu": ("tiny", "light"), "cuda": ("paper",)}
 CALLS = {"tiny": 3, "light": 1, "paper": 5}
-"""Steps a turn."""
+"""Steps per turn."""
 
 PEER = "peer, fp32"
 RECIPES = {
@@ -97,7 +97,7 @@ def torchsr_rdn(scale: int, size: Mapping[str, Any]) -> nn.Module:
 
 def spandrel_swinir(scale: int, size: Mapping[str, Any]) -> nn.Module:
     """Return spandrel's SwinIR."""
-    warnings.filterwarnings("ignore", message="torch.meshgrid")  # which it calls as torch once wanted
+    warnings.filterwarnings("ignore", message="torch.meshgrid")  # it calls that in a deprecated way
     module = import_module("spandrel.architectures.SwinIR")
     network: nn.Module = module.SwinIR(
         upscale=scale,
@@ -161,7 +161,7 @@ def held(loop: Callable[[Turn], None], connection: Connection) -> None:
 
 @contextmanager
 def stepping(loop: Callable[[Turn], None]) -> Iterator[Callable[[], None]]:
-    """Start a loop in a process of its own, and yield what lets it do a step."""
+    """Start a loop in a new process, and yield a function that lets it do a step."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=held, args=(loop, there))
@@ -181,7 +181,7 @@ def stepping(loop: Callable[[Turn], None]) -> Iterator[Callable[[], None]]:
 
 @dataclass(frozen=True)
 class Machine:
-    """What was measured of the device, for a number of threads: operations, and bytes, a second."""
+    """What was measured of the device, for a number of threads: operations and bytes per second."""
 
     operations: Mapping[str, float]
     """By precision: of a matrix product or a convolution, whichever is faster."""
@@ -216,7 +216,7 @@ def measure_machine(recipe: Recipe, device: torch.device) -> Machine:
 
 
 def kept_bytes(network: nn.Module, batch: Tensor, precision: str) -> int:
-    """Return how many bytes a forward pass keeps for the backward pass, those of parameters aside."""
+    """Return how many bytes a forward pass keeps for the backward pass, without those of parameters."""
     own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
     kept = {}
 
@@ -235,7 +235,7 @@ def kept_bytes(network: nn.Module, batch: Tensor, precision: str) -> int:
 
 
 def floor(name: str, recipe: Recipe, machine: Machine, device: torch.device) -> dict[str, float]:
-    """Return operations and bytes that a step takes at least, and the seconds that these take."""
+    """Return the operations and bytes that a step takes at least, and the seconds that these take."""
     operations = 3 * 2.0 * recipe.batch * measure(name, recipe.scale, recipe.patch).macs
     with pinned(recipe):
         network = build_backbone(name, recipe.scale).to(device, memory_format=torch.channels_last)

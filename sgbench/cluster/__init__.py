@@ -13,7 +13,7 @@ __all__ = ["connect", "on_ray", "run_sweep"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load a name on first use: whoever asks for a job needs neither Tune nor torch."""
+    """Load a name on first use: asking for a job needs neither Tune nor torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'sgbench.cluster' has no attribute '{name}'")
     import importlib

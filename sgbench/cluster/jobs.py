@@ -1,6 +1,6 @@
-"""Sweeps as jobs of a running cluster, by Ray Jobs: whoever reaches the dashboard of its head can ask.
+"""Sweeps as jobs of a running cluster, through Ray Jobs, whose clients need only the dashboard of the head.
 
-A job is the command ``sgbench sweep`` on the head. Nothing of it is kept here; its results go to a store.
+A job is the command ``sgbench sweep`` on the head. Nothing is kept on this machine; its results go to a store.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from sgbench.cluster.ray_internals import STOP_WAIT_VARIABLE
 from sgbench.core.errors import InputError, unknown
 
 ADDRESS = "http://127.0.0.1:8265"
-"""Where a head's dashboard is, on the head itself and at this end of a tunnel to it."""
+"""Address of a head's dashboard, on the head itself and at the local end of a tunnel to it."""
 
 KNOCK_SECONDS = 5.0
 """How long a dashboard may take to answer."""
@@ -35,7 +35,7 @@ STOP_SECONDS = 600
 """How long a job that is asked to stop may take to write its checkpoints before it is killed; Ray's default is 3 s."""
 
 PREFIX = "sgbench-"
-"""Ids of jobs begin so; other jobs of the cluster are none of ours."""
+"""Ids of jobs begin with it; other jobs of the cluster are not sgbench's."""
 
 LIVE = ("pending", "running")
 """Of `Submitted.status`: the job has not ended."""
@@ -52,7 +52,7 @@ class Submitted:
     started: datetime.datetime | None
     ended: datetime.datetime | None
     message: str | None
-    """What Ray says of it, with the end of the log where the command failed."""
+    """What Ray says of it, with the end of the log if the command failed."""
 
     @classmethod
     def of(cls, details: Any) -> "Submitted":
@@ -68,10 +68,10 @@ class Submitted:
 
 
 class Jobs:
-    """The jobs of sgbench on one cluster. Any call raises `InputError` where the cluster refuses it.
+    """The jobs of sgbench on one cluster. Any call raises `InputError` if the cluster refuses it.
 
     Args:
-        address: Of the dashboard of the cluster's head; `ADDRESS` by default.
+        address: Address of the dashboard of the cluster's head; `ADDRESS` by default.
 
     Raises:
         InputError: If Ray's dashboard is not installed here, does not answer there, or wants another token.
@@ -92,9 +92,9 @@ class Jobs:
         """Start ``sgbench sweep`` on the head.
 
         Args:
-            name: Of the sweep.
+            name: Name of the sweep.
             sweep: All of it, as YAML; the only file that is sent along.
-            words: What else the command line is to say.
+            words: Further arguments of the command.
 
         Returns:
             The job's id.
@@ -138,7 +138,7 @@ class Jobs:
             return str(self._client.get_job_logs(job)) or _last_words(state)
 
     def follow(self, job: str, write: Callable[[str], None]) -> Submitted:
-        """Pass on what a job has printed, and what it prints, until it ends; see `logs`.
+        """Pass on what a job has printed and will print, until it ends; see `logs`.
 
         Returns:
             The job as it ended.
@@ -195,7 +195,7 @@ def _connect(address: str, headers: dict[str, str]) -> Any:
 
 
 def _headers() -> dict[str, str]:
-    """Return what proves to a cluster that one may use it: the token, where Ray itself looks for one."""
+    """Return the headers that authenticate to a cluster: the token from where Ray itself looks for one."""
     token = os.environ.get("RAY_AUTH_TOKEN")
     if not token:
         path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
@@ -204,12 +204,12 @@ def _headers() -> dict[str, str]:
 
 
 def _knock(address: str, headers: dict[str, str], flag: str) -> None:
-    """Refuse an address at which no dashboard answers; Ray's own client would wait for one without end.
+    """Refuse an address at which no dashboard answers; Ray's own client would wait for one forever.
 
     Args:
-        address: Of the dashboard.
-        headers: Of the request.
-        flag: How the address was come by; messages begin so.
+        address: Address of the dashboard.
+        headers: Headers of the request.
+        flag: Where the address comes from; messages begin with it.
 
     Raises:
         InputError: If there is none, or it wants another token.

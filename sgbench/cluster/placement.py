@@ -1,4 +1,4 @@
-"""What a run takes of a cluster, and whether it can ever have it."""
+"""The resources that a run takes of a cluster, and whether the cluster can ever provide them."""
 
 import os
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from sgbench.spec import SweepSpec
 
 @dataclass(frozen=True)
 class Placement:
-    """What a run takes."""
+    """The resources that a run takes."""
 
     each: dict[str, float]
     """What one worker takes, by resource."""

@@ -71,7 +71,7 @@ def refused(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
         (["--backbone", "no_such_module:Net"], "cannot be imported from 'no_such_module:Net'"),
         (["--loss", "l1 + sq"], "--loss: unknown loss 'sq'"),
         (["--loss", "l1 +"], "loss 'l1 +' ends where"),
-        (["--loss", "0*l1"], "nothing to train with"),
+        (["--loss", "0*l1"], "has no term with a coefficient above 0"),
         (["--loss", "l1 + -1*sg"], "the coefficient of 'sg' is -1"),
         (["--loss", "sg(oder=2)"], "did you mean 'order'"),
         (["--lambda", "-1"], "--lambda is -1.0: input should be greater than or equal to 0"),

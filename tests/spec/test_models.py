@@ -445,7 +445,10 @@ def test_a_registered_family_may_have_a_dash_and_sizes_of_its_own(monkeypatch):
             {"recipe": {"optimizer": {"lr": float("inf")}}},
             "recipe.optimizer.lr is inf: input should be a finite number",
         ),
-        ({"grids": [{"backbones": ["edsr-tiny"], "losses": ["sg"], "lambdas": [0]}]}, "nothing to train with"),
+        (
+            {"grids": [{"backbones": ["edsr-tiny"], "losses": ["sg"], "lambdas": [0]}]},
+            "has no term with a coefficient above 0",
+        ),
         ({"metrics": ["os:path"]}, "a metric object is needed"),
         (
             {"grids": [{"backbones": ["edsr-tiny"], "losses": ["l1", "l2"], "lambdas": [1]}]},
