@@ -67,7 +67,7 @@ class FirstWorkerInfinite(Poison):
         super().__init__(at=at if dist.is_initialized() and dist.get_rank() == 0 else 0, value="inf")
 
 
-def steps(checkpoints):
+def newest_step(checkpoints):
     return latest_step(checkpoints.storage, checkpoints.run_id)
 
 
@@ -269,9 +269,9 @@ def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(train_ima
     spec = run(train_images, steps=length, **changes)
     parts = place("parts")
     for stop in stops:
-        asked = stop_after(stop - steps(parts))
+        asked = stop_after(stop - newest_step(parts))
         outcome = train(spec, train_images, parts, device=CPU, should_stop=asked)
-        assert (outcome.finished, outcome.step, steps(parts)) == (False, stop, stop)
+        assert (outcome.finished, outcome.step, newest_step(parts)) == (False, stop, stop)
         assert not finished(parts)
     assert trained(spec, train_images, parts) == trained(spec, train_images, place("whole"))
 
@@ -297,7 +297,7 @@ def test_a_run_that_crashed_ends_with_the_bits_of_one_that_did_not(train_images,
                 on_progress=crash(at),
                 checkpoint_seconds=checkpoint_seconds,
             )
-        assert steps(crashed) == (at - 2 if checkpoint_seconds == 0 else 0)
+        assert newest_step(crashed) == (at - 2 if checkpoint_seconds == 0 else 0)
         assert not finished(crashed)
     assert trained(spec, train_images, crashed) == trained(spec, train_images, place("whole"))
 
@@ -361,7 +361,7 @@ def test_the_first_loss_that_is_not_finite_stops_the_run(train_images, place, va
     with pytest.raises(NotFiniteError, match=f"^loss is {said} at step {at}$") as error:
         train(run(train_images, loss, steps=250), train_images, place(), device=CPU, checkpoint_seconds=0)
     assert error.value.step == at
-    assert steps(place()) == (at - 1) // 2 * 2
+    assert newest_step(place()) == (at - 1) // 2 * 2
     assert not finished(place())
     state = place().load()
     assert state is None or all(value.isfinite().all() for value in state["params"].values())
@@ -371,7 +371,7 @@ def test_a_stop_at_a_step_that_is_not_finite_writes_no_checkpoint(train_images, 
     spec = run(train_images, f"{__name__}:Poison(at=7)", steps=250)
     with pytest.raises(NotFiniteError, match="loss is NaN at step 7"):
         train(spec, train_images, place(), device=CPU, should_stop=stop_after(7))
-    assert steps(place()) == 0
+    assert newest_step(place()) == 0
 
 
 def test_a_learning_rate_that_is_too_high_is_noticed(train_images, place):
@@ -493,7 +493,7 @@ def test_every_worker_is_told_the_same(group, train_images):
 def test_a_stop_that_one_worker_asks_for_stops_all(group, train_images):
     both = group(train_images)
     assert (both["told"]("cut")["finished"], both["told"]("cut")["step"]) == (False, 4)
-    assert steps(both["place"]("cut")) == 4
+    assert newest_step(both["place"]("cut")) == 4
 
 
 def test_two_workers_that_were_stopped_end_with_the_bits_of_two_that_were_not(group, train_images):
