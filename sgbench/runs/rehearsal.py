@@ -46,7 +46,8 @@ def rehearse(sweep: SweepSpec) -> None:
         alone = Expression((replace(term, weight=1.0),))
         if not all(map(local.find, networks_of(losses=[alone]))):
             continue
-        loss = build_loss(alone)
+        with foreign(f"loss '{term.name}'", exits=True):
+            loss = build_loss(alone)
         if not LOSSES.is_built_in(term.name):
             _try_loss(term.name, loss, sweep.recipe.patch * sweep.recipe.scale)
     for backbone in dict.fromkeys(name for grid in sweep.grids for name in grid.backbones):
@@ -70,7 +71,7 @@ def _try_loss(name: str, loss: WeightedSum, side: int) -> None:
     leaf = (low + (high - low) * leaf).requires_grad_()
     sr, given = leaf.clone(), (leaf.detach().clone(), hr.clone())
     before = {key: value.clone() for key, value in _state(loss)}
-    with foreign(f"loss '{name}'"), torch.random.fork_rng(devices=[]):
+    with foreign(f"loss '{name}'", exits=True), torch.random.fork_rng(devices=[]):
         first = _value(loss, sr, hr)
         gradient = torch.autograd.grad(first, leaf, allow_unused=True)[0] if first.requires_grad else None
         again = _value(loss, sr, hr)
@@ -108,11 +109,9 @@ def _state(module: nn.Module) -> chain[tuple[str, Tensor]]:
 def _try_backbone(name: str, scale: int) -> None:
     """Try a backbone on a random image of an odd size."""
     height, width = ODD
-    with torch.random.fork_rng(devices=[]):
+    with foreign(f"backbone '{name}'", exits=True), torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        network = build_backbone(name, scale).eval()
-        with foreign(f"backbone '{name}'"), torch.no_grad():
-            sr = network(torch.rand(1, 3, height, width))
+        sr = build_backbone(name, scale).eval()(torch.rand(1, 3, height, width))
     if not (isinstance(sr, Tensor) and sr.is_floating_point() and sr.ndim == 4):
         what = f"{sr.dtype} of shape {tuple(sr.shape)}" if isinstance(sr, Tensor) else type(sr).__name__
         raise InputError(f"backbone '{name}' returns {what}; floating-point images [N, 3, H, W] are needed.")
@@ -130,7 +129,7 @@ def _try_metric(name: str, scale: int) -> None:
     if METRICS.load(name).networks:
         return
     random = np.random.default_rng(0)
-    with foreign(f"metric '{name}'"):
+    with foreign(f"metric '{name}'", exits=True):
         suite = Suite([name], Locator(download=False))
         for image in "ab":
             sr, hr = random.integers(0, 256, (2, 3, SIDE, SIDE), np.uint8)

@@ -8,11 +8,14 @@ import contextlib
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from sgbench.core.errors import InputError, unknown
-from sgbench.core.registry import BACKBONES, LOSSES, METRICS
+from sgbench.core.plugins import foreign
+from sgbench.core.registry import BACKBONES, LOSSES, METRICS, Registry
 from sgbench.spec.expression import Expression, Term, Value, parse
+
+T = TypeVar("T")
 
 REQUIRED = inspect.Parameter.empty
 """Stands for the default of an option that has none."""
@@ -57,7 +60,7 @@ def _options(name: str) -> Mapping[str, Any]:
         return declared.options
     return {
         key: parameter.default
-        for key, parameter in inspect.signature(LOSSES.load(name)).parameters.items()
+        for key, parameter in inspect.signature(_load(LOSSES, name)).parameters.items()
         if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     }
 
@@ -92,7 +95,7 @@ def backbone_sizes(family: str) -> list[str]:
     Raises:
         InputError: If it cannot be imported, or is not a class of `torch.nn.Module`.
     """
-    return list(getattr(BACKBONES.load(family), "sizes", ()))
+    return list(getattr(_load(BACKBONES, family), "sizes", ()))
 
 
 def check_backbone(name: str) -> str:
@@ -135,5 +138,10 @@ def check_metric(name: str) -> str:
     Raises:
         InputError: With the nearest name if it does not, or with what is there if that is no metric of this name.
     """
-    METRICS.load(name)
+    _load(METRICS, name)
     return name
+
+
+def _load(registry: Registry[T], name: str) -> T:
+    with foreign(f"{registry.kind} '{name}'", exits=True):
+        return registry.load(name)

@@ -9,7 +9,8 @@ from torch import nn
 
 from sgbench.core.errors import InputError
 from sgbench.core.registry import LOSSES
-from sgbench.spec import check_loss
+from sgbench.spec import check_backbone, check_loss
+from sgbench.spec.resolve import check_metric
 
 
 class Options(nn.Module):
@@ -91,6 +92,14 @@ def test_bad_input_is_one_sentence(text, message):
     with pytest.raises(InputError, match=message) as error:
         check_loss(text)
     assert "\n" not in str(error.value)
+
+
+def test_a_module_that_ends_the_process_when_it_is_imported_is_bad_input(tmp_path, monkeypatch):
+    (tmp_path / "a_script.py").write_text("import sys\nprint('hello')\nsys.exit(3)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for check in (check_loss, check_backbone, check_metric):
+        with pytest.raises(InputError, match=r"'a_script:X': SystemExit: 3\.$"):
+            check("a_script:X")
 
 
 def test_a_required_option_is_kept():
