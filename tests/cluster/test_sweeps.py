@@ -24,7 +24,10 @@ from sgbench.store import Store
 
 @pytest.fixture(scope="module")
 def undisturbed(place: Place) -> Command:
-    return place.run("sweep", "tiny.yaml")
+    (place.folder / "constructed").unlink(missing_ok=True)
+    command = place.run("sweep", "tiny.yaml")
+    (place.folder / "constructed").rename(place.folder / "constructed.undisturbed")
+    return command
 
 
 def assert_quiet(command: Command | Said) -> None:
@@ -44,6 +47,9 @@ def test_a_sweep_scores_every_run_prints_the_table_and_leaves_nothing_behind(
     place: Place, undisturbed: Command
 ) -> None:
     assert len(undisturbed.started()) == 4
+    tried, *trained = (place.folder / "constructed.undisturbed").read_text().splitlines()  # two runs of a loss that counts
+    assert len(trained) == 2
+    assert tried not in trained
     assert undisturbed.stderr.count("step 1/30") == 4
     assert_quiet(undisturbed)
     assert_clean(place, "results/tiny")
