@@ -84,7 +84,7 @@ def test_every_preset_arrives_as_it_is(
             "data set 'mine=/test,lr=LR' has a relative path",
         ),
         (("--results", "/r", "--backbone", "edrs"), "did you mean 'edsr'"),
-        (("--results", "/r", "--set", "recipe.stpes=1"), "recipe.stpes"),
+        (("--results", "/r", "--set", "recipe.stpes=1"), "recipe: unknown key 'stpes'"),
     ],
     ids=["no-store", "relative-store", "home", "relative-images", "relative-lr", "backbone", "key"],
 )
