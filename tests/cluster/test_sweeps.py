@@ -47,7 +47,7 @@ def test_a_sweep_scores_every_run_prints_the_table_and_leaves_nothing_behind(
     place: Place, undisturbed: Command
 ) -> None:
     assert len(undisturbed.started()) == 4
-    tried, *trained = (place.folder / "constructed.undisturbed").read_text().splitlines()  # two runs of a loss that counts
+    tried, *trained = (place.folder / "constructed.undisturbed").read_text().splitlines()
     assert len(trained) == 2
     assert tried not in trained
     assert undisturbed.stderr.count("step 1/30") == 4
