@@ -29,7 +29,7 @@ LITTLE_DISK = 5 * 2**30
 """Free bytes below which the disk of a node's cache is called nearly full."""
 
 THIS_MACHINE = "this machine"
-"""What a node is called that has no others beside it."""
+"""Name of a node that is the only one."""
 
 
 @dataclass(frozen=True)
@@ -43,29 +43,29 @@ class Wanted:
     networks: tuple[str, ...] = ()
     """Of metrics."""
     alone: bool = False
-    """Whether this machine is the only one, as where Ray was started without an address."""
+    """Whether this machine is the only node, as when Ray was started without an address."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node as it answered."""
+    """What a node answered."""
 
     name: str
-    """Its host name and its address; `THIS_MACHINE` where there is no other."""
+    """Its host name and its address; `THIS_MACHINE` if there is no other."""
     facts: dict[str, str] = field(default_factory=dict)
-    """For a person to read, by what they are about."""
+    """Facts to show, by topic."""
     problems: tuple[str, ...] = ()
     """What to fix before a sweep can run here, a sentence each."""
     lacks: tuple[str, ...] = ()
     """Folders of packed images that it does not see."""
     remarks: tuple[str, ...] = ()
-    """What a sweep can do with and a person should know, a sentence each."""
+    """What does not stop a sweep but should be known, a sentence each."""
 
 
 def examine(wanted: Wanted) -> list[Node]:
-    """Ask every node of the cluster that is connected what it has, and hold it against this machine.
+    """Ask every node of the connected cluster what it has, and compare it with this machine.
 
-    A file is written into the store and must be read on every node, and each node writes one of its own.
+    This machine writes a file into the store, which every node must read, and each node writes another one.
 
     Args:
         wanted: What the sweep needs.
@@ -91,7 +91,7 @@ def examine(wanted: Wanted) -> list[Node]:
 
 
 def own_name() -> str:
-    """Return what Ray calls the node of this process: the name that it was started with, or else its address."""
+    """Return Ray's name of this process's node: the name that it was started with, or else its address."""
     own = ray.get_runtime_context().get_node_id()
     return next(str(node["NodeName"]) for node in ray.nodes() if node["NodeID"] == own)
 
@@ -110,7 +110,7 @@ def refuse_unfit(nodes: Sequence[Node]) -> None:
 
 
 def _existing(store: str) -> Storage:
-    """Return a store or, where there is none yet, the folder that is to hold it: asking makes no folder."""
+    """Return a store or, if it does not exist yet, the folder that is to hold it, so that no folder is created."""
     storage = Storage(store)
     if not storage.is_local:
         return storage
@@ -119,7 +119,7 @@ def _existing(store: str) -> Storage:
 
 
 def _question(wanted: Wanted, storage: Storage) -> dict[str, Any]:
-    """Return what a node is asked, in nothing but built-in types: it may have another version of sgbench."""
+    """Return what a node is asked, in built-in types only, as it may have another version of sgbench."""
     packed = [tuple(each) for each in wanted.packed]
     return {"storage": storage.root, "packed": packed, "networks": list(wanted.networks)}
 
@@ -130,7 +130,7 @@ def _ask(node_id: str, question: dict[str, Any], mark: str) -> Any:
 
 
 def _gather(answers: Sequence[Any]) -> list[dict[str, Any]]:
-    """Return what nodes answered; of one that did not, why."""
+    """Return what nodes answered, or why one did not."""
     ray.wait(list(answers), num_returns=len(answers), timeout=ANSWER_SECONDS)
     gathered: list[dict[str, Any]] = []
     for answer in answers:
@@ -163,7 +163,7 @@ def _answer(question: dict[str, Any], mark: str) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return what this process runs with, of which all nodes must have one version."""
+    """Return the versions of what this process runs with, which must be the same on all nodes."""
     packages = {"sgbench": sgbench, "torch": torch, "ray": ray}
     return {"python": platform.python_version()} | {name: package.__version__ for name, package in packages.items()}
 
@@ -190,7 +190,7 @@ def _find(network: str) -> None:
 
 
 def _judged(node: dict[str, Any], answer: dict[str, Any], wanted: Wanted) -> Node:
-    """Hold the answer of a node against what is wanted and against this machine."""
+    """Compare the answer of a node with what is wanted and with this machine."""
     host, at = node["NodeName"], node["NodeManagerAddress"]
     name = THIS_MACHINE if wanted.alone else host if host == at else f"{host} ({at})"
     if silent := answer.get("silent"):

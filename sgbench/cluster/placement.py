@@ -28,7 +28,7 @@ class Placement:
         return sum(int(min(node.get(name, 0) / amount for name, amount in self.each.items())) for node in nodes)
 
     def lanes(self) -> int:
-        """Return how many runs there is room for at once on the cluster that is connected, as it is or can grow."""
+        """Return how many runs there is room for at once on the connected cluster, as it is or can grow."""
         return max(self.room(_nodes()), self.room([_promised()])) // self.workers
 
     def __str__(self) -> str:
@@ -58,12 +58,12 @@ def _promised() -> dict[str, float]:
 
 
 def place(sweep: SweepSpec) -> Placement:
-    """Return what each run of a sweep takes of the cluster that is connected.
+    """Return what each run of a sweep takes of the connected cluster.
 
-    Each worker takes ``recipe.threads`` CPUs and, where the cluster has GPUs or can start nodes that do, ``gpus``.
+    Each worker takes ``recipe.threads`` CPUs and, if the cluster has GPUs or can start nodes that do, ``gpus``.
 
     Raises:
-        InputError: If the cluster can never place a run: not as it is and, where it can grow, not at its largest.
+        InputError: If the cluster can never place a run, neither as it is nor, if it can grow, at its largest.
     """
     nodes, most = _nodes(), _promised()
     gpus = any(there.get("GPU", 0) for there in (*nodes, most))

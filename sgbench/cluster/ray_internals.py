@@ -1,7 +1,7 @@
-"""What of Ray is private, undocumented or has to be switched off, and why sgbench relies on it.
+"""The parts of Ray that are private, undocumented or have to be switched off, and why sgbench relies on them.
 
-``tests/cluster/test_ray_internals.py`` holds each of them, so that a Ray that changes one fails there, and says which.
-Importing this module imports no Ray.
+``tests/cluster/test_ray_internals.py`` tests each of them, so that a version of Ray that changes one fails there.
+Importing this module does not import Ray.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import psutil
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths are absolute, and a trial folder is no place to be in
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths are absolute, and nothing is relative to a trial's folder
     "RAY_AIR_NEW_OUTPUT": "0",  # or Tune prints a table of its configuration, whatever `verbose` is
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # Train's controller polls; 2 s a poll is most of a short run
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # or each trial writes its results in three formats
@@ -42,7 +42,7 @@ def silence_raylets() -> None:
 
 
 def asks_for_token() -> bool:
-    """Return whether the Ray of this process lets in only those who have its token, which no public name says."""
+    """Return whether the Ray of this process requires a token, which no public name tells."""
     from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
     return bool(is_token_auth_enabled())
@@ -59,15 +59,15 @@ def anywhere() -> Any:
 
 
 def error_of(trial: Any) -> str:
-    """Return the last line of what ended a trial of Tune, also where that was no exception but a death."""
+    """Return the last line of the error that ended a trial of Tune, also if its process died without an exception."""
     text = str(trial.get_error() or "").strip()
     return text.splitlines()[-1] if text else "its process died"
 
 
 def kill_workers(raylet: int) -> None:
-    """Kill what a raylet has started, which has its number in the environment and, once it is dead, other parents.
+    """Kill the processes that a raylet started: they have its number in their environment, and outlive it.
 
-    Where orphans have another parent than process 1, Ray's workers do not notice that their raylet is gone.
+    Ray's workers do not notice that their raylet is gone if orphans get another parent than process 1.
     """
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -76,7 +76,7 @@ def kill_workers(raylet: int) -> None:
 
 
 class Unsaved:
-    """A part of a sweep that Tune keeps out of the state which it saves to restore sweeps from, as sgbench never does.
+    """A part of a sweep that is left out of the state that Tune saves to restore sweeps, which sgbench never does.
 
     Tune copies and pickles its callbacks and stoppers for that; ours hold locks, loggers and the screen.
     """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sgbench.runs.execute import Job
 
 MAIN = "run"
-"""What the log of the process that a run has in every case is called."""
+"""Name of the log of a run's main process, which every run has."""
 
 
 def log_address(storage: Storage, run_id: str) -> str:
@@ -33,12 +33,12 @@ def log_address(storage: Storage, run_id: str) -> str:
 def into_log(job: "Job", part: str = MAIN) -> Iterator[None]:
     """Let this process print into the log of a run for as long as the context lasts; an exception is printed too.
 
-    Each attempt adds to what those before it left. Into an object store the log goes when the context ends, so that a
-    process which is killed leaves nothing there.
+    Each attempt appends to the log of those before it. In an object store the log arrives when the context ends, so
+    that a killed process leaves nothing there.
 
     Args:
         job: The run's.
-        part: Tells the processes of one run apart, each of which has a file of its own, as in ``worker1``.
+        part: Name of the process within the run, such as ``worker1``; each has its own file.
     """
     storage, name = Storage(job.store), _name(job.run_id, part)
     with tempfile.TemporaryDirectory() as folder:
@@ -67,7 +67,7 @@ def read_log(storage: Storage, beginning: str) -> str:
         beginning: The run's id, or the beginning of it.
 
     Raises:
-        InputError: If there is no log of such a run, or there are those of several.
+        InputError: If there is no log of such a run, or logs of several.
     """
     names = [name for name in storage.sizes(LOGS) if name.endswith(".log") and name.startswith(f"{LOGS}/{beginning}")]
     runs = {name.split("/")[1] for name in names}

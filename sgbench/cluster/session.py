@@ -35,7 +35,7 @@ def connect(address: str | None) -> Iterator[threading.Event]:
             this machine and ends it afterwards.
 
     Yields:
-        What is set when a Ray that was started here is dead.
+        An event that is set when a Ray that was started here has died.
 
     Raises:
         InterruptionError: If it died before the context was left.
@@ -65,7 +65,7 @@ def connect(address: str | None) -> Iterator[threading.Event]:
 
 @contextlib.contextmanager
 def on_ray(address: str | None) -> Iterator["Runner"]:
-    """Start Ray or join a cluster, as `connect` does, and yield what carries out a sweep there.
+    """Start Ray or join a cluster, as `connect` does, and yield a function that runs a sweep there.
 
     Args:
         address: See `connect`.
@@ -90,16 +90,16 @@ def _start(address: str | None) -> None:
             variables = {key: os.environ[key] for key in ENVIRONMENT}
             variables |= {key: str(Path(os.environ[key]).absolute()) for key in CARRIED if key in os.environ}
             ray.init(address, runtime_env={"env_vars": variables}, **_SILENT)
-    except Exception as error:  # Ray raises that itself where its processes take too long to start
+    except Exception as error:  # Ray raises the class itself if its processes take too long to start
         what = f"--address: no Ray cluster can be reached at '{address}'" if address else "Ray cannot be started here"
-        hint = "; does it want another token than that in RAY_AUTH_TOKEN or ~/.ray/auth_token?" if address else "."
+        hint = "; does it need another token than that in RAY_AUTH_TOKEN or ~/.ray/auth_token?" if address else "."
         raise InputError(f"{what}: {str(error).splitlines()[0].rstrip('.')}{hint}") from error
-    logging.getLogger("ray").setLevel(logging.CRITICAL)  # what fails is told once, by the run's row
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # failures are reported once, by the run's row
     silence_raylets()
 
 
 def _knock(address: str) -> None:
-    """Refuse an address at which nobody answers; Ray itself would go on asking for many minutes.
+    """Refuse an address at which nothing answers; Ray itself would keep trying for many minutes.
 
     Raises:
         InputError: If nothing listens there.

@@ -1,4 +1,4 @@
-"""The driver of a sweep: what runs where, what happened, and what to do when somebody presses Ctrl-C."""
+"""The driver of a sweep: it places runs, reports what happens, and handles Ctrl-C."""
 
 import contextlib
 import math
@@ -41,18 +41,18 @@ def run_sweep(
     remote: bool = False,
     lost: threading.Event | None = None,
 ) -> Summary:
-    """Run jobs on the Ray that is connected, as many at once as it has room for; a `sgbench.runs.sweep.Runner`.
+    """Run jobs on the connected Ray, as many at once as it has room for; a `sgbench.runs.sweep.Runner`.
 
     Ctrl-C, or SIGTERM, asks every run to write a checkpoint and stop; a second one stops at once.
 
     Args:
         name: The sweep's.
         jobs: In the order in which they are to start.
-        sweep: What they are of.
+        sweep: The sweep that they belong to.
         storage: The results store.
-        watcher: Told of what happens.
+        watcher: Called with what happens.
         remote: Whether the workers may be on other machines, which then fetch the weights of metrics themselves.
-        lost: Set when the Ray that is connected is dead, so that there is nothing to wait for.
+        lost: Set when the connected Ray has died, so that there is nothing to wait for.
 
     Raises:
         KeyboardInterrupt: If somebody presses Ctrl-C twice, or once it is lost.
@@ -95,9 +95,9 @@ def run_sweep(
                     ),
                 ).fit()
                 if lost and lost.is_set():
-                    raise KeyboardInterrupt  # what Tune took for failures of runs are none
+                    raise KeyboardInterrupt  # these are no failures of runs, as Tune thinks
         finally:
-            with contextlib.suppress(OSError):  # the next sweep deletes what a storage that fails now leaves
+            with contextlib.suppress(OSError):  # if the storage fails now, the next sweep deletes the rest
                 discard_scratch(storage)
     for job in jobs:
         if job.run_id in events.died:
@@ -111,7 +111,9 @@ def _prepare_nodes(jobs: Sequence[Job], storage: Storage) -> None:
     sets = dict.fromkeys(packed for job in jobs for packed in (job.train, *job.tests))
     nodes = examine(Wanted(storage.root, tuple(sets)))
     refuse_unfit(nodes)
-    if not storage.is_local or any(node.lacks for node in nodes):  # beside an object store, nodes to come may lack them
+    if not storage.is_local or any(
+        node.lacks for node in nodes
+    ):  # with an object store, nodes that start later may lack them
         metrics = {metric for job in jobs for _, metric in job.missing}
         send(sets, networks_of(metrics, {job.spec.loss for job in jobs}), storage)
 
@@ -174,7 +176,7 @@ class _Events(Unsaved, tune.Callback):
                 self._finished(run_id, RunEnd(result["end"]), result["message"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Note a run whose process died more often than it is started again."""
+        """Note a run whose process died too often to be started again."""
         job = Job.from_json(trial.config["job"])
         self.died.add(job.run_id)
         self._finished(job.run_id, RunEnd.FAILED, error_of(trial))
@@ -189,9 +191,9 @@ class _Events(Unsaved, tune.Callback):
 
 
 class _Waiting(Unsaved, tune.Stopper):
-    """Ends a sweep that is asked to stop while its runs only wait for room; one that runs ends by itself.
+    """Ends a sweep that is asked to stop while its runs only wait for room; active runs end by themselves.
 
-    One that has lost its Ray is ended at once, by what Tune does not catch: it would wait for its runs to stop.
+    If Ray has died, it ends at once, by an exception that Tune does not catch: Tune would wait for runs to stop.
     """
 
     _SAVED_AS = tune.stopper.NoopStopper
@@ -206,7 +208,7 @@ class _Waiting(Unsaved, tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        """Return whether it was asked and nothing runs."""
+        """Return whether a stop was requested and nothing runs."""
         if self.lost.is_set():
             raise KeyboardInterrupt
         return self.asked.is_set() and not self.events.running

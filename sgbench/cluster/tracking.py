@@ -1,7 +1,7 @@
-"""Curves of runs for people to watch while they train: in TensorBoard, and in MLflow or Weights & Biases if asked.
+"""Training curves to watch while runs train: in TensorBoard, and in MLflow or Weights & Biases on request.
 
-Ray's own loggers write them. They are made for Tune's trials; what they are handed here is a run of ours instead, with
-its id and its recipe, and nothing of what Tune adds to a report.
+Ray's own loggers write them. They are made for Tune's trials; here they are given a run instead, with its id and its
+recipe, and nothing that Tune adds to a report.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from sgbench.store import LOGS, identity_columns
 
 @dataclass(eq=False)
 class _Tracked:
-    """A run, as Ray's loggers read a trial."""
+    """A run in the form in which Ray's loggers read a trial."""
 
     trial_id: str
     name: str
@@ -41,7 +41,7 @@ class _Tracked:
         return self.config
 
     def init_local_path(self) -> None:
-        """Make the folder for files of loggers."""
+        """Create the folder for the loggers' files."""
         Path(self.local_path).mkdir(parents=True, exist_ok=True)
 
     def __str__(self) -> str:
@@ -49,12 +49,12 @@ class _Tracked:
 
 
 class Tracking:
-    """Passes on what happens to runs; a logger that fails is given up with a warning, and the sweep goes on.
+    """Passes on what happens to runs; a logger that fails is dropped with a warning, and the sweep goes on.
 
     Args:
-        loggers: Of Ray, set up.
+        loggers: Ray's loggers, set up.
         sweep: The sweep's name.
-        folder: For their files, with a folder for each run.
+        folder: The folder for their files, with a subfolder for each run.
     """
 
     def __init__(self, loggers: list[LoggerCallback], sweep: str, folder: Path) -> None:
@@ -79,7 +79,7 @@ class Tracking:
         Args:
             run_id: Which one.
             step: Steps done.
-            values: Such as its loss; of their names, letters, digits and ``._-/`` remain, which all loggers take.
+            values: Such as its loss; of their names only letters, digits and ``._-/`` are kept, as loggers require.
         """
         named = {re.sub(r"[^\w./-]+", "_", name).strip("_"): value for name, value in values.items()}
         # The same number twice, because one logger goes by Tune's count of steps and another by that of its reports.
@@ -92,7 +92,7 @@ class Tracking:
             self._tell("log_trial_end", run, failed)
 
     def close(self) -> None:
-        """End what still runs, and wait for loggers that send to somewhere else."""
+        """End the runs that are still active, and wait for loggers that send data elsewhere."""
         for run_id in list(self._runs):
             self.finished(run_id, failed=True)
         self._tell("on_experiment_end", [])
@@ -101,7 +101,7 @@ class Tracking:
         for logger in list(self._loggers):
             try:
                 getattr(logger, what)(*arguments)
-            except Exception as error:  # a server may be gone or a disk full, and whatever a logger makes of that
+            except Exception as error:  # a server may be gone or a disk full, and loggers raise anything then
                 self._loggers.remove(logger)
                 name = type(logger).__name__.removesuffix("LoggerCallback")
                 warnings.warn(f"{name} receives no more of this sweep: {described(error)}", stacklevel=1)
@@ -144,7 +144,7 @@ def _asked_for(name: str, sweep: SweepSpec) -> list[LoggerCallback]:
     try:
         logger = _mlflow(name) if service == "mlflow" else _wandb()
         logger.setup()
-    except Exception as error:  # whatever the service's own client makes of a missing key or a server that is gone
+    except Exception as error:  # clients raise anything for a missing key or an unreachable server
         raise InputError(f"track is '{service}', which cannot be used: {described(error)}") from error
     return [logger]
 

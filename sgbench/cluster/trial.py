@@ -62,7 +62,7 @@ def _train_and_score(job: Job, config: dict[str, Any]) -> tuple[RunEnd, str]:
         return RunEnd.STOPPED, STOPPED
     try:
         end, message = _trainer(job, config).fit().return_value
-    except train.TrainingFailedError as error:  # a worker group that Train has started again in vain
+    except train.TrainingFailedError as error:  # a worker group that Train could not restart
         traceback.print_exc()
         causes = getattr(error, "worker_failures", None) or {0: error}
         return RunEnd.FAILED, record_failure(job, str(failure(next(iter(causes.values())), 0)["error"]))
@@ -133,7 +133,7 @@ def _train(job: Job, config: dict[str, Any]) -> tuple[RunEnd, str]:
         if local:
             tune.report(report)
         else:
-            train.report(report)  # all workers of a group meet here, so that none may leave one out
+            train.report(report)  # all workers of a group meet here, so none may skip a report
 
     def should_stop() -> bool:
         nonlocal looked, stop

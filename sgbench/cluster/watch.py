@@ -1,4 +1,4 @@
-"""Noticing that the Ray of a command has lost a process without which its runs would wait for ever."""
+"""Noticing that the Ray of a command has lost a process without which its runs would wait forever."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ LEAVE_SECONDS = 20.0
 class Watch:
     """Watches the Ray that this process starts, from before it does until the context is left.
 
-    On a death the runs' processes are killed, which might else outlive the command. Then whoever asks `lost` has
+    On a death the runs' processes are killed, which might otherwise outlive the command. Then code that sees `lost` has
     `LEAVE_SECONDS` to leave the context before this process is ended.
     """
 
@@ -57,7 +57,7 @@ class Watch:
                     kill_workers(self._vital["raylet"].pid)
 
     def error(self) -> InterruptionError:
-        """Return what a person is told once `lost` is set."""
+        """Return the error to raise once `lost` is set."""
         return InterruptionError(
             f"Ray's process '{self._dead}' died; run the same command again to start a new Ray and resume."
         )
