@@ -1,4 +1,4 @@
-"""What a store says: results for programs, the read model, comparisons with their statistics, SQL, the paper."""
+"""Reading a store: results for programs, the read model, comparisons with their statistics, SQL, the paper."""
 
 from sgbench.analysis.paper import PAPER, paper
 from sgbench.analysis.results import Results, load_results

@@ -1,4 +1,4 @@
-"""Which differences from L1 are significant, of what a table shows."""
+"""Which differences from L1 in a table are significant."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,26 +10,26 @@ from sgbench.analysis.view import ALL, BASELINE, Filters, Key, Outcome, View
 from sgbench.core.words import plural
 
 SIGN = "*"
-"""Stands behind a mean that differs significantly from that of `BASELINE`."""
+"""Follows a mean that differs significantly from that of `BASELINE`."""
 
 MOST = 100_000
-"""Scores of single images that are read for it: reading them takes about a second."""
+"""The most scores of single images to read for this, which takes about a second."""
 
 
 @dataclass(frozen=True)
 class Significance:
-    """The comparisons of what a table shows with `BASELINE`.
+    """The comparisons with `BASELINE` behind a table.
 
     Attributes:
-        found: Each comparison, for each run that it is about, test set and metric.
-        notes: What the signs mean, or why there are none.
+        found: The comparison by run, test set and metric.
+        notes: What the stars mean, or why there are none.
     """
 
     found: Mapping[Key, Comparison] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def of(self, outcomes: Sequence[Outcome]) -> bool | None:
-        """Return whether the difference of a cell is significant; none if that was not tested."""
+        """Return whether the difference of a cell is significant; None if it was not tested."""
         keys = {(outcome.run.run_id, outcome.dataset, outcome.metric) for outcome in outcomes}
         verdicts = {self.found[key].verdict for key in keys if key in self.found}
         return verdicts == {Verdict.SIGNIFICANT} if verdicts else None
@@ -38,15 +38,15 @@ class Significance:
 def against_baseline(
     view: View, outcomes: Iterable[Outcome], filters: Filters = ALL, dimensions: Collection[str] = ()
 ) -> Significance:
-    """Compare what a table shows with `BASELINE`, each backbone, recipe and test set for itself.
+    """Compare the losses in a table with `BASELINE`, separately for each backbone, recipe and test set.
 
-    Verdicts are corrected for all that the store compares, shown or not.
+    Verdicts are corrected for every comparison in the store, shown or not.
 
     Args:
-        view: What the outcomes are from, all seeds of it.
-        outcomes: Those that are shown.
-        filters: What they were chosen by.
-        dimensions: Those of the rows and columns.
+        view: The view that the outcomes are from, with all its seeds.
+        outcomes: The outcomes in the table.
+        filters: The filters that selected them.
+        dimensions: The dimensions of the rows and columns.
     """
     outcomes = [each for each in outcomes if each.run.trained and each.value is not None]
     rivals = sorted({each.run.loss for each in outcomes} - {BASELINE})
@@ -56,7 +56,7 @@ def against_baseline(
         return Significance(notes=(f"With one seed, no difference from {BASELINE} can be tested.",))
     if filters.seeds is not None or filters.runs is not None or not {"seed", "store"}.isdisjoint(dimensions):
         return Significance(
-            notes=(f"Differences from {BASELINE} are tested over all seeds, and not marked in cells of some.",)
+            notes=(f"Differences from {BASELINE} are tested over all seeds, so cells with only some are not marked.",)
         )
     places = sorted({(each.run.loss, each.metric) for each in outcomes})
     metrics = {rival: [metric for loss, metric in places if loss == rival] for rival in rivals}
@@ -77,7 +77,7 @@ def against_baseline(
 
 def _told(found: Sequence[Comparison]) -> str:
     if not found:
-        return f"No loss shares two seeds with {BASELINE}, and so no difference can be tested."
+        return f"No loss shares two seeds with {BASELINE}, so no difference can be tested."
     verdicts = [comparison.verdict for comparison in found]
     open_ = verdicts.count(Verdict.INCONCLUSIVE)
     rest = (
@@ -90,5 +90,5 @@ def _told(found: Sequence[Comparison]) -> str:
 
 
 def _size(view: View, metrics: Sequence[str], losses: Sequence[str]) -> int:
-    """Return how many scores of single images some losses may have, without reading them."""
+    """Return an upper bound on the number of scores of single images, without reading them."""
     return int(pc.sum(view.totals(Filters(losses=losses, metrics=metrics))["n_images"]).as_py() or 0)

@@ -1,4 +1,4 @@
-"""Means over seeds, or the reason why there is none, and which of the means are best."""
+"""Means over seeds, or the reason why there is no number, and which means are best."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,17 +12,17 @@ from sgbench.core.words import plural
 
 @dataclass(frozen=True)
 class Cell:
-    """The scores that meet in one place: those of one metric, test set and loss, over seeds.
+    """The scores in one cell of a table: one metric, test set and loss, over seeds.
 
     Attributes:
-        summary: Over the seeds that have a number; none where no seed has.
-        reason: Why there is no number, or, beside a summary, what became of the other seeds.
-        note: A sentence on the seeds without a number, where they do not all have the same reason.
-        bases: What the numbers rest on; more than one is a mixture.
+        summary: Over the seeds that have a number; None if no seed has one.
+        reason: Why there is no number or, next to a summary, why the other seeds have none.
+        note: A sentence on the seeds without a number, if they do not all have the same reason.
+        bases: Versions and protocols of the scores; with more than one, they cannot be compared.
         best: Whether this is the best mean among the comparable losses of its backbone.
-        significant: Whether its difference from L1 is significant; none where that was not tested.
+        significant: Whether its difference from L1 is significant; None if it was not tested.
         place: The coordinates: ``dataset``, ``scale``, ``kind``, ``backbone``, ``loss``, ``lambda``, ``recipe``,
-            ``seed`` (where each seed has its own cell), ``metric``, ``store``, and ``source`` in tables of the paper.
+            ``seed`` (if each seed has its own cell), ``metric``, ``store``, and ``source`` in tables of the paper.
         mark: Number of the note.
     """
 
@@ -37,10 +37,10 @@ class Cell:
 
 
 def summarised(outcomes: Sequence[Outcome], place: Mapping[str, Any], *, significant: bool | None = None) -> Cell:
-    """Return the cell of runs that differ in nothing but their seeds.
+    """Return the cell of runs that differ only in their seeds.
 
     Args:
-        outcomes: One a run; where there is none, the cell says so.
+        outcomes: One per run; without any, the cell says so.
         place: The cell's coordinates.
         significant: Whether the difference from L1 is significant.
     """
@@ -65,12 +65,12 @@ def summarised(outcomes: Sequence[Outcome], place: Mapping[str, Any], *, signifi
 
 
 def _in_a_cell(fate: Fate) -> Fate:
-    """Return what a cell says of a score without a number; which weights are missing a note says once for all."""
+    """Return what a cell says about a missing score; which weights are missing is said once, in a note."""
     return Fate(fate.why) if fate.why is Why.NO_WEIGHTS else fate
 
 
 def best(cells: Sequence[Cell], directions: Mapping[str, str | None]) -> list[bool]:
-    """Return which cells have the best mean, wherever at least two losses of one backbone can be compared."""
+    """Return which cells have the best mean among at least two comparable losses of one backbone."""
     blocks: defaultdict[tuple[Any, ...], list[Cell]] = defaultdict(list)
     for cell in cells:
         blocks[_block(cell)].append(cell)
@@ -83,7 +83,7 @@ def _block(cell: Cell) -> tuple[Any, ...]:
 
 
 def _best(cells: Sequence[Cell], direction: str | None) -> float | None:
-    """Return the best mean; none for a lone one, a mixture, and where nobody knows the direction."""
+    """Return the best mean; None if there is only one, they cannot be compared, or the direction is unknown."""
     means = [cell.summary.mean for cell in cells if cell.summary]
     bases = {basis for cell in cells for basis in cell.bases}
     if len(means) < 2 or len(bases) > 1 or direction is None:

@@ -1,7 +1,7 @@
-"""Two losses compared wherever a store has both: by metric, test set and backbone, which differences are significant.
+"""Comparing two losses by metric, test set and backbone, wherever a store has both: which differences are significant.
 
-Nothing is pooled: runs are paired by seed, and only if they were trained by one recipe on the same pixels and scored by
-one version and protocol of a metric on the same pixels. Whatever cannot be paired says why.
+Nothing is pooled: runs are paired by seed, and only if they share the recipe, the training pixels, the version and
+protocol of the metric, and the test pixels. What cannot be paired says why.
 """
 
 from collections import defaultdict
@@ -35,14 +35,14 @@ from sgbench.core.words import natural, plural
 from sgbench.spec.stored import find_loss
 
 ALPHA = 0.05
-"""The chance, over all cells of a metric, to call a difference significant where there is none."""
+"""The probability, over all cells of a metric, of calling any difference significant if there is none."""
 
 ALPHAS = (0.001, 0.5)
-"""The range of α: under the first, the bootstrap has too few resamples for a percentile."""
+"""The range of α: below it, the bootstrap has too few resamples for a percentile."""
 
 
 class Verdict(StrEnum):
-    """What a comparison found. That a difference is not significant does not show that there is none."""
+    """The result of a comparison. A difference that is not significant has not been shown to be zero."""
 
     SIGNIFICANT = "significant"
     NOT_SIGNIFICANT = "not significant"
@@ -51,32 +51,32 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Loss B against loss A on one test set, by one metric, with one backbone trained by one recipe.
+    """Loss B against loss A on one test set, by one metric, with one backbone and recipe.
 
     Attributes:
-        metric: Its name.
-        direction: ``lower`` or ``higher``, whichever is better; none if scores do not say.
+        metric: Name of the metric.
+        direction: Which values are better, ``lower`` or ``higher``; None if scores do not say.
         dataset: The test set.
         backbone: ``family-size``.
-        scale: Factor of super-resolution.
-        recipe: What tells this recipe from the others of the comparison; empty where there is one.
-        a: The loss that is compared with.
-        b: The loss in question.
-        alpha: Of the intervals and of the verdict.
-        seeds: Those by which runs are paired.
+        scale: Super-resolution factor.
+        recipe: How this recipe differs from the others in the comparison; empty if there is only one.
+        a: The loss to compare against.
+        b: The loss to compare.
+        alpha: Significance level of the intervals and the verdict.
+        seeds: The seeds by which runs are paired.
         runs_a: Ids of A's runs, in the order of the seeds.
-        runs_b: Ids of B's.
-        images: How many; none for a metric that has no value for an image.
-        mean_a: The mean of A's scores over the paired seeds and all images; none without a pair, as all that follows.
-        mean_b: The mean of B's.
-        overall: The mean of B − A estimated over seeds and images; none with one of either, or no value for an image.
-        by_image: The test of the images' mean differences over seeds; none if there is no value for an image.
-        by_seed: The mean of B − A estimated from the seeds' mean differences alone; none with one seed.
-        p: The largest p of the three, corrected by Holm for the cells of the metric; none with one seed.
-        family: How many cells of the metric p was corrected for.
-        verdict: What was found.
+        runs_b: Ids of B's runs.
+        images: Number of images; None for a metric without a value per image.
+        mean_a: Mean of A's scores over the paired seeds and all images; without a pair, None like all that follows.
+        mean_b: Mean of B's scores.
+        overall: Estimate of the mean of B − A over seeds and images; None with one of either, or without image values.
+        by_image: Test of each image's mean difference over seeds; None without image values.
+        by_seed: Estimate of the mean of B − A from each seed's mean difference; None with one seed.
+        p: The largest p of the three, corrected by Holm for the cells of the metric; None with one seed.
+        family: Number of cells of the metric that p was corrected for.
+        verdict: The result.
         reason: Why it is inconclusive.
-        left_out: What became of runs that have no partner, one sentence each without its stop.
+        left_out: Why runs have no partner, one sentence each without its full stop.
     """
 
     metric: str
@@ -120,12 +120,12 @@ class Comparison:
 
     @property
     def percent(self) -> float | None:
-        """The difference in percent of A; none where A is 0."""
+        """The difference in percent of A; None if A is 0."""
         return 100 * self.difference / abs(self.mean_a) if self.difference is not None and self.mean_a else None
 
     @property
     def better(self) -> bool | None:
-        """Whether B's mean is the better one; none if they are equal or nobody knows the direction."""
+        """Whether B's mean is better; None if both are equal or the direction is unknown."""
         if not self.difference or self.direction is None:
             return None
         return (self.difference < 0) == (self.direction == "lower")
@@ -134,20 +134,20 @@ class Comparison:
 def comparisons(
     view: View, a: str, b: str, *, metrics: Sequence[str] | None = None, alpha: float = ALPHA
 ) -> list[Comparison]:
-    """Compare two losses wherever a store has, or is to have, runs of both; if nowhere, wherever it has one of either.
+    """Compare two losses wherever a store has or plans runs of both or, if there are none, wherever it has either.
 
     A difference is significant if three p values are at most α, all corrected by Holm for the number of cells of the
-    metric: over seeds and images together, over images alone, and over seeds alone. The last two are each blind to what
-    varies in the other; where both vary alike they call 6% to 10% of no differences significant at α = 0.05, and the
-    three 4% to 5% (simulated, 5 and 10 seeds, 14 images). A metric of sets has the test over seeds only. To show less
-    than all cells, filter what is returned: a family that is chosen after looking is none.
+    metric: over seeds and images together, over images alone, and over seeds alone. The last two each ignore the
+    variation that the other sees: if seeds and images vary equally, these two alone have 6% to 10% false positives at
+    α = 0.05, and all three 4% to 5% (simulated, 5 and 10 seeds, 14 images). A metric of whole sets is tested over seeds
+    only. To show fewer cells, filter the result: a family chosen after looking at the data corrects for too little.
 
-    What was compared once, of one view, is not computed again.
+    A view remembers its comparisons, so that none is computed twice.
 
     Args:
         view: A store.
-        a: The loss to compare with, in any spelling.
-        b: The loss in question, in any spelling.
+        a: The loss to compare against, in any spelling.
+        b: The loss to compare, in any spelling.
         metrics: Only these; all by default.
         alpha: From 0.001 to 0.5.
 
@@ -155,8 +155,8 @@ def comparisons(
         A cell for each metric, recipe, test set and backbone, in this order.
 
     Raises:
-        InputError: If a loss or metric is not in the store, the losses are one, neither has been scored, or α is out of
-            its range.
+        InputError: If a loss or metric is not in the store, both losses are the same, neither has been scored, or α is
+            out of range.
     """
     if not ALPHAS[0] <= alpha <= ALPHAS[1]:
         raise InputError(f"alpha is {alpha:g}; a number from {ALPHAS[0]:g} to {ALPHAS[1]:g} is needed.")
@@ -180,20 +180,20 @@ def comparisons(
 
 
 class _Score(NamedTuple):
-    """What a run has by one metric on one test set."""
+    """A run's scores by one metric on one test set."""
 
     run_id: str
     value: float
     basis: Basis
     images: tuple[str, ...]
-    """Sorted; empty for a metric that has no value for an image."""
+    """Sorted; empty for a metric without a value per image."""
     values: Array
     """[I], by image."""
 
 
 Scores = Mapping[Key, "_Score | Fate"]
 Side = dict[int, _Score | Fate]
-"""What a loss has by seed, or why it has nothing."""
+"""The scores of a loss by seed, or why there is none."""
 
 
 class _Place(NamedTuple):
@@ -212,7 +212,7 @@ def _losses(view: View, a: str, b: str) -> tuple[str, str]:
         if name not in there:
             raise unknown("loss", name, there)
     if first == second:
-        raise InputError(f"'{a}' and '{b}' are one loss, {first}; two are needed to compare.")
+        raise InputError(f"'{a}' and '{b}' are the same loss, {first}; give two different ones.")
     return first, second
 
 
@@ -221,7 +221,7 @@ def _key(outcome: Outcome) -> Key:
 
 
 def _places(runs: Iterable[Run], a: str, b: str) -> list[_Place]:
-    """Return where there are runs of both losses or, if nowhere, where there is one of either."""
+    """Return the places with runs of both losses or, if there are none, with runs of either."""
     places: dict[Any, _Place] = {}
     for group in grouped(runs):
         place = places.setdefault((group.backbone, group.conditions), _Place(group, {a: (), b: ()}))
@@ -230,7 +230,7 @@ def _places(runs: Iterable[Run], a: str, b: str) -> list[_Place]:
 
 
 def _cells(place: _Place, a: str, b: str, metric: str, scores: Scores, alpha: float) -> list[Comparison]:
-    """Return a cell, without its verdict, for each test set on which a run has or should have a score."""
+    """Return a cell, without its verdict, for each test set on which a run has, or should have, a score."""
     ids = {run.run_id for runs in place.by_loss.values() for run in runs}
     group = place.group
     cells = []
@@ -278,7 +278,7 @@ def _by_image(rows: pa.Table) -> dict[Key, tuple[tuple[str, ...], Array]]:
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], list[str]]:
-    """Return a column of text as places in a sorted list."""
+    """Return a text column as indices into a sorted list."""
     encoded = (column if pa.types.is_dictionary(column.type) else column.dictionary_encode()).unify_dictionaries()
     whole = encoded.combine_chunks()
     names: list[str] = whole.dictionary.to_pylist()
@@ -289,7 +289,7 @@ def _codes(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], list[str]]:
 
 
 def _compared(cell: Comparison, a: Side, b: Side) -> Comparison:
-    """Return a cell with all but its verdict, for which its family has to be known."""
+    """Return a cell without its verdict, which depends on its family."""
     pairs: dict[int, tuple[_Score, _Score]] = {}
     lacking: defaultdict[Fate, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for seed in sorted(a.keys() | b.keys()):
@@ -316,9 +316,9 @@ def _named(seeds: tuple[str, Sequence[int]]) -> str:
 def _mixture(scores: Sequence[_Score]) -> str | None:
     for what in ("metric_version", "protocol"):
         if (count := len({getattr(score.basis, what) for score in scores})) > 1:
-            return f"the scores are of {count} {what.removeprefix('metric_')}s, which cannot be compared"
+            return f"the scores are from {count} {what.removeprefix('metric_')}s, which cannot be compared"
     if len({score.images for score in scores}) > 1:
-        return "the scores are not of the same images"
+        return "the scores are for different images"
     return None
 
 
@@ -341,12 +341,12 @@ def _measured(cell: Comparison, pairs: Mapping[int, tuple[_Score, _Score]]) -> C
         overall=crossed_bootstrap(differences, cell.alpha) if min(seeds, images) > 1 else None,
         by_image=sign_flip(differences.mean(axis=0)) if first.images else None,
         by_seed=paired_t(differences.mean(axis=1), cell.alpha) if seeds > 1 else None,
-        reason="one seed tells nothing of the spread over seeds; two are the least" if seeds == 1 else None,
+        reason="one seed says nothing about the spread over seeds; at least two are needed" if seeds == 1 else None,
     )
 
 
 def _judged(cells: Iterable[Comparison]) -> list[Comparison]:
-    """Correct the p values of a metric for their number, and decide."""
+    """Correct the p values of a metric for their number, and reach verdicts."""
     judged = list(cells)
     family = [at for at, cell in enumerate(judged) if cell.by_seed]
     largest = [_largest(judged[at]) for at in family]
@@ -363,7 +363,7 @@ def _largest(cell: Comparison) -> float:
 
 
 def _decided(cell: Comparison, floor: float, attainable: float) -> Comparison:
-    """Return a cell with its verdict, given the smallest p that its number of images allows, as it is and corrected."""
+    """Return a cell with its verdict, given the smallest p that its images allow, uncorrected and corrected."""
     if attainable <= cell.alpha:
         significant = cell.p is not None and cell.p <= cell.alpha
         return replace(cell, verdict=Verdict.SIGNIFICANT if significant else Verdict.NOT_SIGNIFICANT)

@@ -1,4 +1,4 @@
-"""The numbers that the paper prints, in the terms of a store."""
+"""The numbers printed in the paper, in the terms of a store."""
 
 import functools
 from importlib import resources
@@ -17,7 +17,7 @@ PAPER = pa.schema(
         pa.field("value", pa.float64(), nullable=False),
     ]
 )
-"""One row a printed number; names are spelled as in ``runs`` and ``scores``."""
+"""One row per printed number; names are spelled as in ``runs`` and ``scores``."""
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Questions to a store in SQL, answered by DuckDB, which can read the views below and nothing else."""
+"""SQL queries on a store, answered by DuckDB, which can read the views below and nothing else."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from sgbench.core.errors import InputError
 from sgbench.store.schema import TABLES
 
 MEMORY = "4GB"
-"""What a query may take, besides the tables that it reads."""
+"""Memory limit of a query, besides the tables that it reads."""
 
 _CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": False,  # no file, no network, no extension
@@ -23,19 +23,19 @@ _CLOSED: dict[str, str | bool | int | float | list[str]] = {
 }
 
 VIEWS = {**TABLES, "paper": PAPER}
-"""What can be selected from, by name."""
+"""The views that a query can read, by name."""
 
 
 def query(tables: Mapping[str, Callable[[], pa.Table]], sql: str) -> pa.Table:
     """Answer one SELECT.
 
     Args:
-        tables: Read the views ``runs``, ``scores`` and ``history``, which a query need not name.
-        sql: In DuckDB's dialect. It may use these and ``paper``, the numbers that the paper prints; ``DESCRIBE scores``
+        tables: Readers of the views ``runs``, ``scores`` and ``history``; only views that the query names are read.
+        sql: In DuckDB's dialect. It may use these and ``paper``, the numbers printed in the paper; ``DESCRIBE scores``
             and ``SUMMARIZE runs`` are SELECTs too.
 
     Raises:
-        InputError: If it is not one SELECT, DuckDB refuses it, or two columns of the answer have one name.
+        InputError: If it is not one SELECT, DuckDB refuses it, or two columns of the answer have the same name.
     """
     views: dict[str, Callable[[], pa.Table]] = {**tables, "paper": paper}
     with duckdb.connect(":memory:", config=_CLOSED) as connection:
@@ -58,11 +58,11 @@ def _check(statements: list[duckdb.Statement]) -> None:
     if len(statements) != 1:
         raise InputError(f"the query has {len(statements) or 'no'} statements; one SELECT is needed.")
     if (kind := statements[0].type) != duckdb.StatementType.SELECT:
-        raise InputError(f"the query is a statement of type {kind.name}; a store is only read, and a SELECT is needed.")
+        raise InputError(f"the query is a statement of type {kind.name}; a store is read-only, so a SELECT is needed.")
 
 
 def _sentence(error: duckdb.Error) -> str:
-    """Return what DuckDB says without its kind of error, what it shows of the query, and its hints for programmers."""
+    """Return DuckDB's message without the error type, the excerpt of the query, and hints for programmers."""
     said = str(error).partition("\n\n")[0].partition(": ")[2] or str(error)
     said = re.sub(r"\s*\n\s*", " ", said).strip()
     return said if said.endswith(("?", ".", "!")) else f"{said}."

@@ -1,4 +1,4 @@
-"""What recipes are called: by that in which they differ, and by letters where that is long."""
+"""Names for recipes: the settings in which they differ or, if that is too long, letters."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from sgbench.core.words import natural
 from sgbench.store import RUNS
 
 RECIPE: tuple[str, ...] = tuple(RUNS.names[RUNS.names.index("train_sha256") : RUNS.names.index("spec")])
-"""Columns of a run that, with backbone, loss, scale and seed, are its identity."""
+"""The columns that, with backbone, loss, scale and seed, make up the identity of a run."""
 
 LONG = 30
-"""Characters above which a recipe is called by a letter."""
+"""Above this number of characters, recipes are named by letters."""
 
 
 class Run(Protocol):
@@ -31,10 +31,10 @@ class Recipes:
     """The recipes of some runs.
 
     Attributes:
-        names: What tells each from the others, such as ``steps=1200, train=photos@1a2b3c4d``, by the values of
-            `RECIPE`; empty where there is only one.
-        labels: What stands in a table: the name, or a letter.
-        notes: What the letters stand for, one sentence each.
+        names: How each differs from the others, such as ``steps=1200, train=photos@1a2b3c4d``, by the values of
+            `RECIPE`; empty if there is only one.
+        labels: The labels in tables: the name, or a letter.
+        notes: What the letters mean, one sentence each.
     """
 
     names: Mapping[tuple[Any, ...], str]
@@ -42,16 +42,16 @@ class Recipes:
     notes: tuple[str, ...]
 
     def name(self, run: Run) -> str:
-        """Return what tells a run's recipe from the others."""
+        """Return how a run's recipe differs from the others."""
         return self.names.get(run.recipe or (), "")
 
     def label(self, run: Run) -> str:
-        """Return what stands in a table for it."""
+        """Return the label of a run's recipe in tables."""
         return self.labels.get(run.recipe or (), "")
 
     @classmethod
     def of(cls, runs: Iterable[Run]) -> "Recipes":
-        """Name the recipes of some runs; what was not trained has none."""
+        """Name the recipes of some runs; only trained runs have one."""
         firsts = {run.recipe: run for run in runs if run.recipe is not None}
         differing = [at for at in range(len(RECIPE)) if len({str(recipe[at]) for recipe in firsts}) > 1]
         names = {recipe: ", ".join(_setting(run, recipe, at) for at in differing) for recipe, run in firsts.items()}

@@ -1,4 +1,4 @@
-"""What a store holds, for programs: one name for one thing, each table read when it is first asked for."""
+"""The contents of a store, for programs: unambiguous names, and tables that are read on first use."""
 
 import dataclasses
 import functools
@@ -17,15 +17,15 @@ from sgbench.store.rows import RunEnd, RunKind
 
 
 class Source:
-    """Tables as they are stored, each read when it is first asked for, and once.
+    """Tables as they are stored, each read once, on first use.
 
     Args:
-        name: What people call it.
+        name: A name for people.
         runs: Reads `sgbench.store.schema.RUNS`.
         scores: Reads `sgbench.store.schema.SCORES`, in any order.
         history: Reads `sgbench.store.schema.HISTORY`.
-        planned: Reads what sweeps asked for.
-        totals: Reads the scores of whole sets where that is less than all scores.
+        planned: Reads the runs that sweeps asked for.
+        totals: Reads the scores of whole sets, if that is less work than reading all scores.
     """
 
     def __init__(
@@ -42,12 +42,12 @@ class Source:
 
     @functools.cached_property
     def runs(self) -> pa.Table:
-        """What is done or has failed."""
+        """Runs that are done or have failed."""
         return self._runs()
 
     @functools.cached_property
     def scores(self) -> pa.Table:
-        """In any order."""
+        """All scores, in any order."""
         return self._scores()
 
     @functools.cached_property
@@ -63,19 +63,19 @@ class Source:
 
     @functools.cached_property
     def planned(self) -> list[Planned]:
-        """What sweeps asked for."""
+        """The runs that sweeps asked for."""
         return list(self._planned())
 
 
 class Results:
-    """What a store holds, for programs; see `load_results`.
+    """The contents of a store, for programs; see `load_results`.
 
-    A name stands for one thing: where a store has two test sets called Set5, of other pixels, ``dataset`` is
-    ``Set5@1a2b3c4d`` with the beginning of their hash, and so is the ``name`` of two checkpoints with that of their id.
+    Names are unambiguous: if a store has two test sets called Set5 with different pixels, ``dataset`` is
+    ``Set5@1a2b3c4d``, with the beginning of the hash. The ``name`` of checkpoints gets the beginning of their id.
 
     Args:
         source: The tables.
-        beside: What else is looked at, so that a name stands for one thing in all of it.
+        beside: Other sources shown with this one, so that names are unambiguous across all of them.
     """
 
     def __init__(self, source: Source, beside: Sequence[Source] = ()) -> None:
@@ -95,23 +95,23 @@ class Results:
 
     @functools.cached_property
     def runs(self) -> pa.Table:
-        """One row a run that is done or has failed: `sgbench.store.schema.RUNS`."""
+        """One row per run that is done or has failed: `sgbench.store.schema.RUNS`."""
         others = {other for source in self.beside for other in _others(source.runs)}
         return _runs_with_labels(self.source.runs, _repeated(name for name, _ in others))
 
     @functools.cached_property
     def scores(self) -> pa.Table:
-        """One row a score: `sgbench.store.schema.SCORES`."""
+        """One row per score: `sgbench.store.schema.SCORES`."""
         return by_key(self.encoded_scores)
 
     @functools.cached_property
     def encoded_scores(self) -> pa.Table:
-        """`scores` in any order and, of a store, with text as dictionaries, which takes a fifth of the memory."""
+        """`scores` in any order; from a store, text is dictionary-encoded, which takes a fifth of the memory."""
         return _scores_with_labels(self.source.scores, self._labels)
 
     @functools.cached_property
     def totals(self) -> pa.Table:
-        """The scores of whole test sets; of a compacted store they are read without those of images."""
+        """The scores of whole test sets; from a compacted store, they are read without the scores of images."""
         return _scores_with_labels(self.source.totals, self._labels)
 
     @functools.cached_property
@@ -121,7 +121,7 @@ class Results:
 
     @functools.cached_property
     def planned(self) -> list[Planned]:
-        """What sweeps on the store asked for."""
+        """The runs that sweeps on the store asked for."""
         return [
             dataclasses.replace(plan, tests=tuple(_label(test, self._ambiguous) for test in plan.tests))
             for plan in self.source.planned
@@ -129,7 +129,7 @@ class Results:
 
     @functools.cached_property
     def _ambiguous(self) -> frozenset[str]:
-        """Names of test sets of other pixels."""
+        """Names that test sets with different pixels share."""
         return _repeated(test.name for test in {test for source in self.beside for test in _tests(source)})
 
     @functools.cached_property
@@ -143,7 +143,7 @@ class Results:
         return {row["run_id"]: row["error"] for row in rows.to_pylist()}
 
     def of_runs(self, run_ids: Iterable[str]) -> "Results":
-        """Return what there is of some runs, by their ids."""
+        """Return the results of some runs, by their ids."""
         ids, source = set(run_ids), self.source
 
         def of_them(read: Callable[[], pa.Table]) -> Callable[[], pa.Table]:
@@ -161,7 +161,7 @@ class Results:
         return Results(some, self.beside)
 
     def query(self, sql: str) -> pa.Table:
-        """Answer a question in SQL; see `sgbench.analysis.query.query`."""
+        """Answer an SQL query; see `sgbench.analysis.query.query`."""
         from sgbench.analysis.query import query
 
         return query(
@@ -169,7 +169,7 @@ class Results:
         )
 
     def to_arrow(self) -> pa.Table:
-        """Return one table: each score beside the columns of its run."""
+        """Return one table: each score with the columns of its run."""
         run_columns = self.runs.drop_columns(["schema_version"]).rename_columns(
             {"status": "run_status", "error": "run_error"}
         )
@@ -185,7 +185,7 @@ class Results:
         """Return `to_arrow` as a polars data frame.
 
         Raises:
-            ImportError: If polars is not installed; ``pip install sgbench[polars]`` brings it.
+            ImportError: If polars is not installed; ``pip install sgbench[polars]`` installs it.
         """
         import polars
 
@@ -199,19 +199,19 @@ def load_results(path: str) -> Results:
         path: A store: a folder such as ``results/quick``, or a URI.
 
     Returns:
-        The tables ``runs``, ``scores`` and ``history``, their join through ``to_arrow``, ``to_pandas`` and
-        ``to_polars``, and answers to SQL through ``query``. A table is read when it is first asked for, and whoever
-        asks has the `InputError` for a file that is damaged or of another version.
+        The tables ``runs``, ``scores`` and ``history``, their join by ``to_arrow``, ``to_pandas`` and ``to_polars``,
+        and SQL queries by ``query``. A table is read on first use; that is when a file that is damaged or of another
+        version raises an `InputError`.
 
     Raises:
         InputError: If there is no store.
     """
     storage = Storage(path)
     if not any(map(storage.exists, SIGNS)):
-        raise InputError(f"'{path}' holds no results: it has neither a folder 'runs' nor 'plans'.")
+        raise InputError(f"'{path}' holds no results: it has no folder 'runs' or 'plans'.")
     store = Store(storage)
     compacted = store.tables["scores"].list().newest
-    totals = store.totals if compacted else None  # small files have both kinds, and are read once
+    totals = store.totals if compacted else None  # small files have both kinds and are read only once
     return Results(Source(path, store.runs, store.encoded_scores, store.history, store.planned, totals))
 
 
@@ -226,7 +226,7 @@ def _scored_sets(source: Source) -> list[Dataset]:
 
 
 def _others(runs: pa.Table) -> set[tuple[str, str]]:
-    """Return names and ids of what was not trained."""
+    """Return names and ids of rows that are not trained runs."""
     rows = runs.filter(pc.not_equal(runs["kind"], RunKind.TRAIN)).select(["name", "run_id"]).to_pylist()
     return {(_without(row["name"], row["run_id"]), row["run_id"]) for row in rows}
 
@@ -240,7 +240,7 @@ def _plain(test: Dataset) -> Dataset:
 
 
 def _without(name: str, digest: str) -> str:
-    """Return a name without the digits that tell it from others of that name."""
+    """Return a name without the digits that make it unambiguous."""
     return name.removesuffix(f"@{digest[:8]}")
 
 
@@ -250,7 +250,7 @@ def _label(test: Dataset, ambiguous: frozenset[str]) -> Dataset:
 
 
 def _scores_with_labels(scores: pa.Table, labels: Mapping[Dataset, str]) -> pa.Table:
-    """Return scores in which each test set has its label."""
+    """Return scores with the label of each test set."""
     if all(test.name == label for test, label in labels.items()):
         return scores
     names, hashes = (scores[column].cast(pa.string()) for column in ("dataset", "dataset_sha256"))
@@ -261,7 +261,7 @@ def _scores_with_labels(scores: pa.Table, labels: Mapping[Dataset, str]) -> pa.T
 
 
 def _runs_with_labels(runs: pa.Table, ambiguous: frozenset[str]) -> pa.Table:
-    """Return runs in which what was not trained, and shares its name with something else, is called after its id."""
+    """Return runs in which a name shared by several untrained subjects is followed by the beginning of their ids."""
     labels = {run_id: f"{name}@{run_id[:8]}" if name in ambiguous else name for name, run_id in _others(runs)}
     if not labels:
         return runs

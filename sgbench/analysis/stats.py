@@ -1,7 +1,7 @@
-"""Statistics of one line of runs, and of the differences between two losses over seeds and images.
+"""Statistics of runs over seeds, and of the differences between two losses over seeds and images.
 
-Seeds are the replicates of a loss: the images of a test set, however many, say which of two checkpoints is better and
-not which of two losses. Differences are paired by seed and image, and never pooled as if they were independent.
+Seeds are the replicates of a loss: images, however many, tell which of two checkpoints is better, not which of two
+losses. Differences are paired by seed and image, and never pooled as if they were independent.
 """
 
 import functools
@@ -17,22 +17,22 @@ from numpy.typing import NDArray
 from sgbench.core.seeding import derive
 
 RESAMPLES = 10_000
-"""Of the bootstrap, and random flips of signs."""
+"""Number of bootstrap resamples, and of random sign flips."""
 
 EXACT = 14
-"""The number of values up to which all flips of their signs are enumerated."""
+"""Up to this number of values, all sign flips are enumerated."""
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Some values in short.
+    """Mean and spread of some values.
 
     Attributes:
-        mean: Their arithmetic mean.
-        sd: Their sample standard deviation (n − 1); none for a single value, which has no spread.
-        n: How many there are.
+        mean: Arithmetic mean.
+        sd: Sample standard deviation (n − 1); None for a single value.
+        n: Number of values.
     """
 
     mean: float
@@ -50,10 +50,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class SignFlip:
-    """The outcome of `sign_flip`.
+    """The result of `sign_flip`.
 
     Attributes:
-        p: Two-sided.
+        p: Two-sided p value.
         floor: The smallest p that this number of values can reach.
     """
 
@@ -63,11 +63,11 @@ class SignFlip:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What differences say of their mean.
+    """An estimate of a mean difference.
 
     Attributes:
-        interval: Where it may be.
-        p: Two-sided, of a mean of 0.
+        interval: Confidence interval of the mean.
+        p: Two-sided p value for a mean of 0.
     """
 
     interval: Interval
@@ -75,7 +75,7 @@ class Estimate:
 
 
 def summarise(values: Sequence[float]) -> Summary:
-    """Return mean, sample standard deviation and number of some values.
+    """Return the mean, sample standard deviation and number of some values.
 
     Raises:
         ValueError: If there are no values.
@@ -89,25 +89,25 @@ def summarise(values: Sequence[float]) -> Summary:
 
 
 def crossed_bootstrap(differences: Array, alpha: float) -> Estimate:
-    """Estimate the mean over all seeds and all images that there might have been.
+    """Estimate the mean difference over the populations of seeds and images.
 
-    Seeds and images are drawn with replacement, independently of each other, and a drawn seed meets a drawn image in
-    the difference that they have (the pigeonhole bootstrap; Owen, Annals of Applied Statistics, 2007). The percentiles
-    of the resampled means are too narrow for few seeds, and are widened in two ways: before, deviations are inflated by
-    √(n/(n−1)) over seeds and over images, so that the resampled variance is not too small; after, the interval is
-    stretched about the mean by the quotient of Student's and the normal quantile, with the degrees of freedom of Welch
-    and Satterthwaite for the variances over seeds and over images. p is Student's, of the mean over the standard
-    deviation of the resampled means.
+    Seeds and images are resampled with replacement, independently of each other, and each pair of a drawn seed and a
+    drawn image contributes its difference (the pigeonhole bootstrap; Owen, Annals of Applied Statistics, 2007). With
+    few seeds, percentiles of the resampled means are too narrow, so they are widened in two ways. First, deviations are
+    inflated by √(n/(n−1)) over seeds and over images, so that the resampled variance is not too small. Then the
+    interval is stretched about the mean by the ratio of Student's to the normal quantile, with Welch-Satterthwaite
+    degrees of freedom for the variances over seeds and over images. p is Student's, for the mean divided by the
+    standard deviation of the resampled means.
 
-    Of simulated intervals of 95%, with 3 to 10 seeds and 5 to 100 images, 93% to 96% held the truth where the effects
-    of seeds and images were normal (75% to 95% of the plain percentiles did), and 87% to 96% where one of them was
-    exponential. ``docs/statistics.md`` has all of it.
+    In simulations with 3 to 10 seeds and 5 to 100 images, 95% intervals covered the truth in 93% to 96% of cases if the
+    effects of seeds and images were normal (plain percentiles: 75% to 95%), and in 87% to 96% if one of them was
+    exponential. See ``docs/statistics.md``.
 
-    The random numbers depend on the shape alone: the same differences have the same interval wherever it is computed.
+    The random numbers depend only on the shape: the same differences have the same interval on every machine.
 
     Args:
         differences: [S, I], by seed and image; at least two of each.
-        alpha: The share of intervals that may miss, such as 0.05.
+        alpha: One minus the confidence level, such as 0.05.
 
     Raises:
         ValueError: If there are fewer than two seeds or images.
@@ -123,10 +123,10 @@ def crossed_bootstrap(differences: Array, alpha: float) -> Estimate:
 
 
 def sign_flip(differences: Array) -> SignFlip:
-    """Test whether differences are symmetric about 0: p is the share of flips of their signs with as large a mean.
+    """Test whether differences are symmetric about 0: p is the share of sign flips whose mean is at least as large.
 
-    All 2ᴺ flips are enumerated up to N = `EXACT`, where p cannot go under 2/2ᴺ. Above, `RESAMPLES` flips are drawn, and
-    the signs that were observed count as one more, so that p is never too small.
+    Up to N = `EXACT`, all 2ᴺ flips are enumerated, and p cannot be below 2/2ᴺ. Above, `RESAMPLES` flips are drawn, and
+    the observed signs count as one more, so that p is never too small.
 
     Args:
         differences: [N], at least one.
@@ -144,13 +144,13 @@ def sign_flip_floor(n: int) -> float:
 
 
 def paired_t(differences: Array, alpha: float) -> Estimate:
-    """Estimate the mean of normal differences by Student's paired t.
+    """Estimate the mean of normally distributed differences by Student's paired t-test.
 
-    p has no floor, which it owes to the normality that a few differences cannot show.
+    p has no floor, at the price of assuming normality, which so few differences cannot confirm.
 
     Args:
-        differences: [n], one a seed; at least two.
-        alpha: The share of intervals that may miss, such as 0.05.
+        differences: [n], one per seed; at least two.
+        alpha: One minus the confidence level, such as 0.05.
 
     Raises:
         ValueError: If there are fewer than two differences.
@@ -166,8 +166,7 @@ def paired_t(differences: Array, alpha: float) -> Estimate:
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p values corrected for their number by Holm's step-down method (Scandinavian J. of Statistics, 1979).
 
-    Each stays in its place; to reject where the corrected one is at most α keeps the chance of any false rejection
-    in the family at α.
+    Each stays in its place. Rejecting those whose corrected value is at most α keeps the family-wise error rate at α.
     """
     corrected = [0.0] * len(p_values)
     largest = 0.0
@@ -179,13 +178,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _quantile(df: float, alpha: float) -> float:
     """Return the value that Student's t exceeds, on either side, with probability ``alpha``."""
-    from scipy import special  # here, so that only who compares losses waits for SciPy
+    from scipy import special  # here, so that only comparisons wait for SciPy
 
     return float(special.stdtrit(df, 1 - alpha / 2))
 
 
 def _p(mean: float, error: float, df: float) -> float:
-    """Return Student's two-sided p of a mean by its standard error."""
+    """Return Student's two-sided p for a mean and its standard error."""
     from scipy import special
 
     return 2 * float(special.stdtr(df, -abs(mean) / error)) if error > 0.0 else float(mean == 0.0)
@@ -199,7 +198,7 @@ def _inflated(values: Array, axis: int) -> Array:
 
 
 def _degrees_of_freedom(differences: Array) -> float:
-    """Return Welch and Satterthwaite's, of the sum of the variances of the means over seeds and over images."""
+    """Return the Welch-Satterthwaite degrees of freedom for the sum of the variances over seeds and over images."""
     parts = [differences.mean(axis=axis) for axis in (1, 0)]
     variances = [float(part.var(ddof=1)) / len(part) for part in parts]
     spread = sum(variance**2 / (len(part) - 1) for variance, part in zip(variances, parts, strict=True))
@@ -208,7 +207,7 @@ def _degrees_of_freedom(differences: Array) -> float:
 
 @functools.lru_cache(maxsize=8)
 def _resampled(seeds: int, images: int) -> tuple[Array, Array]:
-    """Return the share that each seed, [R, S], and each image, [R, I], has in each resample."""
+    """Return the share of each seed, [R, S], and of each image, [R, I], in each resample."""
     random = np.random.default_rng(derive(0, "bootstrap", seeds, images))
     by_seed, by_image = (random.multinomial(n, [1 / n] * n, size=RESAMPLES) / n for n in (seeds, images))
     return by_seed, by_image
@@ -216,7 +215,7 @@ def _resampled(seeds: int, images: int) -> tuple[Array, Array]:
 
 @functools.lru_cache(maxsize=8)
 def _flips(n: int) -> Array:
-    """Return flips of ``n`` signs as rows of ±1; each stands for itself and its opposite, and the first flips none."""
+    """Return sign flips as rows of ``n`` ±1; each represents itself and its opposite, and the first flips none."""
     if n <= EXACT:
         return np.array([(1.0, *signs) for signs in itertools.product((1.0, -1.0), repeat=n - 1)])
     random = np.random.default_rng(derive(0, "signs", n))

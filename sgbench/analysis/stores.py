@@ -1,4 +1,4 @@
-"""Several stores as one: a run that lies in two of them is one run."""
+"""Several stores as one: a run that is in two of them counts once."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ _SCORE = ("run_id", "dataset", "metric")
 
 @dataclass(frozen=True)
 class Stores:
-    """Some stores, in all of which a name stands for one thing.
+    """Several stores, with unambiguous names across all of them.
 
     Attributes:
-        each: What each one holds, by its label.
-        merged: What they hold together; of a run or score that several have, the first that is done or a number.
-        notes: On scores that they do not agree about, one sentence each.
+        each: The results of each store, by its label.
+        merged: The results of all; of a run or score in several stores, the first that is done or has a number.
+        notes: One sentence each on scores that differ between stores.
     """
 
     each: Mapping[str, Results]
@@ -31,10 +31,10 @@ class Stores:
 
 
 def labelled(paths: Sequence[str]) -> dict[str, str]:
-    """Return stores' paths by what to call them: the folder's name, and as much above it as tells them apart.
+    """Return the paths of stores by label: the folder's name, with as many parents as make it unique.
 
     Raises:
-        InputError: If one is given twice.
+        InputError: If a store is given twice.
     """
     for path in paths:
         if paths.count(path) > 1:
@@ -46,10 +46,10 @@ def labelled(paths: Sequence[str]) -> dict[str, str]:
 
 
 def together(stores: Mapping[str, Results]) -> Stores:
-    """Put stores side by side, without their histories.
+    """Combine stores, without their training curves.
 
     Args:
-        stores: What each holds, by what it is called; of what differs the first is believed.
+        stores: The results of each store, by label; if they differ, the first one counts.
     """
     if len(stores) == 1:
         return Stores(stores, next(iter(stores.values())))
@@ -77,7 +77,7 @@ def together(stores: Mapping[str, Results]) -> Stores:
 
 
 def _owners(found: Mapping[str, Mapping[str, bool]]) -> dict[str, set[str]]:
-    """Return whose each key is: that of the first store that has it and says True, or else of the first that has it."""
+    """Return the keys that each store contributes: a key goes to the first store with True for it, or else with it."""
     owner: dict[str, str] = {}
     for label, own in found.items():
         for key, good in own.items():
@@ -99,7 +99,7 @@ def _disagreements(values: Mapping[str, Mapping[str, float | None]]) -> list[str
     run, dataset, metric = key.split("\n")
     told = ", ".join(f"{value:.6g} in {label}" for label, value in by.items())
     return [
-        f"The stores disagree about {plural(len(differing), 'score')} of runs that they share, such as {metric} of "
+        f"The stores disagree on {plural(len(differing), 'score')} of runs that they share, such as {metric} of "
         f"{run} on {dataset}: {told}; the first is shown."
     ]
 

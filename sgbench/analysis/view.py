@@ -1,7 +1,7 @@
-"""The read model: which runs there are or are to be, what they scored, and why a number is missing.
+"""The read model: done, failed and planned runs, their scores, and why a number is missing.
 
-Tables, comparisons, figures and pages are made from a `View` and from nothing else. It reads a store as columns and
-makes Python objects only of what is asked for; it imports neither torch nor anybody's plug-in.
+Tables, comparisons, figures and pages are made only from a `View`. It reads a store by column and creates Python
+objects only for what is requested; it imports neither torch nor any plug-in.
 
     view = View(load_results("results/quick"))          # or View({"a": …, "b": …}): several stores as one
     filters = view.resolved(Filters(losses=["sg + l1"]))  # in any spelling; what is not there is an `InputError`
@@ -38,10 +38,10 @@ from sgbench.store.rows import RunEnd, RunKind
 from sgbench.store.schema import recipe_columns
 
 BASELINE = "l1"
-"""The loss with which others are compared; it comes first."""
+"""The loss that others are compared against; it comes first."""
 
 DEFAULT_METRIC = "lpips_alex"
-"""What is shown where one metric is to be shown and nobody says which."""
+"""The metric to show if only one is to be shown and none is named."""
 
 T = TypeVar("T")
 Member = TypeVar("Member", bound=StrEnum)
@@ -62,11 +62,11 @@ class Why(StrEnum):
 
 
 class Fate(NamedTuple):
-    """Why there is no number, in words that are the same everywhere.
+    """Why there is no number, in the same words everywhere.
 
     Attributes:
-        why: In short, as cells say it where the reason is told elsewhere.
-        reason: The details, without a stop; empty where there are none.
+        why: The short form, for cells whose reason is given elsewhere.
+        reason: The details, without a full stop; may be empty.
         where: Such as `` at step 812``.
     """
 
@@ -82,7 +82,7 @@ NO_RUN, PENDING, NOT_SCORED = (Fate(why) for why in (Why.NO_RUN, Why.PENDING, Wh
 
 
 class Status(StrEnum):
-    """Where a run stands, for who reads a store."""
+    """The status of a run for readers of a store."""
 
     DONE = RunEnd.DONE
     FAILED = RunEnd.FAILED
@@ -90,20 +90,20 @@ class Status(StrEnum):
 
 
 class Run(NamedTuple):
-    """A run or, as long as it has no row, a planned one; only what was trained has a recipe.
+    """A run that has ended or, if it has no row yet, a planned one; only trained runs have a recipe.
 
     Attributes:
-        run_id: Its id.
+        run_id: The run's id.
         kind: One of `sgbench.store.rows.RunKind`.
-        backbone: ``family-size``, or the name of what was not trained.
-        loss: The expression; empty for what was not trained.
+        backbone: ``family-size``, or the name of an untrained subject.
+        loss: The expression; empty for an untrained subject.
         lam: λ, the coefficient of ``sg``.
-        seed: Of what was trained.
-        scale: Factor of super-resolution.
-        train: What the training set is called.
+        seed: The training seed.
+        scale: Super-resolution factor.
+        train: Name of the training set.
         recipe: The values of `RECIPE`.
-        parameters: How many the network has; 0 where nobody knows.
-        status: Where it stands.
+        parameters: Number of parameters of the network; 0 if unknown.
+        status: Done, failed or pending.
         failure: Why it failed.
     """
 
@@ -127,7 +127,7 @@ class Run(NamedTuple):
 
     @property
     def fate(self) -> "Fate | None":
-        """Why it has no results; none if it is done."""
+        """Why it has no results; None if it is done."""
         return PENDING if self.status is Status.PENDING else self.failure
 
     def setting(self, name: str) -> Any:
@@ -140,11 +140,11 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Runs that differ in nothing but their seed, or one thing that was not trained.
+    """Runs that differ only in their seed, or one untrained subject.
 
     Attributes:
-        recipe: What tells this recipe from the others; empty where there is one.
-        runs: By seed.
+        recipe: How this recipe differs from the others; empty if there is only one.
+        runs: The runs, by seed.
     """
 
     recipe: str
@@ -152,23 +152,23 @@ class Group:
 
     @property
     def backbone(self) -> str:
-        """The backbone, or the name of what was not trained."""
+        """The backbone, or the name of an untrained subject."""
         return self.runs[0].backbone
 
     @property
     def loss(self) -> str:
-        """The loss; empty where nothing was trained."""
+        """The loss; empty for an untrained subject."""
         return self.runs[0].loss
 
     @property
     def conditions(self) -> Hashable:
-        """Equal for groups of one scale and recipe; for what was not trained, for nothing else."""
+        """A key that groups of the same scale and recipe share; unique for an untrained subject."""
         run = self.runs[0]
         return (run.scale, run.recipe) if run.trained else run.run_id
 
     @property
     def trained_with(self) -> str:
-        """The loss and, where recipes differ, the recipe."""
+        """The loss and, if recipes differ, the recipe."""
         return ", ".join(filter(None, (self.loss, self.recipe)))
 
     def named(self, run: Run) -> str:
@@ -177,7 +177,7 @@ class Group:
 
 
 class Basis(NamedTuple):
-    """How a score came about; only scores of one basis can be compared."""
+    """How a score was computed; only scores with the same basis can be compared."""
 
     metric_version: str
     protocol: str
@@ -190,12 +190,12 @@ class Basis(NamedTuple):
 
     @property
     def direction(self) -> str | None:
-        """``lower`` or ``higher``, whichever is better; none if the protocol does not say."""
+        """Which values are better, ``lower`` or ``higher``; None if the protocol does not say."""
         return direction(self.protocol)
 
 
 class Outcome(NamedTuple):
-    """What became of a run on a whole test set by a metric.
+    """The score of a run on a whole test set by a metric, or why there is none.
 
     Attributes:
         run: The run.
@@ -203,8 +203,8 @@ class Outcome(NamedTuple):
         metric: The metric.
         value: The score.
         fate: Why there is no score.
-        basis: How the score, or the attempt, came about; none where there was no attempt.
-        store: The label of the store that it is from; empty where stores are shown as one.
+        basis: How the score was computed, or attempted; None if there was no attempt.
+        store: The label of its store; empty if stores are shown as one.
     """
 
     run: Run
@@ -218,16 +218,16 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Filters:
-    """What is asked for; none stands for all.
+    """Which results to show; None means all.
 
     Attributes:
-        backbones: Or names of what was not trained.
-        losses: In any spelling.
+        backbones: Backbones, or names of untrained subjects.
+        losses: Losses, in any spelling.
         lambdas: Coefficients of sg.
         seeds: Seeds of trained runs.
-        datasets: Test sets; a name stands for all its versions.
+        datasets: Test sets; a name includes all its versions.
         metrics: Metrics.
-        runs: Whole ids.
+        runs: Complete run ids.
     """
 
     backbones: Sequence[str] | None = None
@@ -239,7 +239,7 @@ class Filters:
     runs: Collection[str] | None = None
 
     def of_run(self, run: Run) -> bool:
-        """Return whether a run is asked for."""
+        """Return whether a run is included."""
         return (
             (self.backbones is None or run.backbone in self.backbones)
             and (self.losses is None or run.loss in self.losses)
@@ -287,15 +287,15 @@ def chosen(kind: str, asked: Sequence[str] | None, there: Collection[str]) -> li
 
 
 def labels_of(name: str, there: Iterable[str]) -> list[str]:
-    """Return the names of `Results` that a person may mean by a name: itself, and all versions of it."""
+    """Return the names in `Results` that a name may refer to: itself, and all its versions."""
     return sorted((label for label in there if name in (label, label.partition("@")[0])), key=natural)
 
 
 class View:
-    """What there is to see of a store, or of several as one.
+    """A read-only view of a store, or of several as one.
 
     Args:
-        stores: A store's results, or those of several by what each is called.
+        stores: The results of one store, or of several by label.
     """
 
     def __init__(self, stores: Results | Mapping[str, Results]) -> None:
@@ -309,11 +309,11 @@ class View:
         """Each store by its label."""
         self.disagreements = whole.notes
         self.compared: dict[Hashable, Any] = {}
-        """What `sgbench.analysis.compare` has compared, so that it is done once."""
+        """The comparisons of `sgbench.analysis.compare`, so that each is computed only once."""
 
     @functools.cached_property
     def names(self) -> Names:
-        """What can be asked for."""
+        """The names that filters can use."""
         runs = self._runs.values()
         return Names(
             backbones={run.backbone for run in runs},
@@ -330,10 +330,10 @@ class View:
         return [DEFAULT_METRIC] if DEFAULT_METRIC in self.names.metrics else None
 
     def resolved(self, filters: Filters) -> Filters:
-        """Return filters with the very names of the stores, in the order in which they were asked for.
+        """Return filters with the exact names of the stores, in the order given.
 
         Raises:
-            InputError: If a filter asks for what is not there.
+            InputError: If a filter names something that the stores do not have.
         """
         names = self.names
         losses = None if filters.losses is None else [find_loss(loss, names.losses) for loss in filters.losses]
@@ -348,23 +348,23 @@ class View:
         )
 
     def runs(self, filters: Filters = ALL) -> list[Run]:
-        """Return the runs that have ended, and the planned ones.
+        """Return the runs that have ended, and those that are planned.
 
         Args:
-            filters: Resolved, as everywhere below.
+            filters: Resolved filters, as in all methods below.
         """
         return [run for run in self._runs.values() if filters.of_run(run)]
 
     def groups(self, filters: Filters = ALL) -> list[Group]:
-        """Return runs in reading order: by backbone, and of each `BASELINE` first."""
+        """Return runs in reading order: by backbone, with `BASELINE` first in each."""
         return grouped(self.runs(filters))
 
     def outcomes(self, filters: Filters = ALL, *, apart: bool = False) -> list[Outcome]:
-        """Return, for each run on a test set, an outcome for each metric by which anything is asked for.
+        """Return an outcome for each run, test set and requested metric.
 
         Args:
-            filters: Of names that are not there, there is nothing.
-            apart: Whether a run that lies in two stores has an outcome of each.
+            filters: Unknown names match nothing.
+            apart: Whether a run that is in two stores has an outcome for each.
         """
         if apart:
             return [
@@ -393,7 +393,7 @@ class View:
         return [found[key] for key in sorted(found)]
 
     def unplaced(self, filters: Filters = ALL) -> list[Run]:
-        """Return the failed runs that are asked for, if no run has a test set and a metric."""
+        """Return the failed runs that are included, if no run has a test set and a metric."""
         return [] if self.places else [run for run in self._lost if filters.of_run(run)]
 
     def totals(self, filters: Filters = ALL) -> pa.Table:
@@ -415,7 +415,7 @@ class View:
 
     @functools.cached_property
     def places(self) -> set[tuple[str, str]]:
-        """The test sets and metrics by which any run has or should have a score."""
+        """The pairs of test set and metric for which any run has, or should have, a score."""
         scored = self.results.totals.group_by(["dataset", "metric"]).aggregate([]).to_pylist()
         return {(row["dataset"], row["metric"]) for row in scored} | {key[1:] for key in self.planned}
 
@@ -437,12 +437,12 @@ class View:
 
     @functools.cached_property
     def _lost(self) -> list[Run]:
-        """Failed runs that have no score and that no plan names: they should have had what the others have."""
+        """Failed runs without scores and plans, which should have had the same scores as the other runs."""
         named = {*self.results.totals["run_id"].unique().to_pylist(), *(key[0] for key in self.planned)}
         return [run for run in self._runs.values() if run.failure and run.run_id not in named]
 
     def _ids(self, filters: Filters) -> Collection[str] | None:
-        """Return the ids of the runs that are asked for; none for all."""
+        """Return the ids of the included runs; None for all."""
         of_runs = (filters.backbones, filters.losses, filters.lambdas, filters.seeds, filters.runs)
         return None if of_runs == (None,) * len(of_runs) else {run.run_id for run in self.runs(filters)}
 
@@ -452,7 +452,7 @@ class View:
         return rows.filter(functools.reduce(pc.and_, masks)) if masks else rows
 
     def _scored(self, runs: Mapping[str, Run], filters: Filters) -> Iterator[Outcome]:
-        """Yield outcomes of the scores that are asked for, in order; the others never become Python's objects."""
+        """Yield outcomes for the requested scores, in order; the others never become Python objects."""
         rows = _among(self.totals(filters), "run_id", runs)
         columns = [rows[column].to_pylist() for column in ("run_id", "dataset", "metric", "value")]
         fates, bases = (
@@ -473,7 +473,7 @@ def _key(outcome: Outcome) -> Key:
 
 
 def grouped(runs: Iterable[Run]) -> list[Group]:
-    """Return runs in reading order, those together that differ in nothing but their seed."""
+    """Return runs in reading order, grouped so that each group differs only in seeds."""
     found: defaultdict[Hashable, list[Run]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: run.seed or 0):
         found[(run.backbone, run.loss, run.scale, run.recipe) if run.trained else run.run_id].append(run)
@@ -489,7 +489,7 @@ def grouped(runs: Iterable[Run]) -> list[Group]:
 
 
 def directions(outcomes: Iterable[Outcome]) -> dict[str, str | None]:
-    """Return for each metric which of its values are better, if its scores agree about it."""
+    """Return for each metric which values are better, if its scores agree on that."""
     bases: defaultdict[str, set[Basis]] = defaultdict(set)
     for outcome in outcomes:
         bases[outcome.metric] |= {outcome.basis} if outcome.basis else set()
@@ -498,7 +498,7 @@ def directions(outcomes: Iterable[Outcome]) -> dict[str, str | None]:
 
 
 def direction(protocol: str) -> str | None:
-    """Return which of two scores of a protocol is better, ``lower`` or ``higher``; none if it does not say."""
+    """Return which scores of a protocol are better, ``lower`` or ``higher``; None if it does not say."""
     better: str | None = _protocol(protocol).get("direction")
     return better
 
@@ -517,7 +517,7 @@ def _numbers(kind: str, asked: Sequence[Number] | None, there: Collection[Number
 
 
 def _among(rows: pa.Table, column: str, names: Iterable[str] | None) -> pa.Table:
-    """Return the rows with some names in a column; all for none."""
+    """Return the rows with one of the names in a column; all rows for None."""
     return rows if names is None else rows.filter(pc.is_in(rows[column], _texts(names)))
 
 
@@ -526,7 +526,7 @@ def _texts(names: Iterable[str]) -> pa.Array:
 
 
 def _distinct(rows: pa.Table, columns: Sequence[str], made: Callable[[Iterable[Any]], T]) -> list[T]:
-    """Return what is made of some columns of each row, made once for all rows that are equal in them."""
+    """Return a value for each row, computed from some columns once per distinct combination."""
     if not rows.num_rows:
         return []
     texts = (pc.cast(rows[column], pa.string()) for column in columns)
@@ -591,4 +591,4 @@ def _waiting(plan: Planned) -> Run:
 
 
 _DEFAULTS = recipe_columns(Recipe())
-"""What a plan of before there was a column means."""
+"""Defaults for plans written before a column existed."""

@@ -1,1 +1,1 @@
-"""From what a person asks for to runs that are done: plan, execution, delivery, maintenance."""
+"""From a sweep's specification to finished runs: planning, execution, delivery, maintenance."""

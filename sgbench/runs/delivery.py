@@ -1,7 +1,7 @@
-"""Packed images and networks on their way to nodes that do not share a disk with the driver.
+"""Delivering packed images and pretrained networks to nodes that do not share a disk with the driver.
 
-What a run needs is put into the results store once, below ``packed/`` and ``networks/``; a node fetches it into its
-cache once, and all runs there read that. Nothing travels inside a job but names.
+The driver puts them into the results store once, below ``packed/`` and ``networks/``. Each node fetches them into its
+cache once, for all its runs. A job itself carries only names.
 """
 
 import functools
@@ -23,22 +23,22 @@ class Packed(NamedTuple):
     """A prepared set of images, wherever it is."""
 
     folder: str
-    """Where the driver has it; other nodes may see that folder too."""
+    """The driver's folder, which other nodes may see too."""
     sha256: str
     """The manifest hash."""
 
     @classmethod
     def of(cls, images: PackedImages) -> "Packed":
-        """Return what a node has to know of a set."""
+        """Return what a node needs to know about a set."""
         return cls(str(images.path), images.sha256)
 
 
 def send(sets: Iterable[Packed], networks: Iterable[str], storage: Storage) -> None:
-    """Put what nodes will need into a store, unless it is there.
+    """Put the files that nodes need into a store, unless it has them.
 
     Args:
-        sets: Prepared sets that this machine has.
-        networks: Names of networks; those that this machine lacks are left out.
+        sets: Prepared sets on this machine.
+        networks: Names of networks; those that this machine lacks are skipped.
         storage: The results store.
     """
     found = filter(None, map(Locator(download=False).find, networks))
@@ -48,7 +48,7 @@ def send(sets: Iterable[Packed], networks: Iterable[str], storage: Storage) -> N
     }
     there = storage.sizes(PACKED) | storage.sizes(SENT_NETWORKS)
     for name, path in files.items():
-        if there.get(name) != path.stat().st_size:  # a driver that was killed may have left half of a file
+        if there.get(name) != path.stat().st_size:  # a killed driver may have left a partial file
             storage.upload(path, name)
 
 
@@ -57,10 +57,10 @@ def fetch(networks: Iterable[str], progress: Callable[[str, int, int], None]) ->
 
     Args:
         networks: Their names.
-        progress: Told of each piece: the network, and its bytes so far and in all.
+        progress: Called for each piece with the network, its bytes so far and its total.
 
     Returns:
-        Why some are not available, by name.
+        The reason, by name, for each network that is not available.
     """
     missing = {}
     for name in networks:
@@ -72,10 +72,10 @@ def fetch(networks: Iterable[str], progress: Callable[[str, int, int], None]) ->
 
 
 def open_packed(packed: Packed, storage: Storage) -> PackedImages:
-    """Open a prepared set from the driver's folder, if this machine sees it there, or else from this machine's cache.
+    """Open a prepared set from the driver's folder, if this machine can see it, or else from this machine's cache.
 
     Raises:
-        InputError: If it is neither there nor in the store, or arrives damaged.
+        InputError: If it is in neither the folder nor the store, or arrives damaged.
     """
     try:
         return open_in_place(packed)
@@ -95,7 +95,7 @@ def open_in_place(packed: Packed) -> PackedImages:
 
 
 def receive_networks(networks: Iterable[str], storage: Storage) -> None:
-    """Fetch networks that this machine lacks and the store has into this machine's cache."""
+    """Copy networks that this machine lacks from the store to this machine's cache."""
     locator = Locator(download=False)
     for name in networks:
         if locator.find(name) is None:
@@ -110,8 +110,8 @@ def _opened(folder: Path, sha256: str) -> PackedImages:
     images = PackedImages.open(folder)
     if images.sha256 != sha256:
         raise InputError(
-            f"on this machine '{folder}' holds other images (manifest hash {images.sha256[:12]}) than where the sweep "
-            f"was started ({sha256[:12]}); remove that folder."
+            f"on this machine '{folder}' holds different images (manifest hash {images.sha256[:12]}) from where the "
+            f"sweep was started ({sha256[:12]}); remove that folder."
         )
     return images
 

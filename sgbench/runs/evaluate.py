@@ -1,4 +1,4 @@
-"""From what a person wants scored to scores in a store, whoever asks."""
+"""The engine behind ``sgbench eval`` and `sgbench.evaluate`: scoring without training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from sgbench.spec import check_metrics, check_tests
 from sgbench.store import Store
 
 METRICS = ("lpips_alex", "fid", "fd_alex", "psnr_y", "psnr_rgb", "ssim_y", "ssim_rgb")
-"""Those that are computed where none are named."""
+"""The metrics to compute if none are named."""
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What was scored, and how that went."""
+    """What was scored, and which scores failed."""
 
     subjects: list[Subject]
     tests: list[PackedImages]
@@ -44,19 +44,19 @@ def evaluate(
     """Score things on test sets, without training, and keep the scores in a store.
 
     Args:
-        what: See `sgbench.scoring.subjects.find_subject`, and there for ``backbone``, ``scale`` and ``inference``.
+        what: See `sgbench.scoring.subjects.find_subject`, also for ``backbone``, ``scale`` and ``inference``.
         tests: Test sets, written as in a sweep.
-        storage: The results store, in which runs are looked for too.
-        observer: Told of what happens.
+        storage: The results store, which is also searched for runs.
+        observer: Shows what happens.
         metrics: Names of metrics.
         backbone: See `what`.
         scale: See `what`.
         inference: See `what`.
-        save_images: Keep the super-resolved images too.
-        rerun: Compute scores again that are there.
+        save_images: Also keep the super-resolved images.
+        rerun: Recompute existing scores.
 
     Raises:
-        InputError: If there is no such thing, or images cannot be used; nothing is written then.
+        InputError: If a subject does not exist, or images cannot be used; nothing has been written then.
     """
     store, locator = Store(storage), Locator(download=False)
     store.refuse_other_folders()

@@ -1,7 +1,7 @@
-"""One run from its plan to its rows: train, record, score. The same code whether Ray carries it or not.
+"""Executing one run: train, record, score. The same code runs with and without Ray.
 
-Every outcome is on storage before a call returns, so that whoever called can die at any moment and the next sweep
-continues from there.
+Every result is on storage before a call returns, so that the caller can die at any moment and the next sweep resumes
+from there.
 """
 
 import contextlib
@@ -35,15 +35,15 @@ from sgbench.store.rows import HistoryRow, RunEnd, RunRow
 from sgbench.training import Checkpoints, Outcome, Progress, train
 from sgbench.training.numerics import device_of_process
 
-STOPPED = "the same command continues it"
-"""What a person is told of a run that was stopped."""
+STOPPED = "the same command resumes it"
+"""What a person is told about a run that was stopped."""
 
 
 class Watcher(Protocol):
-    """Somebody who wants to know how a sweep goes; a run is named by its id."""
+    """Follows the progress of a sweep; runs are named by their ids."""
 
     def started(self, run_id: str, label: str) -> None:
-        """A run has begun to train or to be scored."""
+        """A run has started training or scoring."""
 
     def progress(self, run_id: str, step: int, steps: int, loss: float, steps_per_second: float) -> None:
         """A run has done some of its steps."""
@@ -52,16 +52,16 @@ class Watcher(Protocol):
         """A run's training is done and its scores are being computed."""
 
     def finished(self, run_id: str, end: RunEnd, message: str) -> None:
-        """A run has ended; unless it is done the message says why."""
+        """A run has ended; unless it is done, the message says why."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run and all that a process on another machine needs to do it; small, and plain JSON in transit."""
+    """A run with everything that a process on another machine needs; small, and sent as plain JSON."""
 
     spec: RunSpec
     store: str
-    """Where results, checkpoints and weights go."""
+    """The store for results, checkpoints and weights."""
     train: Packed
     """The training images."""
     tests: tuple[Packed, ...]
@@ -71,13 +71,13 @@ class Job:
     recompute: bool
     """Whether activations are recomputed in the backward pass."""
     checkpoint_seconds: float
-    """Least time between checkpoints."""
+    """Minimum time between checkpoints."""
     replaced: Replaced | None = None
-    """What the training replaces; a run that is done otherwise is only scored."""
+    """What the training replaces; without it, a finished run is only scored."""
 
     @classmethod
     def of(cls, run: PlannedRun, data: Data, sweep: SweepSpec, storage: Storage) -> "Job":
-        """Return the job that a planned run amounts to."""
+        """Return the job of a planned run."""
         tests = tuple(map(Packed.of, data.tests))
         return cls(
             run.spec,
@@ -102,7 +102,7 @@ class Job:
 
     @classmethod
     def from_json(cls, text: str) -> "Job":
-        """Undo `to_json`."""
+        """Parse the output of `to_json`."""
         fields = json.loads(text)
         return cls(
             **fields
@@ -116,14 +116,14 @@ class Job:
         )
 
     def replaces(self, row: RunRow | None) -> bool:
-        """Return whether a row of the run is what the training replaces."""
+        """Return whether the training replaces this row of the run."""
         return self.replaced is not None and self.replaced.row == stamp(row)
 
 
 def begin(jobs: Sequence[Job]) -> None:
-    """Note which runs are about to be replaced, so that each command from here on knows what was begun.
+    """Record which runs are about to be replaced, so that later commands know what was started.
 
-    Of a run that a new ``--rerun`` asks for, checkpoints that are there are of another training and are deleted.
+    For runs of a new ``--rerun``, checkpoints from earlier trainings are deleted.
     """
     if not any(job.replaced for job in jobs):
         return
@@ -139,11 +139,11 @@ def begin(jobs: Sequence[Job]) -> None:
 
 
 def conclude(store: Store, run_ids: Iterable[str]) -> None:
-    """Note that a command has ended: of the runs that it replaced, only scores yet to be computed stay on record.
+    """Record that a command has ended: of the runs that it replaced, only scores still to be computed stay on record.
 
     Args:
         store: The store.
-        run_ids: The runs that it was to replace; what others have begun stays on record too.
+        run_ids: The runs that the command was to replace; what other commands have started stays on record too.
     """
     if not (replaced := store.replaced()):
         return
@@ -162,7 +162,7 @@ def conclude(store: Store, run_ids: Iterable[str]) -> None:
 
 
 def unreplaced(jobs: Iterable[Job], store: Store) -> set[str]:
-    """Return those jobs whose runs were done before and still have the results of then."""
+    """Return the ids of jobs whose runs were done before and still have their previous results."""
     done = {run_id: row for run_id, row in store.rows().items() if row["status"] == RunEnd.DONE}
     return {job.run_id for job in jobs if job.run_id in done and job.replaces(done[job.run_id])}
 
@@ -174,22 +174,22 @@ def train_job(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[RunEnd, str]:
-    """Train a job's network, unless its weights are there, and record the outcome.
+    """Train a job's network, unless its weights exist, and record the outcome.
 
-    What there is of a run that is trained again stays as it is until the new training is complete and in a checkpoint.
-    Then its row goes first, so that the run is one to be resumed and what is left of the old one belongs to nobody. The
-    new row comes last. In a process group each process calls this; the first one records.
+    If a run is retrained, its old results stay untouched until the new training is complete and in a checkpoint. Then
+    the old row is deleted first, so that the run counts as resumable and nothing shows what is left of its old results.
+    The new row is written last. In a process group, every process calls this, and the first one records.
 
     Args:
-        job: What to train.
-        node: What a cluster calls this machine; it is recorded beside the host name, which several nodes may share.
+        job: The job to train.
+        node: The cluster's name for this machine; recorded with the host name, which several nodes may share.
         on_progress: See `sgbench.training.train`.
         should_stop: See there.
 
     Returns:
-        How it ended, and why unless it is done. Whatever a run can die of by itself, such as a NaN or too little
-        memory, is recorded as its failure and not raised; only in a process group is it raised, so that the whole group
-        ends. A run that was done before keeps its results when it fails.
+        How it ended and, unless it is done, why. Errors of the run itself, such as a NaN or too little memory, are
+        recorded as its failure instead of raised; only a process group raises them, so that the whole group ends. A run
+        that was done before keeps its results if it fails.
     """
     storage = Storage(job.store)
     store, checkpoints = Store(storage), Checkpoints(storage, job.run_id)
@@ -199,7 +199,7 @@ def train_job(
     before = store.run(job.run_id)
     if before and before["status"] == RunEnd.DONE and not job.replaces(before):
         if not has_weights(storage, job.run_id):
-            return RunEnd.FAILED, "its final weights are gone; --retrain trains it again"
+            return RunEnd.FAILED, "its final weights are missing; --retrain trains it again"
         return RunEnd.DONE, ""
     history: list[HistoryRow] = []
 
@@ -267,7 +267,7 @@ def run_here(job: Job, watcher: Watcher) -> tuple[RunEnd, str]:
     """Train and score a job in this process; the first SIGINT or SIGTERM makes it write a checkpoint and stop.
 
     Returns:
-        How it ended, and why unless it is done; it fails if a score does.
+        How it ended and, unless it is done, why; it fails if a score does.
     """
     watcher.started(job.run_id, str(job.spec))
     with stop_signal() as asked:
@@ -288,7 +288,7 @@ def run_here(job: Job, watcher: Watcher) -> tuple[RunEnd, str]:
 def stop_signal(also: Callable[[], None] = lambda: None) -> Iterator[threading.Event]:
     """Turn the first SIGINT or SIGTERM into an event, and the next into `KeyboardInterrupt`.
 
-    In a thread other than the main one, to which Python gives no signals, the event is never set.
+    Outside the main thread, where Python delivers no signals, the event is never set.
 
     Args:
         also: Called when the event is set.
@@ -311,10 +311,10 @@ def stop_signal(also: Callable[[], None] = lambda: None) -> Iterator[threading.E
 
 
 def record_failure(job: Job, message: str) -> str:
-    """Record a job whose process died without a word, unless its end is on record.
+    """Record the failure of a job whose process died silently, unless its end is on record.
 
     Returns:
-        Why it failed, for a person.
+        The reason, for a person.
     """
     store = Store(Storage(job.store))
     row = store.run(job.run_id)
@@ -326,10 +326,10 @@ def record_failure(job: Job, message: str) -> str:
 
 
 def _record_failure(store: Store, row: RunRow, history: list[HistoryRow]) -> str:
-    """Record a failure with what is known of the training, unless the run is done; return it in words."""
+    """Record a failure with its training curve, unless the run is done; return the reason."""
     before = store.run(row["run_id"])
     if before and before["status"] == RunEnd.DONE:
-        return f"{row['error']}; the results that it had are kept"
+        return f"{row['error']}; its previous results are kept"
     store.tables["scores"].forget(row["run_id"])
     if history:
         store.write_history(history)

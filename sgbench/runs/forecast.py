@@ -1,4 +1,4 @@
-"""How long the runs of a plan will take, from what runs like them took; and in which order they are best started."""
+"""How long the runs of a plan will take, estimated from similar runs, and the best order in which to start them."""
 
 import functools
 import heapq
@@ -18,37 +18,38 @@ from sgbench.store import Store
 from sgbench.store.rows import RunEnd, RunKind
 
 _SPEED = ("scale", "batch", "patch", "precision", "memory_format", "threads", "deterministic", "compiled")
-"""Fields of a recipe that move the time of a step."""
+"""Fields of a recipe that affect the time per step."""
 
 _TRAINING_PASSES = 3
-"""A step multiplies about three times as often as an inference: forward, and backward to inputs and to weights."""
+"""A step takes about three times the MACs of inference: forward, and backward to inputs and to weights."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a run is expected to take, training alone."""
+    """The expected training time of a run."""
 
     run: PlannedRun
     seconds: float | None
-    """None if nothing in the store tells."""
+    """None if the store has nothing to estimate from."""
     alike: bool
-    """Whether ``seconds`` is from runs of this backbone and recipe; else it is scaled from others by their work."""
+    """Whether ``seconds`` is from runs with this backbone and recipe; otherwise it is scaled from others by MACs."""
     devices: frozenset[str] = frozenset()
-    """What the runs that tell were trained on."""
+    """The devices of the runs that it is estimated from."""
 
     @property
     def work(self) -> float:
-        """Multiply-accumulate operations that are left."""
+        """The remaining multiply-accumulate operations (MACs)."""
         return _steps_left(self.run) * _step_work(self.run.spec)
 
 
 def expect(runs: Iterable[PlannedRun], store: Store) -> list[Expected]:
-    """Return what each run will take, from what the runs of a store took.
+    """Estimate the training time of each run from the runs of a store.
 
     Args:
-        runs: Of a plan; one that only has to be scored has no work left.
-        store: Its done runs tell. A run's wall time is divided by its steps, and the median is taken over those of the
-            same backbone, recipe and, where there are such, loss; else over all, by multiplications instead of steps.
+        runs: Runs of a plan; a run that only needs scoring has no work left.
+        store: The store with finished runs. The estimate is the median wall time per step of those with the same
+            backbone, recipe and, if there are any, loss; otherwise the median over all runs, per MAC instead of per
+            step.
     """
     asked = list(runs)
     named = {run.spec.backbone for run in asked}
@@ -61,7 +62,7 @@ def expect(runs: Iterable[PlannedRun], store: Store) -> list[Expected]:
             seconds = row["wall_seconds"] / row["step"]
             for key in _likeness(spec):
                 by_step[key].append(seconds)
-            # The work of any other backbone is not measured: only a file asks for its code.
+            # No other backbone is measured, because only a file names its code.
             if spec.backbone in named or BACKBONES.is_built_in(split_backbone(spec.backbone)[0]):
                 told.append((spec, seconds))
             devices.add(row["device"] or "an unknown device")
@@ -71,7 +72,7 @@ def expect(runs: Iterable[PlannedRun], store: Store) -> list[Expected]:
         alike = next((by_step[key] for key in _likeness(run.spec) if key in by_step), None)
         if alike or not steps:
             left = steps * statistics.median(alike or [0.0])
-        elif told:  # only then is anything measured, which takes seconds
+        elif told:  # measured only if needed, as it takes seconds
             by_work = statistics.median(seconds / _step_work(spec) for spec, seconds in told)
             left = steps * _step_work(run.spec) * by_work
         else:
@@ -81,9 +82,9 @@ def expect(runs: Iterable[PlannedRun], store: Store) -> list[Expected]:
 
 
 def longest_first(expected: Iterable[Expected]) -> list[PlannedRun]:
-    """Return runs in the order in which to start them: a long one that starts last keeps one device busy alone.
+    """Return runs in starting order, longest first: a long run started last would keep a single device busy.
 
-    Runs of equal work keep their order, so that a first result for each loss comes before the second seed of any.
+    Runs of equal work keep their order, so that every loss has a first result before any gets its second seed.
     """
     known = list(expected)
     timed = all(each.seconds is not None for each in known)
@@ -91,7 +92,7 @@ def longest_first(expected: Iterable[Expected]) -> list[PlannedRun]:
 
 
 def makespan(seconds: Sequence[float], lanes: int) -> float:
-    """Return when the last of some runs ends, each of which starts on the first lane that is free, in their order."""
+    """Return the time at which the last run ends if each starts, in order, on the first free lane."""
     ends = [0.0] * lanes
     for each in seconds:
         heapq.heapreplace(ends, ends[0] + each)
@@ -99,7 +100,7 @@ def makespan(seconds: Sequence[float], lanes: int) -> float:
 
 
 def _likeness(spec: RunSpec) -> list[tuple[Any, ...]]:
-    """Return what runs that take as long have in common, most alike first."""
+    """Return the keys that runs with equal time per step share, the most specific first."""
     speed = (spec.backbone, *(getattr(spec.recipe, field) for field in _SPEED))
     return [(*speed, spec.loss), speed]
 
@@ -119,5 +120,5 @@ def _macs(backbone: str, scale: int, patch: int) -> int:
 
     try:
         return measure(backbone, scale, patch).macs
-    except RuntimeError:  # a network of one's own that computes with values, which a measurement by shapes has not
+    except RuntimeError:  # a plug-in that needs actual values, while the measurement only has shapes
         return count_parameters(build_backbone(backbone, scale)) * patch**2

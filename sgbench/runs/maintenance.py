@@ -1,7 +1,7 @@
-"""The keeping of a results store: merging another into it, checking it, throwing parts of it away.
+"""Maintenance of a results store: merging another into it, checking it, deleting parts of it.
 
-Whoever calls what writes holds the lock of the store that is written. Each call may be killed at any moment and made
-again, which ends it; until then the store says less than it did or will, and nothing that is not so.
+Callers of functions that write must hold the lock of that store. Each call may be killed at any moment, and the same
+call completes it. In between, the store may lack results, but never shows wrong ones.
 """
 
 import dataclasses
@@ -46,16 +46,16 @@ _KEYS = {
     "history": ["run_id", "step"],
     "scores": ["run_id", "dataset", "dataset_sha256", "metric", "image"],
 }
-"""Columns of which no two rows of a table have the same values."""
+"""Columns that are unique for each row of a table."""
 
 
 @dataclass(frozen=True)
 class Merge:
-    """What one store takes from another.
+    """What one store takes from another, the source.
 
-    A run that only the other has is taken. Of a run that was trained for each of them, the done one is better than the
-    failed one, and the later than the earlier; the better one comes whole, with scores, history, weights and images. Of
-    a run that is the same in both, scores that one lacks are taken; of others the better is, again done and then late.
+    Runs that only the source has are taken. If a run was trained separately for both stores, done beats failed and
+    later beats earlier, and the better one is taken as a whole, with scores, history, weights and images. If a run is
+    the same in both, missing scores are taken; of scores in both, ok beats failed and later beats earlier.
     """
 
     into: Store
@@ -63,32 +63,32 @@ class Merge:
     added: tuple[str, ...]
     """Runs that only the source has."""
     replaced: tuple[str, ...]
-    """Runs that the source has better."""
+    """Runs of which the source has the better one."""
     shared: tuple[str, ...]
     """Runs that are the same in both."""
     scores: tuple[str, ...]
-    """Stems of the scores that are taken; see `sgbench.store.files`."""
+    """Stems of the scores to take; see `sgbench.store.files`."""
     plans: dict[str, list[Planned]]
-    """What plans ask for in the source and not here, by name."""
+    """What only the source's plans ask for, by name."""
     histories: tuple[str, ...]
-    """Runs of which the history is taken."""
+    """Runs whose history is taken."""
     remains: tuple[str, ...]
-    """Runs of those added of which something is here without a row, be it a checkpoint or half of a merge that died."""
+    """Added runs of which this store has something but no row, such as a checkpoint or part of a killed merge."""
     remarks: tuple[str, ...]
-    """On runs of both that differ, one sentence each."""
+    """One sentence for each run that differs between the stores."""
 
     @classmethod
     def of(cls, into: Store, source: Store) -> "Merge":
         """Find out what a merge would do.
 
         Raises:
-            InputError: If both are one store, or a file cannot be read.
+            InputError: If both are the same store, or a file cannot be read.
         """
         if into.storage.root.rstrip("/") == source.storage.root.rstrip("/"):
             raise InputError(f"'{into.storage}' cannot be merged into itself.")
         ours, theirs = into.rows(), source.rows()
         both = sorted(ours.keys() & theirs.keys())
-        # The id of what was not trained is a hash of what it is.
+        # The id of an untrained subject is a hash of its content.
         untrained = {run_id for run_id in both if theirs[run_id]["kind"] != RunKind.TRAIN}
         shared = [run_id for run_id in both if ours[run_id] == theirs[run_id] or run_id in untrained]
         apart = [run_id for run_id in both if run_id not in shared]
@@ -121,13 +121,13 @@ class Merge:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to take but, perhaps, weights and images of runs that are the same."""
+        """Whether there is nothing to take, except perhaps weights and images of runs that are the same."""
         return not (self.added or self.replaced or self.scores or self.plans)
 
     def apply(self) -> None:
-        """Take it.
+        """Carry out the merge.
 
-        The rows of runs of which nothing is here come last, so that a run whose copying broke off is none and is copied
+        Rows of entirely new runs are written last, so that a run whose copying was interrupted has no row and is copied
         again.
         """
         tables = {table: files.read() for table, files in self.source.tables.items()}
@@ -142,21 +142,22 @@ class Merge:
             rows = _of_runs(tables[table], [*fresh, *self.shared])
             rows = rows.filter(pc.is_in(self.source.tables[table].stems(rows), pa.array(stems, pa.string())))
             files = self.into.tables[table]
-            if rows.num_rows or len(files.list().compacted) > 1:  # more than one is what a merge that died leaves
+            if rows.num_rows or len(files.list().compacted) > 1:  # more than one is left by a killed merge
                 files.compact(rows)
         for name, planned in self.plans.items():
             self.into.write_plan(name, [*self.into.plans().get(name, []), *planned])
 
     def _replace(self, run_id: str, theirs: dict[str, pa.Table]) -> None:
-        """Put a run in the place of what is here of it, of which nothing goes before all of its files are here too.
+        """Replace a run; nothing of the old one is deleted before all files of the new one have been copied here.
 
-        Of two trainings nothing stands side by side at any moment: first all goes but the row, then that is replaced,
-        then the rest comes. If that breaks off, it is a run that is the same in both and lacks what can be taken.
+        Results of the two trainings are never mixed: first everything but the old row is deleted, then the row is
+        replaced, then the rest is added. If that is interrupted, the run is the same in both stores and only lacks
+        what the next merge takes.
         """
         here, there = self.into.storage, self.source.storage
         (row,) = theirs["runs"].to_pylist()
         scratch = f"{SCRATCH}/{secrets.token_hex(4)}"
-        done = row["status"] == RunEnd.DONE  # else a checkpoint may be here, from which it can be tried again
+        done = row["status"] == RunEnd.DONE  # otherwise there may be a checkpoint here from which to try again
         files = _files_of(there, run_id) if done else []
         for name in files:
             here.write(f"{scratch}/{name}", there.read(name))
@@ -171,7 +172,7 @@ class Merge:
         self.into.write_scores(theirs["scores"].to_pylist())
 
     def _copy_files(self, run_id: str) -> None:
-        """Copy those weights and images of a run that are not here."""
+        """Copy the weights and images of a run that are missing here."""
         here, there = self.into.storage, self.source.storage
         for name in _files_of(there, run_id):
             if not here.exists(name):
@@ -179,11 +180,11 @@ class Merge:
 
 
 def verify(store: Store) -> Iterator[str]:
-    """Check all of a store that its rows depend on.
+    """Check the rows of a store and everything that they depend on.
 
     Yields:
-        What is wrong, one sentence each: files that cannot be read or do not say what their name says, rows that are
-        there twice, runs that are not what their id is a hash of, scores of no run, weights that are damaged.
+        One sentence for each fault: files that are unreadable or do not match their name, duplicate rows, runs that do
+        not match their id, scores without a run, damaged weights.
     """
     whole = {}
     for table, files in store.tables.items():
@@ -199,8 +200,8 @@ def verify(store: Store) -> Iterator[str]:
             known = pa.array([row["run_id"] for row in rows], pa.string())
             scored = whole["scores"].column("run_id").cast(pa.string()).unique()
             for run_id in scored.filter(pc.invert(pc.is_in(scored, known))).to_pylist():
-                if not latest_step(store.storage, run_id):  # else a new training is about to replace them
-                    yield f"run {run_id} has scores and no row in 'runs'."
+                if not latest_step(store.storage, run_id):  # otherwise a new training is about to replace them
+                    yield f"run {run_id} has scores but no row in 'runs'."
     plans = [functools.partial(store.read_plan, name) for name in store.plan_files()]
     reads: list[Callable[[], object]] = [*plans, store.replaced]
     for read in reads:
@@ -211,7 +212,7 @@ def verify(store: Store) -> Iterator[str]:
 
 
 def without_weights(store: Store) -> list[str]:
-    """Return the ids of runs that are done and of which a store, such as a published one, does not have the weights."""
+    """Return the ids of finished runs whose weights a store, such as a published one, does not have."""
     return [
         run_id
         for run_id, row in store.rows().items()
@@ -220,10 +221,10 @@ def without_weights(store: Store) -> list[str]:
 
 
 def find_runs(store: Store, beginnings: Sequence[str]) -> dict[str, str]:
-    """Return the ids of runs and what is told of each, in the order in which they are named.
+    """Return the ids of runs with a description of each, in the order given.
 
     Args:
-        store: Where they are, or something of them without a row, such as a checkpoint.
+        store: The store with these runs, or with parts of them without a row, such as checkpoints.
         beginnings: Ids, or the beginnings of ids.
 
     Raises:
@@ -231,7 +232,7 @@ def find_runs(store: Store, beginnings: Sequence[str]) -> dict[str, str]:
     """
     rows = store.rows()
     known = {run_id: f"{row['name']}  {row['status']}" for run_id, row in rows.items()}
-    known |= dict.fromkeys(_without_rows(store, rows), "not done, or what is left of it")
+    known |= dict.fromkeys(_without_rows(store, rows), "not done, or remains of a run")
     found: dict[str, str] = {}
     for beginning in beginnings:
         matching = [run_id for run_id in known if run_id.startswith(beginning)]
@@ -243,9 +244,9 @@ def find_runs(store: Store, beginnings: Sequence[str]) -> dict[str, str]:
 
 
 def remove(store: Store, run_id: str) -> None:
-    """Delete all that there is of a run, its row last: until that is gone, the run is found and can be removed again.
+    """Delete everything of a run, its row last: until then, the run is found and can be removed again.
 
-    A plan that names it is left as it is: to the sweep, and in its table, the run is to be done again.
+    Plans that name it stay as they are, so that sweeps and tables show the run as pending.
     """
     replaced = store.replaced()
     for table in ("scores", "history"):
@@ -257,17 +258,17 @@ def remove(store: Store, run_id: str) -> None:
 
 
 def clean(store: Store, *, everything: bool = False) -> dict[str, int]:
-    """Delete what no run needs: checkpoints of runs that are done, and what processes that were killed left.
+    """Delete what no run needs: checkpoints of finished runs, and what killed processes left.
 
     Args:
         store: The store.
-        everything: Also checkpoints from which a run could be continued.
+        everything: Also delete checkpoints from which a run could be resumed.
 
     Returns:
-        The bytes that are free now, by what they were: a folder or file.
+        The bytes freed, by folder or file.
 
     Raises:
-        InputError: If the folder is no store; see `Store.refuse_other_folders`.
+        InputError: If the folder is not a store; see `Store.refuse_other_folders`.
     """
     store.refuse_other_folders()
     storage = store.storage
@@ -298,7 +299,7 @@ def _run_ids(store: Store, table: str) -> set[str]:
 
 
 def _without_rows(store: Store, rows: Container[str]) -> set[str]:
-    """Return the runs of which a store has something, but no row."""
+    """Return the runs of which a store has something but no row."""
     there = _run_ids(store, "scores") | _run_ids(store, "history") | runs_beside(store.storage)
     return {run_id for run_id in there if run_id not in rows}
 
@@ -308,7 +309,7 @@ def _of_runs(rows: pa.Table, run_ids: Sequence[str]) -> pa.Table:
 
 
 def _files_of(storage: Storage, run_id: str) -> list[str]:
-    """Return the names of the weights and images that there are of a run."""
+    """Return the names of a run's weights and images."""
     weights = [weights_of(run_id)] if has_weights(storage, run_id) else []
     return [*weights, *(image_of(*each) for each in kept_images(storage, run_id))]
 
@@ -322,7 +323,7 @@ def _fate(row: RunRow) -> str:
 
 
 def _score_ranks(store: Store) -> dict[str, tuple[str, tuple[int, datetime.datetime]]]:
-    """Return the run of each stem of scores, and what makes one better than another: to be ok, and to be late."""
+    """Return the run of each stem of scores, and its rank: ok beats failed, then later beats earlier."""
     files = store.tables["scores"]
     rows = files.read()
     columns = {
@@ -354,7 +355,7 @@ def _file_faults(files: TableFiles) -> Iterator[str]:
     for stem in (*listing.small, *listing.compacted):
         path = files.storage.path(files.name(stem))
         if stem in listing.compacted[:-1]:
-            yield f"'{path}' is what a compaction left that died; 'sgbench results compact' deletes it."
+            yield f"'{path}' is left over from a killed compaction; 'sgbench results compact' deletes it."
             continue
         try:
             part = files.part(stem)
@@ -386,13 +387,13 @@ def _run_faults(storage: Storage, row: RunRow) -> Iterator[str]:
         yield f"run {run_id} has the specification of run {spec.run_id}."
     for column, value in _described(spec).items():
         if row.get(column) != value:
-            yield f"run {run_id} has {row.get(column)!r} as its {column}, and its specification says {value!r}."
+            yield f"run {run_id} has {row.get(column)!r} as its {column}, but its specification says {value!r}."
     if row["status"] == RunEnd.DONE and has_weights(storage, run_id):
         yield from _weights_faults(storage, run_id)
 
 
 def _weights_faults(storage: Storage, run_id: str) -> Iterator[str]:
-    from sgbench.training import read_weights_file  # loads torch, for which only who has weights waits
+    from sgbench.training import read_weights_file  # loads torch, which only stores with weights need
 
     try:
         _, fields = read_weights_file(f"{storage.root}/{weights_of(run_id)}")
@@ -401,7 +402,7 @@ def _weights_faults(storage: Storage, run_id: str) -> Iterator[str]:
         yield str(error)
     else:
         if made != run_id:
-            yield f"the weights of run {run_id} are of run {made}."
+            yield f"the weights of run {run_id} belong to run {made}."
 
 
 def _described(spec: RunSpec) -> RunRow:

@@ -1,6 +1,6 @@
-"""From what a person asks for to the list of what is still to be done.
+"""Planning: from a sweep's specification to the list of what is still to be done.
 
-preset or file + flags ─► SweepSpec ─► data packed and hashed ─► runs with ids ─► held against the store
+preset or file + flags ─► SweepSpec ─► data packed and hashed ─► runs with ids ─► compared with the store
 """
 
 import contextlib
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Choices:
-    """What a person wants otherwise than the preset, file or fields have it; an empty value leaves theirs."""
+    """A person's changes to a preset, file or fields; an empty value changes nothing."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Fields by their paths, such as ``recipe.steps``."""
@@ -52,19 +52,19 @@ def read_sweep(
 ) -> tuple[str, SweepSpec]:
     """Read a sweep and apply a person's choices.
 
-    A choice takes the place of its field in every grid. Losses are chosen as they are to be trained: the λ of a grid,
-    which belong to its own losses, are dropped. λ that are chosen apply to the grids with a loss that has ``sg``.
+    A choice replaces its field in every grid. Chosen losses are trained as written: the λ of a grid, which belong to
+    its own losses, are dropped. Chosen λ apply to the grids that have a loss with ``sg``.
 
     Args:
-        what: A preset's name, a YAML file, or what such a file would hold.
-        choices: On top of it.
-        called: How the person gave a choice, for messages: the flag of a field of `Choices`.
+        what: A preset's name, a YAML file, or the content of such a file.
+        choices: Changes to it.
+        called: How the person gave each choice, for messages: the flag for a field of `Choices`.
 
     Returns:
         The sweep's name and its specification.
 
     Raises:
-        InputError: If anything in it is wrong.
+        InputError: If anything in it is invalid.
     """
     choices, called = choices or Choices(), called or {}
     name, fields = presets.load(what)
@@ -86,7 +86,7 @@ def read_sweep(
 
 
 def _has_sg(grid: Mapping[str, Any]) -> bool:
-    """Return whether λ has something to vary in a grid, which may hold anything yet."""
+    """Return whether λ can vary something in a grid, which has not been validated yet."""
     losses = grid.get("losses")
     with contextlib.suppress(InputError, TypeError):  # `build` says what is wrong
         return any(expression.parse(loss).weight_of("sg") for loss in losses or ())
@@ -102,27 +102,27 @@ class Data:
 
     @property
     def training(self) -> TrainingData:
-        """What of the training images enters a run."""
+        """The part of the training images that enters a run's identity."""
         return TrainingData(name=self.train.name, sha256=self.train.sha256)
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a store has on record of the images of a sweep that are not at hand."""
+    """A store's record of the images of a sweep, which are not available locally."""
 
     training: TrainingData
     tests: tuple[Dataset, ...]
 
 
 def recorded(sweep: SweepSpec, store: Store) -> Recorded | None:
-    """Return which images the runs of a store were trained and scored on that bear the names of a sweep's.
+    """Return the images with the names of a sweep's data sets on which runs of a store were trained and scored.
 
     Args:
         sweep: The sweep.
-        store: The store; its runs of the same scale and degradation tell, also those that are only planned.
+        store: The store; only its runs with the same scale and degradation count, including planned ones.
 
     Returns:
-        None unless the store has exactly one training set and one test set of each name.
+        The record, or None unless the store has exactly one training set and one test set of each name.
     """
     planned, recipe = store.planned(), sweep.recipe
     runs = [row for row in store.runs().to_pylist() if row["kind"] == RunKind.TRAIN] + [each.run for each in planned]
@@ -142,14 +142,14 @@ def recorded(sweep: SweepSpec, store: Store) -> Recorded | None:
 
 
 def pack(sweep: SweepSpec, progress: PackProgress | None = None) -> Data:
-    """Pack the images of a sweep, or find them packed, and check that they can be trained and tested on.
+    """Pack the images of a sweep, or find them packed, and check that they are usable for training and testing.
 
     Args:
         sweep: The sweep.
-        progress: Told of each image.
+        progress: Called for each image.
 
     Raises:
-        InputError: If images are missing, unreadable or smaller than a patch, or a test image is trained on.
+        InputError: If images are missing, unreadable or smaller than a patch, or a test image is in the training set.
     """
     recipe = sweep.recipe
     refuse_overlap(sweep.train, sweep.tests)
@@ -171,7 +171,7 @@ def pack(sweep: SweepSpec, progress: PackProgress | None = None) -> Data:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run of a sweep, held against the store."""
+    """A run of a sweep, compared with the store."""
 
     spec: RunSpec
     status: RunStatus
@@ -185,7 +185,7 @@ class PlannedRun:
 
     @property
     def row(self) -> dict[str, Any]:
-        """What a person is shown of it."""
+        """The fields that a person is shown."""
         return {
             "run_id": self.spec.run_id,
             "backbone": self.spec.backbone,
@@ -204,15 +204,15 @@ class PlannedRun:
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """The runs of a sweep without repetitions, in the order in which they are to start."""
+    """The runs of a sweep without duplicates, in the order in which they are to start."""
 
     name: str
     sweep: SweepSpec
     named: int
-    """Runs that the grids name, repetitions included."""
+    """Number of runs that the grids name, including duplicates."""
     runs: tuple[PlannedRun, ...]
     tests: tuple[Dataset, ...] = ()
-    """What the runs are scored on; empty while the data is not at hand."""
+    """The test sets; empty while the data is not available locally."""
 
     @property
     def pending(self) -> list[PlannedRun]:
@@ -225,11 +225,11 @@ class Plan:
         return sorted({metric for run in self.pending for _, metric in run.missing})
 
     def to_retrain(self, how: str = "sweep and train do that with --retrain") -> str | None:
-        """Return a sentence on the runs that are to be trained again for missing scores; None if there are none."""
+        """Return a sentence on the runs that need retraining for missing scores; None if there are none."""
         if not (count := self.count(RunStatus.TO_RETRAIN)):
             return None
         runs = "1 run" if count == 1 else f"{count} runs"
-        return f"{runs} would be trained again for scores that are missing, because the final weights are gone; {how}."
+        return f"{runs} must be retrained for missing scores, because the final weights are missing too; {how}."
 
     def to_pandas(self) -> "pandas.DataFrame":
         """Return a table of the runs: id, backbone, loss, seed, status, steps done, and why it failed."""
@@ -244,7 +244,7 @@ class Plan:
         return f"<p>{html.escape(f'{self.name}: {self.summary()}')}</p>{self.to_pandas().to_html()}"
 
     def count(self, status: RunStatus) -> int:
-        """Return how many runs are at a status."""
+        """Return how many runs have a status."""
         return sum(run.status == status for run in self.runs)
 
     def summary(self) -> str:
@@ -254,7 +254,7 @@ class Plan:
         return f"{runs}: {', '.join(f'{count} {status}' for status, count in counts if count)}"
 
     def records(self) -> list[Planned]:
-        """Return what the store keeps of the plan, so that tables know what is still to come."""
+        """Return the store's record of the plan, from which tables know which runs are pending."""
         metrics = self.sweep.metrics
         return [Planned(run=identity_columns(run.spec), tests=self.tests, metrics=metrics) for run in self.runs]
 
@@ -270,13 +270,13 @@ def make_plan(
     rerun: bool = False,
     locator: Locator | None = None,
 ) -> Plan:
-    """Expand a sweep and hold each run against the store.
+    """Expand a sweep and compare each run with the store.
 
     Args:
         name: The sweep's name.
-        sweep: What is asked for.
-        data: Its images; None if they are neither at hand nor on record, and then no run has an id.
-        store: What there is already.
+        sweep: The sweep's specification.
+        data: Its images; None if they are neither available locally nor on record, and then no run has an id.
+        store: The results store.
         retry: See `sgbench.runs.status.Judge`, also for the others.
         retrain: See there.
         rerun: See there.
@@ -296,7 +296,7 @@ def make_plan(
 
 
 def refuse_losses(made: Plan, locator: Locator) -> None:
-    """Refuse to replace runs some of whose scores would not be computed again.
+    """Refuse to retrain runs if some of their scores could not be recomputed.
 
     Args:
         made: The plan.
@@ -313,7 +313,7 @@ def refuse_losses(made: Plan, locator: Locator) -> None:
                 lost[f"{metric} on {name}"] += 1
     if lost:
         raise InputError(
-            "training again is refused, because it would lose scores that this command cannot compute again: "
+            "retraining is refused, because it would lose scores that this command cannot recompute: "
             f"{', '.join(f'{score} ({count} of the runs)' for score, count in sorted(lost.items()))}; name their test "
             "sets with --test and their metrics with --metric, or delete the runs with 'sgbench results rm'."
         )

@@ -1,7 +1,7 @@
-"""Whatever a sweep names is tried on a tiny batch, in the process that plans, before anything starts.
+"""Trying everything that a sweep names on a tiny batch, in the planning process, before anything starts.
 
-What sgbench brings is held to the same rules by its tests, so that of it only losses are constructed, which check their
-options; everything else is run once.
+Built-ins are held to the same rules by sgbench's tests, so only losses among them are constructed, to check their
+options. Everything else is run once.
 """
 
 from dataclasses import replace
@@ -23,22 +23,22 @@ from sgbench.metrics import METRICS, Pair, Suite
 from sgbench.spec import Expression, SweepSpec, split_backbone
 
 ODD = (37, 29)
-"""Height and width of the image that a backbone upscales: odd, as those of test sets may be."""
+"""Height and width of the image for a backbone: odd, as test images may be."""
 
 UNCLAMPED = (-0.1, 1.1)
-"""Between which the values of SR lie that a loss is tried on: those of a network are not clamped."""
+"""Range of the SR values for a loss, as the output of networks is not clamped."""
 
 SIDE = 64
-"""Of the images that a metric is tried on, in pixels."""
+"""Side of the images for a metric, in pixels."""
 
 
 def rehearse(sweep: SweepSpec) -> None:
-    """Try what a sweep names: each term of its losses, each backbone and each metric, once.
+    """Try each term of a sweep's losses, each backbone and each metric once.
 
-    A loss or metric whose pretrained networks are not on this machine is not tried; a sweep fetches them first.
+    A loss or metric whose pretrained networks are not available locally is skipped; a sweep fetches them first.
 
     Raises:
-        InputError: With the first that cannot be used, and why.
+        InputError: Naming the first that cannot be used, and why.
     """
     terms = {term.call: term for grid in sweep.grids for loss in grid.losses for term in loss.terms}
     local = Locator(download=False)

@@ -1,4 +1,4 @@
-"""How far a run is: the one judge, which `plan`, `sweep` and `status` share."""
+"""The status of a run, determined in one place for `plan`, `sweep` and `status`."""
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
@@ -13,31 +13,31 @@ from sgbench.store.rows import RunEnd
 
 
 class RunStatus(StrEnum):
-    """How far a run is that some sweep asks for, in the order in which people are told."""
+    """The status of a run in a sweep, in the order of display."""
 
     DONE = "done"
-    """Trained, and each score is there, lacks a pretrained network, or is undefined."""
+    """Trained, and every score exists, lacks a pretrained network, or is undefined."""
     TO_SCORE = "to score"
-    """Trained, and final weights are there for the scores that are not."""
+    """Trained; some scores are missing, and the final weights to compute them exist."""
     RESUMABLE = "resumable"
-    """There is a checkpoint; maybe the run is under way."""
+    """There is a checkpoint; the run may be in progress."""
     TO_DO = "to do"
-    """There is nothing."""
+    """There is nothing yet."""
     TO_RETRAIN = "to retrain"
-    """Trained, and final weights are missing like scores: it is trained again only if that is asked for."""
+    """Trained, but scores and the final weights are missing; retrained only on request."""
     FAILED = "failed"
-    """Its training failed, or a score: it is tried again only if that is asked for."""
+    """Its training or a score failed; repeated only on request."""
     UNKNOWN = "unknown"
-    """It has no id to find it by, and the store has runs."""
+    """It has no id to find it by in a store that has runs."""
 
     @property
     def pending(self) -> bool:
-        """Whether a sweep has something to do for such a run."""
+        """Whether a sweep has anything to do for such a run."""
         return self in (RunStatus.TO_SCORE, RunStatus.RESUMABLE, RunStatus.TO_DO)
 
 
 class Standing(NamedTuple):
-    """How far a run is, and what is to be done for it."""
+    """The status of a run, and what is to be done for it."""
 
     status: RunStatus
     step: int = 0
@@ -50,16 +50,16 @@ class Standing(NamedTuple):
 
 
 class Judge:
-    """Says how far runs are.
+    """Determines the status of runs.
 
     Args:
-        store: What there is already, read once.
-        retry: Runs and scores that failed are to be done again.
-        retrain: Runs that are done and lack scores and weights are to be trained again.
-        rerun: Everything is to be done again, but for what a rerun that was interrupted has done already.
-        locator: Finds weights of metrics without fetching any; scores that lacked weights are to be computed once
-            these are there.
-        plugins: Whether metrics of plug-ins may be imported, to compare their versions with those of scores.
+        store: The results store, read once.
+        retry: Repeat failed runs and scores.
+        retrain: Retrain finished runs that lack scores and weights.
+        rerun: Repeat everything, except what an interrupted rerun has already repeated.
+        locator: Finds the weights of metrics without fetching them; scores that lacked weights are to be computed once
+            they are found.
+        plugins: Whether plug-in metrics may be imported, to compare their versions with those of scores.
     """
 
     def __init__(
@@ -79,10 +79,10 @@ class Judge:
         self._replaced = store.replaced()
 
     def standing(self, run_id: str, tests: Sequence[Dataset], metrics: Sequence[str]) -> Standing:
-        """Return how far a run is that is to be scored on test sets by metrics."""
+        """Return the status of a run that is to be scored on test sets by metrics."""
         row, before = self._rows.get(run_id), self._replaced.get(run_id)
         done = row is not None and row["status"] == RunEnd.DONE
-        stands = before is not None and before.row == stamp(row)  # what is replaced is still all there
+        stands = before is not None and before.row == stamp(row)  # what is to be replaced is still complete
         owed = before.scores if before and not stands else ()
         had = tuple(dict.fromkeys((*owed, *self._outcomes.values(run_id)))) if done else owed
         wanted = self._outcomes.missing(run_id, _pairs(tests, metrics, owed))
@@ -109,7 +109,7 @@ def _training(step: int, scores: tuple[tuple[str, str], ...], replaced: Replaced
 def _pairs(
     tests: Sequence[Dataset], metrics: Sequence[str], had: Iterable[tuple[str, str, str]]
 ) -> list[tuple[Dataset, str]]:
-    """Return what a run is to be scored on: all that is asked for and, of what it had, all that can be computed.
+    """Return the scores that a run should have: those requested, and its previous ones that can be computed.
 
     No plug-in is imported because a store names it.
     """

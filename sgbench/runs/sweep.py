@@ -1,6 +1,6 @@
-"""The front door's engine: from a sweep's specification to runs that are done, whoever asks and whatever carries it.
+"""The engine behind ``sgbench sweep`` and `sgbench.sweep`: from a sweep's specification to finished runs.
 
-The command line and `sgbench.sweep` differ in what they show and in nothing else, and so do Ray and this process.
+The command line and the function differ only in what they show. Ray and this process do the same work.
 """
 
 import contextlib
@@ -32,39 +32,39 @@ class Summary:
     """How some jobs ended."""
 
     failed: dict[str, str] = field(default_factory=dict)
-    """Runs that failed, or some scores of which did, and why."""
+    """Why runs failed, or some of their scores."""
     interrupted: bool = False
     """Whether somebody asked to stop before all was done."""
 
 
 class Runner(Protocol):
-    """What carries out the jobs of a sweep: Ray, or this process."""
+    """Carries out the jobs of a sweep: Ray, or this process."""
 
     def __call__(self, name: str, jobs: Sequence[Job], sweep: SweepSpec, storage: Storage, watcher: Watcher) -> Summary:
         """Run jobs, in the order in which they are to start, until all have ended or somebody asks to stop."""
 
 
 class Observer(Protocol):
-    """Where a sweep says what it does, before its runs start and while they go."""
+    """Shows what a sweep does, before its runs start and while they run."""
 
     def say(self, text: str) -> None:
         """Say what is going on."""
 
     def warn(self, text: str) -> None:
-        """Say what a person has to know of the results."""
+        """Say what a person must know about the results."""
 
     def packing(self) -> AbstractContextManager[PackProgress]:
-        """Show how images are packed, for as long as the context lasts."""
+        """Show the progress of packing images while the context lasts."""
 
     def fetching(self) -> AbstractContextManager[PackProgress]:
-        """Show how pretrained networks arrive, by their bytes."""
+        """Show the progress of fetching pretrained networks, in bytes."""
 
     def running(self, plan: Plan) -> AbstractContextManager[Watcher]:
-        """Show how the runs of a plan go."""
+        """Show the progress of the runs of a plan."""
 
 
 class Quiet:
-    """An `Observer`, and a `Watcher`, that shows nothing; what a person has to know is a Python warning."""
+    """An `Observer` and `Watcher` that shows nothing; what a person must know becomes a Python warning."""
 
     def say(self, text: str) -> None:
         """Say nothing."""
@@ -84,20 +84,20 @@ class Quiet:
         return contextlib.nullcontext(self)
 
     def started(self, run_id: str, label: str) -> None:
-        """Take no notice."""
+        """Do nothing."""
 
     def progress(self, run_id: str, step: int, steps: int, loss: float, steps_per_second: float) -> None:
-        """Take no notice."""
+        """Do nothing."""
 
     def scoring(self, run_id: str) -> None:
-        """Take no notice."""
+        """Do nothing."""
 
     def finished(self, run_id: str, end: RunEnd, message: str) -> None:
-        """Take no notice."""
+        """Do nothing."""
 
 
 def _ignore(name: str, done: int, total: int) -> None:
-    """Take no notice."""
+    """Do nothing."""
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,13 @@ class Outcome:
     """How a sweep ended."""
 
     plan: Plan
-    """Its runs, as they were before any was started."""
+    """Its runs, as they were before any started."""
     failed: dict[str, str] = field(default_factory=dict)
-    """Why runs failed, now or in an earlier sweep, by their ids; a run some scores of which failed is one of them."""
+    """Why runs or some of their scores failed, now or in an earlier sweep, by run id."""
     kept: dict[str, str] = field(default_factory=dict)
-    """Why runs failed that were trained again and keep the results that they had."""
+    """Why runs failed that were retrained and keep their previous results."""
     interrupted: bool = False
-    """Whether somebody asked to stop before all was done; the same sweep continues."""
+    """Whether somebody asked to stop before all was done; the same sweep resumes."""
 
 
 def carry_out(
@@ -129,19 +129,19 @@ def carry_out(
     """Train and score every run of a sweep that is missing in a store.
 
     Args:
-        name: The sweep's.
-        sweep: What is asked for.
+        name: Name of the sweep.
+        sweep: The sweep's specification.
         storage: The results store; it is locked until the sweep has ended.
-        runner: Carries out what is to be done; not entered if there is nothing.
-        observer: Told of what happens.
-        command: Which one holds the store. What a ``sweep`` asks for is kept in the store, so that tables and `status`
-            know of runs that are still to come.
-        retry: Do failed runs and scores again.
-        retrain: Train done runs again that lack scores and have no final weights.
-        rerun: Do everything again; each run keeps its results until its new training is complete.
+        runner: Carries out the jobs; not entered if there are none.
+        observer: Shows what happens.
+        command: The command that holds the store. The plan of a ``sweep`` is kept in the store, so that tables and
+            `status` know about pending runs.
+        retry: Repeat failed runs and scores.
+        retrain: Retrain finished runs that lack scores and have no final weights.
+        rerun: Repeat everything; each run keeps its results until its new training is complete.
 
     Returns:
-        How it ended: a run that fails is no exception.
+        How it ended; a run that fails raises nothing.
 
     Raises:
         InputError: If images cannot be used, the store is in use, something that the sweep names fails when it is
@@ -152,7 +152,7 @@ def carry_out(
     with observer.packing() as progress:
         data = pack(sweep, progress)
     with store.writing(f"sgbench {command} {name}"):
-        with contextlib.suppress(OSError):  # the workers of a sweep that was killed may be writing for a moment yet
+        with contextlib.suppress(OSError):  # workers of a killed sweep may still be writing
             clean(store)
         local = Locator(download=False)
         plan = make_plan(name, sweep, data, store, retry=retry, retrain=retrain, rerun=rerun, locator=local)
@@ -178,10 +178,10 @@ def carry_out(
 
 
 def look(name: str, sweep: SweepSpec, storage: Storage, observer: Observer) -> Plan:
-    """Hold a sweep against a store, starting nothing.
+    """Compare a sweep with a store, without starting anything.
 
-    Where data is not available locally, the one set of its name that the store has on record stands for it; without
-    such a set, runs have no ids.
+    If a data set is not available locally, the set of that name on record in the store is used, provided there is
+    exactly one. Otherwise runs have no ids.
 
     Raises:
         InputError: If images cannot be used, or something that the sweep names fails when it is tried.
@@ -194,21 +194,23 @@ def look(name: str, sweep: SweepSpec, storage: Storage, observer: Observer) -> P
             data = pack(sweep, progress)
     except MissingDataError as error:
         data = recorded(sweep, store)
-        ids = "are those of the images that the store has on record" if data else "are not known yet"
-        observer.warn(f"the ids of the runs {ids}: {error}")
+        ids = "are those of the images on record in the store" if data else "are not known yet"
+        observer.warn(f"run ids {ids}: {error}")
     return make_plan(name, sweep, data, store, locator=Locator(download=False))
 
 
 def fetch_networks(metrics: Iterable[str], losses: Iterable[Expression], observer: Observer) -> None:
-    """Fetch the pretrained networks that are needed, and say which are not available; metrics score without them.
+    """Fetch the pretrained networks that are needed, and say which are not available.
+
+    A metric without its network gets no scores, but a loss cannot train without it.
 
     Args:
         metrics: Names of metrics.
-        losses: What is to be trained with.
-        observer: Told of what arrives, and of what does not.
+        losses: The losses to train with.
+        observer: Shows which networks arrive, and which do not.
 
     Raises:
-        InputError: If a loss needs one that is not available.
+        InputError: If a loss needs a network that is not available.
     """
     local, losses = Locator(download=False), dict.fromkeys(losses)
     with observer.fetching() as progress:
@@ -216,7 +218,7 @@ def fetch_networks(metrics: Iterable[str], losses: Iterable[Expression], observe
     for loss in losses:
         for name in networks_of(losses=[loss]):
             if name in missing:
-                raise InputError(f"nothing can be trained with loss '{loss}': {missing[name]}")
+                raise InputError(f"loss '{loss}' cannot be used for training: {missing[name]}")
     for reason in missing.values():
         observer.warn(reason)
 
@@ -224,7 +226,7 @@ def fetch_networks(metrics: Iterable[str], losses: Iterable[Expression], observe
 def run_all_here(name: str, jobs: Sequence[Job], sweep: SweepSpec, storage: Storage, watcher: Watcher) -> Summary:
     """Run jobs one after another in this process, without Ray; a `Runner`.
 
-    The first SIGINT or SIGTERM makes the run that is going write a checkpoint and stop, and is the end of the sweep.
+    The first SIGINT or SIGTERM makes the current run write a checkpoint and stop, and ends the sweep.
     """
     summary = Summary()
     begin(jobs)

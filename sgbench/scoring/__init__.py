@@ -1,1 +1,1 @@
-"""From something that upscales, and test sets, to scores."""
+"""Scoring whatever upscales images on test sets."""

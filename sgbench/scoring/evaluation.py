@@ -1,4 +1,4 @@
-"""From something that upscales, and test sets, to scores: the one path by which anything is scored."""
+"""The one path by which anything that upscales is scored on test sets."""
 
 import contextlib
 import datetime
@@ -25,10 +25,10 @@ from sgbench.store.rows import ScoreRow
 from sgbench.training.numerics import device_of_process, pinned, single_precision
 
 HR_CACHE = HrCache()
-"""What this process knows of references; a process that does many runs computes it once."""
+"""What this process has computed for references, once for all the runs it does."""
 
 SIDE_BY_SIDE = 4
-"""The most images that are scored at once: each holds the feature maps of a pair in memory."""
+"""The most images scored at once, as each keeps the feature maps of a pair in memory."""
 
 
 def score_subject(
@@ -39,20 +39,18 @@ def score_subject(
     locator: Locator,
     save_images: bool = False,
 ) -> list[str]:
-    """Compute scores of a subject and record them, those of each test set when they are there.
+    """Compute scores of a subject and record them, one test set at a time.
 
     Args:
-        subject: What is scored.
+        subject: The subject to score.
         wanted: Test sets, each with the metrics to compute.
-        store: Gets the scores and, unless the subject is a run, its row. A name that it had before gives way to the one
-            by which it is now known.
+        store: Receives the scores and, unless the subject is a run, its row. The current name replaces an older one.
         locator: Finds the networks that metrics need.
-        save_images: Keep the super-resolved images too, in the store as
+        save_images: Also keep the super-resolved images in the store, as
             ``images/<run_id>/<test set>@<8 digits of its hash>/<image>.png``.
 
     Returns:
-        What went wrong, a sentence each: scores that failed. A score that lacks weights of a metric's network, or that
-        a metric does not define, is an outcome and not a fault.
+        A sentence for each score that failed. A score that lacks pretrained weights, or is undefined, is not a failure.
     """
     device, known = device_of_process(), store.run(subject.run_id) or {}
     if subject.row is not None and known.get("name", subject.name) != subject.name:
@@ -86,14 +84,14 @@ def score_subject(
 def unscored(
     subject: Subject, tests: Iterable[PackedImages], metrics: Sequence[str], store: Store, *, locator: Locator
 ) -> list[tuple[PackedImages, list[str]]]:
-    """Return test sets, each with the metrics whose scores of a subject are not there; failed ones are not.
+    """Return test sets, each with the metrics whose scores of a subject are missing or failed.
 
     Args:
-        subject: What is to be scored.
+        subject: The subject to score.
         tests: The test sets.
         metrics: Names of metrics.
-        store: Has the scores.
-        locator: Finds networks; a score that lacked one is not there once that is.
+        store: The store with the scores.
+        locator: Finds networks; a score that lacked one counts as missing once it is available.
     """
     outcomes = Outcomes(store, retry=True, locator=locator)
     return [
@@ -103,7 +101,7 @@ def unscored(
 
 
 def _saving(upscaler: Upscaler, run_id: str, storage: Storage) -> Upscaler:
-    """Return the upscaler that also keeps what it makes."""
+    """Return an upscaler that also saves its output."""
 
     def saving(images: PackedImages, index: int) -> Pixels:
         pixels = upscaler(images, index)
@@ -149,7 +147,7 @@ def score(
         name, hr = images.images[index].name, images.hr(index)
         try:
             pair = Pair(name, upscaler(images, index).transpose(2, 0, 1), hr.transpose(2, 0, 1), images.scale)
-        except Exception as error:  # a plug-in may raise anything, and so may a GPU without room for a large image
+        except Exception as error:  # a plug-in may raise anything, and so may a GPU that runs out of memory
             ours = isinstance(error, InputError | ArithmeticError)
             return suite.failed(name, str(error).rstrip(".") if ours else described(error))
         return suite.measure(pair)
@@ -181,7 +179,7 @@ def score(
 
 @contextlib.contextmanager
 def _mapping(at_once: int) -> Iterator[Callable[[Callable[[int], Measured], range], Iterator[Measured]]]:
-    """Yield what does the work of `map`, in order: this thread, or several that share its threads of torch."""
+    """Yield an ordered `map`, run by this thread or by several that share its torch threads."""
     if at_once == 1:
         yield map
         return
@@ -196,14 +194,14 @@ def _mapping(at_once: int) -> Iterator[Callable[[Callable[[int], Measured], rang
 def faults_of(rows: Sequence[ScoreRow]) -> list[str]:
     """Return a sentence for each whole-set score that failed.
 
-    A score that lacks the weights of its network, or that a metric does not define, is an outcome and not a fault.
+    A score that lacks pretrained weights, or is undefined, is not a failure.
     """
     failed = [row for row in rows if row["status"] == ScoreStatus.FAILED and row["image"] is None]
     return [f"{row['metric']} on {row['dataset']}: {row['reason']}" for row in failed]
 
 
 def _means(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
-    """Return the row for the whole set of each metric of images."""
+    """Return the whole-set row of each image metric."""
     by_metric: dict[str, dict[str, ScoreRow]] = {}
     for row in rows:
         if row["image"] is not None:

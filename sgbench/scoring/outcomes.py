@@ -1,4 +1,4 @@
-"""Which scores a store has, and which are still to be computed."""
+"""Which scores a store has, and which are missing."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -14,14 +14,14 @@ Pair = tuple[PackedImages | Dataset, str]
 
 
 class Outcomes:
-    """Which scores a store has, by run, test set with its hash, and metric with its version.
+    """The scores in a store, by run, test set with its hash, and metric with its version.
 
     Args:
         store: The store, read once.
-        retry: Scores that failed count as missing.
-        locator: Finds weights without fetching any; a score that lacked weights counts as missing once they are there.
-        plugins: Whether metrics of plug-ins may be imported. If not, their scores count whatever their version, and
-            those that lacked weights go on to.
+        retry: Whether failed scores count as missing.
+        locator: Finds weights without fetching them; scores that lacked weights count as missing once these are found.
+        plugins: Whether plug-in metrics may be imported. If not, their scores count whatever their version, and scores
+            that lacked weights never count as missing.
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class Outcomes:
                 self._values[run_id][name, sha256, metric] = None
 
     def missing(self, run_id: str, pairs: Iterable[Pair]) -> tuple[tuple[str, str], ...]:
-        """Return the names of those test sets and metrics whose scores are to be computed."""
+        """Return the pairs of test set and metric whose scores are missing, by name."""
         return tuple((test.name, metric) for test, metric in pairs if self._wanted(run_id, test, metric))
 
     def values(self, run_id: str) -> tuple[tuple[str, str, str], ...]:
-        """Return the test sets, with their hashes, and the metrics of all scores of a run that have a value."""
+        """Return test set, its hash and metric for every score of a run that has a value."""
         return tuple(self._values[run_id])
 
     def faults(self, run_id: str, tests: Sequence[PackedImages | Dataset], metrics: Sequence[str]) -> list[str]:

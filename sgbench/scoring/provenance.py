@@ -1,4 +1,4 @@
-"""Where and with what a result was made."""
+"""On which machine, and with which versions, a result was computed."""
 
 import functools
 import importlib.metadata
@@ -27,7 +27,7 @@ def _versions() -> str:
 
 @functools.cache
 def _git_revision(package: Path = Path(__file__).parent.parent) -> str | None:
-    """Return the commit of the checkout that runs, with ``+`` if the package has changes; None where it is none."""
+    """Return the commit of the running checkout, with ``+`` if the package has changes; None if it is not one."""
     if not (package.parent / ".git").exists():
         return None
 
@@ -42,7 +42,7 @@ def _git_revision(package: Path = Path(__file__).parent.parent) -> str | None:
 
 
 def provenance(device: torch.device) -> RunRow:
-    """Return the columns of a row that say where and with what a run was made."""
+    """Return the columns of a row that record the machine and versions of a run."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:

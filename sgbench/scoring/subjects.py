@@ -30,15 +30,15 @@ class Subject:
     run_id: str
     name: str
     recipe: Recipe
-    """Its scale and degradation say how the test sets are to be prepared."""
+    """Its scale and degradation determine how test sets are prepared."""
     row: RunRow | None
-    """For the table ``runs``; None for a run, which has one."""
+    """Row for the table ``runs``; None for a run, which already has one."""
     train: str | None
-    """What it was trained on, where that is known: then the recipe is that of its training."""
+    """Its training set, if known; then the recipe is that of its training."""
     upscaler: Callable[[Sequence[PackedImages]], Upscaler]
-    """Returns what upscales the images of the given test sets."""
+    """Returns an upscaler for the given test sets."""
     side_by_side: bool = False
-    """Whether several images may be upscaled at once; a network takes all threads, and memory, for one."""
+    """Whether several images may be upscaled at once; a network uses all threads and much memory for one."""
 
 
 def find_subject(
@@ -47,16 +47,15 @@ def find_subject(
     """Find out what a person wants scored.
 
     Args:
-        what: A built-in's name, a checkpoint file, a folder of super-resolved images, or a run id or the beginning of
-            one.
-        store: Where a run is looked for.
-        backbone: Of a checkpoint that does not name its own; or a plug-in, whose code is run only if it is named here.
-        scale: Of whatever does not know its own.
-        inference: How a network is applied to an image. A run that is not applied to whole images is a subject of its
-            own, a checkpoint, so that its scores are never taken for the run's.
+        what: Name of a built-in, a checkpoint file, a folder of super-resolved images, or a run id or its beginning.
+        store: The store to look for a run in.
+        backbone: Backbone of a checkpoint that names none; or a plug-in, whose code is run only if it is named here.
+        scale: Scale of a subject that does not record its own.
+        inference: How a network is applied to an image. A run that is not applied to whole images becomes a separate
+            checkpoint, so that its scores are never mistaken for the run's.
 
     Raises:
-        InputError: If it is none of these, a checkpoint does not fit, or only a network can be scored as is asked.
+        InputError: If it is none of these, a checkpoint does not fit, or the inference needs a network.
     """
     path, device = Path(what), device_of_process()
     if inference != WHOLE and (what in BUILTINS or path.is_dir()):
@@ -77,7 +76,7 @@ def find_subject(
 
 
 def merged(subjects: Iterable[Subject]) -> list[Subject]:
-    """Return subjects once each; one that was named in several ways has all of its names."""
+    """Return each subject once; a subject named in several ways keeps all names."""
     equal: dict[str, list[Subject]] = {}
     for subject in subjects:
         equal.setdefault(subject.run_id, []).append(subject)
@@ -92,7 +91,7 @@ def pack_tests(subject: Subject, tests: Sequence[str], progress: PackProgress | 
     """Pack test sets as a subject needs them, or find them packed.
 
     Raises:
-        InputError: If a set is not available, the subject was trained on it, or a folder lacks images of it.
+        InputError: If a set is not available, the subject was trained on it, or the folder lacks images for it.
     """
     if subject.train:
         refuse_overlap(subject.train, tests)
@@ -102,7 +101,7 @@ def pack_tests(subject: Subject, tests: Sequence[str], progress: PackProgress | 
 
 
 def trained(spec: RunSpec, store: Store) -> Subject:
-    """Return the subject that a run is, by its specification and its final weights.
+    """Return a run as a subject, from its specification and its final weights.
 
     Raises:
         FileNotFoundError: If it has no final weights.
@@ -129,14 +128,14 @@ def _final_network(spec: RunSpec, store: Store) -> nn.Module:
 
 
 def _content_id(kind: RunKind, scale: int, content: str) -> str:
-    """Return the id of something that was not trained here: a hash of what it is."""
+    """Return the id of something that was not trained here: a hash of its content."""
     return hashlib.sha256(f"{kind} x{scale} {content}".encode()).hexdigest()[:12]
 
 
 def _described(
     kind: RunKind, content: str, name: str, scale: int, upscaler: Callable[[Sequence[PackedImages]], Upscaler]
 ) -> Subject:
-    """Return a subject of which nothing is known but its content."""
+    """Return a subject known only by its content."""
     run_id = _content_id(kind, scale, content)
     row: RunRow = {"run_id": run_id, "kind": kind, "name": name, "scale": scale, "status": RunEnd.DONE}
     # The degradation of the test sets is the default, that of the published benchmarks.
@@ -147,7 +146,7 @@ def _checkpoint(path: str, backbone: str | None, scale: int, inference: Inferenc
     weights, fields = read_weights_file(path)
     made = _made(fields, path, backbone) if fields else None
     if not made and not backbone:
-        raise InputError(f"'{path}' does not say of which backbone it is; name it with --backbone.")
+        raise InputError(f"'{path}' does not name its backbone; give it with --backbone.")
     name = made.backbone if made else check_backbone(str(backbone))
     recipe = made.recipe if made else Recipe.model_validate({"scale": scale})
     network = build_backbone(name, recipe.scale)
@@ -164,7 +163,7 @@ def _network(
     inference: Inference,
     device: torch.device,
 ) -> Subject:
-    """Return the subject that a network with its weights is, whatever file they are from."""
+    """Return a network with its weights as a subject, whichever file they are from."""
     content = f"{backbone} {fingerprint(network.state_dict())}"
     how = str(inference)
     run_id = _content_id(RunKind.CHECKPOINT, recipe.scale, f"{content} {how}" if how else content)
@@ -190,27 +189,27 @@ def _network(
 
 
 def _made(fields: object, source: str, backbone: str | None) -> RunSpec:
-    """Read what a file says of how its weights were made.
+    """Read the specification with which weights were trained.
 
     Args:
         fields: The specification.
         source: The file, for messages.
-        backbone: As the person names it; without that, no code is imported because a file names it.
+        backbone: The backbone that the person names; plug-in code that only the file names is not imported.
 
     Raises:
-        InputError: If it cannot be read, is of another backbone than the person names, or of a plug-in that the
+        InputError: If it cannot be read, is for another backbone than the person names, or for a plug-in that the
             person has not named.
     """
     made = read_spec(fields, f"'{source}'")
     if backbone and check_backbone(backbone) != made.backbone:
-        raise InputError(f"'{source}' is a checkpoint of backbone '{made.backbone}', not of '{backbone}'.")
+        raise InputError(f"'{source}' is a checkpoint of backbone '{made.backbone}', not '{backbone}'.")
     if ":" in made.backbone and not backbone:
         raise InputError(
-            f"'{source}' is of the plug-in '{made.backbone}'; to have its code run, name it with --backbone."
+            f"'{source}' needs the plug-in '{made.backbone}'; to let its code run, name it with --backbone."
         )
     try:
         check_backbone(made.backbone)
-    except InputError as error:  # of a family that is not registered here
+    except InputError as error:  # its family is not registered here
         raise InputError(f"'{source}' has a specification that cannot be read: backbone: {error}") from error
     return made
 

@@ -1,7 +1,6 @@
-"""What turns the low-resolution images of a test set into super-resolved ones.
+"""Upscalers, which turn the low-resolution images of a test set into super-resolved ones.
 
-An `Upscaler` is a network, a built-in method, or files that somebody else made; what it returns is uint8, as it would
-be in a PNG.
+An `Upscaler` is a network, a built-in method, or existing image files. Its output is uint8, as in a PNG.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,10 +29,10 @@ SUFFIXES = (
     *(f"{factor}{mark}" for factor in ("x{scale}", "_x{scale}") for mark in ("", *_MARKS)),
     *_MARKS,
 )
-"""What the name of a super-resolved file may have after the name of its reference."""
+"""What may follow the reference's name in the name of a super-resolved file."""
 
 TILE_STEP = 8
-"""Sides of tiles and overlaps are multiples of this, the window of SwinIR, so that its windows lie as in the whole."""
+"""Tiles and overlaps are multiples of this, SwinIR's window size, so that its windows lie as in the whole image."""
 
 
 def bicubic(images: PackedImages, index: int) -> Pixels:
@@ -47,18 +46,18 @@ BUILTINS: Mapping[str, Upscaler] = {"bicubic": bicubic}
 
 @dataclass(frozen=True)
 class Inference:
-    """How a network is applied to an image; the default is the whole image at once.
+    """How a network is applied to an image; by default, to the whole image at once.
 
     Attributes:
-        self_ensemble: Whether the mean over the 8 rotations and reflections of the image is taken (the «+» of Lim et
-            al., CVPR Workshops 2017): 8 times the work for a little more PSNR.
-        tile: Side, in LR pixels, of the squares that an image is cut into to save memory; none: the whole image.
-        overlap: LR pixels around a tile that are computed with it and thrown away. Tiles join without a seam where it
-            is no smaller than the radius of the network's receptive field; a network that looks at the whole image,
-            as RCAN's attention does, gives other values when tiled, however large it is.
+        self_ensemble: Whether to average over the 8 rotations and reflections of the image (the «+» of Lim et al.,
+            CVPR Workshops 2017): 8 times the work for a little more PSNR.
+        tile: Side, in LR pixels, of the square tiles that save memory; None for the whole image.
+        overlap: Margin around each tile, in LR pixels, which is computed and discarded. Tiles are seamless if it is at
+            least the radius of the network's receptive field. A network that sees the whole image, such as RCAN with
+            its attention, gives different values when tiled, however large the overlap.
 
     Raises:
-        InputError: If a tile or an overlap is no multiple of `TILE_STEP`.
+        InputError: If the tile or the overlap is not a multiple of `TILE_STEP`.
     """
 
     self_ensemble: bool = False
@@ -77,18 +76,18 @@ class Inference:
 
 
 WHOLE = Inference()
-"""The whole image at once, as every public evaluation does where memory allows."""
+"""The whole image at once, as in published evaluations if memory allows."""
 
 
 def from_network(network: nn.Module, recipe: Recipe, device: torch.device, inference: Inference = WHOLE) -> Upscaler:
-    """Return the upscaler that a trained network is: float32, clamped and rounded to uint8.
+    """Return a trained network as an upscaler: float32, clamped and rounded to uint8.
 
     Args:
-        network: Maps [1, 3, H, W] in [0, 1] to [1, 3, scale·H, scale·W]; the upscaler raises an `InputError` where it
-            returns another shape, and an `ArithmeticError` where a value is not finite.
-        recipe: Of its training; its scale and memory format are used here too.
+        network: Maps [1, 3, H, W] in [0, 1] to [1, 3, scale·H, scale·W]; for another shape the upscaler raises an
+            `InputError`, and for values that are not finite an `ArithmeticError`.
+        recipe: The recipe of its training; its scale and memory format are used here too.
         device: Where to run it.
-        inference: How it is applied.
+        inference: How to apply it.
     """
     memory_format = FORMATS[recipe.memory_format]
     network = network.to(device).to(memory_format=memory_format).eval()
@@ -111,18 +110,18 @@ def from_network(network: nn.Module, recipe: Recipe, device: torch.device, infer
 
 
 def from_folder(folder: Path, tests: Sequence[PackedImages]) -> Upscaler:
-    """Return the upscaler that reads files made by somebody else.
+    """Return an upscaler that reads existing files.
 
-    A file belongs to the reference whose name it has, with or without one of `SUFFIXES`; see
+    A file belongs to the reference of the same name, with or without one of `SUFFIXES`; see
     `sgbench.data.pair_by_name`.
 
     Args:
         folder: Holds a super-resolved image for every image of the tests.
-        tests: The test sets, of one scale.
+        tests: The test sets, all with the same scale.
 
     Raises:
-        InputError: If an image has no file, naming the first such images and files without an image, or a file has
-            another size than its reference.
+        InputError: If an image has no file, naming the first such images and files without an image, or if a file and
+            its reference differ in size.
     """
     found: dict[tuple[str, str], Path] = {}
     missing = []
@@ -150,7 +149,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _check_file(path: Path, reference: PackedImage, scale: int) -> None:
-    """Refuse a super-resolved file of another size; one that cannot be read is left to become a failed score."""
+    """Refuse a super-resolved file of the wrong size; an unreadable one is left to become a failed score."""
     try:
         height, width = image_size(path)
     except InputError:
@@ -162,7 +161,7 @@ def _check_file(path: Path, reference: PackedImage, scale: int) -> None:
 
 
 def _checked(network: nn.Module, scale: int) -> Callable[[Tensor], Tensor]:
-    """Return what applies a network to a copy, so that it may write into it, and checks the shape of its output."""
+    """Return a function that applies a network to a copy, as it may write into it, and checks the output's shape."""
 
     def applied(lr: Tensor) -> Tensor:
         sr: Tensor = network(lr.clone())
@@ -176,7 +175,7 @@ def _checked(network: nn.Module, scale: int) -> Callable[[Tensor], Tensor]:
 
 
 def _self_ensemble(apply: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return the mean over the 8 rotations and reflections, each turned back."""
+    """Return a function that averages over the 8 rotations and reflections, each undone."""
 
     def applied(lr: Tensor) -> Tensor:
         total = torch.zeros(())
@@ -190,7 +189,7 @@ def _self_ensemble(apply: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tens
 
 
 def _tiled(apply: Callable[[Tensor], Tensor], scale: int, tile: int, overlap: int) -> Callable[[Tensor], Tensor]:
-    """Return what applies a network to tiles with their surroundings and joins the tiles."""
+    """Return a function that applies a network to tiles with their margins and joins them."""
 
     def applied(lr: Tensor) -> Tensor:
         count, channels, height, width = lr.shape

@@ -191,7 +191,7 @@ def test_one_seed_cannot_decide_whatever_the_images_say() -> None:
     assert (cell.overall, cell.by_seed, cell.p, cell.family) == (None, None, None, 0)
     assert (cell.verdict, cell.reason) == (
         INCONCLUSIVE,
-        "one seed tells nothing of the spread over seeds; two are the least",
+        "one seed says nothing about the spread over seeds; at least two are needed",
     )
 
 
@@ -284,8 +284,8 @@ def test_without_a_common_seed_there_is_no_number() -> None:
 @pytest.mark.parametrize(
     ("columns", "reason"),
     [
-        ({"metric_version": "0.2"}, "the scores are of 2 versions, which cannot be compared"),
-        ({"protocol": HIGHER}, "the scores are of 2 protocols, which cannot be compared"),
+        ({"metric_version": "0.2"}, "the scores are from 2 versions, which cannot be compared"),
+        ({"protocol": HIGHER}, "the scores are from 2 protocols, which cannot be compared"),
     ],
 )
 def test_scores_of_another_basis_are_refused(columns: dict[str, str], reason: str) -> None:
@@ -296,7 +296,7 @@ def test_scores_of_another_basis_are_refused(columns: dict[str, str], reason: st
 def test_scores_of_other_images_are_refused() -> None:
     runs = [run(L1, 0), run(SG, 0)]
     rows = [scores(runs[0]["run_id"], [0.1, 0.2]), scores(runs[1]["run_id"], [0.1, 0.2, 0.3])]
-    assert one(store(runs, rows)).reason == "the scores are not of the same images"
+    assert one(store(runs, rows)).reason == "the scores are for different images"
 
 
 def test_runs_trained_otherwise_are_never_paired() -> None:
@@ -421,7 +421,7 @@ def test_what_a_family_puts_out_of_reach_is_told() -> None:
         ("l1", "l1 + 0.1*sg", {}, f"unknown loss 'l1 + 0.1*sg': did you mean '{SG}'? Valid: l1, {SG}."),
         ("l1", "l1 +", {}, "loss 'l1 +' ends where"),
         ("l1", "2*0.5*l1", {}, "loss '2*0.5*l1': found '0.5' where"),
-        ("sg + l1", "l1+1*sg", {}, f"'sg + l1' and 'l1+1*sg' are one loss, {SG}; two are needed to compare."),
+        ("sg + l1", "l1+1*sg", {}, f"'sg + l1' and 'l1+1*sg' are the same loss, {SG}; give two different ones."),
         ("l1", SG, {"metrics": ["lpips"]}, "unknown metric 'lpips': did you mean 'lpips_alex'? Valid: lpips_alex."),
         ("l1", SG, {"alpha": 0.0}, "alpha is 0; a number from 0.001 to 0.5 is needed."),
         ("l1", SG, {"alpha": math.nan}, "alpha is nan; a number from 0.001 to 0.5 is needed."),

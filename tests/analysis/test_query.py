@@ -131,9 +131,7 @@ NOT_READING = {
 
 @pytest.mark.parametrize("sql", NOT_READING)
 def test_what_is_no_select_is_refused_by_its_kind(memory: Results, sql: str) -> None:
-    message = (
-        rf"^the query is a statement of type ({NOT_READING[sql]}); a store is only read, and a SELECT is needed\.$"
-    )
+    message = rf"^the query is a statement of type ({NOT_READING[sql]}); a store is read-only, so a SELECT is needed\.$"
     with pytest.raises(InputError, match=message):
         memory.query(sql)
 

@@ -61,9 +61,7 @@ def test_plan_counts_duplicates(run: Run) -> None:
 def test_plan_without_the_images_lists_names_and_says_why_there_are_no_ids(run: Run) -> None:
     out, err = run("plan", "tiny.yaml", "--train", "DIV2K", "--json")
     assert [row["run_id"] for row in json.loads(out)] == [None] * 4
-    assert err.startswith(
-        "note: the ids of the runs are not known yet: the train images of DIV2K are not available locally ('"
-    )
+    assert err.startswith("note: run ids are not known yet: the train images of DIV2K are not available locally ('")
 
 
 def test_plan_without_the_images_finds_runs_by_what_the_store_has_on_record_of_them(run: Run) -> None:
@@ -72,9 +70,7 @@ def test_plan_without_the_images_finds_runs_by_what_the_store_has_on_record_of_t
     out, err = run("plan", "tiny.yaml", "--train", "DIV2K", "--json")
     assert out == at_hand
     assert [row["status"] for row in json.loads(out)].count("done") == 1
-    assert err.startswith(
-        "note: the ids of the runs are those of the images that the store has on record: the train im"
-    )
+    assert err.startswith("note: run ids are those of the images on record in the store: the train im")
 
 
 def test_plan_does_not_say_what_there_is_of_runs_that_it_cannot_find(run: Run) -> None:

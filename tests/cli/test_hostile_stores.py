@@ -193,7 +193,7 @@ def test_weights_whose_specification_leads_out_are_scored_and_nothing_outside_is
     Checkpoints(bob.storage, ID).save_weights({"w": torch.zeros(2)}, spec)
     before = outside(tmp_path, "cache")
     out, _ = run("results", "verify", str(bob.storage), code=1)
-    assert f"the weights of run {ID} are of run" in out
+    assert f"the weights of run {ID} belong to run" in out
     run("eval", f"deep/results/bob/weights/{ID}.pt", "--test", "few=test", "--results", "scored", code=2)
     assert outside(tmp_path, "cache") == before
 
@@ -332,6 +332,6 @@ def test_what_is_left_of_a_run_without_a_row_is_removed_too(bob: Store, run: Run
     bob.tables["runs"].forget(ID)
     bob.write_plan("tiny", [Planned({"run_id": OTHER}, (Dataset("Set5", "ab" * 32),), ("psnr_y",))])
     _, err = run("results", "rm", ID[:6], "--results", str(bob.storage), "--yes")
-    assert f"{ID}  not done, or what is left of it" in err
+    assert f"{ID}  not done, or remains of a run" in err
     assert not [name for name in bob.storage.sizes() if ID in name]
     assert "has no such run" in run("results", "rm", ID, "--results", str(bob.storage), "--yes", code=2)[1]

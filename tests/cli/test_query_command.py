@@ -75,7 +75,7 @@ def test_an_answer_takes_the_place_of_another_when_it_is_complete(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["DROP VIEW runs"], "error: the query is a statement of type DROP; a store is only read"),
+        (["DROP VIEW runs"], "error: the query is a statement of type DROP; a store is read-only"),
         (["SELECT los FROM runs"], 'error: the query cannot be answered: Referenced column "los" not found'),
         ([SQL, "--format", "jsn"], "error: unknown format 'jsn': did you mean 'json'?"),
         ([SQL, "--format", "parquet"], "error: --format parquet is binary; name a file with --out."),

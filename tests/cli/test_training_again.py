@@ -15,7 +15,7 @@ Run = Callable[..., tuple[str, str]]
 
 ONE = ("tiny.yaml", "--loss", "l1", "--seeds", "0")
 SENTENCE = (
-    "1 run would be trained again for scores that are missing, because the final weights are gone; sweep and train do "
+    "1 run must be retrained for missing scores, because the final weights are missing too; sweep and train do "
     "that with --retrain.\n"
 )
 
@@ -70,7 +70,7 @@ def test_scores_on_a_set_that_is_not_asked_for_are_not_given_up(published: Store
     published.write_scores([{**row, "dataset": "more"}])
     before = published.storage.sizes()
     _, err = run("train", *ONE, "--metric", "ssim_y", "--retrain", code=2)
-    assert "\nerror: training again is refused, because it would lose scores that this command cannot compute" in err
+    assert "\nerror: retraining is refused, because it would lose scores that this command cannot recompute" in err
     assert "psnr_y on more (1 of the runs); name their test sets with --test" in err
     assert published.storage.sizes() == before
 
@@ -116,6 +116,6 @@ def test_a_run_that_fails_when_it_is_trained_again_says_that_it_keeps_what_it_ha
     store.storage.delete_folder("weights")
     monkeypatch.setenv("BROKEN", "1")
     _, err = run("train", *breaking, "--metric", "ssim_y", "--retrain", code=1)
-    assert "loss is NaN at step 3; the results that it had are kept\n" in err
+    assert "loss is NaN at step 3; its previous results are kept\n" in err
     assert err.endswith("1 of 1 runs failed when they were retrained; they keep their previous results.\n")
     assert (store.runs(), store.scores(), store.history()) == before

@@ -34,7 +34,7 @@ def assert_quiet(command: Command | Said) -> None:
     """Nothing but sgbench itself has spoken."""
     said = re.compile(
         r"tiny: \d runs?: .*|started .*|scoring .*|(done|FAILED) .* \(\d of \d\).*|"
-        r"stopped .*: the same command continues it|"
+        r"stopped .*: the same command resumes it|"
         r".*: step \d+/\d+, loss .*, ETA .*|\d of \d done · .*elapsed .*|"
         r"Interrupted; run the same command to resume\.|\d of \d runs failed: --retry repeats them\."
     )

@@ -204,7 +204,7 @@ def test_some_of_the_seeds_are_not_judged_and_a_note_says_so(some: dict[str, Any
     table = pivot(judged(seeds=3, gap=0.05), **some)
     assert {cell.significant for cell in table.cells} == {None}
     (note,) = [note for note in table.notes if "tested" in note]
-    assert note == "Differences from l1 are tested over all seeds, and not marked in cells of some."
+    assert note == "Differences from l1 are tested over all seeds, so cells with only some are not marked."
 
 
 def test_too_many_scores_are_left_to_compare(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def test_stores_that_disagree_say_so_and_the_first_is_shown() -> None:
     assert cells(shown) == [("0.3000", 1)]
     (note,) = [note for note in shown.notes if "disagree" in note]
     assert note == (
-        "The stores disagree about 1 score of runs that they share, such as lpips_alex of a on Set5: 0.3 in x, "
+        "The stores disagree on 1 score of runs that they share, such as lpips_alex of a on Set5: 0.3 in x, "
         "0.31 in y; the first is shown."
     )
 

@@ -92,8 +92,8 @@ def test_another_set_at_the_path_of_the_driver_s_is_not_used(
         with pytest.raises(InputError) as refused:
             open_packed(wanted, storage)
         assert str(refused.value) == (
-            f"on this machine '{test_images.path}' holds other images (manifest hash {test_images.sha256[:12]}) than "
-            f"where the sweep was started ({train_images.sha256[:12]}); remove that folder."
+            f"on this machine '{test_images.path}' holds different images (manifest hash {test_images.sha256[:12]}) "
+            f"from where the sweep was started ({train_images.sha256[:12]}); remove that folder."
         )
 
 

@@ -196,7 +196,7 @@ def test_a_failed_run_that_is_retried_and_stopped_stays_on_record_until_its_next
     record_failure(a_job(data, store), "its process died")
     before = store.run(a_job(data, store).run_id)
     job = a_job(data, store)
-    assert train_job(job, should_stop=lambda: True) == ("stopped", "the same command continues it")
+    assert train_job(job, should_stop=lambda: True) == ("stopped", "the same command resumes it")
     assert store.run(job.run_id) == before
     assert latest_step(store.storage, job.run_id) == 1
     assert record_failure(job, "it died again") == "it died again"
@@ -321,7 +321,7 @@ def test_a_recorded_failure_replaces_nothing(data: Data, store: Store) -> None:
 
     store.forget(job.run_id)
     assert train_job(job) == ("done", "")
-    assert record_failure(job, "its process died") == "its process died; the results that it had are kept"
+    assert record_failure(job, "its process died") == "its process died; its previous results are kept"
     assert store.run(job.run_id)["status"] == "done"
 
 

@@ -294,7 +294,7 @@ FAULTS: dict[str, tuple[Callable[[Store, Path], object], str]] = {
     ),
     "changed column": (
         lambda store, root: store.write_run(trained(1, batch=17)),
-        f"run {ID[1]} has 17 as its batch, and its specification says 16.",
+        f"run {ID[1]} has 17 as its batch, but its specification says 16.",
     ),
     "no specification": (
         lambda store, root: store.write_run(trained(1, spec="{}")),
@@ -302,7 +302,7 @@ FAULTS: dict[str, tuple[Callable[[Store, Path], object], str]] = {
     ),
     "scores of nobody": (
         lambda store, root: store.write_scores(scores("c" * 12, 1.0)),
-        f"run {'c' * 12} has scores and no row",
+        f"run {'c' * 12} has scores but no row",
     ),
     "damaged weights": (
         lambda store, root: (root / "weights" / f"{ID[0]}.pt").write_bytes(b"PK"),
@@ -312,7 +312,7 @@ FAULTS: dict[str, tuple[Callable[[Store, Path], object], str]] = {
         lambda store, root: (root / "weights" / f"{ID[0]}.pt").write_bytes(
             (root / "weights" / f"{ID[1]}.pt").read_bytes()
         ),
-        f"the weights of run {ID[0]} are of run {ID[1]}.",
+        f"the weights of run {ID[0]} belong to run {ID[1]}.",
     ),
     "damaged plan": (
         lambda store, root: (root / "plans" / "quick.json").write_text("["),
@@ -322,7 +322,7 @@ FAULTS: dict[str, tuple[Callable[[Store, Path], object], str]] = {
         lambda store, root: (root / "runs" / "compacted-000002.parquet").write_bytes(
             (root / "runs" / "compacted-000001.parquet").read_bytes()
         ),
-        "compacted-000001.parquet' is what a compaction left that died",
+        "compacted-000001.parquet' is left over from a killed compaction",
     ),
 }
 
@@ -531,7 +531,9 @@ def test_whatever_is_cut_off_says_nothing_false_and_the_same_again_ends_it(
         for run_id, value in found.items():
             assert value in [each.get(run_id) for each in allowed]  # what there is of it is of one training
         assert all(plan in plans for plan in store.plans().items())
-        assert all(re.search("has scores and no row|a compaction left that died", fault) for fault in faults(store))
+        assert all(
+            re.search("has scores but no row|left over from a killed compaction", fault) for fault in faults(store)
+        )
         with contextlib.suppress(InputError):  # that there is no such run any more
             act(store)
         assert said(store) == expected

@@ -119,7 +119,7 @@ def test_a_run_with_row_and_weights_is_to_score_and_without_weights_to_retrain(s
     made = make_plan("tiny", sweep, data, store)
     assert (status(made), made.pending) == (("to retrain", 30, ALL), [])
     assert made.summary() == "1 run: 1 to retrain"
-    assert "1 run would be trained again" in str(made.to_retrain())
+    assert "1 run must be retrained" in str(made.to_retrain())
     asked = make_plan("tiny", sweep, data, store, retrain=True)
     assert (status(asked), asked.pending, asked.to_retrain()) == (("to do", 0, ALL), list(asked.runs), None)
     keep_weights(store, the_run(sweep, data))

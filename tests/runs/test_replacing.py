@@ -145,7 +145,7 @@ def test_a_run_that_fails_when_it_is_trained_again_keeps_what_it_had(
     broken.append(True)
     _, jobs = planned(store, data, sweep, rerun=True)
     begin(jobs)
-    assert train_job(jobs[0]) == ("failed", "loss is NaN at step 1; the results that it had are kept")
+    assert train_job(jobs[0]) == ("failed", "loss is NaN at step 1; its previous results are kept")
     assert unreplaced(jobs, store) == {jobs[0].run_id}
     assert (said(store), store.storage.sizes("weights")) == (before, weights)
 

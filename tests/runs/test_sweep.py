@@ -123,7 +123,7 @@ def test_a_loss_whose_pretrained_network_is_not_available_is_refused_before_the_
     monkeypatch.setattr("sgbench.runs.sweep.fetch", lambda names, progress: dict.fromkeys(names, "bring its file."))
     grid = sweep.grids[0].model_copy(update={"losses": (expression.parse("l1 + 0.1*perceptual"),)})
     with pytest.raises(
-        InputError, match=r"nothing can be trained with loss 'l1 \+ 0\.1\*perceptual': bring its file\."
+        InputError, match=r"loss 'l1 \+ 0\.1\*perceptual' cannot be used for training: bring its file\."
     ):
         here(sweep.model_copy(update={"grids": (grid,)}), storage)
     assert Store(storage).runs().num_rows == 0

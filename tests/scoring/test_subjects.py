@@ -197,7 +197,7 @@ def test_final_weights_name_their_backbone_and_score_like_the_run(
     row = store.run(checkpoint)
     assert row is not None
     assert (row["kind"], row["backbone"], row["loss"], row["train"]) == ("checkpoint", "edsr-tiny", "l1", "mine")
-    with pytest.raises(InputError, match="is a checkpoint of backbone 'edsr-tiny', not of 'edsr-light'"):
+    with pytest.raises(InputError, match="is a checkpoint of backbone 'edsr-tiny', not 'edsr-light'"):
         find_subject(str(path), store, backbone="edsr-light")
 
 
@@ -286,7 +286,7 @@ def test_no_code_is_run_because_a_file_names_it(tmp_path: Path, store: Store) ->
     assert subject.row is not None
     assert subject.row["loss"] == "subprocess:Popen(args=pwd)"
     torch.save({"params": weights, "spec": {**spec, "backbone": "subprocess:Popen"}}, tmp_path / "worse.pt")
-    with pytest.raises(InputError, match="is of the plug-in 'subprocess:Popen'"):
+    with pytest.raises(InputError, match="needs the plug-in 'subprocess:Popen'"):
         find_subject(str(tmp_path / "worse.pt"), store)
 
 

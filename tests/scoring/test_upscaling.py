@@ -152,8 +152,14 @@ class Halving(nn.Module):
     ("inference", "said"),
     [
         (Inference(), "for [1, 3, 11, 10] the network returns [1, 3, 40, 40]; [1, 3, 44, 40] is needed"),
-        (Inference(self_ensemble=True), "for [1, 3, 11, 10] the network returns [1, 3, 40, 40]; [1, 3, 44, 40] is"),
-        (Inference(tile=8, overlap=0), "for [1, 3, 3, 8] the network returns [1, 3, 8, 32]; [1, 3, 12, 32] is needed"),
+        (
+            Inference(self_ensemble=True),
+            "for [1, 3, 11, 10] the network returns [1, 3, 40, 40]; [1, 3, 44, 40] is",
+        ),
+        (
+            Inference(tile=8, overlap=0),
+            "for [1, 3, 3, 8] the network returns [1, 3, 8, 32]; [1, 3, 12, 32] is needed",
+        ),
     ],
 )
 def test_a_network_that_returns_another_size_is_told_what_is_needed(test_images, inference, said):
