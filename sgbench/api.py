@@ -1,7 +1,7 @@
-"""The front door for programs and notebooks: what the commands do, as functions that return what they found.
+"""The Python interface for programs and notebooks: what the commands do, as functions that return results.
 
-They print nothing; what a person has to know of the results is a Python warning. With ``progress=True`` they show on
-standard error what the commands show. Bad input is an `sgbench.core.errors.InputError`.
+They print nothing; what a person must know about the results is a Python warning. With ``progress=True`` they show the
+same progress as the commands, on standard error. Bad input raises `sgbench.core.errors.InputError`.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from sgbench.scoring.upscaling import Inference
 from sgbench.spec import SweepSpec
 
 Sweep = str | os.PathLike[str] | Mapping[str, Any] | SweepSpec
-"""A preset's name, the path of a sweep file, what such a file would hold, or a specification."""
+"""A preset's name, the path of a sweep file, the content of such a file, or a specification."""
 
 
 def sweep(
@@ -48,27 +48,27 @@ def sweep(
 ) -> Results:
     """Train and score every run of a sweep that is missing in a store, like ``sgbench sweep``.
 
-    Runs that were interrupted continue from their last checkpoint; finished ones are not repeated. What
-    `sgbench.register_loss`, `sgbench.register_backbone` and `sgbench.register_metric` have registered in this process
-    can be named, classes of a notebook's cells included.
+    Interrupted runs resume from their last checkpoint; finished runs are not repeated. A sweep can name whatever
+    `sgbench.register_loss`, `sgbench.register_backbone` and `sgbench.register_metric` have registered in this process,
+    including classes defined in notebook cells.
 
     Args:
-        what: A preset's name such as ``"quick"``, a YAML file, what such a file would hold, or a specification.
+        what: A preset's name such as ``"quick"``, a YAML file, the content of such a file, or a specification.
         results: The results store; by default ``results/<name of the sweep>``.
         backbones: Networks, such as ``"edsr-tiny"``, instead of the sweep's.
         losses: Losses as text, such as ``"l1 + 0.1*mine"``, instead of the sweep's and their λ.
-        lambdas: Weights of ``sg`` in each loss that has it.
+        lambdas: Coefficients of ``sg`` in each loss that has it.
         seeds: Seeds instead of the sweep's.
         train: Training images, ``NAME`` or ``NAME=DIR``.
-        tests: Test sets, written alike.
+        tests: Test sets, written the same way.
         metrics: Metrics, such as ``"psnr_y"``.
         settings: Any other field of the sweep by its path, such as ``{"recipe.steps": 500}``.
-        address: A Ray cluster to join, such as ``"10.0.0.1:6379"``; without one Ray is started here, and ended.
-        local: Run one after another in this process, without Ray.
-        retry: Do failed runs and scores again.
-        retrain: Train done runs again that lack scores and have no final weights.
-        rerun: Do everything again; each run keeps its results until its new training is complete.
-        progress: Show on standard error how it goes.
+        address: A Ray cluster to join, such as ``"10.0.0.1:6379"``; by default, Ray is started here and then stopped.
+        local: Do one run after another in this process, without Ray.
+        retry: Repeat failed runs and scores.
+        retrain: Retrain finished runs that lack scores and have no final weights.
+        rerun: Repeat everything; each run keeps its results until its new training is complete.
+        progress: Show progress on standard error.
 
     Returns:
         The results of the sweep's runs. A run that fails raises nothing: it is in `Results.failed` with its reason,
@@ -76,8 +76,8 @@ def sweep(
 
     Raises:
         InputError: For bad input; nothing has been started then.
-        InterruptionError: If something that is no run's fault, such as the death of Ray, ended the sweep.
-        KeyboardInterrupt: If it was interrupted; runs have written checkpoints, and the same call continues.
+        InterruptionError: If something that is not the fault of a run, such as the death of Ray, ended the sweep.
+        KeyboardInterrupt: If it was interrupted; runs have written checkpoints, and the same call resumes them.
     """
     choices = _choices(backbones, losses, lambdas, seeds, train, tests, metrics, settings)
     name, spec = _read(what, choices)
@@ -94,10 +94,10 @@ def sweep(
         rerun=rerun,
     )
     if outcome.interrupted:
-        raise KeyboardInterrupt("the sweep was interrupted; the same call continues")
+        raise KeyboardInterrupt("the sweep was interrupted; the same call resumes it")
     for failed, consequence in (
-        (outcome.failed, "retry=True does them again"),
-        (outcome.kept, "their results are kept"),
+        (outcome.failed, "retry=True repeats them"),
+        (outcome.kept, "their previous results are kept"),
     ):
         for reason in list(failed.values())[:1]:
             _warn(f"{len(failed)} of {len(outcome.plan.runs)} runs failed, the first because {reason}; {consequence}")
@@ -120,10 +120,10 @@ def plan(
     settings: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> Plan:
-    """Show the runs of a sweep and how far each one is, like ``sgbench plan``; starts nothing.
+    """List the runs of a sweep and their status, like ``sgbench plan``, without starting anything.
 
     Args:
-        what: See `sweep`, and there for the others.
+        what: See `sweep`, also for the other arguments.
         results: See `sweep`.
         backbones: See `sweep`.
         losses: See `sweep`.
@@ -133,7 +133,7 @@ def plan(
         tests: See `sweep`.
         metrics: See `sweep`.
         settings: See `sweep`.
-        progress: Show on standard error how images are packed.
+        progress: Show the progress of packing images on standard error.
 
     Returns:
         The plan; a notebook shows it as a table, and `Plan.to_pandas` is that table.
@@ -161,28 +161,28 @@ def evaluate(
     rerun: bool = False,
     progress: bool = False,
 ) -> Results:
-    """Score something on test sets, without training, and keep the scores in a store, like ``sgbench eval``.
+    """Score runs, checkpoints, images or built-in methods on test sets, and store the scores, like ``sgbench eval``.
 
     Args:
-        what: A run's id, a checkpoint, a folder of super-resolved images or ``"bicubic"``; or several of these.
+        what: A run id, a checkpoint, a folder of super-resolved images or ``"bicubic"``; or several of these.
         tests: Test sets, ``NAME`` or ``NAME=DIR``.
-        results: The results store, in which runs are looked for too.
+        results: The results store, which is also searched for runs.
         metrics: Metrics.
-        backbone: Of a checkpoint that does not name its own, or a plug-in, whose code is run only if it is named here.
-        scale: 2, 3 or 4; of whatever does not know its own.
-        self_ensemble: Score a network's mean over 8 rotations and reflections.
-        tile: Side of the tiles into which images are cut to save memory, in LR pixels.
-        overlap: LR pixels around a tile that are computed with it.
-        save_images: Keep the super-resolved images as PNG in the store.
-        rerun: Compute scores again that are there.
-        progress: Show on standard error how images are packed and networks fetched.
+        backbone: Backbone of a checkpoint that names none, or a plug-in, whose code is run only if it is named here.
+        scale: 2, 3 or 4, for subjects that do not record their own scale.
+        self_ensemble: Average a network's output over 8 rotations and reflections.
+        tile: Side of the square tiles that save memory, in LR pixels; by default, the whole image.
+        overlap: Margin around each tile, in LR pixels.
+        save_images: Keep the super-resolved images in the store, as PNG.
+        rerun: Recompute existing scores.
+        progress: Show the progress of packing images and fetching networks on standard error.
 
     Returns:
         The results of what was scored. A score that fails raises nothing: it is in the results with its reason, and
         there is a warning.
 
     Raises:
-        InputError: For bad input; nothing is written then.
+        InputError: For bad input; nothing has been written then.
     """
     subjects = [os.fspath(each) for each in ([what] if isinstance(what, str | os.PathLike) else what)]
     storage = _storage(results, "eval")

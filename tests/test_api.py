@@ -103,7 +103,7 @@ def test_an_interrupted_sweep_raises_and_the_same_call_continues(
 
     forward = L1.forward
     monkeypatch.setattr(L1, "forward", interrupting)
-    with pytest.raises(KeyboardInterrupt, match="the same call continues"):
+    with pytest.raises(KeyboardInterrupt, match="the same call resumes it"):
         sgbench.sweep(fields, local=True, losses="l1")
     (run,) = sgbench.plan(fields, losses="l1").runs
     assert (run.status, 0 < run.step < 3) == ("resumable", True)

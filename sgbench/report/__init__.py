@@ -1,1 +1,1 @@
-"""What a person sees: tables and the live display, each a function of what it is given."""
+"""What a person sees: tables, comparisons, figures, the page and the live display."""

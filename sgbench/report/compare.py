@@ -1,4 +1,4 @@
-"""How the comparison of two losses is shown: a table for each metric, a sentence for each cell, and what they mean."""
+"""Showing comparisons of two losses: a table for each metric, a sentence for each cell, and notes."""
 
 import dataclasses
 from collections import defaultdict
@@ -23,28 +23,28 @@ from sgbench.report.tables.model import number, titled
 STYLES = {Verdict.SIGNIFICANT: "bold", Verdict.INCONCLUSIVE: "yellow"}
 
 Parts = tuple[str, ...]
-"""What stands in one cell: parts beside each other or, on a narrow terminal, below each other."""
+"""The parts of a cell, side by side or, on a narrow terminal, stacked."""
 
 _TITLES = ("", "", "", "overall", "by image", "by seed", "Holm", "")
 _LEFT = (0, len(_TITLES) - 1)
 """Columns of words; the others hold numbers."""
 
 _NARROW = 10
-"""Where words go to the next line on a narrow terminal."""
+"""Width at which words wrap on a narrow terminal."""
 
 
 def choose(
     cells: Sequence[Comparison], *, backbones: Sequence[str] | None = None, datasets: Sequence[str] | None = None
 ) -> list[Comparison]:
-    """Return the cells that are to be shown; their p values stay corrected for all.
+    """Return the cells to show; their p values stay corrected for all.
 
     Args:
-        cells: Those of a comparison.
+        cells: The cells of a comparison.
         backbones: Only these, all by default.
         datasets: Only these test sets, all by default.
 
     Raises:
-        InputError: If a filter names what no cell has.
+        InputError: If a filter names something that no cell has.
     """
     kept_backbones = chosen("backbone", backbones, {cell.backbone for cell in cells})
     kept_datasets = chosen("test set", datasets, {cell.dataset for cell in cells})
@@ -103,7 +103,7 @@ def in_places(what: str, reasons: Iterable[tuple[Comparison, str | None]]) -> li
 
 
 def notes(cells: Sequence[Comparison]) -> list[str]:
-    """Return what the columns of the table mean and how far to trust them, for cells of one comparison."""
+    """Return what the columns of the table mean, and how reliable they are, for cells of one comparison."""
     tested = [cell for cell in cells if cell.by_seed]
     if not tested:
         return []
@@ -111,26 +111,26 @@ def notes(cells: Sequence[Comparison]) -> list[str]:
     if images := [cell.images for cell in tested if cell.images]:
         drawn = f", above {EXACT} images {RESAMPLES:,} drawn at random" if max(images) > EXACT else ""
         said += [
-            f"Overall: B − A of one seed on one image, over seeds and images, by a crossed bootstrap of {RESAMPLES:,} "
-            "resamples, widened for few seeds and images. Of simulated intervals of 95%, 93% to 96% held the truth "
-            "with 3 to 10 seeds; down to 86% with 2, or where seeds or images are far from normal.",
-            "By image: every flip of the signs of the images' differences, which are means over seeds and taken for "
+            f"Overall: mean of B − A over seeds and images, by a crossed bootstrap with {RESAMPLES:,} resamples, "
+            "widened for few seeds and images. In simulations, 95% intervals covered the truth in 93% to 96% of cases "
+            "with 3 to 10 seeds, and in as few as 86% with 2, or if seeds or images are far from normal.",
+            "By image: every sign flip of the images' differences, which are means over seeds and assumed to be "
             f"symmetric{drawn}; (floor) is the smallest p that the number of images allows.",
         ]
     floors = ", ".join(
         f"{shown_p(sign_flip_floor(n))} with {n} seeds" for n in sorted({len(cell.seeds) for cell in tested})
     )
     said.append(
-        "By seed: Student's t of the seeds' differences, which are means over images. It takes them for normal, which "
-        f"so few cannot show; flips of their signs, which do not, could give no p under {floors}."
+        "By seed: Student's t-test of the seeds' differences, which are means over images. It assumes normality, which "
+        f"so few seeds cannot confirm; sign flips, which do not, could not give a p below {floors}."
     )
     if sets := sorted({cell.metric for cell in tested if not cell.images}):
-        said.append(f"{', '.join(sets)}: one value a test set and none an image, so that only seeds can be tested.")
+        said.append(f"{', '.join(sets)}: one value per test set and none per image, so only seeds can be tested.")
     families = {cell.metric: cell.family for cell in tested}
     counts = ", ".join(f"{family} by {metric}" for metric, family in families.items())
     said.append(
-        f"Significant: the largest p, corrected by Holm for all that were tested ({counts}), shown or not, is at most "
-        f"{tested[0].alpha:g}. Not significant does not mean shown to be equal."
+        f"Significant: the largest p, corrected by Holm for all comparisons ({counts}), shown or not, is at most "
+        f"{tested[0].alpha:g}. Not significant does not mean that the losses are equal."
     )
     return said
 
@@ -145,19 +145,19 @@ def compared(
     tests: Sequence[str] | None = None,
     alpha: float = ALPHA,
 ) -> list[Comparison]:
-    """Compare two losses as a person asks for it.
+    """Compare two losses as a person requests it.
 
     Args:
         view: A store.
-        a: The loss to compare with.
-        b: The loss in question.
+        a: The loss to compare against.
+        b: The loss to compare.
         metrics: Only these, by default `View.default_metrics`.
         backbones: Only these, all by default; p values stay corrected for all.
         tests: Only these test sets, all by default.
         alpha: See `sgbench.analysis.compare.comparisons`.
 
     Raises:
-        InputError: See there, and if a filter names what is not there.
+        InputError: See there, and if a filter names something that the store does not have.
     """
     cells = comparisons(view, a, b, metrics=metrics or view.default_metrics, alpha=alpha)
     return choose(cells, backbones=backbones, datasets=tests)
@@ -169,7 +169,7 @@ def shown(cells: Sequence[Comparison]) -> Shown:
 
 
 def to_data(cells: Sequence[Comparison]) -> dict[str, Any]:
-    """Return a comparison as plain values for JSON, with every digit of the numbers.
+    """Return a comparison as plain values for JSON, with full precision.
 
     Returns:
         ``comparisons``, each with the fields of `Comparison`, ``difference``, ``percent``, ``better`` and ``sentence``;
@@ -197,7 +197,7 @@ def _flat(cells: Sequence[Comparison]) -> list[dict[str, Any]]:
 
 
 def _parts_of(cells: Sequence[Comparison], width: int | None) -> Iterator[Part]:
-    """Yield a comparison; on a terminal that is too narrow, what belongs together goes below each other."""
+    """Yield the parts of a comparison; on a narrow terminal, the parts of a cell are stacked."""
     if not cells:
         yield Text("There is nothing to show.")
         return
@@ -236,7 +236,7 @@ def _title(block: Sequence[Comparison]) -> str:
 
 
 def _blocks(cells: Sequence[Comparison]) -> list[list[Comparison]]:
-    """Return the cells that make a table: those of one metric and recipe."""
+    """Return the cells of each table: those of one metric and recipe."""
     blocks: dict[tuple[str, str], list[Comparison]] = {}
     for cell in cells:
         blocks.setdefault((cell.metric, cell.recipe), []).append(cell)
@@ -244,7 +244,7 @@ def _blocks(cells: Sequence[Comparison]) -> list[list[Comparison]]:
 
 
 def _grid(cells: Sequence[Comparison], *, stacked: bool) -> rich.table.Table:
-    """Build a table as wide as its text needs; columns that are empty in every line are left out."""
+    """Build a table as wide as its text needs, leaving out columns that are empty in every line."""
     texts = {
         at: _below(column) if stacked else _beside(column, left=at in _LEFT)
         for at, column in enumerate(zip(_heads(cells[0]), *map(_parts, cells), strict=True))
@@ -282,7 +282,7 @@ def _heads(cell: Comparison) -> list[Parts]:
 
 
 def _parts(cell: Comparison) -> list[Parts]:
-    """Return what stands under `_heads`."""
+    """Return the cells below `_heads`."""
     return [
         (cell.dataset, cell.backbone),
         (shown_number(cell.metric, cell.mean_a), shown_number(cell.metric, cell.mean_b)),
@@ -306,14 +306,14 @@ def _estimated(metric: str, estimate: Estimate | None) -> Parts:
 
 
 def _beside(column: Sequence[Parts], *, left: bool) -> list[str]:
-    """Return each cell in one line, its parts aligned with those above and below."""
+    """Return each cell on one line, with its parts aligned across lines."""
     widths = [_width(texts) for texts in zip(*column, strict=True)]
     side = str.ljust if left else str.rjust
     return ["  ".join(side(part, width) for part, width in zip(parts, widths, strict=True)) for parts in column]
 
 
 def _below(column: Sequence[Parts]) -> list[str]:
-    """Return each cell with a line for each part, or more."""
+    """Return each cell with one or more lines for each part."""
     return ["\n".join(wrapped(part, _NARROW) for part in parts if part) for parts in column]
 
 

@@ -1,4 +1,4 @@
-"""What a person watches while runs are going: one live display, or plain lines where the output is no terminal."""
+"""Progress of a sweep: a live display or, if the output is not a terminal, plain lines."""
 
 import sys
 import threading
@@ -17,17 +17,17 @@ from rich.text import Text
 from sgbench.store.rows import RunEnd
 
 MAX_LINES = 8
-"""Running runs that have a line of their own; the others are counted."""
+"""The most running runs that get their own line; the others are only counted."""
 
 VERDICTS = {
     RunEnd.DONE: ("done", "green"),
     RunEnd.FAILED: ("FAILED", "bold red"),
     RunEnd.STOPPED: ("stopped", "yellow"),
 }
-"""How a run's end is called, and in what style."""
+"""The word for a run's end, and its style."""
 
 BAR_WIDTH = 100
-"""Columns of a terminal from which on runs have a bar; before, their names need the room."""
+"""Width of a terminal, in columns, from which on runs have a bar; below that, their names need the space."""
 
 LINE_SECONDS = 10.0
 LINE_SHARE = 0.1
@@ -60,14 +60,14 @@ class _Run:
 class Display:
     """Shows the progress of a sweep; every method may be called from any thread.
 
-    On a terminal: a line for each of the first `MAX_LINES` running runs, redrawn in place, above a summary of the
-    whole. Elsewhere: plain lines, few of them, without control characters.
+    On a terminal: a line for each of the first `MAX_LINES` running runs, redrawn in place, above an overall summary.
+    Elsewhere: a few plain lines without control characters.
 
     Args:
-        console: Where to write; give one on stderr to keep stdout for data.
-        total: Runs of the sweep.
-        done: How many of them were done before.
-        clock: Seconds that only ever grow.
+        console: Where to write; use stderr to keep stdout for data.
+        total: Number of runs of the sweep.
+        done: Number of runs that were done before.
+        clock: A monotonic clock, in seconds.
     """
 
     def __init__(self, console: Console, total: int, done: int, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -103,7 +103,7 @@ class Display:
         self._say(summary)
 
     def started(self, run_id: str, label: str) -> None:
-        """A run has begun, or begun again."""
+        """A run has started, or restarted."""
         with self._lock:
             run = self._running[run_id] = _Run(_one_line(label), told_at=self._clock())
         if not self._live:
@@ -118,7 +118,7 @@ class Display:
             first = run.steps == 0
             before = run.share
             run.step, run.steps, run.loss, run.rate = step, steps, loss, steps_per_second
-            if first:  # what a resumed run had done before was not done at today's pace
+            if first:  # the earlier steps of a resumed run say nothing about today's speed
                 run.told_share = run.share
             else:
                 self._worked += run.share - before
@@ -158,7 +158,7 @@ class Display:
         self._console.print(Text(line) if isinstance(line, str) else line, soft_wrap=True, highlight=False)
 
     def _due(self, run: _Run, first: bool) -> str | None:
-        """Return the line that a run has to say now in plain output, if any."""
+        """Return the line to print for a run now in plain output, if any."""
         silence = self._clock() - run.told_at
         advanced = run.share - run.told_share >= LINE_SHARE or silence >= HEARTBEAT_SECONDS
         if not first and not (silence >= LINE_SECONDS and advanced):
@@ -202,7 +202,7 @@ class Display:
 
 
 def _numbers(run: _Run) -> list[str]:
-    """Return step, loss, pace and time left of a run, or what it does instead of training."""
+    """Return step, loss, speed and time left of a run, or what it does instead of training."""
     if not run.steps or run.scoring:
         return ["scoring" if run.scoring else "starting", "", "", ""]
     return [

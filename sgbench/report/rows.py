@@ -1,4 +1,4 @@
-"""The rows that a query answers with, as text: for a person to read, and in the formats that programs take."""
+"""The rows of a query as text, for people and in formats for programs."""
 
 import csv
 import datetime
@@ -19,14 +19,14 @@ from sgbench.report.tables import latex, markdown
 from sgbench.report.tables.html import plain_table
 
 ROWS = 100
-"""The most that are shown to a person."""
+"""The most rows shown to a person."""
 
 WIDTH = 48
-"""The most characters a line of a cell has on a terminal."""
+"""Maximum width of a cell on a terminal, in characters."""
 
 
 def print_rows(rows: pa.Table, console: Console) -> None:
-    """Show the first `ROWS` rows for a person to read; where they are too wide, each as a list of its columns."""
+    """Show the first `ROWS` rows to a person; if they are too wide, show each as a list of its columns."""
     shown = [[_short(value) for value in row.values()] for row in _values(rows.slice(0, ROWS))]
     table = Table(box=box.SIMPLE_HEAD)
     for name, kind in zip(rows.column_names, rows.schema.types, strict=True):
@@ -44,7 +44,7 @@ def print_rows(rows: pa.Table, console: Console) -> None:
 
 
 def to_csv(rows: pa.Table) -> str:
-    """Return rows as CSV; what has parts is JSON, and null is empty."""
+    """Return rows as CSV; nested values are JSON, and null is empty."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(rows.column_names)
@@ -59,17 +59,17 @@ def to_markdown(rows: pa.Table) -> str:
 
 
 def to_json(rows: pa.Table) -> str:
-    """Return rows as a JSON list of objects; what is not a finite number is null."""
+    """Return rows as a JSON list of objects; numbers that are not finite are null."""
     return json.dumps(_values(rows), indent=2, ensure_ascii=False) + "\n"
 
 
 def to_html(rows: pa.Table) -> str:
-    """Return rows as an element ``table`` of the class ``sgbench``, without a style of its own."""
+    """Return rows as an unstyled ``table`` element of the class ``sgbench``."""
     return plain_table(rows.column_names, _texts(rows))
 
 
 def to_latex(rows: pa.Table) -> str:
-    """Return rows as a ``tabular`` in LaTeX, set as tables of scores are, without their float."""
+    """Return rows as a LaTeX ``tabular`` in the style of the tables of scores, without a float."""
     head, *body = (latex.row(map(latex.escaped, line)) for line in (rows.column_names, *_texts(rows)))
     alignment = "".join("r" if _is_numeric(kind) else "l" for kind in rows.schema.types)
     return "\n".join([latex.PREAMBLE, *latex.tabular(alignment, [head], body)]) + "\n"
@@ -99,7 +99,7 @@ def _record(names: list[str], cells: list[str]) -> Table:
 
 
 def _values(rows: pa.Table) -> list[dict[str, Any]]:
-    """Return rows as what JSON knows."""
+    """Return rows as JSON-compatible values."""
     plain: list[dict[str, Any]] = _plain(rows.to_pylist(maps_as_pydicts="strict"))
     return plain
 

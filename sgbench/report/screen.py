@@ -1,4 +1,4 @@
-"""What a person sees while a sweep is prepared and runs: remarks, bars, the live display; all on standard error."""
+"""Output while a sweep is prepared and runs: remarks, progress bars and the live display, all on standard error."""
 
 import contextlib
 import sys
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # it loads torch
     from sgbench.runs.plan import Plan
 
 Bars = AbstractContextManager[Callable[[str, int, int], None]]
-"""Draws a bar for each name that it is told of, with what is done and how much there is."""
+"""Draws a progress bar for each name, given the amount done and the total."""
 
 
 class Screen:
@@ -32,23 +32,23 @@ class Screen:
         self.console.print(text, markup=False)
 
     def warn(self, text: str) -> None:
-        """Print a remark on the results."""
+        """Print a remark about the results."""
         self.say(f"note: {text}")
 
     def packing(self) -> Bars:
-        """Show a bar a data set while images are packed."""
+        """Show a bar for each data set while images are packed."""
         return self._bars("packing", MofNCompleteColumn())
 
     def verifying(self) -> Bars:
-        """Show a bar a prepared set while its pixels are read."""
+        """Show a bar for each prepared set while its pixels are read."""
         return self._bars("verifying", MofNCompleteColumn())
 
     def fetching(self) -> Bars:
-        """Show a bar an archive, or a network, while it arrives."""
+        """Show a bar for each archive or network while it is downloaded."""
         return self._bars("fetching", DownloadColumn())
 
     def running(self, plan: "Plan") -> Display:
-        """Show how the runs of a plan go."""
+        """Show the progress of the runs of a plan."""
         from sgbench.runs.status import RunStatus
 
         return Display(self.console, len(plan.runs) - plan.count(RunStatus.TO_RETRAIN), plan.count(RunStatus.DONE))

@@ -1,4 +1,4 @@
-"""What is computed, as a terminal, a notebook and pandas each show it."""
+"""Showing results in terminals and notebooks, and passing them to pandas."""
 
 import io
 import textwrap
@@ -11,18 +11,18 @@ from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
 Part = Text | rich.table.Table
-"""A paragraph, wrapped already, or a grid."""
+"""A paragraph that is already wrapped, or a grid."""
 
 
 @dataclass(frozen=True, repr=False)
 class Shown:
-    """Something to look at: it prints itself in a terminal and in a notebook, and gives its data to pandas.
+    """A result that terminals and notebooks can display, and that pandas can read.
 
     Attributes:
-        parts: Makes it for a terminal of some width, so that no number is cut; for none, where width is free (a pipe, a
-            file), each sentence is one line.
-        html: Makes it an element of HTML.
-        rows: Its data, every digit of them.
+        parts: Renders it for the width of a terminal, without truncating numbers. For None, as in a pipe or file, width
+            is unlimited and each sentence is one line.
+        html: Renders it as an HTML element.
+        rows: Its data, with full precision.
     """
 
     parts: Callable[[int | None], Iterator[Part]]
@@ -54,7 +54,7 @@ class Shown:
 
 
 def _text(shown: Shown, width: int | None) -> str:
-    """Return what a terminal of some width, or a file, receives."""
+    """Return the output for a terminal of some width, or for a file."""
     file = io.StringIO()
     terminal = width is not None
     shown.print(Console(file=file, width=width, force_terminal=terminal, color_system=None))
@@ -62,17 +62,17 @@ def _text(shown: Shown, width: int | None) -> str:
 
 
 def paragraph(text: str, width: int | None, style: str = "", indent: str = "") -> Text:
-    """Return text in lines of a width, or in one.
+    """Wrap text to a width, or return it as one line.
 
     Args:
-        text: Words; none of them is broken.
-        width: In characters; none for one line.
-        style: Of rich.
-        indent: What all lines but the first begin with.
+        text: The text; no word is broken.
+        width: In characters; None for one line.
+        style: A rich style.
+        indent: Prefix of every line but the first.
     """
     return Text(text if width is None else wrapped(text, width, indent), style)
 
 
 def wrapped(text: str, width: int, indent: str = "") -> str:
-    """Return text in lines of a width; no word is broken."""
+    """Wrap text to a width, without breaking words."""
     return textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

@@ -1,4 +1,4 @@
-"""What a store says, for programs and notebooks: tables and comparisons that show themselves. No torch."""
+"""Tables and comparisons of a store for programs and notebooks, without torch."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,25 +25,25 @@ def compare(
     tests: str | Iterable[str] = (),
     alpha: float = ALPHA,
 ) -> Shown:
-    """Say by how much one loss differs from another, and whether that is significant, like ``sgbench compare``.
+    """Compare two losses, like ``sgbench compare``: effect size, and whether it is significant.
 
-    Runs are paired by seed, with backbones that have both losses; see `sgbench.analysis.compare.comparisons`.
+    Runs are paired by seed, for every backbone that has both losses; see `sgbench.analysis.compare.comparisons`.
 
     Args:
         results: From `sgbench.sweep` or `sgbench.load_results`, or a store.
-        a: The loss to compare with, such as ``"l1"``.
-        b: The loss in question.
+        a: The loss to compare against, such as ``"l1"``.
+        b: The loss to compare.
         metrics: Only these; by default ``lpips_alex``, or all if there is none.
-        backbones: Only these; what is shown stays corrected for all that there is.
+        backbones: Only these; p values stay corrected for every backbone and test set in the store.
         tests: Only these test sets.
-        alpha: Significance level: the chance of any false positive.
+        alpha: Significance level: the probability of any false positive.
 
     Returns:
         A comparison for each metric, recipe, test set and backbone. A notebook shows a table and what it means,
         ``print`` shows them as text, and `Shown.to_pandas` has every number.
 
     Raises:
-        InputError: If a name is unknown, neither loss has been scored, or ``alpha`` is out of its range.
+        InputError: If a name is unknown, neither loss has been scored, or ``alpha`` is out of range.
     """
     cells = comparison.compared(
         View(_results(results)),
@@ -71,16 +71,16 @@ def table(
     tests: str | Iterable[str] = (),
     metrics: str | Iterable[str] = (),
 ) -> Shown:
-    """Summarise scores as mean ± sample standard deviation over the seeds, like ``sgbench table``.
+    """Summarise scores as mean ± sample standard deviation over seeds, like ``sgbench table``.
 
     Args:
-        results: From `sgbench.sweep` or `sgbench.load_results`, or a store; or several by what each is to be called.
-        number: A table of the paper, in its layout: 1, 2, 3 or 5; by default a table of ``rows`` and ``columns``.
-        show: Of a table of the paper: ``ours``, ``paper`` or ``both``.
-        rows: Of dataset, store, scale, backbone, loss, lambda, recipe, seed and metric.
-        columns: Of the same.
+        results: From `sgbench.sweep` or `sgbench.load_results`, or a store; or several, by label.
+        number: Number of a table of the paper: 1, 2, 3 or 5; by default a table of ``rows`` and ``columns``.
+        show: Whose numbers a table of the paper has: ``ours``, ``paper`` or ``both``.
+        rows: Any of dataset, store, scale, backbone, loss, lambda, recipe, seed and metric.
+        columns: Any of the same.
         backbones: Only these.
-        losses: Only these; tables of the paper have losses, λ and seeds of their own.
+        losses: Only these; tables of the paper have fixed losses, λ and seeds.
         lambdas: Only these coefficients of ``sg``.
         seeds: Only these.
         tests: Only these test sets.
@@ -107,7 +107,7 @@ def table(
 
 
 def many(value: Any) -> list[Any]:
-    """Return one value or several as a list; a text is one."""
+    """Return one value or several as a list; a string is one value."""
     return [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
 
 

@@ -123,23 +123,22 @@ def score(
     hr_cache: HrCache = HR_CACHE,
     side_by_side: bool = False,
 ) -> list[ScoreRow]:
-    """Score an upscaler on a test set, with the settings of torch that the caller has made.
+    """Score an upscaler on a test set, under the torch settings of the caller.
 
     Args:
-        upscaler: What is scored.
+        upscaler: The upscaler to score.
         images: The test set.
         metrics: Names of metrics.
-        run_id: Enters the rows.
+        run_id: Run id for the rows.
         locator: Finds the weights that metrics need.
         device: Where the metrics' networks run.
-        hr_cache: Keeps what is known of references between calls.
-        side_by_side: Score several images at once, up to `SIDE_BY_SIDE`, with a share of torch's threads each; for
-            upscalers that several threads may call. Decoding, SSIM and more are work that torch's threads do not share.
+        hr_cache: Keeps what was computed for references between calls.
+        side_by_side: Score up to `SIDE_BY_SIDE` images at once, each with a share of torch's threads; for upscalers
+            that are thread-safe. Decoding and SSIM, for example, do not use torch's threads.
 
     Returns:
-        The scores: for metrics of images one for each image and their mean, for metrics of
-        sets one. An image that cannot be upscaled or read, or that comes back with another size, has failed scores,
-        and the others go on.
+        The scores: one per image and their mean for image metrics, one for set metrics. An image that cannot be read or
+        upscaled, or has the wrong size, gets failed scores; the others are scored.
     """
     suite = Suite(metrics, locator, str(device), hr_cache)
 

@@ -112,7 +112,7 @@ def test_json_is_a_format(table: Run) -> None:
         (["--format", "latx"], "unknown format 'latx': did you mean 'latex'?"),
         (["--rows", "los"], "unknown dimension of a table 'los': did you mean 'loss'?"),
         (["--rows", ""], "unknown dimension of a table ''"),
-        (["--rows", "metric"], "--rows and --columns name 'metric' twice; once is enough."),
+        (["--rows", "metric"], "--rows and --columns name 'metric' twice; name it once."),
         (["--lambda", "x"], "--lambda is 'x'; a list of numbers such as 0,0.1,1 is needed."),
         (["--lambda", "0.5"], "unknown λ '0.5'"),
         (["--seeds", "9"], "unknown seed '9'"),

@@ -286,7 +286,7 @@ def test_runs_trained_otherwise_are_never_averaged() -> None:
     short, long = store(families=("edsr",)), store(families=("edsr",), steps=2400)
     shown = table("1", joined(short, long))
     assert {cell.summary.n for cell in shown.cells if cell.summary} == {1}
-    assert "Left out, for their recipe is different: edsr-tiny with steps=1200." in shown.notes
+    assert "Left out because of a different recipe: edsr-tiny with steps=1200." in shown.notes
 
 
 def test_only_runs_at_four_times_the_size_enter() -> None:

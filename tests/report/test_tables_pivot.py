@@ -100,7 +100,7 @@ def test_weights_and_seeds_are_filters() -> None:
     ("asked", "message"),
     [
         ({"rows": ["dataste"]}, "unknown dimension of a table 'dataste': did you mean 'dataset'?"),
-        ({"rows": ["loss", "metric"]}, "--rows and --columns name 'metric' twice; once is enough."),
+        ({"rows": ["loss", "metric"]}, "--rows and --columns name 'metric' twice; name it once."),
         ({"lambdas": [0.5]}, "unknown λ '0.5'"),
         ({"seeds": [7]}, "unknown seed '7'"),
     ],

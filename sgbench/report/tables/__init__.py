@@ -1,8 +1,8 @@
-"""Tables of scores: a layout makes one as data, and each format shows it.
+"""Tables of scores: a layout builds a table as data, and each format renders it.
 
     view ─► outcomes ─► cells ─► table ─► terminal, Markdown, LaTeX, HTML, CSV, JSON
 
-The layouts are `pivot`, of any rows and columns, and `paper_table`.
+The layouts are `pivot`, with any rows and columns, and `paper_table`.
 """
 
 from sgbench.report.tables.data import to_data

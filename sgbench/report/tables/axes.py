@@ -11,11 +11,11 @@ from sgbench.core.words import natural
 from sgbench.report.tables.model import Column, Line, metric_order, titled
 
 DIMENSIONS = ("dataset", "store", "scale", "backbone", "loss", "lambda", "recipe", "seed", "metric")
-"""What rows and columns can be made of, in the order in which it is added to the rows."""
+"""The dimensions for rows and columns, in the order in which they are added to the rows."""
 
 _NEVER_AVERAGED = ("dataset", "scale", "backbone", "loss", "recipe", "metric")
 _ALWAYS_TOLD = ("scale", "recipe")
-"""Of these, what is told wherever it differs, if that costs no further rows."""
+"""Those of these that are shown wherever they differ, if that adds no rows."""
 
 Key = tuple[Any, ...]
 
@@ -27,8 +27,8 @@ class Axes:
     """How outcomes are grouped, sorted and labelled by each dimension.
 
     Args:
-        outcomes: All that is shown.
-        stores: Labels in their order.
+        outcomes: The outcomes to show.
+        stores: Labels of the stores, in order.
     """
 
     def __init__(self, outcomes: Sequence[Outcome], stores: Sequence[str]) -> None:
@@ -51,12 +51,12 @@ class Axes:
         }
 
     def key(self, dimensions: Sequence[str], outcome: Outcome) -> Key:
-        """Return what is equal for outcomes that share a row or column, and sorts it."""
+        """Return the sort key that outcomes in the same row or column share."""
         own = self._by_run[outcome.run.run_id]
         return tuple(own[name] if name in own else self._place_key(name, outcome) for name in dimensions)
 
     def _by_all_but_seeds(self, outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
-        """Return outcomes in lists of those that differ only in their seeds: keys are then needed once a list."""
+        """Return lists of outcomes that differ only in their seeds, so that keys are computed once per list."""
         kinds: dict[Key, int] = {}
         kind = {
             run_id: kinds.setdefault(tuple(key for name, key in keys.items() if name != "seed"), len(kinds))
@@ -75,7 +75,7 @@ class Axes:
         return natural(outcome.dataset) if name == "dataset" else metric_order(outcome.metric)
 
     def completed(self, rows: Sequence[str], columns: Sequence[str]) -> list[str]:
-        """Return the rows with whatever would be averaged otherwise, and what is told wherever it differs."""
+        """Return the rows with dimensions added that would otherwise be averaged, or that differ at no cost."""
         rows = list(rows)
         for name in _NEVER_AVERAGED:
             if name in (*rows, *columns):
@@ -116,9 +116,9 @@ class Axes:
         Args:
             rows: Its dimensions.
             columns: Those of the columns.
-            heads: A outcome of each column.
+            heads: An outcome of each column.
             group: The outcomes.
-            significance: Of differences.
+            significance: Which differences are significant.
         """
         first = next(iter(group.values()))[0]
         by_seed = "seed" in (*rows, *columns)
@@ -138,24 +138,24 @@ class Axes:
         return Line(labels, {**shared, "seeds": counts.pop() if len(counts) == 1 else None}, tuple(cells))
 
     def column(self, columns: Sequence[str], outcome: Outcome) -> Column:
-        """Return the column that a outcome stands in."""
+        """Return the column of an outcome."""
         labels = tuple(self._label(name, outcome) for name in columns)
         return Column(tuple(map(str, self._of(columns, outcome).values())), labels, " ".join(labels[:-1]))
 
     def title(self, name: str) -> str:
-        """Return what stands above a dimension."""
+        """Return the header of a dimension."""
         untrained = name == "backbone" and not any(run.trained for run in self._runs.values())
         return "name" if untrained else name
 
     def about_the_rest(self, dimensions: Sequence[str]) -> list[str]:
-        """Return a sentence for each dimension that is not shown, because all is equal in it."""
+        """Return a sentence for each dimension that is not shown because it has a single value."""
         rest = [name for name in _NEVER_AVERAGED if name not in (*dimensions, *_ALWAYS_TOLD)]
         equal = [name for name in rest if self._alike and not self._splits([], name)]
         told = {self.title(name): self._label(name, self._alike[0][0]) for name in equal}
         return [f"The {title} is {label}." for title, label in told.items() if label]
 
     def _place(self, outcomes: Sequence[Outcome], *, by_seed: bool) -> dict[str, Any]:
-        """Return the coordinates of a cell, whose outcomes differ in nothing but their seeds."""
+        """Return the coordinates of a cell, whose outcomes differ only in their seeds."""
         names = [name for name in DIMENSIONS if name != "store" or outcomes[0].store]
         place = {"kind": outcomes[0].run.kind, **self._of(names, outcomes[0])}
         return place if by_seed else {**place, "seed": None}

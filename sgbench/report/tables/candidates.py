@@ -1,4 +1,4 @@
-"""The runs of stores that belong into a table of the paper."""
+"""The runs of stores that belong in a table of the paper."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -14,17 +14,17 @@ from sgbench.core.words import listed, natural
 from sgbench.report.tables.paper_layouts import DATASETS, FAMILIES, OF, family, in_order
 
 SCALE = 4
-"""Of all tables of the paper."""
+"""The scale of all tables of the paper."""
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """What stores have for a table.
+    """The results of stores for a table.
 
     Attributes:
-        backbones: The name under which each one stands, in order.
-        outcomes: Of these backbones, each with one recipe.
-        notes: What was left out, one sentence each.
+        backbones: The label of each backbone, in order.
+        outcomes: The outcomes of these backbones, each with one recipe.
+        notes: One sentence for each thing that was left out.
     """
 
     backbones: Mapping[str, str]
@@ -37,11 +37,11 @@ class Candidates:
         return sorted({outcome.dataset for outcome in self.outcomes}, key=_dataset_order)
 
     def on(self, datasets: Collection[str]) -> "Candidates":
-        """Return what there is on some test sets."""
+        """Return the candidates for some test sets."""
         return replace(self, outcomes=[outcome for outcome in self.outcomes if outcome.dataset in datasets])
 
     def cell(self, place: Mapping[str, Any], significance: Significance) -> Cell:
-        """Return the cell at a place, whose seed is given if it is of one run."""
+        """Return the cell at a place, which includes a seed if the cell is for one run."""
         where = (place["backbone"], place["loss"])
         outcomes = self._by_place.get((*where, place["dataset"], place["metric"]), [])
         if "seed" not in place:
@@ -73,15 +73,15 @@ class Candidates:
 
 
 def candidates(number: str, view: View, metrics: Sequence[str], backbones: Sequence[str] | None) -> Candidates:
-    """Choose what stores have for a table.
+    """Choose the runs for a table.
 
-    Of each family it is the backbone and recipe with numbers for the most cells, and of these the largest network.
+    From each family, choose the backbone and recipe with numbers for the most cells; among equals, the largest network.
 
     Args:
-        number: Of the table.
-        view: What stores have.
-        metrics: Those that are shown.
-        backbones: Those that are shown; by default one of each family that the paper's table has.
+        number: Number of the table.
+        view: The stores.
+        metrics: The metrics to show.
+        backbones: The backbones to show; by default one of each family in the paper's table.
     """
     filters = Filters(backbones=backbones, losses=OF[number], metrics=metrics)
     found: defaultdict[tuple[str, Any], list[Outcome]] = defaultdict(list)
@@ -113,7 +113,7 @@ def candidates(number: str, view: View, metrics: Sequence[str], backbones: Seque
 
 
 def trained(outcomes: Iterable[Outcome]) -> str:
-    """Return a sentence on how the networks of some outcomes were trained, and from which seeds."""
+    """Return a sentence on how the networks of some outcomes were trained, and with which seeds."""
     runs = {outcome.run.run_id: outcome.run for outcome in outcomes}.values()
     names = listed(dict.fromkeys(run.backbone for run in runs))
     recipes = dict.fromkeys((run.train, *(run.setting(name) for name in ("steps", "batch", "patch"))) for run in runs)
@@ -124,7 +124,7 @@ def trained(outcomes: Iterable[Outcome]) -> str:
 
 
 def _seeds(runs: Collection[Run]) -> str:
-    """Return the seeds that all backbones and losses share, and which of these have others."""
+    """Return the seeds that all backbones and losses share, and which have additional ones."""
     own: defaultdict[str, set[int]] = defaultdict(set)
     for run in runs:
         own[f"{run.backbone} · {run.loss}"].add(run.seed or 0)
@@ -144,7 +144,7 @@ def _numbered(seeds: Collection[int]) -> str:
 
 
 def _rank(outcomes: Sequence[Outcome]) -> tuple[Any, ...]:
-    """Return what is greatest for the outcomes of the backbone and recipe that is shown."""
+    """Return the rank of a backbone and recipe; the one with the highest is shown."""
     numbers = {(outcome.dataset, outcome.metric, outcome.run.loss) for outcome in outcomes if outcome.value is not None}
     return (len(numbers), max(outcome.run.parameters for outcome in outcomes), natural(str(outcomes[0].run.recipe)))
 
@@ -156,7 +156,7 @@ def _left_out(shown: Sequence[Run], left_out: Sequence[Run]) -> list[str]:
     otherwise = [run for run in left_out if run.backbone in names]
     recipes = Recipes.of([*shown, *otherwise])
     told = [f"{run.backbone} with {recipes.name(run)}" for run in otherwise]
-    return [*notes, *([f"Left out, for their recipe is different: {'; '.join(told)}."] if told else [])]
+    return [*notes, *([f"Left out because of a different recipe: {'; '.join(told)}."] if told else [])]
 
 
 def _dataset_order(name: str) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Tables for programs: JSON and CSV, with every digit of the numbers and nothing formatted."""
+"""Tables for programs: JSON and CSV, with full precision and no formatting."""
 
 import csv
 import io
@@ -28,7 +28,7 @@ def to_data(shown: Table) -> dict[str, Any]:
 
 
 def to_rows(shown: Table) -> list[dict[str, Any]]:
-    """Return one row a cell: its coordinates, and mean, sd, n, reason, best and significant."""
+    """Return one row per cell: its coordinates, and mean, sd, n, reason, best and significant."""
     return [{**cell.place, **_values(cell)} for cell in shown.cells]
 
 

@@ -1,4 +1,4 @@
-"""The formats in which a table is text, and how it is shown otherwise."""
+"""The text formats of a table, and how it is displayed."""
 
 from collections.abc import Callable
 

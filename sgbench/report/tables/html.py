@@ -1,4 +1,4 @@
-"""Tables in HTML: a fragment without a style of its own, for a page that has one."""
+"""Tables in HTML: unstyled fragments for a page with its own style."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -10,9 +10,9 @@ from sgbench.report.tables.model import EMPTY, Column, Line, Table, mean_of, spa
 
 
 def to_html(shown: Table) -> str:
-    """Return a table as an element ``table`` with a caption, and the notes in its foot.
+    """Return a table as a ``table`` element with a caption, and the notes in its footer.
 
-    Classes are ``sgbench`` (the table), ``sd`` (a spread), and of cells ``best`` (mean), ``significant`` (difference
+    Classes are ``sgbench`` (the table), ``sd`` (a spread), and for cells ``best`` (mean), ``significant`` (difference
     from L1) and ``none`` (no number).
     """
     width = len(shown.heads) + len(shown.columns)
@@ -30,7 +30,7 @@ def to_html(shown: Table) -> str:
 
 
 def plain_table(heads: Iterable[str], rows: Iterable[Iterable[str]], caption: str = "") -> str:
-    """Return an element ``table`` of the class ``sgbench`` from text."""
+    """Return a ``table`` element of the class ``sgbench`` from text."""
     title = f"<caption>{escape(caption)}</caption>\n" if caption else ""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
     body = "".join(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>\n" for row in rows)
@@ -74,7 +74,7 @@ def _labels(line: Line, starts: list[int]) -> str:
 
 
 def _over(what: str, count: int) -> str:
-    """Return the attributes of a head of some rows or columns."""
+    """Return the attributes of a header that spans rows or columns."""
     span = {"row": "rowspan", "col": "colspan"}[what]
     return f' scope="{what}group" {span}="{count}"' if count > 1 else f' scope="{what}"'
 

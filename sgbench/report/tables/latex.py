@@ -10,7 +10,7 @@ from sgbench.report.tables.model import EMPTY, Table, mean_of, spans, spread_of
 PREAMBLE = r"% \usepackage{booktabs} \usepackage{graphicx}"
 
 _NARROW = 6
-"""Columns of a table, at most, that one of two columns of a paper has room for."""
+"""The most columns of a table that fit in one column of a two-column paper."""
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -39,12 +39,12 @@ _SPECIAL = {
 
 
 def to_latex(shown: Table) -> str:
-    """Return a table as a float, scaled down where it is wider than the text.
+    """Return a table as a float, scaled down if it is wider than the text.
 
-    In a paper of two columns a table of more than `_NARROW` columns spans both.
+    In a two-column paper, a table of more than `_NARROW` columns spans both.
 
-    The document needs booktabs and graphicx, which a comment says. Letters of other scripts than Latin need a LaTeX
-    that knows them, such as LuaLaTeX.
+    The document needs booktabs and graphicx, as a comment says. Letters of non-Latin scripts need a LaTeX that supports
+    them, such as LuaLaTeX.
     """
     notes = shown.notes if shown.lines else (*shown.notes, EMPTY)
     place = "table" if len(shown.heads) + len(shown.columns) <= _NARROW else "table*"
@@ -63,12 +63,12 @@ def to_latex(shown: Table) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return text in which nothing is markup."""
+    """Escape text so that nothing in it is markup."""
     return "".join(_SPECIAL.get(character, character) for character in text.replace("\n", " "))
 
 
 def tabular(alignment: str, head: Iterable[str], body: Iterable[str]) -> Iterator[str]:
-    """Yield the lines of a ``tabular`` that is scaled down where it is wider than the text.
+    """Yield the lines of a ``tabular`` that is scaled down if it is wider than the text.
 
     Args:
         alignment: A letter for each column, such as ``llc``.
@@ -86,7 +86,7 @@ def tabular(alignment: str, head: Iterable[str], body: Iterable[str]) -> Iterato
 
 
 def row(cells: Iterable[str]) -> str:
-    """Return a line of a ``tabular`` from cells in which nothing is markup that is not meant."""
+    """Return a line of a ``tabular`` from escaped cells."""
     return f"{' & '.join(cells)} \\\\"
 
 
@@ -110,7 +110,7 @@ def _body(shown: Table) -> Iterator[str]:
 
 
 def _head(shown: Table) -> Iterator[str]:
-    """Yield a row for each level; a label above several columns is ruled off from its neighbours."""
+    """Yield a row for each level, with a rule below each label that spans several columns."""
     depth = len(shown.columns[0].labels)
     for level in range(depth):
         titles = [escaped(title) if level == depth - 1 else "" for title in shown.titles]

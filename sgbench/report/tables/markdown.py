@@ -1,4 +1,4 @@
-"""Tables in Markdown, as GitHub and most others read it."""
+"""Tables in GitHub-flavoured Markdown, which most other tools can read."""
 
 import re
 from collections.abc import Iterable
@@ -27,12 +27,12 @@ def _cell(cell: Cell) -> str:
 
 
 def row(cells: Iterable[str]) -> str:
-    """Return a line of a table from cells in which nothing is markup."""
+    """Return a line of a table from escaped cells."""
     return f"| {' | '.join(cells)} |"
 
 
 def escaped(text: str, *, code: bool = False) -> str:
-    """Return text in which nothing is markup, except, if asked for, what stands between backticks."""
+    """Escape text so that nothing in it is markup, except, if ``code``, text between backticks."""
     parts = re.split(r"(`[^`]*`)", text) if code else [text]
     return "".join(part if at % 2 else re.sub(r"([\\|*`<])", r"\\\1", part) for at, part in enumerate(parts)).replace(
         "\n", " "

@@ -1,4 +1,4 @@
-"""A table as data: what every layout makes and every format shows."""
+"""A table as data, built by every layout and rendered by every format."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -19,9 +19,9 @@ class Column:
     """A column of cells.
 
     Attributes:
-        key: What a program calls it, a part for each level of the head.
-        labels: What a person reads, from the top level to the lowest.
-        group: Equal for neighbours that belong beside each other, such as L1 and L1 + SG of one backbone.
+        key: Its name for programs, with a part for each level of the header.
+        labels: Its labels for people, from the top level to the lowest.
+        group: Equal for neighbours that belong together, such as L1 and L1 + SG of one backbone.
     """
 
     key: tuple[str, ...]
@@ -30,7 +30,7 @@ class Column:
 
     @property
     def name(self) -> str:
-        """The key as one text."""
+        """The key as one string."""
         return " · ".join(filter(None, self.key))
 
 
@@ -39,8 +39,8 @@ class Line:
     """A line of cells.
 
     Attributes:
-        labels: One under each head of the table.
-        fields: What all its cells have in common, by name, and ``seeds``, the number of runs.
+        labels: One for each leading column of the table.
+        fields: The coordinates that all its cells share, by name, and ``seeds``, the number of runs.
         cells: One for each column of the table.
     """
 
@@ -55,12 +55,12 @@ class Table:
 
     Attributes:
         title: One line of text.
-        heads: Fields that lead each line.
-        titles: What a person reads above these.
+        heads: Fields of the leading columns.
+        titles: Headers of the leading columns.
         columns: From left to right.
         lines: From top to bottom.
         notes: One sentence each.
-        directions: For each metric ``lower``, ``higher``, or none while nothing has been scored by it.
+        directions: For each metric ``lower``, ``higher``, or None if nothing has been scored by it yet.
     """
 
     title: str
@@ -78,7 +78,7 @@ class Table:
 
 
 def finished(lines: Iterable[Line], directions: Mapping[str, str | None]) -> tuple[tuple[Line, ...], list[str]]:
-    """Return lines in which the best means are marked and cells have numbers of notes, and these notes."""
+    """Return lines with best means marked and notes numbered, and the notes."""
     lines = tuple(lines)
     marks: dict[str, int] = {}
     bests = iter(best([cell for line in lines for cell in line.cells], directions))
@@ -92,33 +92,33 @@ def finished(lines: Iterable[Line], directions: Mapping[str, str | None]) -> tup
 
 
 def mean_of(cell: Cell) -> str:
-    """Return the mean as it is printed; empty where there is none."""
+    """Return the mean as printed; empty if there is none."""
     return number(cell.place["metric"], cell.summary.mean) if cell.summary else ""
 
 
 def spread_of(cell: Cell) -> str:
-    """Return the standard deviation as it is printed; empty where there is none."""
+    """Return the standard deviation as printed; empty if there is none."""
     return number(cell.place["metric"], cell.summary.sd) if cell.summary and cell.summary.sd is not None else ""
 
 
 def titled(metric: str, direction: str | None) -> str:
-    """Return a metric's name with an arrow towards the better."""
+    """Return a metric's name with an arrow for its better direction."""
     return f"{metric} {ARROWS.get(direction or '', '')}".rstrip()
 
 
 def number(metric: str, value: float, sign: str = "") -> str:
-    """Return a value with the decimals of its metric; what rounds to zero has no minus.
+    """Format a value with the decimals of its metric; a value that rounds to zero has no minus.
 
     Args:
-        metric: Its name.
+        metric: Name of the metric.
         value: The value.
-        sign: ``+`` gives what is not negative a sign too.
+        sign: With ``+``, values that are not negative have a sign too.
     """
     return display_of(metric).number(value, sign)
 
 
 def superscript(mark: int | None) -> str:
-    """Return a number in raised digits; nothing for none."""
+    """Return a number in superscript digits; empty for None."""
     return "" if mark is None else str(mark).translate(_SUPERSCRIPTS)
 
 
@@ -128,9 +128,9 @@ def metric_order(metric: str) -> tuple[int, str]:
 
 
 def spans(labels: Iterable[tuple[str, ...]], level: int) -> list[int]:
-    """Return how many places each label of a level stands for; 0 where the one before stands for it too.
+    """Return how many places each label of a level spans; 0 if the label before it spans it too.
 
-    A label goes on as long as it and all above it are the same.
+    A label continues as long as it and all labels above it stay the same.
     """
     found: list[int] = []
     start, last = 0, None

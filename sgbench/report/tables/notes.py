@@ -1,4 +1,4 @@
-"""What has to be known to read a table: one sentence each."""
+"""Notes that explain a table, one sentence each."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -13,11 +13,11 @@ from sgbench.report.tables.model import metric_order
 from sgbench.store.rows import RunKind
 
 _PROVENANCE = {"device": "device", "workers": "number of workers", "versions": "package versions"}
-"""Columns that are not identity and may still move the last digit, and what notes call them."""
+"""Columns outside a run's identity that may still affect the last digit, and their names in notes."""
 
 
 def about(view: View, outcomes: Collection[Outcome], cells: Iterable[Cell]) -> list[str]:
-    """Return what numbers are: their spread, scale, sizes of test sets, protocols, and what their runs differ in."""
+    """Return notes on the numbers: spread, scale, sizes of test sets, protocols, and differences between runs."""
     scored = [outcome for outcome in outcomes if outcome.basis]
     notes = []
     if any(cell.summary and cell.summary.sd is not None for cell in cells):
@@ -50,7 +50,7 @@ def _about_metric(metric: str, bases: Mapping[tuple[Basis, bool], int]) -> str:
 
 
 def _missing_weights(outcomes: Iterable[Outcome]) -> list[str]:
-    """Return a sentence for each network that is missing, whatever the number of metrics that need it."""
+    """Return one sentence for each missing network, however many metrics need it."""
     metrics: dict[str, set[str]] = {}
     for outcome in outcomes:
         if outcome.fate and outcome.fate.why is Why.NO_WEIGHTS and outcome.fate.reason:

@@ -1,7 +1,7 @@
-"""The pivot that ``sgbench table`` prints: any rows and columns over the scores of stores, seeds summarised.
+"""The pivot table that ``sgbench table`` prints: any rows and columns over the scores of stores, averaged over seeds.
 
-Nothing but seeds is ever averaged: what differs, and is named neither for the rows nor for the columns, is added to
-the rows.
+Only seeds are ever averaged: whatever else differs between runs, and is in neither rows nor columns, is added to the
+rows.
 """
 
 from collections.abc import Sequence
@@ -30,12 +30,12 @@ def pivot(
 
     Args:
         view: One store or several.
-        filters: What is asked for; all by default.
-        rows: Of `DIMENSIONS`, from left to right.
-        columns: Of `DIMENSIONS`, from top to bottom.
+        filters: What to show; by default everything.
+        rows: Any of `DIMENSIONS`, from left to right.
+        columns: Any of `DIMENSIONS`, from top to bottom.
 
     Raises:
-        InputError: If a filter names what the stores do not have, or a dimension is unknown or named twice.
+        InputError: If a filter names something that the stores do not have, or a dimension is unknown or named twice.
     """
     _check(rows, columns)
     apart = "store" in (*rows, *columns)
@@ -79,11 +79,11 @@ def _check(rows: Sequence[str], columns: Sequence[str]) -> None:
         if name not in DIMENSIONS:
             raise unknown("dimension of a table", name, DIMENSIONS)
         if named.count(name) > 1:
-            raise InputError(f"--rows and --columns name '{name}' twice; once is enough.")
+            raise InputError(f"--rows and --columns name '{name}' twice; name it once.")
 
 
 def _counted(lines: Sequence[Line], groups: Sequence[Group]) -> tuple[list[Line], list[str]]:
-    """Return lines with a label more, the number of their seeds where that has to be told, or a note of it."""
+    """Return lines with an additional label, their number of seeds if it varies, or a note on it."""
     counts = [{len(those) for those in group.values() if those[0].run.trained} for group in groups]
     every = set().union(*counts)
     apart = len(every) > 1 and all(len(count) < 2 for count in counts)

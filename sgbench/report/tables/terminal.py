@@ -20,14 +20,14 @@ _NARROW = 8  # characters of a label beyond which it is broken where width is sh
 
 
 def parts(shown: Table, width: int | None) -> Iterator[Part]:
-    """Yield a table and its notes so that no number is cut.
+    """Yield a table and its notes, without truncating numbers.
 
-    On a terminal a label that goes on is printed once; where that is too narrow, a spread goes below its mean, and
-    columns that do not fit follow in further tables. Where width is free, each line has all its labels.
+    On a terminal, a repeated label is printed once. If the terminal is too narrow, spreads go below their means, and
+    columns that do not fit follow in further tables. If the width is unlimited, each line has all its labels.
 
     Args:
         shown: The table.
-        width: Of the terminal; none where it is free.
+        width: Width of the terminal; None if unlimited.
     """
     layout = _Layout(shown, once=width is not None)
     if width is not None and layout.width() > width:
@@ -43,12 +43,12 @@ def parts(shown: Table, width: int | None) -> Iterator[Part]:
 
 
 class _Layout:
-    """A table as columns of text, and how many of them fit beside each other.
+    """A table as columns of text, and how many of them fit side by side.
 
     Args:
         shown: The table.
-        once: Print a label that goes on over several lines or columns in the first of them only.
-        stacked: Save width: first labels head their lines, and spreads go below means.
+        once: Print a label that spans several lines or columns only in the first of them.
+        stacked: Save width: first labels become headings, and spreads go below means.
     """
 
     def __init__(self, shown: Table, *, once: bool = False, stacked: bool = False) -> None:
@@ -76,7 +76,7 @@ class _Layout:
         return _total([*self._head_widths, *self._column_widths])
 
     def bands(self, width: int | None) -> list[list[int]]:
-        """Return the columns, by index, that go beside each other; a group is parted only if it is too wide alone."""
+        """Return the columns, by index, that fit side by side; a group is split only if it is too wide alone."""
         bands: list[list[int]] = [[]]
         for unit in self._units(width):
             if not self._fits([*bands[-1], *unit], width):
@@ -85,7 +85,7 @@ class _Layout:
         return [band for band in bands if band]
 
     def _units(self, width: int | None) -> Iterator[list[int]]:
-        """Yield the groups of columns, and the columns of a group that is too wide."""
+        """Yield the groups of columns, with groups that are too wide as single columns."""
         for group, columns in itertools.groupby(range(len(self._columns)), key=lambda at: self._groups[at]):
             unit = list(columns)
             yield from [unit] if group and self._fits(unit, width) else [[at] for at in unit]
@@ -94,7 +94,7 @@ class _Layout:
         return width is None or _total([*self._head_widths, *(self._column_widths[at] for at in columns)]) <= width
 
     def render(self, band: Sequence[int]) -> rich.table.Table:
-        """Return some columns behind the heads."""
+        """Return some columns after the leading ones."""
         columns = [*self._heads, *(self._columns[at] for at in band)]
         widths = [*self._head_widths, *(self._column_widths[at] for at in band)]
         grid = rich.table.Table(
@@ -115,7 +115,7 @@ class _Layout:
         return grid
 
     def _over(self, band: Sequence[int]) -> list[str]:
-        """Return what stands above the columns of a band, each level as high in all of them."""
+        """Return the headers of a band, with the same height for each level."""
         labels = [self._labels[at] for at in band]
         levels = range(len(labels[0]))
         heights = [max(label[level].count("\n") for label in labels) for level in levels]
@@ -137,14 +137,14 @@ def _heads(shown: Table, *, once: bool) -> Iterator[list[Text]]:
 
 
 def _wrapped(label: str, stacked: bool) -> str:
-    """Return a label of a column, broken into short lines if it is to be narrow: ``SwinIR`` above ``+SG``."""
+    """Return a column's label, wrapped into short lines if it must be narrow: ``SwinIR`` above ``+SG``."""
     if not stacked or len(label) <= _NARROW:
         return label
     return textwrap.fill(re.sub(r"(?<=\w)\+", " +", label), _NARROW, break_long_words=False, break_on_hyphens=False)
 
 
 def _cells(cells: Sequence[Cell], stacked: bool) -> list[Text]:
-    """Return the cells of a column, with the points of their means aligned."""
+    """Return the cells of a column, with the decimal points of their means aligned."""
     before = max((mean_of(cell).find(".") for cell in cells), default=0)
     return [_text(cell, before, "\n" if stacked else " ") for cell in cells]
 
@@ -162,7 +162,7 @@ def _total(widths: Sequence[int]) -> int:
 
 
 def _fitting(texts: Iterable[str], wrapped: int) -> int:
-    """Return the least width that breaks no word, and no text shorter than ``wrapped``."""
+    """Return the smallest width that breaks no word, and no text shorter than ``wrapped``."""
     lines = [line for text in texts for line in text.splitlines()]
     words = [word for line in lines for word in line.split()]
     return max(max(map(cell_len, words), default=0), max((min(cell_len(line), wrapped) for line in lines), default=0))
