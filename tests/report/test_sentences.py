@@ -179,7 +179,7 @@ def test_nothing_to_show_is_told() -> None:
 def test_the_notes_name_floors_and_families() -> None:
     said = " ".join(notes([FOUND, replace(FOUND, seeds=(0, 1, 2, 3, 4)), OF_SETS, NO_PAIRS]))
     assert "10,000 resamples" in said
-    assert "no p under 0.25 with 3 seeds, 0.0625 with 5 seeds" in said
+    assert "not give a p below 0.25 with 3 seeds, 0.0625 with 5 seeds" in said
     assert "fid: one value per test set and none per image" in said
     assert "(2 by lpips_alex, 1 by fid), shown or not, is at most 0.05" in said
     assert "drawn at random" not in said

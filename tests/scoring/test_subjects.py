@@ -145,7 +145,7 @@ def test_a_state_dict_needs_its_backbone_named_and_is_scored_by_its_content(
     torch.manual_seed(0)
     path = tmp_path / "net.pt"
     torch.save(build_backbone("edsr-tiny", 4).state_dict(), path)
-    with pytest.raises(InputError, match="name it with --backbone"):
+    with pytest.raises(InputError, match="give it with --backbone"):
         find_subject(str(path), store)
     run_id = evaluate(str(path), store, few, backbone="edsr-tiny")
     row = store.run(run_id)
