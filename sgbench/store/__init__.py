@@ -1,4 +1,4 @@
-"""The results store: rows of Parquet in files that are replaced whole, and what sweeps ask for."""
+"""The results store: rows in Parquet files that are replaced as a whole, and the plans of sweeps."""
 
 from sgbench.store.files import whole_sets
 from sgbench.store.layout import LOGS, SCRATCH

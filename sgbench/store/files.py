@@ -1,18 +1,18 @@
-"""The Parquet files of a table: small ones that runs write, and a large one in which they are gathered.
+"""The Parquet files of a table: small ones that runs write, and a large one into which they are compacted.
 
-The rules that keep every reader right at every moment, whoever dies when:
+These rules keep every reader correct at every moment, whichever process dies when:
 
-- A *stem*, the name of a small file without its suffix, stands for some rows: ``<run_id>`` in ``runs`` and ``history``,
-  ``<run_id>-<dataset>@<8 digits of its hash>-<metric>`` in ``scores``. A small file, be it empty, is all that there is
-  of its stem; of the others a compacted file, ``compacted-000001.parquet``, says what there is.
-- A compacted file is never changed. The one with the highest number counts and no other. It is there before what it
-  replaces is deleted.
-- Rows of a compacted file are forgotten by writing empty small files of their stems.
-- A reader lists the folder again after reading, until it twice lists the same and has read all of it: a listing that is
-  made while files come and go may show neither a file nor the one that replaces it, or one that is gone again.
+- A *stem*, the name of a small file without its suffix, identifies rows: ``<run_id>`` in ``runs`` and ``history``,
+  ``<run_id>-<dataset>@<8 digits of its hash>-<metric>`` in ``scores``. A small file, even if empty, holds all rows of
+  its stem. Rows of all other stems are in a compacted file, ``compacted-000001.parquet``.
+- A compacted file is never changed. Only the one with the highest number counts. It is complete before the files that
+  it replaces are deleted.
+- Rows of a compacted file are deleted by writing empty small files for their stems.
+- A reader lists the folder again after reading, until two listings agree and it has read everything in them: a listing
+  made while files change may show neither a file nor its replacement, or a file that has just been deleted.
 
-So nothing is counted twice here. A program that reads ``scores/*.parquet`` by itself may see a row beside the one that
-replaced it, from when a compacted run is done again until the next compaction.
+So no row is counted twice here. A program that reads ``scores/*.parquet`` on its own may see a row together with its
+replacement, from when a compacted run is repeated until the next compaction.
 """
 
 import concurrent.futures
@@ -35,7 +35,7 @@ from sgbench.store.rows import Row
 from sgbench.store.schema import SCHEMA_VERSION, TABLES, TEXT, check_names, of_today, to_table
 
 ROWS_A_GROUP = 1 << 18
-"""Rows of a row group of a compacted file, and the most that a compaction holds in memory as plain text."""
+"""Rows per row group of a compacted file, and the most that a compaction holds in memory as plain text."""
 
 FILES_AT_ONCE = 2000
 """Small files that a compaction reads at once."""
@@ -55,7 +55,7 @@ class Listing:
 
     small: tuple[str, ...]
     compacted: tuple[str, ...]
-    """Oldest first. One is enough; others are what a compaction that died had no time to delete."""
+    """Oldest first. Normally there is one; others were left by a killed compaction."""
 
     @property
     def newest(self) -> str | None:
@@ -64,7 +64,7 @@ class Listing:
 
     @property
     def counting(self) -> list[str]:
-        """All that is to be read."""
+        """All files to read."""
         return [*self.small, *self.compacted[-1:]]
 
     def next(self) -> str:
@@ -91,7 +91,7 @@ class TableFiles:
         return f"{self.table}/{stem}.parquet"
 
     def list(self) -> Listing:
-        """Return what files there are."""
+        """Return the files of the table."""
         names = self.storage.list(self.table, ".parquet")
         found = [name.removeprefix(f"{self.table}/").removesuffix(".parquet") for name in names]
         small, compacted = (
@@ -119,7 +119,7 @@ class TableFiles:
         """Return the rows that count, in any order, with text as dictionaries.
 
         Args:
-            totals: Of scores, only those of whole sets.
+            totals: For scores, read only those of whole sets.
 
         Raises:
             InputError: If a file is not a results file of this version.
@@ -133,11 +133,11 @@ class TableFiles:
         rows = _encoded(pa.concat_tables([self.schema.empty_table(), *small]))
         if listing.newest not in parts:
             return rows
-        compacted = _encoded(parts[listing.newest])  # a column that it lacked is plain
+        compacted = _encoded(parts[listing.newest])  # a column added on reading is plain
         return pa.concat_tables([self._unshadowed(compacted, sorted(listing.small)), rows])
 
     def part(self, stem: str, *, totals: bool = False) -> pa.Table | None:
-        """Return the rows of one file, those of a compacted one with text as dictionaries; None if there is none.
+        """Return the rows of one file, dictionary-encoded if it is compacted; None if there is no such file.
 
         Raises:
             InputError: If it is not a results file of this version.
@@ -152,13 +152,13 @@ class TableFiles:
             return None
 
     def compact(self, new: pa.Table | None = None) -> int:
-        """Gather the small files in a compacted one; the caller holds the lock of the storage.
+        """Merge the small files into a compacted one; the caller holds the lock of the storage.
 
         Args:
-            new: Rows to be stored as well; they replace all rows of their stems.
+            new: Additional rows to store; they replace all rows of their stems.
 
         Returns:
-            How many files went into the large one, and so are gone.
+            The number of files that were merged and deleted.
         """
         listing = self.list()
         replaced = listing.compacted[:-1]
@@ -188,13 +188,13 @@ class TableFiles:
         return set(self.stems(rows.filter(pc.equal(rows.column("run_id"), run_id))).to_pylist())
 
     def _parts(self, names: Sequence[str], *, totals: bool = False) -> dict[str, pa.Table]:
-        """Return the rows of those files that are there."""
+        """Return the rows of those files that exist."""
         with concurrent.futures.ThreadPoolExecutor(max_workers=8) as pool:
             parts = pool.map(functools.partial(self.part, totals=totals), names)
             return {stem: part for stem, part in zip(names, parts, strict=True) if part is not None}
 
     def _live(self, listing: Listing, new: pa.Table | None) -> Iterator[pa.Table]:
-        """Yield the rows that count, some at a time."""
+        """Yield the rows that count, in batches."""
         replaced = set(self.stems(new).unique().to_pylist()) if new is not None else set()
         if listing.newest:
             shadows = sorted(replaced.union(listing.small))
@@ -210,7 +210,7 @@ class TableFiles:
             yield from (new.slice(start, ROWS_A_GROUP) for start in range(0, new.num_rows, ROWS_A_GROUP))
 
     def _unshadowed(self, rows: pa.Table, shadows: Sequence[str]) -> pa.Table:
-        """Return the rows whose stems are not among some, which are sorted."""
+        """Return the rows whose stems are not among the sorted ``shadows``."""
         run_ids = rows.column("run_id").cast(pa.string())
         touched = [run_id for run_id in run_ids.unique().to_pylist() if _any_begins(shadows, run_id)]
         if not touched:
@@ -221,7 +221,7 @@ class TableFiles:
         return pa.concat_tables([rows.filter(pc.invert(suspect)), suspects.filter(pc.invert(shadowed))])
 
     def _write_groups(self, sink: pa.NativeFile, parts: Iterable[pa.Table]) -> None:
-        """Write a compacted file; each row group of scores is of whole sets or of images, so that few need be read."""
+        """Write a compacted file; each row group of scores has only whole sets or only images, to read fewer."""
         waiting: defaultdict[bool, list[pa.Table]] = defaultdict(list)
         with pq.ParquetWriter(sink, self.schema, compression="zstd", write_page_checksum=True) as writer:
             for part in parts:
@@ -235,14 +235,14 @@ class TableFiles:
 
     @contextlib.contextmanager
     def _open(self, stem: str) -> Iterator[pq.ParquetFile]:
-        """Open a file, with text as dictionaries if it is compacted; what is wrong with it is told in a sentence.
+        """Open a file, dictionary-encoding text if it is compacted, and report faults in one sentence.
 
         Raises:
             FileNotFoundError: If there is none.
         """
         name = self.name(stem)
         try:
-            if _COMPACTED.fullmatch(stem):  # read in parts; a small one is had with one request
+            if _COMPACTED.fullmatch(stem):  # read in parts; a small file takes one request
                 with self.storage.open(name) as source:
                     about = pq.read_metadata(source)
                     there = set(about.schema.names)
@@ -255,7 +255,7 @@ class TableFiles:
         except (pa.ArrowException, LookupError, ValueError) as error:
             raise InputError(f"'{self.storage.path(name)}' is not a results file of sgbench: {error}.") from error
         except OSError as error:
-            if error.errno is not None:  # Arrow's own, of a page that is damaged, has no number
+            if error.errno is not None:  # Arrow's own error, for a damaged page, has no number
                 raise
             raise InputError(f"'{self.storage.path(name)}' cannot be read: {error}.") from error
 
@@ -268,14 +268,14 @@ class TableFiles:
 
 
 def whole_sets(scores: pa.Table) -> pa.Table:
-    """Return the rows of `SCORES` that speak for a whole test set."""
+    """Return the rows of `SCORES` for whole test sets."""
     return scores.filter(pc.is_null(scores.column("image")))
 
 
 def _has_totals(file: pq.ParquetFile, group: int) -> bool:
-    """Return whether a row group may have rows of whole sets."""
+    """Return whether a row group may have rows for whole sets."""
     if "image" not in file.schema.names:
-        return True  # a file of another version, which is told when it is read
+        return True  # a file of another version, which is reported on reading
     statistics = file.metadata.row_group(group).column(file.schema.names.index("image")).statistics
     return statistics is None or not statistics.has_null_count or statistics.null_count > 0
 

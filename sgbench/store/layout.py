@@ -5,10 +5,10 @@ import re
 from sgbench.core.storage import PART, UNFINISHED, Storage
 
 MARK = "sgbench.json"
-"""File at the root of a store that says that the folder is one; the first command that writes there makes it."""
+"""File at the root that marks a folder as a store; the first command that writes there creates it."""
 
 SCRATCH = ".ray"
-"""Folder of a store for what is needed only while a sweep or a merge runs; see `discard_scratch`."""
+"""Folder of a store for temporary files of a sweep or merge; see `discard_scratch`."""
 
 PLANS = "plans"
 """Folder of a store with a file for each sweep: what it asks for."""
@@ -17,7 +17,7 @@ CHECKPOINTS = "checkpoints"
 """Folder of a store with a folder for each run that is not done."""
 
 REPLACED = f"{CHECKPOINTS}/replaced.json"
-"""File of a store for as long as runs in it are being trained again."""
+"""File of a store that exists while runs in it are being retrained."""
 
 WEIGHTS = "weights"
 """Folder of a store with a file for each run: its final weights."""
@@ -26,7 +26,7 @@ IMAGES = "images"
 """Folder of a store with a folder for each run: the images that it made and that were kept."""
 
 LOGS = "logs"
-"""Folder of a store with a folder for each run: what its processes print, and what TensorBoard shows."""
+"""Folder of a store with a folder for each run: the output of its processes, and files for TensorBoard."""
 
 PACKED = "packed"
 """Folder of a store with the packed sets that nodes fetch."""
@@ -76,7 +76,7 @@ def weights_of(run_id: str) -> str:
 
 
 def images_of(run_id: str) -> str:
-    """Return the folder of the images that a run made and that were kept."""
+    """Return the folder of a run's kept images."""
     return f"{IMAGES}/{run_id}"
 
 
@@ -112,42 +112,42 @@ def network_of(file: str) -> str:
 
 
 def latest_step(storage: Storage, run_id: str) -> int:
-    """Return the steps done according to a run's newest checkpoint, 0 where there is none; reads no checkpoint."""
+    """Return the steps done by a run's newest checkpoint, 0 if there is none, without reading a checkpoint."""
     names = storage.list(checkpoints_of(run_id), ".pt")
     return int(names[-1].rpartition("/")[2].removesuffix(".pt")) if names else 0
 
 
 def has_weights(storage: Storage, run_id: str) -> bool:
-    """Return whether a run's final weights are there."""
+    """Return whether a run's final weights exist."""
     return storage.exists(weights_of(run_id))
 
 
 def discard(storage: Storage, run_id: str) -> None:
-    """Delete all that lies beside the rows of a run, what it can be scored from last."""
+    """Delete all files of a run except its rows, and its weights last."""
     for folder in (logs_of(run_id), images_of(run_id), checkpoints_of(run_id)):
         storage.delete_folder(folder)
     storage.delete(weights_of(run_id))
 
 
 def runs_beside(storage: Storage) -> set[str]:
-    """Return the ids of the runs of which anything lies beside rows."""
+    """Return the ids of the runs that have files other than rows."""
     names = (name for folder in (WEIGHTS, CHECKPOINTS, IMAGES, LOGS) for name in storage.sizes(folder))
     return {match[match.lastindex or 0] for match in map(_BESIDE.fullmatch, names) if match}
 
 
 def unfinished(storage: Storage) -> dict[str, int]:
-    """Return the names and bytes of what writers that were killed left where a store keeps its files."""
+    """Return the names and sizes, in bytes, of partial files that killed writers left in a store."""
     folders = (folder for folder in FOLDERS if folder != SCRATCH)
     return {name: size for folder in folders for name, size in storage.sizes(folder).items() if _is_unfinished(name)}
 
 
 def discard_scratch(storage: Storage) -> int:
-    """Delete what sweeps and merges that are over left in `SCRATCH`; the caller holds the lock of the storage.
+    """Delete what earlier sweeps and merges left in `SCRATCH`; the caller holds the lock of the storage.
 
-    Ray keeps files of its own in a folder of that name, if only in a home folder; they are left alone.
+    Ray may keep its own files in a folder of that name, such as in a home folder; they are left alone.
 
     Returns:
-        The bytes that are free now.
+        The bytes freed.
     """
     names = storage.sizes(SCRATCH)
     own = {name: size for name, size in names.items() if _SCRATCHED.match(name)}

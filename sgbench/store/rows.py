@@ -42,7 +42,7 @@ RunRow = TypedDict(
         "backbone": str | None,  # family-size
         "size": str | None,
         "loss": str | None,
-        "lambda": float | None,  # weight of sg in the loss
+        "lambda": float | None,  # coefficient of sg in the loss
         "seed": int | None,
         "scale": Int32,
         "train": str | None,
@@ -113,11 +113,11 @@ class ScoreRow(TypedDict):
 
 
 class HistoryRow(TypedDict):
-    """A point of a training curve: a hundred a run or one each hundred steps, in ``history/<run_id>.parquet``."""
+    """A point of a training curve: a hundred per run, or one every hundred steps, in ``history/<run_id>.parquet``."""
 
     run_id: str
     step: int
-    loss: float  # mean since the row before
+    loss: float  # mean since the previous row
     terms: dict[str, float]  # each term, unweighted
     lr: float  # of the last step
     steps_per_second: float

@@ -15,7 +15,7 @@ from sgbench.store.layout import RUN_ID
 from sgbench.store.rows import HistoryRow, Int32, Row, RunKind, RunRow, ScoreRow
 
 SCHEMA_VERSION = 1
-"""Raised when a column changes its name, type or meaning; written into every row."""
+"""Raised when the name, type or meaning of a column changes; written into every row."""
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
 """Text as it is in memory where there is much of it; in files it is plain."""
@@ -56,7 +56,7 @@ _NAMES = {
     "image": _NAME,
     "metric": _NAME,
 }
-"""Columns that become parts of paths: the pattern of their values, and what it is in words."""
+"""Columns that become parts of paths: the pattern of their values, and its description."""
 
 
 def identity_columns(spec: RunSpec) -> RunRow:
@@ -94,17 +94,16 @@ def recipe_columns(recipe: Recipe) -> RunRow:
 
 
 def of_today(name: str, part: pa.Table) -> pa.Table:
-    """Return a table with the columns of today's schema, though it was written when there were fewer.
+    """Return a table with the columns of the current schema, even if it was written with fewer.
 
-    A column that a row of ``runs`` lacks has the default of the recipe, which is what its run was trained with; any
-    other is null.
+    A missing column of ``runs`` gets the recipe's default, with which the run was trained; any other is null.
 
     Args:
         name: ``runs``, ``scores`` or ``history``.
-        part: As it was read; text may be a dictionary and stays one.
+        part: The table as read; dictionary-encoded text stays so.
 
     Raises:
-        ValueError: If it has a column that is not known, lacks one that must not be null, or has a name that is none.
+        ValueError: If it has an unknown column, lacks a required one, or has an invalid name.
     """
     part = _completed(name, part)
     check_names({column: part.column(column) for column in _NAMES.keys() & set(part.column_names)})
@@ -112,13 +111,13 @@ def of_today(name: str, part: pa.Table) -> pa.Table:
 
 
 def check_names(columns: Mapping[str, pa.ChunkedArray]) -> None:
-    """Check values that become parts of paths, wherever they are read from a file.
+    """Check values from a file that become parts of paths.
 
     Args:
-        columns: By the column of `SCORES` whose kind they are of; text may be a dictionary. Only an image may be null.
+        columns: Values by their column of `SCORES`; text may be dictionary-encoded. Only an image may be null.
 
     Raises:
-        ValueError: With the first value that is none of its kind, and what would be.
+        ValueError: Naming the first invalid value, and what would be valid.
     """
     for column, values in columns.items():
         pattern, valid = _NAMES[column]

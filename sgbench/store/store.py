@@ -1,4 +1,4 @@
-"""A results store: what a sweep writes and what is read of it; `sgbench.store.files` knows the files."""
+"""A results store: what sweeps write and readers read; `sgbench.store.files` handles the files."""
 
 import contextlib
 import dataclasses
@@ -19,11 +19,11 @@ from sgbench.store.rows import HistoryRow, RunRow, ScoreRow
 from sgbench.store.schema import HISTORY, RUNS, SCORES, TABLES, check_names
 
 FORMAT = 1
-"""Of a store as a whole; its mark says it. Raised when an sgbench of before must not write there any more."""
+"""Format of a store, recorded in its mark. Raised when older versions of sgbench must no longer write to it."""
 
 
 class Dataset(NamedTuple):
-    """A test set: what people call it, and what it is."""
+    """A test set: its name, and the hash of its content."""
 
     name: str
     sha256: str
@@ -31,18 +31,18 @@ class Dataset(NamedTuple):
 
     @property
     def versioned(self) -> str:
-        """The name with the beginning of the hash, which tells it from others of that name."""
+        """The name with the beginning of the hash, which distinguishes it from others of that name."""
         return f"{self.name}@{self.sha256[:8]}"
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A run that some sweep on this store asked for, whether it has a row yet or not."""
+    """A run that a sweep on this store asked for, whether or not it has a row yet."""
 
     run: RunRow
     """Its columns of `sgbench.store.schema.identity_columns`."""
     tests: tuple[Dataset, ...]
-    """What it is to be scored on."""
+    """The test sets to score it on."""
     metrics: tuple[str, ...]
 
     @property
@@ -52,18 +52,18 @@ class Planned:
 
 
 class Replaced(NamedTuple):
-    """What there is of a run that is trained again, which stays until the new training is complete."""
+    """The old results of a run that is retrained, which stay until the new training is complete."""
 
     row: str | None
-    """When its row was written, by which it is told from the new one; None if it has none."""
+    """When its old row was written, which distinguishes it from the new one; None if it has none."""
     rerun: bool
-    """Whether the training began from nothing though the run was done, as ``--rerun`` has it."""
+    """Whether the training started from scratch although the run was done, as with ``--rerun``."""
     scores: tuple[tuple[str, str, str], ...] = ()
-    """Its scores with a value, which are to be computed again: name and hash of the test set, and metric."""
+    """Its scores with a value, which must be recomputed: name and hash of the test set, and metric."""
 
     @classmethod
     def of(cls, fields: Sequence[Any]) -> "Replaced":
-        """Undo what JSON makes of it."""
+        """Parse its JSON form."""
         row, rerun, scores = fields
         return cls(row, rerun, tuple((name, sha256, metric) for name, sha256, metric in scores))
 
@@ -74,12 +74,12 @@ def stamp(row: RunRow | None) -> str | None:
 
 
 class Store:
-    """The rows of one or many sweeps, below a local folder or a URI.
+    """The rows of one or more sweeps, in a local folder or at a URI.
 
-    Writing is idempotent: the same rows written again replace themselves.
+    Writing is idempotent: rows written again replace themselves.
 
     Args:
-        storage: Where the tables lie.
+        storage: Where the tables are.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -88,13 +88,13 @@ class Store:
 
     @contextlib.contextmanager
     def writing(self, purpose: str) -> Iterator[None]:
-        """Hold the only right to change the store, which bears the mark of one from then on.
+        """Hold the exclusive right to change the store, and mark the folder as a store.
 
         Args:
-            purpose: What for, told to whoever is refused: ``"sgbench sweep quick"``.
+            purpose: The command, such as ``"sgbench sweep quick"``, which refused processes are told.
 
         Raises:
-            InputError: If another process holds it, or see `refuse_other_folders`; then nothing is changed.
+            InputError: If another process holds it, or as in `refuse_other_folders`; then nothing is changed.
         """
         self.refuse_other_folders()
         with self.storage.lock(purpose):
@@ -103,13 +103,13 @@ class Store:
             yield
 
     def refuse_other_folders(self) -> None:
-        """Keep what is somebody else's from being written to, and above all from being tidied.
+        """Protect folders that are not stores from being written to or cleaned.
 
-        A folder without the mark is taken for a store if it has what only a store has. One that has none of the
-        folders of a store may hold anything else, such as a README: that is left alone.
+        A folder without the mark counts as a store if it has what only a store has. A folder without any of a store's
+        subfolders may hold anything else, such as a README, which is left alone.
 
         Raises:
-            InputError: If a folder of that kind is there and nothing of a store, or the store is of a newer format.
+            InputError: If it has such a subfolder but nothing else of a store, or the store has a newer format.
         """
         if (found := self._format()) is None:
             there = [folder for folder in FOLDERS if self.storage.exists(folder)]
@@ -122,7 +122,7 @@ class Store:
             raise InputError(f"'{self.storage}' is a store of format {found}; this sgbench writes {FORMAT}.")
 
     def _format(self) -> Any:
-        """Return what the mark says; None if there is none."""
+        """Return the format in the mark; None if there is no mark."""
         try:
             return json.loads(self.storage.read(MARK))["format"]
         except (FileNotFoundError, NotADirectoryError):
@@ -131,7 +131,7 @@ class Store:
             raise InputError(f"'{self.storage.path(MARK)}' is not the mark of a results store: {error!r}.") from error
 
     def _has_content(self) -> bool:
-        """Return whether there is anything that only a store has."""
+        """Return whether the folder has anything that only a store has."""
         for table in self.tables.values():
             for stem in table.list().counting:
                 with contextlib.suppress(InputError):
@@ -144,11 +144,11 @@ class Store:
         return bool(runs_beside(self.storage))
 
     def write_run(self, row: RunRow) -> None:
-        """Write the row of one run, replacing what was known of it."""
+        """Write the row of one run, replacing the previous one."""
         self.tables["runs"].write(row["run_id"], [row])
 
     def write_scores(self, rows: Iterable[ScoreRow]) -> None:
-        """Write scores; those of one run, test set and metric replace all that were there."""
+        """Write scores; those of one run, test set and metric replace all previous ones."""
         groups: dict[str, list[ScoreRow]] = {}
         for row in rows:
             dataset = Dataset(row["dataset"], row["dataset_sha256"]).versioned
@@ -162,26 +162,26 @@ class Store:
             self.tables["history"].write(rows[0]["run_id"], rows)
 
     def forget(self, run_id: str) -> None:
-        """Delete the row, the history and the scores of a run, which are about to be another's."""
+        """Delete the row, the history and the scores of a run, which are about to be replaced."""
         for table in ("runs", "history", "scores"):
             self.tables[table].forget(run_id)
 
     def write_plan(self, name: str, planned: list[Planned]) -> None:
-        """Write what a sweep asks for, replacing what a sweep of that name asked for before.
+        """Write the plan of a sweep, replacing the previous plan of that name.
 
         Raises:
-            InputError: If the name cannot be that of a file that is found again.
+            InputError: If the name is not valid for a file.
         """
         _check_plan_name(name)
         rows = [dataclasses.asdict(run) for run in planned]
         self.storage.write(plan_of(name), json.dumps(rows, indent=1).encode())
 
     def planned(self) -> list[Planned]:
-        """Return what all sweeps on this store asked for; a run of two sweeps comes twice."""
+        """Return the runs that all sweeps on this store asked for; a run in two sweeps appears twice."""
         return [planned for plan in self.plans().values() for planned in plan]
 
     def plans(self) -> dict[str, list[Planned]]:
-        """Return what each sweep on this store asked for, by its name."""
+        """Return the plan of each sweep on this store, by name."""
         return {_plan_name(file): self.read_plan(file) for file in self.plan_files()}
 
     def plan_files(self) -> list[str]:
@@ -214,10 +214,10 @@ class Store:
             raise InputError(f"'{self.storage.path(file)}' is not a plan of sgbench: {why}.") from error
 
     def replaced(self) -> dict[str, Replaced]:
-        """Return what is being replaced, by run; also of runs whose new training is complete and not yet scored.
+        """Return what is being replaced, by run, including runs that are retrained but not yet scored.
 
         Raises:
-            InputError: If the file that says so is damaged.
+            InputError: If the file that records it is damaged.
         """
         try:
             replaced = {run: Replaced.of(each) for run, each in json.loads(self.storage.read(REPLACED)).items()}
@@ -262,11 +262,11 @@ class Store:
         return by_key(self.encoded_scores())
 
     def encoded_scores(self) -> pa.Table:
-        """Return `scores` in any order, with text as dictionaries, which takes a fraction of the memory."""
+        """Return `scores` in any order, with dictionary-encoded text, which takes a fraction of the memory."""
         return self.tables["scores"].read()
 
     def totals(self) -> pa.Table:
-        """Return the rows of `scores` that speak for a whole test set; those of images are not read if compacted."""
+        """Return the rows of `scores` for whole test sets; if compacted, those of images are not read."""
         return by_key(self.tables["scores"].read(totals=True))
 
     def history(self) -> pa.Table:
@@ -274,13 +274,13 @@ class Store:
         return self.tables["history"].read().cast(HISTORY).sort_by([("run_id", "ascending"), ("step", "ascending")])
 
     def compact(self) -> dict[str, int]:
-        """Gather the small files of each table in one large file, which is read much faster.
+        """Merge the small files of each table into one large file, which is much faster to read.
 
-        The caller holds the lock of the storage. Killed at any moment, the store says what it said before, and the next
-        call tidies up.
+        The caller holds the lock of the storage. If this is killed at any moment, the store has the same content as
+        before, and the next call cleans up.
 
         Returns:
-            How many files went into the large one, by table.
+            The number of merged files, by table.
         """
         return {table: files.compact() for table, files in self.tables.items()}
 
