@@ -1,4 +1,4 @@
-"""A store as one page of HTML that needs nothing else: words, tables, statistics, figures, images, provenance.
+"""A store as one self-contained HTML page: findings, tables, statistics, figures, images, provenance.
 
 results ─► content ─► template.html + page.css + page.js ─► page
 """

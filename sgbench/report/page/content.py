@@ -1,4 +1,4 @@
-"""What a page says, gathered from a store."""
+"""The content of a page, gathered from a store."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -45,20 +45,20 @@ class Duel:
 
 @dataclass(frozen=True)
 class Content:
-    """What a page says, from top to bottom.
+    """The content of a page, from top to bottom.
 
     Attributes:
-        title: The page's.
-        about: What it is of, by what each thing is called.
-        counted: How far the runs are.
-        duels: Each loss against `BASELINE`, wherever some seed has scores of both.
+        title: Title of the page.
+        about: Facts about the store, by label.
+        counted: The status of the runs, in a sentence.
+        duels: Each loss against `BASELINE`, if any seed has scores of both.
         remarks: What cannot be compared, and why comparisons are inconclusive, one sentence each.
-        tables: Of scores, each with the notes that not all of them have.
-        notes: Those that all tables have.
+        tables: Tables of scores, each with the notes that the tables do not all share.
+        notes: Notes that all tables share.
         pictures: Figures.
         gallery: Images to compare.
         runs: Every run.
-        failures: Those that failed.
+        failures: Failed runs.
     """
 
     title: str
@@ -77,7 +77,7 @@ class Content:
 def gather(
     view: View, filters: Filters, storage: Storage, title: str, hr: Sequence[tuple[str, PackedImages]], images: int
 ) -> Content:
-    """Gather what a page says.
+    """Gather the content of a page.
 
     Args:
         view: A store.
@@ -157,7 +157,7 @@ def _duels(view: View, filters: Filters) -> tuple[list[Duel], list[str]]:
 
 
 def _cells(view: View, filters: Filters, rival: str) -> list[Comparison]:
-    """Return the comparisons of a loss that are shown; their p values are corrected for all that the store has."""
+    """Return the comparisons of a loss to show; their p values are corrected for all those in the store."""
     try:
         cells = comparisons(view, BASELINE, rival)
     except InputError:  # neither has been scored, nor is to be
@@ -172,7 +172,7 @@ def _cells(view: View, filters: Filters, rival: str) -> list[Comparison]:
 
 
 def _duel(cells: Sequence[Comparison], unpaired: int) -> Duel:
-    """Return a duel from its comparisons, each of which some seed has both scores of."""
+    """Return a duel from its comparisons, each with at least one seed that has both scores."""
     places = f"{plural(unpaired, 'place')} where no seed has both scores {'is' if unpaired == 1 else 'are'} left out"
     return Duel(
         loss=cells[0].b,
@@ -184,7 +184,7 @@ def _duel(cells: Sequence[Comparison], unpaired: int) -> Duel:
 
 
 def _tables(view: View, filters: Filters) -> list[Table]:
-    """Return the tables of the paper all of whose losses have numbers, and one of all that is shown."""
+    """Return the tables of the paper for which every loss has numbers, and one of everything shown."""
     tables = [pivot(view, filters)]
     if filters.losses is None and filters.lambdas is None and filters.seeds is None:
         tables = [*filter(_is_filled, (paper_table(number, view, filters=filters) for number in OF)), *tables]

@@ -1,4 +1,4 @@
-"""A page from what it says: one file that asks for nothing, from nobody."""
+"""Rendering a page as one file that loads nothing from elsewhere."""
 
 import base64
 import hashlib
@@ -16,7 +16,7 @@ from sgbench.report.page.content import Content
 from sgbench.report.tables import Table, to_html
 
 MOST_BYTES = 30_000_000
-"""What a page may have; more is nothing to send around."""
+"""Maximum size of a page, so that it can still be sent around."""
 
 
 def render(content: Content) -> str:
@@ -52,21 +52,21 @@ def _text(name: str) -> str:
 
 
 def _digest(text: str) -> str:
-    """Return the hash by which a policy knows a style or script."""
+    """Return the hash by which a policy identifies a style or script."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _fragment(table: Table) -> Markup:
-    """Return a table without its notes, which stand below it and need not scroll with it."""
+    """Return a table without its notes, which are below it and need not scroll with it."""
     return Markup(to_html(replace(table, notes=())))  # it escapes what it is given
 
 
 def _note(text: str) -> Markup:
-    """Return a note, in which commands stand between backticks."""
+    """Return a note, with text between backticks as code."""
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _data(value: Any) -> Markup:
-    """Return plain values as JSON that cannot end the element that it stands in."""
+    """Return plain values as JSON that cannot close the element that contains it."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c"))

@@ -1,4 +1,4 @@
-"""Saved images of a store, beside each other and beside HR, as a page carries them in itself."""
+"""Saved images of a store, embedded in a page for comparison with each other and with HR."""
 
 import base64
 import dataclasses
@@ -26,16 +26,16 @@ from sgbench.store import Dataset
 from sgbench.store.layout import image_of, kept_images
 
 IMAGES = 5
-"""How many images of a test set are shown, unless somebody says."""
+"""Default number of images per test set."""
 
 MOST_BYTES = 20_000_000
-"""Of all images together, as text: a page has to be sent around."""
+"""Maximum size of all encoded images together, so that a page can be sent around."""
 
 HR = "HR"
-"""The key of the image that the others are to be like."""
+"""The key of the reference image."""
 
 _WEBP_SIDE = 16383
-"""Pixels: the longest side that a WebP has."""
+"""The longest side of a WebP image, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Gallery:
     notes: tuple[str, ...] = ()
 
     def to_data(self) -> dict[str, Any]:
-        """Return it as plain values, for the page's own program."""
+        """Return it as plain values for the page's script."""
         sets = [
             {"name": name, "images": [dataclasses.asdict(image) for image in images]}
             for name, images in self.sets.items()
@@ -85,14 +85,14 @@ class Gallery:
 
 
 class _Place(NamedTuple):
-    """An image of a test set, as the folder of a store calls them."""
+    """An image of a test set, by its folder and name in a store."""
 
     folder: str
     image: str
 
 
 def degradations(view: View, filters: Filters, storage: Storage) -> list[Recipe]:
-    """Return the recipes whose scale and degradation say how the HR images of saved ones are to be prepared."""
+    """Return the recipes whose scale and degradation determine how HR images are prepared for the saved ones."""
     kept = set(runs_with_images(storage))
     ids = [run.run_id for run in view.runs(filters) if run.run_id in kept]
     rows = view.rows(Filters(runs=ids)).select(["run_id", "scale", "spec"]).sort_by("run_id")
@@ -145,7 +145,7 @@ def gallery(view: View, filters: Filters, storage: Storage, hr: Sequence[PackedI
 
 
 def runs_with_images(storage: Storage) -> list[str]:
-    """Return the ids of the runs of which images were saved."""
+    """Return the ids of the runs that have saved images."""
     return sorted({run_id for run_id, _, _ in kept_images(storage)})
 
 
@@ -159,7 +159,7 @@ def _files(storage: Storage, runs: set[str], folders: set[str]) -> dict[_Place, 
 
 
 def _first(there: Mapping[_Place, list[str]], images: int) -> tuple[list[_Place], list[_Place]]:
-    """Return the first images of each set, the first of all sets before the second of any, and the others."""
+    """Return the first images of each set, taking turns between sets, and the remaining ones."""
     by_set: defaultdict[str, list[_Place]] = defaultdict(list)
     for place in sorted(there, key=lambda place: (natural(place.folder), natural(place.image))):
         by_set[place.folder].append(place)
@@ -201,7 +201,7 @@ def _read(
 
 
 def _uri(image: Image.Image, png: bytes | None) -> str:
-    """Return an image as a data URI without any loss: as WebP, or as PNG where that is smaller."""
+    """Return an image as a lossless data URI: WebP or PNG, whichever is smaller."""
     candidates = {} if png is None else {"png": png}
     if max(image.size) <= _WEBP_SIDE:
         buffer = io.BytesIO()
@@ -218,7 +218,7 @@ def _uri(image: Image.Image, png: bytes | None) -> str:
 def _scores(
     view: View, filters: Filters, images: Collection[str]
 ) -> tuple[dict[_Place, dict[str, dict[str, tuple[str, float]]]], dict[str, str | None]]:
-    """Return the scores of some images, by image, run and metric, and which of their values are better."""
+    """Return the scores of some images, by image, run and metric, and which values are better."""
     rows = view.of_images(filters, images)
     found: defaultdict[_Place, defaultdict[str, dict[str, tuple[str, float]]]] = defaultdict(lambda: defaultdict(dict))
     directions: dict[str, str | None] = {}
@@ -232,7 +232,7 @@ def _scores(
 
 
 def _set_names(view: View, filters: Filters) -> dict[str, str]:
-    """Return what the test sets that were asked for are called, by their folders."""
+    """Return the names of the test sets to show, by folder."""
     rows = view.totals(Filters(datasets=filters.datasets)).group_by(["dataset", "dataset_sha256"]).aggregate([])
     return {_folder(row): row["dataset"] for row in rows.to_pylist()}
 
@@ -250,7 +250,7 @@ def _recipe(row: Mapping[str, Any]) -> Recipe:
 
 
 def _pair(runs: Mapping[str, Run], sides: Sequence[str]) -> tuple[str, str]:
-    """Return what is compared first: L1 with another loss of the same backbone and seed, as far as there are such."""
+    """Return the first pair to compare: L1 and another loss, if possible with the same backbone and seed."""
     shown = [runs[key] for key in sides if key in runs]
     if not shown:
         return "", ""

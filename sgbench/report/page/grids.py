@@ -1,4 +1,4 @@
-"""Tables of a page that are lists of like things: comparisons, runs, failures."""
+"""Tables of a page that list items of one kind: comparisons, runs, failures."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from sgbench.report.compare import shown_number, shown_p, shown_percent, verdict
 
 @dataclass(frozen=True)
 class Entry:
-    """What stands in one place.
+    """One entry of a grid.
 
     Attributes:
         text: As it is read.
@@ -31,7 +31,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table with one line of heads; the first entry of each row says what the row is about."""
+    """A table with one header line; the first entry of each row names its subject."""
 
     caption: str
     heads: tuple[str, ...]
@@ -52,7 +52,7 @@ def of_comparisons(cells: Sequence[Comparison]) -> Grid:
 
 
 def of_runs(view: View, filters: Filters = ALL) -> Grid:
-    """Return a row for each run that has ended, with all that is known of how its numbers came about."""
+    """Return a row for each run that has ended, with everything known about how its numbers were computed."""
     heads = ("run", "network", "loss", "seed", "status", "device", "host", "workers", "training", "steps/s")
     rest = ("peak memory", "parameters", "finished", "sgbench", "more")
     return Grid("Every run", (*heads, *rest), tuple(_ran(*each) for each in _ordered(view, filters)))

@@ -1,4 +1,4 @@
-"""Figures of a store as images that a page carries in itself."""
+"""Figures of a store as images embedded in a page."""
 
 import base64
 import functools
@@ -86,7 +86,7 @@ def _drawn(caption: str, draw: Callable[[], Figure]) -> Picture:
 
 @in_style
 def _source(figure: Figure) -> str:
-    """Return a figure as the URI of an image: its text as outlines, for a reader may not have the font."""
+    """Return a figure as the data URI of an image, with text as outlines because a reader may lack the font."""
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})

@@ -1,4 +1,4 @@
-"""What a store shows, in words: how far its runs are, and where a loss differs significantly from L1."""
+"""A summary of a store in words: the status of its runs, and where a loss differs significantly from L1."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +22,7 @@ class Finding(NamedTuple):
 
 
 def counted(view: View, filters: Filters = ALL) -> str:
-    """Return how many runs there are of each status, in a sentence."""
+    """Return the number of runs with each status, in a sentence."""
     runs = view.runs(filters)
     trained = Counter(run.status for run in runs if run.trained)
     others = len(runs) - trained.total()
@@ -32,7 +32,7 @@ def counted(view: View, filters: Filters = ALL) -> str:
 
 
 def without_numbers(view: View, filters: Filters = ALL) -> list[str]:
-    """Return a sentence for each metric by which nothing has a number, though it was asked for."""
+    """Return a sentence for each metric that was requested but has no number."""
     fates: defaultdict[str, set[str]] = defaultdict(set)
     for row in view.totals(filters).group_by(["metric", "status"]).aggregate([]).to_pylist():
         fates[row["metric"]].add(row["status"])
@@ -44,7 +44,7 @@ def without_numbers(view: View, filters: Filters = ALL) -> list[str]:
 
 
 class _Outcome(NamedTuple):
-    """What became of some comparisons; what is significant comes first."""
+    """The outcome of some comparisons; significant ones come first."""
 
     rank: int
     words: str
@@ -52,7 +52,7 @@ class _Outcome(NamedTuple):
 
 
 def findings(cells: Sequence[Comparison]) -> list[Finding]:
-    """Return where one loss differs significantly from another and by how much, and where nothing can be said.
+    """Return where one loss differs significantly from another and by how much, and where it is inconclusive.
 
     Metrics that found the same in the same places share their words.
 
@@ -79,7 +79,7 @@ def findings(cells: Sequence[Comparison]) -> list[Finding]:
 
 
 def _outcomes(cells: Sequence[Comparison]) -> dict[_Outcome, list[Comparison]]:
-    """Return comparisons by one metric by what became of them."""
+    """Return comparisons by one metric, grouped by outcome."""
     sides = {True: "better than", False: "worse than", None: "different from"}
     found: defaultdict[_Outcome, list[Comparison]] = defaultdict(list)
     for cell in cells:
@@ -95,7 +95,7 @@ def _outcomes(cells: Sequence[Comparison]) -> dict[_Outcome, list[Comparison]]:
 
 
 def _title(metric: str, cells: Iterable[Comparison]) -> str:
-    """Return a metric with the arrow of its direction, which stay in one line."""
+    """Return a metric with the arrow of its direction, joined so that they stay on one line."""
     direction = next((cell.direction for cell in cells if cell.metric == metric and cell.direction), None)
     return titled(metric, direction).replace(" ", "\N{NO-BREAK SPACE}")
 
