@@ -1,4 +1,4 @@
-"""Parts of images as each loss restores them, as Figs. 3 and 4 of the paper."""
+"""Crops of images as each loss restores them, like Figs. 3 and 4 of the paper."""
 
 import textwrap
 from collections import defaultdict
@@ -25,17 +25,17 @@ from sgbench.spec import Recipe
 from sgbench.spec.stored import read_recipe
 
 WIDEST = 1.5
-"""Width of a whole image by that of a crop, at most."""
+"""Maximum width of a whole image, relative to a crop."""
 
 NARROWEST = 0.62
-"""Inches: a crop in which a reader still sees something, and below which a number still fits."""
+"""Width in inches of the smallest crop that is still legible and has room for a number below it."""
 
 
 FLATTEST, TALLEST = 0.75, 2.0
-"""Height of a row by the width of a crop, whatever the shape of the part."""
+"""Height of a row relative to the width of a crop, whatever the region's shape."""
 
 GAP = 0.12
-"""Inches between panels, and beside text."""
+"""Space between panels and next to text, in inches."""
 
 
 Row = dict[str, Any]
@@ -189,12 +189,12 @@ class _Layout:
         return cls(width, cell, whole, cell * min(max(box.height / box.width, FLATTEST), TALLEST))
 
     def wrapped(self, text: str, column: int) -> str:
-        """Return text in lines that a column has room for."""
+        """Wrap text to the width of a column."""
         room = characters(self.cell if column else self.whole * self.cell)
         return "\n".join(textwrap.fill(line, room, break_on_hyphens=False) for line in text.split("\n"))
 
     def panel(self, figure: Figure, column: int, top: float) -> Axes:
-        """Add a panel that is some inches below the top of a figure."""
+        """Add a panel at a distance, in inches, below the top of a figure."""
         left = MARGIN + (self.whole * self.cell + GAP + (column - 1) * (self.cell + GAP) if column else 0)
         wide, high = self.cell if column else self.whole * self.cell, figure.get_size_inches()[1]
         axes = figure.add_axes(
@@ -206,7 +206,7 @@ class _Layout:
 
 
 def _lines(texts: Sequence[str]) -> float:
-    """Return the height of the longest of some texts, with room above and below."""
+    """Return the height of the longest text, with margins above and below."""
     return (max(text.count("\n") for text in texts) + 1) * 1.25 * TEXT / 72 + GAP
 
 
@@ -223,7 +223,7 @@ def _widest(saved: SavedImages, rows: Sequence[tuple[str, Region]]) -> float:
 def _rows(
     crops: Crops, saved: SavedImages, image: str | None, box: Box | None, regions: int
 ) -> list[tuple[str, Region]]:
-    """Return what is shown from top to bottom, each with its backbone."""
+    """Return the rows from top to bottom, each with its backbone."""
     indices = range(len(saved.images)) if image is None else [saved.index(image)]
     run_ids = [run.run_id for runs in crops.runs.values() for run in runs.values()]
     if box is not None:
@@ -277,7 +277,7 @@ def _check_box(box: Box, saved: SavedImages, index: int) -> None:
 def _scores(
     view: View, crops: Crops, saved: SavedImages, metrics: Sequence[str], images: Collection[str]
 ) -> dict[tuple[str, str, str], Row]:
-    """Return the scores of the images that are shown, by run, image and metric; only these become Python's objects."""
+    """Return the scores of the images that are shown, by run, image and metric; only these become Python objects."""
     ids = [run.run_id for runs in crops.runs.values() for run in runs.values()]
     rows = view.of_images(Filters(runs=ids, metrics=metrics), images)
     rows = rows.filter(pc.equal(rows["dataset_sha256"], saved.images.sha256))
@@ -285,7 +285,7 @@ def _scores(
 
 
 def _draw_whole(axes: Axes, image: Pixels, box: Box, about: str) -> None:
-    """Draw an image with a box that is seen on dark and on bright ground."""
+    """Draw an image with a box that is visible on dark and bright areas."""
     axes.imshow(image)
     for colour, line in (("black", 1.8), (COLOURS[4], 0.9)):
         corner = (box.left - 0.5, box.top - 0.5)
@@ -307,7 +307,7 @@ def _notes(crops: Crops, saved: SavedImages, scores: Sequence[Row], metrics: Seq
 
 
 def _origin(crops: Crops, saved: SavedImages, image: str | None, box: Box | None) -> str:
-    """Return how the parts were chosen."""
+    """Return how the regions were chosen."""
     if box is not None or crops.pair is None:
         return f"The part, {box} (left, top, width, height), was chosen by hand."
     where = f"the {len(saved.images)} images" if image is None else f"image '{image}'"

@@ -28,7 +28,7 @@ Panel = tuple[str, str]
 """A backbone and a term."""
 
 ACROSS = 4
-"""Backbones beside each other, at most."""
+"""The most backbones side by side."""
 
 
 @in_style
@@ -78,7 +78,7 @@ def _look(losses: Sequence[str], loss: str) -> Look:
 
 
 def _figure(panels: Sequence[Panel], columns: int | None) -> tuple[Figure, dict[Panel, Axes]]:
-    """Return a figure with axes for each panel; many backbones are broken into rows as even as can be."""
+    """Return a figure with axes for each panel; many backbones are split into rows of similar length."""
     backbones = list(dict.fromkeys(backbone for backbone, _ in panels))
     if len(backbones) == 1 or columns == 1:
         figure, in_order = new_figure(len(panels), columns)
@@ -101,7 +101,7 @@ def _figure(panels: Sequence[Panel], columns: int | None) -> tuple[Figure, dict[
 
 
 def _rows(panels: Sequence[Panel], across: int) -> list[list[Panel]]:
-    """Return a row for each term that several backbones have, the commonest first, then all other panels."""
+    """Return a row for each term that several backbones share, most common first, then all other panels."""
     backbones = list(dict.fromkeys(backbone for backbone, _ in panels))
     counts = Counter(term for _, term in panels)
     shared = [term for term in sorted(counts, key=lambda term: (-counts[term], term)) if counts[term] > 1]
@@ -131,7 +131,7 @@ def _courses(view: View, ids: set[str]) -> Courses:
 
 
 def _draw(axes: Axes, seeds: Sequence[Course], look: Look) -> None:
-    """Draw the courses of some seeds, or, if they are many, their mean and spread at the steps that all have."""
+    """Draw the curves of some seeds or, if there are many, their mean and spread at the steps that all share."""
     band: dict[int, tuple[float, float]] = {}
     if len(seeds) >= BAND:
         steps = [step for step in seeds[0] if all(step in seed for seed in seeds)]
@@ -147,7 +147,7 @@ def _draw(axes: Axes, seeds: Sequence[Course], look: Look) -> None:
 
 
 def _readable_ticks(axes: Axes) -> None:
-    """Write plain numbers at a log axis, some also where it spans less than a decade."""
+    """Label a log axis with plain numbers, even if it spans less than a decade."""
     low, high = axes.get_ylim()
     subs = (1.0,) if high > 100 * low else (1.0, 2.0, 5.0) if high > 5 * low else (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
     axes.yaxis.set_major_locator(LogLocator(subs=subs))

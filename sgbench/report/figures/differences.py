@@ -1,4 +1,4 @@
-"""How much nearer to the HR image one run comes than another, at each pixel of an image."""
+"""How much closer to the HR image one run is than another, at each pixel of an image."""
 
 from collections.abc import Iterable, Iterator
 

@@ -16,14 +16,14 @@ from sgbench.report.figures.selection import counted, title
 from sgbench.report.figures.style import COLOURS, INK, WIDTHS, Look, add_foot, in_style, new_grid
 
 ROW = 0.17
-"""Inches from a row to the next."""
+"""Distance between rows, in inches."""
 
 AROUND = 0.62
-"""Inches of a panel for its title and its axis."""
+"""Height of a panel's title and axis, in inches."""
 
 
 class _Kind(NamedTuple):
-    """What was found of a row, and how that looks; the shape tells kinds apart in grey."""
+    """The result of a row and its look; shapes distinguish results in greyscale."""
 
     label: str
     look: Look
@@ -74,7 +74,7 @@ def draw_forest(cells: Sequence[Comparison], *, columns: int | None = None) -> F
 
 
 def _rows(cells: Sequence[Comparison]) -> list[Comparison | str]:
-    """Return what stands below each other: each test set, and its comparisons."""
+    """Return the rows from top to bottom: each test set, and its comparisons."""
     by_set: defaultdict[str, list[Comparison | str]] = defaultdict(list)
     for cell in cells:
         by_set[cell.dataset].append(cell)
@@ -120,7 +120,7 @@ def _numbers(cell: Comparison) -> str:
 
 
 def _notes(cells: Sequence[Comparison], drawn: Sequence[Comparison]) -> Iterator[str]:
-    """Yield what a reader has to know: what is drawn, why a row is inconclusive, and what is left out."""
+    """Yield notes for the reader: what is drawn, why a row is inconclusive, and what is left out."""
     first, images = drawn[0], {cell.dataset: cell.images for cell in drawn if cell.images}
     of_images = f", images: {listed(f'{count} of {dataset}' for dataset, count in images.items())}" if images else ""
     alone = listed(dict.fromkeys(cell.metric for cell in drawn if cell.by_seed and not cell.overall))

@@ -1,4 +1,4 @@
-"""An image beside its first- and second-order gradient maps, as Fig. 1 of the paper."""
+"""An image with its first- and second-order gradient maps, like Fig. 1 of the paper."""
 
 import numpy as np
 import torch
@@ -9,12 +9,12 @@ from sgbench.losses.gradient import SecondOrderGradient
 from sgbench.report.figures.style import TEXT, add_foot, in_style, new_figure
 
 WHITE = 99.5
-"""Percent of a map's pixels that are darker than white; the few above would leave the rest in the dark."""
+"""Percentile of a map that is drawn white, so that a few large values do not darken the rest."""
 
 
 @in_style
 def draw_gradient_maps(image: Pixels, name: str, *, operator: str = "central", columns: int | None = None) -> Figure:
-    """Draw an image and the gradient maps that the SG loss takes of it.
+    """Draw an image and the gradient maps that the SG loss computes.
 
     Each map is the mean over the three channels, from 0 (black) to its own `WHITE` percentile (white).
 

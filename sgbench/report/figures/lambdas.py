@@ -1,4 +1,4 @@
-"""A metric against λ, the weight of the second-order gradient loss; Table 3 of the paper beside it."""
+"""A metric against λ, the coefficient of the second-order gradient loss, next to Table 3 of the paper."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -34,7 +34,7 @@ PAPER_TABLE = 3
 """The paper's ablation of λ: EDSR on Urban100."""
 
 _FILLS = sorted(FILLS, key="full".__ne__)
-"""Fillings of dots; the dots of the first kind of loss, often the only one, are full."""
+"""Fill styles of dots; those of the first, often the only, kind of loss are filled."""
 
 Panel = tuple[str, str]
 """A test set and a metric."""
@@ -49,14 +49,14 @@ class _Family(NamedTuple):
     backbone: str
     conditions: Hashable
     recipe: str
-    """What tells the recipe from others; empty where there is one."""
+    """How the recipe differs from others; empty if there is only one."""
     loss: str
     """Such as ``l1 + λ*sg``."""
 
 
 @dataclass
 class _Curve:
-    """What is drawn of a family, or of the paper."""
+    """The curve of a family, or of the paper."""
 
     label: str
     look: Look
@@ -120,7 +120,7 @@ class _LambdaAxis:
     """A logarithmic axis with a place for 0, left of a break."""
 
     zero: float | None
-    """Where λ = 0 stands; None if it does not occur."""
+    """The position of λ = 0; None if it does not occur."""
     ticks: tuple[float, ...]
     low: float
     high: float
@@ -139,11 +139,11 @@ class _LambdaAxis:
         return cls(zero, tuple(ticks), (zero or lambdas[0]) / margin, lambdas[-1] * margin)
 
     def at(self, lam: float) -> float:
-        """Return where a λ stands."""
+        """Return the position of a λ."""
         return lam if lam or self.zero is None else self.zero
 
     def apply(self, axes: Axes) -> None:
-        """Give axes this axis."""
+        """Apply this axis to axes."""
         axes.set_xscale("log")
         axes.set_xlim(self.low, self.high)
         zero = [] if self.zero is None else [self.zero]
@@ -163,7 +163,7 @@ class _LambdaAxis:
 
 
 def _families(groups: Sequence[Group]) -> dict[_Family, list[Group]]:
-    """Return the groups of each family; the loss without sg belongs to each that is otherwise the same."""
+    """Return the groups of each family; the loss without sg belongs to each family that is otherwise equal."""
     families: dict[_Family, list[Group]] = {}
     for group in filter(_has_lambda, groups):
         terms = expression.parse(group.loss).terms
@@ -178,7 +178,7 @@ def _families(groups: Sequence[Group]) -> dict[_Family, list[Group]]:
 
 
 def _with_a_single_lambda(families: Mapping[_Family, Sequence[Group]]) -> list[str]:
-    """Return the losses of which no backbone has a second λ > 0, and so no course; none if no loss has one."""
+    """Return the losses for which no backbone has a second λ > 0, and thus no curve; none if no loss has one."""
     lambdas: defaultdict[str, set[float]] = defaultdict(set)
     for family, groups in families.items():
         lambdas[family.loss] |= {_lambda(group) for group in filter(_has_lambda, groups)}

@@ -16,10 +16,10 @@ from sgbench.report.figures.selection import BAND, Selection, counted, select
 from sgbench.report.figures.style import COLOURS, FILLS, INK, MARKERS, Look, add_foot, in_style, looks, new_figure
 
 AXES = ("psnr_y", DEFAULT_METRIC)
-"""The metrics across and up, if nobody says."""
+"""The default metrics of the x-axis and the y-axis."""
 
 OTHERS = ("x", "+", "1", "2", "3", "4")
-"""Shapes of what was not trained."""
+"""Markers of untrained subjects."""
 
 Point = tuple[float, float]
 
@@ -66,7 +66,7 @@ def draw_plane(view: View, filters: Filters = ALL, *, columns: int | None = None
 
 
 class _Styles:
-    """What tells groups apart, also in grey: colour and filling say the backbone, the shape says the loss.
+    """The look of groups, distinct even in greyscale: colour and fill for the backbone, shape for the loss.
 
     Args:
         groups: All that are drawn.
@@ -87,7 +87,7 @@ class _Styles:
         return self._filled(group.backbone) | {"marker": marker}
 
     def handles(self) -> list[Artist]:
-        """Return the legend: backbones, then losses, then what was not trained."""
+        """Return the legend: backbones, then losses, then untrained subjects."""
         backbones = {name: {**self._filled(name), "marker": "o"} for name in self._backbones}
         losses = {
             loss: {"color": INK, "marker": marker, "fillstyle": "none"}

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from sgbench.data import Pixels
 
 WINDOW = 48
-"""Side of a region that is chosen by itself, in HR pixels."""
+"""Side of an automatically chosen region, in HR pixels."""
 
 STRIDE = 4
-"""HR pixels between windows that are looked at."""
+"""Distance between the windows considered, in HR pixels."""
 
 SEEN = 2.0
 """Mean |SR − HR|, from 0 to 255, from which an error is visible; on flat ground LPIPS is high for less."""
@@ -94,7 +94,7 @@ def _mean(found: Found) -> float:
 
 
 def _told(found: Found, *labels: str) -> Region:
-    """Return a region with what it is: the first label or, where all regions are of the other sign, the second."""
+    """Return a region with its label: the first or, if all regions have the other sign, the second."""
     mean, index, box = found
     as_expected = (mean <= 0) == (labels[0] == "largest gain")
     amount, where = f"{mean:+.4f}".replace("-", "−"), "in the box".replace(" ", "\N{NO-BREAK SPACE}")
@@ -102,7 +102,7 @@ def _told(found: Found, *labels: str) -> Region:
 
 
 def _window_means(values: Map) -> Map:
-    """Return the mean of each window, one each `STRIDE` pixels; none of an image that is smaller."""
+    """Return the mean of each window, one every `STRIDE` pixels; none for an image that is smaller."""
     if min(values.shape) < WINDOW:
         return np.empty((0, 0))
     sums = np.pad(values.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
@@ -112,6 +112,6 @@ def _window_means(values: Map) -> Map:
 
 
 def _cover(means: Map, row: int, column: int) -> None:
-    """Strike out the windows that overlap one."""
+    """Exclude the windows that overlap one."""
     reach = -(-WINDOW // STRIDE) - 1
     means[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1] = np.nan

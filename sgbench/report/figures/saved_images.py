@@ -1,4 +1,4 @@
-"""Images of a test set beside those that ``sgbench eval --save-images`` keeps in a store."""
+"""Images of a test set, and those that ``sgbench eval --save-images`` has kept for it in a store."""
 
 import io
 import shlex
@@ -17,7 +17,7 @@ from sgbench.store.layout import has_weights, image_of
 
 @dataclass(frozen=True)
 class SavedImages:
-    """A test set, and what a store keeps of it.
+    """A test set, and the images that a store keeps for it.
 
     Attributes:
         storage: The store's.
@@ -30,11 +30,11 @@ class SavedImages:
     reference: str
 
     def name(self, index: int) -> str:
-        """Return what an image of the set is called."""
+        """Return the name of an image of the set."""
         return self.images.images[index].name
 
     def index(self, name: str) -> int:
-        """Return where an image is in the set.
+        """Return the index of an image in the set.
 
         Raises:
             InputError: If it is not.
@@ -68,7 +68,7 @@ class SavedImages:
         return self.images.hr(index)
 
     def sr(self, run_id: str, index: int) -> Pixels:
-        """Return what a run made of an image.
+        """Return a run's version of an image.
 
         Raises:
             InputError: If the file cannot be read or has another size than the image.

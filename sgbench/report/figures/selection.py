@@ -1,4 +1,4 @@
-"""What of a store a figure shows: groups of runs, their scores, and what is left out and why."""
+"""The part of a store that a figure shows: groups of runs, their scores, and what is left out and why."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -12,13 +12,13 @@ from sgbench.report.figures.style import MARKERS
 from sgbench.report.tables.model import titled
 
 BAND = 3
-"""Seeds from which on their spread is drawn instead of each of them."""
+"""From this number of seeds on, their spread is drawn instead of each seed."""
 
 ONLY_OF_THE_PAPER = "Too many losses to tell apart: only those of the paper are drawn."
-"""What is said where `with_losses_told_apart` leaves some out."""
+"""The message if `with_losses_told_apart` leaves some out."""
 
 _NAMED = 4
-"""Runs that a note names before it counts the others."""
+"""The most runs that a note names; the others are only counted."""
 
 Values = dict[int, float]
 """By seed."""
@@ -26,7 +26,7 @@ Values = dict[int, float]
 
 @dataclass(frozen=True)
 class Selection:
-    """What a figure shows of a store.
+    """The part of a store that a figure shows.
 
     Attributes:
         groups: In reading order: by backbone, and of each L1 first, with which others are compared.
@@ -40,17 +40,17 @@ class Selection:
     _outcomes: Mapping[Key, Outcome]
 
     def values(self, group: Group, dataset: str, metric: str) -> Values:
-        """Return the scores of a group by seed, without those that are no number."""
+        """Return the scores of a group by seed, without missing ones."""
         scores = {run.seed or 0: self._outcomes.get((run.run_id, dataset, metric)) for run in group.runs}
         return {seed: score.value for seed, score in scores.items() if score and score.value is not None}
 
     def title(self, metric: str) -> str:
-        """Return what an axis of a metric is called."""
+        """Return the axis label of a metric."""
         ways = directions(outcome for outcome in self._outcomes.values() if outcome.metric == metric)
         return title(metric, ways.get(metric))
 
     def notes(self, groups: Iterable[Group], panels: Iterable[tuple[str, str]]) -> list[str]:
-        """Return what a reader has to know of some groups in panels of a test set and a metric: what is left out."""
+        """Return notes on what is left out of some groups in panels of a test set and a metric."""
         trained = [(group, run) for group in groups for run in group.runs if run.trained]
         fates: defaultdict[str, dict[str, None]] = defaultdict(dict)
         notes = []
@@ -91,7 +91,7 @@ def select(view: View, filters: Filters = ALL) -> Selection:
 
 
 def with_losses_told_apart(view: View, filters: Filters) -> Filters:
-    """Return filters that ask for the losses of the paper, if nobody chose and all would be too many for a figure.
+    """Return filters for the losses of the paper, if none are chosen and all would be too many for a figure.
 
     Args:
         view: A store.
@@ -110,7 +110,7 @@ def with_losses_told_apart(view: View, filters: Filters) -> Filters:
 
 
 def title(metric: str, direction: str | None) -> str:
-    """Return what a metric is called: its name, its unit, and an arrow towards the better."""
+    """Return the title of a metric: its name, its unit, and an arrow for its better direction."""
     unit = display_of(metric).unit
     return titled(f"{metric} ({unit})" if unit else metric, direction)
 

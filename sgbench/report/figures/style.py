@@ -1,4 +1,4 @@
-"""How every figure looks, what stands below it, and how it becomes a file."""
+"""The look of figures, their legends and notes, and writing them to files."""
 
 import io
 import math
@@ -21,24 +21,24 @@ Look = dict[str, Any]
 FORMATS = ("png", "svg", "pdf")
 
 WIDTHS = {1: 3.3, 2: 6.9}
-"""Inches, by the columns of a two-column paper that a figure spans."""
+"""Width in inches, by the number of columns of a two-column paper that a figure spans."""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
-"""Those of Okabe and Ito, which the colour-blind tell apart, with grey for yellow, which is lost on white."""
+"""The colour-blind-safe palette of Okabe and Ito, with grey instead of yellow, which is hard to see on white."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES: tuple[Any, ...] = ("-", (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (8, 2)))
 FILLS = ("none", "full", "left", "bottom", "right", "top")
-"""Shapes, dashes and fillings, one of which goes with each colour, so that a figure can be read in grey."""
+"""Shapes, dashes and fills, one for each colour, so that figures can be read in greyscale."""
 
 INK = "#333333"
-"""Of what is not ours: the paper's curve, marks of an axis."""
+"""Colour of the paper's curve and of axis marks."""
 
 TEXT = 7
-"""Points: the smallest text that a paper's reader should meet."""
+"""The smallest font size for a paper, in points."""
 
 MARGIN = 0.06
-"""Inches around what stands below the axes."""
+"""Margins of the area below the axes, in inches."""
 
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # which comes with matplotlib, and so is the same everywhere
@@ -73,7 +73,7 @@ in_style = matplotlib.style.context(["default", _STYLE])
 def new_figure(
     panels: int, columns: int | None, ratio: float | None = None, text: float = 0.0
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure with panels beside and below each other.
+    """Return a figure with a grid of panels.
 
     Args:
         panels: How many.
@@ -142,7 +142,7 @@ def add_foot(figure: Figure, handles: Sequence[Artist], notes: Sequence[str]) ->
 
 
 def looks(what: str, names: Sequence[Any], name: Any, *kinds: Sequence[Any]) -> list[Any]:
-    """Return how one of several things is drawn: from each kind of look, the one at its place among the names.
+    """Return the look of one of several names: from each kind of look, the one at the name's position.
 
     Raises:
         InputError: If there are more names than looks of a kind; two things that look alike would be no figure.
@@ -168,7 +168,7 @@ def format_of(file: Path) -> str:
 
 @in_style
 def encode(figure: Figure, form: str) -> bytes:
-    """Return the content of a figure's file; figures of the same results are the same bytes.
+    """Return the content of a figure's file; figures of the same results are bit-identical.
 
     Args:
         figure: What is drawn; it keeps its size.
@@ -181,7 +181,7 @@ def encode(figure: Figure, form: str) -> bytes:
 
 
 def _fitting_legend(figure: Figure, handles: Sequence[Artist], width: float, bottom: float) -> Legend:
-    """Return a legend with as few rows as fit below the axes, and these as even as can be."""
+    """Return a legend below the axes with as few rows as possible, of similar length."""
     longest = characters(width - 0.6)  # beside the sample of a line
     labels = [textwrap.fill(str(handle.get_label()), longest, break_on_hyphens=False) for handle in handles]
     for rows in range(1, len(handles) + 1):
@@ -203,5 +203,5 @@ def _fitting_legend(figure: Figure, handles: Sequence[Artist], width: float, bot
 
 
 def characters(width: float) -> int:
-    """Return how many characters of ordinary text fit into a line of some inches."""
+    """Return how many characters of average text fit in a line of some inches."""
     return int(width * 72 / (0.54 * TEXT))
