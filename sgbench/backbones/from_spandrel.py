@@ -61,7 +61,7 @@ def architecture(name: str) -> type[nn.Module]:
         raise unknown("architecture of spandrel", name, scale_arguments)
     if name not in scale_arguments:
         why = REFUSED.get(name, "has no argument for the scale")
-        raise InputError(f"spandrel's '{name}' {why}; valid: {', '.join(sorted(scale_arguments))}.")
+        raise InputError(f"this architecture {why}; valid: {', '.join(sorted(scale_arguments))}.")
     network, scale_argument = networks[name], scale_arguments[name]
     options, multiple = OPTIONS.get(name, {}), MULTIPLE.get(name, 1)
 
@@ -99,7 +99,7 @@ def _networks() -> dict[str, type[nn.Module]]:
     try:
         from spandrel import MAIN_REGISTRY
     except ImportError as error:
-        raise InputError(f"backbones 'spandrel:…' need spandrel ({error}); pip install 'sgbench[spandrel]'.") from error
+        raise InputError(f"spandrel is not installed ({error}); pip install 'sgbench[spandrel]'.") from error
     return {support.architecture.id: _network(type(support.architecture)) for support in MAIN_REGISTRY}
 
 

@@ -63,7 +63,8 @@ def test_every_architecture_that_spandrel_knows_is_a_backbone_or_refused_with_th
         why = REFUSED.get(name, "has no argument for the scale")
         with pytest.raises(InputError) as refusal:
             check_backbone(f"spandrel:{name}")
-        assert str(refusal.value) == f"spandrel's '{name}' {why}; valid: {', '.join(usable())}."
+        expected = f"backbone 'spandrel:{name}': this architecture {why}; valid: {', '.join(usable())}."
+        assert str(refusal.value) == expected
     assert set(REFUSED) <= {support.architecture.id for support in spandrel.MAIN_REGISTRY}
 
 
@@ -90,7 +91,9 @@ def test_an_unknown_architecture_is_bad_input(name: str, sentence: str) -> None:
 def test_without_spandrel_one_sentence_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "spandrel", None)
     monkeypatch.setattr(BACKBONES, "_loaded", {})
-    with pytest.raises(InputError, match=r"^backbones 'spandrel:…' need spandrel \(.*\); pip install 'sgbench\[span"):
+    with pytest.raises(
+        InputError, match=r"^backbone 'spandrel:SPAN': spandrel is not installed \(.*\); pip install 'sgbench\[span"
+    ):
         check_backbone("spandrel:SPAN")
 
 

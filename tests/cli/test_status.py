@@ -147,7 +147,7 @@ def test_with_an_address_or_a_job_it_is_the_cluster_that_is_asked(run: Run, clus
 def test_a_store_and_a_cluster_at_once_are_refused(run: Run) -> None:
     for words in (["--address", "head:8265"], ["sgbench-a"]):
         _, err = run("status", "--results", "results/tiny", *words, code=2)
-        assert err == ("error: status shows a store or the jobs of a cluster; give --results or a job and --address.\n")
+        assert err == "error: status shows either a store or jobs of a cluster; give --results, or JOB and --address.\n"
 
 
 def test_a_cluster_that_does_not_answer_is_bad_input(run: Run) -> None:

@@ -74,9 +74,10 @@ def test_every_preset_arrives_as_it_is(
     [
         (
             (),
-            "--results is not given; a job needs a store that all nodes reach, such as s3://bucket/results or /shared",
+            "--results is not given; a job needs a store that all nodes can reach, such as s3://bucket/results or "
+            "/shared/results",
         ),
-        (("--results", "results/tiny"), "--results is 'results/tiny'; a job needs a store that all nodes reach"),
+        (("--results", "results/tiny"), "--results is 'results/tiny'; a job needs a store that all nodes can reach"),
         (("--results", "~/results"), "--results is '~/results'; a job needs"),
         (("--results", "/r", "--train", "mine=train"), "data set 'mine=train' has a relative path; a job"),
         (
