@@ -36,7 +36,10 @@ def test_built_in_metrics_have_an_order_and_others_follow() -> None:
 
 
 @pytest.mark.parametrize("name", ["psnr_theirs", "no_such_module:metric", "torchmetrics:vif"])
-def test_a_metric_whose_code_is_not_loaded_has_four_significant_digits_and_no_unit(name: str) -> None:
+def test_a_metric_whose_code_is_not_loaded_has_four_significant_digits_and_no_unit(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(METRICS, "_loaded", {})
     assert display_of(name) == Display()
     assert [display_of(name).number(value) for value in (0.000123456, 27.98765, -0.0)] == ["0.0001235", "27.99", "0"]
     assert display_of(name).number(0.5, "+") == "+0.5"

@@ -84,7 +84,7 @@ def gather(
         filters: What of it is shown, resolved; differences are judged by all that the store has.
         storage: Where it lies, with its saved images.
         title: The page's.
-        hr: Test sets whose HR images are at hand, each with how the person wrote it.
+        hr: Test sets whose HR images are available locally, each with how the person wrote it.
         images: The most of each test set that are shown.
 
     Raises:

@@ -107,7 +107,7 @@ def gallery(view: View, filters: Filters, storage: Storage, hr: Sequence[PackedI
         view: The store.
         filters: What of it is shown.
         storage: Where it lies.
-        hr: Test sets whose HR images are at hand; those of other pixels than the saved images are left out.
+        hr: Test sets whose HR images are available locally; those of other pixels than the saved images are left out.
         images: The most of each test set, in the order of their names.
 
     Raises:

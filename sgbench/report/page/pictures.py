@@ -45,7 +45,7 @@ def pictures(view: View, filters: Filters, saved: Sequence[SavedImages], pair: t
     Args:
         view: The store.
         filters: What of it is shown.
-        saved: Test sets whose HR images are at hand.
+        saved: Test sets whose HR images are available locally.
         pair: The losses that are compared: their differences, and parts of images where they differ most.
     """
     fewer = with_losses_told_apart(view, filters)

@@ -80,7 +80,7 @@ def _grids(grids: list[Any]) -> Iterator[Any]:
 
 
 def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Return one's own fields over those of a base, mappings field by field."""
+    """Return a base's fields with a sweep's own fields over them, mappings merged field by field."""
     merged = dict(base)
     for key, value in own.items():
         below = base.get(key)
