@@ -15,6 +15,8 @@ SIGN = "*"
 MOST = 100_000
 """The most scores of single images to read for this, which takes about a second."""
 
+_SOME_SEEDS = f"Differences from {BASELINE} are tested over all seeds, so cells with only some are not marked."
+
 
 @dataclass(frozen=True)
 class Significance:
@@ -54,10 +56,8 @@ def against_baseline(
         return Significance()
     if len({each.run.seed for each in outcomes}) == 1:
         return Significance(notes=(f"With one seed, no difference from {BASELINE} can be tested.",))
-    if filters.seeds is not None or filters.runs is not None or not {"seed", "store"}.isdisjoint(dimensions):
-        return Significance(
-            notes=(f"Differences from {BASELINE} are tested over all seeds, so cells with only some are not marked.",)
-        )
+    if filters.seeds is not None or not {"seed", "store"}.isdisjoint(dimensions):
+        return Significance(notes=(_SOME_SEEDS,))
     places = sorted({(each.run.loss, each.metric) for each in outcomes})
     metrics = {rival: [metric for loss, metric in places if loss == rival] for rival in rivals}
     if _size(view, sorted(set().union(*metrics.values())), [BASELINE, *rivals]) > MOST:
@@ -72,10 +72,19 @@ def against_baseline(
         for run_id in comparison.runs_b
         if (key := (run_id, comparison.dataset, comparison.metric)) in shown
     }
-    return Significance(found, (_told(list({id(each): each for each in found.values()}.values())),))
+    if filters.runs is not None:
+        whole = {
+            key: comparison
+            for key, comparison in found.items()
+            if {*comparison.runs_a, *comparison.runs_b} <= {*filters.runs}
+        }
+        if len(whole) < len(found):
+            return Significance(whole, (*((_told(whole.values()),) if whole else ()), _SOME_SEEDS))
+    return Significance(found, (_told(found.values()),))
 
 
-def _told(found: Sequence[Comparison]) -> str:
+def _told(marked: Iterable[Comparison]) -> str:
+    found = list({id(each): each for each in marked}.values())  # one comparison has a key for each of its runs
     if not found:
         return f"No loss shares two seeds with {BASELINE}, so no difference can be tested."
     verdicts = [comparison.verdict for comparison in found]

@@ -207,6 +207,18 @@ def test_some_of_the_seeds_are_not_judged_and_a_note_says_so(some: dict[str, Any
     assert note == "Differences from l1 are tested over all seeds, so cells with only some are not marked."
 
 
+def test_runs_that_are_all_the_seeds_are_judged_and_some_of_them_are_not() -> None:
+    """A sweep asks for its own runs, which may be all that the store has of its losses, or not."""
+    shown = judged(seeds=3, gap=0.05)
+    ids = shown.runs["run_id"].to_pylist()
+    seeds = shown.runs["seed"].to_pylist()
+    table = pivot(shown, runs=ids)
+    assert [line.cells[0].significant for line in table.lines] == [None, True]
+    table = pivot(shown, runs=[run_id for run_id, seed in zip(ids, seeds, strict=True) if seed < 2])
+    assert [line.cells[0].significant for line in table.lines] == [None, None]
+    assert "Differences from l1 are tested over all seeds, so cells with only some are not marked." in table.notes
+
+
 def test_too_many_scores_are_left_to_compare(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sgbench.analysis.baseline.MOST", 10)
     table = pivot(judged(seeds=2, gap=0.05))
