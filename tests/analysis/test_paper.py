@@ -13,7 +13,7 @@ LOSSES = {"l1+sg": "l1 + {}*sg"}
 METRICS = {"lpips": "lpips_alex", "fid": "fid"}
 
 
-@pytest.mark.skipif(not TABLES.exists(), reason="the transcript of the paper's tables is not at hand")
+@pytest.mark.skipif(not TABLES.exists(), reason="the transcript of the paper's tables is not available here")
 def test_every_cell_is_that_of_the_transcript():
     with TABLES.open() as file:
         expected = {

@@ -65,7 +65,7 @@ def test_a_registered_network_is_one_of_the_catalogue() -> None:
     with pytest.raises(InputError, match="the pretrained network name 'vgg16' is taken"):
         register_network(Network(**{**FIELDS, "name": "vgg16"}))
     with pytest.raises(InputError, match="is a str; a Network is needed"):
-        register_network("theirs")  # type: ignore[arg-type]
+        register_network("theirs")
     with pytest.raises(
         InputError, match="pretrained network 'other': its attribute 'name' is 'theirs'; 'other' is needed"
     ):

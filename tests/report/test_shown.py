@@ -31,14 +31,14 @@ def store() -> Results:
 def text(shown: Shown, width: int) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None, _environ={})
     console.print(shown)
-    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+    return console.file.getvalue()
 
 
 def words(html: str) -> str:
     """Return the text of a fragment of HTML."""
     found: list[str] = []
     parser = HTMLParser()
-    parser.handle_data = found.append  # type: ignore[method-assign]
+    parser.handle_data = found.append
     parser.feed(html)
     return " ".join(found)
 
