@@ -57,7 +57,8 @@ def _text(shown: Shown, width: int | None) -> str:
     """Return the output for a terminal of some width, or for a file."""
     file = io.StringIO()
     terminal = width is not None
-    shown.print(Console(file=file, width=width, force_terminal=terminal, color_system=None))
+    # In a notebook rich would display what it is to write into the file.
+    shown.print(Console(file=file, width=width, force_terminal=terminal, color_system=None, force_jupyter=False))
     return file.getvalue().rstrip("\n")
 
 

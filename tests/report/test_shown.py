@@ -55,6 +55,15 @@ def test_a_table_is_shown_everywhere_and_has_a_row_for_each_cell(store: Results)
     assert frame["significant"].tolist()[1]
 
 
+def test_in_a_notebook_nothing_is_displayed_but_the_result(store: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = repr(table(store)), str(compare(store, "l1", SG))
+    displayed: list[object] = []
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("rich.jupyter.display", lambda segments, text: displayed.append(text))
+    assert (repr(table(store)), str(compare(store, "l1", SG))) == expected
+    assert displayed == []
+
+
 def test_tables_of_the_paper_and_several_stores_are_made_by_the_same_function(store: Results) -> None:
     assert "EDSR+SG" in text(table(store, 1, metrics=["lpips_alex"]), 100)
     assert "paper" in text(table(store, 1, show="both", metrics=["lpips_alex"]), 100)
