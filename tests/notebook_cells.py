@@ -43,14 +43,14 @@ def _run_cell(code: str, number: int, namespace: dict[str, Any]) -> list[Output]
         outputs.append({"output_type": "stream", "name": "stdout", "text": _lines(printed.getvalue())})
     figures = [pyplot.figure(at) for at in pyplot.get_fignums()]
     pyplot.close("all")
-    if isinstance(value, Figure):
-        figures.append(value)
-    elif value is not None:
-        data = {"text/plain": _lines(repr(value))}
-        if hasattr(value, "_repr_html_"):
-            data["text/html"] = _lines(value._repr_html_())
+    if value is not None:
+        data: dict[str, Any] = {"text/plain": _lines(repr(value))}
+        if html := getattr(value, "_repr_html_", lambda: None)():  # a figure has the method and returns None
+            data["text/html"] = _lines(html)
+        if isinstance(value, Figure):
+            data["image/png"] = _png(value)
         outputs.append({"output_type": "execute_result", "execution_count": number, "metadata": {}, "data": data})
-    shown = (_png(figure) for figure in dict.fromkeys(figures))
+    shown = (_png(figure) for figure in figures if figure is not value)
     return outputs + [{"output_type": "display_data", "metadata": {}, "data": {"image/png": png}} for png in shown]
 
 
