@@ -6,7 +6,16 @@ pixels, and a `PatchSampler` draws from them.
 
 from sgbench.data.catalog import CATALOG, DEMO_IMAGES, Archive, DataSet, Part, Role, sets_folder
 from sgbench.data.fetch import Fetched, FetchProgress, fetch
-from sgbench.data.images import Pixels, crop_to_multiple, encode_png, image_size, list_images, read_image, write_png
+from sgbench.data.images import (
+    Pixels,
+    crop_to_multiple,
+    decode_image,
+    encode_png,
+    image_size,
+    list_images,
+    read_image,
+    write_png,
+)
 from sgbench.data.inventory import Packing, PartStatus, SetStatus, inventory, list_packings
 from sgbench.data.pairing import pair_by_name
 from sgbench.data.patches import PatchSampler, windows
@@ -44,6 +53,7 @@ __all__ = [
     "SetStatus",
     "Source",
     "crop_to_multiple",
+    "decode_image",
     "default_cache",
     "downscale",
     "encode_png",

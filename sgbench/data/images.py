@@ -1,20 +1,20 @@
 """Image files to arrays and back.
 
 Every image in sgbench is uint8, height × width × 3, RGB, values 0 to 255: the pixels as they are stored in the file. An
-orientation in EXIF is not applied and a colour profile is not converted, as in MATLAB, so that a high-resolution image
-fits the low-resolution file published with it.
+orientation is not applied and colours are not converted by a profile or gamma, as in MATLAB, so that a high-resolution
+image fits the low-resolution file published with it. The rules are in ``docs/protocol.md``.
 """
 
 import contextlib
 import io
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile, TiffImagePlugin
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
 from sgbench.core.errors import InputError
 from sgbench.core.files import replacing
@@ -27,6 +27,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 _NARROW_MODES = ("1", "L", "P", "RGB", "YCbCr", "CMYK")
+_PHOTOMETRIC = TiffImagePlugin.PHOTOMETRIC_INTERPRETATION
+_SRGB_GAMMA = 1 / 2.2
 _OTHER_BYTE = {
     "RGB;16B": "RGB;16L",
     "RGB;16L": "RGB;16B",
@@ -36,7 +38,7 @@ _OTHER_BYTE = {
 
 
 def read_image(path: Path) -> Pixels:
-    """Read a PNG, JPEG, BMP, TIFF or WebP file.
+    """Read a PNG, JPEG, BMP, TIFF or WebP file, all by the same rules.
 
     Grey, 1-bit and palette images become RGB. If a file has several pages or frames, the first is read.
 
@@ -47,31 +49,35 @@ def read_image(path: Path) -> Pixels:
         uint8, H×W×3, RGB, 0 to 255. A 16-bit value v becomes v/257, rounded, so that 65535 becomes 255.
 
     Warns:
-        UserWarning: If the file is 16-bit or CMYK and was converted; the message names it.
+        UserWarning: If pixels were converted (16-bit, CMYK) or something in the file was ignored (orientation, colour
+            profile, gamma, further pages); the message names the file.
 
     Raises:
         InputError: If the file cannot be read or decoded, has transparency, or holds pixels of another kind, such as
             floating point.
     """
-    with _opened(path) as image:
-        if image.has_transparency_data:
-            raise InputError(f"'{path}' has an alpha channel or a transparent colour; only opaque images are read.")
-        kind = _kind(image)
-        if kind == "other":
-            raise InputError(f"'{path}' holds pixels of an unusual kind ({_describe(image)}); convert it to 8-bit RGB.")
-        pixels = _sixteen_bit(image, path) if kind == "16-bit" else np.array(image.convert("RGB"))
-    if kind != "8-bit":
-        warnings.warn(f"'{path}' is {kind} and was converted to 8-bit RGB", stacklevel=2)
-    return pixels
+    return _decoded(path, str(path))
+
+
+def decode_image(content: bytes, name: str) -> Pixels:
+    """Decode the content of an image file; otherwise like `read_image`.
+
+    Args:
+        content: The file's bytes.
+        name: The file, for messages.
+    """
+    return _decoded(io.BytesIO(content), name)
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return the height and width of an image file in pixels, from its header alone.
+    """Return the height and width of an image file in pixels, as they are stored, from its header alone.
 
     Raises:
         InputError: If the file cannot be read.
     """
-    with _opened(path) as image:
+    with _opened(path, str(path)) as image:
+        if isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow swaps the sides if the orientation does
+            return image.tag_v2[TiffImagePlugin.IMAGELENGTH], image.tag_v2[TiffImagePlugin.IMAGEWIDTH]
         return image.height, image.width
 
 
@@ -141,15 +147,72 @@ def write_png(path: Path, image: Pixels) -> None:
         part.write_bytes(encode_png(image))
 
 
+def _decoded(source: Path | io.BytesIO, name: str) -> Pixels:
+    with _opened(source, name) as image:
+        if image.has_transparency_data:
+            raise InputError(f"'{name}' has an alpha channel or a transparent colour; only opaque images are read.")
+        kind = _kind(image)
+        if kind == "other":
+            raise InputError(f"'{name}' holds pixels of an unusual kind ({_describe(image)}); convert it to 8-bit RGB.")
+        orientation, ignored = _orientation(image), _ignored(image)
+        pixels = _sixteen_bit(image, source, name) if kind == "16-bit" else np.array(image.convert("RGB"))
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            pixels = np.ascontiguousarray(_UNTURNED[orientation](pixels))
+    if kind != "8-bit":
+        warnings.warn(f"'{name}' is {kind} and was converted to 8-bit RGB", stacklevel=3)
+    if ignored:
+        warnings.warn(f"'{name}' has {' and '.join(ignored)}; pixels are used as they are stored", stacklevel=3)
+    return pixels
+
+
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
+def _opened(source: Path | io.BytesIO, name: str) -> Iterator[ImageFile.ImageFile]:
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        if isinstance(source, Path) and source.exists() and not source.is_file():  # a pipe would be waited for
+            raise ValueError("it is not a regular file")
+        with Image.open(source, formats=_FORMATS) as image:
             yield image
     except InputError:
         raise
     except Exception as error:  # damaged bytes make the decoders raise anything, from SyntaxError to struct.error
-        raise InputError(f"'{path}' cannot be read as an image: {error}.") from error
+        raise InputError(f"'{name}' cannot be read as an image: {error}.") from error
+
+
+_UNTURNED: Mapping[int, Callable[[Pixels], Pixels]] = {
+    1: lambda image: image,
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: np.rot90(image),
+    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
+    8: lambda image: np.rot90(image, -1),
+}
+"""Pillow turns a TIFF by its orientation when it decodes it, and no other format; these turn it back."""
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """Return the orientation that a file asks for, 1 to 8; 1 if it has none, or none that can be read."""
+    with contextlib.suppress(Exception):  # metadata may be damaged
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return orientation if orientation in _UNTURNED else 1
+    return 1
+
+
+def _ignored(image: ImageFile.ImageFile) -> list[str]:
+    """Return what a file says of its image that other programs may apply and sgbench does not."""
+    ignored = []
+    if (orientation := _orientation(image)) != 1:
+        ignored.append(f"orientation {orientation}")
+    profile = image.info.get("icc_profile") or b""
+    if profile and not any("sRGB".encode(encoding) in profile for encoding in ("ascii", "utf-16-be")):
+        ignored.append("a colour profile other than sRGB")
+    gamma = image.info.get("gamma", _SRGB_GAMMA)
+    if "srgb" not in image.info and abs(gamma - _SRGB_GAMMA) > _SRGB_GAMMA / 100:
+        ignored.append(f"gamma {gamma:g}")
+    if (count := getattr(image, "n_frames", 1)) > 1:
+        ignored.append(f"{count} pages or frames, of which the first is read")
+    return ignored
 
 
 def _kind(image: ImageFile.ImageFile) -> str:
@@ -182,14 +245,17 @@ def _bits(image: ImageFile.ImageFile) -> int:
     return int(max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))))
 
 
-def _sixteen_bit(image: ImageFile.ImageFile, path: Path) -> Pixels:
+def _sixteen_bit(image: ImageFile.ImageFile, source: Path | io.BytesIO, name: str) -> Pixels:
     if image.mode != "RGB":
-        grey = _narrow(np.asarray(image))
-        return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
-    with _opened(path) as again:
+        wide = np.asarray(image)
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and not image.tag_v2[_PHOTOMETRIC]:
+            wide = 65535 - wide  # 0 is white, which Pillow heeds for 8 bits only
+        return np.repeat(_narrow(wide)[:, :, np.newaxis], 3, axis=2)
+    high = np.asarray(image).astype(np.uint16) << 8
+    with _opened(source, name) as again:
         again.tile = [tile._replace(args=_swap_bytes(tile.args)) for tile in again.tile]
         low = np.asarray(again)
-    return _narrow(np.asarray(image).astype(np.uint16) << 8 | low)
+    return _narrow(high | low)
 
 
 def _swap_bytes(arguments: tuple[object, ...] | str | None) -> tuple[object, ...] | str:

@@ -31,8 +31,8 @@ from sgbench.data.references import Source, resolve
 from sgbench.data.resize import downscale
 from sgbench.spec import Degradation, Recipe, canonical_json
 
-FORMAT_VERSION = 1
-"""Raised when the layout changes, so that old and new folders differ."""
+FORMAT_VERSION = 2
+"""Raised when the layout or the rules of reading change, so that old and new folders differ."""
 
 MAX_DEFAULT_WORKERS = 8
 """More threads than this would only wait for the disk."""

@@ -1,38 +1,41 @@
 import io
+import os
 import struct
 import warnings
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from sgbench.core.errors import InputError
-from sgbench.data import crop_to_multiple, image_size, list_images, read_image, write_png
+from sgbench.data import crop_to_multiple, decode_image, image_size, list_images, read_image, write_png
 
 RGB = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+ORIENTATION = 274
 WIDE = np.random.default_rng(1).integers(0, 65536, (9, 7, 3), dtype=np.uint16)
 WIDE[0, :3] = [[0, 128, 129], [65535, 65534, 65406], [257, 256, 255]]
 
 
+def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
 def png16(wide, colour_type):
     """Encode a PNG with 16 bits a sample, which Pillow cannot for RGB."""
-
-    def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     header = struct.pack(">IIBBBBB", wide.shape[1], wide.shape[0], 16, colour_type, 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in wide)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-def tiff16(wide, order):
+def tiff16(wide, order, orientation=1):
     """Encode an uncompressed RGB TIFF with 16 bits a sample."""
     height, width, _ = wide.shape
     pixels = wide.astype(f"{order}u2").tobytes()
     bits_at = 8 + len(pixels)
     tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, bits_at), (259, 4, 1, 1), (262, 4, 1, 2)]
-    tags += [(273, 4, 1, 8), (277, 4, 1, 3), (278, 4, 1, height), (279, 4, 1, len(pixels))]
+    tags += [(273, 4, 1, 8), (274, 4, 1, orientation), (277, 4, 1, 3), (278, 4, 1, height), (279, 4, 1, len(pixels))]
     directory = struct.pack(f"{order}H", len(tags)) + b"".join(struct.pack(f"{order}HHII", *tag) for tag in tags)
     start = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, bits_at + 6)
     return start + pixels + struct.pack(f"{order}3H", 16, 16, 16) + directory + bytes(4)
@@ -60,11 +63,70 @@ def test_lossless_formats_keep_every_pixel(read, file_format, options):
     np.testing.assert_array_equal(read(encoded(Image.fromarray(RGB), file_format, **options)), RGB)
 
 
-def test_jpeg_is_read_as_stored_whatever_its_orientation(read):
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize(
+    ("file_format", "options"),
+    [("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("PNG", {}), ("JPEG", {}), ("WEBP", {"lossless": True})],
+    ids=["TIFF", "TIFF with LZW", "PNG", "JPEG", "WebP"],
+)
+def test_an_orientation_is_not_applied_in_any_format_and_is_said(read, tmp_path, file_format, options, orientation):
     exif = Image.Exif()
-    exif[0x0112] = 6
-    content = encoded(Image.fromarray(RGB), "JPEG", exif=exif)
-    np.testing.assert_array_equal(read(content), np.asarray(Image.open(io.BytesIO(content))))
+    exif[ORIENTATION] = orientation
+    stored = encoded(Image.fromarray(RGB), file_format, **options)
+    with pytest.warns(UserWarning, match=rf"image\.bin' has orientation {orientation}; pixels are used as they are st"):
+        pixels = read(encoded(Image.fromarray(RGB), file_format, exif=exif, **options))
+    np.testing.assert_array_equal(pixels, np.asarray(Image.open(io.BytesIO(stored))))
+    assert image_size(tmp_path / "image.bin") == pixels.shape[:2] == (9, 7)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_an_orientation_of_a_16_bit_tiff_is_not_applied(read, order):
+    with pytest.warns(UserWarning, match="is 16-bit"), pytest.warns(UserWarning, match="has orientation 6"):
+        pixels = read(tiff16(WIDE, order, orientation=6))
+    np.testing.assert_array_equal(pixels, np.rint(WIDE / 257))
+
+
+def test_an_orientation_that_only_xmp_gives_a_tiff_is_not_applied(read, tmp_path):
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    with pytest.warns(UserWarning, match="has orientation 6"):
+        np.testing.assert_array_equal(read(encoded(Image.fromarray(RGB), "TIFF", tiffinfo={700: xmp})), RGB)
+    assert image_size(tmp_path / "image.bin") == (9, 7)
+
+
+@pytest.mark.parametrize(
+    ("file_format", "options"), [("TIFF", {}), ("PNG", {}), ("WEBP", {"lossless": True})], ids=["TIFF", "PNG", "WebP"]
+)
+def test_a_colour_profile_is_not_applied_and_said_if_it_is_not_srgb(read, file_format, options):
+    plain = Image.fromarray(RGB)
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    with warnings.catch_warnings(action="error"):
+        np.testing.assert_array_equal(read(encoded(plain, file_format, icc_profile=srgb, **options)), RGB)
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    with pytest.warns(UserWarning, match=r"image\.bin' has a colour profile other than sRGB; pixels are used as they"):
+        np.testing.assert_array_equal(read(encoded(plain, file_format, icc_profile=lab, **options)), RGB)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "said"),
+    [
+        ([(b"gAMA", struct.pack(">I", 45455))], None),
+        ([(b"gAMA", struct.pack(">I", 100000))], "gamma 1;"),
+        ([(b"gAMA", struct.pack(">I", 100000)), (b"sRGB", b"\0")], None),
+    ],
+    ids=["of sRGB", "linear", "overruled by an sRGB chunk"],
+)
+def test_a_gamma_is_not_applied_and_said_if_it_is_not_that_of_srgb(read, chunks, said):
+    content = encoded(Image.fromarray(RGB), "PNG")
+    marked = content[:33] + b"".join(chunk(*each) for each in chunks) + content[33:]
+    with pytest.warns(UserWarning, match=said) if said else warnings.catch_warnings(action="error"):
+        np.testing.assert_array_equal(read(marked), RGB)
+
+
+@pytest.mark.parametrize("file_format", ["TIFF", "PNG"])
+def test_the_first_of_several_pages_or_frames_is_read_and_said(read, file_format):
+    pages = {"save_all": True, "append_images": [Image.fromarray(RGB[::-1])]}
+    with pytest.warns(UserWarning, match=r"image\.bin' has 2 pages or frames, of which the first is read"):
+        np.testing.assert_array_equal(read(encoded(Image.fromarray(RGB), file_format, **pages)), RGB)
 
 
 def test_grey_palette_and_bilevel_become_rgb(read):
@@ -95,6 +157,14 @@ def test_16_bit_grey_is_scaled_and_rounded(read):
     for content in (png16(WIDE[:, :, 0], colour_type=0), encoded(Image.fromarray(WIDE[:, :, 0]), "TIFF")):
         with pytest.warns(UserWarning, match="16-bit"):
             np.testing.assert_array_equal(read(content), expected)
+
+
+def test_16_bit_grey_whose_0_is_white_is_inverted_as_8_bit_is(read):
+    wide = encoded(Image.fromarray(WIDE[:, :, 0]), "TIFF", tiffinfo={262: 0})
+    with pytest.warns(UserWarning, match="16-bit"):
+        np.testing.assert_array_equal(read(wide)[:, :, 1], 255 - np.rint(WIDE[:, :, 0] / 257))
+    narrow = encoded(Image.fromarray(RGB[:, :, 0]), "TIFF", tiffinfo={262: 0})
+    np.testing.assert_array_equal(read(narrow)[:, :, 1], np.asarray(Image.open(io.BytesIO(narrow))))
 
 
 def test_cmyk_is_converted_with_a_warning(read):
@@ -148,6 +218,20 @@ def test_files_that_are_no_images_are_refused(read, tmp_path):
         read_image(tmp_path / "absent.png")
     with pytest.raises(InputError, match=r"absent\.png' cannot be read"):
         image_size(tmp_path / "absent.png")
+
+
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for read in (read_image, image_size):
+        with pytest.raises(InputError, match=r"pipe\.png' cannot be read as an image: it is not a regular file"):
+            read(tmp_path / "pipe.png")
+
+
+def test_the_content_of_a_file_is_decoded_by_the_same_rules(tmp_path):
+    with pytest.warns(UserWarning, match=r"'store/a\.png' is 16-bit"):
+        np.testing.assert_array_equal(decode_image(png16(WIDE, 2), "store/a.png"), np.rint(WIDE / 257))
+    with pytest.raises(InputError, match=r"'store/a\.png' cannot be read as an image"):
+        decode_image(b"", "store/a.png")
 
 
 def test_image_size_is_height_and_width(tmp_path):

@@ -1,16 +1,12 @@
 """Images of a test set, and those that ``sgbench eval --save-images`` has kept for it in a store."""
 
-import io
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-from PIL import Image
-
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
-from sgbench.data import PackedImages, Pixels
+from sgbench.data import PackedImages, Pixels, decode_image
 from sgbench.store import Dataset
 from sgbench.store.layout import has_weights, image_of
 
@@ -74,10 +70,7 @@ class SavedImages:
             InputError: If the file cannot be read or has another size than the image.
         """
         path = self.storage.path(self._file(run_id, index))
-        try:
-            pixels = np.array(Image.open(io.BytesIO(self.storage.read(self._file(run_id, index)))).convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"'{path}' cannot be read as an image: {error}.") from error
+        pixels = decode_image(self.storage.read(self._file(run_id, index)), path)
         if pixels.shape != self.hr(index).shape:
             height, width, _ = self.hr(index).shape
             raise InputError(f"'{path}' is not {width}×{height} pixels; it was made of another {self.images.name}.")

@@ -16,7 +16,7 @@ from sgbench.analysis.view import BASELINE, Filters, Run, View, direction
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.core.words import listed, natural, plural
-from sgbench.data import PackedImages
+from sgbench.data import PackedImages, decode_image
 from sgbench.report.compare import shown_number
 from sgbench.report.tables.model import metric_order
 from sgbench.report.tables.paper_layouts import SG
@@ -184,10 +184,7 @@ def _read(
     for run_id in runs:
         file = image_of(run_id, place.folder, place.image)
         content = storage.read(file)
-        try:
-            image = Image.open(io.BytesIO(content)).convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"'{storage.path(file)}' cannot be read as an image: {error}.") from error
+        image = Image.fromarray(decode_image(content, storage.path(file)))
         sizes.setdefault(image.size, file)
         if len(sizes) > 1:
             (width, height), other = next(iter(sizes.items()))
