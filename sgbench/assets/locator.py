@@ -18,7 +18,7 @@ from sgbench.assets.base import LoadedWeights, MissingWeights, networks_folder, 
 from sgbench.assets.catalogue import NETWORKS, Network
 from sgbench.core.download import Progress, download
 from sgbench.core.errors import InputError
-from sgbench.core.files import cache_folder, replacing
+from sgbench.core.files import cache_folder, expanded, replacing
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Locator:
         Raises:
             InputError: If the folder that the user named does not exist.
         """
-        named = self.folder or (Path(value).expanduser() if (value := os.environ.get("SGBENCH_WEIGHTS")) else None)
+        named = self.folder or (expanded(value) if (value := os.environ.get("SGBENCH_WEIGHTS")) else None)
         if named is None:
             return [_hub_folder(), networks_folder()]
         if not named.is_dir():
@@ -140,7 +140,7 @@ def _sha256(path: Path, size: int, mtime_ns: int) -> str:
 def _hub_folder() -> Path:
     """Return where torch hub keeps downloads, by the rule of ``torch.hub.get_dir``, which would load torch."""
     home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch")
-    return Path(home).expanduser() / "hub" / "checkpoints"
+    return expanded(home) / "hub" / "checkpoints"
 
 
 def _check(path: Path, network: Network) -> None:

@@ -3,9 +3,12 @@
 Nothing here loads torch or Ray before a command needs it, so that ``sgbench --help`` answers at once.
 """
 
+import io
+import os
 import sys
 import warnings
-from typing import Annotated
+from collections.abc import Iterable
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -34,7 +37,8 @@ from sgbench.cli import (
     weights,
 )
 from sgbench.cli.commands import command
-from sgbench.core.errors import InputError, InterruptionError
+from sgbench.core.errors import InputError, InterruptionError, sentence
+from sgbench.core.words import quoted
 
 app = typer.Typer(
     name="sgbench",
@@ -85,15 +89,19 @@ def _options(
 def main() -> None:
     """Run the command line; for bad input, print one sentence and exit with 2."""
     sys.path.append("")  # --loss my_module:MyLoss finds a module in the current folder, which hides none of ours
-    warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
+    _open_streams()
+    warnings.showwarning = lambda message, *_: typer.echo(f"warning: {sentence(str(message))}", err=True)
     try:
-        app()
+        _refuse_what_is_not_text(sys.argv)
+        sys.exit(app(standalone_mode=False))
     except InputError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        _end(error, 2)
     except InterruptionError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        _end(error, 1)
+    except _UsageError as error:
+        _end_of_usage(error)
+    except typer.Abort:
+        _end("not confirmed; nothing was changed.", 1)
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # the reader has seen enough
             sys.exit(0)
@@ -101,5 +109,39 @@ def main() -> None:
     except OSError as error:
         if error.filename is None:
             raise
-        typer.echo(f"error: '{error.filename}': {error.strerror}.", err=True)  # such as a folder that is not writable
+        _end(f"{quoted(str(error.filename))}: {error.strerror}.", 2)  # such as a folder that is not writable
+
+
+_UsageError: Any = typer.BadParameter.__base__
+"""What Typer raises for a command line that it cannot parse."""
+
+
+def _end(error: object, code: int) -> NoReturn:
+    typer.echo(f"error: {sentence(str(error))}", err=True)
+    sys.exit(code)
+
+
+def _end_of_usage(error: Any) -> NoReturn:
+    """Say what is wrong with a command line; one that names only a group of commands has got that group's help."""
+    said = error.format_message()
+    if not said:
         sys.exit(2)
+    command = error.ctx.command_path if error.ctx else "sgbench"
+    _end(f"{said[0].lower()}{said[1:].rstrip('.')}; '{command} -h' shows what is valid.", 2)
+
+
+def _open_streams() -> None:
+    """Let every text be written: what the terminal's encoding lacks is escaped, and closed streams swallow it."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+        elif isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _refuse_what_is_not_text(arguments: Iterable[str]) -> None:
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"argument {quoted(argument)} is not text in UTF-8.") from error

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand
 
 from sgbench.core.errors import InputError
+from sgbench.core.words import quoted
 
 Function = TypeVar("Function", bound=Callable[..., None])
 
@@ -20,7 +21,7 @@ class Command(TyperCommand):
         """Parse the arguments of a command line.
 
         Raises:
-            InputError: If a single-value option is given more than once.
+            InputError: If a single-value option is given more than once, or a value is not of its type.
         """
         gathering = copy.copy(self)
         gathering.params = [_repeatable(parameter) for parameter in self.params]
@@ -29,10 +30,19 @@ class Command(TyperCommand):
             values = given.get(str(parameter.name))
             if _holds_one_value(parameter) and values and len(values) > 1:
                 raise InputError(
-                    f"{parameter.opts[0]} is given {len(values)} times, as {' and '.join(map(repr, values))}; "
+                    f"{parameter.opts[0]} is given {len(values)} times, as {' and '.join(map(quoted, values))}; "
                     "it takes one value."
                 )
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            values = given.get(str(error.param.name)) if error.param else None
+            if error.param is None or not values:
+                raise
+            value = values[-1] if isinstance(values, list) else values
+            called = error.param.opts[0] if error.param.param_type_name == "option" else error.param.metavar
+            problem = f"{error.message[0].lower()}{error.message[1:].rstrip('.')}"
+            raise InputError(f"{called} is {quoted(value)}: {problem}.") from error
 
 
 def _repeatable(parameter: Any) -> Any:

@@ -8,6 +8,7 @@ import typer
 from sgbench.cli import options
 from sgbench.cli.commands import below, command
 from sgbench.core.errors import InputError
+from sgbench.core.words import quoted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -246,7 +247,7 @@ def _box(text: str | None) -> "Box | None":
         left, top, width, height = map(int, text.split(","))
     except ValueError as error:
         raise InputError(
-            f"--box is '{text}'; LEFT,TOP,WIDTH,HEIGHT in HR pixels is needed, such as 100,60,48,48."
+            f"--box is {quoted(text)}; LEFT,TOP,WIDTH,HEIGHT in HR pixels is needed, such as 100,60,48,48."
         ) from error
     return Box(left, top, width, height)
 

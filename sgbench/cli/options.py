@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from sgbench.core.errors import InputError
+from sgbench.core.words import quoted, shortened
 
 if TYPE_CHECKING:
     from sgbench.core.storage import Storage
@@ -167,7 +168,9 @@ def _settings(assignments: Sequence[str]) -> dict[str, Any]:
     for assignment in assignments:
         path, value = read_setting(assignment)
         if path in settings:
-            raise InputError(f"--set {path} is given twice, as {settings[path]!r} and {value!r}; give it once.")
+            raise InputError(
+                f"--set {shortened(path)} is given twice, as {quoted(settings[path])} and {quoted(value)}."
+            )
         settings[path] = value
     return settings
 
@@ -206,4 +209,4 @@ def numbers(flag: str, text: str | None, kind: Callable[[str], T]) -> list[T]:
         raise InputError(f"{flag}: {error}") from error
     except ValueError as error:
         example = "0,1,2" if kind is int else "0,0.1,1"
-        raise InputError(f"{flag} is '{text}'; a list of numbers such as {example} is needed.") from error
+        raise InputError(f"{flag} is {quoted(text)}; a list of numbers such as {example} is needed.") from error

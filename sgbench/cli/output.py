@@ -16,7 +16,7 @@ from rich.text import Text
 from sgbench.analysis import Filters, View, load_results
 from sgbench.analysis.view import labels_of
 from sgbench.cli.lean import skip_pandas
-from sgbench.core.files import replacing
+from sgbench.core.files import expanded, replacing
 from sgbench.core.storage import Storage
 from sgbench.report import tables
 from sgbench.report.screen import Screen
@@ -40,7 +40,7 @@ _NARROWEST = 20
 
 def write(out: Path, content: bytes) -> None:
     """Write the file that a person named, whole or not at all; pipes and devices are written to directly."""
-    out = out.expanduser()
+    out = expanded(out)
     if out.exists() and not out.is_file():
         out.write_bytes(content)
         return
@@ -50,7 +50,8 @@ def write(out: Path, content: bytes) -> None:
 
 def print_json(data: Any) -> None:
     """Print data as JSON on standard output."""
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=not unicode, default=str))
 
 
 def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:

@@ -64,8 +64,9 @@ def import_file(
     """Check a file that was brought by hand, and copy it to the cache."""
     from sgbench.assets.install import install
     from sgbench.cli import output
+    from sgbench.core.files import expanded
 
-    output.say(f"installed as {install(file.expanduser(), name)}")
+    output.say(f"installed as {install(expanded(file), name)}")
 
 
 def _lines(status: "NetworkStatus", users: list[str]) -> list[str]:

@@ -3,6 +3,16 @@
 import difflib
 from collections.abc import Iterable
 
+from sgbench.core.words import printable, quoted, shortened
+
+_LONGEST = 290
+"""Characters of a sentence at most."""
+
+
+def sentence(text: str) -> str:
+    """Return what is shown to a person on one line: printable, and without its middle if it is too long to be read."""
+    return shortened(printable(" ".join(shortened(text, 10 * _LONGEST).split())), _LONGEST)
+
 
 class InputError(ValueError):
     """Bad input from a person: a name, a value, a file or a folder.
@@ -10,6 +20,9 @@ class InputError(ValueError):
     The message is one sentence that names the key, the value received and what would be valid. The command line
     prints it without a traceback and exits with code 2.
     """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(sentence(text))
 
 
 class MissingDataError(InputError):
@@ -22,6 +35,9 @@ class InterruptionError(RuntimeError):
     The message is one sentence that says what to do. The command line prints it without a traceback and exits with
     code 1.
     """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(sentence(text))
 
 
 class NotFiniteError(ArithmeticError):
@@ -64,11 +80,12 @@ def unknown(kind: str, received: str, valid: Iterable[str]) -> InputError:
     Returns:
         An `InputError` such as ``unknown backbone 'edrs': did you mean 'edsr'? Valid: edsr, rdn.``
     """
-    names = sorted(valid)
+    names = sorted(map(printable, valid))
+    received = shortened(received)
     by_case = {name.lower(): name for name in names}
     begun = [name for name in names if received and name.lower().startswith(received.lower())]
     nearest = difflib.get_close_matches(received.lower(), by_case, n=1, cutoff=0.6)
-    meant = [f"'{name}'" for name in begun[:_SUGGESTED] or [by_case[close] for close in nearest]]
+    meant = [quoted(name) for name in begun[:_SUGGESTED] or [by_case[close] for close in nearest]]
     either = " or ".join(filter(None, (", ".join(meant[:-1]), *meant[-1:])))
     hint = f": did you mean {either}? Valid" if either else "; valid"
-    return InputError(f"unknown {kind} '{received}'{hint}: {', '.join(names)}.")
+    return InputError(f"unknown {kind} {quoted(received)}{hint}: {', '.join(names)}.")

@@ -12,11 +12,30 @@ from pathlib import Path
 
 import platformdirs
 
+from sgbench.core.errors import InputError
+from sgbench.core.words import quoted
+
 
 def cache_folder() -> Path:
-    """Return the folder for files that can be recreated: ``$SGBENCH_CACHE``, or one in the user's cache folder."""
+    """Return the folder for files that can be recreated: ``$SGBENCH_CACHE``, or one in the user's cache folder.
+
+    Raises:
+        InputError: If the variable is not set and this user has no home folder.
+    """
     root = os.environ.get("SGBENCH_CACHE")
-    return Path(root).expanduser().absolute() if root else platformdirs.user_cache_path("sgbench")
+    return expanded(root or platformdirs.user_cache_path("sgbench"))
+
+
+def expanded(path: str | Path) -> Path:
+    """Return a path as a person writes it, made absolute, with ``~`` expanded.
+
+    Raises:
+        InputError: If it begins with the home folder of a user who has none.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise InputError(f"{quoted(str(path))}: that user has no home folder; give another path.") from error
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from typing import Any
 from pyarrow import fs
 
 from sgbench.core.errors import InputError
-from sgbench.core.files import replacing
+from sgbench.core.files import expanded, replacing
 
 HEARTBEAT_SECONDS = 10.0
 """Between heartbeats of a lock in an object store; when none came for six times as long, the lock is free."""
@@ -56,7 +56,7 @@ PART_IN_WORDS = "a name without slashes and control characters that does not beg
 
 def absolute(path: str) -> str:
     """Return a URI unchanged, or a path made absolute with ``~`` expanded: the form used everywhere below the CLI."""
-    return path if "://" in path else str(Path(path).expanduser().absolute())
+    return path if "://" in path else str(expanded(path))
 
 
 class Storage:

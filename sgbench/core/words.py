@@ -1,7 +1,8 @@
-"""How names are put in order, counted and listed in a sentence."""
+"""How names and values are put in order, counted, listed and quoted in a sentence."""
 
 import functools
 import re
+import reprlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,3 +23,37 @@ def listed(words: Iterable[str]) -> str:
     """Return ``a``, ``a and b`` or ``a, b and c``."""
     words = list(words)
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
+MOST_QUOTED = 80
+"""Characters of a value that a sentence quotes at most."""
+
+_briefly = reprlib.Repr()
+_briefly.maxstring = _briefly.maxother = _briefly.maxlong = 2 * MOST_QUOTED
+
+
+def printable(text: str) -> str:
+    r"""Return a text with escapes such as ``\x1b`` for characters that are not seen or that act on a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def shortened(text: str, most: int = MOST_QUOTED) -> str:
+    """Return a text of at most ``most`` characters, without its middle if it has more."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]}…{text[len(text) + 1 - (most + 1) // 2 :]}"
+
+
+def quoted(value: object) -> str:
+    """Return a value as a sentence quotes it, whatever it is: printable, and shortened to `MOST_QUOTED` characters.
+
+    A text stands between quotation marks; anything else is written as Python does.
+    """
+    if isinstance(value, str):
+        return f"'{shortened(printable(shortened(value, 2 * MOST_QUOTED)))}'"
+    try:
+        return shortened(printable(_briefly.repr(value)))
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "a number of too many digits"

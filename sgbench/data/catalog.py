@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from sgbench.core.files import cache_folder
+from sgbench.core.files import cache_folder, expanded
 from sgbench.data.images import is_image_name
 
 Role = Literal["train", "test"]
@@ -247,7 +247,7 @@ def sets_folder() -> Path:
     That is ``$SGBENCH_DATA``, or else ``sets`` in sgbench's cache.
     """
     root = os.environ.get("SGBENCH_DATA")
-    return Path(root).expanduser().absolute() if root else cache_folder() / "sets"
+    return expanded(root) if root else cache_folder() / "sets"
 
 
 def count_images(folder: Path) -> int:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sgbench.core.errors import InputError, MissingDataError, unknown
+from sgbench.core.files import expanded
 from sgbench.data.catalog import CATALOG, DEMO_IMAGES, DataSet, Role, count_images, images_folder, sets_folder
 from sgbench.data.images import list_images
 from sgbench.data.pairing import LR_SUFFIXES, pair_by_name
@@ -179,7 +180,7 @@ def _shipped_lr(asked: _Reference, role: Role, images: Path, scale: int) -> Path
 def _directory(reference: str, folder: str) -> Path:
     if not folder:
         raise InputError(f"'{reference}' gives no folder after '='; write NAME=DIR.")
-    return Path(folder).expanduser().absolute()
+    return expanded(folder)
 
 
 def _refuse_other_case(name: str) -> None:

@@ -19,12 +19,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from sgbench.core.errors import InputError
+from sgbench.core.words import quoted, shortened
 
 Value = bool | int | float | str
 
+_LONGEST = 2_000
+"""Characters of an expression."""
+
 _TOKEN = re.compile(
     r"""\s*(?:
-        (?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?![\w.])
+        (?P<number>[+-]?(?>\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?![\w.])
       | (?P<word>[A-Za-z_][\w.]*(?:-[A-Za-z_]\w*)*(?::[A-Za-z_][\w.]*)?)
       | (?P<mark>[-+*(),=])
       | (?P<other>\S)
@@ -79,7 +83,7 @@ class Expression:
         merged = [(same[0], _total(same, source)) for _, same in sorted(equal.items())]
         kept = tuple(replace(term, weight=weight) for term, weight in merged if weight != 0.0)
         if not kept:
-            raise InputError(f"loss '{source}' has no term with a coefficient above 0; at least one is needed.")
+            raise InputError(f"loss {quoted(source)} has no term with a coefficient above 0; at least one is needed.")
         return cls(kept)
 
     def __eq__(self, other: object) -> bool:
@@ -109,7 +113,9 @@ class Expression:
         if not found:
             return self
         if len(found) > 1:
-            raise InputError(f"λ is ambiguous in '{self}': it has {len(found)} terms '{name}'; one is needed.")
+            raise InputError(
+                f"λ is ambiguous in {quoted(str(self))}: it has {len(found)} terms {quoted(name)}; one is needed."
+            )
         return Expression.of(
             (replace(term, weight=weight) if term.name == name else term for term in self.terms),
             source=f"{self} with λ = {weight}",
@@ -126,9 +132,11 @@ def parse(text: str) -> Expression:
         Its canonical form, options as they are written.
 
     Raises:
-        InputError: For a syntax error, a negative or infinite coefficient, a number that no float can hold, or an
-            expression without a coefficient above 0.
+        InputError: For a syntax error, a negative or infinite coefficient, a number that no float can hold, an
+            expression without a coefficient above 0, or one of more than 2,000 characters.
     """
+    if len(text) > _LONGEST:
+        raise InputError(f"loss {quoted(text)} has {len(text):,} characters, where {_LONGEST:,} are the most.")
     return Expression.of(_Parser(text).terms(), source=text)
 
 
@@ -137,7 +145,9 @@ def _total(terms: list[Term], source: str) -> float:
     try:
         return math.fsum(term.weight for term in terms)
     except OverflowError as error:
-        raise InputError(f"loss '{source}': the coefficients of '{terms[0].name}' add up to infinity.") from error
+        raise InputError(
+            f"loss {quoted(source)}: the coefficients of {quoted(terms[0].name)} add up to infinity."
+        ) from error
 
 
 def number(text: str) -> float:
@@ -149,9 +159,9 @@ def number(text: str) -> float:
     """
     value = float(text)
     if not math.isfinite(value):
-        raise InputError(f"{text} is not finite.")
+        raise InputError(f"{shortened(text)} is not finite.")
     if value == 0.0 and re.search("[1-9]", re.split("[eE]", text)[0]):
-        raise InputError(f"{text} is too small to differ from 0.")
+        raise InputError(f"{shortened(text)} is too small to differ from 0.")
     return value
 
 
@@ -182,7 +192,7 @@ class _Parser:
         kind, token = self._next("a loss such as 'l1' or '0.1*sg'")
         if kind == "number":
             weight = token
-            self._expect("*", f"'*' and a loss after the coefficient {token}")
+            self._expect("*", f"'*' and a loss after the coefficient {shortened(token)}")
             kind, token = self._next("the name of a loss")
         if kind != "word":
             raise self._wrong(token, "the name of a loss")
@@ -194,13 +204,14 @@ class _Parser:
                     self._expect(",", "',' or ')'")
                 key, value = self._option()
                 if key in options:
-                    raise InputError(f"loss '{self.text}': option '{key}' is given twice.")
+                    raise InputError(f"loss {quoted(self.text)}: option {quoted(key)} is given twice.")
                 options[key] = value
             self.at += 1
-        factor = self._number(f"the coefficient of '{token}'", weight)
+        factor = self._number(f"the coefficient of {quoted(token)}", weight)
         if factor < 0:
             raise InputError(
-                f"loss '{self.text}': the coefficient of '{token}' is {weight}; a finite number ≥ 0 is needed."
+                f"loss {quoted(self.text)}: the coefficient of {quoted(token)} is {shortened(weight)}; "
+                "a finite number ≥ 0 is needed."
             )
         return Term(token, factor, options)
 
@@ -208,26 +219,26 @@ class _Parser:
         kind, key = self._next("an option such as 'order=2'")
         if kind != "word":
             raise self._wrong(key, "the name of an option")
-        self._expect("=", f"'=' after '{key}'")
-        kind, token = self._next(f"a value for '{key}'")
+        self._expect("=", f"'=' after {quoted(key)}")
+        kind, token = self._next(f"a value for {quoted(key)}")
         if kind == "number":
             return key, int(token) if re.fullmatch(r"[+-]?\d{1,300}", token) else self._number(key, token)
         if kind == "word":
             return key, {"true": True, "false": False}.get(token.lower(), token)
-        raise self._wrong(token, f"a value for '{key}'")
+        raise self._wrong(token, f"a value for {quoted(key)}")
 
     def _number(self, what: str, token: str) -> float:
         try:
             return number(token)
         except InputError as error:
-            raise InputError(f"loss '{self.text}': {what}: {error}") from error
+            raise InputError(f"loss {quoted(self.text)}: {what}: {error}") from error
 
     def _peek(self) -> str | None:
         return self.tokens[self.at][1] if self.at < len(self.tokens) else None
 
     def _next(self, wanted: str) -> tuple[str, str]:
         if self.at == len(self.tokens):
-            raise InputError(f"loss '{self.text}' ends where {wanted} is expected.")
+            raise InputError(f"loss {quoted(self.text)} ends where {wanted} is expected.")
         self.at += 1
         return self.tokens[self.at - 1]
 
@@ -237,4 +248,4 @@ class _Parser:
             raise self._wrong(token, wanted)
 
     def _wrong(self, token: str, wanted: str) -> InputError:
-        return InputError(f"loss '{self.text}': found '{token}' where {wanted} is expected.")
+        return InputError(f"loss {quoted(self.text)}: found {quoted(token)} where {wanted} is expected.")

@@ -6,10 +6,10 @@ plug-ins. A run's specification is a value that holds names, and reading one imp
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -27,9 +27,11 @@ from pydantic import (
 
 from sgbench.core.errors import InputError, unknown
 from sgbench.core.registry import BACKBONES
+from sgbench.core.words import quoted, shortened
 from sgbench.spec import expression
 from sgbench.spec.expression import Expression
 from sgbench.spec.resolve import check_backbone, check_loss, check_metric, split_backbone
+from sgbench.spec.text import read_yaml
 
 SPEC_VERSION = 1
 """Raised when a default changes its meaning, so that ids of before and after differ."""
@@ -318,7 +320,9 @@ def check_tests(references: Sequence[str]) -> None:
     names = [set_name(reference) for reference in references]
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"test set '{name}' is given twice; give one of them another name, as in 'mine=DIR'.")
+            raise InputError(
+                f"test set {quoted(name)} is given twice; give one of them another name, as in 'mine=DIR'."
+            )
 
 
 def build(fields: Mapping[str, Any], source: str, flags: Mapping[str, str] | None = None) -> SweepSpec:
@@ -346,11 +350,8 @@ def read_setting(assignment: str) -> tuple[str, Any]:
     """
     path, equals, text = assignment.partition("=")
     if not equals or not path:
-        raise InputError(f"--set '{assignment}' is not of the form a.b=value, such as recipe.steps=500.")
-    try:
-        return path, yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {path}: '{text}' is not a YAML value.") from error
+        raise InputError(f"--set {quoted(assignment)} is not of the form a.b=value, such as recipe.steps=500.")
+    return path, read_yaml(text, f"--set {shortened(path)}: {quoted(text)}")
 
 
 def override(fields: dict[str, Any], path: str, value: Any, called: str = "--set") -> None:
@@ -365,13 +366,13 @@ def override(fields: dict[str, Any], path: str, value: Any, called: str = "--set
     Raises:
         InputError: If the path leads through something that has no fields.
     """
-    called = f"{called} {path}"
+    called = f"{called} {shortened(path)}"
     *parents, last = path.split(".")
     place: Any = fields
     for key, field in zip(parents, path.split(".")[1:], strict=True):
         place = place[_index(place, key, called)] if isinstance(place, list) else place.setdefault(key, {})
         if not isinstance(place, dict | list):
-            raise InputError(f"{called}: '{key}' is a value and has no field '{field}'.")
+            raise InputError(f"{called}: {quoted(key)} is a value and has no field {quoted(field)}.")
     if isinstance(place, list):
         place[_index(place, last, called)] = value
     else:
@@ -379,8 +380,8 @@ def override(fields: dict[str, Any], path: str, value: Any, called: str = "--set
 
 
 def _index(place: list[Any], key: str, called: str) -> int:
-    if not (key.isascii() and key.isdigit() and int(key) < len(place)):
-        raise InputError(f"{called}: '{key}' is not an index into a list of {len(place)}.")
+    if not (re.fullmatch("[0-9]{1,9}", key) and int(key) < len(place)):
+        raise InputError(f"{called}: {quoted(key)} is not an index into a list of {len(place)}.")
     return int(key)
 
 
@@ -389,7 +390,7 @@ def _sentence(error: ValidationError, source: str, flags: Mapping[str, str]) -> 
     first = error.errors()[0]
     where = path_of(first["loc"])
     if first["type"] == "missing":
-        return f"{source}: '{where}' is missing."
+        return f"{source}: {quoted(where)} is missing."
     cause = first.get("ctx", {}).get("error")
     if not where:  # of the sweep as a whole
         return f"{source}: {str(cause).rstrip('.')}."
@@ -397,7 +398,7 @@ def _sentence(error: ValidationError, source: str, flags: Mapping[str, str]) -> 
     if isinstance(cause, InputError):
         return f"{place}: {cause}"
     message = str(cause) if cause is not None else first["msg"][0].lower() + first["msg"][1:]
-    return f"{place} is {first['input']!r}: {message}."
+    return f"{place} is {quoted(first['input'])}: {message}."
 
 
 def path_of(location: Iterable[int | str]) -> str:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from sgbench.core.errors import InputError, unknown
 from sgbench.core.plugins import foreign
 from sgbench.core.registry import BACKBONES, LOSSES, METRICS, Registry
+from sgbench.core.words import quoted, shortened
 from sgbench.spec.expression import Expression, Term, Value, parse
 
 T = TypeVar("T")
@@ -42,15 +43,19 @@ def checked(term: Term, defaults: Mapping[str, Any]) -> Term:
     Raises:
         InputError: For an unknown option, or a value of another type.
     """
+    called = f"loss {quoted(term.name)}"
     for key in term.options:
         if key not in defaults:
             if not defaults:
-                raise InputError(f"loss '{term.name}' takes no options, but was given '{key}'.")
-            raise unknown(f"option of loss '{term.name}'", key, defaults)
+                raise InputError(f"{called} takes no options, but was given {quoted(key)}.")
+            raise unknown(f"option of {called}", key, defaults)
     for key, default in defaults.items():
         if default is REQUIRED and key not in term.options:
-            raise InputError(f"loss '{term.name}' needs its option '{key}': {term.name}({key}=…).")
-    values = {key: _like(value, defaults[key], f"loss '{term.name}': {key}") for key, value in term.options.items()}
+            raise InputError(
+                f"loss {quoted(term.name)} needs its option {quoted(key)}: {shortened(term.name)}({key}=…)."
+            )
+    called = f"loss {quoted(term.name)}"
+    values = {key: _like(value, defaults[key], f"{called}: {key}") for key, value in term.options.items()}
     return replace(term, options={key: value for key, value in values.items() if value != defaults[key]})
 
 
@@ -73,7 +78,7 @@ def _like(value: Value, default: Any, what: str) -> Value:
         return int(value)
     if isinstance(default, int | float) and isinstance(value, str):
         needed = "true or false" if isinstance(default, bool) else "a number"
-        raise InputError(f"{what} is '{value}'; {needed} is needed.")
+        raise InputError(f"{what} is {quoted(value)}; {needed} is needed.")
     return value
 
 
@@ -116,10 +121,10 @@ def check_backbone(name: str) -> str:
     if not sizes and size is None:
         return family
     if not sizes:
-        raise InputError(f"backbone '{family}' has no sizes, but '{size}' is asked for.")
+        raise InputError(f"backbone {quoted(family)} has no sizes, but {quoted(size)} is asked for.")
     size = size or sizes[0]
     if size not in sizes:
-        raise unknown(f"size of backbone '{family}'", size, sizes)
+        raise unknown(f"size of backbone {quoted(family)}", size, sizes)
     return f"{family}-{size}"
 
 
@@ -143,5 +148,5 @@ def check_metric(name: str) -> str:
 
 
 def _load(registry: Registry[T], name: str) -> T:
-    with foreign(f"{registry.kind} '{name}'", exits=True):
+    with foreign(f"{registry.kind} {quoted(name)}", exits=True):
         return registry.load(name)

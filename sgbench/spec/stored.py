@@ -5,7 +5,6 @@ and their code need not be installed where it is read.
 """
 
 import contextlib
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -16,6 +15,7 @@ from sgbench.core.registry import LOSSES
 from sgbench.spec.expression import Expression, Term, parse
 from sgbench.spec.models import SCHEDULES, Recipe, RunSpec, path_of
 from sgbench.spec.resolve import checked
+from sgbench.spec.text import read_json
 
 
 def read_spec(spec: object, source: str) -> RunSpec:
@@ -86,7 +86,7 @@ class _OnlyRecipe(BaseModel):
 
 
 def _fields(spec: object) -> object:
-    fields = json.loads(spec) if isinstance(spec, str) else spec
+    fields = read_json(spec) if isinstance(spec, str) else spec
     if isinstance(fields, dict) and isinstance(recipe := fields.get("recipe"), dict):
         fields = fields | {"recipe": recipe | {"schedule": _of_one_kind(recipe.get("schedule", {}))}}
     return fields

@@ -92,7 +92,7 @@ def refused(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
         (["--set", "recipe.steps=0"], "recipe.steps is 0: input should be greater than or equal to 1"),
         (["--set", "recipe.steps=many"], "recipe.steps is 'many': input should be a valid integer"),
         (["--set", "recipe.steps.a=1"], "'steps' is a value and has no field 'a'"),
-        (["--set", "recipe.steps=[1"], "--set recipe.steps: '[1' is not a YAML value"),
+        (["--set", "recipe.steps=[1"], "--set recipe.steps: '[1' is not valid YAML: line 1: "),
         (["--set", "recipe.steps=1", "--set", "recipe.steps=2"], "--set recipe.steps is given twice, as 1 and 2"),
         (
             ["--train", "a=train", "--train", "b=train"],
@@ -127,7 +127,7 @@ def test_a_sweep_refuses(refused: Refused, arguments: list[str], sentence: str) 
     [
         ("5", "bad.yaml holds a single value; the keys of a sweep are expected"),
         (SWEEP.replace("l1", "sq"), "bad: grids.0.losses.0: unknown loss 'sq'"),
-        ("train: demo\ntrain: mine=train\n", "not valid YAML: key 'train' is given twice"),
+        ("train: demo\ntrain: mine=train\n", "not valid YAML: line 2: key 'train' is given twice"),
         ("grids: [", "bad.yaml is not valid YAML: "),
         ("[1, 2]", "bad.yaml holds a list; the keys of a sweep are expected, such as 'grids'"),
         ("", "bad.yaml is empty; the keys of a sweep are expected"),

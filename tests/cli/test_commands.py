@@ -50,7 +50,7 @@ def test_plan_tells_how_long_the_rest_takes_and_what_it_costs(run: Run) -> None:
     rows = json.loads(run("plan", "tiny.yaml", "--json")[0])
     assert [row["expected_seconds"] is None for row in rows].count(True) == 1  # of the one that is done
     _, err = run("plan", "tiny.yaml", "--devices", "0", code=2)
-    assert "Invalid value for '--devices': Input should be greater than or equal to 1" in err
+    assert err == "error: --devices is '0': input should be greater than or equal to 1.\n"
 
 
 def test_plan_counts_duplicates(run: Run) -> None:

@@ -396,7 +396,10 @@ def test_set_reaches_into_what_earlier_sets_made():
     [
         ("recipe.steps", "--set 'recipe.steps' is not of the form a.b=value, such as recipe.steps=500."),
         ("=5", "--set '=5' is not of the form a.b=value, such as recipe.steps=500."),
-        ("recipe.steps={", "--set recipe.steps: '{' is not a YAML value."),
+        (
+            "recipe.steps={",
+            "--set recipe.steps: '{' is not valid YAML: line 1: expected the node content, but found '<stream end>'.",
+        ),
         ("train.folder=x", "--set train.folder: 'train' is a value and has no field 'folder'."),
         ("train.folder.name=x", "--set train.folder.name: 'train' is a value and has no field 'folder'."),
         ("tests.1=Set5", "--set tests.1: '1' is not an index into a list of 1."),

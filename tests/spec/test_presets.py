@@ -78,27 +78,30 @@ def test_an_unknown_preset_gets_the_nearest():
         ("- a\n- b\n", "holds a list; the keys of a sweep are expected"),
         ("", "is empty; the keys of a sweep are expected"),
         ("just text", "holds a single value; the keys of a sweep are expected"),
-        ("!!python/object/apply:os.getcwd []", "is not valid YAML: .*could not determine a constructor"),
-        ("[a, b]: 1\n", "is not valid YAML: .*unhashable key"),
-        ("{a: 1}: 1\n", "is not valid YAML: .*unhashable key"),
+        (
+            "!!python/object/apply:os.getcwd []",
+            "line 1: tag '!!python/object/apply:os.getcwd' is not supported",
+        ),
+        ("[a, b]: 1\n", "is not valid YAML: line 1: a list or mapping is a key"),
+        ("{a: 1}: 1\n", "is not valid YAML: line 1: a list or mapping is a key"),
     ],
 )
-def test_a_bad_file_is_one_sentence(tmp_path, text, message):
-    file = tmp_path / "mine.yaml"
-    file.write_text(text)
+def test_a_bad_file_is_one_sentence(tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(InputError, match=message) as error:
-        presets.load(str(file))
-    assert str(file) in str(error.value)
+        presets.load("mine.yaml")
+    assert str(error.value).startswith("mine.yaml ")
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
-def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, content):
-    file = tmp_path / "mine.yaml"
+def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
     if content:
-        file.write_bytes(content)
-    with pytest.raises(InputError, match=f"sweep file '{file}' cannot be read: "):
-        presets.load(str(file))
+        (tmp_path / "mine.yaml").write_bytes(content)
+    with pytest.raises(InputError, match=r"sweep file 'mine\.yaml' cannot be read: "):
+        presets.load("mine.yaml")
 
 
 def runs_of(name):

@@ -7,10 +7,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sgbench.core.errors import InputError, unknown
 from sgbench.core.storage import PART, PART_IN_WORDS
+from sgbench.core.words import quoted, shortened
+from sgbench.spec.text import read_file, read_yaml
 
 
 def names() -> list[str]:
@@ -53,16 +53,11 @@ def _file(what: str) -> tuple[str, dict[str, Any]]:
     path = Path(what)
     if path.suffix not in (".yaml", ".yml"):
         if path.is_dir():
-            raise InputError(f"'{what}' is a folder; a preset or a sweep file in YAML is needed.")
+            raise InputError(f"{quoted(what)} is a folder; a preset or a sweep file in YAML is needed.")
         raise unknown("preset", what, names())
     if not re.fullmatch(PART, path.stem):
-        raise InputError(f"sweep file '{what}' gives the sweep its name; {PART_IN_WORDS} is needed.")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"sweep file '{what}' cannot be read: {why}.") from error
-    return path.stem, _parse(text, what)
+        raise InputError(f"sweep file {quoted(what)} gives the sweep its name; {PART_IN_WORDS} is needed.")
+    return path.stem, _parse(read_file(what, "sweep file"), shortened(what))
 
 
 def _preset(name: object) -> dict[str, Any]:
@@ -93,22 +88,8 @@ def _folder() -> resources.abc.Traversable:
 
 
 def _parse(text: str, source: str) -> dict[str, Any]:
-    try:
-        fields = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise InputError(f"{source} is not valid YAML: {' '.join(str(error).split())}.") from error
+    fields = read_yaml(text, source)
     if not isinstance(fields, dict):
         there = "is empty" if fields is None else "holds a list" if isinstance(fields, list) else "holds a single value"
         raise InputError(f"{source} {there}; the keys of a sweep are expected, such as 'grids'.")
     return fields
-
-
-class _Loader(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice, which YAML forbids and PyYAML lets pass."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
