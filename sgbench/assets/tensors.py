@@ -2,9 +2,12 @@
 
 import functools
 import hashlib
+import os
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -12,6 +15,8 @@ from torch import Tensor
 from sgbench.assets.base import LoadedWeights, wrong_hash
 from sgbench.assets.catalogue import Network
 from sgbench.core.errors import InputError
+
+_ZIP = b"PK\x03\x04"
 
 
 def read(path: Path, network: Network) -> LoadedWeights:
@@ -42,14 +47,60 @@ def tensors_in(path: Path) -> dict[str, Tensor]:
     """
     with path.open("rb") as file:
         try:
-            with warnings.catch_warnings(action="ignore"):  # of pickle protocols, before it refuses them
-                content = torch.load(file, map_location="cpu", weights_only=True)
-            # NumPy refuses what `fingerprint` could not hash: sparse and quantised tensors, bfloat16
-            return {str(name): torch.from_numpy(tensor.detach().numpy()) for name, tensor in content.items()}
-        except Exception as error:  # torch.load raises whatever a malformed pickle or archive provokes
+            content = {str(name): tensor.detach() for name, tensor in load(file).items()}
+            for name, tensor in content.items():
+                if fault := fault_of(tensor):
+                    raise ValueError(f"{name} {fault}")
+            # NumPy refuses what else `fingerprint` could not hash, such as bfloat16
+            return {name: torch.from_numpy(tensor.numpy()) for name, tensor in content.items()}
+        except Exception as error:  # `load` raises whatever a malformed pickle or archive provokes
             raise InputError(
                 f"'{path}' cannot be read as a file of tensors: it is damaged, or holds something else."
             ) from error
+
+
+def load(stream: IO[bytes]) -> Any:
+    """Return what a file that `torch.save` has written holds, on the CPU, without running code in it.
+
+    Nothing larger than the file itself is made of it: archives that unpack to more, and objects that are made of a
+    number only, are refused.
+
+    Args:
+        stream: Seekable, at its beginning.
+
+    Raises:
+        Exception: Of any type, if the file is damaged or holds more than tensors and plain values.
+    """
+    in_zip = stream.read(len(_ZIP)) == _ZIP  # as torch decides
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    if in_zip:
+        with zipfile.ZipFile(stream) as archive:
+            entries = archive.infolist()
+            if sum(entry.file_size for entry in entries) > size or any(entry.compress_type for entry in entries):
+                raise ValueError("it is compressed, which torch's files are not")
+            for entry in entries:
+                _refuse_allocation(archive.read(entry))  # which checks its checksum, as torch does not
+    else:
+        _refuse_allocation(stream.read())
+    stream.seek(0)
+    with warnings.catch_warnings(action="ignore"):  # of pickle protocols, before it refuses them
+        return torch.load(stream, map_location="cpu", weights_only=True)
+
+
+def fault_of(tensor: Tensor) -> str | None:
+    """Return why a tensor cannot be used as weights, as a clause such as ``is sparse``, or None if it can."""
+    faults = {
+        "is nested": tensor.is_nested,
+        "is sparse": tensor.layout != torch.strided,
+        "has no values, as it is on the device 'meta'": tensor.is_meta,
+        "is quantised": tensor.is_quantized,
+        "is complex": tensor.is_complex(),
+    }
+    if fault := next((clause for clause, holds in faults.items() if holds), None):
+        return fault
+    held = tensor.untyped_storage().nbytes() // tensor.element_size()
+    return f"has {tensor.numel():,} values where the file holds {held:,}" if tensor.numel() > held else None
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:
@@ -63,3 +114,9 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {array.dtype} {list(array.shape)}\n".encode())
         digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()
+
+
+def _refuse_allocation(content: bytes) -> None:
+    """Refuse a pickle that asks for a bytearray, the one object that torch admits and that may fill the memory."""
+    if b"\nbytearray\n" in content:
+        raise ValueError("it asks for a bytearray")

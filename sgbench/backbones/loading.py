@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sgbench.assets.tensors import fault_of
 from sgbench.core.errors import InputError
+from sgbench.core.words import quoted
 from sgbench.spec import split_backbone
 
 WRAPPERS = ("params_ema", "params", "state_dict", "model")
@@ -24,16 +26,18 @@ def unwrap(content: Any, *, source: str) -> dict[str, Tensor]:
         source: The file, for messages.
 
     Raises:
-        InputError: If there are none, or other things among them.
+        InputError: If there are none, other things among them, or tensors without plain values, such as sparse ones.
     """
-    while isinstance(content, Mapping):
-        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
+    for _ in WRAPPERS:  # a file may hold itself
+        if not isinstance(content, Mapping):
             break
-        content = inner
+        content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content)
     weights = dict(content) if isinstance(content, Mapping) else {}
-    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+    if not weights or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()):
         raise InputError(f"'{source}' holds no weights: tensors by parameter name are needed.")
+    for name, value in weights.items():
+        if fault := fault_of(value):
+            raise InputError(f"'{source}' holds no weights that can be used: {quoted(name)} {fault}.")
     return weights
 
 
@@ -95,12 +99,15 @@ def _misfit(network: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
     missing = [name for name in own if name not in keys]
     if missing or unexpected:
         kinds = {"misses": missing, "has an unexpected": unexpected}
-        return "it " + " and ".join(f"{fault} '{names[0]}'" for fault, names in kinds.items() if names)
+        return "it " + " and ".join(f"{fault} {quoted(names[0])}" for fault, names in kinds.items() if names)
     for name, key in keys.items():
         shape, needed = tuple(weights[key].shape), tuple(own[name].shape)
+        alias = f", here '{name}'," if key != name else ""
         if shape != needed:
-            alias = f", here '{name}'," if key != name else ""
-            return f"'{key}'{alias} has shape {shape} where {needed} is needed"
+            return f"{quoted(key)}{alias} has shape {shape} where {needed} is needed"
+        if weights[key].is_floating_point() != own[name].is_floating_point():
+            kinds = [str(each.dtype).removeprefix("torch.") for each in (weights[key], own[name])]
+            return f"{quoted(key)}{alias} is {kinds[0]} where {kinds[1]} is needed"
     for key, values in getattr(network, "constants", {}).items():
         there = weights.get(key, weights.get(f"module.{key}"))
         if there is not None and not torch.allclose(there.float().cpu(), torch.tensor(values), rtol=1e-3):

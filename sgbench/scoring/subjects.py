@@ -69,6 +69,8 @@ def find_subject(
         return _described(RunKind.FOLDER, content, path.resolve().name, scale, lambda tests: from_folder(path, tests))
     if path.is_file():
         return _checkpoint(str(path.absolute()), backbone, scale, inference, device)
+    if path.exists():
+        raise InputError(f"'{what}' is neither a file nor a folder; a checkpoint or a folder of images is needed.")
     if re.fullmatch(r"[0-9a-f]{4,12}", what):
         return _run(what, store, backbone, inference, device)
     error = str(unknown("subject", what, BUILTINS)).removesuffix(".")
@@ -151,6 +153,8 @@ def _checkpoint(path: str, backbone: str | None, scale: int, inference: Inferenc
     recipe = made.recipe if made else Recipe.model_validate({"scale": scale})
     network = build_backbone(name, recipe.scale)
     load_weights(network, weights, source=path, name=name)
+    if bad := next((key for key, value in network.state_dict().items() if not value.isfinite().all()), None):
+        raise InputError(f"'{path}' holds no weights that can be used: '{bad}' has NaN or infinite values.")
     return _network(Path(path).name, name, network, recipe, made, inference, device)
 
 

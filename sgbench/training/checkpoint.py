@@ -1,14 +1,13 @@
 """What a run leaves on storage: checkpoints while it trains, its final weights when it is done."""
 
 import io
-import warnings
-import zipfile
 from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from sgbench.assets import tensors
 from sgbench.backbones import unwrap
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage, absolute
@@ -113,9 +112,4 @@ def _dump(state: dict[str, Any]) -> bytes:
 
 
 def _load(content: bytes) -> Any:
-    if zipfile.is_zipfile(io.BytesIO(content)):  # torch does not compare the checksums of tensors
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if damaged := archive.testzip():
-                raise ValueError(f"the checksum of {damaged} is wrong")
-    with warnings.catch_warnings(action="ignore"):  # of pickle protocols, before it refuses them
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return tensors.load(io.BytesIO(content))
