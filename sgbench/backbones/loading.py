@@ -106,8 +106,8 @@ def _misfit(network: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
         if shape != needed:
             return f"{quoted(key)}{alias} has shape {shape} where {needed} is needed"
         if weights[key].is_floating_point() != own[name].is_floating_point():
-            kinds = [str(each.dtype).removeprefix("torch.") for each in (weights[key], own[name])]
-            return f"{quoted(key)}{alias} is {kinds[0]} where {kinds[1]} is needed"
+            types = [str(each.dtype).removeprefix("torch.") for each in (weights[key], own[name])]
+            return f"{quoted(key)}{alias} is {types[0]} where {types[1]} is needed"
     for key, values in getattr(network, "constants", {}).items():
         there = weights.get(key, weights.get(f"module.{key}"))
         if there is not None and not torch.allclose(there.float().cpu(), torch.tensor(values), rtol=1e-3):
