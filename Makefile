@@ -1,5 +1,6 @@
 # make demo: the environment, then the main job.  make test: the environment, then lint, types and tests.
 # make bench: the environment, then every benchmark, on what benchmarks/README.md says.  make bench-patches: that one.
+# make gpu-bundle: the environment, then what a machine with a GPU and no package index needs for benchmarks/gpu.
 # make chaos: the environment, then thirty sweeps that are killed at random moments.
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +12,7 @@ BENCHMARKS := $(patsubst benchmarks/%.py,bench-%,$(filter-out %/harness.py,$(wil
 
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help demo test chaos lint bench $(BENCHMARKS) clean
+.PHONY: help demo test chaos lint bench gpu-bundle $(BENCHMARKS) clean
 .NOTPARALLEL: # one benchmark would slow another
 
 help:
@@ -45,6 +46,9 @@ bench-scale: OPTIONS = $(STORE:%=--results %)
 
 $(BENCHMARKS): bench-%: $(STAMP)
 	$(BIN)/python benchmarks/$*.py $(OPTIONS)
+
+gpu-bundle: $(STAMP)
+	$(BIN)/python benchmarks/gpu/bundle.py $(OPTIONS)
 
 chaos: $(STAMP)
 	$(BIN)/python tests/cluster/chaos.py --kills 30

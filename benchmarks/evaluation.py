@@ -314,14 +314,14 @@ def main() -> None:
             "first evaluation: networks are to be built, references to be packed. other references: to be packed only. "
             "same references: neither.",
         ]
-        if HAS_DISTANCE:
+        if HAS_DISTANCE and not harness.DRY_RUN:
             rows += measure_evaluation(files, ["lpips_alex", "fid"], locator, device, arguments.rounds)
             rows += [measure_distance(n, arguments.rounds) for n in (14, 100)]
             notes += [
                 f"Inception has {'random' if random else 'its own'} weights.",
                 "The plain script had one round where there is a Fréchet distance, sgbench as many as ever.",
             ]
-        else:
+        elif not HAS_DISTANCE:
             notes += [f"pytorch_fid computes no distance with SciPy {scipy.__version__}; below 1.18 it does."]
     peers = {name: version(name) for name in ("lpips", "pytorch-fid", "scipy")}
     harness.publish("evaluation", rows, notes=notes, **peers)

@@ -25,8 +25,11 @@ from sgbench.data import PackedImages
 from sgbench.spec import Recipe, RunSpec, TrainingData
 from sgbench.training import Checkpoints, train
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("BENCHMARK_RESULTS") or Path(__file__).parent / "results")
 """Where the tables are written as JSON, a file for each table and kind of device."""
+
+DRY_RUN = "BENCHMARK_DRY_RUN" in os.environ
+"""Whether to do everything once, as small as it can be, to see that it works; the numbers then mean nothing."""
 
 PACKAGES = ("torch", "numpy")
 
@@ -40,7 +43,7 @@ LOAD_BEFORE = os.getloadavg()[0]
 def take_turns(
     candidates: Mapping[str, Callable[[], object]], *, rounds: int, calls: int = 1
 ) -> dict[str, list[float]]:
-    """Time each candidate in every round, after one untimed call each.
+    """Time each candidate in every round, after one untimed call each; in a dry run, call each once.
 
     Args:
         candidates: What to call, by name.
@@ -51,7 +54,8 @@ def take_turns(
         Seconds per call, one value per round, by name.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for candidate in candidates.values():
+    rounds, calls = (1, 1) if DRY_RUN else (rounds, calls)
+    for candidate in () if DRY_RUN else candidates.values():
         candidate()
     for turn in range(rounds):
         order = list(candidates.items())
@@ -124,7 +128,7 @@ def publish(name: str, rows: Sequence[Mapping[str, Any]], *, notes: Sequence[str
     versions = ", ".join(f"{package} {number}" for package, number in where["packages"].items())
     for note in (*notes, f"{versions}; load {where['load before']} before and {where['load after']} after."):
         console.print(note, markup=False)
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     file = RESULTS / f"{name}-{'gpu' if torch.cuda.is_available() else 'cpu'}.json"
     file.write_text(json.dumps({"where": where, "rows": rows, "notes": notes}, indent=1) + "\n")
 

@@ -158,9 +158,9 @@ def main() -> None:
     source = (
         Source("mine", "train", tuple(list_images(arguments.images))) if arguments.images else resolve("demo", "train")
     )
-    layouts = LAYOUTS[kind]
+    layouts = LAYOUTS[kind][:2] if harness.DRY_RUN else LAYOUTS[kind]
     runs = max(layout.lanes for layout in layouts)
-    recipe = read_sweep("quick")[1].recipe.model_copy(update={"steps": STEPS[kind]})
+    recipe = read_sweep("quick")[1].recipe.model_copy(update={"steps": 1 if harness.DRY_RUN else STEPS[kind]})
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         folder = prepare(source, scale=recipe.scale, degradation=Degradation(), cache=Path(temporary)).path
         store = f"{temporary}/store"

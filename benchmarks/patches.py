@@ -163,7 +163,7 @@ def measure_sources(sampler: PatchSampler, folder: Path, rounds: int) -> list[di
 def measure_waiting(sampler: PatchSampler, backbone: str, scratch: Storage, rounds: int) -> dict[str, object]:
     """Time the patches of a step and the steps of the training loop, and return a row."""
     device = harness.device()
-    recipe = Recipe(steps=STEPS[device.type])
+    recipe = Recipe(steps=1 if harness.DRY_RUN else STEPS[device.type])
     source, steps = nearest(sampler, device), itertools.count()
 
     def patches() -> None:
@@ -188,6 +188,7 @@ def main() -> None:
     """Measure, print and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--images", type=Path, help=f"a folder, {MOST_IMAGES} of its images; else the demo set")
+    parser.add_argument("--network", action="append", help="whose steps wait (repeatable)")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -200,7 +201,7 @@ def main() -> None:
         packed = PackedImages.open(path)
         sampler = PatchSampler(packed, patch=PATCH, batch=BATCH, seed=0, augment=True, window=None)
         sources = measure_sources(sampler, folder, arguments.rounds)
-        networks, scratch = NETWORKS[harness.device().type], Storage(str(folder / "store"))
+        networks, scratch = arguments.network or NETWORKS[harness.device().type], Storage(str(folder / "store"))
         waiting = [measure_waiting(sampler, network, scratch, rounds=3) for network in networks]
     megapixels = sum(image.height * image.width for image in packed.images) / 1e6
     what = f"{len(packed)} images of {megapixels / len(packed):.2f} megapixels on average."

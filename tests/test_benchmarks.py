@@ -3,10 +3,13 @@
 import datetime
 import importlib
 import itertools
+import json
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
 
+import psutil
 import pytest
 
 from sgbench.core.storage import Storage
@@ -16,6 +19,8 @@ from sgbench.store import Store, identity_columns
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("*.py") if path.name != "harness.py")
+PARTS = ["bits", "step of edsr-paper", "losses", "waiting", "lanes", "evaluation", "memory"]
+"""Of a session on a GPU, that a dry run has."""
 DATA = TrainingData(name="mine", sha256="ab" * 32)
 
 
@@ -119,3 +124,32 @@ def test_the_paper_is_simulated_alike_twice_and_more_gpus_take_no_longer(scale: 
         assert more["hours then"] <= min(more["hours"], fewer["hours then"])
     assert all(0 < row["busy, %"] <= 100 for row in rows)
     assert rows[-1]["limit"] == "the number of runs"
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script of a session on a GPU as a module."""
+    monkeypatch.syspath_prepend(BENCHMARKS / "gpu")
+    monkeypatch.delitem(sys.modules, "session", raising=False)
+    return importlib.import_module("session")
+
+
+def test_a_dry_run_has_every_part_that_is_not_like_another(session: ModuleType) -> None:
+    assert [part.name for part in session.parts() if part.dry is not None] == PARTS
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_each_part_of_a_session_on_a_gpu_runs(session: ModuleType, part: str, tmp_path: Path) -> None:
+    records = session.session(tmp_path, None, 0.0, dry=True, only=[part])
+    log = (tmp_path / "session.log").read_text()
+    assert [(each["part"], each["exit code"]) for each in records] == [(part, 0)], log[-3000:]
+    assert any(records[0]["tables"].values()) == (part != "bits")
+    assert json.loads((tmp_path / "session.json").read_text())["parts"] == records
+
+
+def test_a_part_that_takes_too_long_is_ended_with_what_it_has_started(session: ModuleType, tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    command = ["sh", "-c", f"sleep 600 & echo $! > {started}; wait"]
+    assert session.run(command, 2.0, dict(os.environ), tmp_path / "log") is None
+    child = int(started.read_text())
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
