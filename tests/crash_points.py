@@ -13,6 +13,7 @@ from typing import Literal
 
 from pyarrow import fs
 
+from sgbench.core.location import Location
 from sgbench.core.storage import Storage
 from sgbench.store import Store
 
@@ -35,7 +36,7 @@ class Frail(Storage):
     """
 
     def __init__(self, files: Mapping[str, bytes] | None = None, root: str = "memory://store") -> None:
-        self.root, self._base, self._fs = root, "store", fs._MockFileSystem(NOW)
+        self.location, self._fs = Location.of(root), fs._MockFileSystem(NOW)
         self.changes = 0
         self._point: int | None = None
         self._cut: Cut = "dies"

@@ -3,8 +3,6 @@
 Nothing here loads torch or Ray before a command needs it, so that ``sgbench --help`` answers at once.
 """
 
-import io
-import os
 import sys
 import warnings
 from collections.abc import Iterable
@@ -30,6 +28,7 @@ from sgbench.cli import (
     results,
     status,
     stop,
+    streams,
     submit,
     sweep,
     table,
@@ -37,7 +36,7 @@ from sgbench.cli import (
     weights,
 )
 from sgbench.cli.commands import command
-from sgbench.core.errors import InputError, InterruptionError, sentence
+from sgbench.core.errors import InputError, InterruptionError, in_a_sentence, sentence
 from sgbench.core.words import quoted
 
 app = typer.Typer(
@@ -88,12 +87,13 @@ def _options(
 
 def main() -> None:
     """Run the command line; for bad input, print one sentence and exit with 2."""
+    streams.prepare()
     sys.path.append("")  # --loss my_module:MyLoss finds a module in the current folder, which hides none of ours
-    _open_streams()
     warnings.showwarning = lambda message, *_: typer.echo(f"warning: {sentence(str(message))}", err=True)
     try:
         _refuse_what_is_not_text(sys.argv)
-        sys.exit(app(standalone_mode=False))
+        with streams.until_nobody_reads():
+            sys.exit(app(standalone_mode=False))
     except InputError as error:
         _end(error, 2)
     except InterruptionError as error:
@@ -102,14 +102,8 @@ def main() -> None:
         _end_of_usage(error)
     except typer.Abort:
         _end("not confirmed; nothing was changed.", 1)
-    except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # the reader has seen enough
-            sys.exit(0)
-        raise
-    except OSError as error:
-        if error.filename is None:
-            raise
-        _end(f"{quoted(str(error.filename))}: {error.strerror}.", 2)  # such as a folder that is not writable
+    except OSError as error:  # such as a folder that is not writable
+        _end(in_a_sentence(error), 2)
 
 
 _UsageError: Any = typer.BadParameter.__base__
@@ -128,15 +122,6 @@ def _end_of_usage(error: Any) -> NoReturn:
         sys.exit(2)
     command = error.ctx.command_path if error.ctx else "sgbench"
     _end(f"{said[0].lower()}{said[1:].rstrip('.')}; '{command} -h' shows what is valid.", 2)
-
-
-def _open_streams() -> None:
-    """Let every text be written: what the terminal's encoding lacks is escaped, and closed streams swallow it."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
-        elif isinstance(stream := getattr(sys, name), io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def _refuse_what_is_not_text(arguments: Iterable[str]) -> None:

@@ -26,7 +26,7 @@ MAIN = "run"
 
 def log_address(storage: Storage, run_id: str) -> str:
     """Return where the log of a run is, for a person to open."""
-    return f"{storage.root}/{_name(run_id, MAIN)}"
+    return storage.address(_name(run_id, MAIN))
 
 
 @contextlib.contextmanager

@@ -63,7 +63,7 @@ def run_sweep(
     if remote:
         _prepare_nodes(jobs, storage)
     token = secrets.token_hex(4)
-    stop, state = f"{SCRATCH}/{token}.stop", f"{storage.root}/{SCRATCH}/{token}"
+    stop, state = f"{SCRATCH}/{token}.stop", storage.address(f"{SCRATCH}/{token}")
     common = {
         "stop": stop,
         "workers": sweep.workers,

@@ -1,9 +1,12 @@
 """Errors that are shown to people: one sentence, never a traceback."""
 
 import difflib
+import errno
+import os
+import re
 from collections.abc import Iterable
 
-from sgbench.core.words import printable, quoted, shortened
+from sgbench.core.words import MOST_QUOTED, printable, quoted, shortened
 
 _LONGEST = 290
 """Characters of a sentence at most."""
@@ -61,6 +64,45 @@ def described(error: BaseException) -> str:
     """Return an exception's type and the first line of its message."""
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+_CREDENTIALS = "check the credentials, such as AWS_ACCESS_KEY_ID, and the rights to the bucket"
+
+_OF_OBJECT_STORES = {
+    "NO_SUCH_KEY": (errno.ENOENT, "there is no such file"),
+    "NO_SUCH_BUCKET": (errno.ENXIO, "there is no such bucket"),
+    "ACCESS_DENIED": (errno.EACCES, f"access is denied; {_CREDENTIALS}"),
+    "INVALID_ACCESS_KEY_ID|SIGNATURE_DOES": (errno.EACCES, f"the credentials are wrong; {_CREDENTIALS}"),
+    "ExpiredToken|InvalidToken": (errno.EACCES, f"the credentials have expired; {_CREDENTIALS}"),
+    "REQUEST_TIME_TOO_SKEWED": (errno.EACCES, "the clock of this machine differs too much from the server's"),
+    "status 301": (errno.ENXIO, "the bucket is in another region; give ?region=REGION in the URI"),
+    "status 400": (errno.EACCES, f"the server refuses the request, as with old credentials; {_CREDENTIALS}"),
+    "NETWORK_CONNECTION": (errno.EHOSTUNREACH, "no connection to the server"),
+    "SLOW_DOWN|INTERNAL_FAILURE|SERVICE_UNAVAIL|status 5": (errno.EIO, "the server reports an error of its own"),
+}
+"""What the messages of Arrow's errors contain, which have no number: its number on a disk, and what it means."""
+
+
+def explained(error: OSError) -> tuple[int, str]:
+    """Return the number and the reason of an error of the system or of an object store, without a file's name."""
+    message = str(error)
+    if error.errno is not None:
+        return error.errno, str((error.filename and error.strerror) or os.strerror(error.errno))
+    if isinstance(error, FileNotFoundError):
+        return errno.ENOENT, os.strerror(errno.ENOENT)
+    if "AWS Error" in message:
+        for pattern, meaning in _OF_OBJECT_STORES.items():
+            if re.search(pattern, message):
+                return meaning
+        message = message.rpartition("operation: ")[2]
+    lines = message.splitlines() or [type(error).__name__]
+    return errno.EIO, shortened(lines[0].rstrip("."), 2 * MOST_QUOTED)
+
+
+def in_a_sentence(error: OSError) -> str:
+    """Return an error of the system or of an object store in a sentence, which names the file if the error does."""
+    named = "" if error.filename is None else f"{quoted(os.fsdecode(error.filename))}: "
+    return f"{named}{explained(error)[1]}."
 
 
 _SUGGESTED = 3

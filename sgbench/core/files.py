@@ -30,12 +30,14 @@ def expanded(path: str | Path) -> Path:
     """Return a path as a person writes it, made absolute, with ``~`` expanded.
 
     Raises:
-        InputError: If it begins with the home folder of a user who has none.
+        InputError: If that user has no home folder, or a relative path has no current folder to begin at.
     """
     try:
         return Path(path).expanduser().absolute()
     except RuntimeError as error:
         raise InputError(f"{quoted(str(path))}: that user has no home folder; give another path.") from error
+    except FileNotFoundError as error:
+        raise InputError(f"{quoted(str(path))} is relative to the current folder, which no longer exists.") from error
 
 
 @contextlib.contextmanager

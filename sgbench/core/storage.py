@@ -22,8 +22,9 @@ from typing import Any
 
 from pyarrow import fs
 
-from sgbench.core.errors import InputError
-from sgbench.core.files import expanded, replacing
+from sgbench.core.errors import InputError, explained
+from sgbench.core.files import naming, replacing
+from sgbench.core.location import Location
 
 HEARTBEAT_SECONDS = 10.0
 """Between heartbeats of a lock in an object store; when none came for six times as long, the lock is free."""
@@ -37,7 +38,7 @@ PAUSES_SECONDS = (0.5, 2.0)
 _LASTING = {
     *(errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
-    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO),
 }
 """Errors that are not transient."""
 
@@ -55,27 +56,27 @@ PART_IN_WORDS = "a name without slashes and control characters that does not beg
 
 
 def absolute(path: str) -> str:
-    """Return a URI unchanged, or a path made absolute with ``~`` expanded: the form used everywhere below the CLI."""
-    return path if "://" in path else str(expanded(path))
+    """Return a path or URI in the form used everywhere below the command line; see `Location`."""
+    return str(Location.of(path))
 
 
 class Storage:
     """A folder of small files, local or in an object store.
 
+    Every error of the file system or server is an `OSError` that names the file and the reason; what does not exist is
+    a `FileNotFoundError`.
+
     Args:
-        root: An absolute path or a URI.
+        root: A path or a URI.
 
     Raises:
-        InputError: If the URI has a scheme that is not known or not available, or the root is a file.
+        InputError: If the URI cannot be opened, as of an unknown scheme or option, or the root is a file.
     """
 
     def __init__(self, root: str) -> None:
-        self.root = absolute(root)
-        try:
-            self._fs, self._base = fs.FileSystem.from_uri(self.root)
-        except (ValueError, OSError) as error:
-            raise InputError(f"storage '{root}' is neither a folder nor a URI that can be opened: {error}.") from error
-        if self._info("").type == fs.FileType.File:
+        self.location = Location.of(root)
+        self._fs = self.location.open()
+        if self.is_local and self._info("").type == fs.FileType.File:
             raise InputError(f"'{self.root}' is a file; a folder is needed.")
 
     def __reduce__(self) -> tuple[type["Storage"], tuple[str]]:
@@ -85,9 +86,18 @@ class Storage:
         return self.root
 
     @property
+    def root(self) -> str:
+        """The path or URI, in one form for every way to write it."""
+        return str(self.location)
+
+    @property
     def is_local(self) -> bool:
         """Whether the root is on a file system of this machine."""
-        return isinstance(self._fs, fs.LocalFileSystem)
+        return self.location.is_local
+
+    def address(self, name: str = "") -> str:
+        """Return the path or URI of a name, for a person and for whatever opens it without this object."""
+        return self.location.of_name(name)
 
     def path(self, name: str = "") -> str:
         """Return the path of a name, as pyarrow's filesystems take it.
@@ -97,7 +107,13 @@ class Storage:
         """
         if name.startswith("/") or ".." in name.split("/"):
             raise ValueError(f"'{name}' leads out of '{self.root}'")
-        return f"{self._base}/{name}" if name else self._base
+        return f"{self.location.path}/{name}" if name else self.location.path
+
+    def is_same(self, other: "Storage") -> bool:
+        """Return whether this is the same folder as another, which may be written in another way or be a link."""
+        if self.is_local and other.is_local:
+            return os.path.realpath(self.path()) == os.path.realpath(other.path())
+        return self.location == other.location
 
     def exists(self, name: str = "") -> bool:
         """Return whether there is a file or folder of that name."""
@@ -110,10 +126,9 @@ class Storage:
             folder: Below the root.
             suffix: Only names that end with it.
         """
-        selector = fs.FileSelector(self.path(folder), allow_not_found=True)
         return sorted(
             f"{folder}/{info.base_name}"
-            for info in self._fs.get_file_info(selector)
+            for info in self._below(folder)
             if info.type == fs.FileType.File and not info.base_name.startswith(".") and info.base_name.endswith(suffix)
         )
 
@@ -123,11 +138,10 @@ class Storage:
         Args:
             folder: Below the root; it need not exist.
         """
-        selector = fs.FileSelector(self.path(folder), allow_not_found=True, recursive=True)
         root = len(self.path()) + 1
         return {
             info.path[root:]: info.size
-            for info in sorted(self._fs.get_file_info(selector), key=lambda info: info.path)
+            for info in sorted(self._below(folder, recursive=True), key=lambda info: info.path)
             if info.type == fs.FileType.File
         }
 
@@ -137,7 +151,8 @@ class Storage:
         Raises:
             FileNotFoundError: If there is none.
         """
-        return self._fs.open_input_file(self.path(name))
+        with self._naming(name):
+            return self._fs.open_input_file(self.path(name))
 
     def read(self, name: str) -> bytes:
         """Return the content of a file.
@@ -145,7 +160,7 @@ class Storage:
         Raises:
             FileNotFoundError: If there is none.
         """
-        with self._fs.open_input_stream(self.path(name)) as stream:
+        with self._naming(name), self._fs.open_input_stream(self.path(name)) as stream:
             return bytes(stream.read())
 
     def write(self, name: str, content: bytes) -> None:
@@ -157,14 +172,14 @@ class Storage:
         Raises:
             OSError: If it cannot be written, naming it; the old content is kept and no temporary file is left.
         """
-        path = self.path(name)
         for pause in (*PAUSES_SECONDS, None):
             try:
-                self._put(path, content)
+                with self._naming(name):
+                    self._put(self.path(name), content)
                 return
             except OSError as error:
                 if pause is None or error.errno in _LASTING:
-                    raise OSError(error.errno or errno.EIO, error.strerror or str(error), path) from error
+                    raise
                 time.sleep(pause)
 
     def _put(self, path: str, content: bytes) -> None:
@@ -183,9 +198,10 @@ class Storage:
         Raises:
             OSError: If it cannot be read or written.
         """
-        self._fs.create_dir(self.path(name).rpartition("/")[0])
-        with path.open("rb") as source, self._fs.open_output_stream(self.path(name)) as stream:
-            shutil.copyfileobj(source, stream, _PIECE)
+        with path.open("rb") as source, self._naming(name):
+            self._fs.create_dir(self.path(name).rpartition("/")[0])
+            with self._fs.open_output_stream(self.path(name)) as stream:
+                shutil.copyfileobj(source, stream, _PIECE)
 
     def download(self, name: str, path: Path) -> None:
         """Copy a file to this machine's disk, in pieces; a crash may leave a part of it there.
@@ -193,8 +209,10 @@ class Storage:
         Raises:
             OSError: If there is none, or it cannot be read or written.
         """
-        with self._fs.open_input_stream(self.path(name)) as stream, path.open("wb") as target:
-            shutil.copyfileobj(stream, target, _PIECE)
+        with self._naming(name), self._fs.open_input_stream(self.path(name)) as stream, path.open("wb") as target:
+            while piece := stream.read(_PIECE):
+                with naming(path):
+                    target.write(piece)
 
     def move(self, name: str, target: str) -> None:
         """Rename a file below the same root, replacing any file that has the new name.
@@ -205,17 +223,18 @@ class Storage:
             OSError: If there is none, or it cannot be moved.
         """
         path = self.path(target)
-        self._fs.create_dir(path.rpartition("/")[0])
-        self._fs.move(self.path(name), path)
+        with self._naming(name):
+            self._fs.create_dir(path.rpartition("/")[0])
+            self._fs.move(self.path(name), path)
 
     def delete(self, name: str) -> None:
         """Delete a file; it need not exist."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self._naming(name):
             self._fs.delete_file(self.path(name))
 
     def delete_folder(self, name: str) -> None:
         """Delete a folder and its content; it need not exist."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self._naming(name):
             self._fs.delete_dir(self.path(name))
 
     @contextlib.contextmanager
@@ -311,7 +330,21 @@ class Storage:
         return InputError(f"'{self.root}' is in use by {who}; wait for it to end, or give another --results.")
 
     def _info(self, name: str) -> fs.FileInfo:
-        return self._fs.get_file_info(self.path(name))
+        with self._naming(name):
+            return self._fs.get_file_info(self.path(name))
+
+    def _below(self, folder: str, *, recursive: bool = False) -> Any:
+        """Return pyarrow's information on all that is in a folder."""
+        with self._naming(folder):
+            return self._fs.get_file_info(fs.FileSelector(self.path(folder), allow_not_found=True, recursive=recursive))
+
+    @contextlib.contextmanager
+    def _naming(self, name: str) -> Iterator[None]:
+        """Name the file and the reason in errors of the file system, which may lack a name, a number or both."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(*explained(error), error.filename or self.address(name)) from error
 
 
 def _in_words(holder: str) -> str:

@@ -84,7 +84,7 @@ class Merge:
         Raises:
             InputError: If both are the same store, or a file cannot be read.
         """
-        if into.storage.root.rstrip("/") == source.storage.root.rstrip("/"):
+        if into.storage.is_same(source.storage):
             raise InputError(f"'{into.storage}' cannot be merged into itself.")
         ours, theirs = into.rows(), source.rows()
         both = sorted(ours.keys() & theirs.keys())
@@ -353,7 +353,7 @@ def _text(planned: Planned) -> str:
 def _file_faults(files: TableFiles) -> Iterator[str]:
     listing = files.list()
     for stem in (*listing.small, *listing.compacted):
-        path = files.storage.path(files.name(stem))
+        path = files.storage.address(files.name(stem))
         if stem in listing.compacted[:-1]:
             yield f"'{path}' is left over from a killed compaction; 'sgbench results compact' deletes it."
             continue
@@ -396,7 +396,7 @@ def _weights_faults(storage: Storage, run_id: str) -> Iterator[str]:
     from sgbench.training import read_weights_file  # loads torch, which only stores with weights need
 
     try:
-        _, fields = read_weights_file(f"{storage.root}/{weights_of(run_id)}")
+        _, fields = read_weights_file(storage.address(weights_of(run_id)))
         made = read_spec(fields or {}, f"'{weights_of(run_id)}'").run_id
     except InputError as error:
         yield str(error)

@@ -253,16 +253,16 @@ class TableFiles:
         except InputError:
             raise
         except (pa.ArrowException, LookupError, ValueError) as error:
-            raise InputError(f"'{self.storage.path(name)}' is not a results file of sgbench: {error}.") from error
+            raise InputError(f"'{self.storage.address(name)}' is not a results file of sgbench: {error}.") from error
         except OSError as error:
             if error.errno is not None:  # Arrow's own error, for a damaged page, has no number
                 raise
-            raise InputError(f"'{self.storage.path(name)}' cannot be read: {error}.") from error
+            raise InputError(f"'{self.storage.address(name)}' cannot be read: {error}.") from error
 
     def _of_today(self, rows: pa.Table, stem: str) -> pa.Table:
         version = rows.column("schema_version")[0].as_py() if rows.num_rows else SCHEMA_VERSION
         if version != SCHEMA_VERSION:
-            path = self.storage.path(self.name(stem))
+            path = self.storage.address(self.name(stem))
             raise InputError(f"'{path}' has schema version {version}; this sgbench reads {SCHEMA_VERSION}.")
         return of_today(self.table, rows)
 

@@ -128,7 +128,9 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"'{self.storage.path(MARK)}' is not the mark of a results store: {error!r}.") from error
+            raise InputError(
+                f"'{self.storage.address(MARK)}' is not the mark of a results store: {error!r}."
+            ) from error
 
     def _has_content(self) -> bool:
         """Return whether the folder has anything that only a store has."""
@@ -211,7 +213,7 @@ class Store:
             return plan
         except (ValueError, KeyError, TypeError) as error:
             why = error if isinstance(error, ValueError) else repr(error)
-            raise InputError(f"'{self.storage.path(file)}' is not a plan of sgbench: {why}.") from error
+            raise InputError(f"'{self.storage.address(file)}' is not a plan of sgbench: {why}.") from error
 
     def replaced(self) -> dict[str, Replaced]:
         """Return what is being replaced, by run, including runs that are retrained but not yet scored.
@@ -232,7 +234,7 @@ class Store:
         except FileNotFoundError:
             return {}
         except (ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"'{self.storage.path(REPLACED)}' cannot be read: {error}.") from error
+            raise InputError(f"'{self.storage.address(REPLACED)}' cannot be read: {error}.") from error
 
     def write_replaced(self, replaced: dict[str, Replaced]) -> None:
         """Write what is being replaced; the caller holds the lock of the storage."""

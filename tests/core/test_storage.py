@@ -18,6 +18,7 @@ from pyarrow import fs
 
 from sgbench.core import storage as storage_module
 from sgbench.core.errors import InputError
+from sgbench.core.location import Location
 from sgbench.core.storage import Storage, absolute
 
 
@@ -43,8 +44,8 @@ class ObjectStore(Storage):
     """A store that is not on a disk; pyarrow has none by URI, as its ``mock://`` is empty each time it is opened."""
 
     def __init__(self, root: str) -> None:
-        self.root = root
-        self._fs, self._base = fs.PyFileSystem(fs.FSSpecHandler(Keys())), root.removeprefix("memory://")
+        self.location = Location("memory", root.removeprefix("memory://"))
+        self._fs = fs.PyFileSystem(fs.FSSpecHandler(Keys()))
 
 
 @pytest.fixture(params=["local", "file-uri", "object-store"])
@@ -282,7 +283,7 @@ def test_a_fault_that_stays_is_raised_with_the_name_of_the_file(store, monkeypat
     monkeypatch.setattr(Storage, "_put", lambda *arguments: broken(*arguments))
     with pytest.raises(OSError, match=error.strerror or str(error)) as raised:
         store.write("runs/a", b"here")
-    assert raised.value.filename == store.path("runs/a")
+    assert raised.value.filename == store.address("runs/a")
     assert broken.left == 9 - attempts
     assert not store.exists("runs")
 

@@ -69,7 +69,7 @@ class SavedImages:
         Raises:
             InputError: If the file cannot be read or has another size than the image.
         """
-        path = self.storage.path(self._file(run_id, index))
+        path = self.storage.address(self._file(run_id, index))
         pixels = decode_image(self.storage.read(self._file(run_id, index)), path)
         if pixels.shape != self.hr(index).shape:
             height, width, _ = self.hr(index).shape

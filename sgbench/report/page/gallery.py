@@ -184,12 +184,12 @@ def _read(
     for run_id in runs:
         file = image_of(run_id, place.folder, place.image)
         content = storage.read(file)
-        image = Image.fromarray(decode_image(content, storage.path(file)))
+        image = Image.fromarray(decode_image(content, storage.address(file)))
         sizes.setdefault(image.size, file)
         if len(sizes) > 1:
             (width, height), other = next(iter(sizes.items()))
             raise InputError(
-                f"'{storage.path(file)}' is {image.width}×{image.height} pixels and '{other}' is {width}×{height}; "
+                f"'{storage.address(file)}' is {image.width}×{image.height} pixels and '{other}' is {width}×{height}; "
                 "images of one test set are of one size."
             )
         sources[run_id] = _uri(image, content)
