@@ -87,7 +87,7 @@ class Location:
 
     def of_name(self, name: str) -> str:
         """Return the path or URI of a name below this folder."""
-        path = "/".join(filter(None, (self.path.rstrip("/"), name))) or "/"
+        path = f"{self.path.rstrip('/')}/{name}" if name else self.path
         if self.is_local:
             return path
         query = f"?{urlencode(self.options, safe=':[]')}" if self.options else ""

@@ -1,8 +1,9 @@
+import errno
 import pickle
 
 import pytest
 
-from sgbench.core.errors import InputError, NotFiniteError, unknown
+from sgbench.core.errors import InputError, NotFiniteError, explained, in_a_sentence, unknown
 
 
 def test_unknown_names_what_was_received_the_nearest_and_everything_valid():
@@ -34,3 +35,37 @@ def test_unknown_does_not_guess_from_nothing_alike():
 def test_not_finite_survives_the_way_between_processes(value):
     error = pickle.loads(pickle.dumps(NotFiniteError(812, value)))
     assert (str(error), error.step, error.value) == (f"loss is {value} at step 812", 812, value)
+
+
+@pytest.mark.parametrize(
+    ("said", "number", "reason"),
+    [
+        (
+            "AWS Error ACCESS_DENIED during HeadObject operation: No response body.",
+            errno.EACCES,
+            "denied",
+        ),
+        ("AWS Error NO_SUCH_BUCKET during PutObject operation: no (Request ID: 1)", errno.ENXIO, "no such bucket"),
+        ("AWS Error NO_SUCH_KEY during CopyObject operation: no", errno.ENOENT, "no such file"),
+        ("AWS Error NETWORK_CONNECTION during X operation: curlCode: 7", errno.EHOSTUNREACH, "no connection"),
+        (
+            "AWS Error UNKNOWN (HTTP status 400) during X operation: Unable to parse ExceptionName: ExpiredToken "
+            "Message: The provided token has expired.",
+            errno.EACCES,
+            "the credentials have expired",
+        ),
+        ("AWS Error UNKNOWN (HTTP status 503) during X operation: No response body.", errno.EIO, "error of its own"),
+        ("AWS Error UNKNOWN (HTTP status 418) during X operation: I am a teapot.", errno.EIO, "I am a teapot"),
+        ("Couldn't deserialize thrift", errno.EIO, "Couldn't deserialize thrift"),
+    ],
+)
+def test_an_error_of_arrow_without_a_number_is_explained(said, number, reason):
+    found, told = explained(OSError(said))
+    assert (found, reason in told) == (number, True)
+
+
+def test_an_error_of_the_system_is_a_sentence_even_without_a_file_s_name():
+    assert in_a_sentence(OSError(errno.ENOSPC, "whatever")) == "No space left on device."
+    assert in_a_sentence(OSError("the server is silent")) == "the server is silent."
+    assert in_a_sentence(OSError(errno.EACCES, "access is denied", "s3://b/x")) == "'s3://b/x': access is denied."
+    assert in_a_sentence(FileNotFoundError()) == "No such file or directory."

@@ -1,0 +1,31 @@
+"""Standard streams that are closed, full or no longer read end nothing, and never in a traceback."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+STORE = Path(__file__).parents[1] / "stores/27d0b6c"
+
+SCRIPT = "'{python}' -m sgbench table --results '{store}' {redirected}; echo $? >{code}"
+
+
+@pytest.mark.parametrize(
+    ("redirected", "code", "out", "err"),
+    [
+        ("", 0, True, ""),
+        ("2>&-", 0, True, ""),
+        (">&- <&-", 0, False, ""),
+        ("2>/dev/full", 0, True, ""),
+        (">/dev/full", 2, False, "error: No space left on device.\n"),
+        ("--json | head -n 1", 0, True, ""),
+    ],
+)
+def test_a_command_whose_streams_fail(tmp_path, redirected, code, out, err):
+    script = SCRIPT.format(python=sys.executable, store=STORE, redirected=redirected, code=tmp_path / "code")
+    if "|" in redirected:
+        script = f"set -o pipefail; {script}"
+    ended = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=os.environ, check=True)
+    assert (int((tmp_path / "code").read_text()), bool(ended.stdout), ended.stderr) == (code, out, err)
