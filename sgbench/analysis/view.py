@@ -30,7 +30,7 @@ from sgbench.analysis.results import Results
 from sgbench.analysis.stores import together
 from sgbench.core.errors import InputError, unknown
 from sgbench.core.status import ScoreStatus
-from sgbench.core.words import natural
+from sgbench.core.words import natural, printable
 from sgbench.spec import Recipe
 from sgbench.spec.stored import find_loss
 from sgbench.store import Planned
@@ -541,26 +541,26 @@ def _fate_of_a_score(outcome: Iterable[str | None]) -> Fate | None:
     status, reason = outcome
     if status == ScoreStatus.OK:
         return None
-    return Fate(_member(Why, status, "score"), (reason or "").rstrip("."))
+    return Fate(_member(Why, status, "score"), printable((reason or "").rstrip(".")))
 
 
 def _ended(rows: pa.Table) -> Iterator[Run]:
     """Yield the runs of a table ``runs``."""
     columns = ("run_id", "kind", "name", "backbone", "loss", "lambda", "seed", "scale", "train", "parameters", "status")
     values = zip(*(rows[column].to_pylist() for column in columns), strict=True)
-    failures, recipes = _distinct(rows, ("status", "step", "error"), _failure), _distinct(rows, RECIPE, tuple)
+    failures, recipes = _distinct(rows, ("status", "step", "error"), _failure), _distinct(rows, RECIPE, _shown)
     for each, failure, recipe in zip(values, failures, recipes, strict=True):
         run_id, kind, name, backbone, loss, lam, seed, scale, train, parameters, status = each
         trained = kind == RunKind.TRAIN
         yield Run(
             run_id,
             kind,
-            backbone if trained else name,
-            (loss or "") if trained else "",
+            printable(backbone if trained else name),
+            printable(loss or "") if trained else "",
             lam if trained else None,
             seed,
             scale,
-            train,
+            printable(train or "") or None,
             recipe if trained else None,
             parameters or 0,
             _member(Status, status, "run"),
@@ -581,13 +581,19 @@ def _failure(how: Iterable[Any]) -> Fate | None:
         return None
     where = "" if step is None else f" at step {step}"
     cause = " ".join((error or "no reason was recorded").split()).rstrip(".").removesuffix(where)
-    return Fate(Why.FAILED, cause, where)
+    return Fate(Why.FAILED, printable(cause), where)
+
+
+def _shown(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Return values with all text printable, whoever wrote the store."""
+    return tuple(printable(value) if isinstance(value, str) else value for value in values)
 
 
 def _waiting(plan: Planned) -> Run:
     row: dict[str, Any] = {**_DEFAULTS, **plan.run}
     what = (row["backbone"], row["loss"], row.get("lambda"), row["seed"], row["scale"], row.get("train"))
-    return Run(plan.run_id, RunKind.TRAIN, *what, tuple(row[name] for name in RECIPE), 0, Status.PENDING, None)
+    recipe = _shown(row[name] for name in RECIPE)
+    return Run._make((plan.run_id, RunKind.TRAIN, *_shown(what), recipe, 0, Status.PENDING, None))
 
 
 _DEFAULTS = recipe_columns(Recipe())

@@ -7,6 +7,7 @@ import typer
 
 from sgbench.cli import options
 from sgbench.core.errors import InputError
+from sgbench.core.words import printable_lines
 
 EXAMPLES = ("sgbench logs sgbench-quick-20260101-120000 --follow", "sgbench logs 3f00b25e4820 --results results/quick")
 
@@ -26,7 +27,7 @@ def logs(
         from sgbench.cluster.runlog import read_log
         from sgbench.core.storage import Storage
 
-        typer.echo(read_log(Storage(options.find_store(results)), what), nl=False)
+        typer.echo(_shown(read_log(Storage(options.find_store(results)), what)), nl=False)
         return
     from sgbench.cluster.jobs import PREFIX, Jobs
 
@@ -37,9 +38,15 @@ def logs(
         )
     jobs = Jobs(address)
     if not follow:
-        typer.echo(jobs.logs(what), nl=False)
+        typer.echo(_shown(jobs.logs(what)), nl=False)
         return
-    ended = jobs.follow(what, lambda text: typer.echo(text, nl=False))
+    ended = jobs.follow(what, lambda text: typer.echo(_shown(text), nl=False))
     typer.echo(f"{what}: {ended.status}", err=True)
     if ended.status != "succeeded":
         raise typer.Exit(1)
+
+
+def _shown(text: str) -> str:
+    """Return a log without colours, and with escapes for whatever else would act on the terminal."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    return printable_lines(re.sub(r"\r\n?", "\n", text).expandtabs())

@@ -18,8 +18,10 @@ from sgbench.analysis.view import labels_of
 from sgbench.cli.lean import skip_pandas
 from sgbench.core.files import expanded, replacing
 from sgbench.core.storage import Storage
+from sgbench.core.words import printable, printable_lines
 from sgbench.report import tables
 from sgbench.report.screen import Screen
+from sgbench.report.tables.data import json_text
 from sgbench.store.layout import SIGNS
 
 if TYPE_CHECKING:  # these load torch, which only training and scoring need
@@ -51,7 +53,7 @@ def write(out: Path, content: bytes) -> None:
 def print_json(data: Any) -> None:
     """Print data as JSON on standard output."""
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=not unicode, default=str))
+    typer.echo(json_text(data) if unicode else json.dumps(data, indent=2, default=str))
 
 
 def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
@@ -64,7 +66,7 @@ def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
     for key in keys:
         table.add_column(key, overflow="fold")
     for row in rows:
-        table.add_row(*(Text("" if row[key] is None else str(row[key])) for key in keys))
+        table.add_row(*(Text("" if row[key] is None else printable_lines(str(row[key]))) for key in keys))
     _stdout().print(table)
 
 
@@ -81,8 +83,8 @@ def print_entries(entries: Mapping[str, Sequence[str]]) -> None:
     indent = max(map(len, entries), default=0) + 2
     width = max(_stdout().width - indent, _NARROWEST)
     for name, lines in entries.items():
-        lead = name
-        for part in (part for line in lines for part in _wrap(line, width)):
+        lead = printable(name)
+        for part in (part for line in lines for part in _wrap(printable(line), width)):
             if len(part) > width:
                 typer.echo(f"{lead}\n{part}" if lead else part)
             else:

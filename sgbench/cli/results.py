@@ -8,7 +8,7 @@ import typer
 from sgbench.cli import options
 from sgbench.cli.commands import below, command
 from sgbench.core.errors import InputError
-from sgbench.core.words import plural
+from sgbench.core.words import plural, printable
 
 if TYPE_CHECKING:
     from sgbench.runs.maintenance import Merge
@@ -102,7 +102,7 @@ def verify(
         output.print_json(faults)
     else:
         for fault in faults:
-            typer.echo(fault)
+            typer.echo(printable(fault))
         output.say(f"{root}: {plural(len(faults), 'problem') if faults else 'no problems'}")
     if faults:
         raise typer.Exit(1)

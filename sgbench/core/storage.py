@@ -48,8 +48,9 @@ LOCK = ".lock"
 UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{8}")
 """Names of the temporary files that `Storage.write` leaves if its process is killed; the group is the target."""
 
-PART = r"[^./\\\x00-\x1f\x7f-\x9f][^/\\\x00-\x1f\x7f-\x9f]*"
-"""Pattern of a name that is safe as one part of a path: it leads nowhere else, and listings show it."""
+_UNSAFE = r"/\\\x00-\x1f\x7f-\x9f" + "\u200e\u200f\u2028-\u202e\u2066-\u2069"  # these change the order of other text
+PART = f"[^.{_UNSAFE}][^{_UNSAFE}]*"
+"""Pattern of a name that is safe as one part of a path: it leads nowhere else, and listings show it as it is."""
 
 PART_IN_WORDS = "a name without slashes and control characters that does not begin with a dot"
 """What `PART` matches, for messages."""

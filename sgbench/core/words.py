@@ -5,6 +5,7 @@ import re
 import reprlib
 from collections.abc import Iterable
 from typing import Any
+from unicodedata import category
 
 
 @functools.cache
@@ -33,10 +34,18 @@ _briefly.maxstring = _briefly.maxother = _briefly.maxlong = 2 * MOST_QUOTED
 
 
 def printable(text: str) -> str:
-    r"""Return a text with escapes such as ``\x1b`` for characters that are not seen or that act on a terminal."""
+    r"""Return a text with escapes such as ``\x1b`` for characters that are not seen or that act on a terminal.
+
+    Spaces of all kinds are kept.
+    """
     if text.isprintable():
         return text
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return "".join(each if each.isprintable() or category(each) == "Zs" else ascii(each)[1:-1] for each in text)
+
+
+def printable_lines(text: str) -> str:
+    """Return a text of several lines, each `printable`."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def shortened(text: str, most: int = MOST_QUOTED) -> str:

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sgbench.core.words import printable
 from sgbench.store.rows import RunEnd
 
 MAX_LINES = 8
@@ -223,4 +224,4 @@ def _duration(seconds: float | None) -> str:
 
 def _one_line(text: str) -> str:
     """Return a person's or an exception's text as one line of printable characters."""
-    return "".join(character for character in " ".join(text.split()) if character.isprintable())
+    return printable(" ".join(text.split()))

@@ -15,7 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sgbench.core.words import printable, printable_lines
 from sgbench.report.tables import latex, markdown
+from sgbench.report.tables.data import json_text, no_formula
 from sgbench.report.tables.html import plain_table
 
 ROWS = 100
@@ -30,7 +32,9 @@ def print_rows(rows: pa.Table, console: Console) -> None:
     shown = [[_short(value) for value in row.values()] for row in _values(rows.slice(0, ROWS))]
     table = Table(box=box.SIMPLE_HEAD)
     for name, kind in zip(rows.column_names, rows.schema.types, strict=True):
-        table.add_column(Text(name), justify="right" if _is_numeric(kind) else "left", max_width=WIDTH, overflow="fold")
+        table.add_column(
+            Text(printable(name)), justify="right" if _is_numeric(kind) else "left", max_width=WIDTH, overflow="fold"
+        )
     for cells in shown:
         table.add_row(*map(Text, cells))
     needed = console.measure(table, options=console.options.update(max_width=100 * console.width)).maximum
@@ -48,7 +52,7 @@ def to_csv(rows: pa.Table) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(rows.column_names)
-    writer.writerows(_texts(rows))
+    writer.writerows([no_formula(printable_lines(text)) for text in line] for line in _texts(rows))
     return buffer.getvalue()
 
 
@@ -60,7 +64,7 @@ def to_markdown(rows: pa.Table) -> str:
 
 def to_json(rows: pa.Table) -> str:
     """Return rows as a JSON list of objects; numbers that are not finite are null."""
-    return json.dumps(_values(rows), indent=2, ensure_ascii=False) + "\n"
+    return json_text(_values(rows)) + "\n"
 
 
 def to_html(rows: pa.Table) -> str:
@@ -94,7 +98,7 @@ def _record(names: list[str], cells: list[str]) -> Table:
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
     for name, cell in zip(names, cells, strict=True):
-        table.add_row(Text(name), Text(cell))
+        table.add_row(Text(printable(name)), Text(cell))
     return table
 
 
@@ -134,4 +138,4 @@ def _text(value: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else _text(value)
+    return f"{value:.6g}" if isinstance(value, float) else printable_lines(_text(value))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, ProgressColumn, TaskID, TextColumn
 
+from sgbench.core.words import printable, printable_lines
 from sgbench.report.live import Display
 
 if TYPE_CHECKING:  # it loads torch
@@ -29,7 +30,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Print one remark."""
-        self.console.print(text, markup=False)
+        self.console.print(printable_lines(text), markup=False)
 
     def warn(self, text: str) -> None:
         """Print a remark about the results."""
@@ -67,7 +68,7 @@ class Screen:
 
             def progress(name: str, done: int, total: int) -> None:
                 if name not in tasks:
-                    tasks[name] = bars.add_task(f"{doing} {name}")
+                    tasks[name] = bars.add_task(f"{doing} {printable(name)}")
                 bars.update(tasks[name], completed=done, total=total or None)
 
             yield progress

@@ -14,7 +14,7 @@ from sgbench.analysis import Filters, View
 from sgbench.analysis.stats import summarise
 from sgbench.analysis.view import ALL, Group
 from sgbench.core.errors import InputError
-from sgbench.core.words import natural
+from sgbench.core.words import natural, printable
 from sgbench.report.figures.selection import BAND, counted, left_out, select
 from sgbench.report.figures.style import COLOURS, MARKERS, Look, add_foot, in_style, looks, new_figure, new_grid
 
@@ -126,7 +126,7 @@ def _courses(view: View, ids: set[str]) -> Courses:
     courses: defaultdict[tuple[str, str], Course] = defaultdict(dict)
     for row in view.history(Filters(runs=ids)).select(["run_id", "step", "terms"]).to_pylist():
         for term, value in row["terms"]:
-            courses[row["run_id"], term][row["step"]] = value
+            courses[row["run_id"], printable(term)][row["step"]] = value
     return courses
 
 

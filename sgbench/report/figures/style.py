@@ -43,6 +43,7 @@ MARGIN = 0.06
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # which comes with matplotlib, and so is the same everywhere
     "font.size": TEXT,
+    "text.parse_math": False,  # a $ in a name is a $
     "axes.titlesize": TEXT + 1,
     "axes.labelsize": TEXT + 1,
     "axes.linewidth": 0.6,

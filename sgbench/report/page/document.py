@@ -12,6 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from sgbench.core.errors import InputError
+from sgbench.core.words import printable_lines
 from sgbench.report.page.content import Content
 from sgbench.report.tables import Table, to_html
 
@@ -27,7 +28,9 @@ def render(content: Content) -> str:
     Raises:
         InputError: If it would have more than `MOST_BYTES`.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_printable
+    )
     environment.filters |= {"fragment": _fragment, "data": _data, "note": _note}
     style, script = _text("page.css"), _text("page.js")
     page = environment.from_string(_text("template.html")).render(
@@ -47,6 +50,10 @@ def render(content: Content) -> str:
     return page
 
 
+def _printable(value: Any) -> Any:
+    return printable_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _text(name: str) -> str:
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
@@ -63,7 +70,7 @@ def _fragment(table: Table) -> Markup:
 
 def _note(text: str) -> Markup:
     """Return a note, with text between backticks as code."""
-    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(printable_lines(text)))))
 
 
 def _data(value: Any) -> Markup:

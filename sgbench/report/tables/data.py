@@ -3,10 +3,14 @@
 import csv
 import io
 import json
+import re
 from typing import Any
 
 from sgbench.analysis.cells import Cell
+from sgbench.core.words import printable_lines
 from sgbench.report.tables.model import Table
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 
 
 def to_data(shown: Table) -> dict[str, Any]:
@@ -34,7 +38,19 @@ def to_rows(shown: Table) -> list[dict[str, Any]]:
 
 def to_json(shown: Table) -> str:
     """Return `to_data` as text."""
-    return json.dumps(to_data(shown), indent=2, ensure_ascii=False) + "\n"
+    return json_text(to_data(shown)) + "\n"
+
+
+def json_text(data: Any) -> str:
+    """Return data as JSON for people and programs, with escapes for characters that act on a terminal."""
+    text = json.dumps(data, indent=2, ensure_ascii=False, default=str)
+    return "\n".join(
+        line if line.isprintable() else re.sub(r"[^ -~]+", _escaped_unless_printable, line) for line in text.split("\n")
+    )
+
+
+def _escaped_unless_printable(found: re.Match[str]) -> str:
+    return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1]
 
 
 def to_csv(shown: Table) -> str:
@@ -48,10 +64,21 @@ def to_csv(shown: Table) -> str:
     return file.getvalue()
 
 
+def no_formula(text: str) -> str:
+    """Return text for a cell of a CSV file, with an apostrophe before what a spreadsheet would run as a formula."""
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}" if text.startswith(_FORMULA) else text
+    return text
+
+
 def _values(cell: Cell) -> dict[str, Any]:
     numbers = vars(cell.summary) if cell.summary else {"mean": None, "sd": None, "n": 0}
     return {**numbers, "reason": cell.reason, "best": cell.best, "significant": cell.significant}
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return no_formula(printable_lines(value))
     return str(value).lower() if isinstance(value, bool) else value

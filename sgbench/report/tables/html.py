@@ -6,6 +6,7 @@ from html import escape
 
 from sgbench.analysis.baseline import SIGN
 from sgbench.analysis.cells import Cell
+from sgbench.core.words import printable, printable_lines
 from sgbench.report.tables.model import EMPTY, Column, Line, Table, mean_of, spans, spread_of
 
 
@@ -32,8 +33,9 @@ def to_html(shown: Table) -> str:
 def plain_table(heads: Iterable[str], rows: Iterable[Iterable[str]], caption: str = "") -> str:
     """Return a ``table`` element of the class ``sgbench`` from text."""
     title = f"<caption>{escape(caption)}</caption>\n" if caption else ""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>\n" for row in rows)
+    head = "".join(f'<th scope="col">{escape(printable(name))}</th>' for name in heads)
+    cells = ([escape(printable_lines(text)) for text in row] for row in rows)
+    body = "".join(f"<tr>{''.join(f'<td>{text}</td>' for text in row)}</tr>\n" for row in cells)
     return f'<table class="sgbench">\n{title}<thead>\n<tr>{head}</tr>\n</thead>\n<tbody>\n{body}</tbody>\n</table>\n'
 
 

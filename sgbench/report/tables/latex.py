@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from sgbench.analysis.baseline import SIGN
 from sgbench.analysis.cells import Cell
+from sgbench.core.words import printable
 from sgbench.report.tables.model import EMPTY, Table, mean_of, spans, spread_of
 
 PREAMBLE = r"% \usepackage{booktabs} \usepackage{graphicx}"
@@ -64,7 +65,7 @@ def to_latex(shown: Table) -> str:
 
 def escaped(text: str) -> str:
     """Escape text so that nothing in it is markup."""
-    return "".join(_SPECIAL.get(character, character) for character in text.replace("\n", " "))
+    return "".join(_SPECIAL.get(character, character) for character in printable(text.replace("\n", " ")))
 
 
 def tabular(alignment: str, head: Iterable[str], body: Iterable[str]) -> Iterator[str]:

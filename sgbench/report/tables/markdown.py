@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from sgbench.analysis.baseline import SIGN
 from sgbench.analysis.cells import Cell
+from sgbench.core.words import printable
 from sgbench.report.tables.model import EMPTY, Table, mean_of, spread_of, superscript
 
 
@@ -33,7 +34,6 @@ def row(cells: Iterable[str]) -> str:
 
 def escaped(text: str, *, code: bool = False) -> str:
     """Escape text so that nothing in it is markup, except, if ``code``, text between backticks."""
-    parts = re.split(r"(`[^`]*`)", text) if code else [text]
-    return "".join(part if at % 2 else re.sub(r"([\\|*`<])", r"\\\1", part) for at, part in enumerate(parts)).replace(
-        "\n", " "
-    )
+    text = printable(text.replace("\n", " "))
+    parts = re.split(r"((?<!`)`[^`]+`(?!`))", text) if code else [text]
+    return "".join(part if at % 2 else re.sub(r"([\\|*`<[])", r"\\\1", part) for at, part in enumerate(parts))

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from sgbench.analysis.cells import Cell
 from sgbench.analysis.view import Basis, Filters, Outcome, View, Why
-from sgbench.core.words import listed, natural, plural
+from sgbench.core.words import listed, natural, plural, printable
 from sgbench.report.tables.model import metric_order
 from sgbench.store.rows import RunKind
 
@@ -72,7 +72,8 @@ def _words(basis: Basis) -> str:
     fields = {key.replace("_", " "): value for key, value in basis.fields.items() if key != "direction"}
     if not fields.get("weights"):
         fields.pop("weights", None)
-    return "; ".join([f"version {basis.metric_version}", *(_word(key, value) for key, value in fields.items())])
+    words = [f"version {basis.metric_version}", *(_word(key, value) for key, value in fields.items())]
+    return printable("; ".join(words))
 
 
 def _word(key: str, value: Any) -> str:
