@@ -11,9 +11,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
+from obstore.store import MemoryStore
 from pyarrow import fs
 
+from sgbench.core.lease import Leases
 from sgbench.core.location import Location
+from sgbench.core.lock import LOCK
+from sgbench.core.object_stores import LeaseObject
 from sgbench.core.storage import Storage
 from sgbench.store import Store
 
@@ -37,6 +41,7 @@ class Frail(Storage):
 
     def __init__(self, files: Mapping[str, bytes] | None = None, root: str = "memory://store") -> None:
         self.location, self._fs = Location.of(root), fs._MockFileSystem(NOW)
+        self.locks = Leases(LeaseObject(MemoryStore(), LOCK, LOCK), root, "a lease in memory")
         self.changes = 0
         self._point: int | None = None
         self._cut: Cut = "dies"

@@ -151,6 +151,7 @@ def _answer(question: dict[str, Any], mark: str) -> dict[str, Any]:
         "versions": versions(),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "store": _trouble(lambda: _use(Storage(question["storage"]), mark)),
+        "lock": _lock(question["storage"]),
         "packed": {
             packed.folder: _trouble(functools.partial(open_in_place, packed))
             for packed in itertools.starmap(Packed, question["packed"])
@@ -182,6 +183,14 @@ def _use(storage: Storage, mark: str) -> None:
     own = f"{mark}-{secrets.token_hex(4)}"
     storage.write(own, b"")
     storage.delete(own)
+
+
+def _lock(store: str) -> str:
+    """Return what kind of lock this node has for the store, or why it has none."""
+    try:
+        return Storage(store).locks.kind
+    except (OSError, InputError) as error:
+        return f"none: {error}"
 
 
 def _find(network: str) -> None:
@@ -221,6 +230,7 @@ def _judged(node: dict[str, Any], answer: dict[str, Any], wanted: Wanted) -> Nod
         remarks.append(f"the disk of '{answer['cache']}' has only {answer['free'] / 2**30:.1f} GiB free.")
     facts = {
         "store": wanted.storage,
+        "lock": answer["lock"],
         "versions": ", ".join(f"{package} {there}" for package, there in answer["versions"].items()),
         "CPU": f"{node['Resources'].get('CPU', 0):g}",
         "GPU": ", ".join(answer["gpus"]) or f"{node['Resources'].get('GPU', 0):g}",

@@ -40,7 +40,7 @@ def into_log(job: "Job", part: str = MAIN) -> Iterator[None]:
         job: The run's.
         part: Name of the process within the run, such as ``worker1``; each has its own file.
     """
-    storage, name = Storage(job.store), _name(job.run_id, part)
+    storage, name = job.storage(), _name(job.run_id, part)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(storage.path(name)) if storage.is_local else Path(folder) / "log"
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Folders that may be on a disk or in an object store, atomic writes into them, and one writer at a time.
+"""Folders that may be on a disk or in an object store, and atomic writes into them; `sgbench.core.lock` locks them.
 
 A `Storage` is a root: a local path or a pyarrow filesystem URI (``s3://``, ``gs://``). Names below it are relative,
 with forward slashes. A name that begins with a dot is private: listings skip it, and so do readers of data sets.
@@ -6,16 +6,11 @@ with forward slashes. A name that begins with a dot is private: listings skip it
 
 import contextlib
 import errno
-import fcntl
-import json
+import functools
 import os
 import re
-import secrets
 import shutil
-import socket
-import threading
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,10 +19,9 @@ from pyarrow import fs
 
 from sgbench.core.errors import InputError, explained
 from sgbench.core.files import naming, replacing
+from sgbench.core.lease import Held, Leases
 from sgbench.core.location import Location
-
-HEARTBEAT_SECONDS = 10.0
-"""Between heartbeats of a lock in an object store; when none came for six times as long, the lock is free."""
+from sgbench.core.lock import LOCK, DiskLocks, Fence, Locks
 
 _PIECE = 16 * 2**20
 """Bytes of a large file that are held in memory at once."""
@@ -41,9 +35,6 @@ _LASTING = {
     *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO),
 }
 """Errors that are not transient."""
-
-LOCK = ".lock"
-"""File at the root of what is locked, with who holds it."""
 
 UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{8}")
 """Names of the temporary files that `Storage.write` leaves if its process is killed; the group is the target."""
@@ -67,21 +58,30 @@ class Storage:
     Every error of the file system or server is an `OSError` that names the file and the reason; what does not exist is
     a `FileNotFoundError`.
 
+    While it is locked, and if it writes on behalf of a process that has locked it, every write and every delete first
+    checks that it still is; see `sgbench.core.lease.Lease.check` and `sgbench.core.lock.Fence.check` for what that
+    costs. Unless it is locked, nothing is checked.
+
     Args:
         root: A path or a URI.
+        fence: The `fence` of a storage that is locked, by this process or another one, on whose behalf this one writes.
 
     Raises:
         InputError: If the URI cannot be opened, as of an unknown scheme or option, or the root is a file.
     """
 
-    def __init__(self, root: str) -> None:
+    _held: Held | None = None
+
+    def __init__(self, root: str, fence: str | None = None) -> None:
         self.location = Location.of(root)
         self._fs = self.location.open()
         if self.is_local and self._info("").type == fs.FileType.File:
             raise InputError(f"'{self.root}' is a file; a folder is needed.")
+        if fence is not None:
+            self._held = Fence(self.locks, self.root, fence)
 
-    def __reduce__(self) -> tuple[type["Storage"], tuple[str]]:
-        return type(self), (self.root,)
+    def __reduce__(self) -> tuple[type["Storage"], tuple[str, str | None]]:
+        return type(self), (self.root, self.fence)
 
     def __str__(self) -> str:
         return self.root
@@ -172,10 +172,12 @@ class Storage:
 
         Raises:
             OSError: If it cannot be written, naming it; the old content is kept and no temporary file is left.
+            InterruptionError: If the lock was lost, as for everything below that changes a file.
         """
         for pause in (*PAUSES_SECONDS, None):
             try:
                 with self._naming(name):
+                    self._check_lock()
                     self._put(self.path(name), content)
                 return
             except OSError as error:
@@ -200,6 +202,7 @@ class Storage:
             OSError: If it cannot be read or written.
         """
         with path.open("rb") as source, self._naming(name):
+            self._check_lock()
             self._fs.create_dir(self.path(name).rpartition("/")[0])
             with self._fs.open_output_stream(self.path(name)) as stream:
                 shutil.copyfileobj(source, stream, _PIECE)
@@ -225,110 +228,70 @@ class Storage:
         """
         path = self.path(target)
         with self._naming(name):
+            self._check_lock()
             self._fs.create_dir(path.rpartition("/")[0])
             self._fs.move(self.path(name), path)
 
     def delete(self, name: str) -> None:
         """Delete a file; it need not exist."""
         with contextlib.suppress(FileNotFoundError), self._naming(name):
+            self._check_lock()
             self._fs.delete_file(self.path(name))
 
     def delete_folder(self, name: str) -> None:
         """Delete a folder and its content; it need not exist."""
         with contextlib.suppress(FileNotFoundError), self._naming(name):
+            self._check_lock()
             self._fs.delete_dir(self.path(name))
+
+    @functools.cached_property
+    def locks(self) -> Locks:
+        """How this storage is locked."""
+        if self.is_local:
+            return DiskLocks(Path(self.path()), self.root)
+        from sgbench.core.object_stores import LeaseObject, object_store
+
+        key = self.path(LOCK).partition("/")[2]
+        file = LeaseObject(object_store(self.location, self._fs), key, self.address(LOCK))
+        return Leases(file, self.root, "a lease by conditional writes")
+
+    @property
+    def fence(self) -> str | None:
+        """The token of the lock under which this storage is written to, for others that write on its behalf."""
+        return self._held.token if self._held else None
 
     @contextlib.contextmanager
     def lock(self, purpose: str) -> Iterator[None]:
         """Hold the exclusive right to change this storage.
 
-        A local lock is the kernel's and ends with the process, however that ends. In an object store a heartbeat takes
-        its place, so a lock whose holder died becomes free after a minute.
+        A kernel lock is refused within `sgbench.core.lock.PATIENCE_SECONDS` and ends with its process. A lease, as in
+        object stores, is refused within some `sgbench.core.lease.BEAT_SECONDS`; one whose holder died is free
+        `sgbench.core.lease.LEASE_SECONDS` after somebody has begun to wait for it.
 
         Args:
             purpose: What for, shown to others who want it: ``"sgbench sweep quick"``.
 
         Raises:
-            InputError: If another process holds it, naming that process.
+            InputError: If another process holds it, naming that process, or the object store cannot have locks.
+            OSError: If the lock can be neither read nor written.
         """
-        holder = json.dumps({"purpose": purpose, "host": socket.gethostname(), "pid": os.getpid()})
-        held = self._local_lock(holder) if self.is_local else self._heartbeat_lock(holder)
-        with held:
-            yield
+        with self.locks.hold(purpose) as held:
+            self._held = held
+            try:
+                yield
+            finally:
+                self._held = None
 
     def holder(self) -> str | None:
-        """Return who holds the lock, in words: ``'sgbench sweep quick' (process 7 on host)``; None if nobody does."""
-        try:
-            if self.is_local:
-                with Path(self.path(LOCK)).open() as file:
-                    return None if _is_free(file.fileno()) else _in_words(file.read())
-            state = json.loads(self.read(LOCK))
-            return _in_words(state["holder"]) if _is_alive(state) else None
-        except FileNotFoundError:
-            return None
+        """Return who holds the lock, in words: ``'sgbench sweep quick' (process 7 on host)``; None if nobody does.
 
-    @contextlib.contextmanager
-    def _local_lock(self, holder: str) -> Iterator[None]:
-        path = Path(self.path(LOCK))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                raise self._in_use(file.read()) from error
-            os.ftruncate(file.fileno(), 0)
-            with contextlib.suppress(OSError):  # on a full disk the holder stays unnamed
-                os.write(file.fileno(), holder.encode())
-            yield
+        That of a lease is only known once it is renewed, some `sgbench.core.lease.BEAT_SECONDS` later at most.
+        """
+        return self.locks.holder()
 
-    @contextlib.contextmanager
-    def _heartbeat_lock(self, holder: str) -> Iterator[None]:
-        token = secrets.token_hex(8)
-        with contextlib.suppress(FileNotFoundError):
-            state = json.loads(self.read(LOCK))
-            if _is_alive(state):
-                raise self._in_use(state["holder"])
-
-        def beat() -> None:
-            self.write(LOCK, json.dumps({"holder": holder, "token": token, "beat": time.time()}).encode())
-
-        def lost() -> bool:  # this process was silent for so long that another took over
-            try:
-                return bool(json.loads(self.read(LOCK))["token"] != token)
-            except FileNotFoundError:
-                return False
-
-        beat()
-        time.sleep(min(1.0, HEARTBEAT_SECONDS))  # two that saw it free at once: the later PUT wins, the other leaves
-        state = json.loads(self.read(LOCK))
-        if state["token"] != token:
-            raise self._in_use(state["holder"])
-        stop = threading.Event()
-
-        def keep() -> None:
-            while not stop.wait(HEARTBEAT_SECONDS):
-                try:
-                    if lost():
-                        warnings.warn(f"the lock of '{self.root}' was lost to another process", stacklevel=1)
-                        return
-                    beat()
-                except OSError as error:
-                    warnings.warn(f"the lock of '{self.root}' could not be renewed: {error}", stacklevel=1)
-
-        thread = threading.Thread(target=keep, name="sgbench-lock", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-            if not lost():
-                self.delete(LOCK)
-
-    def _in_use(self, holder: str) -> InputError:
-        who = _in_words(holder)
-        return InputError(f"'{self.root}' is in use by {who}; wait for it to end, or give another --results.")
+    def _check_lock(self) -> None:
+        if self._held is not None:
+            self._held.check()
 
     def _info(self, name: str) -> fs.FileInfo:
         with self._naming(name):
@@ -346,23 +309,3 @@ class Storage:
             yield
         except OSError as error:
             raise OSError(*explained(error), error.filename or self.address(name)) from error
-
-
-def _in_words(holder: str) -> str:
-    try:
-        state = json.loads(holder)
-        return f"'{state['purpose']}' (process {state['pid']} on {state['host']})"
-    except (ValueError, KeyError):
-        return "another process"
-
-
-def _is_alive(state: dict[str, Any]) -> bool:
-    return bool(time.time() - state["beat"] < 6 * HEARTBEAT_SECONDS)
-
-
-def _is_free(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # for a moment, as a lock can only be tested by taking it
-    except BlockingIOError:
-        return False
-    return True

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from sgbench.assets.locator import Locator
 from sgbench.assets.needs import networks_of
 from sgbench.backbones import build_backbone, count_parameters
-from sgbench.core.errors import NotFiniteError
+from sgbench.core.errors import InterruptionError, NotFiniteError
 from sgbench.core.storage import Storage
 from sgbench.runs.delivery import Packed, open_packed, receive_networks
 from sgbench.runs.plan import Data, PlannedRun
@@ -74,6 +74,8 @@ class Job:
     """Minimum time between checkpoints."""
     replaced: Replaced | None = None
     """What the training replaces; without it, a finished run is only scored."""
+    fence: str | None = None
+    """Of the store while the sweep holds its lock: what no longer has it writes nothing there."""
 
     @classmethod
     def of(cls, run: PlannedRun, data: Data, sweep: SweepSpec, storage: Storage) -> "Job":
@@ -88,7 +90,12 @@ class Job:
             recompute=sweep.recompute,
             checkpoint_seconds=sweep.checkpoint_seconds,
             replaced=run.replaced,
+            fence=storage.fence,
         )
+
+    def storage(self) -> Storage:
+        """Return the store, to be written to on behalf of the sweep for as long as that holds its lock."""
+        return Storage(self.store, self.fence)
 
     @property
     def run_id(self) -> str:
@@ -127,7 +134,7 @@ def begin(jobs: Sequence[Job]) -> None:
     """
     if not any(job.replaced for job in jobs):
         return
-    store = Store(Storage(jobs[0].store))
+    store = Store(jobs[0].storage())
     replaced = store.replaced()
     for job in jobs:
         before = replaced.get(job.run_id)
@@ -191,7 +198,7 @@ def train_job(
         recorded as its failure instead of raised; only a process group raises them, so that the whole group ends. A run
         that was done before keeps its results if it fails.
     """
-    storage = Storage(job.store)
+    storage = job.storage()
     store, checkpoints = Store(storage), Checkpoints(storage, job.run_id)
     first, world = (dist.get_rank() == 0, dist.get_world_size()) if dist.is_initialized() else (True, 1)
     row = identity_columns(job.spec) | provenance(device_of_process())
@@ -228,6 +235,8 @@ def train_job(
         )
     except NotFiniteError as error:
         return failed(_failed(str(error), error.step))
+    except InterruptionError:
+        raise
     except Exception as error:
         end = failed(failure(error, latest_step(storage, job.run_id)))
         if world > 1:
@@ -249,7 +258,7 @@ def score_job(job: Job, *, locator: Locator) -> list[str]:
     Returns:
         See `sgbench.scoring.evaluation.score_subject`.
     """
-    storage = Storage(job.store)
+    storage = job.storage()
     receive_networks(networks_of([metric for _, metric in job.missing]), storage)
     wanted: dict[str, list[str]] = {}
     for dataset, metric in job.missing:
@@ -316,7 +325,7 @@ def record_failure(job: Job, message: str) -> str:
     Returns:
         The reason, for a person.
     """
-    store = Store(Storage(job.store))
+    store = Store(job.storage())
     row = store.run(job.run_id)
     if row and row["status"] == RunEnd.FAILED and not job.replaces(row):
         return str(row["error"])

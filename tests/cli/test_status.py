@@ -3,7 +3,6 @@
 import datetime
 import json
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,16 +90,6 @@ def test_status_says_who_is_at_work_and_disturbs_nobody(store: Store, run: Run) 
     assert err == f"In use by {who}.\n"
     assert who.startswith(f"'sgbench sweep tiny' (process {os.getpid()} on ")
     assert json.loads(run("status", "--json")[0])["in_use_by"] is None
-
-
-def test_in_an_object_store_who_is_at_work_is_known_by_the_heartbeat(
-    store: Store, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Storage, "is_local", False)
-    holder = json.dumps({"purpose": "sgbench sweep tiny", "host": "head", "pid": 7})
-    for beat, expected in ((time.time(), "'sgbench sweep tiny' (process 7 on head)"), (time.time() - 61, None)):
-        Path(store.storage.path(".lock")).write_text(json.dumps({"holder": holder, "token": "a", "beat": beat}))
-        assert store.storage.holder() == expected
 
 
 def test_a_folder_without_plans_is_no_store(place: Path, run: Run) -> None:

@@ -1,14 +1,8 @@
-import contextlib
 import errno
 import io
-import json
 import os
 import pickle
-import signal
-import subprocess
-import sys
 import threading
-import time
 import uuid
 from pathlib import Path
 
@@ -58,12 +52,6 @@ def store(request, tmp_path):
 @pytest.fixture
 def local(tmp_path):
     return Storage(str(tmp_path / "store"))
-
-
-@pytest.fixture
-def remote(monkeypatch):
-    monkeypatch.setattr(storage_module, "HEARTBEAT_SECONDS", 0.1)
-    return ObjectStore(f"memory:///{uuid.uuid4().hex}")
 
 
 # The contract, whatever is underneath
@@ -151,26 +139,6 @@ def test_no_name_leads_out_of_the_root(store, name, operation):
     with pytest.raises(ValueError, match=f"'{name}' leads out of '"):
         getattr(store, operation)(name)
     store.write("runs/..a..b", b"")
-
-
-def test_a_second_holder_is_refused_by_the_name_of_the_first(store, monkeypatch):
-    monkeypatch.setattr(storage_module, "HEARTBEAT_SECONDS", 0.5)
-    with (
-        store.lock("sgbench sweep quick"),
-        pytest.raises(InputError, match=f"in use by 'sgbench sweep quick' .process {os.getpid()} on .*--results"),
-        store.lock("sgbench sweep other"),
-    ):
-        raise AssertionError("the lock was had twice")
-    with store.lock("sgbench sweep other"):
-        pass
-
-
-def test_an_error_inside_frees_the_lock(store, monkeypatch):
-    monkeypatch.setattr(storage_module, "HEARTBEAT_SECONDS", 0.1)
-    with contextlib.suppress(KeyError), store.lock("one"):
-        raise KeyError
-    with store.lock("two"):
-        pass
 
 
 # Where it is
@@ -286,109 +254,3 @@ def test_a_fault_that_stays_is_raised_with_the_name_of_the_file(store, monkeypat
     assert raised.value.filename == store.address("runs/a")
     assert broken.left == 9 - attempts
     assert not store.exists("runs")
-
-
-# The lock of a disk
-
-
-HOLD = """
-import sys, time
-from sgbench.core.storage import Storage
-with Storage(sys.argv[1]).lock("sgbench sweep of another process"):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-@pytest.fixture
-def holder(local):
-    """Another process that holds the lock."""
-    with subprocess.Popen([sys.executable, "-c", HOLD, local.root], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
-
-
-def test_another_process_is_excluded_until_the_holder_is_killed(local, holder):
-    with (
-        pytest.raises(InputError, match=f"'sgbench sweep of another process' .process {holder.pid} on "),
-        local.lock("mine"),
-    ):
-        pass
-    holder.send_signal(signal.SIGKILL)
-    holder.wait()
-    with local.lock("mine"):
-        assert json.loads(Path(local.path(".lock")).read_text())["purpose"] == "mine"
-
-
-def test_whoever_is_refused_does_not_overwrite_the_holder(local):
-    with local.lock("first"):
-        for _ in range(2):
-            with pytest.raises(InputError, match="in use by 'first'"), local.lock("second"):
-                pass
-
-
-def test_a_long_purpose_is_gone_with_its_holder(local):
-    with local.lock("a very long purpose " * 5):
-        pass
-    with local.lock("short"), pytest.raises(InputError, match="in use by 'short' "), local.lock("second"):
-        pass
-
-
-# The lock of an object store
-
-
-def leave_lock(store, age, purpose="sgbench sweep that died"):
-    holder = json.dumps({"purpose": purpose, "host": "node7", "pid": 7})
-    store.write(".lock", json.dumps({"holder": holder, "token": "0", "beat": time.time() - age}).encode())
-
-
-def test_a_silent_holder_loses_the_lock_and_a_live_one_does_not(remote):
-    limit = 6 * storage_module.HEARTBEAT_SECONDS
-    leave_lock(remote, age=0.5 * limit)
-    with pytest.raises(InputError, match=r"'sgbench sweep that died' \(process 7 on node7\)"), remote.lock("mine"):
-        pass
-    leave_lock(remote, age=1.1 * limit)
-    with remote.lock("mine"):
-        assert "mine" in json.loads(remote.read(".lock"))["holder"]
-
-
-def test_the_heart_beats_as_long_as_the_lock_is_held(remote):
-    with remote.lock("mine"):
-        first = json.loads(remote.read(".lock"))["beat"]
-        time.sleep(8 * storage_module.HEARTBEAT_SECONDS)
-        assert json.loads(remote.read(".lock"))["beat"] > first + 4 * storage_module.HEARTBEAT_SECONDS
-        with pytest.raises(InputError, match="in use by 'mine'"), remote.lock("other"):
-            pass
-    assert not remote.exists(".lock")
-    assert "sgbench-lock" not in [thread.name for thread in threading.enumerate()]
-
-
-def test_of_two_that_find_it_free_at_once_one_gets_it(remote, monkeypatch):
-    monkeypatch.setattr(storage_module, "HEARTBEAT_SECONDS", 0.4)
-    start, outcomes = threading.Barrier(4), []
-
-    def try_it(number):
-        start.wait()
-        try:
-            with remote.lock(f"sweep {number}"):
-                outcomes.append("held")
-                time.sleep(0.6)
-        except InputError:
-            outcomes.append("refused")
-
-    threads = [threading.Thread(target=try_it, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(outcomes) == ["held", "refused", "refused", "refused"]
-
-
-def test_a_holder_that_was_frozen_does_not_take_back_what_it_lost(remote, recwarn):
-    with remote.lock("frozen"):
-        leave_lock(remote, age=0, purpose="successor")
-        time.sleep(3 * storage_module.HEARTBEAT_SECONDS)
-        assert json.loads(remote.read(".lock"))["token"] == "0"
-    assert remote.exists(".lock")
-    assert [str(warning.message) for warning in recwarn] == [f"the lock of '{remote.root}' was lost to another process"]
