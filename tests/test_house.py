@@ -34,7 +34,7 @@ SURFACE = {
     "sgbench query": ["sql", "--results", "--format", "--out", "--json"],
     "sgbench results": [],
     "sgbench results compact": ["--results", "--json"],
-    "sgbench results merge": ["into", "sources...", "--dry-run", "--json"],
+    "sgbench results merge": ["into", "sources...", "--dry-run", "--prefer", "--json"],
     "sgbench results verify": ["[store]", "--json"],
     "sgbench results rm": ["runs...", "--results", "--yes"],
     "sgbench results clean": ["--results", "--all", "--yes", "--json"],

@@ -1,7 +1,8 @@
 """``sgbench results``: compact, merge, verify and clean stores."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -45,12 +46,19 @@ def merge(
     into: Annotated[str, typer.Argument(metavar="INTO", help="The store to write; it may be new.")],
     sources: Annotated[list[str], typer.Argument(metavar="FROM...", help="The stores to read.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
+    prefer: Annotated[
+        Literal["ours", "theirs"] | None,
+        typer.Option(help="Whose results to keep of a run that is done in both: INTO's (ours) or FROM's (theirs)."),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Copy the runs, scores, history, weights, images and plans of other stores into one.
 
     If two stores have the same run, a done one wins over a failed one, and a later one over an earlier one; it is
-    copied as a whole. FROM stores are not changed. With --dry-run each one is compared with INTO as it is now.
+    copied as a whole, and a remark names it. The same run trained on another machine or by another version of torch may
+    have slightly different results. A run of a plug-in may also have been trained by different code of the same name:
+    if its results differ, and the recorded hashes of the code do not show that it was the same, nothing is merged
+    without --prefer. FROM stores are not changed. With --dry-run each one is compared with INTO as it is now.
     """
     from sgbench.cli import output
     from sgbench.core.storage import Storage, absolute
@@ -60,11 +68,11 @@ def merge(
     target = Store(Storage(absolute(into)))
     target.refuse_other_folders()
     stores = [_open(absolute(source)) for source in sources]
-    taken = [Merge.of(target, store) for store in stores]  # refuses damaged stores before anything is changed
+    taken = [Merge.of(target, store, prefer) for store in stores]  # refuses damaged stores before anything is changed
     if not dry_run:
         with target.writing("sgbench results merge"):
             for position, store in enumerate(stores):
-                taken[position] = Merge.of(target, store)
+                taken[position] = Merge.of(target, store, prefer)
                 taken[position].apply()
     if as_json:
         output.print_json([_record(found) for found in taken])
@@ -85,15 +93,18 @@ def verify(
     store: Annotated[str | None, typer.Argument(metavar="[DIR]", help="Default: the only one in results/.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Check that every file of a store can be read, that run ids match specifications, and that weights are intact.
+    """Check that a store is intact: that every file can be read, and that what its files say of each other agrees.
 
-    Exit code 1 if anything is wrong. Missing weights are not an error; a remark says which runs have none.
+    Runs must have what their ids and specifications say. Scores, training curves, final weights and saved images must
+    belong to runs; the score of a set must be that of its images, and be of all of them. It ends by saying what was
+    checked. Exit code 1 if anything is wrong. Missing weights are not an error; a remark says which runs have none.
     """
     from sgbench.cli import output
-    from sgbench.runs.maintenance import verify, without_weights
+    from sgbench.runs.maintenance import without_weights
+    from sgbench.runs.verification import UNCHECKED, verify
 
-    root = options.find_store(store)
-    faults = list(verify(_open(root)))
+    root, checked = options.find_store(store), Counter[str]()
+    faults = list(verify(_open(root), checked))
     if not faults and (lacking := without_weights(_open(root))):  # unknown while files are damaged
         few, rest = lacking[:_NAMED], len(lacking) - _NAMED
         who = f"{', '.join(few)}{f' and {rest} more' if rest > 0 else ''}"
@@ -103,6 +114,8 @@ def verify(
     else:
         for fault in faults:
             typer.echo(printable(fault))
+        counts = ", ".join(f"{count:,} {what}" for what, count in checked.items())
+        output.say(f"checked: {counts}; not checked: {UNCHECKED}")
         output.say(f"{root}: {plural(len(faults), 'problem') if faults else 'no problems'}")
     if faults:
         raise typer.Exit(1)
@@ -140,7 +153,8 @@ def clean(
 ) -> None:
     """Delete what no run needs: checkpoints of runs that are done, and files left by killed processes.
 
-    With --all no run can be resumed any more: those that are not done start over.
+    With --all no run can be resumed any more: those that are not done start over. Only the checkpoint of a run that is
+    being replaced stays, once it is all that there is of that run.
     """
     from sgbench.cli import output
     from sgbench.runs.maintenance import clean

@@ -201,7 +201,7 @@ def train_job(
     storage = job.storage()
     store, checkpoints = Store(storage), Checkpoints(storage, job.run_id)
     first, world = (dist.get_rank() == 0, dist.get_world_size()) if dist.is_initialized() else (True, 1)
-    row = identity_columns(job.spec) | provenance(device_of_process())
+    row = identity_columns(job.spec) | provenance(device_of_process(), job.spec)
     row |= {"node": node, "workers": world, "started": _now()}
     before = store.run(job.run_id)
     if before and before["status"] == RunEnd.DONE and not job.replaces(before):

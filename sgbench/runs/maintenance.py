@@ -1,4 +1,4 @@
-"""Maintenance of a results store: merging another into it, checking it, deleting parts of it.
+"""Maintenance of a results store: merging another into it, deleting parts of it.
 
 Callers of functions that write must hold the lock of that store. Each call may be killed at any moment, and the same
 call completes it. In between, the store may lack results, but never shows wrong ones.
@@ -6,12 +6,14 @@ call completes it. In between, the store may lack results, but never shows wrong
 
 import dataclasses
 import datetime
-import functools
 import json
 import re
 import secrets
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,34 +21,28 @@ import pyarrow.compute as pc
 from sgbench.core.errors import InputError
 from sgbench.core.status import ScoreStatus
 from sgbench.core.storage import Storage
-from sgbench.spec import RunSpec
-from sgbench.spec.stored import read_spec
-from sgbench.store import Planned, Store, stamp
-from sgbench.store.files import TableFiles
+from sgbench.spec.stored import plugins_of
+from sgbench.store import Dataset, Planned, Store, stamp
 from sgbench.store.layout import (
     CHECKPOINTS,
+    IMAGES,
     RUN_ID,
     SCRATCH,
+    WEIGHTS,
     checkpoints_of,
     discard,
     discard_scratch,
     has_weights,
     image_of,
     kept_images,
-    latest_step,
     runs_beside,
     unfinished,
     weights_of,
 )
 from sgbench.store.rows import RunEnd, RunKind, RunRow
-from sgbench.store.schema import recipe_columns
 
-_KEYS = {
-    "runs": ["run_id"],
-    "history": ["run_id", "step"],
-    "scores": ["run_id", "dataset", "dataset_sha256", "metric", "image"],
-}
-"""Columns that are unique for each row of a table."""
+Preferred = Literal["ours", "theirs"]
+"""Whose results of a run that is done in both stores a merge takes: of the store that it writes, or of the source."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +50,10 @@ class Merge:
     """What one store takes from another, the source.
 
     Runs that only the source has are taken. If a run was trained separately for both stores, done beats failed and
-    later beats earlier, and the better one is taken as a whole, with scores, history, weights and images. If a run is
-    the same in both, missing scores are taken; of scores in both, ok beats failed and later beats earlier.
+    later beats earlier, and the better one is taken as a whole, with scores, history, weights and images. Numbers that
+    differ by machine or by the version of torch are no reason to keep two; a plug-in whose code may differ is one, as
+    its name is all that a run's id has of it. If a run is the same in both, missing scores are taken; of scores in
+    both, ok beats failed and later beats earlier.
     """
 
     into: Store
@@ -78,21 +76,36 @@ class Merge:
     """One sentence for each run that differs between the stores."""
 
     @classmethod
-    def of(cls, into: Store, source: Store) -> "Merge":
+    def of(cls, into: Store, source: Store, prefer: Preferred | None = None) -> "Merge":
         """Find out what a merge would do.
 
+        Args:
+            into: The store to write.
+            source: The store to read.
+            prefer: Whose run is taken if both stores trained it and it is done in both; by default the later one.
+
         Raises:
-            InputError: If both are the same store, or a file cannot be read.
+            InputError: If both are the same store, a file cannot be read or leads out of the source, or, unless
+                ``prefer`` says whose is taken, a run of a plug-in has different results in both, and no record says
+                that its code was the same.
         """
         if into.storage.is_same(source.storage):
             raise InputError(f"'{into.storage}' cannot be merged into itself.")
+        _refuse_links(source.storage)
         ours, theirs = into.rows(), source.rows()
         both = sorted(ours.keys() & theirs.keys())
         # The id of an untrained subject is a hash of its content.
         untrained = {run_id for run_id in both if theirs[run_id]["kind"] != RunKind.TRAIN}
         shared = [run_id for run_id in both if ours[run_id] == theirs[run_id] or run_id in untrained]
         apart = [run_id for run_id in both if run_id not in shared]
-        better = {run_id for run_id in apart if _rank(theirs[run_id]) > _rank(ours[run_id])}
+        twice = [run_id for run_id in apart if ours[run_id]["status"] == theirs[run_id]["status"] == RunEnd.DONE]
+        if prefer is None:
+            _refuse_other_code([(ours[run_id], theirs[run_id]) for run_id in twice], into, source)
+        better = {
+            run_id
+            for run_id in apart
+            if (prefer == "theirs" if prefer and run_id in twice else _rank(theirs[run_id]) > _rank(ours[run_id]))
+        }
         remarks = [
             f"run {run_id} ({ours[run_id]['name']}): '{source.storage}' has it {_fate(theirs[run_id])}, which "
             f"{'replaces' if run_id in better else 'gives way to'} '{into.storage}', {_fate(ours[run_id])}."
@@ -179,38 +192,6 @@ class Merge:
                 here.write(name, there.read(name))
 
 
-def verify(store: Store) -> Iterator[str]:
-    """Check the rows of a store and everything that they depend on.
-
-    Yields:
-        One sentence for each fault: files that are unreadable or do not match their name, duplicate rows, runs that do
-        not match their id, scores without a run, damaged weights.
-    """
-    whole = {}
-    for table, files in store.tables.items():
-        faults = list(_file_faults(files))
-        yield from faults
-        if not faults:
-            whole[table] = files.read()
-    if "runs" in whole:
-        rows = whole["runs"].to_pylist()
-        for row in rows:
-            yield from _run_faults(store.storage, row)
-        if "scores" in whole:
-            known = pa.array([row["run_id"] for row in rows], pa.string())
-            scored = whole["scores"].column("run_id").cast(pa.string()).unique()
-            for run_id in scored.filter(pc.invert(pc.is_in(scored, known))).to_pylist():
-                if not latest_step(store.storage, run_id):  # otherwise a new training is about to replace them
-                    yield f"run {run_id} has scores but no row in 'runs'."
-    plans = [functools.partial(store.read_plan, name) for name in store.plan_files()]
-    reads: list[Callable[[], object]] = [*plans, store.replaced]
-    for read in reads:
-        try:
-            read()
-        except InputError as error:
-            yield str(error)
-
-
 def without_weights(store: Store) -> list[str]:
     """Return the ids of finished runs whose weights a store, such as a published one, does not have."""
     return [
@@ -262,7 +243,8 @@ def clean(store: Store, *, everything: bool = False) -> dict[str, int]:
 
     Args:
         store: The store.
-        everything: Also delete checkpoints from which a run could be resumed.
+        everything: Also delete checkpoints from which a run could be resumed; not the one that is all that there is of
+            a run whose old results have given way to it.
 
     Returns:
         The bytes freed, by folder or file.
@@ -272,19 +254,21 @@ def clean(store: Store, *, everything: bool = False) -> dict[str, int]:
     """
     store.refuse_other_folders()
     storage = store.storage
-    replaced = store.replaced()
+    replaced, rows = store.replaced(), store.rows()
     done = {
         run_id
-        for run_id, row in store.rows().items()
+        for run_id, row in rows.items()
         if row["status"] == RunEnd.DONE and not (run_id in replaced and replaced[run_id].row == stamp(row))
     }
+    needed = {run_id for run_id, each in replaced.items() if each.row and run_id not in rows}
     freed = unfinished(storage)
     for name in freed:
         storage.delete(name)
     needless: dict[str, int] = {}
     for name, size in storage.sizes(CHECKPOINTS).items():
         run_id = name.split("/")[1]
-        if re.fullmatch(RUN_ID, run_id) and (everything or (run_id in done and has_weights(storage, run_id))):
+        needless_here = run_id not in needed if everything else run_id in done and has_weights(storage, run_id)
+        if re.fullmatch(RUN_ID, run_id) and needless_here:
             needless[run_id] = needless.get(run_id, 0) + size
     for run_id, size in needless.items():
         storage.delete_folder(checkpoints_of(run_id))
@@ -312,6 +296,68 @@ def _files_of(storage: Storage, run_id: str) -> list[str]:
     """Return the names of a run's weights and images."""
     weights = [weights_of(run_id)] if has_weights(storage, run_id) else []
     return [*weights, *(image_of(*each) for each in kept_images(storage, run_id))]
+
+
+def _refuse_links(storage: Storage) -> None:
+    """Refuse files of a source that links lead out of it, as what they lead to would be copied."""
+    if storage.is_local:
+        root = Path(storage.path()).resolve()
+        for name in (name for folder in (WEIGHTS, IMAGES) for name in storage.sizes(folder)):
+            if not Path(storage.path(name)).resolve().is_relative_to(root):
+                raise InputError(f"'{storage.address(name)}' is, or is below, a link that leads out of '{storage}'.")
+
+
+def _refuse_other_code(pairs: Sequence[tuple[RunRow, RunRow]], into: Store, source: Store) -> None:
+    """Refuse runs of plug-ins that have other results in another store, unless their code is known to be the same."""
+    doubtful = [
+        (ours, theirs) for ours, theirs in pairs if _code(ours) != _code(theirs) or None in _code(ours).values()
+    ]
+    if not doubtful:
+        return
+    here, there = _values(into), _values(source)
+    differing = []
+    for ours, theirs in doubtful:
+        mine, others = here[ours["run_id"]], there[ours["run_id"]]
+        if unlike := sorted(score for score in mine.keys() & others.keys() if mine[score] != others[score]):
+            metric, test = unlike[0]
+            said = [f"{metric} {values[unlike[0]]:.8g} on {test.partition('@')[0]}" for values in (mine, others)]
+            differing.append((ours, theirs, said))
+        elif not mine.keys() & others.keys() and not _same_weights(into, source, ours["run_id"]):
+            differing.append((ours, theirs, ["other weights", "weights"]))
+    if differing:
+        ours, theirs, said = differing[0]
+        first, second = (f"{words} (code {_told(row)})" for words, row in zip(said, (ours, theirs), strict=True))
+        more = f", and {len(differing) - 1} more differ" if len(differing) > 1 else ""
+        raise InputError(
+            f"run {ours['run_id']} ({ours['loss']}) has {first} here and {second} in '{source.storage}'{more}: its "
+            "plug-in may be other code; pass --prefer ours or --prefer theirs."
+        )
+
+
+def _code(row: RunRow) -> dict[str, str | None]:
+    """Return the recorded hashes of the plug-ins of a run; None for one that has none."""
+    versions = json.loads(row["versions"] or "{}")
+    names = (f"{kind} {name}" for kind, name in plugins_of(str(row["backbone"]), str(row["loss"])))
+    return {name: versions.get(name) for name in names}
+
+
+def _told(row: RunRow) -> str:
+    return ", ".join(code or "not recorded" for code in dict.fromkeys(_code(row).values()))
+
+
+def _values(store: Store) -> dict[str, dict[tuple[str, str], float]]:
+    """Return the scores of each run by metric and test set."""
+    found: defaultdict[str, dict[tuple[str, str], float]] = defaultdict(dict)
+    for row in store.totals().to_pylist():
+        if row["value"] is not None:
+            test = Dataset(row["dataset"], row["dataset_sha256"]).versioned
+            found[row["run_id"]][row["metric"], test] = row["value"]
+    return found
+
+
+def _same_weights(into: Store, source: Store, run_id: str) -> bool:
+    there = [store.storage.read(weights_of(run_id)) for store in (into, source) if has_weights(store.storage, run_id)]
+    return len(there) == 2 and there[0] == there[1]
 
 
 def _rank(row: RunRow) -> tuple[bool, datetime.datetime]:
@@ -348,69 +394,3 @@ def _new_plans(into: Store, source: Store) -> dict[str, list[Planned]]:
 
 def _text(planned: Planned) -> str:
     return json.dumps(dataclasses.asdict(planned), sort_keys=True)
-
-
-def _file_faults(files: TableFiles) -> Iterator[str]:
-    listing = files.list()
-    for stem in (*listing.small, *listing.compacted):
-        path = files.storage.address(files.name(stem))
-        if stem in listing.compacted[:-1]:
-            yield f"'{path}' is left over from a killed compaction; 'sgbench results compact' deletes it."
-            continue
-        try:
-            part = files.part(stem)
-        except InputError as error:
-            yield str(error)
-            continue
-        if part is None:
-            continue
-        strange = [other for other in files.stems(part).unique().to_pylist() if other != stem]
-        if strange and stem not in listing.compacted:
-            yield f"'{path}' has rows of '{strange[0]}'."
-        keys = _KEYS[files.table]
-        plain = part.select(keys).cast(pa.schema([files.schema.field(key) for key in keys]))
-        counts = plain.group_by(keys).aggregate([([], "count_all")])
-        if twice := counts.filter(pc.greater(counts.column("count_all"), 1)).slice(0, 1).to_pylist():
-            yield f"'{path}' has {twice[0].pop('count_all')} rows of {', '.join(map(str, twice[0].values()))}."
-
-
-def _run_faults(storage: Storage, row: RunRow) -> Iterator[str]:
-    if row["kind"] != RunKind.TRAIN:
-        return
-    run_id = row["run_id"]
-    try:
-        spec = read_spec(row["spec"], f"run {run_id}")
-    except InputError as error:
-        yield str(error)
-        return
-    if spec.run_id != run_id:
-        yield f"run {run_id} has the specification of run {spec.run_id}."
-    for column, value in _described(spec).items():
-        if row.get(column) != value:
-            yield f"run {run_id} has {row.get(column)!r} as its {column}, but its specification says {value!r}."
-    if row["status"] == RunEnd.DONE and has_weights(storage, run_id):
-        yield from _weights_faults(storage, run_id)
-
-
-def _weights_faults(storage: Storage, run_id: str) -> Iterator[str]:
-    from sgbench.training import read_weights_file  # loads torch, which only stores with weights need
-
-    try:
-        _, fields = read_weights_file(storage.address(weights_of(run_id)))
-        made = read_spec(fields or {}, f"'{weights_of(run_id)}'").run_id
-    except InputError as error:
-        yield str(error)
-    else:
-        if made != run_id:
-            yield f"the weights of run {run_id} belong to run {made}."
-
-
-def _described(spec: RunSpec) -> RunRow:
-    """Return the columns of a run that follow from its specification."""
-    own: RunRow = {
-        "backbone": spec.backbone,
-        "loss": str(spec.loss),
-        "seed": spec.seed,
-        "train_sha256": spec.train.sha256,
-    }
-    return own | recipe_columns(spec.recipe)

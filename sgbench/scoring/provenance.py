@@ -1,20 +1,27 @@
 """On which machine, and with which versions, a result was computed."""
 
+import contextlib
 import functools
+import hashlib
 import importlib.metadata
+import inspect
 import json
 import platform
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import torch
 
+from sgbench.core.registry import BACKBONES, LOSSES, Registry
+from sgbench.spec import RunSpec
+from sgbench.spec.stored import plugins_of
 from sgbench.store.rows import RunRow
 
 
 @functools.cache
-def _versions() -> str:
+def _versions() -> dict[str, str]:
     names = ("sgbench", "torch", "numpy", "ray", "lpips", "pytorch-fid", "scikit-image", "spandrel", "torchmetrics")
     found = {"python": platform.python_version()}
     for name in names:
@@ -22,7 +29,19 @@ def _versions() -> str:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return json.dumps(found, sort_keys=True)
+    return found
+
+
+def _sources(spec: RunSpec) -> dict[str, str]:
+    """Return the hash of the module of each plug-in of a run, by its kind and name; a notebook's cell has none."""
+    registries: dict[str, Registry[type[torch.nn.Module]]] = {"backbone": BACKBONES, "loss": LOSSES}
+    found = {}
+    for kind, name in plugins_of(spec.backbone, str(spec.loss)):
+        module = sys.modules.get(registries[kind].load(name).__module__)
+        with contextlib.suppress(OSError, TypeError):
+            if module is not None:
+                found[f"{kind} {name}"] = hashlib.sha256(inspect.getsource(module).encode()).hexdigest()[:12]
+    return found
 
 
 @functools.cache
@@ -41,15 +60,21 @@ def _git_revision(package: Path = Path(__file__).parent.parent) -> str | None:
         return None
 
 
-def provenance(device: torch.device) -> RunRow:
-    """Return the columns of a row that record the machine and versions of a run."""
+def provenance(device: torch.device, spec: RunSpec | None = None) -> RunRow:
+    """Return the columns of a row that record the machine and versions of a run.
+
+    Args:
+        device: Where it is computed.
+        spec: What is trained; the versions of its plug-ins are the hashes of their modules.
+    """
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
         name = next(
             (line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine()
         )
-    return {"device": name, "host": socket.gethostname(), "versions": _versions(), "git_revision": _git_revision()}
+    versions = json.dumps(_versions() | (_sources(spec) if spec else {}), sort_keys=True)
+    return {"device": name, "host": socket.gethostname(), "versions": versions, "git_revision": _git_revision()}
 
 
 def _cpuinfo() -> list[str]:

@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from sgbench.core.errors import InputError
-from sgbench.core.registry import LOSSES
+from sgbench.core.registry import BACKBONES, LOSSES
 from sgbench.spec.expression import Expression, Term, parse
 from sgbench.spec.models import SCHEDULES, Recipe, RunSpec, path_of
-from sgbench.spec.resolve import checked
+from sgbench.spec.resolve import checked, split_backbone
 from sgbench.spec.text import read_json
 
 
@@ -66,6 +66,19 @@ def find_loss(text: str, stored: Iterable[str]) -> str:
         return text
     asked = Expression.of(map(_without_defaults, parse(text).terms), source=text)
     return next((loss for loss in there if _same(asked, loss)), str(asked))
+
+
+def plugins_of(backbone: str, loss: str) -> list[tuple[str, str]]:
+    """Return the kind and name of what a run uses that is neither built in nor made by a provider.
+
+    Args:
+        backbone: Its backbone, in canonical form.
+        loss: Its loss, in canonical form.
+    """
+    family, _ = split_backbone(backbone)
+    known = BACKBONES.is_built_in(family) or BACKBONES.is_provided(family)
+    losses = [term.name for term in parse(loss).terms if not LOSSES.is_built_in(term.name)]
+    return [*([] if known else [("backbone", family)]), *(("loss", name) for name in losses)]
 
 
 def _without_defaults(term: Term) -> Term:

@@ -22,7 +22,7 @@ import io
 import re
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.store.rows import Row
-from sgbench.store.schema import SCHEMA_VERSION, TABLES, TEXT, check_names, of_today, to_table
+from sgbench.store.schema import SCHEMA_VERSION, TABLES, TEXT, check_names, check_rows, check_values, of_today, to_table
 
 ROWS_A_GROUP = 1 << 18
 """Rows per row group of a compacted file, and the most that a compaction holds in memory as plain text."""
@@ -129,19 +129,37 @@ class TableFiles:
         while listing != before or not parts.keys() >= set(listing.counting):
             parts |= self._parts([stem for stem in listing.counting if stem not in parts], totals=totals)
             before, listing = listing, self.list()
-        small = [parts[stem] for stem in listing.small if stem in parts]
-        rows = _encoded(pa.concat_tables([self.schema.empty_table(), *small]))
-        if listing.newest not in parts:
-            return rows
-        compacted = _encoded(parts[listing.newest])  # a column added on reading is plain
-        return pa.concat_tables([self._unshadowed(compacted, sorted(listing.small)), rows])
+        return self.joined(listing, parts)
 
-    def part(self, stem: str, *, totals: bool = False) -> pa.Table | None:
+    def joined(self, listing: Listing, parts: Mapping[str, pa.Table]) -> pa.Table:
+        """Return the rows that count of some files, as `read` does of all.
+
+        Raises:
+            InputError: If a row is none that a reader could use, naming its file.
+        """
+        small = {stem: parts[stem] for stem in listing.small if stem in parts}
+        rows = _encoded(pa.concat_tables([self.schema.empty_table(), *small.values()]))
+        self._check(rows, small)
+        newest = listing.newest
+        if newest is None or newest not in parts:
+            return rows
+        compacted = self._unshadowed(_encoded(parts[newest]), sorted(listing.small))  # a column added is plain
+        self._check(compacted, {newest: parts[newest]}, large=True)
+        return pa.concat_tables([compacted, rows])
+
+    def part(self, stem: str) -> pa.Table | None:
         """Return the rows of one file, dictionary-encoded if it is compacted; None if there is no such file.
 
         Raises:
-            InputError: If it is not a results file of this version.
+            InputError: If it is not a results file of this version, or a row is none that a reader could use.
         """
+        part = self._part(stem)
+        if part is not None:
+            self._check(part, {stem: part})
+        return part
+
+    def _part(self, stem: str, *, totals: bool = False) -> pa.Table | None:
+        """Return the rows of one file, which `_check` has not seen yet."""
         try:
             with self._open(stem) as file:
                 groups = [group for group in range(file.num_row_groups) if not totals or _has_totals(file, group)]
@@ -190,7 +208,7 @@ class TableFiles:
     def _parts(self, names: Sequence[str], *, totals: bool = False) -> dict[str, pa.Table]:
         """Return the rows of those files that exist."""
         with concurrent.futures.ThreadPoolExecutor(max_workers=8) as pool:
-            parts = pool.map(functools.partial(self.part, totals=totals), names)
+            parts = pool.map(functools.partial(self._part, totals=totals), names)
             return {stem: part for stem, part in zip(names, parts, strict=True) if part is not None}
 
     def _live(self, listing: Listing, new: pa.Table | None) -> Iterator[pa.Table]:
@@ -200,12 +218,15 @@ class TableFiles:
             shadows = sorted(replaced.union(listing.small))
             with self._open(listing.newest) as file:
                 for group in range(file.num_row_groups):
-                    rows = self._of_today(file.read_row_group(group), listing.newest)
-                    yield self._unshadowed(rows, shadows)
+                    rows = self._unshadowed(self._of_today(file.read_row_group(group), listing.newest), shadows)
+                    self._check(rows, {listing.newest: rows}, large=True)
+                    yield rows
         small = [stem for stem in listing.small if stem not in replaced]
         for start in range(0, len(small), FILES_AT_ONCE):
             parts = self._parts(small[start : start + FILES_AT_ONCE])
-            yield pa.concat_tables([self.schema.empty_table(), *parts.values()])
+            rows = pa.concat_tables([self.schema.empty_table(), *parts.values()])
+            self._check(rows, parts)
+            yield rows
         if new is not None:
             yield from (new.slice(start, ROWS_A_GROUP) for start in range(0, new.num_rows, ROWS_A_GROUP))
 
@@ -265,6 +286,31 @@ class TableFiles:
             path = self.storage.address(self.name(stem))
             raise InputError(f"'{path}' has schema version {version}; this sgbench reads {SCHEMA_VERSION}.")
         return of_today(self.table, rows)
+
+    def _check(self, rows: pa.Table, parts: Mapping[str, pa.Table], *, large: bool = False) -> None:
+        """Refuse rows that no reader could use; all at once, as checks of many small tables take long.
+
+        Args:
+            rows: The rows.
+            parts: The files that they come from, by stem.
+            large: Whether to leave repeated rows to `sgbench.runs.maintenance.verify`: finding them takes a second for
+                a million rows, and a compaction makes none.
+
+        Raises:
+            InputError: Naming the file of the first such row.
+        """
+        check = check_values if large else check_rows
+        try:
+            check(self.table, rows)
+        except ValueError as error:
+            for stem, part in parts.items():
+                try:
+                    check(self.table, part)
+                except ValueError as why:
+                    path = self.storage.address(self.name(stem))
+                    raise InputError(f"'{path}' has a row that cannot be used: {why}.") from why
+            where = self.storage.address(self.table)  # each file by itself is sound
+            raise InputError(f"'{where}' has rows that cannot be used: {error}.") from error
 
 
 def whole_sets(scores: pa.Table) -> pa.Table:

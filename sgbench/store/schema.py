@@ -9,10 +9,11 @@ from typing import Any, cast, get_args, get_type_hints
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sgbench.core.status import ScoreStatus
 from sgbench.core.storage import PART, PART_IN_WORDS
 from sgbench.spec import SCHEDULES, Recipe, RunSpec, canonical_json, split_backbone
 from sgbench.store.layout import RUN_ID
-from sgbench.store.rows import HistoryRow, Int32, Row, RunKind, RunRow, ScoreRow
+from sgbench.store.rows import HistoryRow, Int32, Row, RunEnd, RunKind, RunRow, ScoreRow
 
 SCHEMA_VERSION = 1
 """Raised when the name, type or meaning of a column changes; written into every row."""
@@ -47,6 +48,13 @@ RUNS, SCORES, HISTORY = map(_schema, (RunRow, ScoreRow, HistoryRow))
 
 TABLES = {"runs": RUNS, "scores": SCORES, "history": HISTORY}
 
+KEYS = {
+    "runs": ["run_id"],
+    "history": ["run_id", "step"],
+    "scores": ["run_id", "dataset", "dataset_sha256", "metric", "image"],
+}
+"""Columns that are unique for each row of a table."""
+
 _NAME = (PART, f"{PART_IN_WORDS} is")
 
 _NAMES = {
@@ -57,6 +65,23 @@ _NAMES = {
     "metric": _NAME,
 }
 """Columns that become parts of paths: the pattern of their values, and its description."""
+
+_WORDS = {
+    "runs": {"kind": [*RunKind], "status": [RunEnd.DONE, RunEnd.FAILED]},
+    "scores": {"status": [*ScoreStatus]},
+    "history": {},
+}
+"""Columns with a closed list of values."""
+
+_OBJECTS = {"versions", "window", "protocol"}
+"""Columns with a JSON object."""
+
+_OF_TRAINED = ("backbone", "loss", "seed")
+"""Columns that every trained run has."""
+
+_LATEST = int(datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC).timestamp() * 1000)
+_EARLIEST = -int(datetime.timedelta(days=719_162).total_seconds() * 1000)
+"""Times that a `datetime.datetime` can hold in any time zone, in milliseconds since 1970."""
 
 
 def identity_columns(spec: RunSpec) -> RunRow:
@@ -110,6 +135,43 @@ def of_today(name: str, part: pa.Table) -> pa.Table:
     return part
 
 
+def check_rows(name: str, rows: pa.Table) -> None:
+    """Check rows from a file: their values, and that no two have the same key.
+
+    Args:
+        name: ``runs``, ``scores`` or ``history``.
+        rows: Rows of the table; text may be dictionary-encoded.
+
+    Raises:
+        ValueError: Naming the first thing that is wrong.
+    """
+    check_values(name, rows)
+    plain = rows.select(KEYS[name]).cast(pa.schema([TABLES[name].field(key) for key in KEYS[name]]))
+    counts = plain.group_by(KEYS[name]).aggregate([([], "count_all")])
+    if counts.num_rows < rows.num_rows:
+        first = counts.filter(pc.greater(counts.column("count_all"), 1)).slice(0, 1).to_pylist()[0]
+        raise ValueError(f"there are {first.pop('count_all')} rows of {', '.join(map(str, first.values()))}")
+
+
+def check_values(name: str, rows: pa.Table) -> None:
+    """Check values from a file that have the type of their column, but may have none of its meanings.
+
+    Args:
+        name: ``runs``, ``scores`` or ``history``.
+        rows: Rows of the table; text may be dictionary-encoded.
+
+    Raises:
+        ValueError: Naming the first such value and its column, and what would be valid.
+    """
+    for field in rows.schema:
+        _check_column(name, field, rows.column(field.name))
+    if name == "runs":
+        trained = rows.filter(pc.equal(rows.column("kind").cast(pa.string()), RunKind.TRAIN))
+        for column in _OF_TRAINED:
+            if trained.column(column).null_count:
+                raise ValueError(f"a trained run lacks its {column}")
+
+
 def check_names(columns: Mapping[str, pa.ChunkedArray]) -> None:
     """Check values from a file that become parts of paths.
 
@@ -131,6 +193,40 @@ def check_names(columns: Mapping[str, pa.ChunkedArray]) -> None:
                 raise ValueError(f"its {column} is {stray[:80]!r}; {valid} needed")
 
 
+def _check_column(name: str, field: pa.Field, values: pa.ChunkedArray) -> None:
+    column = field.name
+    if pa.types.is_integer(field.type):
+        if (least := pc.min(values).as_py() or 0) < 0:
+            raise ValueError(f"its {column} is {least}; 0 or more is needed")
+    elif pa.types.is_floating(field.type):
+        if pc.all(pc.is_finite(values)).as_py() is False:
+            stray = values.filter(pc.invert(pc.is_finite(values)))[0]
+            raise ValueError(f"its {column} is {stray}; a finite number is needed")
+    elif pa.types.is_map(field.type):
+        terms = pa.chunked_array([chunk.items for chunk in values.chunks], field.type.item_type)
+        _check_column(name, pa.field(column, field.type.item_type), terms)
+    elif pa.types.is_timestamp(field.type):
+        for extreme in pc.min_max(values.cast(pa.int64())).as_py().values():
+            if extreme is not None and not _EARLIEST <= extreme <= _LATEST:
+                raise ValueError(f"its {column} is {extreme} ms after 1970; a year from 1 to 9999 is needed")
+    elif column in _WORDS[name]:
+        valid = _WORDS[name][column]
+        for word in values.unique().to_pylist():
+            if word not in valid:
+                raise ValueError(f"its {column} is {word[:80]!r}; {' or '.join(map(repr, map(str, valid)))} is needed")
+    elif column in _OBJECTS:
+        for text in values.unique().to_pylist():
+            if text is not None and not _is_object(text):
+                raise ValueError(f"its {column} is {text[:80]!r}; a JSON object is needed")
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 def _completed(name: str, part: pa.Table) -> pa.Table:
     schema = TABLES[name]
     if part.schema.equals(schema):
@@ -143,6 +239,9 @@ def _completed(name: str, part: pa.Table) -> pa.Table:
             values = pa.repeat(pa.scalar(defaults.get(field.name), field.type), part.num_rows)
             part = part.append_column(field, values)
     part = part.select(schema.names)
+    for field in schema:
+        if not field.nullable and part.column(field.name).null_count:
+            raise ValueError(f"a row lacks its {field.name}")
     encoded = {field.name: field.type for field in part.schema if field.type == TEXT}
     return part.cast(pa.schema([field.with_type(encoded.get(field.name, field.type)) for field in schema]))
 

@@ -76,12 +76,13 @@ class Checkpoints:
         return self.storage.list(checkpoints_of(self.run_id), ".pt")
 
 
-def read_weights_file(path: str) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+def read_weights_file(path: str, storage: Storage | None = None) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """Read the weights of a network from a file.
 
     Args:
         path: Final weights or a checkpoint of sgbench, or a public checkpoint: a state dict, plain or wrapped as
             `sgbench.backbones.unwrap` knows it, in torch's format or, if named so, as ``*.safetensors``.
+        storage: The folder in which ``path`` is a name; without it, ``path`` is a path or URI.
 
     Returns:
         Tensors by parameter name, on the CPU, and the run's specification if the file has one.
@@ -89,10 +90,9 @@ def read_weights_file(path: str) -> tuple[dict[str, Tensor], dict[str, Any] | No
     Raises:
         InputError: If the file cannot be read or holds no weights. Code in a pickle is never run.
     """
-    folder, _, name = absolute(path).rpartition("/")
     try:
-        read = safetensors.torch.load if name.endswith(".safetensors") else _load
-        content: Any = read(Storage(folder or "/").read(name))
+        read = safetensors.torch.load if path.endswith(".safetensors") else _load
+        content: Any = read(storage.read(path) if storage else _read(path))
     except FileNotFoundError as error:
         raise InputError(f"checkpoint '{path}' does not exist.") from error
     except (OSError, InputError) as error:
@@ -103,6 +103,11 @@ def read_weights_file(path: str) -> tuple[dict[str, Tensor], dict[str, Any] | No
         ) from error
     weights = unwrap(content, source=path)
     return weights, content.get("spec")
+
+
+def _read(path: str) -> bytes:
+    folder, _, name = absolute(path).rpartition("/")
+    return Storage(folder or "/").read(name)
 
 
 def _dump(state: dict[str, Any]) -> bytes:

@@ -22,7 +22,7 @@ SCORE = {"dataset": "Set5", "dataset_sha256": "ab" * 32, "metric_version": "1", 
 def fill(store: Store) -> None:
     for seed, (run_id, loss) in enumerate(((A, "l1"), (B, "l1"), (C, "l1 + 1.0*sg"))):
         row = {"run_id": run_id, "kind": "train", "name": run_id, "scale": 4, "status": "done", "started": NOW}
-        store.write_run({**row, "loss": loss, "seed": seed})
+        store.write_run({**row, "backbone": "edsr-tiny", "loss": loss, "seed": seed})
         score = {**SCORE, "run_id": run_id, "metric": "psnr_y", "status": "ok", "scored": NOW, "value": 28.0 + seed}
         store.write_scores([score | {"image": image} for image in (None, "baby")])
     terms = {"l1": 0.1, "sg": 0.2}

@@ -10,7 +10,7 @@ import pytest
 import sgbench
 from sgbench.analysis import Results, load_results
 from sgbench.core.storage import Storage
-from sgbench.runs.maintenance import verify
+from sgbench.runs.verification import verify
 from sgbench.spec import TrainingData, build, presets
 from sgbench.store import Store
 

@@ -21,7 +21,7 @@ SQL = "SELECT run_id, seed FROM runs ORDER BY seed"
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.chdir(tmp_path)
     store = Store(Storage("results/quick"))
-    row = {"kind": "train", "scale": 4, "status": "done"}
+    row = {"kind": "train", "backbone": "edsr-tiny", "loss": "l1", "scale": 4, "status": "done"}
     rows = [{**row, "run_id": f"{seed:012x}", "name": str(seed), "seed": seed} for seed in range(120)]
     store.tables["runs"].compact(to_table("runs", rows))
     return store

@@ -1,3 +1,4 @@
+import datetime
 import json
 import sys
 from collections.abc import Callable
@@ -5,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from crash_points import NOW
 
 from sgbench.core.storage import Storage
 from sgbench.spec import RunSpec, TrainingData
@@ -23,7 +25,9 @@ FIRST, SECOND = (str(spec.run_id) for spec in SPECS)
 def fill(root: str, *specs: RunSpec) -> Store:
     store = Store(Storage(root))
     for spec in specs:
-        store.write_run({**identity_columns(spec), "status": "done"})
+        store.write_run({**identity_columns(spec), "status": "done", "step": spec.recipe.steps})
+        row = {"run_id": spec.run_id, "step": spec.recipe.steps, "loss": 0.1, "terms": {"l1": 0.1}, "lr": 1e-3}
+        store.write_history([row | {"steps_per_second": 9.0}])
         checkpoints = Checkpoints(store.storage, str(spec.run_id))
         checkpoints.save_weights({"weight": torch.zeros(2)}, spec.model_dump(mode="json"))
     return store
@@ -51,7 +55,7 @@ class Terminal:
 def test_compact_says_how_many_files_it_gathered(run: Run, store: Store) -> None:
     assert run("results", "compact") == (
         "",
-        "runs: 2 files gathered; scores: 0 files gathered; history: 0 files gathered\n",
+        "runs: 2 files gathered; scores: 0 files gathered; history: 2 files gathered\n",
     )
     assert store.storage.list("runs") == ["runs/compacted-000001.parquet"]
     assert json.loads(run("results", "compact", "--json")[0]) == {"runs": 0, "scores": 0, "history": 0}
@@ -73,8 +77,23 @@ def test_merge_says_what_it_takes_and_with_dry_run_takes_nothing(run: Run, store
     assert has_weights(merged.storage, FIRST)
 
 
+def test_merge_of_a_plugin_with_other_results_wants_a_preference(run: Run, store: Store) -> None:
+    for hour, name in enumerate(("alice", "bob")):
+        theirs = fill(name, SPECS[0])
+        row = {**theirs.rows()[FIRST], "loss": "own:Mine", "finished": NOW + datetime.timedelta(hours=hour)}
+        theirs.write_run(row)
+        theirs.storage.write(f"weights/{FIRST}.pt", name.encode())
+    run("results", "merge", "all", "alice")
+    _, err = run("results", "merge", "all", "bob", code=2)
+    assert "its plug-in may be other code; pass --prefer ours or --prefer theirs." in err
+    _, err = run("results", "merge", "all", "bob", "--prefer", "theirs")
+    assert "bob: 0 runs added, 1 replaced, 0 the same" in err
+
+
 def test_verify_ends_with_1_where_anything_is_wrong(run: Run, store: Store) -> None:
     out, err = run("results", "verify")
+    counted = "checked: 4 files of rows, 2 runs, 0 scores of sets, 0 scores of images, 2 points of training curves, "
+    assert f"{counted}2 final weights, 0 saved images, 0 plans; not checked: checkpoints, logs and the pixels of" in err
     assert (out, err.endswith("results/quick: no problems\n")) == ("", True)
     store.storage.write("plans/quick.json", b"[")
     out, err = run("results", "verify", "results/quick", code=1)
@@ -88,7 +107,7 @@ def test_verify_remarks_once_that_weights_are_missing(run: Run, store: Store) ->
         store.storage.delete(f"weights/{run_id}.pt")
     out, err = run("results", "verify")
     assert out == ""
-    remark, verdict = err.splitlines()
+    remark, _, verdict = err.splitlines()
     assert remark.startswith("2 runs without weights cannot be scored again: ")
     assert FIRST in remark
     assert verdict.endswith("results/quick: no problems")

@@ -27,7 +27,8 @@ from place import PATIENCE_SECONDS, Command, Place, a_place, assert_clean, kill,
 from raylets import Nodes, a_cluster
 
 from sgbench.core.storage import Storage
-from sgbench.runs.maintenance import verify, without_weights
+from sgbench.runs.maintenance import without_weights
+from sgbench.runs.verification import verify
 from sgbench.store import Store
 
 STEPS = 40

@@ -1,7 +1,6 @@
 """Merging, checking and clearing stores, however often it dies on the way."""
 
 import contextlib
-import datetime
 import functools
 import json
 import re
@@ -10,61 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
-import torch
-from crash_points import CUTS, NOW, Cut, Frail, every_point
+from crash_points import CUTS, Cut, Frail, every_point
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up_runs import ID, fill, fill_whole, planned, scores, trained
 
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
-from sgbench.runs.maintenance import Merge, clean, find_runs, remove, verify, without_weights
-from sgbench.spec import Recipe, RunSpec, TrainingData
-from sgbench.store import Dataset, Planned, Replaced, Store, identity_columns
+from sgbench.runs.maintenance import Merge, clean, find_runs, remove
+from sgbench.runs.verification import verify
+from sgbench.store import Replaced, Store
 from sgbench.store.layout import latest_step
 from sgbench.training import Checkpoints
-
-
-def hours(number: int) -> datetime.datetime:
-    return NOW + datetime.timedelta(hours=number)
-
-
-@functools.cache
-def spec_of(seed: int) -> RunSpec:
-    return RunSpec(backbone="edsr-tiny", loss="l1", seed=seed, train=TrainingData(name="mine", sha256="ab" * 32))
-
-
-IDENTITY = functools.cache(lambda seed: identity_columns(spec_of(seed)))
-
-ID = [str(spec_of(seed).run_id) for seed in range(4)]
-
-
-def trained(seed: int, status: str = "done", hour: int = 0, **columns: Any) -> dict[str, Any]:
-    return {**IDENTITY(seed), "status": status, "step": 7, "finished": hours(hour)} | columns
-
-
-def scores(run_id: str, value: float, hour: int = 0, metric: str = "psnr_y", **columns: Any) -> list[dict[str, Any]]:
-    row = {"run_id": run_id, "dataset": "Set5", "dataset_sha256": "ab" * 32, "metric": metric, "metric_version": "1"}
-    row |= {"protocol": "{}", "n_images": 1, "value": value, "status": "ok", "scored": hours(hour)} | columns
-    return [row | {"image": image} for image in (None, "baby")]
-
-
-def history(run_id: str, loss: float) -> list[dict[str, Any]]:
-    return [{"run_id": run_id, "step": 7, "loss": loss, "terms": {"l1": loss}, "lr": 1e-3, "steps_per_second": 9.0}]
-
-
-def fill(store: Store, seed: int, value: float, *, status: str = "done", hour: int = 0) -> None:
-    """Write a run of which everything says the same number."""
-    store.write_run(trained(seed, status, hour, wall_seconds=value))
-    store.write_history(history(ID[seed], value))
-    if status == "done":
-        store.write_scores(scores(ID[seed], value, hour))
-        checkpoints = Checkpoints(store.storage, ID[seed])
-        checkpoints.save_weights({"weight": torch.full((2,), value)}, spec_of(seed).model_dump(mode="json"))
-        store.storage.write(f"images/{ID[seed]}/Set5@abababab/baby.png", str(value).encode())
-    else:
-        Checkpoints(store.storage, ID[seed]).save(7, {"value": value})
 
 
 def said(store: Store) -> dict[str, Any]:
@@ -111,19 +68,8 @@ def source(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def whole(into: Store) -> Store:
-    """A store with nothing wrong: two runs, one of them compacted, a built-in and a plan."""
-    fill(into, 0, 1.0)
-    into.compact()
-    fill(into, 1, 2.0)
-    into.write_run({"run_id": "b" * 12, "kind": "builtin", "name": "bicubic", "scale": 4, "status": "done"})
-    into.write_scores(scores("b" * 12, 20.0))
-    into.write_plan("quick", [planned(0), planned(1)])
-    assert list(verify(into)) == []
+    fill_whole(into)
     return into
-
-
-def planned(seed: int, *metrics: str) -> Planned:
-    return Planned(IDENTITY(seed), (Dataset("Set5", "ab" * 32),), metrics or ("psnr_y",))
 
 
 # merge
@@ -201,6 +147,90 @@ def test_scores_of_a_run_that_is_the_same_are_united_and_the_better_is_kept(into
     assert found == {"psnr_y": 1.0, "ssim_y": 6.0, "fid": 4.0, "kid": 8.0, "psnr_rgb": 5.0}
 
 
+MINE = {"loss": "own_losses:Mine", "versions": "{}"}
+"""What a run of a plug-in has that was trained before its code was hashed."""
+
+
+def hashed(code: str) -> dict[str, str]:
+    return MINE | {"versions": json.dumps({"torch": "2.0", "loss own_losses:Mine": code})}
+
+
+def train_mine(store: Store, value: float, hour: int, columns: dict[str, str]) -> None:
+    fill(store, 0, value, hour=hour)
+    store.write_run(trained(0, "done", hour, wall_seconds=value) | columns)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "codes"),
+    [
+        (MINE, MINE, ("not recorded", "not recorded")),
+        (hashed("0a"), MINE, ("0a", "not recorded")),
+        (hashed("0a"), hashed("0b"), ("0a", "0b")),
+    ],
+)
+def test_a_run_of_a_plugin_with_other_results_is_refused_unless_somebody_says_whose_is_kept(
+    into: Store, source: Store, ours: dict[str, str], theirs: dict[str, str], codes: tuple[str, str]
+) -> None:
+    train_mine(into, 1.0, 1, ours)
+    train_mine(source, 2.0, 2, theirs)
+    said = r"has psnr_y 1 on Set5 \(code {}\) here and psnr_y 2 on Set5 \(code {}\) in '.*source': ".format(*codes)
+    with pytest.raises(
+        InputError, match=rf"^run {ID[0]} \(own_losses:Mine\) {said}.*; pass --prefer ours or --prefer "
+    ):
+        Merge.of(into, source)
+    assert values(into) == {ID[0]: {1.0}}
+    assert Merge.of(into, source, "ours").is_empty
+    Merge.of(into, source, "theirs").apply()
+    assert values(into) == {ID[0]: {2.0}}
+    assert Merge.of(into, source).shared == (ID[0],)
+
+
+def test_a_run_of_a_plugin_whose_code_or_results_are_the_same_is_as_any_other(into: Store, source: Store) -> None:
+    train_mine(into, 1.0, 1, hashed("0a"))
+    train_mine(source, 2.0, 2, hashed("0a"))
+    assert Merge.of(into, source).replaced == (ID[0],)
+    train_mine(source, 1.0, 2, MINE)
+    assert Merge.of(into, source).replaced == (ID[0],)
+    train_mine(source, 2.0, 2, MINE)
+    source.write_run(trained(0, "failed", 2) | MINE)
+    assert Merge.of(into, source).replaced == ()  # a failed run is no other result
+
+
+def test_of_weights_of_a_plugin_without_common_scores_the_bytes_decide(into: Store, source: Store) -> None:
+    for store, value in ((into, 1.0), (source, 1.0)):
+        train_mine(store, value, int(store is source), MINE)
+        store.tables["scores"].forget(ID[0])
+    assert Merge.of(into, source).replaced == (ID[0],)
+    source.storage.write(f"weights/{ID[0]}.pt", b"other")
+    with pytest.raises(
+        InputError, match=r"has other weights \(code not recorded\) here and weights \(code not recorded"
+    ):
+        Merge.of(into, source)
+
+
+def test_a_preference_decides_of_any_run_that_is_done_in_both_and_of_no_other(into: Store, source: Store) -> None:
+    for seed, ours, theirs in ((0, "done", "done"), (1, "failed", "done"), (2, "done", "failed")):
+        fill(into, seed, 1.0, status=ours, hour=1)
+        fill(source, seed, 2.0, status=theirs, hour=2)
+    for prefer, expected in (("ours", (ID[1],)), ("theirs", tuple(sorted(ID[:2])))):
+        assert Merge.of(into, source, prefer).replaced == expected
+
+
+def test_a_source_with_a_file_that_a_link_leads_out_of_it_is_refused(
+    into: Store, source: Store, tmp_path: Path
+) -> None:
+    fill(source, 0, 1.0)
+    (tmp_path / "secret").write_bytes(b"what nobody else may read")
+    weights = tmp_path / "source" / "weights" / f"{ID[0]}.pt"
+    weights.unlink()
+    weights.symlink_to(tmp_path / "secret")
+    with pytest.raises(InputError, match=rf"weights/{ID[0]}\.pt' is, or is below, a link that leads out of '.*source'"):
+        Merge.of(into, source)
+    (tmp_path / "here").symlink_to(tmp_path / "source")
+    weights.unlink()
+    assert Merge.of(into, Store(Storage(str(tmp_path / "here")))).added == (ID[0],)
+
+
 def test_what_was_not_trained_is_the_same_wherever_it_was_scored(into: Store, source: Store) -> None:
     for store, host in ((into, "here"), (source, "there")):
         row = {"run_id": "b" * 12, "kind": "builtin", "name": "bicubic", "scale": 4, "status": "done", "host": host}
@@ -261,115 +291,6 @@ def test_a_merge_keeps_of_every_run_the_best_that_either_has(
     assert (again.added, again.replaced, again.scores) == ((), (), ())
 
 
-# verify
-
-
-def rewrite(store: Store, table: str, stem: str, *rows: dict[str, Any]) -> None:
-    store.tables[table].write(stem, list(rows))
-
-
-FAULTS: dict[str, tuple[Callable[[Store, Path], object], str]] = {
-    "damaged rows": (
-        lambda store, root: (root / "runs" / "x.parquet").write_bytes(b"x"),
-        "x.parquet' is not a results file",
-    ),
-    "another version": (
-        lambda store, root: pq.write_table(
-            pq.read_table(root / "runs" / f"{ID[1]}.parquet").drop_columns(["schema_version"]),
-            root / "runs" / "y.parquet",
-        ),
-        "y.parquet' is not a results file",
-    ),
-    "wrong name": (
-        lambda store, root: rewrite(store, "runs", "wrong", trained(1)),
-        f"wrong.parquet' has rows of '{ID[1]}'.",
-    ),
-    "twice": (
-        lambda store, root: rewrite(store, "history", ID[1], *history(ID[1], 1.0) * 2),
-        f"history/{ID[1]}.parquet' has 2 rows of {ID[1]}, 7.",
-    ),
-    "another run's id": (
-        lambda store, root: rewrite(store, "runs", ID[1], trained(2) | {"run_id": ID[1]}),
-        f"run {ID[1]} has the specification of run {ID[2]}.",
-    ),
-    "changed column": (
-        lambda store, root: store.write_run(trained(1, batch=17)),
-        f"run {ID[1]} has 17 as its batch, but its specification says 16.",
-    ),
-    "no specification": (
-        lambda store, root: store.write_run(trained(1, spec="{}")),
-        f"run {ID[1]} has a specification that cannot be read: backbone: Field required.",
-    ),
-    "scores of nobody": (
-        lambda store, root: store.write_scores(scores("c" * 12, 1.0)),
-        f"run {'c' * 12} has scores but no row",
-    ),
-    "damaged weights": (
-        lambda store, root: (root / "weights" / f"{ID[0]}.pt").write_bytes(b"PK"),
-        f"weights/{ID[0]}.pt' cannot be read: it is damaged",
-    ),
-    "others' weights": (
-        lambda store, root: (root / "weights" / f"{ID[0]}.pt").write_bytes(
-            (root / "weights" / f"{ID[1]}.pt").read_bytes()
-        ),
-        f"the weights of run {ID[0]} belong to run {ID[1]}.",
-    ),
-    "damaged plan": (
-        lambda store, root: (root / "plans" / "quick.json").write_text("["),
-        "quick.json' is not a plan of sgbench",
-    ),
-    "left by a compaction": (
-        lambda store, root: (root / "runs" / "compacted-000002.parquet").write_bytes(
-            (root / "runs" / "compacted-000001.parquet").read_bytes()
-        ),
-        "compacted-000001.parquet' is left over from a killed compaction",
-    ),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_each_thing_that_is_wrong_is_found_and_told_in_one_sentence(whole: Store, fault: str) -> None:
-    spoil, sentence = FAULTS[fault]
-    spoil(whole, Path(whole.storage.root))
-    found = list(verify(whole))
-    assert len(found) == 1
-    assert sentence in found[0]
-    assert "\n" not in found[0]
-    assert found[0].endswith(".")
-
-
-def test_a_store_without_weights_is_sound_and_says_of_which_runs_they_are_missing(whole: Store) -> None:
-    assert without_weights(whole) == []
-    whole.storage.delete(f"weights/{ID[0]}.pt")
-    assert without_weights(whole) == [ID[0]]
-    assert list(verify(whole)) == []
-
-
-def test_a_store_that_was_compacted_is_checked_alike(whole: Store) -> None:
-    whole.compact()
-    assert list(verify(whole)) == []
-    path = Path(whole.storage.root) / "scores" / "compacted-000002.parquet"
-    table = pq.read_table(path)
-    pq.write_table(table.take([*range(table.num_rows), 0]), path)
-    (found,) = verify(whole)
-    assert "compacted-000002.parquet' has 2 rows of " in found
-
-
-def test_no_code_of_a_plugin_that_a_store_names_is_imported(into: Store) -> None:
-    spec = spec_of(0).model_dump(mode="json") | {"backbone": "no_such_module:Net", "loss": "no_such_module:Loss"}
-    made = RunSpec.model_construct(
-        **spec | {"train": TrainingData(**spec["train"]), "recipe": Recipe(**spec["recipe"])}
-    )
-    row = trained(0) | {
-        "run_id": made.run_id,
-        "backbone": spec["backbone"],
-        "loss": spec["loss"],
-        "spec": json.dumps(spec),
-    }
-    into.write_run(row | {"status": "failed"})
-    assert list(verify(into)) == []
-
-
 # rm and clean
 
 
@@ -418,6 +339,15 @@ def test_a_done_run_without_weights_keeps_its_checkpoints(into: Store) -> None:
     into.write_run(trained(0))
     Checkpoints(into.storage, ID[0]).save(7, {"value": 1.0})
     assert clean(into) == {}
+
+
+def test_cleaning_all_keeps_the_checkpoint_of_a_run_whose_old_results_have_given_way_to_it(into: Store) -> None:
+    fill(into, 0, 1.0)
+    for seed in (0, 1, 2):  # rerun and not complete yet, interrupted for the first time, and rerun and complete
+        Checkpoints(into.storage, ID[seed]).save(7, {"value": 1.0})
+    into.write_replaced({ID[seed]: Replaced("before", rerun=True) for seed in (0, 2)})
+    assert set(clean(into, everything=True)) == {f"checkpoints/{ID[seed]}" for seed in (0, 1)}
+    assert latest_step(into.storage, ID[2]) == 7
 
 
 # Cut off at every point

@@ -17,8 +17,9 @@ from sgbench.core.registry import LOSSES
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
 from sgbench.runs.execute import Job, begin, conclude, run_here, train_job, unreplaced
-from sgbench.runs.maintenance import clean, remove, verify
+from sgbench.runs.maintenance import clean, remove
 from sgbench.runs.plan import Data, Plan, make_plan, refuse_losses
+from sgbench.runs.verification import verify
 from sgbench.spec import SweepSpec, build
 from sgbench.store import Store
 from sgbench.store.layout import has_weights, latest_step

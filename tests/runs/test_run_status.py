@@ -125,7 +125,8 @@ def test_status_plan_and_sweep_say_the_same_of_every_store(
 
 def test_scores_of_a_plugin_count_in_any_version_where_its_code_must_not_run(tmp_path: Path) -> None:
     store = Store(Storage(str(tmp_path)))
-    row = {"run_id": "0" * 12, "kind": "train", "name": "a", "scale": 4, "status": "done", "finished": NOW}
+    row = {"run_id": "0" * 12, "kind": "train", "name": "a", "backbone": "edsr-tiny", "loss": "l1", "seed": 0}
+    row |= {"scale": 4, "status": "done", "finished": NOW}
     store.write_run(row)
     score = {"run_id": row["run_id"], "dataset": "few", "dataset_sha256": "ab" * 32, "metric": "nowhere:metric"}
     score |= {"metric_version": "7", "protocol": "{}", "n_images": 1, "status": "ok", "scored": NOW, "value": 1.0}

@@ -40,7 +40,8 @@ class Memory(Frail):
 
 
 def run_row(run_id: str, **columns: Any) -> dict[str, Any]:
-    return {"run_id": run_id, "kind": "train", "name": run_id, "scale": 4, "status": "done", **columns}
+    row = {"run_id": run_id, "kind": "train", "name": run_id, "backbone": "edsr-tiny", "loss": "l1", "seed": 0}
+    return row | {"scale": 4, "status": "done"} | columns
 
 
 def score_rows(run_id: str, dataset: str, metric: str, value: float, images: int = 2) -> list[dict[str, Any]]:

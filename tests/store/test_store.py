@@ -22,7 +22,8 @@ A, B, C = ("a" * 12, "b" * 12, "c" * 12)
 
 
 def run_row(run_id: str, **columns: Any) -> dict[str, Any]:
-    return {"run_id": run_id, "kind": "train", "name": run_id, "scale": 4, "status": "done", **columns}
+    row = {"run_id": run_id, "kind": "train", "name": run_id, "backbone": "edsr-tiny", "loss": "l1", "seed": 0}
+    return row | {"scale": 4, "status": "done"} | columns
 
 
 def score_row(run_id: str, image: str | None = None, metric: str = "psnr_y", **columns: Any) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def test_new_rows_replace_the_old_ones(store: Store) -> None:
     store.write_run(run_row(A, status="failed", error="loss is NaN", step=812))
     store.write_scores([score_row(A, value=31.0)])
     (row,) = [row for row in store.runs().to_pylist() if row["run_id"] == A]
-    assert (row["status"], row["error"], row["step"], row["loss"]) == ("failed", "loss is NaN", 812, None)
+    assert (row["status"], row["error"], row["step"], row["optimizer_beta2"]) == ("failed", "loss is NaN", 812, None)
     assert [row["value"] for row in store.scores().to_pylist() if row["run_id"] == A] == [31.0]
 
 

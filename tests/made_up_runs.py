@@ -1,0 +1,75 @@
+"""Made-up runs: of what a run has, everything says the same number, so that results of two trainings are told apart."""
+
+import datetime
+import functools
+from typing import Any
+
+import torch
+from crash_points import NOW
+
+from sgbench.spec import Recipe, RunSpec, TrainingData
+from sgbench.store import Dataset, Planned, Store, identity_columns
+from sgbench.training import Checkpoints
+
+
+def hours(number: int) -> datetime.datetime:
+    return NOW + datetime.timedelta(hours=number)
+
+
+@functools.cache
+def spec_of(seed: int, loss: str = "l1") -> RunSpec:
+    return RunSpec(
+        backbone="edsr-tiny",
+        loss=loss,
+        seed=seed,
+        train=TrainingData(name="mine", sha256="ab" * 32),
+        recipe=Recipe(steps=7),
+    )
+
+
+IDENTITY = functools.cache(lambda seed: identity_columns(spec_of(seed)))
+
+ID = [str(spec_of(seed).run_id) for seed in range(4)]
+
+
+def trained(seed: int, status: str = "done", hour: int = 0, **columns: Any) -> dict[str, Any]:
+    return {**IDENTITY(seed), "status": status, "step": 7, "finished": hours(hour)} | columns
+
+
+def scores(
+    run_id: str, value: float | None, hour: int = 0, metric: str = "psnr_y", **columns: Any
+) -> list[dict[str, Any]]:
+    row = {"run_id": run_id, "dataset": "Set5", "dataset_sha256": "ab" * 32, "metric": metric, "metric_version": "1"}
+    row |= {"protocol": "{}", "n_images": 1, "value": value, "status": "ok", "scored": hours(hour)} | columns
+    return [row | {"image": image} for image in (None, "baby")]
+
+
+def history(run_id: str, loss: float, step: int = 7) -> list[dict[str, Any]]:
+    return [{"run_id": run_id, "step": step, "loss": loss, "terms": {"l1": loss}, "lr": 1e-3, "steps_per_second": 9.0}]
+
+
+def fill(store: Store, seed: int, value: float, *, status: str = "done", hour: int = 0) -> None:
+    """Write a run of which everything says the same number."""
+    store.write_run(trained(seed, status, hour, wall_seconds=value))
+    store.write_history(history(ID[seed], value))
+    if status == "done":
+        store.write_scores(scores(ID[seed], value, hour))
+        checkpoints = Checkpoints(store.storage, ID[seed])
+        checkpoints.save_weights({"weight": torch.full((2,), value)}, spec_of(seed).model_dump(mode="json"))
+        store.storage.write(f"images/{ID[seed]}/Set5@abababab/baby.png", str(value).encode())
+    else:
+        Checkpoints(store.storage, ID[seed]).save(7, {"value": value})
+
+
+def planned(seed: int, *metrics: str) -> Planned:
+    return Planned(IDENTITY(seed), (Dataset("Set5", "ab" * 32),), metrics or ("psnr_y",))
+
+
+def fill_whole(store: Store) -> None:
+    """Write a store with nothing wrong: two runs, one of them compacted, a built-in and a plan."""
+    fill(store, 0, 1.0)
+    store.compact()
+    fill(store, 1, 2.0)
+    store.write_run({"run_id": "b" * 12, "kind": "builtin", "name": "bicubic", "scale": 4, "status": "done"})
+    store.write_scores(scores("b" * 12, 20.0))
+    store.write_plan("quick", [planned(0), planned(1)])
