@@ -16,14 +16,20 @@ from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
 from sgbench.runs.delivery import Packed, open_packed, send
 from sgbench.runs.maintenance import clean
-from sgbench.spec import RunSpec, TrainingData
+from sgbench.spec import Recipe, RunSpec, TrainingData
 from sgbench.store import Dataset, Planned, Store, identity_columns
 from sgbench.store.schema import TABLES
 from sgbench.training import Checkpoints
 
 Run = Callable[..., tuple[str, str]]
 SPECS = [
-    RunSpec(backbone="edsr-tiny", loss="l1", seed=seed, train=TrainingData(name="mine", sha256="ab" * 32))
+    RunSpec(
+        backbone="edsr-tiny",
+        loss="l1",
+        seed=seed,
+        train=TrainingData(name="mine", sha256="ab" * 32),
+        recipe=Recipe(steps=7),
+    )
     for seed in (0, 1)
 ]
 ID, OTHER = (str(spec.run_id) for spec in SPECS)
@@ -94,6 +100,7 @@ def bob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
         store = Store(Storage(f"deep/results/{name}"))
         store.write_run({**identity_columns(spec), "status": "done", "step": 7})
         store.write_scores([score(run_id=spec.run_id)])
+        store.write_history([history(run_id=spec.run_id)])
         Checkpoints(store.storage, str(spec.run_id)).save_weights({"w": torch.zeros(2)}, spec.model_dump(mode="json"))
     return store
 
