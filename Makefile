@@ -1,7 +1,8 @@
 # make demo: the environment, then the main job.  make test: the environment, then lint, types and tests.
 # make bench: the environment, then every benchmark, on what benchmarks/README.md says.  make bench-patches: that one.
 # make gpu-bundle: the environment, then what a machine with a GPU and no package index needs for benchmarks/gpu.
-# make chaos: the environment, then thirty sweeps that are killed at random moments.
+# make chaos: the environment, then thirty blows to sweeps at random moments.
+# make chaos KILLS=300 LOG=FILE: three hundred, each added to a file once it is checked; the same command goes on from there.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -9,6 +10,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-for-$(shell pwd | cksum | cut -d ' ' -f 1)
 
 BENCHMARKS := $(patsubst benchmarks/%.py,bench-%,$(filter-out %/harness.py,$(wildcard benchmarks/*.py)))
+
+KILLS ?= 30
 
 export RAY_USAGE_STATS_ENABLED = 0
 
@@ -51,7 +54,7 @@ gpu-bundle: $(STAMP)
 	$(BIN)/python benchmarks/gpu/bundle.py $(OPTIONS)
 
 chaos: $(STAMP)
-	$(BIN)/python tests/cluster/chaos.py --kills 30
+	$(BIN)/python tests/cluster/chaos.py --kills $(KILLS) $(LOG:%=--log %)
 
 clean:
 	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -5,6 +5,8 @@ Importing this module does not import Ray.
 """
 
 import contextlib
+import os
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import psutil
@@ -23,6 +25,11 @@ ENVIRONMENT = {
 STOP_WAIT_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 """In the environment of a job: the seconds between the request to stop and the kill. Ray's default is 3."""
 
+_RECONNECT_VARIABLE = "RAY_gcs_rpc_server_reconnect_timeout_s"
+
+RECONNECT_SECONDS = float(os.environ.get(_RECONNECT_VARIABLE) or 60)
+"""How long the ``gcs_server`` of a Ray may not answer before Ray ends every process that is connected to it."""
+
 DRIVER_RESOURCES = {"CPU": 0, "memory": 1}
 """What a trial takes that leaves all computing to a worker group: a byte, as a trial that takes nothing is refused."""
 
@@ -39,6 +46,21 @@ def silence_raylets() -> None:
     import ray
 
     ray._private.worker._worker_logs_enabled = False
+
+
+def node_check() -> Callable[[float], bool]:
+    """Return a function that asks the connected Ray whether it takes this process's node for alive.
+
+    It takes the seconds within which Ray is to answer, and raises an exception if Ray does not. No public function has
+    a limit of time: all wait for an answer until Ray ends the process.
+    """
+    import ray
+
+    node = ray.get_runtime_context().get_node_id()
+    if ray.util.client.ray.is_connected():  # through ray://, where only the connection can be asked
+        return lambda seconds: bool(ray.util.client.ray.is_connected())
+    asked = ray._private.worker.global_worker.gcs_client
+    return lambda seconds: bool(asked.check_alive([ray.NodeID.from_hex(node)], timeout=seconds)[0])
 
 
 def asks_for_token() -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgbench.cluster.ray_internals import ENVIRONMENT, silence_raylets
+from sgbench.cluster.ray_internals import ENVIRONMENT, node_check, silence_raylets
 from sgbench.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,11 +35,12 @@ def connect(address: str | None) -> Iterator[threading.Event]:
             this machine and ends it afterwards.
 
     Yields:
-        An event that is set when a Ray that was started here has died.
+        An event that is set when Ray is lost: it has died, or does not answer.
 
     Raises:
-        InterruptionError: If it died before the context was left.
-        InputError: If there is no cluster at the address, or Ray does not start on this machine.
+        InterruptionError: If it was lost before the context was left.
+        InputError: If there is no cluster at the address, Ray does not start on this machine, or this process is
+            connected to a Ray already.
     """
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
@@ -49,9 +50,14 @@ def connect(address: str | None) -> Iterator[threading.Event]:
 
     from sgbench.cluster.watch import Watch
 
-    watch = Watch()
-    with watch if address is None else contextlib.nullcontext():
+    if ray.is_initialized():
+        raise InputError(
+            "this process is already connected to a Ray; call ray.shutdown() first, and name the address of a cluster "
+            "that is to be used."
+        )
+    with Watch(address) as watch:
         _start(address)
+        watch.connected(node_check())
         try:
             yield watch.lost
         except BaseException as error:
@@ -82,10 +88,9 @@ def _start(address: str | None) -> None:
 
     try:
         if address is None:
-            # Workers inherit this environment: what the person can import here, such as a loss beside them, they can.
-            os.environ["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
             # "local" rather than nothing: a bare init would join whatever cluster was last started on this machine.
-            ray.init("local", include_dashboard=False, object_store_memory=256 * 2**20, **_SILENT)
+            with _python_path():
+                ray.init("local", include_dashboard=False, object_store_memory=256 * 2**20, **_SILENT)
         else:
             variables = {key: os.environ[key] for key in ENVIRONMENT}
             variables |= {key: str(Path(os.environ[key]).absolute()) for key in CARRIED if key in os.environ}
@@ -96,6 +101,20 @@ def _start(address: str | None) -> None:
         raise InputError(f"{what}: {str(error).splitlines()[0].rstrip('.')}{hint}") from error
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # failures are reported once, by the run's row
     silence_raylets()
+
+
+@contextlib.contextmanager
+def _python_path() -> Iterator[None]:
+    """Let a Ray that is started here import what this process can, such as a loss beside the person."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def _knock(address: str) -> None:

@@ -1,65 +1,123 @@
-"""Noticing that the Ray of a command has lost a process without which its runs would wait forever."""
+"""Noticing that the Ray of a command is lost, without which its runs would wait forever or the command end unasked."""
 
 import contextlib
 import os
+import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import psutil
 
-from sgbench.cluster.ray_internals import VITAL, kill_workers
+from sgbench.cluster.ray_internals import RECONNECT_SECONDS, VITAL, kill_workers
 from sgbench.core.errors import InterruptionError
 
 LOOK_SECONDS = 1.0
-"""Between two looks at them."""
+"""Between two looks."""
+
+ANSWER_SECONDS = 5.0
+"""How long Ray may take to answer a look; it is asked again."""
 
 LEAVE_SECONDS = 20.0
 """How long the command may take to end by itself; a call to a dead process may block for longer."""
 
+SILENT_SECONDS = max(RECONNECT_SECONDS - LEAVE_SECONDS - 2 * ANSWER_SECONDS, LOOK_SECONDS)
+"""How long Ray may not answer before it is lost; so long that the command leaves before Ray itself ends it."""
+
+NOT_LEFT = "the command was ended from outside or by Ray; run the same command again to resume."
+
 
 class Watch:
-    """Watches the Ray that this process starts, from before it does until the context is left.
+    """Watches the Ray that this process starts or joins, from before it does until the context is left.
 
-    On a death the runs' processes are killed, which might otherwise outlive the command. Then code that sees `lost` has
-    `LEAVE_SECONDS` to leave the context before this process is ended.
+    A Ray that was started here is lost when one of its processes dies. Any Ray is lost when it has not answered for
+    `SILENT_SECONDS`, or says that the node of this process is dead: it may have been stopped for too long, or the head
+    of the cluster was started anew and knows nobody. The processes of runs, which might outlive a Ray that was started
+    here, are killed then. Code that sees `lost` has `LEAVE_SECONDS` to leave the context before this process is ended.
+
+    Where a Ray that is lost ends this process without asking, a process beside it says so in its place.
+
+    Args:
+        address: Of the cluster to join; None for a Ray that is started here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, address: str | None = None) -> None:
         self.lost = threading.Event()
-        """Set when a process was found dead."""
+        """Set when Ray is lost."""
+        self._address = address
         self._vital: dict[str, Any] = {}
-        self._dead = ""
+        self._is_alive: Callable[[float], bool] | None = None
+        self._answered = 0.0
+        self._why = ""
         self._left = threading.Event()
         self._looking = threading.Lock()
         self._thread = threading.Thread(target=self._watch, name="sgbench-watch", daemon=True)
 
     def __enter__(self) -> "Watch":
+        self._witness = subprocess.Popen(
+            ["sh", "-c", 'read -r left || echo "error: $0" >&2', NOT_LEFT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # so that Ctrl-C leaves it alone
+        )
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._left.set()
+        self._dismiss()
+
+    def connected(self, is_alive: Callable[[float], bool]) -> None:
+        """Begin to ask Ray.
+
+        Args:
+            is_alive: Returns whether Ray takes this process's node for alive. It is given the seconds within which to
+                answer, and raises an exception if Ray does not.
+        """
+        self._answered, self._is_alive = time.monotonic(), is_alive
 
     def look(self) -> None:
-        """Set `lost` if a process is dead by now."""
+        """Set `lost` if Ray is lost by now."""
         with self._looking:
-            if len(self._vital) < len(VITAL):
-                for child in psutil.Process().children():
-                    with contextlib.suppress(psutil.Error):
-                        if (name := child.name()) in VITAL:
-                            self._vital[name] = child
-            dead = [name for name, process in self._vital.items() if not _is_alive(process)]
-            if dead and not self.lost.is_set():
-                self._dead = dead[0]
+            why = "" if self.lost.is_set() else self._dead() or self._silent()
+            if why:
+                self._why = why
                 self.lost.set()
                 if "raylet" in self._vital:
                     kill_workers(self._vital["raylet"].pid)
 
     def error(self) -> InterruptionError:
         """Return the error to raise once `lost` is set."""
-        return InterruptionError(
-            f"Ray's process '{self._dead}' died; run the same command again to start a new Ray and resume."
+        there = "to start a new Ray and resume" if self._address is None else "to resume, once the cluster is back"
+        return InterruptionError(f"{self._why}; run the same command again {there}.")
+
+    def _dead(self) -> str:
+        """Return which process of a Ray that was started here has died, as a person is told, or nothing."""
+        if self._address is None and len(self._vital) < len(VITAL):
+            for child in psutil.Process().children():
+                with contextlib.suppress(psutil.Error):
+                    if (name := child.name()) in VITAL:
+                        self._vital[name] = child
+        return next((f"Ray's process '{name}' died" for name, each in self._vital.items() if not _is_alive(each)), "")
+
+    def _silent(self) -> str:
+        """Return what a person is told if Ray does not answer or has given this process's node up, or nothing."""
+        if self._is_alive is None:
+            return ""
+        whose = "Ray" if self._address is None else f"the cluster at '{self._address}'"
+        try:
+            alive = self._is_alive(ANSWER_SECONDS)
+        except Exception:  # whatever Ray raises says that there was no answer
+            silence = time.monotonic() - self._answered
+            return f"{whose} has not answered for {silence:.0f} s" if silence > SILENT_SECONDS else ""
+        self._answered = time.monotonic()
+        if alive:
+            return ""
+        alone = self._address is None
+        return (
+            f"{whose} {'gave its raylet up, which does not respond' if alone else 'was restarted or lost this machine'}"
         )
 
     def _watch(self) -> None:
@@ -71,12 +129,18 @@ class Watch:
                 return
 
     def _leave(self) -> None:
+        self._dismiss()
         sys.stderr.write(f"error: {self.error()}\n")
         sys.stderr.flush()
-        for child in psutil.Process().children(recursive=True):
+        for child in psutil.Process().children(recursive=True) if self._vital else ():
             with contextlib.suppress(psutil.Error):
                 child.kill()
         os._exit(1)
+
+    def _dismiss(self) -> None:
+        """End the process that would say that this one did not leave."""
+        with contextlib.suppress(OSError):  # somebody has killed it
+            self._witness.communicate(b"left\n")
 
 
 def _is_alive(process: Any) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import ray
 from place import PATIENCE_SECONDS, Place, Said, environment, kill, marked, wait_until
 from ray.cluster_utils import Cluster
+from ray.core.generated import autoscaler_pb2
 
 from sgbench.cluster.ray_internals import silence_raylets
 
@@ -33,7 +35,6 @@ class Nodes:
         self.mark = uuid.uuid4().hex
         self.environment = place.environment(self.mark) | environment
         self.environment["PYTHONPATH"] += f":{place.folder}"
-        self.cluster = Cluster()
 
     def start(self, cpus: int, folder: str, *, dashboard: bool) -> None:
         """Start the head and, if it is to have a dashboard, what starts jobs for that.
@@ -43,6 +44,7 @@ class Nodes:
             folder: For what its Ray keeps, by which a job finds it; the usual one names the last Ray of the machine.
             dashboard: Whether it has one.
         """
+        self.cluster = Cluster()
         with socket.create_server(("127.0.0.1", 0)) as free:
             agent = free.getsockname()[1]
         ports = {"dashboard_port": 0, "dashboard_agent_listen_port": agent}  # the usual ones may be another Ray's
@@ -86,6 +88,18 @@ class Nodes:
     def remove(self, node: Any, *, announced: bool = False) -> None:
         """End a node as when its machine is switched off, unless it is announced; Ray else notices after a while."""
         self.cluster.remove_node(node, allow_graceful=announced)
+
+    def give_notice(self, node: Any, seconds: float) -> None:
+        """Tell Ray that a node will be taken away, as an autoscaler does of a spot instance."""
+        reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+        client = ray._raylet.GcsClient(address=self.address)
+        assert client.drain_node(node.node_id, reason, "spot", int((time.time() + seconds) * 1000))[0]
+
+    def start_head_anew(self) -> None:
+        """Start the head's ``gcs_server``, which was killed, again at the same port; it then knows no node."""
+        self.cluster.head_node.kill_gcs_server(check_alive=False)
+        with environment(self.environment):
+            self.cluster.head_node.start_gcs_server()
 
     def processes(self, words: str) -> list[int]:
         """Return the processes of the cluster that have some words in their command line."""

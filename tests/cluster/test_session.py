@@ -1,23 +1,31 @@
 """What a command that has joined a cluster, or started one, lets Ray say; none is started here."""
 
 import logging
+import os
 import sys
 
 import pytest
 import ray
 from ray._private import worker
 
-from sgbench.cluster import connect
+from sgbench.cluster import connect, session
 from sgbench.core.errors import InputError
 
 
-def test_neither_ray_nor_its_raylets_print_anything(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(ray, "init", lambda *_, **__: None)
+@pytest.fixture
+def paths(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Whatever a Ray that is started finds in PYTHONPATH; none is."""
+    found: list[str] = []
+    monkeypatch.setattr(ray, "init", lambda *_, **__: found.append(os.environ["PYTHONPATH"]))
     monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(session, "node_check", lambda: lambda seconds: True)
+    return found
+
+
+def test_neither_ray_nor_its_raylets_print_anything(
+    paths: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(worker, "_worker_logs_enabled", True)
-    monkeypatch.setenv("PYTHONPATH", "")
     with connect(None):
         said = {"lines": ["WARNING: 8 PYTHON worker processes have been started"], "pid": "raylet", "is_err": False}
         worker.print_worker_logs({**said, "ip": "127.0.0.1"}, sys.stdout)
@@ -30,9 +38,35 @@ def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPat
         raise Exception("The current node timed out during startup.\nIts log is long.")
 
     monkeypatch.setattr(ray, "init", init)
-    monkeypatch.setenv("PYTHONPATH", "")
     with (
         pytest.raises(InputError, match=r"^Ray cannot be started here: The current node timed out during startup\.$"),
         connect(None),
     ):
         pass
+
+
+@pytest.mark.parametrize("before", [None, "/theirs"])
+def test_a_ray_that_is_started_imports_what_this_process_can_and_the_environment_stays_as_it_was(
+    before: str | None, paths: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    if before:
+        monkeypatch.setenv("PYTHONPATH", before)
+    with connect(None):
+        assert os.environ.get("PYTHONPATH") == before
+    assert os.environ.get("PYTHONPATH") == before
+    (path,) = paths
+    assert set(filter(None, sys.path)) <= set(path.split(os.pathsep))
+
+
+def test_a_process_that_is_connected_already_is_told_so_and_its_ray_stays(
+    paths: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "shutdown", lambda: pytest.fail("it was shut down"))
+    with (
+        pytest.raises(InputError, match=r"^this process is already connected to a Ray; call ray\.shutdown"),
+        connect(None),
+    ):
+        pass
+    assert paths == []

@@ -4,12 +4,13 @@ import random
 import re
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos import chaos, draw
+from chaos import KINDS, STORM, Log, bound, chaos, draw, summary
 from place import Place, assert_clean, kill
 from raylets import Nodes
 
@@ -28,17 +29,29 @@ def calm(place: Place) -> dict[str, Any]:
 @pytest.mark.ray
 @pytest.mark.slow
 def test_whatever_is_killed_the_same_command_ends_with_the_same_bits(tmp_path: Path) -> None:
-    blows = chaos(tmp_path, 3, seed=1, alone=True)
-    assert {blow.victim for blow in blows} == {"driver", "sweep", "worker"}
+    kinds = [(victim, False) for victim in ("driver", "sweep", "worker", "worker stopped")]
+    blows = chaos(tmp_path, len(kinds), seed=1, kinds=kinds)
+    assert {(blow.victim, blow.joins) for blow in blows} == set(kinds)
     assert all(blow.was in ("starting", "training", "scoring") for blow in blows)
 
 
 def test_a_seed_draws_the_same_blows_and_each_kind_as_often_as_the_others() -> None:
-    blows = draw(32, random.Random(3), alone=False)
-    assert blows == draw(32, random.Random(3), alone=False)
-    assert blows != draw(32, random.Random(4), alone=False)
-    assert {kind: list(map(str, blows)).count(kind) for kind in map(str, blows)} == dict.fromkeys(map(str, blows), 4)
+    count = 4 * len(KINDS)
+    blows = draw(count, random.Random(3))
+    assert blows == draw(count, random.Random(3))
+    assert blows != draw(count, random.Random(4))
+    assert Counter((blow.victim, blow.joins) for blow in blows) == dict.fromkeys(KINDS, 4)
     assert any(not blow.in_runs for blow in blows)
+
+
+def test_a_log_adds_up_what_storms_have_dealt_and_says_what_that_proves(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        Log(tmp_path / "log").add(seed, draw(STORM, random.Random(seed)))
+    log = Log(tmp_path / "log")
+    assert {seed: storm == draw(STORM, random.Random(seed)) for seed, storm in log.storms.items()} == {1: True, 2: True}
+    assert len(log.blows) == 2 * STORM
+    assert [f"{bound(count):.1%}" for count in (30, 300)] == ["9.5%", "1.0%"]
+    assert "20 blows, no loss" in str(summary(log.blows).caption)
 
 
 VITAL = {"gcs_server": "ray/core/src/ray/gcs/gcs_server", "raylet": "ray/core/src/ray/raylet/raylet"}

@@ -1,4 +1,4 @@
-"""What a command does that cannot leave when its Ray has died; no Ray is started here."""
+"""What a command does that has lost its Ray, and what is said in its place if Ray ends it; no Ray is started here."""
 
 import os
 import shutil
@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from place import wait_until
 
 import sgbench
+from sgbench.cluster import watch as module
+from sgbench.cluster.watch import NOT_LEFT, SILENT_SECONDS, Watch
 
 STUCK = """
 import subprocess, sys, time
@@ -42,3 +45,46 @@ def test_a_command_that_does_not_leave_is_ended_with_a_sentence_and_its_processe
     stat = Path("/proc") / done.stdout.strip() / "stat"
     # A zombie until whoever inherited it looks, and neither at once where the machine is busy.
     wait_until(lambda: not stat.exists() or ") Z " in stat.read_text(), 60)
+
+
+def test_a_process_that_is_ended_from_outside_has_somebody_who_says_so() -> None:
+    ended = "import os\nfrom sgbench.cluster.watch import Watch\nwith Watch('head:6379'):\n    os._exit(1)"
+    left = "from sgbench.cluster.watch import Watch\nwith Watch('head:6379'):\n    pass"
+    variables = {**os.environ, "PYTHONPATH": str(Path(sgbench.__file__).parent.parent)}
+    said = [
+        subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, timeout=60).stderr
+        for code in (ended, left)
+    ]
+    assert said == [f"error: {NOT_LEFT}\n", ""]
+
+
+@pytest.mark.parametrize("address", [None, "head:6379"])
+def test_a_ray_that_does_not_answer_for_too_long_is_lost(address: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(seconds: float) -> bool:
+        raise OSError("no answer")
+
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    watch = Watch(address)
+    watch.connected(silent)
+    now[0] = SILENT_SECONDS
+    watch.look()
+    assert not watch.lost.is_set()
+    now[0] += 1
+    watch.look()
+    assert watch.lost.is_set()
+    whose = f"the cluster at '{address}'" if address else "Ray"
+    assert str(watch.error()).startswith(f"{whose} has not answered for 31 s; run the same command again to ")
+
+
+def test_a_ray_that_gives_this_machine_up_is_lost_at_once() -> None:
+    watch = Watch("head:6379")
+    watch.connected(lambda seconds: True)
+    watch.look()
+    assert not watch.lost.is_set()
+    watch.connected(lambda seconds: False)
+    watch.look()
+    assert str(watch.error()) == (
+        "the cluster at 'head:6379' was restarted or lost this machine; run the same command again to resume, once the "
+        "cluster is back."
+    )
