@@ -34,6 +34,9 @@ KNOCK_SECONDS = 5.0
 STOP_SECONDS = 600
 """How long a job that is asked to stop may take to write its checkpoints before it is killed; Ray's default is 3 s."""
 
+BEGIN_SECONDS = 30.0
+"""How long a head that has just started may take until it can start jobs."""
+
 PREFIX = "sgbench-"
 """Ids of jobs begin with it; other jobs of the cluster are not sgbench's."""
 
@@ -105,12 +108,25 @@ class Jobs:
         with tempfile.TemporaryDirectory() as folder, self._asking():
             # The id makes it another file for each job: one that Ray has by its hash may be gone when the job starts.
             (Path(folder) / f"{name}.yaml").write_text(f"# {job}\n{sweep}", encoding="utf-8")
-            self._client.submit_job(
+            self._start(
                 entrypoint=shlex.join(command),
                 submission_id=job,
                 runtime_env={"working_dir": folder, "env_vars": {STOP_WAIT_VARIABLE: str(STOP_SECONDS)}},
             )
         return job
+
+    def _start(self, **job: Any) -> None:
+        """Start a job as soon as the head can; Ray refuses one, and wants to be asked again, before that."""
+        deadline = time.monotonic() + BEGIN_SECONDS
+        while True:
+            try:
+                self._client.submit_job(**job)
+            except RuntimeError as error:
+                if "No available agent" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+            else:
+                return
 
     def list(self) -> list[Submitted]:
         """Return all jobs, also those that have ended, the last one first."""

@@ -31,6 +31,15 @@ class Placement:
         """Return how many runs there is room for at once on the connected cluster, as it is or can grow."""
         return max(self.room(_nodes()), self.room([_promised()])) // self.workers
 
+    def has_room(self) -> bool:
+        """Return whether the connected cluster, as it is, has room for a run if nothing else is on it."""
+        return self.room(_nodes()) >= self.workers
+
+    def against(self) -> str:
+        """Return what a run takes and what the connected cluster has, for a person who waits for one to start."""
+        has = [f"{resources.get('CPU', 0):g} CPU, {resources.get('GPU', 0):g} GPU" for resources in _free_and_all()]
+        return f"a run takes {self}, and the cluster has {has[0]} free of {has[1]}"
+
     def __str__(self) -> str:
         each = " and ".join(f"{amount:g} {name}" for name, amount in self.each.items())
         return each if self.workers == 1 else f"{self.workers} workers of {each}"
@@ -38,6 +47,10 @@ class Placement:
 
 def _nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _free_and_all() -> tuple[dict[str, float], dict[str, float]]:
+    return ray.available_resources(), ray.cluster_resources()
 
 
 def _promised() -> dict[str, float]:

@@ -80,6 +80,21 @@ def anywhere() -> Any:
     return PlacementGroupSchedulingStrategy(None)
 
 
+def is_leaving(node: str) -> bool:
+    """Return whether Ray was told that a node, given by its id, will be taken away, like a spot instance."""
+    import ray
+
+    return node in ray._private.state.state.get_draining_nodes()
+
+
+def preemption() -> Exception:
+    """Return an exception for a trial to raise that leaves its node: Tune starts it on another, however often."""
+    from ray.exceptions import RayActorError
+
+    error: Exception = RayActorError(error_msg="its node is being taken away", preempted=True)
+    return error
+
+
 def error_of(trial: Any) -> str:
     """Return the last line of the error that ended a trial of Tune, also if its process died without an exception."""
     text = str(trial.get_error() or "").strip()

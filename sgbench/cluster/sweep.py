@@ -5,6 +5,7 @@ import math
 import secrets
 import threading
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -90,7 +91,7 @@ def run_sweep(
                         storage_path=state,
                         verbose=0,
                         callbacks=[events],
-                        stop=_Waiting(events, asked, lost or threading.Event()),
+                        stop=_Waiting(events, asked, lost or threading.Event(), placement),
                         failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
                     ),
                 ).fit()
@@ -175,6 +176,10 @@ class _Events(Unsaved, tune.Callback):
             case "finished":
                 self._finished(run_id, RunEnd(result["end"]), result["message"])
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Note a run that waits to be started again, because its process died or has to leave its node."""
+        self.running.discard(Job.from_json(trial.config["job"]).run_id)
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note a run whose process died too often to be started again."""
         job = Job.from_json(trial.config["job"])
@@ -193,15 +198,25 @@ class _Events(Unsaved, tune.Callback):
 class _Waiting(Unsaved, tune.Stopper):
     """Ends a sweep that is asked to stop while its runs only wait for room; active runs end by themselves.
 
-    If Ray has died, it ends at once, by an exception that Tune does not catch: Tune would wait for runs to stop.
+    If Ray is lost, it ends at once, by an exception that Tune does not catch: Tune would wait for runs to stop. If all
+    runs have waited for `PATIENCE_SECONDS`, a person is told, once each time.
     """
 
     _SAVED_AS = tune.stopper.NoopStopper
 
-    def __init__(self, events: _Events, asked: threading.Event, lost: threading.Event) -> None:
+    PATIENCE_SECONDS = 60.0
+    """How long all runs may wait for room before a person is told."""
+
+    LOOK_SECONDS = 5.0
+    """Between two looks at that."""
+
+    def __init__(self, events: _Events, asked: threading.Event, lost: threading.Event, placement: Placement) -> None:
         self.events = events
         self.asked = asked
         self.lost = lost
+        self._placement = placement
+        self._looked = self._worked = time.monotonic()
+        self._told = False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Stop no run."""
@@ -211,4 +226,18 @@ class _Waiting(Unsaved, tune.Stopper):
         """Return whether a stop was requested and nothing runs."""
         if self.lost.is_set():
             raise KeyboardInterrupt
+        if time.monotonic() - self._looked > self.LOOK_SECONDS:
+            self._look()
         return self.asked.is_set() and not self.events.running
+
+    def _look(self) -> None:
+        """Tell a person once of runs that have waited for too long."""
+        self._looked = time.monotonic()
+        if self.events.running and self._placement.has_room():
+            self._worked, self._told = self._looked, False
+        elif not self._told and self._looked - self._worked > self.PATIENCE_SECONDS:
+            self._told = True
+            waited = f"no run has been at work for {self.PATIENCE_SECONDS:g} s"
+            warnings.warn(
+                f"{waited}: {self._placement.against()}; the sweep waits for room or for nodes.", stacklevel=1
+            )

@@ -18,7 +18,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from sgbench.assets.locator import Locator
 from sgbench.cluster.nodes import own_name
-from sgbench.cluster.ray_internals import anywhere
+from sgbench.cluster.ray_internals import anywhere, is_leaving, preemption
 from sgbench.cluster.registered import unpack
 from sgbench.cluster.runlog import into_log
 from sgbench.core.storage import Storage
@@ -30,7 +30,7 @@ REPORT_SECONDS = 0.5
 """Between two reports of progress of a run in local mode."""
 
 STOP_SECONDS = 1.0
-"""Between two looks at the storage for a request to stop."""
+"""Between two looks at the storage for a request to stop, and at whether the node will be taken away."""
 
 
 def trial(config: dict[str, Any]) -> None:
@@ -43,6 +43,8 @@ def trial(config: dict[str, Any]) -> None:
             the driver's process has registered).
     """
     job = _job(config)
+    if is_leaving(ray.get_runtime_context().get_node_id()):  # the process was kept for another run
+        raise preemption()
     tune.report({"event": "started", "run_id": job.run_id, "label": str(job.spec)})
     with into_log(job):
         end, message = _train_and_score(job, config)
@@ -66,6 +68,8 @@ def _train_and_score(job: Job, config: dict[str, Any]) -> tuple[RunEnd, str]:
         traceback.print_exc()
         causes = getattr(error, "worker_failures", None) or {0: error}
         return RunEnd.FAILED, record_failure(job, str(failure(next(iter(causes.values())), 0)["error"]))
+    if end is RunEnd.STOPPED and not _stop_requested(job, config):
+        raise preemption()
     if end is not RunEnd.DONE or _stop_requested(job, config):
         return end, message
     tune.report({"event": "scoring", "run_id": job.run_id})
@@ -119,7 +123,7 @@ def _train_loop(config: dict[str, Any]) -> tuple[RunEnd, str]:
 
 
 def _train(job: Job, config: dict[str, Any]) -> tuple[RunEnd, str]:
-    local = config["workers"] == 0
+    local, node = config["workers"] == 0, ray.get_runtime_context().get_node_id()
     reported = looked = 0.0
     stop = False
 
@@ -138,7 +142,7 @@ def _train(job: Job, config: dict[str, Any]) -> tuple[RunEnd, str]:
     def should_stop() -> bool:
         nonlocal looked, stop
         if not stop and time.monotonic() - looked > STOP_SECONDS:
-            stop, looked = _stop_requested(job, config), time.monotonic()
+            stop, looked = _stop_requested(job, config) or is_leaving(node), time.monotonic()
         return stop
 
     return train_job(job, node=own_name(), on_progress=on_progress, should_stop=should_stop)

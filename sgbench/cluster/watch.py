@@ -23,8 +23,14 @@ ANSWER_SECONDS = 5.0
 LEAVE_SECONDS = 20.0
 """How long the command may take to end by itself; a call to a dead process may block for longer."""
 
+START_SECONDS = 180.0
+"""How long it may take to start Ray or to join a cluster; Ray itself may wait forever for a process that is stopped."""
+
+SILENT_LOOKS = 4
+"""How many looks in a row Ray may leave without an answer; one may fail because this process itself was stopped."""
+
 SILENT_SECONDS = max(RECONNECT_SECONDS - LEAVE_SECONDS - 2 * ANSWER_SECONDS, LOOK_SECONDS)
-"""How long Ray may not answer before it is lost; so long that the command leaves before Ray itself ends it."""
+"""How long Ray may not answer these before it is lost; so long that the command leaves before Ray itself ends it."""
 
 NOT_LEFT = "the command was ended from outside or by Ray; run the same command again to resume."
 
@@ -32,10 +38,11 @@ NOT_LEFT = "the command was ended from outside or by Ray; run the same command a
 class Watch:
     """Watches the Ray that this process starts or joins, from before it does until the context is left.
 
-    A Ray that was started here is lost when one of its processes dies. Any Ray is lost when it has not answered for
-    `SILENT_SECONDS`, or says that the node of this process is dead: it may have been stopped for too long, or the head
-    of the cluster was started anew and knows nobody. The processes of runs, which might outlive a Ray that was started
-    here, are killed then. Code that sees `lost` has `LEAVE_SECONDS` to leave the context before this process is ended.
+    A Ray that was started here is lost when one of its processes dies. Any Ray is lost when it takes longer than
+    `START_SECONDS` to start, has not answered for `SILENT_SECONDS`, or says that the node of this process is dead: its
+    raylet was stopped for too long, or the head of the cluster was started anew and knows nobody. The processes of
+    runs, which might outlive a Ray that was started here, are killed then. Code that sees `lost` has `LEAVE_SECONDS` to
+    leave the context before this process is ended.
 
     Where a Ray that is lost ends this process without asking, a process beside it says so in its place.
 
@@ -49,7 +56,8 @@ class Watch:
         self._address = address
         self._vital: dict[str, Any] = {}
         self._is_alive: Callable[[float], bool] | None = None
-        self._answered = 0.0
+        self._answered = time.monotonic()
+        self._unanswered = 0
         self._why = ""
         self._left = threading.Event()
         self._looking = threading.Lock()
@@ -76,7 +84,7 @@ class Watch:
             is_alive: Returns whether Ray takes this process's node for alive. It is given the seconds within which to
                 answer, and raises an exception if Ray does not.
         """
-        self._answered, self._is_alive = time.monotonic(), is_alive
+        self._answered, self._unanswered, self._is_alive = time.monotonic(), 0, is_alive
 
     def look(self) -> None:
         """Set `lost` if Ray is lost by now."""
@@ -104,15 +112,18 @@ class Watch:
 
     def _silent(self) -> str:
         """Return what a person is told if Ray does not answer or has given this process's node up, or nothing."""
-        if self._is_alive is None:
-            return ""
         whose = "Ray" if self._address is None else f"the cluster at '{self._address}'"
+        if self._is_alive is None:
+            late = time.monotonic() - self._answered > START_SECONDS
+            return f"{whose} could not be joined within {START_SECONDS:g} s" if late else ""
         try:
             alive = self._is_alive(ANSWER_SECONDS)
         except Exception:  # whatever Ray raises says that there was no answer
+            self._unanswered += 1
             silence = time.monotonic() - self._answered
-            return f"{whose} has not answered for {silence:.0f} s" if silence > SILENT_SECONDS else ""
-        self._answered = time.monotonic()
+            lost = silence > SILENT_SECONDS and self._unanswered >= SILENT_LOOKS
+            return f"{whose} has not answered for {silence:.0f} s" if lost else ""
+        self._answered, self._unanswered = time.monotonic(), 0
         if alive:
             return ""
         alone = self._address is None

@@ -77,12 +77,14 @@ VOLLEY = 3
 HEALTH = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "3000",
-    "RAY_health_check_failure_threshold": "3",
+    "RAY_health_check_timeout_ms": "4000",
+    "RAY_health_check_failure_threshold": "4",
+    "RAY_memory_monitor_refresh_ms": "0",
 }
-"""Environment of a Ray that gives a node up after twelve seconds, and not only after a minute."""
+"""Environment of a Ray that gives up a node that does not answer after twenty seconds, not a minute, and kills nothing
+because of the memory that others use."""
 
-STOPPED_SECONDS = 15.0
+STOPPED_SECONDS = 25.0
 """How long a process is stopped."""
 
 NOTICE_SECONDS = 10

@@ -98,6 +98,26 @@ def test_a_job_has_time_to_write_its_checkpoints(client: Client) -> None:
     assert client.sent["runtime_env"]["env_vars"] == {"RAY_JOB_STOP_WAIT_TIME_S": "600"}
 
 
+def test_a_head_that_has_just_started_is_asked_again(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    submit, said = client.submit_job, "Request failed with status code 500: No available agent to submit job."
+    answers = iter([RuntimeError(said), RuntimeError(said), None])
+
+    def once_ready(**sent: Any) -> None:
+        client.fault = next(answers)
+        submit(**sent)
+
+    monkeypatch.setattr(client, "submit_job", once_ready)
+    assert client.sent == {}
+    job = Jobs().submit("quick", "", [])
+    assert client.sent["submission_id"] == job
+
+    client.fault = RuntimeError(said)
+    monkeypatch.setattr(client, "submit_job", submit)
+    monkeypatch.setattr(module, "BEGIN_SECONDS", 0.0)
+    with pytest.raises(InputError, match="says: Request failed with status code 500: No available agent to submit job"):
+        Jobs().submit("quick", "", [])
+
+
 def test_jobs_are_listed_last_first_and_those_of_others_are_not(client: Client) -> None:
     client.add("sgbench-a", "SUCCEEDED", began=0)
     client.add("raysubmit_1", "RUNNING", began=5)

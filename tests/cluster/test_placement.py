@@ -1,5 +1,7 @@
 """What a run takes of clusters of many kinds, none of which is started."""
 
+import threading
+import warnings
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +11,7 @@ from ray.tune.experiment import Experiment
 
 from sgbench.cluster import placement
 from sgbench.cluster.placement import place
-from sgbench.cluster.sweep import Lanes
+from sgbench.cluster.sweep import Lanes, _Waiting
 from sgbench.core.errors import InputError
 from sgbench.spec import SweepSpec, build
 
@@ -111,3 +113,30 @@ def test_what_a_cluster_grows_to_is_checked(cluster: Any, text: str, monkeypatch
 def test_a_share_of_a_gpu_is_one(gpus: float) -> None:
     with pytest.raises(InputError, match="gpus is"):
         a_sweep(gpus=gpus)
+
+
+def test_a_person_is_told_once_each_time_that_all_runs_wait_for_room(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looks(times: int) -> list[str]:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            assert [waiting.stop_all() for _ in range(times)] == [False] * times
+        return [str(each.message) for each in told]
+
+    monkeypatch.setattr(_Waiting, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(_Waiting, "LOOK_SECONDS", -1.0)
+    monkeypatch.setattr(placement.ray, "available_resources", lambda: {"CPU": 1.0})
+    monkeypatch.setattr(placement.ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 1.0})
+    events: Any = SimpleNamespace(running=set())
+    cluster({"CPU": 4, "GPU": 1})
+    waiting = _Waiting(events, threading.Event(), threading.Event(), place(a_sweep(threads=2)))
+    said = (
+        "no run has been at work for 0 s: a run takes 2 CPU and 1 GPU, and the cluster has 1 CPU, 0 GPU free of 4 CPU, "
+        "1 GPU; the sweep waits for room or for nodes."
+    )
+    assert looks(3) == [said]
+    events.running.add("a run")
+    assert looks(1) == []
+    cluster()  # it is a worker group whose node was lost
+    assert looks(3) == [said]

@@ -11,7 +11,7 @@ from place import wait_until
 
 import sgbench
 from sgbench.cluster import watch as module
-from sgbench.cluster.watch import NOT_LEFT, SILENT_SECONDS, Watch
+from sgbench.cluster.watch import NOT_LEFT, SILENT_LOOKS, START_SECONDS, Watch
 
 STUCK = """
 import subprocess, sys, time
@@ -67,14 +67,25 @@ def test_a_ray_that_does_not_answer_for_too_long_is_lost(address: str | None, mo
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     watch = Watch(address)
     watch.connected(silent)
-    now[0] = SILENT_SECONDS
+    for look in range(SILENT_LOOKS):
+        assert not watch.lost.is_set()
+        now[0] = 100.0 + look  # this process was stopped for longer than Ray may be silent
+        watch.look()
+    assert watch.lost.is_set()
+    whose = f"the cluster at '{address}'" if address else "Ray"
+    assert str(watch.error()).startswith(f"{whose} has not answered for 103 s; run the same command again to ")
+
+
+def test_a_ray_that_takes_too_long_to_start_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    watch = Watch("head:6379")
+    now[0] = START_SECONDS
     watch.look()
     assert not watch.lost.is_set()
     now[0] += 1
     watch.look()
-    assert watch.lost.is_set()
-    whose = f"the cluster at '{address}'" if address else "Ray"
-    assert str(watch.error()).startswith(f"{whose} has not answered for 31 s; run the same command again to ")
+    assert str(watch.error()).startswith("the cluster at 'head:6379' could not be joined within 180 s; run the same ")
 
 
 def test_a_ray_that_gives_this_machine_up_is_lost_at_once() -> None:
