@@ -25,6 +25,9 @@ from sgbench.runs.delivery import Packed, open_in_place
 ANSWER_SECONDS = 120.0
 """How long a node may take to answer; a first answer imports torch."""
 
+ASKED_AGAIN = 3
+"""How often a node is asked again whose process died or was not reached; it may have been a fault of the network."""
+
 LITTLE_DISK = 5 * 2**30
 """Free bytes below which the disk of a node's cache is called nearly full."""
 
@@ -126,7 +129,7 @@ def _question(wanted: Wanted, storage: Storage) -> dict[str, Any]:
 
 def _ask(node_id: str, question: dict[str, Any], mark: str) -> Any:
     there = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(_answer).remote(question, mark)
+    return ray.remote(num_cpus=0, max_retries=ASKED_AGAIN, scheduling_strategy=there)(_answer).remote(question, mark)
 
 
 def _gather(answers: Sequence[Any]) -> list[dict[str, Any]]:

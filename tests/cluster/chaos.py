@@ -194,7 +194,9 @@ class Storm:
             if code == 0:
                 seed += 1
             else:
-                assert [blow.code for blow in fatal] == [code], f"it ended with {code} after {dealt}: {said}"
+                assert [blow.code for blow in fatal] == [code], (
+                    f"it ended with {code} after {dealt} of {volley}: {said}"
+                )
                 ended += fatal
             if code == 1:
                 last = said.rstrip().splitlines()[-1]
