@@ -3,6 +3,7 @@
 # make gpu-bundle: the environment, then what a machine with a GPU and no package index needs for benchmarks/gpu.
 # make chaos: the environment, then thirty blows to sweeps at random moments.
 # make chaos KILLS=300 LOG=FILE: three hundred, each added to a file once it is checked; the same command goes on from there.
+# make audit: the environment, then known vulnerabilities of its packages, which needs the package index.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -15,7 +16,7 @@ KILLS ?= 30
 
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help demo test chaos lint bench gpu-bundle $(BENCHMARKS) clean
+.PHONY: help demo test chaos audit lint bench gpu-bundle $(BENCHMARKS) clean
 .NOTPARALLEL: # one benchmark would slow another
 
 help:
@@ -55,6 +56,10 @@ gpu-bundle: $(STAMP)
 
 chaos: $(STAMP)
 	$(BIN)/python tests/cluster/chaos.py --kills $(KILLS) $(LOG:%=--log %)
+
+audit: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt pip_audit
+	$(BIN)/python tests/audit.py
 
 clean:
 	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

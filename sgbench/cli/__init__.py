@@ -37,6 +37,7 @@ from sgbench.cli import (
 )
 from sgbench.cli.commands import command
 from sgbench.core.errors import InputError, InterruptionError, in_a_sentence, sentence
+from sgbench.core.registry import PLUGIN_FOLDERS
 from sgbench.core.words import quoted
 
 app = typer.Typer(
@@ -88,7 +89,7 @@ def _options(
 def main() -> None:
     """Run the command line; for bad input, print one sentence and exit with 2."""
     streams.prepare()
-    sys.path.append("")  # --loss my_module:MyLoss finds a module in the current folder, which hides none of ours
+    PLUGIN_FOLDERS[:] = [""]  # --loss my_module:MyLoss finds a module in the current folder
     warnings.showwarning = lambda message, *_: typer.echo(f"warning: {sentence(str(message))}", err=True)
     try:
         _refuse_what_is_not_text(sys.argv)

@@ -64,6 +64,13 @@ class Declaration:
         return cls(options, (ast.get_docstring(found) or "").partition("\n")[0], **named)
 
 
+PLUGIN_FOLDERS: list[str] = []
+"""Folders appended to `sys.path` once a person names a plug-in as ``module:attribute``, and not before.
+
+A file that lies in the current folder by chance is never imported in place of a package that is not installed.
+"""
+
+
 class Registry(Generic[T]):
     """A set of names, each loaded on first use; what is loaded or registered is checked to be a ``T``.
 
@@ -176,6 +183,7 @@ class Registry(Generic[T]):
             return provided
         if target is None and ":" in name:
             target = name
+            sys.path += [folder for folder in PLUGIN_FOLDERS if folder not in sys.path]
         if target is None:
             raise unknown(self.kind, name, self.names())
         loaded: T = self._resolve(name, target)

@@ -6,6 +6,7 @@ image fits the low-resolution file published with it. The rules are in ``docs/pr
 """
 
 import contextlib
+import functools
 import io
 import sys
 import warnings
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
+from PIL import ExifTags, Image, ImageCms, ImageFile, TiffImagePlugin
 
 from sgbench.core.errors import InputError
 from sgbench.core.files import replacing
@@ -29,6 +30,8 @@ _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 _NARROW_MODES = ("1", "L", "P", "RGB", "YCbCr", "CMYK")
 _PHOTOMETRIC = TiffImagePlugin.PHOTOMETRIC_INTERPRETATION
 _SRGB_GAMMA = 1 / 2.2
+_ROUNDING = 3
+"""The most levels of 255 by which the rounded curves in profiles that mean sRGB differ from it."""
 _OTHER_BYTE = {
     "RGB;16B": "RGB;16L",
     "RGB;16L": "RGB;16B",
@@ -204,8 +207,8 @@ def _ignored(image: ImageFile.ImageFile) -> list[str]:
     ignored = []
     if (orientation := _orientation(image)) != 1:
         ignored.append(f"orientation {orientation}")
-    profile = image.info.get("icc_profile") or b""
-    if profile and not any("sRGB".encode(encoding) in profile for encoding in ("ascii", "utf-16-be")):
+    profile = image.info.get("icc_profile")
+    if profile and _differs_from_srgb(profile, grey=image.mode in ("1", "L") or image.mode.startswith("I")):
         ignored.append("a colour profile other than sRGB")
     gamma = image.info.get("gamma", _SRGB_GAMMA)
     if "srgb" not in image.info and abs(gamma - _SRGB_GAMMA) > _SRGB_GAMMA / 100:
@@ -213,6 +216,21 @@ def _ignored(image: ImageFile.ImageFile) -> list[str]:
     if (count := getattr(image, "n_frames", 1)) > 1:
         ignored.append(f"{count} pages or frames, of which the first is read")
     return ignored
+
+
+@functools.cache
+def _differs_from_srgb(profile: bytes, *, grey: bool) -> bool:
+    """Return whether a colour profile, if applied, would change values by more than rounding does."""
+    steps = np.arange(0, 256, 17, dtype=np.uint8)
+    rgb = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(len(steps), -1, 3)
+    given = np.repeat(steps[:, np.newaxis, np.newaxis], 3, axis=2) if grey else rgb
+    image = Image.fromarray(given[..., 0] if grey else given)
+    try:
+        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        shown = ImageCms.profileToProfile(image, opened, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):  # damaged, or for other channels
+        return True
+    return bool(np.abs(np.asarray(shown).astype(int) - given).max() > _ROUNDING)
 
 
 def _kind(image: ImageFile.ImageFile) -> str:

@@ -110,6 +110,7 @@ def test_a_query_reads_only_the_tables_that_it_names(tmp_path: Path) -> None:
 NOT_READING = {
     "CREATE TABLE x AS SELECT 1": "CREATE",
     "CREATE VIEW runs2 AS FROM runs": "CREATE",
+    "CREATE MACRO m() AS TABLE FROM 'secret.csv'": "CREATE",
     "DROP VIEW runs": "DROP",
     "INSERT INTO runs (run_id) VALUES ('x')": "INSERT",
     "UPDATE runs SET seed = 1": "UPDATE",
@@ -182,6 +183,8 @@ def test_no_query_reaches_a_file(memory: Results, tmp_path: Path, monkeypatch: p
         "FROM read_json('secret.csv')",
         "FROM glob('*')",
         "FROM duckdb_secrets()",
+        "FROM duckdb_extensions()",
+        "FROM which_secret('s3://bucket', 's3')",
         "FROM query('FROM ''secret.csv''')",
         "FROM query_table('secret.csv')",
         "FROM read_parquet('https://example.org/x.parquet')",
