@@ -5,7 +5,9 @@ from typing import Any
 
 from sgbench.cli import entries, options
 from sgbench.core.errors import InputError
+from sgbench.core.plugins import FAULTS
 from sgbench.core.registry import BACKBONES
+from sgbench.core.streams import nothing_on_stdout
 
 EXAMPLES = ("sgbench backbones", "sgbench backbones --scale 2", "sgbench backbones --json")
 
@@ -22,7 +24,8 @@ def backbones(scale: options.Scale = 4, as_json: options.Json = False) -> None:
     """
     from sgbench.cli import output
 
-    rows = [_row(name, scale) for family in BACKBONES.names() for name in _names(family)]
+    with nothing_on_stdout():
+        rows = [_row(name, scale) for family in BACKBONES.names() for name in _names(family)]
     if as_json:
         output.print_json({"scale": scale, "input": [SIDE, SIDE], "backbones": rows, "spandrel": _of_spandrel()})
         return
@@ -52,7 +55,7 @@ def _row(name: str, scale: int) -> dict[str, Any]:
     row: dict[str, Any] = {"name": name, "parameters": None, "macs": None, "mean_shift": None}
     try:
         row |= vars(measure(name, scale, SIDE))
-    except Exception as error:  # a plug-in may raise anything
+    except FAULTS as error:
         return {**row, "source": None, "error": entries.reason(error)}
     backbone = BACKBONES.load(split_backbone(name)[0])
     return {**row, "source": getattr(backbone, "source", entries.first_line(backbone)), "error": None}

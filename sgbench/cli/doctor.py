@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from sgbench.cli import options
+from sgbench.core.streams import nothing_on_stdout
 
 EXAMPLES = (
     "sgbench doctor",
@@ -49,7 +50,8 @@ def doctor(
 
     store, packed, networks = "results", list[Packed](), sorted(users_of_networks())
     if what:
-        name, sweep = read_sweep(what)
+        with nothing_on_stdout():
+            name, sweep = read_sweep(what)
         store = f"results/{name}"
         networks = networks_of(sweep.metrics, [loss for grid in sweep.grids for loss in grid.losses])
         with output.screen.packing() as progress:

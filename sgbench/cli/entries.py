@@ -11,6 +11,6 @@ def first_line(entry: Any) -> str | None:
     return lines[0] if lines else None
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """Return why an entry cannot be used, in a line."""
     return str(error) if isinstance(error, InputError) else described(error)

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from sgbench.cli import options
+from sgbench.core.streams import nothing_on_stdout
 
 EXAMPLES = (
     "sgbench eval bicubic --test Set5=data/Set5/HR",
@@ -55,18 +56,19 @@ def evaluate(
     from sgbench.scoring.upscaling import Inference
 
     storage = Storage(absolute(results))
-    done = carry_out(
-        what,
-        test,
-        storage,
-        output.screen,
-        metrics=metric or METRICS,
-        backbone=backbone,
-        scale=scale,
-        inference=Inference(self_ensemble, tile, overlap),
-        save_images=save_images,
-        rerun=rerun,
-    )
+    with nothing_on_stdout():
+        done = carry_out(
+            what,
+            test,
+            storage,
+            output.screen,
+            metrics=metric or METRICS,
+            backbone=backbone,
+            scale=scale,
+            inference=Inference(self_ensemble, tile, overlap),
+            save_images=save_images,
+            rerun=rerun,
+        )
     shown = Filters(
         runs=[subject.run_id for subject in done.subjects],
         datasets=[images.name for images in done.tests],

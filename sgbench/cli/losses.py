@@ -4,7 +4,9 @@ import inspect
 from typing import Any
 
 from sgbench.cli import entries, options
+from sgbench.core.plugins import FAULTS
 from sgbench.core.registry import LOSSES
+from sgbench.core.streams import nothing_on_stdout
 
 EXAMPLES = ("sgbench losses", "sgbench losses --json")
 
@@ -18,7 +20,8 @@ def losses(as_json: options.Json = False) -> None:
     """
     from sgbench.cli import output
 
-    rows = [_row(name) for name in LOSSES.names()]
+    with nothing_on_stdout():
+        rows = [_row(name) for name in LOSSES.names()]
     if as_json:
         output.print_json(rows)
         return
@@ -33,7 +36,7 @@ def _row(name: str) -> dict[str, Any]:
     try:
         loss = LOSSES.load(name)
         row |= {"options": _defaults(loss), "summary": entries.first_line(loss)}
-    except Exception as error:  # a plug-in may raise anything
+    except FAULTS as error:
         return {**row, "error": entries.reason(error)}
     return {**row, "source": getattr(loss, "source", None), "networks": getattr(loss, "networks", ()), "error": None}
 

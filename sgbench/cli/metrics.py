@@ -4,7 +4,9 @@ import importlib.util
 from typing import Any
 
 from sgbench.cli import entries, options
+from sgbench.core.plugins import FAULTS
 from sgbench.core.registry import METRICS
+from sgbench.core.streams import nothing_on_stdout
 
 EXAMPLES = ("sgbench metrics", "sgbench metrics --json")
 
@@ -22,7 +24,8 @@ def metrics(as_json: options.Json = False) -> None:
     from sgbench.metrics.from_torchmetrics import FUNCTIONS
 
     networks = {each.name: _where(each) for each in Locator(download=False).status()}
-    rows = [_row(name, networks) for name in METRICS.names()]
+    with nothing_on_stdout():
+        rows = [_row(name, networks) for name in METRICS.names()]
     if as_json:
         output.print_json(rows)
         return
@@ -52,7 +55,7 @@ def _row(name: str, networks: dict[str, str]) -> dict[str, Any]:
             "protocol": dict(metric.protocol),
             "networks": {network: networks.get(network, "unknown") for network in metric.networks},
         }
-    except Exception as error:  # a plug-in may raise anything
+    except FAULTS as error:
         return {"name": name, **row, "error": entries.reason(error)}
     return {"name": name, **row, "error": None}
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from sgbench.core.errors import InputError
+from sgbench.core.streams import nothing_on_stdout
 from sgbench.core.words import quoted, shortened
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ def of_sweep(command: Callable[..., None]) -> Callable[..., None]:
     own = list(inspect.signature(command).parameters.values())[1:]
 
     def run(**values: Any) -> None:
-        asked = _read(**{name: values.pop(name) for name in shared})
+        with nothing_on_stdout():
+            asked = _read(**{name: values.pop(name) for name in shared})
         command(asked, **values)
 
     run.__doc__ = command.__doc__

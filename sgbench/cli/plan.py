@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from sgbench.cli import options
+from sgbench.core.streams import nothing_on_stdout
 
 EXAMPLES = ("sgbench plan quick", "sgbench plan paper --devices 8 --price 2.50", "sgbench plan mine.yaml --json")
 
@@ -29,7 +30,8 @@ def plan(
     from sgbench.runs.sweep import look
     from sgbench.store import Store
 
-    made = look(asked.name, asked.sweep, asked.storage, output.screen)
+    with nothing_on_stdout():
+        made = look(asked.name, asked.sweep, asked.storage, output.screen)
     expected = expect(
         [run for run in made.runs if run.pending or run.status is RunStatus.TO_RETRAIN], Store(asked.storage)
     )

@@ -1,6 +1,7 @@
 """``sgbench sweep``: train and score what is missing, then show the table."""
 
 from sgbench.cli import options
+from sgbench.core.streams import nothing_on_stdout
 
 EXAMPLES = (
     "sgbench sweep quick",
@@ -30,14 +31,15 @@ def sweep(
     from sgbench.cluster import on_ray
     from sgbench.runs.sweep import carry_out
 
-    outcome = carry_out(
-        asked.name,
-        asked.sweep,
-        asked.storage,
-        on_ray(address),
-        output.screen,
-        retry=retry,
-        retrain=retrain,
-        rerun=rerun,
-    )
+    with nothing_on_stdout():
+        outcome = carry_out(
+            asked.name,
+            asked.sweep,
+            asked.storage,
+            on_ray(address),
+            output.screen,
+            retry=retry,
+            retrain=retrain,
+            rerun=rerun,
+        )
     output.print_outcome(outcome, asked.storage.root, as_json=as_json, again="--retry repeats them")

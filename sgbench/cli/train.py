@@ -3,6 +3,7 @@
 import contextlib
 
 from sgbench.cli import options
+from sgbench.core.streams import nothing_on_stdout
 
 EXAMPLES = (
     "sgbench train quick --loss 'l1 + 1.0*sg' --seeds 0",
@@ -29,7 +30,8 @@ def train(asked: options.Asked, retrain: options.Retrain = False, as_json: optio
             "and --seeds, or use sweep."
         )
     here = contextlib.nullcontext(run_all_here)
-    outcome = carry_out(
-        asked.name, asked.sweep, asked.storage, here, output.screen, command="train", retry=True, retrain=retrain
-    )
+    with nothing_on_stdout():
+        outcome = carry_out(
+            asked.name, asked.sweep, asked.storage, here, output.screen, command="train", retry=True, retrain=retrain
+        )
     output.print_outcome(outcome, asked.storage.root, as_json=as_json, again="the same command tries again")

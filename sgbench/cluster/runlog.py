@@ -5,7 +5,6 @@ import datetime
 import logging
 import os
 import platform
-import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
+from sgbench.core.streams import ERR, OUT, pointed
 from sgbench.store import LOGS
 from sgbench.store.layout import logs_of
 
@@ -52,7 +52,7 @@ def into_log(job: "Job", part: str = MAIN) -> Iterator[None]:
             log.flush()
             logging.getLogger("ray.train").setLevel(logging.WARNING)  # it tells of each report
             try:
-                with _printing_into(log.fileno()), _printing_errors():
+                with pointed(OUT, ERR, at=log.fileno()), _printing_errors():
                     yield
             finally:
                 if not storage.is_local:
@@ -83,30 +83,9 @@ def _name(run_id: str, part: str) -> str:
 
 
 @contextlib.contextmanager
-def _printing_into(file: int) -> Iterator[None]:
-    """Point standard output and error of the process, and not only Python's, at a file."""
-    kept = {standard: os.dup(standard) for standard in (1, 2)}
-    _flush()
-    try:
-        for standard in kept:
-            os.dup2(file, standard)
-        yield
-    finally:
-        _flush()
-        for standard, copy in kept.items():
-            os.dup2(copy, standard)
-            os.close(copy)
-
-
-@contextlib.contextmanager
 def _printing_errors() -> Iterator[None]:
     try:
         yield
     except Exception:
         traceback.print_exc()
         raise
-
-
-def _flush() -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()

@@ -1,30 +1,34 @@
 """Running the code of plug-ins."""
 
 import contextlib
-import sys
+import threading
 from collections.abc import Iterator
 
 from sgbench.core.errors import InputError, described
 
+FAULTS = (Exception, SystemExit)
+"""What the code of plug-ins may raise as a fault of its own: ``sys.exit`` in it ends no command.
+
+In a worker, Ray raises `SystemExit` too, but only in the main thread, in which no plug-in runs there.
+"""
+
 
 @contextlib.contextmanager
-def foreign(what: str, *, exits: bool = False) -> Iterator[None]:
-    """Run plug-in code: what it prints goes to standard error, and any failure becomes one sentence.
+def foreign(what: str) -> Iterator[None]:
+    """Run plug-in code: whatever it raises becomes one sentence, except for Ctrl-C.
 
     Args:
         what: Begins that sentence, such as ``loss 'my_module:MyLoss'``.
-        exits: Whether `SystemExit` counts as a failure; not in a worker, which Ray may end with it at any moment.
 
     Raises:
         InputError: If the code raises an exception.
     """
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
+        yield
     except InputError as error:
-        said = str(error).rstrip(".")
+        said = described(error)
         raise InputError(f"{said}." if what in said else f"{what}: {said}.") from error
-    except (Exception, SystemExit) as error:
-        if isinstance(error, SystemExit) and not exits:
-            raise
+    except (*FAULTS, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise  # other threads receive no signals
         raise InputError(f"{what}: {described(error).rstrip('.')}.") from error

@@ -4,8 +4,10 @@ Built-ins are held to the same rules by sgbench's tests, so only losses among th
 options. Everything else is run once.
 """
 
+import copy
 from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ from sgbench.core.registry import BACKBONES, LOSSES
 from sgbench.core.status import ScoreStatus
 from sgbench.losses import WeightedSum, build_loss
 from sgbench.metrics import METRICS, Pair, Suite
-from sgbench.spec import Expression, SweepSpec, split_backbone
+from sgbench.spec import Expression, Recipe, SweepSpec, split_backbone
 
 ODD = (37, 29)
 """Height and width of the image for a backbone: odd, as test images may be."""
@@ -46,13 +48,12 @@ def rehearse(sweep: SweepSpec) -> None:
         alone = Expression((replace(term, weight=1.0),))
         if not all(map(local.find, networks_of(losses=[alone]))):
             continue
-        with foreign(f"loss '{term.name}'", exits=True):
-            loss = build_loss(alone)
+        loss = build_loss(alone)
         if not LOSSES.is_built_in(term.name):
-            _try_loss(term.name, loss, sweep.recipe.patch * sweep.recipe.scale)
+            _try_loss(term.call, loss, sweep.recipe.patch * sweep.recipe.scale)
     for backbone in dict.fromkeys(name for grid in sweep.grids for name in grid.backbones):
         if not BACKBONES.is_built_in(split_backbone(backbone)[0]):
-            _try_backbone(backbone, sweep.recipe.scale)
+            _try_backbone(backbone, sweep.recipe)
     for metric in sweep.metrics:
         if not METRICS.is_built_in(metric):
             _try_metric(metric, sweep.recipe.scale)
@@ -71,7 +72,7 @@ def _try_loss(name: str, loss: WeightedSum, side: int) -> None:
     leaf = (low + (high - low) * leaf).requires_grad_()
     sr, given = leaf.clone(), (leaf.detach().clone(), hr.clone())
     before = {key: value.clone() for key, value in _state(loss)}
-    with foreign(f"loss '{name}'", exits=True), torch.random.fork_rng(devices=[]):
+    with foreign(f"loss '{name}'"), torch.random.fork_rng(devices=[]):
         first = _value(loss, sr, hr)
         gradient = torch.autograd.grad(first, leaf, allow_unused=True)[0] if first.requires_grad else None
         again = _value(loss, sr, hr)
@@ -106,12 +107,39 @@ def _state(module: nn.Module) -> chain[tuple[str, Tensor]]:
     return chain(module.named_parameters(), module.named_buffers())
 
 
-def _try_backbone(name: str, scale: int) -> None:
-    """Try a backbone on a random image of an odd size."""
+def _try_backbone(name: str, recipe: Recipe) -> None:
+    """Try a backbone on a random image of an odd size and, in training, on up to two patches."""
     height, width = ODD
-    with foreign(f"backbone '{name}'", exits=True), torch.random.fork_rng(devices=[]), torch.no_grad():
+    with foreign(f"backbone '{name}'"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        sr = build_backbone(name, scale).eval()(torch.rand(1, 3, height, width))
+        network = build_backbone(name, recipe.scale)
+        with torch.no_grad():
+            _check_output(name, network.eval()(torch.rand(1, 3, height, width)), recipe.scale)
+        patches = torch.rand(min(recipe.batch, 2), 3, recipe.patch, recipe.patch)
+        before = copy.deepcopy(network.state_dict())
+        first = _in_training(network, patches)
+        if first.requires_grad:
+            torch.autograd.backward(first.sum())
+        network.load_state_dict(before)
+        again = _in_training(network, patches)
+    if all(parameter.grad is None for parameter in network.parameters()):
+        raise InputError(f"backbone '{name}' cannot be trained: no gradient reaches a parameter of it.")
+    if not torch.equal(first, again):
+        raise InputError(
+            f"backbone '{name}' returns different images for the same patches, state and seed; what it keeps between "
+            "calls is not saved, so that a resumed run would differ."
+        )
+
+
+def _in_training(network: nn.Module, patches: Tensor) -> Tensor:
+    torch.manual_seed(0)
+    sr: Tensor = network.train()(patches.clone())
+    return sr
+
+
+def _check_output(name: str, sr: Any, scale: int) -> None:
+    """Check the output for an image of the size `ODD`."""
+    height, width = ODD
     if not (isinstance(sr, Tensor) and sr.is_floating_point() and sr.ndim == 4):
         what = f"{sr.dtype} of shape {tuple(sr.shape)}" if isinstance(sr, Tensor) else type(sr).__name__
         raise InputError(f"backbone '{name}' returns {what}; floating-point images [N, 3, H, W] are needed.")
@@ -122,6 +150,8 @@ def _try_backbone(name: str, scale: int) -> None:
             f"backbone '{name}' makes {len(sr)} image of {sr.shape[3]}×{sr.shape[2]} pixels from one of "
             f"{width}×{height}; one of {scale * width}×{scale * height} is needed."
         )
+    if not sr.isfinite().all():
+        raise InputError(f"backbone '{name}' returns values that are not finite for a random image in [0, 1].")
 
 
 def _try_metric(name: str, scale: int) -> None:
@@ -129,7 +159,7 @@ def _try_metric(name: str, scale: int) -> None:
     if METRICS.load(name).networks:
         return
     random = np.random.default_rng(0)
-    with foreign(f"metric '{name}'", exits=True):
+    with foreign(f"metric '{name}'"):
         suite = Suite([name], Locator(download=False))
         for image in "ab":
             sr, hr = random.integers(0, 256, (2, 3, SIDE, SIDE), np.uint8)

@@ -148,5 +148,5 @@ def check_metric(name: str) -> str:
 
 
 def _load(registry: Registry[T], name: str) -> T:
-    with foreign(f"{registry.kind} {quoted(name)}", exits=True):
+    with foreign(f"{registry.kind} {quoted(name)}"):
         return registry.load(name)

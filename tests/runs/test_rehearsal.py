@@ -5,6 +5,7 @@ import math
 import sys
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -103,6 +104,18 @@ class Returns(nn.Module):
         }[self.what]
 
 
+class SilentError(Exception):
+    """Has no message that can be made."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+RAISED: dict[str, type[BaseException]] = {
+    error.__name__: error for error in (OSError, URLError, RuntimeError, MemoryError, SystemExit, SilentError)
+}
+
+
 class Raises(nn.Module):
     """Raises what its option names, in its constructor or when it is called."""
 
@@ -113,19 +126,7 @@ class Raises(nn.Module):
             self.forward()
 
     def forward(self, *_: torch.Tensor) -> torch.Tensor:
-        raise {"OSError": OSError, "RuntimeError": RuntimeError, "SystemExit": SystemExit}[self.what](
-            "no route\nat all"
-        )
-
-
-class Chatty(Plain):
-    def __init__(self) -> None:
-        super().__init__()
-        sys.stdout.write("setting up\n")
-
-    def forward(self, sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
-        sys.stdout.write("computing\n")
-        return super().forward(sr, hr)
+        raise RAISED[self.what]("no route\nat all")
 
 
 class Net(nn.Module):
@@ -170,6 +171,56 @@ class Fixed(nn.Module):
         return x
 
 
+class Interpolation(nn.Module):
+    """Has nothing to train."""
+
+    def __init__(self, *, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return interpolate(x, scale_factor=self.scale)
+
+
+class Detached(Net):
+    def forward(self, x: torch.Tensor) -> Any:
+        return super().forward(x).detach()
+
+
+class Warming(Net):
+    """Counts its calls where no checkpoint has them."""
+
+    calls = 0
+
+    def forward(self, x: torch.Tensor) -> Any:
+        self.calls += 1
+        return super().forward(x) * (1 - 0.5**self.calls)
+
+
+class Normalised(Net):
+    """Has state that a checkpoint holds, noise, and a parameter without a gradient."""
+
+    def __init__(self, *, scale: int) -> None:
+        super().__init__(scale=scale)
+        self.norm = nn.BatchNorm2d(3, momentum=0.5)
+        self.idle = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        mean = self.norm.running_mean
+        assert isinstance(mean, torch.Tensor)
+        return super().forward(nn.functional.dropout(self.norm(x), 0.1, self.training) + mean[:, None, None].clone())
+
+
+class Infinite(Net):
+    def forward(self, x: torch.Tensor) -> Any:
+        return super().forward(x) / 0
+
+
+class FailsInTraining(Net):
+    def forward(self, x: torch.Tensor) -> Any:
+        return super().forward(x) if not self.training else sys.exit(0)
+
+
 class Even(Net):
     def forward(self, x: torch.Tensor) -> Any:
         return super().forward(x.reshape(*x.shape[:2], -1, 2, x.shape[-1])[:, :, :, 0])
@@ -182,7 +233,7 @@ class Scored(type(psnr_y)):  # type: ignore[misc]
     outcome: Any
 
     def score(self, pair: Any, runtime: Any) -> float:
-        if isinstance(self.outcome, Exception):
+        if isinstance(self.outcome, BaseException):
             raise self.outcome
         return self.outcome  # type: ignore[no-any-return]
 
@@ -222,7 +273,11 @@ def named(what: str) -> str:
         ("Raises", "': OSError: no route."),
         ("Raises(what=RuntimeError)", "': RuntimeError: no route."),
         ("Raises(what=SystemExit)", "': SystemExit: no route."),
+        ("Raises(what=URLError)", "': URLError: <urlopen error no route."),
+        ("Raises(what=MemoryError)", "': MemoryError: no route."),
+        ("Raises(what=SilentError)", "': SilentError."),
         ("Raises(called=true)", "': OSError: no route."),
+        ("Raises(called=true, what=SilentError)", "': SilentError."),
         ("Raises(called=true, what=SystemExit)", "': SystemExit: no route."),
     ],
 )
@@ -238,7 +293,8 @@ def test_a_loss_that_cannot_be_trained_with_is_refused_by_name(loss: str, reason
 @pytest.mark.parametrize("loss", ["Plain", "Plain(factor=2)", "Plain(random=true)"])
 def test_a_loss_that_keeps_the_rules_is_accepted_and_leaves_the_random_state(loss: str) -> None:
     before = torch.random.get_rng_state()
-    rehearse(sweep(losses=[f"l1 + 0.5*{named(loss)}"], backbones=[named("Net"), named("InPlace")]))
+    backbones = [named("Net"), named("InPlace"), named("Normalised")]
+    rehearse(sweep(losses=[f"l1 + 0.5*{named(loss)}"], backbones=backbones))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -255,6 +311,15 @@ def test_a_built_in_loss_refuses_an_option() -> None:
         ("Pair", " returns tuple; floating-point images [N, 3, H, W] are needed."),
         ("Bytes", " returns torch.uint8 of shape (1, 3, 148, 116); floating-point images [N, 3, H, W] are needed."),
         ("Fixed", ": TypeError: Fixed.__init__() got an unexpected keyword argument 'scale'."),
+        ("Interpolation", " cannot be trained: no gradient reaches a parameter of it."),
+        ("Detached", " cannot be trained: no gradient reaches a parameter of it."),
+        (
+            "Warming",
+            " returns different images for the same patches, state and seed; what it keeps between calls is not saved, "
+            "so that a resumed run would differ.",
+        ),
+        ("Infinite", " returns values that are not finite for a random image in [0, 1]."),
+        ("FailsInTraining", ": SystemExit: 0."),
         ("Even", ": RuntimeError: shape '[1, 3, -1, 2, 29]' is invalid for input of size 3219."),
     ],
 )
@@ -268,6 +333,7 @@ def test_a_backbone_that_does_not_upscale_is_refused_by_name(backbone: str, reas
     ("changes", "reason"),
     [
         ({"outcome": RuntimeError("no such thing")}, " fails on random images: RuntimeError: no such thing."),
+        ({"outcome": SystemExit(0)}, " fails on random images: SystemExit: 0."),
         ({"outcome": math.inf}, " fails on random images: the value is infinite."),
         ({"outcome": "high"}, " fails on random images: ValueError: could not convert string to float: 'high'."),
     ],
@@ -284,12 +350,6 @@ def test_a_metric_that_fails_is_refused_by_name(
 
 def test_a_metric_of_a_library_is_tried() -> None:
     rehearse(sweep(metrics=["torchmetrics:uqi", "torchmetrics:vif", "torchmetrics:ms_ssim"]))
-
-
-def test_what_a_plug_in_prints_is_no_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    rehearse(sweep(losses=[named("Chatty")]))
-    said = capsys.readouterr()
-    assert (said.out, said.err) == ("", "setting up\n" + 2 * "computing\n")
 
 
 def test_a_loss_is_constructed_once_to_try_it_and_once_for_each_run(
