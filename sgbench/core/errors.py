@@ -1,10 +1,11 @@
 """Errors that are shown to people: one sentence, never a traceback."""
 
+import contextlib
 import difflib
 import errno
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from sgbench.core.words import MOST_QUOTED, printable, quoted, shortened
 
@@ -60,9 +61,18 @@ class NotFiniteError(ArithmeticError):
         return type(self), (self.step, self.value)
 
 
+AGAIN = "run the same command again to resume"
+"""What a person can do after a fault of storage or machine."""
+
+
 def described(error: BaseException) -> str:
-    """Return an exception's type and the first line of its message."""
-    lines = str(error).splitlines()
+    """Return an exception's type and the first line of its message; of an `InputError`, its sentence without period."""
+    try:
+        lines = str(error).splitlines()
+    except Exception:  # what a plug-in raises may have no message that can be made
+        lines = []
+    if isinstance(error, InputError) and lines:
+        return lines[0].removesuffix(".")
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
@@ -103,6 +113,54 @@ def in_a_sentence(error: OSError) -> str:
     """Return an error of the system or of an object store in a sentence, which names the file if the error does."""
     named = "" if error.filename is None else f"{quoted(os.fsdecode(error.filename))}: "
     return f"{named}{explained(error)[1]}."
+
+
+_LOST_PROCESS = ("gloo/transport", "remote process exited")
+"""Words in the errors of Gloo and NCCL when another process of the group is gone."""
+
+
+def machine_fault(error: BaseException) -> str | None:
+    """Return which fault of storage, network or machine an exception is, or None if another one.
+
+    After such a fault, the same run may succeed. An `OSError` is one, because what the code of plug-ins raises is an
+    `InputError`, see `sgbench.core.plugins.foreign`. So are a lack of memory, except on a GPU, which will be as small
+    the next time, and in a group of processes the loss of another one, which has a reason of its own.
+    """
+    if isinstance(error, OSError):
+        return in_a_sentence(error).removesuffix(".")
+    lost = any(words in described(_origin(error)) for words in _LOST_PROCESS)
+    return described(error) if lost or lacks_memory(error) else None
+
+
+@contextlib.contextmanager
+def resumable(what: str) -> Iterator[None]:
+    """Let a fault of storage or machine end a command in a sentence.
+
+    Args:
+        what: What it ends, such as ``the sweep``.
+
+    Raises:
+        InterruptionError: For such a fault.
+    """
+    try:
+        yield
+    except Exception as error:
+        if (fault := machine_fault(error)) is None:
+            raise
+        raise InterruptionError(f"{what} was interrupted: {fault}; {AGAIN}.") from error
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Return whether the host's memory did not suffice, for Python or torch, perhaps in the code of a plug-in."""
+    origin = _origin(error)
+    return isinstance(origin, MemoryError) or "DefaultCPUAllocator" in described(origin)
+
+
+def _origin(error: BaseException) -> BaseException:
+    """Return what the code of a plug-in raised, if `sgbench.core.plugins.foreign` has made an `InputError` of it."""
+    while isinstance(error, InputError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 _SUGGESTED = 3

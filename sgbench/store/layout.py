@@ -43,6 +43,9 @@ FOLDERS = ("runs", "scores", "history", PLANS, CHECKPOINTS, WEIGHTS, IMAGES, LOG
 RUN_ID = "[0-9a-f]{12}"
 """Pattern of a run's id."""
 
+_CHECKPOINT = re.compile(r"\d{12}\.pt")
+"""The name of a file that a run resumes from; others in its folder, such as ``latest.pt``, are not the run's."""
+
 _IMAGE = re.compile(rf"{IMAGES}/({RUN_ID})/({PART})/({PART})\.png")
 
 _BESIDE = re.compile(
@@ -68,6 +71,12 @@ def checkpoints_of(run_id: str) -> str:
 def checkpoint_of(run_id: str, step: int) -> str:
     """Return the file of a run's checkpoint."""
     return f"{checkpoints_of(run_id)}/{step:012d}.pt"
+
+
+def checkpoint_steps(storage: Storage, run_id: str) -> list[int]:
+    """Return the steps done by each checkpoint of a run, in order, without reading one."""
+    names = (name.rpartition("/")[2] for name in storage.list(checkpoints_of(run_id), ".pt"))
+    return [int(name.removesuffix(".pt")) for name in names if _CHECKPOINT.fullmatch(name)]
 
 
 def weights_of(run_id: str) -> str:
@@ -113,8 +122,7 @@ def network_of(file: str) -> str:
 
 def latest_step(storage: Storage, run_id: str) -> int:
     """Return the steps done by a run's newest checkpoint, 0 if there is none, without reading a checkpoint."""
-    names = storage.list(checkpoints_of(run_id), ".pt")
-    return int(names[-1].rpartition("/")[2].removesuffix(".pt")) if names else 0
+    return max(checkpoint_steps(storage, run_id), default=0)
 
 
 def has_weights(storage: Storage, run_id: str) -> bool:

@@ -1,6 +1,7 @@
 """What a run leaves on storage: checkpoints while it trains, its final weights when it is done."""
 
 import io
+import warnings
 from typing import Any
 
 import safetensors.torch
@@ -9,9 +10,11 @@ from torch import Tensor
 
 from sgbench.assets import tensors
 from sgbench.backbones import unwrap
-from sgbench.core.errors import InputError
+from sgbench.core.errors import InputError, described, machine_fault
 from sgbench.core.storage import Storage, absolute
-from sgbench.store.layout import checkpoint_of, checkpoints_of, weights_of
+from sgbench.spec import RunSpec
+from sgbench.spec.stored import read_spec
+from sgbench.store.layout import checkpoint_of, checkpoint_steps, checkpoints_of, weights_of
 
 KEEP = 2
 """Checkpoints kept per run: the newest and, in case that cannot be read, the one before."""
@@ -31,25 +34,41 @@ class Checkpoints:
         self.storage = storage
         self.run_id = run_id
 
-    def load(self) -> dict[str, Any] | None:
-        """Return the newest checkpoint that can be read, or None."""
-        for name in reversed(self._names()):
+    def load(self, spec: RunSpec | None = None) -> dict[str, Any] | None:
+        """Return the newest checkpoint that is whole, or None.
+
+        Args:
+            spec: The run that resumes; a checkpoint of another run is passed over, like a damaged one.
+
+        Raises:
+            OSError: If the storage does not give a checkpoint that it has: it may do so later.
+
+        Warns:
+            UserWarning: For each checkpoint that is passed over, with the reason.
+        """
+        for step in reversed(checkpoint_steps(self.storage, self.run_id)):
+            name = checkpoint_of(self.run_id, step)
             try:
-                state: dict[str, Any] = _load(self.storage.read(name))
-                return state
-            except Exception:  # torch.load raises whatever damaged bytes provoke
+                return _state(self.storage.read(name), step, spec)
+            except FileNotFoundError:  # deleted since it was listed
                 continue
+            except Exception as error:  # torch.load raises whatever damaged bytes provoke
+                if machine_fault(error):
+                    raise
+                why = described(error) if isinstance(error, InputError) else "it is damaged"
+                warnings.warn(f"checkpoint '{self.storage.address(name)}' is not used: {why}", stacklevel=2)
         return None
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write a checkpoint and delete all but the newest `KEEP`.
+        """Write a checkpoint and delete those before it, except for the newest `KEEP` of both.
 
         Raises:
             OSError: If it cannot be written; those before it are kept.
         """
         self.storage.write(checkpoint_of(self.run_id, step), _dump(state))
-        for name in self._names()[:-KEEP]:
-            self.storage.delete(name)
+        earlier = [each for each in checkpoint_steps(self.storage, self.run_id) if each <= step]
+        for each in earlier[:-KEEP]:
+            self.storage.delete(checkpoint_of(self.run_id, each))
 
     def save_weights(self, weights: dict[str, Tensor], spec: dict[str, Any]) -> None:
         """Write the final weights, with the specification of the run that made them."""
@@ -71,9 +90,6 @@ class Checkpoints:
     @property
     def _weights(self) -> str:
         return weights_of(self.run_id)
-
-    def _names(self) -> list[str]:
-        return self.storage.list(checkpoints_of(self.run_id), ".pt")
 
 
 def read_weights_file(path: str, storage: Storage | None = None) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
@@ -108,6 +124,16 @@ def read_weights_file(path: str, storage: Storage | None = None) -> tuple[dict[s
 def _read(path: str) -> bytes:
     folder, _, name = absolute(path).rpartition("/")
     return Storage(folder or "/").read(name)
+
+
+def _state(content: bytes, step: int, spec: RunSpec | None) -> dict[str, Any]:
+    """Return the state in a checkpoint, which is that of a step of a run."""
+    state: dict[str, Any] = _load(content)
+    if not isinstance(state, dict) or state.get("step") != step:
+        raise InputError(f"it does not hold the state of step {step}.")
+    if spec and (other := read_spec(state.get("spec"), "it").run_id) != spec.run_id:
+        raise InputError(f"it is of run {other}.")
+    return state
 
 
 def _dump(state: dict[str, Any]) -> bytes:

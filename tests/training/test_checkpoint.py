@@ -1,3 +1,4 @@
+import errno
 import os
 import pickle
 
@@ -7,11 +8,18 @@ import torch
 
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
+from sgbench.spec import RunSpec
 from sgbench.store.layout import has_weights, latest_step
 from sgbench.training import Checkpoints, read_weights_file
 from sgbench.training.checkpoint import KEEP
 
 WEIGHTS = {"conv.weight": torch.arange(6.0).view(2, 3), "conv.bias": torch.tensor([-1.0])}
+SPEC_OF_RUN, SPEC_OF_ANOTHER = (
+    RunSpec.model_validate(
+        {"backbone": "edsr-tiny", "loss": "l1", "seed": seed, "train": {"name": "Photos", "sha256": "0" * 64}}
+    )
+    for seed in (0, 1)
+)
 SPEC = {"backbone": "edsr-tiny", "recipe": {"steps": 5, "window": None}}
 
 
@@ -87,15 +95,84 @@ def damage(content):
     yield pickle.dumps({"step": Command("true")}, protocol=2)
 
 
-def test_a_damaged_newest_falls_back_to_the_one_before(checkpoints, tmp_path):
+@pytest.fixture
+def folder(checkpoints, tmp_path):
+    """The folder of a run with checkpoints of steps 10 and 20."""
     checkpoints.save(10, state(10))
     checkpoints.save(20, state(20))
-    newest = tmp_path / "store" / "checkpoints" / "0123456789ab" / "000000000020.pt"
+    return tmp_path / "store" / "checkpoints" / "0123456789ab"
+
+
+def test_a_damaged_newest_falls_back_to_the_one_before_and_a_warning_says_so(checkpoints, folder):
+    newest = folder / "000000000020.pt"
     for content in damage(newest.read_bytes()):
         newest.write_bytes(content)
-        assert checkpoints.load()["step"] == 10
-    (newest.parent / "000000000010.pt").write_bytes(b"")
-    assert checkpoints.load() is None
+        with pytest.warns(UserWarning, match=f"^checkpoint '{newest}' is not used: it is damaged$"):
+            assert checkpoints.load()["step"] == 10
+    (folder / "000000000010.pt").write_bytes(b"")
+    with pytest.warns(UserWarning, match="it is damaged") as warned:
+        assert checkpoints.load() is None
+    assert len(warned) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ([], "it does not hold the state of step 20"),
+        (state(19), "it does not hold the state of step 20"),
+        (state(20), "it has a specification that cannot be read: "),
+        (state(20) | {"spec": SPEC_OF_ANOTHER.model_dump(mode="json")}, f"it is of run {SPEC_OF_ANOTHER.run_id}"),
+    ],
+)
+def test_what_is_no_checkpoint_of_the_run_is_passed_over(checkpoints, folder, content, reason):
+    checkpoints.save(10, state(10) | {"spec": SPEC_OF_RUN.model_dump(mode="json")})
+    torch.save(content, folder / "000000000020.pt")
+    with pytest.warns(UserWarning, match=f"is not used: {reason}"):
+        assert checkpoints.load(SPEC_OF_RUN)["step"] == 10
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ETIMEDOUT])
+def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_none(checkpoints, folder, number, monkeypatch):
+    def fail(storage, name):
+        raise OSError(number, os.strerror(number), name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "read", fail)
+        with pytest.raises(OSError, match=os.strerror(number)):
+            checkpoints.load()
+    assert checkpoints.load()["step"] == 20
+
+
+def test_a_lack_of_memory_is_no_damage(checkpoints, folder, monkeypatch):
+    monkeypatch.setattr(torch, "load", lambda *_, **__: bytearray(2**62))
+    with pytest.raises(MemoryError):
+        checkpoints.load()
+
+
+def test_other_files_in_the_folder_are_neither_read_nor_deleted(checkpoints, folder, files):
+    others = ["best.pt", "latest.pt", "21.pt", "000000000021.pt.part", "0000000000021.pt"]
+    for name in others:
+        (folder / name).write_bytes(b"somebody's")
+    assert (steps(checkpoints), checkpoints.load()["step"]) == (20, 20)
+    checkpoints.save(30, state(30))
+    assert files() == sorted([*others, "000000000020.pt", "000000000030.pt"])
+
+
+def test_a_checkpoint_that_is_deleted_after_it_was_listed_is_none(checkpoints, folder, monkeypatch):
+    read = Storage.read
+    monkeypatch.setattr(
+        Storage, "read", lambda *asked: (folder / "000000000020.pt").unlink(missing_ok=True) or read(*asked)
+    )
+    assert checkpoints.load()["step"] == 10
+
+
+def test_what_is_behind_a_damaged_checkpoint_is_not_deleted_in_favour_of_it(checkpoints, folder, files):
+    (folder / "000000000098.pt").write_bytes(b"damaged")
+    (folder / "000000000099.pt").write_bytes(b"damaged")
+    checkpoints.save(30, state(30))
+    assert files() == [f"0000000000{step}.pt" for step in (20, 30, 98, 99)]
+    with pytest.warns(UserWarning, match="it is damaged"):
+        assert checkpoints.load()["step"] == 30
 
 
 def test_a_failed_save_keeps_those_before(checkpoints, files, monkeypatch):
