@@ -61,7 +61,8 @@ class WeightedSum(nn.Module):
             The sum, a scalar, and the detached unweighted terms, shape [len(names)].
 
         Raises:
-            InputError: If a loss writes into the images, which other terms share, or returns no scalar.
+            InputError: If a loss raises an exception, writes into the images, which other terms share, or returns no
+                scalar.
         """
         with torch.autocast(sr.device.type, enabled=False):
             sr, hr = sr.float(), hr.float()
@@ -72,7 +73,8 @@ class WeightedSum(nn.Module):
 
 def _checked(name: str, loss: nn.Module, sr: Tensor, hr: Tensor) -> Tensor:
     before = sr._version, hr._version  # which count the writes
-    value = loss(sr, hr)
+    with foreign(f"loss '{name}'"):
+        value = loss(sr, hr)
     if (sr._version, hr._version) != before:
         raise InputError(f"loss '{name}' writes into the images that it is given, which other terms share.")
     if not isinstance(value, Tensor) or value.shape != ():

@@ -17,11 +17,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from sgbench.backbones import build_backbone, recompute_activations
-from sgbench.core.errors import NotFiniteError
+from sgbench.core.errors import InputError, NotFiniteError
+from sgbench.core.plugins import foreign
+from sgbench.core.registry import BACKBONES
 from sgbench.core.seeding import derive
 from sgbench.data import PackedImages, PatchSampler
 from sgbench.losses import build_loss
-from sgbench.spec import RunSpec, Schedule, Step
+from sgbench.spec import RunSpec, Schedule, Step, split_backbone
 from sgbench.store.rows import HistoryRow
 from sgbench.training.checkpoint import Checkpoints
 from sgbench.training.feeding import nearest
@@ -108,8 +110,10 @@ def train(
 
     Raises:
         NotFiniteError: If a loss is NaN or infinite; no checkpoint holds a step from there on.
+        OSError: If the storage fails; the newest checkpoint stays.
         InputError: If an image is smaller than a patch, activations are to be recomputed and the network does not name
-            its blocks, or it is to be compiled and there is no compiler.
+            its blocks, it is to be compiled and there is no compiler, the network returns another shape, or the code of
+            a loss or backbone raises an exception.
     """
     recipe = spec.recipe
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -141,14 +145,13 @@ def train(
         meter = Meter(criterion.names, device)
         history = [] if history is None else history
         done, earlier_seconds = 0, 0.0
-        if state := _newest(checkpoints, rank, world):
+        if state := _newest(checkpoints, spec, rank, world):
             network.load_state_dict(state["params"])
             optimizer.load_state_dict(state["optimizer"])
             meter.load(state["meter"])
             done, earlier_seconds = state["step"], state["seconds"]
             history[:] = state["history"]
-        # Buffers stay each process's own and the first one's are stored: torch cannot broadcast one in channels_last.
-        model = nn.parallel.DistributedDataParallel(network, broadcast_buffers=False) if world > 1 else network
+        model = _distributed(network, spec.backbone) if world > 1 else network
 
         def save() -> None:
             if rank == 0:
@@ -177,13 +180,19 @@ def train(
             lr_patches, hr_patches = (
                 as_images(patches, device, recipe.memory_format) for patches in source.batch(done, rank, world)
             )
-            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            with (
+                foreign(f"backbone '{spec.backbone}'"),
+                torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"),
+            ):
                 sr_patches = model(lr_patches)
+                if sr_patches.shape != hr_patches.shape:  # losses would broadcast one to the other
+                    raise InputError(f"it returns {list(sr_patches.shape)}; {list(hr_patches.shape)} is needed.")
             loss, terms = criterion(sr_patches, hr_patches)
             # Means over slices of unequal size, weighted so that the mean over ranks is the mean over the batch.
             share = len(lr_patches) * world / recipe.batch
             optimizer.zero_grad()
-            (loss * share if world > 1 else loss).backward()
+            with foreign(f"the gradient of '{spec.loss}' through '{spec.backbone}'"):
+                (loss * share if world > 1 else loss).backward()
             optimizer.step()
             done += 1
             meter.add(done, loss.detach() * share, terms * share)
@@ -299,12 +308,34 @@ class Meter:
         self.count = state["count"]
 
 
-def _newest(checkpoints: Checkpoints, rank: int, world: int) -> dict[str, Any] | None:
-    """Return the newest checkpoint as the first process sees it: processes that looked for themselves could differ."""
-    state = [checkpoints.load() if rank == 0 else None]
+def _newest(checkpoints: Checkpoints, spec: RunSpec, rank: int, world: int) -> dict[str, Any] | None:
+    """Return the newest checkpoint as the first process sees it: processes that looked for themselves could differ.
+
+    Raises:
+        OSError: In every process, if the storage fails in the first one.
+    """
+    seen: list[dict[str, Any] | OSError | None] = [None]
+    if rank == 0:
+        try:
+            seen = [checkpoints.load(spec)]
+        except OSError as error:
+            seen = [error]
     if world > 1:
-        dist.broadcast_object_list(state, src=0)
-    return state[0]
+        dist.broadcast_object_list(seen, src=0)
+    (state,) = seen
+    if isinstance(state, OSError):
+        raise state
+    return state
+
+
+def _distributed(network: nn.Module, backbone: str) -> nn.Module:
+    """Return a network whose gradients are averaged over the process group.
+
+    Each step looks for parameters that got no gradient, for which the others would wait, if a plug-in may have such.
+    Buffers stay each process's own and the first one's are stored: torch cannot broadcast one in channels_last.
+    """
+    incomplete = not BACKBONES.is_built_in(split_backbone(backbone)[0])
+    return nn.parallel.DistributedDataParallel(network, broadcast_buffers=False, find_unused_parameters=incomplete)
 
 
 def _any(mine: bool, device: torch.device) -> bool:

@@ -47,6 +47,25 @@ class Noisy(nn.Module):
         return self.layers(lr)
 
 
+class Idle(Noisy):
+    """Has parameters that get no gradient: some never, some now and then."""
+
+    def __init__(self, *, scale: int):
+        super().__init__(scale=scale)
+        self.never, self.now_and_then = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+        self.calls = 0
+
+    def forward(self, lr):
+        self.layers[1].eval()  # without noise, so that one worker computes what two do
+        self.calls += 1
+        return super().forward(self.now_and_then(lr) if self.calls % 3 == 0 else lr)
+
+
+class Wide(Noisy):
+    def forward(self, lr):
+        return super().forward(lr).mean(1, keepdim=True)
+
+
 class Poison(nn.Module):
     """L1 but for one step, at which it has another value."""
 
@@ -306,7 +325,9 @@ def test_a_damaged_checkpoint_costs_steps_and_no_bits(train_images, place, tmp_p
     spec, parts = run(train_images), place("parts")
     train(spec, train_images, parts, device=CPU, should_stop=stop_after(9), checkpoint_seconds=0)
     (tmp_path / "store" / "checkpoints" / "parts" / "000000000009.pt").write_bytes(b"damaged")
-    assert trained(spec, train_images, parts) == trained(spec, train_images, place("whole"))
+    with pytest.warns(UserWarning, match=r"checkpoint '.*/000000000009\.pt' is not used: it is damaged"):
+        resumed = trained(spec, train_images, parts)
+    assert resumed == trained(spec, train_images, place("whole"))
 
 
 def test_a_stop_at_the_last_step_is_the_end(train_images, place):
@@ -374,6 +395,11 @@ def test_a_stop_at_a_step_that_is_not_finite_writes_no_checkpoint(train_images, 
     assert newest_step(place()) == 0
 
 
+def test_a_network_that_returns_another_shape_is_refused_at_the_first_step(train_images, place):
+    with pytest.raises(InputError, match=r"Wide': it returns \[4, 1, 32, 32\]; \[4, 3, 32, 32\] is needed\.$"):
+        train(run(train_images, "l1", f"{__name__}:Wide"), train_images, place(), device=CPU)
+
+
 def test_a_learning_rate_that_is_too_high_is_noticed(train_images, place):
     spec = run(train_images, "l1", "edsr-tiny", optimizer={"lr": 1e30})
     with pytest.raises(NotFiniteError, match="at step 2"):
@@ -404,17 +430,23 @@ def test_cosine_is_that_of_torch(steps, final):
 # Several workers
 
 
+def fail(spec):
+    raise PermissionError(13, "Permission denied", "newest")
+
+
 def worker(rank, meeting, root, images_path, specs, stops):
     """Does runs one after the other in a group of two, and writes down what this worker was told of each."""
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     images = PackedImages.open(Path(images_path))
     for name, spec in specs.items():
         checkpoints = Checkpoints(Storage(root), name.partition("/")[0])
+        if name == "unreadable" and rank == 0:
+            checkpoints.load = fail
         should_stop = stop_after(stops[name]) if name in stops and rank == 1 else lambda: False
         try:
             outcome = train(RunSpec.model_validate(spec), images, checkpoints, device=CPU, should_stop=should_stop)
             told = {"finished": outcome.finished, "step": outcome.step, "history": outcome.history}
-        except NotFiniteError as error:
+        except (NotFiniteError, OSError) as error:
             told = {"error": str(error)}
         Storage(root).write(f"told/{rank}/{name}.json", json.dumps(told).encode())
     dist.barrier()
@@ -433,6 +465,8 @@ def group(tmp_path_factory):
             even, odd = run(images, backbone="edsr-tiny"), run(images, backbone="edsr-tiny", batch=5)
             specs = {"even": even, "odd": odd, "cut": odd, "continued/1": odd, "continued/2": odd}
             specs["compiled"] = run(images, backbone="edsr-tiny", compiled=True)
+            specs["idle"] = run(images, backbone=f"{__name__}:Idle")
+            specs["unreadable"] = even
             specs["poisoned"] = run(images, f"{__name__}:FirstWorkerInfinite(at=3)", "edsr-tiny", steps=250)
             torch.multiprocessing.spawn(
                 worker,
@@ -472,7 +506,7 @@ def assert_same_training(history, weights, alone, alone_weights):
         torch.testing.assert_close(weights[key], value, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["even", "odd", "compiled"])
+@pytest.mark.parametrize("name", ["even", "odd", "compiled", "idle"])
 def test_two_workers_train_on_the_patches_of_one(group, train_images, place, name):
     both = group(train_images)
     alone = train(both["specs"][name], train_images, place(), device=CPU)
@@ -488,6 +522,11 @@ def test_every_worker_is_told_the_same(group, train_images):
         if "history" in one:
             one["history"], other["history"] = without_speed(one["history"]), without_speed(other["history"])
         assert one == other
+
+
+def test_a_storage_that_fails_in_one_worker_ends_all_of_them(group, train_images):
+    both = group(train_images)
+    assert both["told"]("unreadable", 1) == {"error": "[Errno 13] Permission denied: 'newest'"}
 
 
 def test_a_stop_that_one_worker_asks_for_stops_all(group, train_images):
