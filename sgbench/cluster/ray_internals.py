@@ -101,6 +101,11 @@ def error_of(trial: Any) -> str:
     return text.splitlines()[-1] if text else "its process died"
 
 
+def is_lost_machine(reason: str) -> bool:
+    """Return whether Ray's words for the death of a process say that its node died, or had no memory left."""
+    return "its node has died" in reason or "running low on memory" in reason
+
+
 def kill_workers(raylet: int) -> None:
     """Kill the processes that a raylet started: they have its number in their environment, and outlive it.
 

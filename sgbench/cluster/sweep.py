@@ -15,7 +15,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from sgbench.assets.needs import networks_of
 from sgbench.cluster.nodes import Wanted, examine, refuse_unfit
 from sgbench.cluster.placement import Placement, place
-from sgbench.cluster.ray_internals import DRIVER_RESOURCES, Unsaved, error_of
+from sgbench.cluster.ray_internals import DRIVER_RESOURCES, Unsaved, error_of, is_lost_machine
 from sgbench.cluster.registered import pack
 from sgbench.cluster.runlog import log_address
 from sgbench.cluster.tracking import Tracking, tracking
@@ -181,16 +181,20 @@ class _Events(Unsaved, tune.Callback):
         self.running.discard(Job.from_json(trial.config["job"]).run_id)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Note a run whose process died too often to be started again."""
-        job = Job.from_json(trial.config["job"])
-        self.died.add(job.run_id)
-        self._finished(job.run_id, RunEnd.FAILED, error_of(trial))
+        """Note a run whose process died too often to be started again; the loss of its machine is no fault of it."""
+        run_id, reason = Job.from_json(trial.config["job"]).run_id, error_of(trial)
+        if is_lost_machine(reason):
+            self._finished(run_id, RunEnd.INTERRUPTED, reason)
+            return
+        self.died.add(run_id)
+        self._finished(run_id, RunEnd.FAILED, reason)
 
     def _finished(self, run_id: str, end: RunEnd, message: str) -> None:
         self.running.discard(run_id)
         self.tracked.finished(run_id, failed=end is RunEnd.FAILED)
-        if end is RunEnd.FAILED:
-            self.summary.failed[run_id] = message
+        told = {RunEnd.FAILED: self.summary.failed, RunEnd.INTERRUPTED: self.summary.cut}
+        if end in told:
+            told[end][run_id] = message
             message = f"{message.rstrip('.')}; its log: {log_address(Storage(self.jobs[run_id].store), run_id)}"
         self.watcher.finished(run_id, end, message)
 

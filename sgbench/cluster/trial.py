@@ -9,6 +9,7 @@ is on storage when training ends; nothing is read back from what Ray keeps.
 import sys
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ray
@@ -21,8 +22,9 @@ from sgbench.cluster.nodes import own_name
 from sgbench.cluster.ray_internals import anywhere, is_leaving, preemption
 from sgbench.cluster.registered import unpack
 from sgbench.cluster.runlog import into_log
+from sgbench.core.errors import described, machine_fault
 from sgbench.core.storage import Storage
-from sgbench.runs.execute import STOPPED, Job, failure, record_failure, score_job, train_job
+from sgbench.runs.execute import STOPPED, Job, record_failure, score_job, train_job, unless_interrupted
 from sgbench.store.rows import RunEnd
 from sgbench.training import Progress
 
@@ -46,9 +48,7 @@ def trial(config: dict[str, Any]) -> None:
     if is_leaving(ray.get_runtime_context().get_node_id()):  # the process was kept for another run
         raise preemption()
     tune.report({"event": "started", "run_id": job.run_id, "label": str(job.spec)})
-    with into_log(job):
-        end, message = _train_and_score(job, config)
-        sys.stderr.write(f"{end}{message and f': {message}'}\n")
+    end, message = unless_interrupted(lambda: _in_log(job, config))
     tune.report({"event": "finished", "run_id": job.run_id, "end": end, "message": message})
 
 
@@ -56,6 +56,13 @@ def _job(config: dict[str, Any]) -> Job:
     """Return the job of this process, which by then knows the names in it."""
     unpack(config["registered"])
     return Job.from_json(config["job"])
+
+
+def _in_log(job: Job, config: dict[str, Any]) -> tuple[RunEnd, str]:
+    with into_log(job):
+        end, message = _train_and_score(job, config)
+        sys.stderr.write(f"{end}{message and f': {message}'}\n")
+    return end, message
 
 
 def _train_and_score(job: Job, config: dict[str, Any]) -> tuple[RunEnd, str]:
@@ -66,8 +73,11 @@ def _train_and_score(job: Job, config: dict[str, Any]) -> tuple[RunEnd, str]:
         end, message = _trainer(job, config).fit().return_value
     except train.TrainingFailedError as error:  # a worker group that Train could not restart
         traceback.print_exc()
-        causes = getattr(error, "worker_failures", None) or {0: error}
-        return RunEnd.FAILED, record_failure(job, str(failure(next(iter(causes.values())), 0)["error"]))
+        causes = list((getattr(error, "worker_failures", None) or {0: error}).values())
+        own = [cause for cause in causes if machine_fault(cause) is None]
+        if not own:
+            raise causes[0] from error
+        return RunEnd.FAILED, record_failure(job, described(own[0]))
     if end is RunEnd.STOPPED and not _stop_requested(job, config):
         raise preemption()
     if end is not RunEnd.DONE or _stop_requested(job, config):
@@ -90,8 +100,8 @@ def _score_elsewhere(config: dict[str, Any]) -> list[str]:
 
 
 def _score_in_task(config: dict[str, Any]) -> list[str]:
-    with into_log(_job(config), "scoring"):
-        return _score(config)
+    with into_log(_job(config), "scoring"), ThreadPoolExecutor(1) as pool:  # see `sgbench.core.plugins.FAULTS`
+        return pool.submit(_score, config).result()
 
 
 def _trainer(job: Job, config: dict[str, Any]) -> TorchTrainer:

@@ -66,12 +66,12 @@ AGAIN = "run the same command again to resume"
 
 
 def described(error: BaseException) -> str:
-    """Return an exception's type and the first line of its message; of an `InputError`, its sentence without period."""
+    """Return an exception's type and the first line of its message; of our own, the sentence without its period."""
     try:
         lines = str(error).splitlines()
     except Exception:  # what a plug-in raises may have no message that can be made
         lines = []
-    if isinstance(error, InputError) and lines:
+    if isinstance(error, InputError | InterruptionError) and lines:
         return lines[0].removesuffix(".")
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
@@ -126,6 +126,8 @@ def machine_fault(error: BaseException) -> str | None:
     `InputError`, see `sgbench.core.plugins.foreign`. So are a lack of memory, except on a GPU, which will be as small
     the next time, and in a group of processes the loss of another one, which has a reason of its own.
     """
+    if isinstance(error, InterruptionError):
+        return described(error)
     if isinstance(error, OSError):
         return in_a_sentence(error).removesuffix(".")
     lost = any(words in described(_origin(error)) for words in _LOST_PROCESS)
@@ -144,6 +146,8 @@ def resumable(what: str) -> Iterator[None]:
     """
     try:
         yield
+    except InterruptionError:
+        raise
     except Exception as error:
         if (fault := machine_fault(error)) is None:
             raise

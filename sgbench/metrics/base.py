@@ -23,7 +23,8 @@ from numpy.typing import ArrayLike, NDArray
 from sgbench.assets.base import LoadedWeights
 from sgbench.assets.catalogue import check_networks
 from sgbench.core import registry
-from sgbench.core.errors import InputError, described
+from sgbench.core.errors import InputError, described, lacks_memory
+from sgbench.core.plugins import FAULTS
 from sgbench.core.status import ScoreStatus
 
 T = TypeVar("T")
@@ -178,13 +179,18 @@ class Score:
         """Return the score of a computation, which may fail.
 
         A value that is not finite, and any exception, is a failure; `Undefined` is none.
+
+        Raises:
+            Exception: If the host's memory does not suffice, which another time it may.
         """
         try:
             result = compute()
             value, standard_error = result if isinstance(result, Estimate) else (float(result), None)
         except Undefined as reason:
             return cls(None, ScoreStatus.UNDEFINED, str(reason))
-        except Exception as error:  # a plug-in may raise anything, and the other metrics go on
+        except FAULTS as error:  # a plug-in may raise anything, and the other metrics go on
+            if lacks_memory(error):
+                raise
             return cls(None, ScoreStatus.FAILED, described(error))
         if not math.isfinite(value):
             return cls(None, ScoreStatus.FAILED, f"the value is {not_finite(value)}")

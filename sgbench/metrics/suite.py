@@ -11,7 +11,8 @@ import numpy as np
 
 from sgbench.assets.base import LoadedWeights, MissingWeights
 from sgbench.assets.needs import networks_of
-from sgbench.core.errors import described
+from sgbench.core.errors import described, lacks_memory
+from sgbench.core.plugins import FAULTS
 from sgbench.core.status import ScoreStatus
 from sgbench.metrics.base import (
     METRICS,
@@ -133,7 +134,9 @@ class Suite:
             return _finite(sr()), _finite(pair.hr.view(key, hr))
         except Undefined as reason:
             return Score(None, ScoreStatus.UNDEFINED, str(reason))
-        except Exception as error:  # as in Score.of
+        except FAULTS as error:  # as in Score.of
+            if lacks_memory(error):
+                raise
             return Score(None, ScoreStatus.FAILED, described(error))
 
     def _set_score(self, metric: SetMetric) -> Score:

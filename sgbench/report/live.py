@@ -24,6 +24,7 @@ VERDICTS = {
     RunEnd.DONE: ("done", "green"),
     RunEnd.FAILED: ("FAILED", "bold red"),
     RunEnd.STOPPED: ("stopped", "yellow"),
+    RunEnd.INTERRUPTED: ("interrupted", "yellow"),
 }
 """The word for a run's end, and its style."""
 
@@ -151,7 +152,8 @@ class Display:
             self._worked += 1.0 - (run.share if run else 0.0)
             self._done += end is RunEnd.DONE
             self._failed += end is RunEnd.FAILED
-            count = "" if end is RunEnd.STOPPED else f" ({self._done + self._failed} of {self._total})"
+            ended = end in (RunEnd.DONE, RunEnd.FAILED)
+            count = f" ({self._done + self._failed} of {self._total})" if ended else ""
         remark = f": {_one_line(message)}" if message else ""
         self._say(Text.assemble(VERDICTS[end], f" {label}{count}{remark}"))
 

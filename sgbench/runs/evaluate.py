@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sgbench.assets.locator import Locator
+from sgbench.core.errors import resumable
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
 from sgbench.runs.sweep import Observer, fetch_networks
@@ -57,6 +58,7 @@ def evaluate(
 
     Raises:
         InputError: If a subject does not exist, or images cannot be used; nothing has been written then.
+        InterruptionError: If storage or machine failed; the same call computes what is missing.
     """
     store, locator = Store(storage), Locator(download=False)
     store.refuse_other_folders()
@@ -71,6 +73,7 @@ def evaluate(
         for subject, images in zip(subjects, packed, strict=True):
             missing = unscored(subject, images, metrics, store, locator=locator)
             wanted = [(each, metrics) for each in images] if rerun else missing
-            found = score_subject(subject, wanted, store, locator=locator, save_images=save_images)
+            with resumable("the evaluation"):
+                found = score_subject(subject, wanted, store, locator=locator, save_images=save_images)
             faults += [f"{subject.name}: {fault}" for fault in found]
     return Evaluated(subjects, packed[0], metrics, faults)

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from sgbench.assets.locator import Locator
 from sgbench.assets.needs import networks_of
 from sgbench.backbones import build_backbone, count_parameters
-from sgbench.core.errors import InterruptionError, NotFiniteError
+from sgbench.core.errors import NotFiniteError, described, machine_fault
 from sgbench.core.storage import Storage
 from sgbench.runs.delivery import Packed, open_packed, receive_networks
 from sgbench.runs.plan import Data, PlannedRun
@@ -185,7 +185,8 @@ def train_job(
 
     If a run is retrained, its old results stay untouched until the new training is complete and in a checkpoint. Then
     the old row is deleted first, so that the run counts as resumable and nothing shows what is left of its old results.
-    The new row is written last. In a process group, every process calls this, and the first one records.
+    The new row is written last. In a process group, every process calls this; the first one records the result, and
+    whichever fails first its failure.
 
     Args:
         job: The job to train.
@@ -194,9 +195,13 @@ def train_job(
         should_stop: See there.
 
     Returns:
-        How it ended and, unless it is done, why. Errors of the run itself, such as a NaN or too little memory, are
-        recorded as its failure instead of raised; only a process group raises them, so that the whole group ends. A run
-        that was done before keeps its results if it fails.
+        How it ended and, unless it is done, why. Faults of the run itself, such as a NaN or an exception of a plug-in,
+        are recorded as its failure instead of raised; only a process group raises them, so that the whole group ends.
+        A run that was done before keeps its results if it fails.
+
+    Raises:
+        Exception: A fault of storage or machine, see `sgbench.core.errors.machine_fault`; nothing is recorded, so
+            that the run counts as resumable.
     """
     storage = job.storage()
     store, checkpoints = Store(storage), Checkpoints(storage, job.run_id)
@@ -216,8 +221,8 @@ def train_job(
         storage.delete_folder(images_of(job.run_id))
 
     def failed(columns: RunRow) -> tuple[RunEnd, str]:
-        said = _record_failure(store, row | columns, history) if first else str(columns["error"])
-        return RunEnd.FAILED, said
+        recorded = None if world == 1 else _recorded_failure(store, job)
+        return RunEnd.FAILED, recorded or _record_failure(store, row | columns, history)
 
     try:
         receive_networks(networks_of(losses=[job.spec.loss]), storage)
@@ -235,10 +240,10 @@ def train_job(
         )
     except NotFiniteError as error:
         return failed(_failed(str(error), error.step))
-    except InterruptionError:
-        raise
     except Exception as error:
-        end = failed(failure(error, latest_step(storage, job.run_id)))
+        if machine_fault(error):
+            raise
+        end = failed(_failed(described(error), latest_step(storage, job.run_id)))
         if world > 1:
             raise
         traceback.print_exc()
@@ -279,6 +284,12 @@ def run_here(job: Job, watcher: Watcher) -> tuple[RunEnd, str]:
         How it ended and, unless it is done, why; it fails if a score does.
     """
     watcher.started(job.run_id, str(job.spec))
+    end, message = unless_interrupted(lambda: _train_and_score(job, watcher))
+    watcher.finished(job.run_id, end, message)
+    return end, message
+
+
+def _train_and_score(job: Job, watcher: Watcher) -> tuple[RunEnd, str]:
     with stop_signal() as asked:
         end, message = train_job(
             job,
@@ -288,9 +299,18 @@ def run_here(job: Job, watcher: Watcher) -> tuple[RunEnd, str]:
     if end is RunEnd.DONE:
         watcher.scoring(job.run_id)
         if faults := score_job(job, locator=Locator(download=False)):
-            end, message = RunEnd.FAILED, "; ".join(faults)
-    watcher.finished(job.run_id, end, message)
+            return RunEnd.FAILED, "; ".join(faults)
     return end, message
+
+
+def unless_interrupted(execute: Callable[[], tuple[RunEnd, str]]) -> tuple[RunEnd, str]:
+    """Execute a run and return how it ended, also if storage or machine failed, which is no failure of the run."""
+    try:
+        return execute()
+    except Exception as error:
+        if (fault := machine_fault(error)) is None:
+            raise
+        return RunEnd.INTERRUPTED, fault
 
 
 @contextlib.contextmanager
@@ -326,12 +346,17 @@ def record_failure(job: Job, message: str) -> str:
         The reason, for a person.
     """
     store = Store(job.storage())
-    row = store.run(job.run_id)
-    if row and row["status"] == RunEnd.FAILED and not job.replaces(row):
-        return str(row["error"])
+    if recorded := _recorded_failure(store, job):
+        return recorded
     step = latest_step(store.storage, job.run_id)
-    history = (Checkpoints(store.storage, job.run_id).load() or {}).get("history", [])
+    history = (Checkpoints(store.storage, job.run_id).load(job.spec) or {}).get("history", [])
     return _record_failure(store, identity_columns(job.spec) | _failed(message, step), history)
+
+
+def _recorded_failure(store: Store, job: Job) -> str | None:
+    """Return why a job has failed, if a process of it has recorded that."""
+    row = store.run(job.run_id)
+    return str(row["error"]) if row and row["status"] == RunEnd.FAILED and not job.replaces(row) else None
 
 
 def _record_failure(store: Store, row: RunRow, history: list[HistoryRow]) -> str:
@@ -346,13 +371,6 @@ def _record_failure(store: Store, row: RunRow, history: list[HistoryRow]) -> str
         store.tables["history"].forget(row["run_id"])
     store.write_run(row)
     return str(row["error"])
-
-
-def failure(error: Exception, step: int) -> RunRow:
-    """Return the columns of a run that an exception ended."""
-    lines = str(error).splitlines()
-    said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return _failed(said, step)
 
 
 def _failed(error: str, step: int) -> RunRow:

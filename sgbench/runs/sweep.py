@@ -12,7 +12,7 @@ from typing import Protocol
 
 from sgbench.assets.locator import Locator
 from sgbench.assets.needs import networks_of
-from sgbench.core.errors import InputError, MissingDataError
+from sgbench.core.errors import AGAIN, InputError, InterruptionError, MissingDataError, resumable
 from sgbench.core.storage import Storage
 from sgbench.data import PackProgress
 from sgbench.runs.delivery import fetch
@@ -33,6 +33,8 @@ class Summary:
 
     failed: dict[str, str] = field(default_factory=dict)
     """Why runs failed, or some of their scores."""
+    cut: dict[str, str] = field(default_factory=dict)
+    """Which fault of storage or machine interrupted runs, by run id."""
     interrupted: bool = False
     """Whether somebody asked to stop before all was done."""
 
@@ -146,6 +148,7 @@ def carry_out(
     Raises:
         InputError: If images cannot be used, the store is in use, something that the sweep names fails when it is
             tried, or the runs cannot be carried out.
+        InterruptionError: If storage or machine failed, so that runs are not done; the same sweep resumes.
     """
     store = Store(storage)
     store.refuse_other_folders()
@@ -168,9 +171,12 @@ def carry_out(
         if plan.pending:
             order = longest_first(expect(plan.pending, store))
             jobs = [Job.of(run, data, sweep, storage) for run in order]
-            with runner as run_jobs, observer.running(plan) as watcher:
-                summary = run_jobs(name, jobs, sweep, storage, watcher)
-            kept = unreplaced(jobs, store) & summary.failed.keys()
+            with resumable("the sweep"):
+                with runner as run_jobs, observer.running(plan) as watcher:
+                    summary = run_jobs(name, jobs, sweep, storage, watcher)
+                kept = unreplaced(jobs, store) & summary.failed.keys()
+        for reason in summary.cut.values():
+            raise InterruptionError(f"{len(summary.cut)} of {len(plan.runs)} runs were interrupted: {reason}; {AGAIN}.")
         if not summary.interrupted:
             conclude(store, [str(run.spec.run_id) for run in (plan.runs if rerun else plan.pending)])
     failed |= {run_id: why for run_id, why in summary.failed.items() if run_id not in kept}
@@ -226,7 +232,8 @@ def fetch_networks(metrics: Iterable[str], losses: Iterable[Expression], observe
 def run_all_here(name: str, jobs: Sequence[Job], sweep: SweepSpec, storage: Storage, watcher: Watcher) -> Summary:
     """Run jobs one after another in this process, without Ray; a `Runner`.
 
-    The first SIGINT or SIGTERM makes the current run write a checkpoint and stop, and ends the sweep.
+    The first SIGINT or SIGTERM makes the current run write a checkpoint and stop, and ends the sweep. A fault of
+    storage or machine ends it too, as the other runs would meet it as well.
     """
     summary = Summary()
     begin(jobs)
@@ -235,6 +242,9 @@ def run_all_here(name: str, jobs: Sequence[Job], sweep: SweepSpec, storage: Stor
             end, message = run_here(job, watcher)
             if end is RunEnd.FAILED:
                 summary.failed[job.run_id] = message
+            if end is RunEnd.INTERRUPTED:
+                summary.cut[job.run_id] = message
+                break
             if end is RunEnd.STOPPED or asked.is_set():
                 summary.interrupted = True
                 break

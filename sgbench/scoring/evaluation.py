@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from sgbench.assets.locator import Locator
-from sgbench.core.errors import InputError, described
+from sgbench.core.errors import InputError, described, machine_fault
 from sgbench.core.status import ScoreStatus
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, Pixels, encode_png
@@ -139,6 +139,9 @@ def score(
     Returns:
         The scores: one per image and their mean for image metrics, one for set metrics. An image that cannot be read or
         upscaled, or has the wrong size, gets failed scores; the others are scored.
+
+    Raises:
+        Exception: A fault of storage or machine; no score is to be recorded then.
     """
     suite = Suite(metrics, locator, str(device), hr_cache)
 
@@ -146,7 +149,9 @@ def score(
         name, hr = images.images[index].name, images.hr(index)
         try:
             pair = Pair(name, upscaler(images, index).transpose(2, 0, 1), hr.transpose(2, 0, 1), images.scale)
-        except Exception as error:  # a plug-in may raise anything, and so may a GPU that runs out of memory
+        except Exception as error:  # such as a GPU that runs out of memory
+            if machine_fault(error):
+                raise
             ours = isinstance(error, InputError | ArithmeticError)
             return suite.failed(name, str(error).rstrip(".") if ours else described(error))
         return suite.measure(pair)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sgbench.core.errors import InputError
+from sgbench.core.plugins import foreign
 from sgbench.data import PackedImage, PackedImages, image_size, list_images, pair_by_name, read_image, upscale
 from sgbench.metrics import check_sizes
 from sgbench.spec import Recipe
@@ -164,7 +165,8 @@ def _checked(network: nn.Module, scale: int) -> Callable[[Tensor], Tensor]:
     """Return a function that applies a network to a copy, as it may write into it, and checks the output's shape."""
 
     def applied(lr: Tensor) -> Tensor:
-        sr: Tensor = network(lr.clone())
+        with foreign("the network"):
+            sr: Tensor = network(lr.clone())
         count, channels, height, width = lr.shape
         needed = [count, channels, height * scale, width * scale]
         if list(sr.shape) != needed:

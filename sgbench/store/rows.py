@@ -26,11 +26,16 @@ class RunKind(StrEnum):
 
 
 class RunEnd(StrEnum):
-    """How a run ended: with final weights and a row, with a row that has the error, or with a checkpoint and no row."""
+    """How a run ended; only the first two are stored."""
 
     DONE = "done"
+    """With final weights and a row."""
     FAILED = "failed"
+    """By a fault of its own, with a row that has the error."""
     STOPPED = "stopped"
+    """On request, with a checkpoint and no row."""
+    INTERRUPTED = "interrupted"
+    """By a fault of storage or machine, without a row; its checkpoints stay."""
 
 
 RunRow = TypedDict(

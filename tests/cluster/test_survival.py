@@ -134,16 +134,17 @@ def test_ctrl_c_twice_ends_at_once(place: Place) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_full_disk_fails_the_run_in_a_sentence_and_with_room_the_sweep_completes(
+def test_a_full_disk_interrupts_the_sweep_in_a_sentence_and_with_room_the_same_command_completes_it(
     place: Place, calm: dict[str, Any], head: Nodes, disk: Path, fill: Callable[..., Path]
 ) -> None:
     filler = fill(but=100_000)  # enough for rows, not for weights
     sweep = ("sweep", *RUN, "--results", str(disk / "store"), "--set", "checkpoint_seconds=0")
     command = head.call(*sweep, code=1)
     assert "Traceback" not in command.stderr
-    assert "No space left on device" in command.stderr
+    (last,) = re.findall(r"\nerror: (.*)\n$", command.stderr)
+    assert re.fullmatch(r"1 of 1 runs were interrupted: .*No space left on device.*; run the same .* to resume\.", last)
     filler.unlink()
-    head.call(*sweep, "--retry")
+    head.call(*sweep)
     assert place.outcome(str(disk / "store")) == calm
     assert_clean(place, str(disk / "store"))
 

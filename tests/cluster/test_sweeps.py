@@ -5,8 +5,9 @@ import os
 import re
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from place import STEPS, Command, Place, Said, a_place, assert_clean
@@ -18,8 +19,10 @@ from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
 from sgbench.runs.execute import Job
 from sgbench.runs.plan import Data, make_plan
+from sgbench.runs.sweep import Quiet
 from sgbench.spec import build
 from sgbench.store import Store
+from sgbench.store.rows import RunEnd
 
 
 @pytest.fixture(scope="module")
@@ -260,29 +263,114 @@ def test_a_sweep_that_waits_for_room_ends_when_it_is_asked_to(place: Place, head
     head.assert_idle()
 
 
-def test_a_worker_group_that_fails_for_good_is_a_failed_row_and_no_exception(
-    tmp_path: Path, train_images: PackedImages, test_images: PackedImages, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def job(tmp_path: Path, train_images: PackedImages, test_images: PackedImages) -> Job:
+    store = Store(Storage(str(tmp_path / "store")))
+    grids = [{"backbones": ["edsr-tiny"], "losses": ["l1"]}]
+    sweep = build({"grids": grids, "train": "Photos", "tests": ["Photos"], "metrics": ["psnr_y"]}, "tiny")
+    data = Data(train_images, (test_images,))
+    return Job.of(make_plan("tiny", sweep, data, store).runs[0], data, sweep, store.storage)
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What a trial in this process reports to Tune."""
+    from sgbench.cluster import trial as worker
+
+    reports: list[dict[str, Any]] = []
+    monkeypatch.setattr(worker.tune, "report", reports.append)
+    return reports
+
+
+@pytest.fixture
+def attempt(job: Job, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, BaseException]], None]:
+    """Does a trial in this process whose worker group fails for good, given what its workers raised."""
     from ray.train import WorkerGroupError
 
     from sgbench.cluster import trial as worker
     from sgbench.cluster.registered import pack
 
-    class Trainer:
-        def fit(self) -> None:
-            raise WorkerGroupError("a traceback", {1: RuntimeError("no room\nfor more")})
+    def attempt(raised: dict[int, BaseException]) -> None:
+        class Trainer:
+            def fit(self) -> None:
+                raise WorkerGroupError("a traceback", raised)
 
-    store = Store(Storage(str(tmp_path / "store")))
-    grids = [{"backbones": ["edsr-tiny"], "losses": ["l1"]}]
-    sweep = build({"grids": grids, "train": "Photos", "tests": ["Photos"], "metrics": ["psnr_y"]}, "tiny")
-    data = Data(train_images, (test_images,))
-    job = Job.of(make_plan("tiny", sweep, data, store).runs[0], data, sweep, store.storage)
-    reports: list[dict[str, Any]] = []
-    monkeypatch.setattr(worker, "_trainer", lambda job, config: Trainer())
-    monkeypatch.setattr(worker.tune, "report", reports.append)
+        monkeypatch.setattr(worker, "_trainer", lambda job, config: Trainer())
+        registered = pack([job], remote=False)
+        worker.trial({"job": job.to_json(), "stop": ".ray/stop", "download": False, "registered": registered})
 
-    config = {"job": job.to_json(), "stop": ".ray/stop", "download": False, "registered": pack([job], remote=False)}
-    worker.trial(config)
+    return attempt
+
+
+LOST = RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer")
+FULL = OSError(28, "No space left on device", "/store")
+
+
+@pytest.mark.parametrize(
+    ("raised", "message"),
+    [
+        ({0: LOST, 1: FULL}, str(LOST)),
+        ({0: FULL}, "'/store': No space left on device"),
+    ],
+)
+def test_a_worker_group_whose_storage_or_machine_fails_is_interrupted(
+    job: Job, attempt: Any, reports: list[dict[str, Any]], raised: dict[int, BaseException], message: str
+) -> None:
+    attempt(raised)
+    assert Store(Storage(job.store)).run(job.run_id) is None
+    assert (reports[-1]["event"], reports[-1]["end"]) == ("finished", "interrupted")
+    assert message in reports[-1]["message"]
+
+
+def test_a_run_whose_log_cannot_be_written_is_interrupted(
+    job: Job, attempt: Any, reports: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "store" / "logs").mkdir(parents=True)
+    (tmp_path / "store" / "logs" / job.run_id).write_text("no folder")
+    attempt({})
+    assert (reports[-1]["event"], reports[-1]["end"]) == ("finished", "interrupted")
+    assert "File exists" in reports[-1]["message"]
+
+
+@pytest.mark.parametrize(
+    ("words", "end"),
+    [
+        ("The actor died because its node has died. Node Id: 1f", "interrupted"),
+        ("1 worker(s) were killed due to the node running low on memory. Object store", "interrupted"),
+        ("The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR", "failed"),
+    ],
+)
+def test_the_loss_of_a_machine_is_no_failure_of_the_run_that_was_on_it(job: Job, words: str, end: str) -> None:
+    from sgbench.cluster.sweep import _Events
+
+    class Trial:
+        config: ClassVar[dict[str, str]] = {"job": job.to_json()}
+
+        def get_error(self) -> str:
+            return f"Failure # 3 (occurred at 2026-01-01)\nThe actor died unexpectedly.\n{words}\n"
+
+    class Tracked:
+        def finished(self, run_id: str, *, failed: bool) -> None:
+            assert failed is (end == "failed")
+
+    seen: list[str] = []
+
+    class Seeing(Quiet):
+        def finished(self, run_id: str, end: RunEnd, message: str) -> None:
+            seen.append(end)
+
+    events = _Events([job], Seeing(), Tracked())  # type: ignore[arg-type]
+    events.on_trial_error(1, [], Trial())
+    told = events.summary.failed if end == "failed" else events.summary.cut
+    assert (seen, told) == ([end], {job.run_id: words})
+    assert events.died == ({job.run_id} if end == "failed" else set())
+
+
+def test_a_worker_group_that_fails_for_good_is_a_failed_row_and_no_exception(
+    job: Job, attempt: Any, reports: list[dict[str, Any]]
+) -> None:
+    store = Store(Storage(job.store))
+    attempt({0: LOST, 1: RuntimeError("no room\nfor more")})
     row = store.run(job.run_id)
     assert row is not None
     assert (row["status"], row["error"]) == ("failed", "RuntimeError: no room")
@@ -291,5 +379,5 @@ def test_a_worker_group_that_fails_for_good_is_a_failed_row_and_no_exception(
 
     # Asked to stop, it does not even begin.
     store.storage.write(".ray/stop", b"")
-    worker.trial(config)
+    attempt({})
     assert reports[-1]["end"] == "stopped"

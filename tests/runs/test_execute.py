@@ -1,10 +1,12 @@
 """One run from its plan to its rows, and everything that can come in between."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,26 @@ class Witness:
         self.seen.append(("finished", run_id, end, message))
 
 
+class SilentError(Exception):
+    """Has no message that can be made."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+RAISED: dict[str, BaseException] = {
+    "RuntimeError": RuntimeError("no room\nfor a second line"),
+    "OSError": OSError(28, "No space left on device"),
+    "SystemExit": SystemExit(0),
+    "StopIteration": StopIteration(),
+    "SilentError": SilentError(),
+    "MemoryError": MemoryError("no room"),
+    "allocator": RuntimeError("[alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"),
+    "group": RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer"),
+    "KeyboardInterrupt": KeyboardInterrupt(),
+}
+
+
 class BreaksAtThird(nn.Module):
     """L1 for two calls."""
 
@@ -60,8 +82,8 @@ class BreaksAtThird(nn.Module):
         loss = (sr - hr).abs().mean()
         if self.calls != 3:
             return loss
-        if self.how == "raise":
-            raise MemoryError("no room\nfor a second line")
+        if self.how in RAISED:
+            raise RAISED[self.how]
         return loss * float(self.how)
 
 
@@ -153,14 +175,99 @@ def test_a_loss_that_is_not_finite_is_a_failed_row_with_its_step(
     assert not has_weights(store.storage, job.run_id)
 
 
-def test_any_other_exception_is_a_failed_row_of_one_line(data: Data, store: Store) -> None:
-    job, witness = a_job(data, store, "breaks(how=raise)"), Witness()
-    assert run_here(job, witness) == ("failed", "MemoryError: no room")
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("RuntimeError", "RuntimeError: no room"),
+        ("OSError", "OSError: [Errno 28] No space left on device"),
+        ("SystemExit", "SystemExit: 0"),
+        ("StopIteration", "StopIteration"),
+        ("SilentError", "SilentError"),
+    ],
+)
+def test_whatever_a_plug_in_raises_is_a_failed_row_of_one_line(data: Data, store: Store, how: str, said: str) -> None:
+    job, witness = a_job(data, store, f"breaks(how={how})"), Witness()
+    error = f"loss 'breaks(how={how})': {said}"
+    assert run_here(job, witness) == ("failed", error)
     row = store.run(job.run_id)
     assert row is not None
-    assert (row["status"], row["step"], row["error"]) == ("failed", 0, "MemoryError: no room")
+    assert (row["status"], row["step"], row["error"]) == ("failed", 0, error)
     assert [each["step"] for each in store.history().to_pylist()] == [1, 2]
-    assert witness.seen[-1] == ("finished", job.run_id, "failed", "MemoryError: no room")
+    assert witness.seen[-1] == ("finished", job.run_id, "failed", error)
+
+
+def test_ctrl_c_is_no_fault_of_a_plug_in_but_in_a_thread_which_gets_none(data: Data, store: Store) -> None:
+    job = a_job(data, store, "breaks(how=KeyboardInterrupt)")
+    with pytest.raises(KeyboardInterrupt):
+        train_job(job)
+    assert store.run(job.run_id) is None
+    with ThreadPoolExecutor(1) as pool:
+        end = pool.submit(train_job, job).result()
+    assert end == ("failed", "loss 'breaks(how=KeyboardInterrupt)': KeyboardInterrupt")
+
+
+@pytest.mark.parametrize("how", ["MemoryError", "allocator", "group"])
+def test_what_is_no_fault_of_the_run_interrupts_it_and_it_resumes(data: Data, store: Store, how: str) -> None:
+    job, witness = a_job(data, store, f"breaks(how={how})", checkpoint_seconds=0), Witness()
+    end, message = run_here(job, witness)
+    assert end == "interrupted"
+    assert str(RAISED[how]) in message
+    assert witness.seen[-1] == ("finished", job.run_id, "interrupted", message)
+    assert (store.run(job.run_id), store.history().num_rows) == (None, 0)
+    assert latest_step(store.storage, job.run_id) > 0
+    assert [status for _, status, _ in planned(data, store, job)] == ["resumable"]
+
+
+def planned(data: Data, store: Store, job: Job) -> list[tuple[str, str, int]]:
+    """Return what is to be done for a job's run, as another command sees it."""
+    fields = {"grids": [{"backbones": [job.spec.backbone], "losses": [str(job.spec.loss)]}], "tests": ["Photos"]}
+    recipe = job.spec.recipe.model_dump(mode="json")
+    sweep = build({**fields, "train": "Photos", "metrics": ["psnr_y", "ssim_y"], "recipe": recipe}, "tiny")
+    return [(str(run.spec.run_id), run.status, run.step) for run in make_plan("tiny", sweep, data, store).runs]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("folder", ["checkpoints", "weights", "history", "runs", "scores"])
+def test_a_fault_of_storage_is_no_end_of_a_run(
+    data: Data, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, number: int
+) -> None:
+    write = Storage.write
+
+    def full(storage: Storage, name: str, content: bytes) -> None:
+        if name.startswith(f"{folder}/"):
+            raise OSError(number, os.strerror(number), storage.path(name))
+        write(storage, name, content)
+
+    job = a_job(data, store, checkpoint_seconds=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "write", full)
+        end, message = run_here(job, Witness())
+    assert end == "interrupted"
+    assert os.strerror(number) in message
+    row, trained = store.run(job.run_id), folder == "scores"
+    assert (row is not None and row["status"] == "done") is trained
+    step = {"checkpoints": 0, "scores": STEPS}.get(folder, STEPS)
+    status = {"checkpoints": "to do", "scores": "to score"}.get(folder, "resumable")
+    assert planned(data, store, job) == [(job.run_id, status, step)]
+    assert run_here(a_job(data, store), Witness()) == ("done", "")
+
+
+def test_a_checkpoint_that_cannot_be_read_now_interrupts_the_run_which_then_resumes(
+    data: Data, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, steps = a_job(data, store), []
+    assert train_job(job, should_stop=iter([False, False, True]).__next__)[0] == "stopped"
+
+    def fail(storage: Storage, name: str) -> bytes:
+        raise PermissionError(13, "Permission denied", storage.path(name))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "read", fail)
+        end, message = run_here(job, Witness())
+    assert (end, "Permission denied" in message) == ("interrupted", True)
+    assert planned(data, store, job) == [(job.run_id, "resumable", 3)]
+    assert train_job(job, on_progress=lambda progress: steps.append(progress.step))[0] == "done"
+    assert steps == [4, 5]
 
 
 def test_the_node_of_a_run_is_in_its_row(data: Data, store: Store) -> None:
@@ -172,7 +279,7 @@ def test_the_node_of_a_run_is_in_its_row(data: Data, store: Store) -> None:
 
 
 def test_a_run_checkpoints_as_often_as_its_sweep_says(data: Data, store: Store) -> None:
-    job = a_job(data, store, "breaks(how=raise)", checkpoint_seconds=0)
+    job = a_job(data, store, "breaks(how=RuntimeError)", checkpoint_seconds=0)
     assert Job.from_json(job.to_json()) == job
     assert train_job(job)[0] == "failed"
     assert latest_step(store.storage, job.run_id) > 0

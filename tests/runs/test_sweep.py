@@ -1,6 +1,7 @@
 """The engine of a sweep, carried out in this process."""
 
 import contextlib
+import errno
 import os
 import signal
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sgbench.core.errors import InputError
+from sgbench.core.errors import InputError, InterruptionError
 from sgbench.core.registry import LOSSES
 from sgbench.core.storage import Storage
 from sgbench.losses.pixel import L1
@@ -81,6 +82,30 @@ def test_a_run_that_fails_is_told_with_its_reason_now_and_until_it_is_tried_agai
     again = carry_out("two", sweep, storage, nobody(), Quiet())
     assert (again.failed, again.plan.count("failed")) == ({run_id: reason}, 1)
     assert here(sweep, storage, retry=True).failed == {}
+
+
+def test_a_fault_of_storage_ends_the_sweep_in_a_sentence_and_the_same_sweep_does_all(
+    sweep: SweepSpec, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, began = Storage.write, list[str]()
+
+    class Seeing(Quiet):
+        def started(self, run_id: str, label: str) -> None:
+            began.append(run_id)
+
+    def full(storage: Storage, name: str, content: bytes) -> None:
+        if name.startswith("weights/"):
+            raise OSError(errno.ENOSPC, "No space left on device", storage.path(name))
+        write(storage, name, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "write", full)
+        with pytest.raises(InterruptionError, match=r"^1 of 2 runs were interrupted: .*No space left .* to resume[.]$"):
+            here(sweep, storage, Seeing())
+    assert len(began) == 1
+    again = here(sweep, storage)
+    assert (again.plan.count("resumable"), again.plan.count("to do"), again.failed) == (1, 1, {})
+    assert [row["status"] for row in Store(storage).runs().to_pylist()] == ["done", "done"]
 
 
 def test_a_signal_stops_the_run_that_is_going_and_those_behind_it(sweep: SweepSpec, storage: Storage) -> None:
