@@ -79,9 +79,9 @@ class Checkpoints:
 
         Raises:
             FileNotFoundError: If there are none.
+            InputError: If they are damaged, or no weights.
         """
-        weights: dict[str, Tensor] = _load(self.storage.read(self._weights))["params"]
-        return weights
+        return unwrap(_content_of(self._weights, self.storage.read(self._weights)), source=self._weights)
 
     def clear(self) -> None:
         """Delete the checkpoints; final weights stay."""
@@ -107,18 +107,23 @@ def read_weights_file(path: str, storage: Storage | None = None) -> tuple[dict[s
         InputError: If the file cannot be read or holds no weights. Code in a pickle is never run.
     """
     try:
-        read = safetensors.torch.load if path.endswith(".safetensors") else _load
-        content: Any = read(storage.read(path) if storage else _read(path))
+        read = storage.read(path) if storage else _read(path)
     except FileNotFoundError as error:
         raise InputError(f"checkpoint '{path}' does not exist.") from error
     except (OSError, InputError) as error:
         raise InputError(f"checkpoint '{path}' cannot be read: {str(error).rstrip('.')}.") from error
+    content = _content_of(path, read)
+    weights = unwrap(content, source=path)
+    return weights, content.get("spec")
+
+
+def _content_of(path: str, read: bytes) -> Any:
+    try:
+        return safetensors.torch.load(read) if path.endswith(".safetensors") else _load(read)
     except Exception as error:  # torch.load raises whatever a malformed pickle or archive provokes
         raise InputError(
             f"checkpoint '{path}' cannot be read: it is damaged, or holds more than tensors and plain values."
         ) from error
-    weights = unwrap(content, source=path)
-    return weights, content.get("spec")
 
 
 def _read(path: str) -> bytes:

@@ -18,6 +18,7 @@ from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.scoring.subjects import find_subject
 from sgbench.store import Store
+from sgbench.training import Checkpoints
 
 STATE = build_backbone("edsr-tiny", 4).state_dict()
 KEY = "conv_first.weight"
@@ -157,6 +158,17 @@ def test_a_pretrained_network_is_read_with_the_same_care(tmp_path):
         (tmp_path / "net.pth").write_bytes(CASES[name][0])
         with pytest.raises(InputError, match="cannot be read as a file of tensors"):
             tensors_in(tmp_path / "net.pth")
+
+
+@pytest.mark.parametrize(
+    "name", ["integer keys", "sparse", "meta", "itself", "code", "much memory", "compressed", "cut"]
+)
+def test_final_weights_in_a_store_are_read_with_the_same_care(tmp_path, name):
+    content, reason = CASES[name]
+    storage = Storage(str(tmp_path / "store"))
+    storage.write("weights/0123456789ab.pt", content)
+    with pytest.raises(InputError, match=reason):
+        Checkpoints(storage, "0123456789ab").load_weights()
 
 
 def test_a_plug_in_that_only_a_file_names_is_not_imported(tmp_path, monkeypatch, read):
