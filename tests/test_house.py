@@ -31,7 +31,7 @@ SURFACE = {
         *("what...", "--test!", "--results", "--metric", "--backbone", "--scale"),
         *("--self-ensemble", "--tile", "--overlap", "--save-images", "--rerun", "--json"),
     ],
-    "sgbench query": ["sql", "--results", "--format", "--out", "--json"],
+    "sgbench query": ["sql", "--results", "--format", "--out", "--timeout", "--json"],
     "sgbench results": [],
     "sgbench results compact": ["--results", "--json"],
     "sgbench results merge": ["into", "sources...", "--dry-run", "--prefer", "--json"],

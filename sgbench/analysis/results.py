@@ -160,13 +160,12 @@ class Results:
         )
         return Results(some, self.beside)
 
-    def query(self, sql: str) -> pa.Table:
-        """Answer an SQL query; see `sgbench.analysis.query.query`."""
+    def query(self, sql: str, *, timeout: float | None = None) -> pa.Table:
+        """Answer an SQL query, in at most ``timeout`` seconds if that is given; see `sgbench.analysis.query.query`."""
         from sgbench.analysis.query import query
 
-        return query(
-            {"runs": lambda: self.runs, "scores": lambda: self.encoded_scores, "history": lambda: self.history}, sql
-        )
+        tables = {"runs": lambda: self.runs, "scores": lambda: self.encoded_scores, "history": lambda: self.history}
+        return query(tables, sql, timeout=timeout)
 
     def to_arrow(self) -> pa.Table:
         """Return one table: each score with the columns of its run."""

@@ -1,9 +1,9 @@
 """``sgbench query``: query a store in SQL."""
 
-import io
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -25,19 +25,22 @@ def query(
         str, typer.Option("--format", metavar="NAME", help="rich, markdown, latex, csv, html, json or parquet.")
     ] = "rich",
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the result to a file.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", metavar="SECONDS", help="End a query that takes longer.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Run a SQL query over the views runs, scores, history and paper.
 
-    The store is opened read-only, and the query has no access to files or the network. 'rich' shows the first 100
-    rows, every other format all of them.
+    The store is opened read-only, and the query has no access to files or the network. It may use half of the machine's
+    memory, and Ctrl-C ends it. 'rich' shows the first 100 rows, every other format all of them.
     """
-    import pyarrow.parquet
     from rich.console import Console
 
     from sgbench.analysis import load_results
+    from sgbench.analysis.query import is_running
     from sgbench.cli import output
-    from sgbench.report.rows import FORMATS, ROWS, print_rows
+    from sgbench.report.rows import FORMATS, ROWS, print_rows, to_parquet
 
     form = "json" if as_json else form
     if form not in (valid := ("rich", *FORMATS, "parquet")):
@@ -46,7 +49,16 @@ def query(
         raise InputError("--format parquet is binary; name a file with --out.")
     if out is not None and form == "rich":
         raise InputError("--format is rich, which is only for terminals, and --out is given; valid: the other formats.")
-    answer = load_results(options.find_store(results)).query(sys.stdin.read() if sql == "-" else sql)
+    if timeout is not None and not timeout > 0:
+        raise InputError(f"--timeout is {timeout:g}; a number of seconds above 0 is needed.")
+    loaded = load_results(options.find_store(results))
+    sql = sys.stdin.read() if sql == "-" else sql
+    try:
+        answer = loaded.query(sql, timeout=timeout)
+    except (InputError, KeyboardInterrupt) as error:
+        if is_running():
+            _end_now(error)
+        raise
     if form == "rich":
         print_rows(answer, Console(highlight=False, width=None if sys.stdout.isatty() else 160))
         if answer.num_rows > ROWS:
@@ -54,7 +66,14 @@ def query(
     elif out is None:
         typer.echo(FORMATS[form](answer), nl=False)
     elif form == "parquet":
-        pyarrow.parquet.write_table(answer, buffer := io.BytesIO(), compression="zstd")
-        output.write(out, buffer.getvalue())
+        output.write(out, to_parquet(answer))
     else:
         output.write(out, FORMATS[form](answer).encode())
+
+
+def _end_now(error: BaseException) -> NoReturn:
+    """End the process although a thread of DuckDB does not stop, which would spoil an ordinary end."""
+    if isinstance(error, InputError):
+        typer.echo(f"error: {error}", err=True)
+    sys.stderr.flush()
+    os._exit(2 if isinstance(error, InputError) else 130)

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sgbench.core.errors import InputError
 from sgbench.core.words import printable, printable_lines
 from sgbench.report.tables import latex, markdown
 from sgbench.report.tables.data import json_text, no_formula
@@ -67,6 +69,21 @@ def to_json(rows: pa.Table) -> str:
     return json_text(_values(rows)) + "\n"
 
 
+def to_parquet(rows: pa.Table) -> bytes:
+    """Return rows as a Parquet file.
+
+    Raises:
+        InputError: If Parquet has no such type.
+    """
+    for name, kind in zip(rows.column_names, rows.schema.types, strict=True):
+        try:
+            pq.write_table(pa.table({name: pa.array([], kind)}), io.BytesIO())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise InputError(f"Parquet cannot hold column '{name}' of type {kind}; CAST it to another type.") from error
+    pq.write_table(rows, buffer := io.BytesIO(), compression="zstd")
+    return buffer.getvalue()
+
+
 def to_html(rows: pa.Table) -> str:
     """Return rows as an unstyled ``table`` element of the class ``sgbench``."""
     return plain_table(rows.column_names, _texts(rows))
@@ -104,8 +121,53 @@ def _record(names: list[str], cells: list[str]) -> Table:
 
 def _values(rows: pa.Table) -> list[dict[str, Any]]:
     """Return rows as JSON-compatible values."""
-    plain: list[dict[str, Any]] = _plain(rows.to_pylist(maps_as_pydicts="strict"))
-    return plain
+    columns = [_column(column) for column in rows.columns]
+    return [dict(zip(rows.column_names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _column(column: pa.ChunkedArray) -> list[Any]:
+    try:
+        values: list[Any] = column.to_pylist(maps_as_pydicts="strict")
+    except (OverflowError, ValueError, TypeError, KeyError):  # of all values, as one cannot be a Python object
+        return [_scalar(value) for value in column]
+    return [_plain(value) for value in values]
+
+
+def _scalar(value: pa.Scalar) -> Any:
+    """Return a value, whatever it holds; dates that Python does not have are text, and so are keys of maps."""
+    if not value.is_valid:
+        return None
+    match value:
+        case pa.MapScalar():
+            pairs = [(_scalar(each["key"]), _scalar(each["value"])) for each in value.values]
+            return {_text(key): each for key, each in pairs}
+        case pa.ListScalar():
+            return [_scalar(each) for each in value.values]
+        case pa.StructScalar():
+            return {name: _scalar(each) for name, each in value.items()}
+    try:
+        return _plain(value.as_py())
+    except (OverflowError, ValueError):
+        return _INFINITE.get(value.value) or _date(value)
+
+
+def _date(value: pa.Scalar) -> str:
+    """Return a date or time before the year 1 or after 9999; the calendar repeats itself every 400 years."""
+    day, rest = (value.value, 0) if pa.types.is_date32(value.type) else divmod(value.value, _A_DAY[value.type.unit])
+    cycles, day = divmod(day, 146_097)
+    date = datetime.date(1970, 1, 1) + datetime.timedelta(days=day)
+    text = f"{date.year + 400 * cycles:04}-{date:%m-%d}"
+    if pa.types.is_date32(value.type):
+        return text
+    time = datetime.datetime.min + datetime.timedelta(days=rest / _A_DAY[value.type.unit])
+    return f"{text} {time:%H:%M:%S}"
+
+
+_A_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+"""How many units of a time are a day."""
+
+_INFINITE = {sign * (2**bits - 1): text for bits in (31, 63) for sign, text in ((1, "infinity"), (-1, "-infinity"))}
+"""What DuckDB has for infinite dates and times."""
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,9 @@
 """SQL over a store: what it sees, and that it reaches nothing else."""
 
 import datetime
+import signal
 import sys
+import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -219,6 +221,36 @@ def test_what_would_take_too_much_memory_is_told_in_a_sentence_and_writes_nothin
     with pytest.raises(InputError, match=r"^the query cannot be answered: .*(allocate|memory)"):
         memory.query("SELECT list(range) FROM range(100000000)")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_answer_that_would_take_too_much_memory_is_refused(memory: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sgbench.analysis import query
+
+    monkeypatch.setitem(query._CLOSED, "memory_limit", "20MB")
+    with pytest.raises(InputError, match=r"^the answer takes more than 19\.0 MiB of memory; ask for less"):
+        memory.query("SELECT * FROM range(10000000000)")
+
+
+@pytest.mark.parametrize("sql", ["SELECT count(*) FROM range(1000000000000)", "SELECT * FROM range(1000000000000)"])
+def test_a_query_ends_when_its_time_is_up_or_it_is_interrupted(memory: Results, sql: str) -> None:
+    from sgbench.analysis.query import is_running
+
+    with pytest.raises(InputError, match=r"^the query took longer than 0\.2 s, the limit that was set"):
+        memory.query(sql, timeout=0.2)
+    timer = threading.Timer(0.2, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        memory.query(sql)
+    assert not is_running()
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [("1::UHUGEINT", "UHUGEINT"), ("[1::UHUGEINT]", "UHUGEINT"), ("'10:00+02'::TIMETZ", "TIME WITH TIME ZONE")],
+)
+def test_a_type_that_would_lose_its_value_is_refused(memory: Results, value: str, kind: str) -> None:
+    with pytest.raises(InputError, match=f"^column 'x' is of type {kind}, which answers cannot hold; CAST it"):
+        memory.query(f"SELECT {value} AS x")
 
 
 def test_the_package_is_imported_without_duckdb() -> None:

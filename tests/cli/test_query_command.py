@@ -2,13 +2,17 @@ import errno
 import io
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from sgbench.analysis import Results
+from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.store import Store
 from sgbench.store.schema import to_table
@@ -83,9 +87,35 @@ def test_an_answer_takes_the_place_of_another_when_it_is_complete(
         ([SQL, "--format", "csv", "--out", "no/such/x.csv"], "error: 'no/such/x.csv': No such file or directory."),
         ([SQL, "--format", "parquet", "--out", "no/such/x.parquet"], "error: 'no/such"),
         ([SQL, "--results", "nowhere"], "holds no results"),
+        ([SQL, "--timeout", "0"], "error: --timeout is 0; a number of seconds above 0 is needed."),
+        (["SELECT count(*) FROM range(1000000000000)", "--timeout", "0.1"], "error: the query took longer than 0.1 s"),
+        (
+            ["SELECT INTERVAL 1 DAY AS x", "--format", "parquet", "--out", "x.parquet"],
+            "error: Parquet cannot hold column 'x' of type month_day_nano_interval; CAST it to another type.",
+        ),
     ],
 )
 def test_bad_input_is_a_sentence(run: Run, arguments: list[str], sentence: str) -> None:
     out, err = run("query", *arguments, code=2)
     assert sentence in err
     assert (out, err.count("\n")) == ("", 1)
+
+
+def test_an_interrupted_query_ends_with_130_and_no_traceback(run: Run) -> None:
+    timer = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    assert run("query", "SELECT count(*) FROM range(1000000000000)", code=130) == ("", "")
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), InputError("it took too long.")])
+def test_a_query_that_cannot_be_stopped_does_not_hold_up_the_end(
+    run: Run, monkeypatch: pytest.MonkeyPatch, end: BaseException
+) -> None:
+    def ended(*arguments: object, **options: object) -> None:
+        raise end
+
+    monkeypatch.setattr(Results, "query", ended)
+    monkeypatch.setattr("sgbench.analysis.query.is_running", lambda: True)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    code, said = (2, "error: it took too long.\n") if isinstance(end, InputError) else (130, "")
+    assert run("query", SQL, code=code) == ("", said)
