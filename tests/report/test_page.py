@@ -289,6 +289,22 @@ def test_every_run_is_there_with_how_it_came_about(whole: page.Content, elements
     assert "torch 2.8.0" in " ".join(elements.text)
 
 
+def test_of_very_many_runs_the_first_are_listed_and_the_rest_counted(
+    store: Path, packed: PackedImages, whole: page.Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sgbench.report.page.grids.MOST_RUNS", 3)
+    fewer = page_store.content(store, packed)
+    assert fewer.runs.rows == whole.runs.rows[:3]
+    left = len(whole.runs.rows) - 3
+    assert fewer.runs.note == f"{left} more runs are not listed; `sgbench query` lists all of them."
+    assert "more runs are not listed; <code>sgbench query</code>" in render(fewer)
+    assert whole.runs.note == fewer.failures.note == ""
+
+
+def test_whether_a_column_holds_numbers_is_found_out_once(whole: page.Content) -> None:
+    assert whole.runs.numeric is whole.runs.numeric
+
+
 def test_a_failed_run_stands_with_its_reason(whole: page.Content) -> None:
     (row,) = whole.failures.rows
     assert [entry.text for entry in row] == ["f" * 12, "edsr-tiny", L1, "3", "812", "loss is NaN <b>"]

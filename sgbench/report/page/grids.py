@@ -1,14 +1,16 @@
 """Tables of a page that list items of one kind: comparisons, runs, failures."""
 
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sgbench.analysis import Filters, View
 from sgbench.analysis.compare import Comparison, Verdict
 from sgbench.analysis.stats import Estimate
-from sgbench.analysis.view import ALL, Run
+from sgbench.analysis.view import ALL, Run, Status
+from sgbench.core.words import plural
 from sgbench.report.compare import shown_number, shown_p, shown_percent, verdict
 
 
@@ -31,16 +33,28 @@ class Entry:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table with one header line; the first entry of each row names its subject."""
+    """A table with one header line; the first entry of each row names its subject.
+
+    Attributes:
+        caption: What it lists.
+        heads: The header of each column.
+        rows: The entries of each row.
+        note: What was left out; empty if nothing was.
+    """
 
     caption: str
     heads: tuple[str, ...]
     rows: tuple[tuple[Entry, ...], ...]
+    note: str = ""
 
-    @property
+    @functools.cached_property
     def numeric(self) -> list[bool]:
         """Whether each column holds numbers."""
         return [any(entry.value is not None for entry in column) for column in zip(*self.rows, strict=True)]
+
+
+MOST_RUNS = 1000
+"""The most runs that a page lists one by one; ten thousand with their specifications would be 30 MB."""
 
 
 def of_comparisons(cells: Sequence[Comparison]) -> Grid:
@@ -55,17 +69,31 @@ def of_runs(view: View, filters: Filters = ALL) -> Grid:
     """Return a row for each run that has ended, with everything known about how its numbers were computed."""
     heads = ("run", "network", "loss", "seed", "status", "device", "host", "workers", "training", "steps/s")
     rest = ("peak memory", "parameters", "finished", "sgbench", "more")
-    return Grid("Every run", (*heads, *rest), tuple(_ran(*each) for each in _ordered(view, filters)))
+    return _listed("Every run", (*heads, *rest), view, filters, lambda run: run.status is not Status.PENDING, _ran)
 
 
 def of_failures(view: View, filters: Filters = ALL) -> Grid:
     """Return a row for each run that failed, with its reason."""
-    rows = [
-        (*_subject(run), _whole(row["step"]), Entry(run.failure.reason))
-        for run, row in _ordered(view, filters)
-        if run.failure
-    ]
-    return Grid("Failed runs", ("run", "network", "loss", "seed", "at step", "reason"), tuple(rows))
+    heads = ("run", "network", "loss", "seed", "at step", "reason")
+    return _listed("Failed runs", heads, view, filters, lambda run: run.status is Status.FAILED, _lost)
+
+
+def _listed(
+    caption: str,
+    heads: tuple[str, ...],
+    view: View,
+    filters: Filters,
+    belongs: Callable[[Run], bool],
+    entries: Callable[[Run, Mapping[str, Any]], tuple[Entry, ...]],
+) -> Grid:
+    """Return a row for each of the first runs in reading order that belong to a grid; untrained ones come last."""
+    runs = [run for group in view.groups(filters) for run in group.runs if belongs(run)]
+    runs.sort(key=lambda run: not run.trained)
+    shown = runs[:MOST_RUNS]
+    rows = {row["run_id"]: row for row in view.rows(Filters(runs=[run.run_id for run in shown])).to_pylist()}
+    left = len(runs) - len(shown)
+    note = f"{plural(left, 'more run')} {'is' if left == 1 else 'are'} not listed; `sgbench query` lists all of them."
+    return Grid(caption, heads, tuple(entries(run, rows[run.run_id]) for run in shown), note * bool(left))
 
 
 def _compared(cell: Comparison) -> tuple[Entry, ...]:
@@ -115,11 +143,8 @@ def _ran(run: Run, row: Mapping[str, Any]) -> tuple[Entry, ...]:
     )
 
 
-def _ordered(view: View, filters: Filters) -> list[tuple[Run, Mapping[str, Any]]]:
-    """Return the runs that have ended in reading order, what was not trained last, each with its row."""
-    rows = {row["run_id"]: row for row in view.rows(filters).to_pylist()}
-    runs = [run for group in view.groups(filters) for run in group.runs if run.run_id in rows]
-    return [(run, rows[run.run_id]) for run in sorted(runs, key=lambda run: not run.trained)]
+def _lost(run: Run, row: Mapping[str, Any]) -> tuple[Entry, ...]:
+    return (*_subject(run), _whole(row["step"]), Entry(run.failure.reason if run.failure else ""))
 
 
 def _subject(run: Run) -> tuple[Entry, ...]:
