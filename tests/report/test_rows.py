@@ -126,20 +126,21 @@ def test_markup_in_a_value_is_text() -> None:
         (pa.scalar(-(2**63 - 1), pa.timestamp("us", tz="UTC")), "-infinity"),
         (pa.scalar(9089348860800000000, pa.timestamp("us")), "290000-01-01 00:00:00"),
         (pa.scalar(-2545000, pa.date32()), "-4998-01-11"),
-        (pa.scalar([None, 2**31 - 1], pa.list_(pa.date32())), '[null, "infinity"]'),
+        (pa.scalar([None, 2**31 - 1], pa.list_(pa.date32())), [None, "infinity"]),
         (
             pa.scalar({"a": 2**31 - 1, "b": 1}, pa.struct({"a": pa.date32(), "b": pa.int8()})),
-            '{"a": "infinity", "b": 1}',
+            {"a": "infinity", "b": 1},
         ),
-        (pa.scalar([([1], 2)], pa.map_(pa.list_(pa.int8()), pa.int8())), '{"[1]": 2}'),
-        (pa.scalar([(1, 2), (1, 3)], pa.map_(pa.int8(), pa.int8())), '{"1": 3}'),
-        (pa.scalar(10**38, pa.decimal256(39)), str(10**38)),
+        (pa.scalar([([1], 2)], pa.map_(pa.list_(pa.int8()), pa.int8())), {"[1]": 2}),
+        (pa.scalar([(1, 2), (1, 3)], pa.map_(pa.int8(), pa.int8())), {"1": 3}),
+        (pa.scalar(10**38, pa.decimal256(39)), 10**38),
         (pa.scalar(b"\xff\x00"), "ff00"),
     ],
 )
-def test_what_python_has_no_value_for_is_text_in_every_format(value: pa.Scalar, shown: str) -> None:
+def test_what_python_has_no_value_for_is_text_in_every_format(value: pa.Scalar, shown: object) -> None:
     rows = pa.table({"x": pa.array([value, None], value.type), "y": ["before", "after"]})
-    assert next(iter(csv.DictReader(io.StringIO(FORMATS["csv"](rows))))) == {"x": shown, "y": "before"}
+    first, second = json.loads(FORMATS["json"](rows))
+    assert (first, second) == ({"x": shown, "y": "before"}, {"x": None, "y": "after"})
     for written in FORMATS.values():
         assert "before" in written(rows)
     print_rows(rows, Console(file=(file := io.StringIO())))
