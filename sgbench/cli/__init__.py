@@ -94,7 +94,7 @@ def main() -> None:
     try:
         _refuse_what_is_not_text(sys.argv)
         with streams.until_nobody_reads():
-            sys.exit(app(standalone_mode=False))
+            sys.exit(app(prog_name="sgbench", standalone_mode=False))
     except InputError as error:
         _end(error, 2)
     except InterruptionError as error:

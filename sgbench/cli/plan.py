@@ -12,9 +12,12 @@ EXAMPLES = ("sgbench plan quick", "sgbench plan paper --devices 8 --price 2.50",
 
 def plan(
     asked: options.Asked,
-    devices: Annotated[int, typer.Option("--devices", metavar="N", min=1, help="Number of GPUs, or CPU lanes.")] = 1,
+    devices: Annotated[
+        int, typer.Option("--devices", metavar="N", min=1, max=1_000_000, help="Number of GPUs, or CPU lanes.")
+    ] = 1,
     price: Annotated[
-        float | None, typer.Option("--price", metavar="X", min=0, help="Price of one device-hour, in any currency.")
+        float | None,
+        typer.Option("--price", metavar="X", min=0, max=1e12, help="Price of one device-hour, in any currency."),
     ] = None,
     as_json: options.Json = False,
 ) -> None:

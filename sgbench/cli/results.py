@@ -135,11 +135,12 @@ def rm(
     from sgbench.runs.maintenance import find_runs, remove
 
     store = _open(options.find_store(results))
+    store.refuse_other_folders()
+    found = find_runs(store, runs)
+    for run_id, told in found.items():
+        output.say(f"{run_id}  {told}")
+    _ask(f"Delete {plural(len(found), 'run')} with everything that belongs to them?", yes)
     with store.writing("sgbench results rm"):
-        found = find_runs(store, runs)
-        for run_id, told in found.items():
-            output.say(f"{run_id}  {told}")
-        _ask(f"Delete {plural(len(found), 'run')} with everything that belongs to them?", yes)
         for run_id in found:
             remove(store, run_id)
 
@@ -160,9 +161,10 @@ def clean(
     from sgbench.runs.maintenance import clean
 
     store = _open(options.find_store(results))
+    store.refuse_other_folders()
+    if everything:
+        _ask("Delete checkpoints from which runs could be resumed?", yes)
     with store.writing("sgbench results clean"):
-        if everything:
-            _ask("Delete checkpoints from which runs could be resumed?", yes)
         freed = clean(store, everything=everything)
     if as_json:
         output.print_json(freed)

@@ -61,7 +61,7 @@ def download(url: str, target: Path, *, digest: str, progress: Progress | None =
             part.unlink()
             raise InputError(
                 f"'{url}' has the {algorithm} {hasher.hexdigest()}, but {expected} is expected; "
-                "the download was deleted: try again, or check whether its authors have changed the file."
+                "the download was deleted."
             )
         part.replace(target)
 

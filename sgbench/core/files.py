@@ -23,17 +23,17 @@ def cache_folder() -> Path:
         InputError: If the variable is not set and this user has no home folder.
     """
     root = os.environ.get("SGBENCH_CACHE")
-    return expanded(root or platformdirs.user_cache_path("sgbench"))
+    return expanded(root or platformdirs.user_cache_path("sgbench")).absolute()
 
 
 def expanded(path: str | Path) -> Path:
-    """Return a path as a person writes it, made absolute, with ``~`` expanded.
+    """Return a path as a person writes it with ``~`` expanded.
 
     Raises:
         InputError: If that user has no home folder, or a relative path has no current folder to begin at.
     """
     try:
-        return Path(path).expanduser().absolute()
+        return Path(path).expanduser()
     except RuntimeError as error:
         raise InputError(f"{quoted(str(path))}: that user has no home folder; give another path.") from error
     except FileNotFoundError as error:

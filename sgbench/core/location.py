@@ -63,7 +63,7 @@ class Location:
         if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", text):
             raise InputError(f"storage {text[:80]!r} has control characters or is not valid Unicode.")
         if not separator:
-            return cls("", str(expanded(text)))
+            return cls("", str(expanded(text).absolute()))
         if "#" in text:
             raise InputError(f"storage '{text}': a '#' in a URI is written %23.")
         if re.search("%(?![0-9a-fA-F]{2})", text):
@@ -72,7 +72,7 @@ class Location:
         if scheme == "file":
             if parts[0] or query:
                 raise InputError(f"storage '{text}': a file URI is written file:///folder, without host and options.")
-            return cls("", str(expanded("/".join(parts) or "/")))
+            return cls("", str(expanded("/".join(parts) or "/").absolute()))
         if not all(parts) or {".", ".."} & set(parts) or any("/" in part for part in parts):
             raise InputError(f"storage '{text}': a bucket and folders with names are needed, as in s3://bucket/folder.")
         return cls(scheme, "/".join(parts), _options(scheme, query))

@@ -247,7 +247,7 @@ def sets_folder() -> Path:
     That is ``$SGBENCH_DATA``, or else ``sets`` in sgbench's cache.
     """
     root = os.environ.get("SGBENCH_DATA")
-    return expanded(root) if root else cache_folder() / "sets"
+    return expanded(root).absolute() if root else cache_folder() / "sets"
 
 
 def count_images(folder: Path) -> int:

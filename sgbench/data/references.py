@@ -180,7 +180,7 @@ def _shipped_lr(asked: _Reference, role: Role, images: Path, scale: int) -> Path
 def _directory(reference: str, folder: str) -> Path:
     if not folder:
         raise InputError(f"'{reference}' gives no folder after '='; write NAME=DIR.")
-    return expanded(folder)
+    return expanded(folder).absolute()
 
 
 def _refuse_other_case(name: str) -> None:

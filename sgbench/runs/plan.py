@@ -70,7 +70,8 @@ def read_sweep(
     name, fields = presets.load(what)
     for path, value in choices.settings.items():
         override(fields, path, value, called.get("settings", "settings"))
-    chosen = {each.name: value for each in dataclasses.fields(choices) if (value := getattr(choices, each.name))}
+    given = {each.name: getattr(choices, each.name) for each in dataclasses.fields(choices)}
+    chosen = {name: value for name, value in given.items() if value or isinstance(value, str)}
     in_grids = {key: list(chosen[key]) for key in ("backbones", "losses", "seeds") if key in chosen}
     grids = fields.get("grids")
     grids = [grid for grid in grids if isinstance(grid, dict)] if isinstance(grids, list) else []

@@ -7,6 +7,7 @@ plug-ins. A run's specification is a value that holds names, and reading one imp
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -70,19 +71,29 @@ NamedBackbone = Annotated[str, AfterValidator(check_backbone)]
 NamedMetric = Annotated[str, AfterValidator(check_metric)]
 """A registered metric, or ``module:object``."""
 
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+def _no_truth_value(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a number is needed")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_truth_value)]
+Number = Annotated[float, BeforeValidator(_no_truth_value)]
+
+Seed = Annotated[Whole, Field(ge=0, lt=2**63)]
 
 Weight = Annotated[
-    float,
+    Number,
     BeforeValidator(lambda value: expression.number(value) if isinstance(value, str) else value),
     Field(ge=0, allow_inf_nan=False),
 ]
 """The coefficient of a term of a loss."""
 
-Count = Annotated[int, Field(ge=1, lt=2**31)]
+Count = Annotated[Whole, Field(ge=1, lt=2**31)]
 """A positive number that a column of 32 bits can hold."""
 
-LongCount = Annotated[int, Field(ge=1, lt=2**63)]
+LongCount = Annotated[Whole, Field(ge=1, lt=2**63)]
 """A positive number that a column of 64 bits can hold."""
 
 
@@ -116,10 +127,10 @@ class Adam(_Model):
     """Adam; the defaults are the paper's (Section 4.2)."""
 
     name: Literal["adam"] = "adam"
-    lr: float = Field(default=1e-4, gt=0)
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    beta2: float = Field(default=0.999, ge=0, lt=1)
-    eps: float = Field(default=1e-8, gt=0)
+    lr: Number = Field(default=1e-4, gt=0)
+    beta1: Number = Field(default=0.9, ge=0, lt=1)
+    beta2: Number = Field(default=0.999, ge=0, lt=1)
+    eps: Number = Field(default=1e-8, gt=0)
 
 
 class Step(_Model):
@@ -139,7 +150,7 @@ class Cosine(_Model):
 
     name: Literal["cosine"]
     """It has no default, so that it is part of a run's identity."""
-    final: float = Field(default=0.0, ge=0, le=1)
+    final: Number = Field(default=0.0, ge=0, le=1)
     """The last rate as a share of the first."""
 
     @classmethod
@@ -185,7 +196,7 @@ class Recipe(_Model):
     """Optimiser steps; the paper does not state its number."""
     batch: Count = 16
     """Patches per step, over all workers together."""
-    patch: int = Field(default=48, ge=8, lt=2**31)
+    patch: Whole = Field(default=48, ge=8, lt=2**31)
     """Side of a patch in LR pixels."""
     window: Window | None = None
     """Draw patches from sub-images; None means from whole images."""
@@ -261,13 +272,13 @@ class SweepSpec(_Model):
     """Test sets, written like the training data."""
     metrics: tuple[NamedMetric, ...] = Field(min_length=1)
     recipe: Recipe = Recipe()
-    workers: int = Field(default=0, ge=0, lt=2**31)
+    workers: Whole = Field(default=0, ge=0, lt=2**31)
     """Ray Train workers per run; 0 is one device inside the process that schedules the run."""
-    gpus: float = Field(default=1, gt=0, le=1)
+    gpus: Number = Field(default=1, gt=0, le=1)
     """GPUs per worker if the cluster has any; a fraction packs several small runs on one."""
     recompute: bool = False
     """Recompute activations in the backward pass (gradient checkpointing): less memory, more time, the same numbers."""
-    checkpoint_seconds: float = Field(default=10.0, ge=0)
+    checkpoint_seconds: Number = Field(default=10.0, ge=0)
     """Least time between two checkpoints of a run, and so about the most that a killed one loses."""
     track: Literal["mlflow", "wandb"] | None = None
     """Where to send training curves, besides TensorBoard's files: MLflow or Weights & Biases."""
@@ -317,9 +328,8 @@ def check_tests(references: Sequence[str]) -> None:
     Raises:
         InputError: With the name that is given twice.
     """
-    names = [set_name(reference) for reference in references]
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(map(set_name, references)).items():
+        if count > 1:
             raise InputError(
                 f"test set {quoted(name)} is given twice; give one of them another name, as in 'mine=DIR'."
             )

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,6 +147,8 @@ class _Reader(yaml.SafeLoader):
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         if node.tag in _TEXTS:
+            if _SURROGATE.search(node.value):  # YAML has an escape for it
+                raise _wrong(f"{quoted(node.value)} is not text in UTF-8", node)
             return node.value
         if node.tag not in _SCALARS:
             raise _unsupported(node)
@@ -176,6 +179,7 @@ _SCALARS = {
     f"{_TAG}int": "a whole number",
     f"{_TAG}float": "a number",
 }
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _wrong(problem: str, place: Any) -> yaml.MarkedYAMLError:

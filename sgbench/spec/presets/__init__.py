@@ -1,5 +1,6 @@
 """The sweeps that sgbench ships, as YAML beside this file, and the reading of a person's own."""
 
+import contextlib
 import copy
 import re
 from collections.abc import Iterator, Mapping
@@ -52,8 +53,9 @@ def load(what: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 def _file(what: str) -> tuple[str, dict[str, Any]]:
     path = Path(what)
     if path.suffix not in (".yaml", ".yml"):
-        if path.is_dir():
-            raise InputError(f"{quoted(what)} is a folder; a preset or a sweep file in YAML is needed.")
+        with contextlib.suppress(OSError):  # such as that of a name that is too long
+            if what and path.is_dir():
+                raise InputError(f"{quoted(what)} is a folder; a preset or a sweep file in YAML is needed.")
         raise unknown("preset", what, names())
     if not re.fullmatch(PART, path.stem):
         raise InputError(f"sweep file {quoted(what)} gives the sweep its name; {PART_IN_WORDS} is needed.")
