@@ -160,9 +160,14 @@ def number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise InputError(f"{shortened(text)} is not finite.")
-    if value == 0.0 and re.search("[1-9]", re.split("[eE]", text)[0]):
+    if vanishes(text, value):
         raise InputError(f"{shortened(text)} is too small to differ from 0.")
     return value
+
+
+def vanishes(text: str, value: float) -> bool:
+    """Return whether the number in a text, which was read as ``value``, is no 0 and too small for a float."""
+    return value == 0.0 and bool(re.search("[1-9]", re.split("[eE]", text)[0]))
 
 
 def _write(value: Value) -> str:

@@ -12,6 +12,7 @@ import yaml
 
 from sgbench.core.errors import InputError
 from sgbench.core.words import quoted, shortened
+from sgbench.spec.expression import vanishes
 
 _MOST_BYTES = 2**18
 """Of a file; PyYAML reads about 100 kB a second."""
@@ -156,9 +157,12 @@ class _Reader(yaml.SafeLoader):
         if len(node.value) > _LONGEST_NUMBER:
             raise _wrong(f"{kind} of {len(node.value):,} characters, where {_LONGEST_NUMBER} are the most", node)
         try:
-            return self.construct_object(node)
+            value = self.construct_object(node)
         except (ValueError, LookupError, ArithmeticError, TypeError) as error:  # !!int x
             raise _wrong(f"{quoted(node.value)} is not {kind}", node) from error
+        if isinstance(value, float) and vanishes(node.value, value):
+            raise _wrong(f"{node.value} is too small to differ from 0", node)
+        return value
 
     @contextlib.contextmanager
     def _inside(self, place: Any) -> Iterator[None]:

@@ -47,6 +47,8 @@ def test_an_alias_stands_for_a_value_of_its_own():
     ("text", "problem"),
     [
         ("k: 0b_", "line 1: '0b_' is not a whole number"),
+        ("k: [0.0, 1.0e-400]", "line 1: 1.0e-400 is too small to differ from 0"),
+        ("k: -0.5e-999", "line 1: -0.5e-999 is too small to differ from 0"),
         ("k: !!int x", "line 1: 'x' is not a whole number"),
         ("k: !!float _", "line 1: '_' is not a number"),
         ("k: !!bool x", "line 1: 'x' is not true or false"),
