@@ -6,6 +6,7 @@ and when the group has ended a task with one device scores the run, so that the 
 is on storage when training ends; nothing is read back from what Ray keeps.
 """
 
+import contextlib
 import sys
 import time
 import traceback
@@ -152,7 +153,9 @@ def _train(job: Job, config: dict[str, Any]) -> tuple[RunEnd, str]:
     def should_stop() -> bool:
         nonlocal looked, stop
         if not stop and time.monotonic() - looked > STOP_SECONDS:
-            stop, looked = _stop_requested(job, config) or is_leaving(node), time.monotonic()
+            with contextlib.suppress(OSError):  # without the storage, training goes on until a checkpoint is due
+                stop = _stop_requested(job, config)
+            stop, looked = stop or is_leaving(node), time.monotonic()
         return stop
 
     return train_job(job, node=own_name(), on_progress=on_progress, should_stop=should_stop)

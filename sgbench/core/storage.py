@@ -11,9 +11,10 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pyarrow import fs
 
@@ -23,11 +24,13 @@ from sgbench.core.lease import Held, Leases
 from sgbench.core.location import Location
 from sgbench.core.lock import LOCK, DiskLocks, Fence, Locks
 
+T = TypeVar("T")
+
 _PIECE = 16 * 2**20
 """Bytes of a large file that are held in memory at once."""
 
 PAUSES_SECONDS = (0.5, 2.0)
-"""Between attempts at a write, as errors of networks and shared disks may be transient; the last one is raised."""
+"""Between attempts to read or write, as errors of networks and shared disks may pass; the last one is raised."""
 
 _LASTING = {
     *(errno.EACCES, errno.EPERM, errno.EROFS),
@@ -156,12 +159,16 @@ class Storage:
             return self._fs.open_input_file(self.path(name))
 
     def read(self, name: str) -> bytes:
-        """Return the content of a file.
+        """Return the content of a file. Transient errors are retried.
 
         Raises:
             FileNotFoundError: If there is none.
+            OSError: If it cannot be read.
         """
-        with self._naming(name), self._fs.open_input_stream(self.path(name)) as stream:
+        return self._patiently(name, lambda: self._get(name), {*_LASTING, errno.ENOENT})
+
+    def _get(self, name: str) -> bytes:
+        with self._fs.open_input_stream(self.path(name)) as stream:
             return bytes(stream.read())
 
     def write(self, name: str, content: bytes) -> None:
@@ -174,16 +181,25 @@ class Storage:
             OSError: If it cannot be written, naming it; the old content is kept and no temporary file is left.
             InterruptionError: If the lock was lost, as for everything below that changes a file.
         """
-        for pause in (*PAUSES_SECONDS, None):
+
+        def write() -> None:
+            self._check_lock()
+            self._put(self.path(name), content)
+
+        self._patiently(name, write, _LASTING)
+
+    def _patiently(self, name: str, operation: Callable[[], T], lasting: AbstractSet[int]) -> T:
+        """Return the result of an operation on a file, which is repeated after errors that are not lasting."""
+        pauses = iter(PAUSES_SECONDS)
+        while True:
             try:
                 with self._naming(name):
-                    self._check_lock()
-                    self._put(self.path(name), content)
-                return
+                    return operation()
             except OSError as error:
-                if pause is None or error.errno in _LASTING:
+                pause = next(pauses, None)
+                if pause is None or error.errno in lasting:
                     raise
-                time.sleep(pause)
+            time.sleep(pause)
 
     def _put(self, path: str, content: bytes) -> None:
         if not self.is_local:

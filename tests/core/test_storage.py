@@ -238,6 +238,23 @@ def test_a_fault_that_passes_is_waited_out(store, monkeypatch):
 
 @pytest.mark.parametrize(
     ("error", "attempts"),
+    [(errno.EIO, 3), (errno.ETIMEDOUT, 3), (errno.EACCES, 1), (errno.ENOENT, 1)],
+)
+def test_what_cannot_be_read_is_tried_again_unless_that_is_in_vain(store, monkeypatch, error, attempts):
+    monkeypatch.setattr(storage_module, "PAUSES_SECONDS", (0.01, 0.02))
+    store.write("runs/a", b"here")
+    broken = Broken(Storage._get, 2, OSError(error, os.strerror(error)))
+    monkeypatch.setattr(Storage, "_get", lambda *arguments: broken(*arguments))
+    if attempts == 3:
+        assert store.read("runs/a") == b"here"
+    else:
+        with pytest.raises(OSError, match=os.strerror(error)):
+            store.read("runs/a")
+    assert broken.left == max(0, 2 - attempts)
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"),
     [
         (OSError(errno.EIO, "Input/output error"), 3),
         (OSError("When uploading: ACCESS_DENIED"), 3),  # Arrow's have no number
