@@ -72,6 +72,9 @@ class _Check:
     def _file_faults(self, table: str, files: TableFiles) -> Iterator[str]:
         """Check each file by itself, and keep the rows of the good ones."""
         listing, parts = files.list(), dict[str, pa.Table]()
+        for stem in listing.strays:
+            path = self._storage.address(files.name(stem))
+            yield f"'{path}' is ignored, as no store has files of such names; delete it if it is a copy."
         for stem in (*listing.small, *listing.compacted):
             path = self._storage.address(files.name(stem))
             if stem in listing.compacted[:-1]:

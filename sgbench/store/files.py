@@ -8,8 +8,19 @@ These rules keep every reader correct at every moment, whichever process dies wh
 - A compacted file is never changed. Only the one with the highest number counts. It is complete before the files that
   it replaces are deleted.
 - Rows of a compacted file are deleted by writing empty small files for their stems.
-- A reader lists the folder again after reading, until two listings agree and it has read everything in them: a listing
-  made while files change may show neither a file nor its replacement, or a file that has just been deleted.
+- A reader lists the folder, reads all that counts and lists it again. Until both listings have the same compacted file,
+  and every file was there when it was read, it goes on with the second one: a listing made while files change may show
+  neither a file nor its replacement, or a file that has just been deleted. Only a compaction or a deletion makes it
+  go on, so a reader ends however many files are written meanwhile.
+- A name that is neither a stem nor that of a compacted file, such as that of a copy that a sync tool has made, does not
+  count.
+
+Why that is enough: small files are deleted only if nothing else has their stem, or after a compacted file with their
+rows is complete and the one before it is deleted. So while the compacted file of the first listing is there, so are the
+small files that count with it; and if it is no longer the newest one, the second listing, which began after everything
+was read, shows that. It is read with the small files of both listings, as the first may lack one that was replaced
+while the folder was listed. (Two compactions, of which one falls into each listing, could deceive a reader of a table
+that had never been compacted before.)
 
 So no row is counted twice here. A program that reads ``scores/*.parquet`` on its own may see a row together with its
 replacement, from when a compacted run is repeated until the next compaction.
@@ -29,8 +40,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sgbench.core.errors import InputError
-from sgbench.core.storage import Storage
+from sgbench.core.errors import InputError, explained
+from sgbench.core.storage import PART, Storage
+from sgbench.store.layout import RUN_ID
 from sgbench.store.rows import Row
 from sgbench.store.schema import SCHEMA_VERSION, TABLES, TEXT, check_names, check_rows, check_values, of_today, to_table
 
@@ -41,6 +53,16 @@ FILES_AT_ONCE = 2000
 """Small files that a compaction reads at once."""
 
 _COMPACTED = re.compile(r"compacted-(\d{6})")
+
+_STEM = {
+    "runs": re.compile(RUN_ID),
+    "history": re.compile(RUN_ID),
+    "scores": re.compile(rf"{RUN_ID}-{PART}@[0-9a-f]{{8}}-[\w.]+"),
+}
+"""Names that can only be stems, as sync tools add a space or a hyphen to the name of a copy."""
+
+_OF_ODD_METRIC = re.compile(rf"{RUN_ID}-{PART}@[0-9a-f]{{8}}-[^\s/\\]+")
+"""Names in ``scores`` that may be stems too, of a plug-in's metric such as ``my-metric``, or copies."""
 
 _STEM_COLUMNS = {
     "runs": ("run_id",),
@@ -56,6 +78,8 @@ class Listing:
     small: tuple[str, ...]
     compacted: tuple[str, ...]
     """Oldest first. Normally there is one; others were left by a killed compaction."""
+    strays: tuple[str, ...] = ()
+    """Names that do not count, as they are no stems of the table."""
 
     @property
     def newest(self) -> str | None:
@@ -85,6 +109,7 @@ class TableFiles:
         self.storage = storage
         self.table = table
         self.schema = TABLES[table]
+        self._odd: dict[str, bool] = {}
 
     def name(self, stem: str) -> str:
         """Return a file's name in the storage."""
@@ -94,10 +119,24 @@ class TableFiles:
         """Return the files of the table."""
         names = self.storage.list(self.table, ".parquet")
         found = [name.removeprefix(f"{self.table}/").removesuffix(".parquet") for name in names]
-        small, compacted = (
-            [stem for stem in found if bool(_COMPACTED.fullmatch(stem)) is is_] for is_ in (False, True)
-        )
-        return Listing(tuple(small), tuple(compacted))
+        small = tuple(filter(self._is_stem, found))
+        compacted = tuple(filter(_COMPACTED.fullmatch, found))
+        strays = tuple(sorted({*found} - {*small, *compacted}))
+        return Listing(small, compacted, strays)
+
+    def _is_stem(self, name: str) -> bool:
+        """Return whether a small file counts; if its name cannot tell, whether its rows have that stem."""
+        if _STEM[self.table].fullmatch(name):
+            return True
+        if self.table != "scores" or not _OF_ODD_METRIC.fullmatch(name):
+            return False
+        if name not in self._odd:
+            try:
+                rows = self._parts([name])
+            except InputError:
+                return True  # whoever reads it reports that it is damaged
+            self._odd |= {stem: self.stems(part).unique().to_pylist() in ([], [stem]) for stem, part in rows.items()}
+        return self._odd.get(name, True)
 
     def write(self, stem: str, rows: Sequence[Row]) -> None:
         """Write the small file of a stem."""
@@ -125,11 +164,19 @@ class TableFiles:
             InputError: If a file is not a results file of this version.
         """
         parts: dict[str, pa.Table] = {}
-        before, listing = None, self.list()
-        while listing != before or not parts.keys() >= set(listing.counting):
-            parts |= self._parts([stem for stem in listing.counting if stem not in parts], totals=totals)
+
+        def read(stems: Sequence[str]) -> bool:
+            """Read files that were not read yet, and return whether all were there."""
+            parts.update(self._parts([stem for stem in stems if stem not in parts], totals=totals))
+            return parts.keys() >= set(stems)
+
+        listing = self.list()
+        while True:
+            whole = read(listing.counting)
             before, listing = listing, self.list()
-        return self.joined(listing, parts)
+            if whole and listing.newest == before.newest and read(listing.small):
+                break
+        return self.joined(Listing(tuple(sorted({*before.small, *listing.small})), before.compacted), parts)
 
     def joined(self, listing: Listing, parts: Mapping[str, pa.Table]) -> pa.Table:
         """Return the rows that count of some files, as `read` does of all.
@@ -278,7 +325,7 @@ class TableFiles:
         except OSError as error:
             if error.errno is not None:  # Arrow's own error, for a damaged page, has no number
                 raise
-            raise InputError(f"'{self.storage.address(name)}' cannot be read: {error}.") from error
+            raise InputError(f"'{self.storage.address(name)}' cannot be read: {explained(error)[1]}.") from error
 
     def _of_today(self, rows: pa.Table, stem: str) -> pa.Table:
         version = rows.column("schema_version")[0].as_py() if rows.num_rows else SCHEMA_VERSION

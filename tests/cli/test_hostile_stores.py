@@ -114,11 +114,12 @@ def spoil(store: Store, table: str, content: Any, *, compacted: bool) -> str:
         store.storage.write("checkpoints/replaced.json", json.dumps(content).encode())
         return "replaced.json"
     files = store.tables[table]
-    files.write("theirs", [content])
+    stem = "e" * 12 + "-set@00000000-metric" * (table == "scores")
+    files.write(stem, [content])
     if compacted:
-        path = Path(store.storage.path(files.name("theirs")))
+        path = Path(store.storage.path(files.name(stem)))
         path.rename(path.with_name("compacted-000007.parquet"))
-    return "compacted-000007.parquet" if compacted else "theirs.parquet"
+    return "compacted-000007.parquet" if compacted else f"{stem}.parquet"
 
 
 def outside(place: Path, *inside: str) -> dict[str, bytes]:

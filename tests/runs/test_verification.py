@@ -40,19 +40,19 @@ def rewrite(store: Store, table: str, stem: str, *rows: dict[str, Any]) -> None:
 
 FAULTS: dict[str, tuple[Callable[[Store, Path], object], str]] = {
     "damaged rows": (
-        lambda store, root: (root / "runs" / "x.parquet").write_bytes(b"x"),
-        "x.parquet' is not a results file",
+        lambda store, root: (root / "runs" / ("e" * 12 + ".parquet")).write_bytes(b"x"),
+        f"{'e' * 12}.parquet' is not a results file",
     ),
     "another version": (
         lambda store, root: pq.write_table(
             pq.read_table(root / "runs" / f"{ID[1]}.parquet").drop_columns(["schema_version"]),
-            root / "runs" / "y.parquet",
+            root / "runs" / ("f" * 12 + ".parquet"),
         ),
-        "y.parquet' is not a results file",
+        f"{'f' * 12}.parquet' is not a results file",
     ),
     "wrong name": (
-        lambda store, root: rewrite(store, "runs", "wrong", trained(1)),
-        f"wrong.parquet' has rows of '{ID[1]}'.",
+        lambda store, root: rewrite(store, "runs", "0" * 12, trained(1)),
+        f"{'0' * 12}.parquet' has rows of '{ID[1]}'.",
     ),
     "twice": (
         lambda store, root: rewrite(store, "history", ID[1], *history(ID[1], 1.0) * 2),
@@ -261,11 +261,11 @@ def test_a_row_that_parquet_takes_and_no_reader_could_use_is_told_with_its_file(
 
 
 def test_rows_that_two_files_have_are_refused_and_the_false_one_is_named(whole: Store) -> None:
-    rewrite(whole, "runs", "copy", trained(1))
+    rewrite(whole, "runs", "0" * 12, trained(1))
     with pytest.raises(InputError, match=f"/runs' has rows that cannot be used: there are 2 rows of {ID[1]}"):
         whole.runs()
     (found,) = verify(whole)
-    assert f"copy.parquet' has rows of '{ID[1]}'." in found
+    assert f"{'0' * 12}.parquet' has rows of '{ID[1]}'." in found
 
 
 def test_a_store_without_weights_is_sound_and_says_of_which_runs_they_are_missing(whole: Store) -> None:

@@ -1,8 +1,9 @@
 """Small files and a large one must always say together what the small ones alone would."""
 
 import contextlib
+import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from sgbench.analysis import load_results
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
+from sgbench.runs.verification import verify
 from sgbench.store import Store, files, whole_sets
 from sgbench.store.schema import HISTORY, RUNS, SCORES, to_table
 
@@ -229,6 +231,193 @@ def test_forgetting_that_is_cut_off_is_ended_by_the_next_call(cut: Cut) -> None:
     assert points == 5
 
 
+RUN = st.sampled_from([A, AB, B])
+VALUE = st.integers(0, 9).map(float)
+
+
+class Serial:
+    """Reads one file after the other, so that a failing example can be repeated."""
+
+    def __init__(self, max_workers: int) -> None: ...
+
+    def __enter__(self) -> "Serial":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def map(self, function: Callable[[str], Any], names: Sequence[str]) -> list[Any]:
+        return list(map(function, names))
+
+
+class Racing(Memory):
+    """A store in which others change files between any two operations of a reader, and while it lists.
+
+    Of what comes, goes or is replaced while it lists, a listing has some names and not others, as those of file systems
+    and object stores; that a file is replaced during both listings is left out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changes_to_come: list[Callable[[], None]] = []
+        self.turns: list[int] = []
+        self.shown: list[bool] = []
+        self.missed: set[str] = set()
+
+    def others(self) -> None:
+        """Let the others do some of what they have to do."""
+        turns, self.turns = (self.turns.pop(0) if self.turns else 0), self.turns
+        for _ in range(turns):
+            if self.changes_to_come:
+                self.changes_to_come.pop(0)()
+
+    def list(self, folder: str, suffix: str = "") -> list[str]:
+        before = {name: Frail.read(self, name) for name in super().list(folder, suffix)}
+        self.others()
+        after = {name: Frail.read(self, name) for name in super().list(folder, suffix)}
+        replaced = {name for name in before.keys() & after.keys() - self.missed if before[name] != after[name]}
+        unsure = sorted(before.keys() ^ after.keys() | replaced)
+        missed = {name for name in unsure if not (self.shown and self.shown.pop(0))}
+        self.missed |= missed & replaced
+        return sorted((before.keys() | after.keys()) - missed)
+
+    def read(self, name: str) -> bytes:
+        self.others()
+        return super().read(name)
+
+    def open(self, name: str) -> Any:
+        self.others()
+        return super().open(name)
+
+
+class Recorder(Memory):
+    """A store that notes each change, to be made again in another one."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        super().__init__()
+        for name, content in files.items():
+            self.write(name, content)
+        self.notes: list[tuple[str, bytes | None]] = []
+
+    def write(self, name: str, content: bytes) -> None:
+        super().write(name, content)
+        if hasattr(self, "notes"):
+            self.notes.append((name, content))
+
+    def delete(self, name: str) -> None:
+        super().delete(name)
+        self.notes.append((name, None))
+
+
+def made_of(score: tuple[str, float]) -> list[dict[str, Any]]:
+    return score_rows(score[0], "Set5", "fid", score[1], images=0)
+
+
+OTHERS = st.lists(
+    st.one_of(
+        st.tuples(st.just("scores"), RUN, VALUE),
+        st.tuples(st.just("forget"), RUN),
+        st.tuples(st.just("compact")),
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=150)
+@given(
+    compacted=st.lists(RUN, max_size=3, unique=True),
+    small=st.lists(RUN, max_size=3, unique=True),
+    others=OTHERS,
+    turns=st.lists(st.integers(0, 3), max_size=14),
+    shown=st.lists(st.booleans(), max_size=12),
+)
+def test_a_reader_sees_each_row_once_however_others_write_compact_and_forget_meanwhile(
+    compacted: list[str], small: list[str], others: list[tuple[Any, ...]], turns: list[int], shown: list[bool]
+) -> None:
+    racing = Racing()
+    store = Store(racing)
+    value = dict.fromkeys((*compacted, *small, CC), 100.0)
+    for run_id in (*compacted, CC):  # a table that was never compacted: see the rules
+        store.write_scores(made_of((run_id, 100.0)))
+    store.tables["scores"].compact()
+    for run_id in small:
+        store.write_scores(made_of((run_id, 100.0)))
+    recorder = Recorder(racing.files())
+    writer, possible = Store(recorder), {run_id: {each} for run_id, each in value.items()}
+    for what, *rest in others:
+        if what == "scores":
+            writer.write_scores(made_of((rest[0], rest[1])))
+            possible.setdefault(rest[0], {None}).add(rest[1])
+        elif what == "forget":
+            writer.tables["scores"].forget(rest[0])
+            possible.setdefault(rest[0], {None}).add(None)
+        else:
+            writer.tables["scores"].compact()
+    racing.changes_to_come = [
+        functools.partial(Memory.delete, racing, name)
+        if content is None
+        else functools.partial(Memory.write, racing, name, content)
+        for name, content in recorder.notes
+    ]
+    racing.turns, racing.shown = turns, shown
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(files.concurrent.futures, "ThreadPoolExecutor", Serial)
+        rows = store.scores().to_pylist()
+    seen = {row["run_id"]: row["value"] for row in rows}
+    assert len(seen) == len(rows)
+    for run_id, values in possible.items():
+        assert seen.get(run_id) in values
+
+
+def test_a_reader_ends_while_others_write_without_pause(memory: Store) -> None:
+    for number in range(20):
+        memory.write_run(run_row(f"{number:012x}"))
+    memory.compact()
+    for number in range(20, 40):
+        memory.write_run(run_row(f"{number:012x}"))
+    written, listings, listed = 40, 0, memory.storage.list
+
+    def write_more() -> None:
+        nonlocal written
+        memory.write_run(run_row(f"{written:012x}"))
+        written += 1
+
+    def counted(folder: str, suffix: str = "") -> list[str]:
+        nonlocal listings
+        listings += 1
+        return listed(folder, suffix)
+
+    memory.storage.before_reading = write_more
+    memory.storage.list = counted  # type: ignore[method-assign]
+    assert set(memory.runs().column("run_id").to_pylist()) >= {f"{number:012x}" for number in range(40)}
+    assert listings == 2
+    assert written > 60
+
+
+COPIES = ("{} (1)", "{} (conflicted copy 2026-01-02)", "{}-conflict", "{}.sync-conflict-20260102-030405-ABCDEFG", "{}~")
+
+
+@pytest.mark.parametrize("copy", COPIES)
+def test_copies_that_sync_tools_make_do_not_count_are_not_compacted_and_are_named(tmp_path: Path, copy: str) -> None:
+    store = Store(Storage(str(tmp_path)))
+    write_all(store, A, 1.0)
+    write_all(store, B, 1.0)
+    store.write_scores(score_rows(A, "Set5", "my-metric", 1.0))
+    store.compact()
+    store.write_scores(score_rows(A, "Set5", "my-metric", 2.0))
+    write_all(store, B, 2.0)
+    before = said(store)
+    copies = [path.with_stem(copy.format(path.stem)) for path in tmp_path.rglob("*.parquet")]
+    for path in copies:
+        path.write_bytes(path.with_stem(path.stem.removesuffix(copy.format(""))).read_bytes())
+    assert said(Store(store.storage)) == before
+    assert len(copies) == 8
+    ignored = [fault.split("'")[1] for fault in verify(store) if "is ignored" in fault]
+    assert sorted(ignored) == sorted(map(str, copies))
+    store.compact()
+    assert said(store) == before
+    assert all(path.exists() for path in copies)
+
+
 @pytest.mark.parametrize("at", range(5))
 def test_a_reader_sees_every_score_once_wherever_a_compaction_falls_into_its_reading(memory: Store, at: int) -> None:
     write_all(memory, A, 1.0)
@@ -287,8 +476,6 @@ def test_a_reader_among_compactions_and_reruns_never_sees_a_run_twice_or_half(tm
 # The model: what each stem says is what was last written of it
 
 
-RUN = st.sampled_from([A, AB, B])
-VALUE = st.integers(0, 9).map(float)
 STEP = st.one_of(
     st.tuples(st.just("run"), RUN, VALUE),
     st.tuples(st.just("scores"), RUN, VALUE, st.sampled_from(["Set5", "S-5"]), st.sampled_from(METRICS)),

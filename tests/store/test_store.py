@@ -147,8 +147,8 @@ def test_a_reader_among_writers_sees_whole_files(store: Store) -> None:
 def test_another_schema_version_is_told_in_a_sentence(store: Store, folder: Path) -> None:
     table = to_table("runs", [run_row(C)])
     at = table.schema.get_field_index("schema_version")
-    pq.write_table(table.set_column(at, RUNS.field(at), pa.array([99], pa.int32())), folder / "runs" / "c.parquet")
-    with pytest.raises(InputError, match=r"c\.parquet' has schema version 99; this sgbench reads 1\.$"):
+    pq.write_table(table.set_column(at, RUNS.field(at), pa.array([99], pa.int32())), folder / "runs" / f"{C}.parquet")
+    with pytest.raises(InputError, match=rf"{C}\.parquet' has schema version 99; this sgbench reads 1\.$"):
         store.runs()
 
 
@@ -166,8 +166,8 @@ def truncated() -> bytes:
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet at all", truncated(), foreign()])
 def test_a_file_that_is_not_ours_is_told_in_a_sentence(store: Store, folder: Path, content: bytes) -> None:
-    (folder / "runs" / "c.parquet").write_bytes(content)
-    with pytest.raises(InputError, match=r"c\.parquet' is not a results file of sgbench") as caught:
+    (folder / "runs" / f"{C}.parquet").write_bytes(content)
+    with pytest.raises(InputError, match=rf"{C}\.parquet' is not a results file of sgbench") as caught:
         store.runs()
     assert "\n" not in str(caught.value)
 
