@@ -2,6 +2,7 @@
 
 import datetime
 import functools
+from collections import defaultdict
 from typing import Any
 
 import torch
@@ -73,3 +74,35 @@ def fill_whole(store: Store) -> None:
     store.write_run({"run_id": "b" * 12, "kind": "builtin", "name": "bicubic", "scale": 4, "status": "done"})
     store.write_scores(scores("b" * 12, 20.0))
     store.write_plan("quick", [planned(0), planned(1)])
+
+
+def said(store: Store) -> dict[str, Any]:
+    """Return all that a store says, and checks that what a run has is of one training."""
+    says: dict[str, Any] = {
+        "runs": store.runs().to_pylist(),
+        "scores": store.scores().to_pylist(),
+        "history": store.history().to_pylist(),
+        "plans": store.plans(),
+        "files": {
+            name: store.storage.read(name)
+            for folder in ("weights", "images", "checkpoints")
+            for name in store.storage.sizes(folder)
+        },
+    }
+    return says
+
+
+def values(store: Store, *, orphans: bool = False) -> dict[str, set[float]]:
+    """Return the numbers that are found of each run, in whatever it has; unless allowed, none are without a run."""
+    says = said(store)
+    rows = {row["run_id"]: {row["wall_seconds"]} for row in says["runs"]}
+    found: dict[str, set[float]] = defaultdict(set, rows) if orphans else dict(rows)
+    for row in [*says["scores"], *says["history"]]:
+        found[row["run_id"]].add(row.get("value", row.get("loss")))
+    for name, content in says["files"].items():
+        run_id = name.split("/")[1].removesuffix(".pt")
+        if name.startswith("images/"):
+            found[run_id].add(float(content))
+        elif name.startswith("weights/"):
+            found[run_id].add(float(Checkpoints(store.storage, run_id).load_weights()["weight"][0]))
+    return {run_id: found[run_id] for run_id in rows}

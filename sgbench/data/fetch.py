@@ -150,7 +150,7 @@ def _unpack(archive: Path, folders: Mapping[str, str], expected: Mapping[str, in
         for folder in places:
             if (found := count_images(unpacked / folder)) != expected[folder]:
                 raise InputError(f"'{archive.name}' holds {found} images for '{folder}', not {expected[folder]}.")
-        for folder in places:
+        for folder in reversed(places):  # LR first: if cut off, HR is missing, and so all is taken again
             (root / folder).parent.mkdir(parents=True, exist_ok=True)
             (unpacked / folder).rename(root / folder)
     except InputError:

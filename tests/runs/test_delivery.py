@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from crash_points import CUTS, Cut, Frail, every_point
+from crash_points import CUTS, EveryPoint, Frail
 
 from sgbench.assets.locator import Locator
 from sgbench.core.errors import InputError
@@ -12,7 +12,6 @@ from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
 from sgbench.runs import delivery
 from sgbench.runs.delivery import Packed, open_packed, receive_networks, send
-from sgbench.store import Store
 
 
 @pytest.fixture
@@ -46,25 +45,23 @@ def test_a_set_is_sent_once(train_images: PackedImages, storage: Storage, monkey
     send([Packed.of(train_images)], [], storage)
 
 
-@pytest.mark.parametrize("cut", CUTS)
 def test_sending_that_is_cut_off_anywhere_is_completed_by_the_next(
-    train_images: PackedImages, tmp_path: Path, cut: Cut, monkeypatch: pytest.MonkeyPatch
+    train_images: PackedImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here := tmp_path / "alexnet-owt-7be5be79.pth").write_bytes(b"weights")
     monkeypatch.setattr(Locator, "find", lambda _, name: here)
 
-    def sent(store: Store) -> None:
-        send([Packed.of(train_images)], ["alexnet"], store.storage)
+    def sent(storage: Frail) -> None:
+        send([Packed.of(train_images)], ["alexnet"], storage)
 
     monkeypatch.setenv("SGBENCH_CACHE", str(tmp_path / "node"))
-    points = 0
-    for store in every_point(lambda: Store(Frail()), sent, cut):
-        points += 1
-        sent(store)
-        assert store.storage.read(f"networks/{here.name}") == b"weights"
-        assert same(open_packed(Packed(str(tmp_path / "not here"), train_images.sha256), store.storage), train_images)
+    points = EveryPoint(Frail, sent, lambda storage: storage)
+    for storage in points:
+        sent(storage)
+        assert storage.read(f"networks/{here.name}") == b"weights"
+        assert same(open_packed(Packed(str(tmp_path / "not here"), train_images.sha256), storage), train_images)
         shutil.rmtree(tmp_path / "node")
-    assert points == 4
+    assert points.tried == 4 * len(CUTS)
 
 
 def test_a_set_is_fetched_once_a_node(

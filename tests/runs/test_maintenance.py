@@ -1,19 +1,13 @@
 """Merging, checking and clearing stores, however often it dies on the way."""
 
-import contextlib
-import functools
 import json
-import re
-from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from crash_points import CUTS, Cut, Frail, every_point
+from crash_points import Frail
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up_runs import ID, fill, fill_whole, planned, scores, trained
+from made_up_runs import ID, fill, fill_whole, planned, said, scores, trained, values
 
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
@@ -22,38 +16,6 @@ from sgbench.runs.verification import verify
 from sgbench.store import Replaced, Store
 from sgbench.store.layout import latest_step
 from sgbench.training import Checkpoints
-
-
-def said(store: Store) -> dict[str, Any]:
-    """Return all that a store says, and checks that what a run has is of one training."""
-    says: dict[str, Any] = {
-        "runs": store.runs().to_pylist(),
-        "scores": store.scores().to_pylist(),
-        "history": store.history().to_pylist(),
-        "plans": store.plans(),
-        "files": {
-            name: store.storage.read(name)
-            for folder in ("weights", "images", "checkpoints")
-            for name in store.storage.sizes(folder)
-        },
-    }
-    return says
-
-
-def values(store: Store, *, orphans: bool = False) -> dict[str, set[float]]:
-    """Return the numbers that are found of each run, in whatever it has; unless allowed, none are without a run."""
-    says = said(store)
-    rows = {row["run_id"]: {row["wall_seconds"]} for row in says["runs"]}
-    found: dict[str, set[float]] = defaultdict(set, rows) if orphans else dict(rows)
-    for row in [*says["scores"], *says["history"]]:
-        found[row["run_id"]].add(row.get("value", row.get("loss")))
-    for name, content in says["files"].items():
-        run_id = name.split("/")[1].removesuffix(".pt")
-        if name.startswith("images/"):
-            found[run_id].add(float(content))
-        elif name.startswith("weights/"):
-            found[run_id].add(float(Checkpoints(store.storage, run_id).load_weights()["weight"][0]))
-    return {run_id: found[run_id] for run_id in rows}
 
 
 @pytest.fixture
@@ -348,127 +310,3 @@ def test_cleaning_all_keeps_the_checkpoint_of_a_run_whose_old_results_have_given
     into.write_replaced({ID[seed]: Replaced("before", rerun=True) for seed in (0, 2)})
     assert set(clean(into, everything=True)) == {f"checkpoints/{ID[seed]}" for seed in (0, 1)}
     assert latest_step(into.storage, ID[2]) == 7
-
-
-# Cut off at every point
-
-
-def kept(*runs: tuple[int, float, str, int], compacted: bool = False) -> dict[str, bytes]:
-    """Return the files of a store of some runs: seed, value, status and hour."""
-    store = Store(Frail())
-    for seed, value, status, hour in runs:
-        fill(store, seed, value, status=status, hour=hour)
-        store.storage.write(f"logs/{ID[seed]}/run.log", b"what it printed")
-    if compacted:
-        store.compact()
-    return store.storage.files()
-
-
-@functools.cache
-def ours() -> dict[str, bytes]:
-    """Runs that are done, one compacted and scored once more since, one failed, one interrupted, and a plan."""
-    store = Store(Frail(kept((0, 1.0, "done", 1), (2, 1.0, "done", 1), compacted=True)))
-    store.write_scores(scores(ID[0], 1.0, metric="fid"))
-    fill(store, 1, 1.0, status="failed", hour=1)
-    Checkpoints(store.storage, ID[3]).save(7, {"value": 1.0})
-    store.write_plan("quick", [planned(0), planned(1)])
-    store.write_replaced({ID[0]: Replaced("before", rerun=True, scores=(("Set5", "ab" * 32, "psnr_y"),))})
-    store.storage.write("sgbench.json", b'{"format": 1}')
-    return store.storage.files()
-
-
-@functools.cache
-def theirs() -> Store:
-    """A store that has each of the runs better, and asks for more."""
-    files = kept((0, 2.0, "done", 2), (1, 2.0, "done", 2), (2, 1.0, "done", 1), (3, 2.0, "done", 2))
-    source = Store(Frail(files, "memory://source"))
-    source.write_scores(scores(ID[2], 1.0, metric="ssim_y"))
-    source.write_plan("quick", [planned(1), planned(3)])
-    source.write_plan("other", [planned(2)])
-    return source
-
-
-def half_removed() -> Store:
-    """What a removal left that the sgbench of before did: all but the row."""
-    store = Store(Frail(ours()))
-    store.tables["runs"].forget(ID[0])
-    return store
-
-
-def littered() -> Store:
-    """A store with what killed processes left, and checkpoints of a run that is done."""
-    store = Store(Frail(ours()))
-    for name in (f".ray/0123abcd/{number}" for number in range(3)):
-        store.storage.write(name, b"scratch")
-    store.storage.write("runs/.a.parquet.0123abcd", b"123")
-    Checkpoints(store.storage, ID[0]).save(7, {"value": 1.0})
-    return store
-
-
-def merged(store: Store) -> None:
-    Merge.of(store, theirs()).apply()
-
-
-def removed(store: Store) -> None:
-    for run_id in find_runs(store, [ID[0]]):
-        remove(store, run_id)
-
-
-def planned_again(store: Store) -> None:
-    store.write_plan("quick", [planned(2), planned(3, "fid")])
-
-
-PATHS: dict[str, tuple[Callable[[], Store], Callable[[Store], object]]] = {
-    "merge": (lambda: Store(Frail(ours())), merged),
-    "merge into nothing": (lambda: Store(Frail()), merged),
-    "rm": (lambda: Store(Frail(ours())), removed),
-    "rm of what was left": (half_removed, removed),
-    "clean": (littered, clean),
-    "clean of all": (littered, functools.partial(clean, everything=True)),
-    "compact": (lambda: Store(Frail(ours())), Store.compact),
-    "a plan": (lambda: Store(Frail(ours())), planned_again),
-}
-
-
-def faults(store: Store) -> list[str]:
-    """Return what is wrong with a store, but for the files of weights, which cannot be opened by a URI of memory."""
-    return [fault for fault in verify(store) if "'memory://" not in fault]
-
-
-def beside(store: Store) -> set[str]:
-    """Return the names of the files that are not of tables, which may be small or compacted."""
-    return {name for name in store.storage.sizes() if not name.endswith(".parquet")}
-
-
-@pytest.mark.parametrize("cut", CUTS)
-@pytest.mark.parametrize("path", PATHS)
-def test_whatever_is_cut_off_says_nothing_false_and_the_same_again_ends_it(
-    path: str, cut: Cut, record_property: Callable[[str, object], None]
-) -> None:
-    make, act = PATHS[path]
-    before, whole = make(), make()
-    act(whole)
-    expected = said(whole)
-    allowed = [values(before, orphans=True), values(whole, orphans=True)]
-    plans = [*before.plans().items(), *whole.plans().items()]
-    clean(whole)
-    points = 0
-    for store in every_point(make, act, cut):
-        points += 1
-        found = values(store, orphans=True)
-        if act is merged:
-            assert found.keys() >= allowed[0].keys()  # a run that was here is never missing
-        for run_id, value in found.items():
-            assert value in [each.get(run_id) for each in allowed]  # what there is of it is of one training
-        assert all(plan in plans for plan in store.plans().items())
-        assert all(
-            re.search("has scores but no row|left over from a killed compaction", fault) for fault in faults(store)
-        )
-        with contextlib.suppress(InputError):  # that there is no such run any more
-            act(store)
-        assert said(store) == expected
-        assert faults(store) == []
-        clean(store)
-        assert beside(store) == beside(whole)
-    record_property("points", points)
-    assert points

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from crash_points import CUTS, NOW, Cut, Frail, Killed, every_point
+from crash_points import CUTS, NOW, EveryPoint, Frail, Killed, in_one_thread
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -191,8 +191,8 @@ def two_compacted() -> Store:
     return store
 
 
-@pytest.mark.parametrize("cut", CUTS)
-def test_a_compaction_that_is_cut_off_changes_nothing_and_the_next_one_ends_it(cut: Cut) -> None:
+@in_one_thread
+def test_a_compaction_that_is_cut_off_changes_nothing_and_the_next_one_ends_it() -> None:
     def make() -> Store:
         store = two_compacted()
         store.forget(A)
@@ -200,9 +200,8 @@ def test_a_compaction_that_is_cut_off_changes_nothing_and_the_next_one_ends_it(c
         write_all(store, C, 3.0)
         return store
 
-    before, points = said(make()), 0
-    for store in every_point(make, Store.compact, cut):
-        points += 1
+    before, points = said(make()), EveryPoint(make, Store.compact, lambda store: store.storage)
+    for store in points:
         assert said(store) == before
         store.forget(B)  # whatever was left, what is done now counts
         write_all(store, B, 8.0)
@@ -213,22 +212,23 @@ def test_a_compaction_that_is_cut_off_changes_nothing_and_the_next_one_ends_it(c
         store.compact()
         assert said(store) == after
         assert len(store.storage.sizes()) == 3
-    assert points == 15  # 3 files written, and 3 compacted and 9 small ones deleted
+    assert points.tried == 15 * len(CUTS)  # 3 files written, and 3 compacted and 9 small ones deleted
 
 
-@pytest.mark.parametrize("cut", CUTS)
-def test_forgetting_that_is_cut_off_is_ended_by_the_next_call(cut: Cut) -> None:
+@in_one_thread
+def test_forgetting_that_is_cut_off_is_ended_by_the_next_call() -> None:
     def make() -> Store:
         store = two_compacted()
         store.write_scores(score_rows(A, "Set14", "fid", 7.0, images=0))
         return store
 
-    points = 0
-    for points, store in enumerate(every_point(make, lambda store: store.forget(A), cut), 1):
-        assert points == 1 or store.run(A) is None  # the row goes first: what is half forgotten is no run
+    points = EveryPoint(make, lambda store: store.forget(A), lambda store: store.storage)
+    whole = make().storage.state()
+    for store in points:
+        assert store.storage.state() == whole or store.run(A) is None  # the row goes first: half a run is none
         store.forget(A)
         assert {row["run_id"] for rows in said(store).values() for row in rows} == {B}
-    assert points == 5
+    assert points.tried == 5 * len(CUTS)
 
 
 RUN = st.sampled_from([A, AB, B])
@@ -486,6 +486,7 @@ STEP = st.one_of(
 )
 
 
+@in_one_thread
 @settings(max_examples=30)
 @given(st.lists(STEP, max_size=15))
 def test_whatever_happens_a_store_says_what_was_last_written(steps: list[tuple[Any, ...]]) -> None:
@@ -509,10 +510,10 @@ def test_whatever_happens_a_store_says_what_was_last_written(steps: list[tuple[A
             case "compact":
                 store.compact()
             case "die compacting":
-                store.storage.cut_off(rest[0], "dies")
+                store.storage.switch.cut_off(rest[0], "dies")
                 with contextlib.suppress(Killed):
                     store.compact()
-                store.storage.mend()
+                store.storage.switch.mend()
     says = said(store)
     found = [("runs", row["run_id"], row["wall_seconds"]) for row in says["runs"]]
     found += [("scores", *(row[key] for key in ("run_id", "dataset", "metric", "value"))) for row in says["scores"]]
