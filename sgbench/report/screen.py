@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, ProgressColumn, TaskID, TextColumn
 
-from sgbench.core.words import printable, printable_lines
+from sgbench.core.words import printable
 from sgbench.report.live import Display
 
 if TYPE_CHECKING:  # it loads torch
@@ -29,8 +29,8 @@ class Screen:
         self.console = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty(), force_jupyter=False)
 
     def say(self, text: str) -> None:
-        """Print one remark."""
-        self.console.print(printable_lines(text), markup=False)
+        """Print one remark, on one line, whatever it quotes."""
+        self.console.print(printable(text), markup=False)
 
     def warn(self, text: str) -> None:
         """Print a remark about the results."""

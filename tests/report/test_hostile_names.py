@@ -162,7 +162,8 @@ def test_what_is_said_of_a_running_sweep_is_harmless(monkeypatch: pytest.MonkeyP
     said = io.StringIO()
     screen = Screen()
     screen.console = Console(file=said, highlight=False, soft_wrap=True)
-    screen.say(ESCAPES)
+    screen.say(FORGED)
+    screen.warn(FORGED)
     with Display(screen.console, 1, 0) as display:
         display.started("a", FORGED)
         display.finished("a", RunEnd.FAILED, FORGED)
