@@ -7,15 +7,16 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
-from sgbench.core.words import MOST_QUOTED, printable, quoted, shortened
+from sgbench.core.words import MOST_QUOTED, printable, quoted, shortened, without_credentials
 
 _LONGEST = 290
 """Characters of a sentence at most."""
 
 
 def sentence(text: str) -> str:
-    """Return what is shown to a person on one line: printable, and without its middle if it is too long to be read."""
-    return shortened(printable(" ".join(shortened(text, 10 * _LONGEST).split())), _LONGEST)
+    """Return what is shown to a person on one line: printable, without passwords, and not too long to be read."""
+    line = " ".join(shortened(text, 10 * _LONGEST).split())
+    return shortened(printable(without_credentials(line)), _LONGEST)
 
 
 class InputError(ValueError):
@@ -66,9 +67,12 @@ AGAIN = "run the same command again to resume"
 
 
 def described(error: BaseException) -> str:
-    """Return an exception's type and the first line of its message; of our own, the sentence without its period."""
+    """Return an exception's type and the first line of its message; of our own, the sentence without its period.
+
+    URIs in it are without user and password, as it is stored with a run that fails.
+    """
     try:
-        lines = str(error).splitlines()
+        lines = without_credentials(str(error)).splitlines()
     except Exception:  # what a plug-in raises may have no message that can be made
         lines = []
     if isinstance(error, InputError | InterruptionError) and lines:

@@ -48,6 +48,11 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
+def without_credentials(text: str) -> str:
+    """Return a text in which the user and password of each URI are replaced by ``…``."""
+    return re.sub(r"(?<=://)[^/\s@'\"]+@", "…@", text)
+
+
 def shortened(text: str, most: int = MOST_QUOTED) -> str:
     """Return a text of at most ``most`` characters, without its middle if it has more."""
     if len(text) <= most:

@@ -3,7 +3,7 @@ import pickle
 
 import pytest
 
-from sgbench.core.errors import InputError, NotFiniteError, explained, in_a_sentence, unknown
+from sgbench.core.errors import InputError, NotFiniteError, described, explained, in_a_sentence, sentence, unknown
 
 
 def test_unknown_names_what_was_received_the_nearest_and_everything_valid():
@@ -24,6 +24,13 @@ def test_unknown_names_what_was_received_the_nearest_and_everything_valid():
 )
 def test_unknown_suggests_what_begins_so_before_what_is_near(received, valid, meant):
     assert f"'{received}': did you mean {meant}? Valid: " in str(unknown("name", received, valid))
+
+
+def test_no_sentence_holds_the_password_of_a_uri():
+    text = "401 for url: https://me:swordfish@example.org/a?b=c@d, s3://key:swordfish@bucket"
+    assert str(InputError(text)) == "401 for url: https://…@example.org/a?b=c@d, s3://…@bucket"
+    assert described(ValueError(text)) == f"ValueError: {InputError(text)}"
+    assert sentence("x@y, http://a/b@c and 'http://'@") == "x@y, http://a/b@c and 'http://'@"
 
 
 def test_unknown_does_not_guess_from_nothing_alike():
