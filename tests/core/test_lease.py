@@ -548,7 +548,7 @@ def test_a_compaction_that_is_stopped_for_longer_than_its_lease_deletes_nothing_
     monkeypatch.setattr(lock_module, "MOUNTS", mounts)
     root = uri if where == "in an object store" else str(tmp_path / "store")
     store = Store(Storage(root))
-    row = {"run_id": "a" * 12, "kind": "train", "name": "a", "scale": 4, "status": "failed"}
+    row = {"run_id": "a" * 12, "kind": "folder", "name": "a", "scale": 4, "status": "failed"}
     store.write_run(row)
     words = [sys.executable, "-c", COMPACT, root, str(mounts), repr(QUICK)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as sleeper:
