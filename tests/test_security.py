@@ -40,7 +40,6 @@ def test_each_promise_names_tests_that_exist() -> None:
 
 ALLOWED = {
     "sgbench/assets/tensors.py": {"torch.load"},  # weights_only, see the test
-    "sgbench/metrics/lpips_network.py": {"torch.load"},
     "sgbench/assets/package_index.py": {"pickle.Unpickler"},  # which admits NumPy's arrays only
     "sgbench/cluster/registered.py": {"cloudpickle.loads"},  # from the driver of the same sweep, never from a file
     "sgbench/data/images.py": {"Image.open"},

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from sgbench.assets.base import LoadedWeights
+from sgbench.assets.tensors import tensors_in
 from sgbench.metrics.base import Array, Image, Pair, Runtime, Undefined
 from sgbench.metrics.trunks import Trunk
 
@@ -124,9 +125,7 @@ def _network(trunk: Trunk, weights: LoadedWeights, device: str) -> Any:
     names = network.net.state_dict()  # slice2.3.weight is torchvision's features.3.weight
     state = {f"net.{name}": weights.state[f"features.{name.partition('.')[2]}"] for name in names}
     linear = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{trunk.net}.pth"
-    network.load_state_dict(
-        state | torch.load(linear, map_location="cpu", weights_only=True), strict=False, assign=True
-    )
+    network.load_state_dict(state | tensors_in(linear), strict=False, assign=True)
     return network.requires_grad_(False).eval().to(device=device, memory_format=_memory_format(device))
 
 

@@ -206,7 +206,7 @@ def test_weights_whose_specification_leads_out_are_scored_and_nothing_outside_is
     assert outside(tmp_path, "cache") == before
 
 
-@pytest.mark.parametrize("name", ["../../x", "a/b", ".hidden", "", "a\nb"])
+@pytest.mark.parametrize("name", ["../../x", "a/b", ".hidden", "", "a\nb", "a\x9bb", "a\u202eb"])
 def test_packed_images_of_a_name_that_leads_out_are_refused(
     bob: Store, test_images: PackedImages, name: str, tmp_path: Path
 ) -> None:
