@@ -191,7 +191,7 @@ def write_small(root: str, name: str, table: pa.Table, runs: int) -> None:
         starts = [row for row, stem in enumerate(stems) if not row or stem != stems[row - 1]]
         for start, end in zip(starts, [*starts[1:], len(stems)], strict=True):
             path = files.storage.path(files.name(stems[start]))
-            pq.write_table(rows.slice(start, end - start), path, compression="zstd", write_page_checksum=True)
+            pq.write_table(rows.slice(start, end - start), path, compression="snappy", write_page_checksum=True)
 
 
 def write_store(folder: Path, runs: int, recipes: int, kind: str) -> None:

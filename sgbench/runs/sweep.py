@@ -26,6 +26,9 @@ from sgbench.spec import Expression, SweepSpec
 from sgbench.store import Store
 from sgbench.store.rows import RunEnd
 
+MANY_FILES = 1000
+"""Small files from which on a sweep compacts its store at its end."""
+
 
 @dataclass
 class Summary:
@@ -179,8 +182,19 @@ def carry_out(
             raise InterruptionError(f"{len(summary.cut)} of {len(plan.runs)} runs were interrupted: {reason}; {AGAIN}.")
         if not summary.interrupted:
             conclude(store, [str(run.spec.run_id) for run in (plan.runs if rerun else plan.pending)])
+            _compact_many(store, observer)
     failed |= {run_id: why for run_id, why in summary.failed.items() if run_id not in kept}
     return Outcome(plan, failed, {run_id: summary.failed[run_id] for run_id in kept}, summary.interrupted)
+
+
+def _compact_many(store: Store, observer: Observer) -> None:
+    """Compact a store once it has `MANY_FILES`, because every command reads all of them."""
+    if sum(len(files.list().small) for files in store.tables.values()) < MANY_FILES:
+        return
+    try:
+        store.compact()
+    except (OSError, InputError) as error:  # the results are there all the same
+        observer.warn(f"the store could not be compacted: {error}")
 
 
 def look(name: str, sweep: SweepSpec, storage: Storage, observer: Observer) -> Plan:

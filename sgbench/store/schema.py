@@ -128,11 +128,24 @@ def of_today(name: str, part: pa.Table) -> pa.Table:
         part: The table as read; dictionary-encoded text stays so.
 
     Raises:
-        ValueError: If it has an unknown column, lacks a required one, or has an invalid name.
+        ValueError: If it has an unknown column, or lacks a required one.
     """
-    part = _completed(name, part)
-    check_names({column: part.column(column) for column in _NAMES.keys() & set(part.column_names)})
-    return part
+    schema = TABLES[name]
+    if part.schema.equals(schema):
+        return part
+    if strange := set(part.column_names) - set(schema.names):
+        raise ValueError(f"its column {sorted(strange)[0]} is not known; a newer sgbench may have written it")
+    defaults = recipe_columns(Recipe()) if name == "runs" else {}
+    for field in schema:
+        if field.name not in part.column_names and field.nullable:
+            values = pa.repeat(pa.scalar(defaults.get(field.name), field.type), part.num_rows)
+            part = part.append_column(field, values)
+    part = part.select(schema.names)
+    for field in schema:
+        if not field.nullable and part.column(field.name).null_count:
+            raise ValueError(f"a row lacks its {field.name}")
+    encoded = {field.name: field.type for field in part.schema if field.type == TEXT}
+    return part.cast(pa.schema([field.with_type(encoded.get(field.name, field.type)) for field in schema]))
 
 
 def check_rows(name: str, rows: pa.Table) -> None:
@@ -163,6 +176,7 @@ def check_values(name: str, rows: pa.Table) -> None:
     Raises:
         ValueError: Naming the first such value and its column, and what would be valid.
     """
+    check_names({column: rows.column(column) for column in _NAMES.keys() & set(rows.column_names)})
     for field in rows.schema:
         _check_column(name, field, rows.column(field.name))
     if name == "runs":
@@ -185,8 +199,8 @@ def check_names(columns: Mapping[str, pa.ChunkedArray]) -> None:
         pattern, valid = _NAMES[column]
         if values.null_count and column != "image":
             raise ValueError(f"it lacks a {column}")
-        for chunk in values.chunks:
-            names = chunk.dictionary if isinstance(chunk, pa.DictionaryArray) else chunk.unique()
+        encoded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
+        for names in [chunk.dictionary for chunk in encoded.unify_dictionaries().chunks[:1]]:
             good = pc.match_substring_regex(names, f"^(?:{pattern})$")
             if pc.all(good).as_py() is False:
                 (stray, *_) = names.filter(pc.invert(good)).to_pylist()
@@ -225,25 +239,6 @@ def _is_object(text: str) -> bool:
         return isinstance(json.loads(text), dict)
     except (ValueError, RecursionError):
         return False
-
-
-def _completed(name: str, part: pa.Table) -> pa.Table:
-    schema = TABLES[name]
-    if part.schema.equals(schema):
-        return part
-    if strange := set(part.column_names) - set(schema.names):
-        raise ValueError(f"its column {sorted(strange)[0]} is not known; a newer sgbench may have written it")
-    defaults = recipe_columns(Recipe()) if name == "runs" else {}
-    for field in schema:
-        if field.name not in part.column_names and field.nullable:
-            values = pa.repeat(pa.scalar(defaults.get(field.name), field.type), part.num_rows)
-            part = part.append_column(field, values)
-    part = part.select(schema.names)
-    for field in schema:
-        if not field.nullable and part.column(field.name).null_count:
-            raise ValueError(f"a row lacks its {field.name}")
-    encoded = {field.name: field.type for field in part.schema if field.type == TEXT}
-    return part.cast(pa.schema([field.with_type(encoded.get(field.name, field.type)) for field in schema]))
 
 
 def to_table(name: str, rows: Sequence[Row]) -> pa.Table:

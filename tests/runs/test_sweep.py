@@ -56,6 +56,25 @@ def test_what_is_missing_is_done_once(sweep: SweepSpec, storage: Storage) -> Non
     assert look("two", sweep, storage, Quiet()).count("done") == 2
 
 
+def test_a_store_of_many_small_files_is_compacted_when_a_sweep_ends(
+    sweep: SweepSpec, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here(sweep, storage)  # of each run a file in each table
+    store = Store(storage)
+    before = [read().to_pylist() for read in (store.runs, store.scores, store.history)]
+    monkeypatch.setattr("sgbench.runs.sweep.MANY_FILES", 7)
+    assert carry_out("two", sweep, storage, nobody(), Quiet()).plan.count("done") == 2
+    assert [len(files.list().small) for files in store.tables.values()] == [2, 2, 2]
+    monkeypatch.setattr("sgbench.runs.sweep.MANY_FILES", 6)
+    assert carry_out("two", sweep, storage, nobody(), Quiet()).plan.count("done") == 2
+    assert [(files.list().small, len(files.list().compacted)) for files in store.tables.values()] == [((), 1)] * 3
+    assert [read().to_pylist() for read in (store.runs, store.scores, store.history)] == before
+    (Path(storage.path("history")) / f"{0:012x}.parquet").write_bytes(b"damaged")
+    monkeypatch.setattr("sgbench.runs.sweep.MANY_FILES", 1)
+    with pytest.warns(UserWarning, match=r"the store could not be compacted: .*000\.parquet"):
+        carry_out("two", sweep, storage, nobody(), Quiet())
+
+
 def test_only_a_sweep_is_kept_as_a_plan(sweep: SweepSpec, storage: Storage) -> None:
     here(sweep, storage, command="train")
     assert Store(storage).plans() == {}
