@@ -22,6 +22,7 @@ from sgbench.data import PackedImages, default_cache, prepare, resolve, write_pn
 from sgbench.spec import Degradation
 
 hypothesis.settings.register_profile("sgbench", deadline=None)  # machines are shared, and no test is of speed
+hypothesis.settings.register_profile("many", deadline=None, max_examples=10_000)
 hypothesis.settings.load_profile("sgbench")
 
 Agreement = Callable[[str, str, float, float], None]

@@ -16,9 +16,10 @@ from rich.text import Text
 from sgbench.analysis import Filters, View, load_results
 from sgbench.analysis.view import labels_of
 from sgbench.cli.lean import skip_pandas
-from sgbench.core.files import expanded, replacing
+from sgbench.core.errors import InputError
+from sgbench.core.files import expanded, naming, replacing
 from sgbench.core.storage import Storage
-from sgbench.core.words import printable, printable_lines
+from sgbench.core.words import printable, printable_lines, quoted
 from sgbench.report import tables
 from sgbench.report.screen import Screen
 from sgbench.report.tables.data import json_text
@@ -44,9 +45,14 @@ def write(out: Path, content: bytes) -> None:
     """Write the file that a person named, whole or not at all; pipes and devices are written to directly."""
     out = expanded(out)
     if out.exists() and not out.is_file():
-        out.write_bytes(content)
+        with naming(out):
+            out.write_bytes(content)
         return
-    with replacing(out.resolve() if out.is_symlink() else out) as part:
+    try:
+        target = out.resolve() if out.is_symlink() else out
+    except RuntimeError as error:
+        raise InputError(f"{quoted(str(out))} is a link that leads to itself; a file is needed.") from error
+    with replacing(target) as part:
         part.write_bytes(content)
 
 

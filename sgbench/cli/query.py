@@ -52,7 +52,7 @@ def query(
     if timeout is not None and not timeout > 0:
         raise InputError(f"--timeout is {timeout:g}; a number of seconds above 0 is needed.")
     loaded = load_results(options.find_store(results))
-    sql = sys.stdin.read() if sql == "-" else sql
+    sql = _read() if sql == "-" else sql
     try:
         answer = loaded.query(sql, timeout=timeout)
     except (InputError, KeyboardInterrupt) as error:
@@ -69,6 +69,18 @@ def query(
         output.write(out, to_parquet(answer))
     else:
         output.write(out, FORMATS[form](answer).encode())
+
+
+def _read() -> str:
+    """Return what standard input has.
+
+    Raises:
+        InputError: If that is not text.
+    """
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input is not text in UTF-8: byte {error.start + 1} is not.") from error
 
 
 def _end_now(error: BaseException) -> NoReturn:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sgbench.core.errors import InputError, unknown
 from sgbench.core.plugins import foreign
+from sgbench.core.words import quoted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -191,7 +192,7 @@ class Registry(Generic[T]):
 
     def _resolve(self, name: str, target: str) -> Any:
         module, _, attribute = target.partition(":")
-        with foreign(f"{self.kind} '{name}' cannot be imported from '{target}'"):
+        with foreign(f"{self.kind} {quoted(name)} cannot be imported from {quoted(target)}"):
             entry: Any = importlib.import_module(module)
             for part in attribute.split("."):
                 entry = getattr(entry, part)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from sgbench.core.errors import InputError
+from sgbench.core.words import quoted
 
 SMOOTHING = {"central": None, "sobel": 0.25, "sobel-raw": 1.0}
 """Operators and the factor of their [1, 2, 1] smoothing across the difference; Eq. (5) itself has none.
@@ -51,7 +52,7 @@ class SecondOrderGradient(nn.Module):
     def __init__(self, *, operator: str = "central", order: int = 2, eps: float = 1e-8) -> None:
         super().__init__()
         if operator not in SMOOTHING:
-            raise InputError(f"operator is '{operator}'; one of {', '.join(SMOOTHING)} is needed")
+            raise InputError(f"operator is {quoted(operator)}; one of {', '.join(SMOOTHING)} is needed.")
         if order not in (1, 2) or isinstance(order, bool):
             raise InputError(f"order is {order}; 1 or 2 is needed")
         if not EPS_FLOOR <= eps < 1:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from sgbench.core.errors import InputError
 from sgbench.core.storage import PART, PART_IN_WORDS, Storage
+from sgbench.spec.text import read_json
 from sgbench.store.files import TableFiles
 from sgbench.store.layout import FOLDERS, MARK, PLANS, REPLACED, plan_of, runs_beside
 from sgbench.store.rows import HistoryRow, RunRow, ScoreRow
@@ -124,7 +125,7 @@ class Store:
     def _format(self) -> Any:
         """Return the format in the mark; None if there is no mark."""
         try:
-            return json.loads(self.storage.read(MARK))["format"]
+            return read_json(self.storage.read(MARK))["format"]
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, KeyError, TypeError) as error:
@@ -198,7 +199,9 @@ class Store:
         """
         _check_plan_name(_plan_name(file))
         try:
-            rows = json.loads(self.storage.read(file))
+            rows = read_json(self.storage.read(file))
+            if not isinstance(rows, list):
+                raise TypeError("a list of runs is needed")
             plan = [
                 Planned(row["run"], tuple(Dataset(*test) for test in row["tests"]), tuple(row["metrics"]))
                 for row in rows
@@ -222,7 +225,7 @@ class Store:
             InputError: If the file that records it is damaged.
         """
         try:
-            replaced = {run: Replaced.of(each) for run, each in json.loads(self.storage.read(REPLACED)).items()}
+            replaced = {run: Replaced.of(each) for run, each in read_json(self.storage.read(REPLACED)).items()}
             scores = {score for each in replaced.values() for score in each.scores}
             _check_names(
                 run_id=replaced,
