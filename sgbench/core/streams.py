@@ -25,7 +25,8 @@ def pointed(*streams: int, at: int) -> Iterator[None]:
             os.dup2(at, stream)
         yield
     finally:
-        _flush()
+        with contextlib.suppress(OSError):  # of a full disk, which would hide what ended the context
+            _flush()
         for stream, copy in kept.items():
             os.dup2(copy, stream)
             os.close(copy)

@@ -39,6 +39,23 @@ def test_streams_point_back_in_the_end(tmp_path: Path, capfd: pytest.CaptureFixt
     assert sorted((tmp_path / "log").read_text().splitlines()) == ["C", "system"]
 
 
+def test_a_full_disk_does_not_hide_what_ended_the_context() -> None:
+    code = """
+import os, sys
+from sgbench.core.streams import *
+try:
+    with open("/dev/full", "w") as full, pointed(OUT, ERR, at=full.fileno()):
+        print("lost")
+        raise KeyError("why")
+except KeyError:
+    os.write(1, b"why")
+os._exit(0)
+"""
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    answer = subprocess.run([sys.executable, "-c", code], env=buffered, capture_output=True, text=True, check=True)
+    assert (answer.stdout, answer.stderr) == ("why", "")
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_a_closed_stream_is_no_error(closed: str) -> None:
     code = "from sgbench.core.streams import *\nwith nothing_on_stdout(): print('aside')\nprint('said')"
