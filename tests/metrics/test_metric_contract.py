@@ -29,7 +29,7 @@ class OneNumber(ImageMetric):
     value: float | Exception
 
     def score(self, pair, runtime):
-        if isinstance(self.value, Exception):
+        if isinstance(self.value, BaseException):
             raise self.value
         return self.value
 
@@ -195,6 +195,8 @@ def test_a_suite_without_networks_looks_for_no_weights():
         (Undefined("no such thing"), Score(None, "undefined", "no such thing")),
         (RuntimeError("out of memory\nat line 5"), Score(None, "failed", "RuntimeError: out of memory")),
         (ValueError(), Score(None, "failed", "ValueError")),
+        (SystemExit(0), Score(None, "failed", "SystemExit: 0")),
+        (OSError("no route"), Score(None, "failed", "OSError: no route")),
     ],
 )
 def test_no_number_is_invented(add_metric, value, score):
@@ -203,6 +205,12 @@ def test_no_number_is_invented(add_metric, value, score):
     one, psnr = suite.measure(Pair("a", flat(10), flat(20), 4)).results
     assert one.score == score
     assert psnr.score.status == "ok"
+
+
+def test_a_lack_of_memory_is_no_score(add_metric):
+    add_metric(OneNumber(name="one", value=MemoryError(), **COMMON))
+    with pytest.raises(MemoryError):
+        Suite(["one"], NoWeights()).measure(Pair("a", flat(10), flat(20), 4))
 
 
 def test_an_estimate_brings_its_standard_error():

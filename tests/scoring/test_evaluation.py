@@ -60,6 +60,15 @@ def test_an_output_that_is_not_finite_fails_its_image_and_the_set_and_no_other(s
     assert faults_of(rows) == [f"{metric} on Photos: image 'photo0': {reason}" for metric in ("psnr_y", "psnr_rgb")]
 
 
+@pytest.mark.parametrize("error", [MemoryError(), OSError(28, "No space left on device")])
+def test_a_fault_of_storage_or_machine_is_no_score(scores, error):
+    def upscaler(images, index):
+        raise error
+
+    with pytest.raises(type(error)):
+        scores(upscaler)
+
+
 def test_a_damaged_file_fails_its_image_and_no_other(tmp_path, test_images, scores):
     write_png(tmp_path / "photo1.png", bicubic(test_images, 1))
     (tmp_path / "photo0.png").write_bytes(b"no picture")

@@ -167,6 +167,16 @@ def test_a_network_that_returns_another_size_is_told_what_is_needed(test_images,
         from_network(Halving(), Recipe(), CPU, inference)(test_images, 0)
 
 
+@pytest.mark.parametrize("error", [OSError("no route"), SystemExit("no route")])
+def test_what_a_network_raises_is_a_fault_of_the_network(test_images, error):
+    class Raising(Halving):
+        def forward(self, x):
+            raise error
+
+    with pytest.raises(InputError, match=f"^the network: {type(error).__name__}: no route"):
+        from_network(Raising(), Recipe(), CPU)(test_images, 0)
+
+
 def test_a_self_ensemble_may_be_tiled(test_images):
     network = Shift()
     both = Inference(self_ensemble=True, tile=8, overlap=8)
