@@ -67,9 +67,10 @@ def evaluate(
     subjects = merged(find_subject(each, store, backbone=backbone, scale=scale, inference=inference) for each in what)
     with observer.packing() as progress:
         packed = [pack_tests(subject, tests, progress) for subject in subjects]
-    fetch_networks(metrics, (), observer)
+    locator.folders()  # refuses one that does not exist, before anything is written
     faults = []
     with store.writing(f"sgbench eval {' '.join(what)}"):
+        fetch_networks(metrics, (), observer)
         for subject, images in zip(subjects, packed, strict=True):
             missing = unscored(subject, images, metrics, store, locator=locator)
             wanted = [(each, metrics) for each in images] if rerun else missing
