@@ -3,6 +3,8 @@
 # make gpu-bundle: the environment, then what a machine with a GPU and no package index needs for benchmarks/gpu.
 # make chaos: the environment, then thirty blows to sweeps at random moments.
 # make chaos KILLS=300 LOG=FILE: three hundred, each added to a file once it is checked; the same command goes on from there.
+# make histories: the environment, then 10,000 random histories of a store.  make points: a table of all points at which
+# a command that writes can be cut off, each of them tried.
 # make audit: the environment, then known vulnerabilities of its packages, which needs the package index.
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,7 +18,7 @@ KILLS ?= 30
 
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help demo test chaos audit lint bench gpu-bundle $(BENCHMARKS) clean
+.PHONY: help demo test chaos histories points audit lint bench gpu-bundle $(BENCHMARKS) clean
 .NOTPARALLEL: # one benchmark would slow another
 
 help:
@@ -32,6 +34,12 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/sgbench sweep quick
+
+histories: $(STAMP)
+	SGBENCH_HISTORIES=10000 $(BIN)/python -m pytest tests/runs/test_histories.py
+
+points: $(STAMP)
+	$(BIN)/python tests/write_paths.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -100,13 +100,21 @@ class Frail(Storage):
         clock: Clock | None = None,
     ) -> None:
         self.location, self._fs = Location.of(root), fs._MockFileSystem(NOW)
-        self.locks = Leases(LeaseObject(MemoryStore(), LOCK, LOCK), root, "a lease in memory", clock)
+        self._lease = LeaseObject(MemoryStore(), LOCK, LOCK)
+        self.locks = Leases(self._lease, root, "a lease in memory", clock)
         self.switch = Switch()
         self._late = 0
         self._before: list[Any] = []
         for name, content in (files or {}).items():
             self._store(self.path(name), content)
         self._late = late
+
+    def process(self, clock: Clock) -> "Frail":
+        """Return this store as another process sees it, which has a clock of its own and can be cut off alone."""
+        other = Frail(root=self.root)
+        other._fs, other._lease = self._fs, self._lease
+        other.locks, other.switch = Leases(self._lease, self.root, "a lease in memory", clock), Switch()
+        return other
 
     def files(self) -> dict[str, bytes]:
         """Return the content of all files."""
