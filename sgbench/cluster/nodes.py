@@ -65,13 +65,14 @@ class Node:
     """What does not stop a sweep but should be known, a sentence each."""
 
 
-def examine(wanted: Wanted) -> list[Node]:
+def examine(wanted: Wanted, folder: str = "") -> list[Node]:
     """Ask every node of the connected cluster what it has, and compare it with this machine.
 
     This machine writes a file into the store, which every node must read, and each node writes another one.
 
     Args:
         wanted: What the sweep needs.
+        folder: Folder of the store for these files, which a later sweep deletes if this process is killed.
 
     Returns:
         The nodes that are alive, by name.
@@ -79,7 +80,8 @@ def examine(wanted: Wanted) -> list[Node]:
     Raises:
         InputError: If this machine cannot write to the store.
     """
-    storage, mark = _existing(wanted.storage), f".probe-{secrets.token_hex(4)}"
+    storage = _existing(wanted.storage)
+    mark = f"{folder}/probe" if folder else f".probe-{secrets.token_hex(4)}"
     try:
         storage.write(mark, mark.encode())
     except OSError as error:
@@ -93,9 +95,14 @@ def examine(wanted: Wanted) -> list[Node]:
     return sorted(nodes, key=lambda node: node.name)
 
 
+def own_id() -> str:
+    """Return the id that Ray has given this process's node."""
+    return str(ray.get_runtime_context().get_node_id())
+
+
 def own_name() -> str:
     """Return Ray's name of this process's node: the name that it was started with, or else its address."""
-    own = ray.get_runtime_context().get_node_id()
+    own = own_id()
     return next(str(node["NodeName"]) for node in ray.nodes() if node["NodeID"] == own)
 
 

@@ -87,11 +87,15 @@ def is_leaving(node: str) -> bool:
     return node in ray._private.state.state.get_draining_nodes()
 
 
+PREEMPTED = "its node is being taken away"
+"""What `preemption` says; Tune does not count it among the failures of a trial."""
+
+
 def preemption() -> Exception:
     """Return an exception for a trial to raise that leaves its node: Tune starts it on another, however often."""
     from ray.exceptions import RayActorError
 
-    error: Exception = RayActorError(error_msg="its node is being taken away", preempted=True)
+    error: Exception = RayActorError(error_msg=PREEMPTED, preempted=True)
     return error
 
 
@@ -99,6 +103,11 @@ def error_of(trial: Any) -> str:
     """Return the last line of the error that ended a trial of Tune, also if its process died without an exception."""
     text = str(trial.get_error() or "").strip()
     return text.splitlines()[-1] if text else "its process died"
+
+
+def set_failures(trial: Any, count: int) -> None:
+    """Say how many failures of a trial of Tune count among those after which it is not started again."""
+    trial.run_metadata.num_failures = count
 
 
 def is_lost_machine(reason: str) -> bool:

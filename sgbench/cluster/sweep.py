@@ -9,17 +9,26 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from sgbench.assets.needs import networks_of
 from sgbench.cluster.nodes import Wanted, examine, refuse_unfit
 from sgbench.cluster.placement import Placement, place
-from sgbench.cluster.ray_internals import DRIVER_RESOURCES, Unsaved, error_of, is_lost_machine
+from sgbench.cluster.ray_internals import (
+    DRIVER_RESOURCES,
+    PREEMPTED,
+    Unsaved,
+    error_of,
+    is_lost_machine,
+    set_failures,
+)
 from sgbench.cluster.registered import pack
 from sgbench.cluster.runlog import log_address
 from sgbench.cluster.tracking import Tracking, tracking
 from sgbench.cluster.trial import trial
+from sgbench.core.errors import AGAIN, InterruptionError, described
 from sgbench.core.storage import Storage
 from sgbench.runs.delivery import send
 from sgbench.runs.execute import Job, Watcher, begin, record_failure, stop_signal
@@ -57,14 +66,15 @@ def run_sweep(
 
     Raises:
         KeyboardInterrupt: If somebody presses Ctrl-C twice, or once it is lost.
+        InterruptionError: If Tune cannot use its own files.
         InputError: If the cluster can never place a run, a node lacks what a run needs, what was registered in this
             process cannot be sent, or what is to track the sweep cannot be used.
     """
     placement = place(sweep)
+    scratch = f"{SCRATCH}/{secrets.token_hex(4)}"
+    stop, state = f"{scratch}.stop", storage.address(scratch)
     if remote:
-        _prepare_nodes(jobs, storage)
-    token = secrets.token_hex(4)
-    stop, state = f"{SCRATCH}/{token}.stop", storage.address(f"{SCRATCH}/{token}")
+        _prepare_nodes(jobs, storage, scratch)
     common = {
         "stop": stop,
         "workers": sweep.workers,
@@ -97,6 +107,9 @@ def run_sweep(
                 ).fit()
                 if lost and lost.is_set():
                     raise KeyboardInterrupt  # these are no failures of runs, as Tune thinks
+        except (tune.TuneError, EOFError) as error:  # the latter of files that a full disk has left empty
+            fault = f"Ray Tune cannot use its files, as on a full disk: {described(error)}"
+            raise InterruptionError(f"{fault}; {AGAIN}.") from error
         finally:
             with contextlib.suppress(OSError):  # if the storage fails now, the next sweep deletes the rest
                 discard_scratch(storage)
@@ -107,10 +120,10 @@ def run_sweep(
     return events.summary
 
 
-def _prepare_nodes(jobs: Sequence[Job], storage: Storage) -> None:
+def _prepare_nodes(jobs: Sequence[Job], storage: Storage, scratch: str) -> None:
     """Refuse a cluster that lacks what cannot be sent, and put into the store what nodes will fetch from there."""
     sets = dict.fromkeys(packed for job in jobs for packed in (job.train, *job.tests))
-    nodes = examine(Wanted(storage.root, tuple(sets)))
+    nodes = examine(Wanted(storage.root, tuple(sets)), scratch)
     refuse_unfit(nodes)
     if not storage.is_local or any(
         node.lacks for node in nodes
@@ -154,6 +167,10 @@ class _Events(Unsaved, tune.Callback):
         self.summary = Summary()
         self.died: set[str] = set()
         self.running: set[str] = set()
+        self._nodes: dict[str, str] = {}
+        """Where runs are that have started."""
+        self._failed_on: dict[str, list[str]] = {}
+        """Where runs were when they failed."""
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -163,6 +180,7 @@ class _Events(Unsaved, tune.Callback):
         match result["event"]:
             case "started":
                 self.running.add(run_id)
+                self._nodes[run_id] = result["node"]
                 self.watcher.started(run_id, result["label"])
                 self.tracked.started(self.jobs[run_id])
             case "progress":
@@ -177,17 +195,31 @@ class _Events(Unsaved, tune.Callback):
                 self._finished(run_id, RunEnd(result["end"]), result["message"])
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Note a run that waits to be started again, because its process died or has to leave its node."""
-        self.running.discard(Job.from_json(trial.config["job"]).run_id)
+        """Note a run that waits to be started again; it may be as often as its node is lost."""
+        run_id = Job.from_json(trial.config["job"]).run_id
+        self.running.discard(run_id)
+        if PREEMPTED not in error_of(trial):
+            set_failures(trial, self._failures(run_id))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note a run whose process died too often to be started again; the loss of its machine is no fault of it."""
         run_id, reason = Job.from_json(trial.config["job"]).run_id, error_of(trial)
-        if is_lost_machine(reason):
+        if self._failures(run_id) <= MAX_FAILURES or is_lost_machine(reason):
             self._finished(run_id, RunEnd.INTERRUPTED, reason)
             return
         self.died.add(run_id)
         self._finished(run_id, RunEnd.FAILED, reason)
+
+    def _failures(self, run_id: str) -> int:
+        """Note a failure of a run and return how many it has had on nodes that Ray still has.
+
+        A process that is lost with its node is just gone, and Ray learns of the node up to a minute later. That is why
+        earlier failures are judged again.
+        """
+        failed_on = self._failed_on.setdefault(run_id, [])
+        failed_on.append(self._nodes.pop(run_id, ""))
+        lost = {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
+        return sum(node not in lost for node in failed_on)
 
     def _finished(self, run_id: str, end: RunEnd, message: str) -> None:
         self.running.discard(run_id)

@@ -9,6 +9,7 @@ import importlib.util
 import os
 import re
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -123,6 +124,7 @@ def tracking(name: str, sweep: SweepSpec, storage: Storage) -> Iterator[Tracking
     """
     loggers = [TBXLoggerCallback(), *_asked_for(name, sweep)]
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_threads_that_may_fail())
         folder = storage.path(LOGS) if storage.is_local else stack.enter_context(tempfile.TemporaryDirectory())
         tracked = Tracking(loggers, name, Path(folder))
         try:
@@ -132,6 +134,23 @@ def tracking(name: str, sweep: SweepSpec, storage: Storage) -> Iterator[Tracking
             if not storage.is_local:
                 for file in filter(Path.is_file, Path(folder).rglob("*")):
                     storage.upload(file, f"{LOGS}/{file.relative_to(folder)}")
+
+
+@contextlib.contextmanager
+def _threads_that_may_fail() -> Iterator[None]:
+    """Let a logger's own thread that cannot write, as on a full disk, end with a warning and without a traceback."""
+    before = threading.excepthook
+
+    def warn(failed: threading.ExceptHookArgs) -> None:
+        if not isinstance(failed.exc_value, OSError):
+            return before(failed)
+        return warnings.warn(f"training curves are incomplete: {described(failed.exc_value)}", stacklevel=1)
+
+    threading.excepthook = warn
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _asked_for(name: str, sweep: SweepSpec) -> list[LoggerCallback]:

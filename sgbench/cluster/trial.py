@@ -19,7 +19,7 @@ from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from sgbench.assets.locator import Locator
-from sgbench.cluster.nodes import own_name
+from sgbench.cluster.nodes import own_id, own_name
 from sgbench.cluster.ray_internals import anywhere, is_leaving, preemption
 from sgbench.cluster.registered import unpack
 from sgbench.cluster.runlog import into_log
@@ -45,10 +45,10 @@ def trial(config: dict[str, Any]) -> None:
             what Train keeps), ``download`` (whether weights of metrics may be fetched here) and ``registered`` (what
             the driver's process has registered).
     """
-    job = _job(config)
-    if is_leaving(ray.get_runtime_context().get_node_id()):  # the process was kept for another run
+    job, node = _job(config), own_id()
+    if is_leaving(node):  # the process was kept for another run
         raise preemption()
-    tune.report({"event": "started", "run_id": job.run_id, "label": str(job.spec)})
+    tune.report({"event": "started", "run_id": job.run_id, "label": str(job.spec), "node": node})
     end, message = unless_interrupted(lambda: _in_log(job, config))
     tune.report({"event": "finished", "run_id": job.run_id, "end": end, "message": message})
 
@@ -134,7 +134,7 @@ def _train_loop(config: dict[str, Any]) -> tuple[RunEnd, str]:
 
 
 def _train(job: Job, config: dict[str, Any]) -> tuple[RunEnd, str]:
-    local, node = config["workers"] == 0, ray.get_runtime_context().get_node_id()
+    local, node = config["workers"] == 0, own_id()
     reported = looked = 0.0
     stop = False
 

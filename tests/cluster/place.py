@@ -294,7 +294,8 @@ def assert_clean(place: Place, store: str) -> None:
     """Neither processes nor files that a sweep needs only while it runs are left, nor halves of files."""
     place.assert_no_processes()
     left = {path.name for path in (place.folder / store).iterdir()}
-    assert left - {"checkpoints"} == {".lock", "history", "logs", "plans", "runs", "scores", "sgbench.json", "weights"}
+    usual = {".lock", "history", "logs", "plans", "runs", "scores", "sgbench.json", "weights"}
+    assert left - {"checkpoints"} == usual, left ^ usual
     checkpoints = place.folder / store / "checkpoints"
     assert not checkpoints.exists() or not list(checkpoints.rglob("*.pt"))
     assert [path for path in (place.folder / store).rglob(".*") if UNFINISHED.fullmatch(path.name)] == []

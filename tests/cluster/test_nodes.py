@@ -11,6 +11,7 @@ from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
 from sgbench.runs.delivery import Packed
+from sgbench.store.layout import SCRATCH, discard_scratch
 
 
 @pytest.fixture
@@ -73,6 +74,16 @@ def test_asking_writes_where_the_store_is_or_will_be_and_leaves_nothing(
     examine(Wanted(f"file://{tmp_path}/results/quick"))
     assert set(written) == {str(tmp_path / "results" / "quick")}
     assert list((tmp_path / "results" / "quick").iterdir()) == []
+
+
+def test_what_a_killed_sweep_wrote_for_nodes_is_deleted_by_the_next(cluster: Any, store: str) -> None:
+    cluster({})
+    storage = Storage(store)
+    storage.write(f"{SCRATCH}/0123abcd/probe-0123abcd", b"")  # by a node whose process was killed
+    assert examine(Wanted(store), f"{SCRATCH}/0123abcd")[0].problems == ()
+    assert list(storage.sizes(SCRATCH)) == [f"{SCRATCH}/0123abcd/probe-0123abcd"]
+    discard_scratch(storage)
+    assert list(Path(store).iterdir()) == []
 
 
 def test_a_node_that_has_another_set_at_the_path_of_the_driver_s_lacks_it(

@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -279,6 +280,8 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     reports: list[dict[str, Any]] = []
     monkeypatch.setattr(worker.tune, "report", reports.append)
+    monkeypatch.setattr(worker, "own_id", lambda: "first")
+    monkeypatch.setattr(worker, "is_leaving", lambda node: node == "leaving")
     return reports
 
 
@@ -302,6 +305,7 @@ def attempt(job: Job, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, Ba
     return attempt
 
 
+NODES = ("first", "second", "third")
 LOST = RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer")
 FULL = OSError(28, "No space left on device", "/store")
 
@@ -322,6 +326,20 @@ def test_a_worker_group_whose_storage_or_machine_fails_is_interrupted(
     assert message in reports[-1]["message"]
 
 
+def test_a_trial_that_is_kept_for_another_run_on_a_node_that_will_be_taken_away_goes_elsewhere(
+    attempt: Any, reports: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.exceptions import RayActorError
+
+    from sgbench.cluster import trial as worker
+
+    monkeypatch.setattr(worker, "own_id", lambda: "leaving")
+    with pytest.raises(RayActorError) as left:
+        attempt({})
+    assert left.value.preempted
+    assert reports == []
+
+
 def test_a_run_whose_log_cannot_be_written_is_interrupted(
     job: Job, attempt: Any, reports: list[dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -333,23 +351,29 @@ def test_a_run_whose_log_cannot_be_written_is_interrupted(
 
 
 @pytest.mark.parametrize(
-    ("words", "end"),
+    ("words", "lost", "end"),
     [
-        ("The actor died because its node has died. Node Id: 1f", "interrupted"),
-        ("1 worker(s) were killed due to the node running low on memory. Object store", "interrupted"),
-        ("The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR", "failed"),
+        ("The actor died because its node has died. Node Id: 1f", "none", "interrupted"),
+        ("1 worker(s) were killed due to the node running low on memory. Object store", "none", "interrupted"),
+        ("The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR", "none", "failed"),
+        ("The actor 1f is unavailable: RPC error: Socket closed rpc_code: 14.", "second", "interrupted"),
     ],
 )
-def test_the_loss_of_a_machine_is_no_failure_of_the_run_that_was_on_it(job: Job, words: str, end: str) -> None:
-    from sgbench.cluster.sweep import _Events
+def test_the_loss_of_a_machine_is_no_failure_of_the_run_that_was_on_it(
+    job: Job, words: str, lost: str, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sgbench.cluster import sweep as driver
 
     class Trial:
         config: ClassVar[dict[str, str]] = {"job": job.to_json()}
+        run_metadata = SimpleNamespace(num_failures=0)
 
         def get_error(self) -> str:
             return f"Failure # 3 (occurred at 2026-01-01)\nThe actor died unexpectedly.\n{words}\n"
 
     class Tracked:
+        def started(self, job: Job) -> None: ...
+
         def finished(self, run_id: str, *, failed: bool) -> None:
             assert failed is (end == "failed")
 
@@ -359,7 +383,16 @@ def test_the_loss_of_a_machine_is_no_failure_of_the_run_that_was_on_it(job: Job,
         def finished(self, run_id: str, end: RunEnd, message: str) -> None:
             seen.append(end)
 
-    events = _Events([job], Seeing(), Tracked())  # type: ignore[arg-type]
+    monkeypatch.setattr(driver.ray, "nodes", lambda: [{"NodeID": name, "Alive": name != lost} for name in NODES])
+    events = driver._Events([job], Seeing(), Tracked())  # type: ignore[arg-type]
+    for count, node in enumerate(NODES, 1):
+        started = {"event": "started", "run_id": job.run_id, "label": "a run", "node": node}
+        events.on_trial_result(1, [], Trial(), started)
+        assert events.running == {job.run_id}
+        if node != NODES[-1]:
+            events.on_trial_recover(1, [], Trial())
+            assert events.running == set()
+            assert Trial.run_metadata.num_failures == count - (lost in NODES[:count])
     events.on_trial_error(1, [], Trial())
     told = events.summary.failed if end == "failed" else events.summary.cut
     assert (seen, told) == ([end], {job.run_id: words})

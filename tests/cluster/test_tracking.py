@@ -1,6 +1,7 @@
 """Curves of runs: what TensorBoard, MLflow and Weights & Biases have of them, and what a fault does."""
 
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -107,6 +108,19 @@ def test_a_logger_that_fails_is_given_up_and_the_others_go_on(job: Job, tmp_path
     tracked.close()
     assert [told[0] for told in faulty.told] == ["start"]
     assert [told[0] for told in sound.told] == ["start", "result", "result", "end", "closed"]
+
+
+def test_a_thread_of_a_logger_that_cannot_write_ends_with_a_warning(job: Job) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    before = threading.excepthook
+    said = r"^training curves are incomplete: OSError: \[Errno 28\] No space left on device$"
+    with tracking("mine", a_sweep(), Storage(job.store)), pytest.warns(UserWarning, match=said):
+        thread = threading.Thread(target=full)
+        thread.start()
+        thread.join()
+    assert threading.excepthook is before
 
 
 @pytest.mark.parametrize("service", ["mlflow", "wandb"])
