@@ -142,9 +142,10 @@ def _threads_that_may_fail() -> Iterator[None]:
     before = threading.excepthook
 
     def warn(failed: threading.ExceptHookArgs) -> None:
-        if not isinstance(failed.exc_value, OSError):
-            return before(failed)
-        return warnings.warn(f"training curves are incomplete: {described(failed.exc_value)}", stacklevel=1)
+        if isinstance(failed.exc_value, OSError):
+            warnings.warn(f"training curves are incomplete: {described(failed.exc_value)}", stacklevel=1)
+        else:
+            before(failed)
 
     threading.excepthook = warn
     try:

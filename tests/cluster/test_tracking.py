@@ -114,12 +114,14 @@ def test_a_thread_of_a_logger_that_cannot_write_ends_with_a_warning(job: Job) ->
     def full() -> None:
         raise OSError(28, "No space left on device")
 
+    def end(thread: threading.Thread) -> None:
+        thread.start()
+        thread.join()
+
     before = threading.excepthook
     said = r"^training curves are incomplete: OSError: \[Errno 28\] No space left on device$"
     with tracking("mine", a_sweep(), Storage(job.store)), pytest.warns(UserWarning, match=said):
-        thread = threading.Thread(target=full)
-        thread.start()
-        thread.join()
+        end(threading.Thread(target=full))
     assert threading.excepthook is before
 
 
