@@ -32,4 +32,4 @@ def networks_folder() -> Path:
 
 def wrong_hash(what: str, received: str, needed: str) -> InputError:
     """Build the error for a file whose content is not what its name says."""
-    return InputError(f"'{what}' has the SHA-256 {received}, but {needed} is needed; delete it and fetch it again.")
+    return InputError(f"'{what}' has the SHA-256 {received}, but {needed} is needed; delete it.")

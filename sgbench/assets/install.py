@@ -33,7 +33,8 @@ def install(file: Path, name: str | None = None) -> Path:
     digest = sha256_of(file)
     if (found := _recognised(file, digest, known)) is None:
         needed = " or ".join(f"{each.sha256[:8]}… ({each.name}, {each.size:,} bytes)" for each in wanted)
-        raise InputError(f"'{file}' ({file.stat().st_size:,} bytes) has the SHA-256 {digest}, but {needed} is needed.")
+        received = f"{digest[:8]}… ({file.stat().st_size:,} bytes)"
+        raise InputError(f"'{file.name}' has the SHA-256 {received}, but {needed} is needed.")
     network, target = found
     if network not in wanted:
         raise InputError(f"'{file}' holds the weights of {network.name}, but those of {name} are needed.")
