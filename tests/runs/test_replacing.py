@@ -21,8 +21,8 @@ from sgbench.runs.maintenance import clean, remove
 from sgbench.runs.plan import Data, Plan, make_plan, refuse_losses
 from sgbench.runs.verification import verify
 from sgbench.spec import SweepSpec, build
-from sgbench.store import Store
-from sgbench.store.layout import has_weights, latest_step
+from sgbench.store import Dataset, Store
+from sgbench.store.layout import has_weights, image_of, latest_step
 from sgbench.training import Checkpoints
 
 STEPS = 2
@@ -284,7 +284,7 @@ def test_at_every_operation_of_a_replacement_the_old_run_is_whole_or_the_new_one
     ((old_row,), old_scores, _) = old
     run_id, old_times = old_row["run_id"], {score["scored"] for score in old_scores}
     weights = Checkpoints(original.storage, run_id).load_weights()
-    original.storage.write(f"images/{run_id}/Photos@01234567/photo0.png", b"old")
+    original.storage.write(image_of(run_id, Dataset("Photos", data.tests[0].sha256).versioned, "photo0"), b"old")
     if asked == "retrain":
         drop_weights(original)
     else:
