@@ -208,9 +208,17 @@ def write_store(folder: Path, runs: int, recipes: int, kind: str) -> None:
             write_small(store.storage.root, name, tables[name], len(rows))
 
 
+COMMAND = """
+import atexit, runpy, sys
+atexit.register(lambda: sys.stderr.write("\\n" + open("/proc/self/status").read().partition("VmHWM:")[2].split()[0]))
+runpy.run_module("sgbench", run_name="__main__", alter_sys=True)
+"""
+"""The command line, which says at its end how many KiB it held at most; the system's count has the parent's too."""
+
+
 def measure(arguments: Sequence[str], folder: Path) -> tuple[float, float]:
     """Run a command in a folder, and return the seconds of CPU and the GB that it took."""
-    command = [sys.executable, "-m", "sgbench", *arguments]
+    command = [sys.executable, "-c", COMMAND, *arguments]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     said = process.stderr.read()
@@ -218,7 +226,7 @@ def measure(arguments: Sequence[str], folder: Path) -> tuple[float, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{' '.join(arguments)} ended with {process.returncode}: {said}")
-    return used.ru_utime, used.ru_maxrss * 1024 / 1e9
+    return used.ru_utime, int(said.split()[-1]) * 1024 / 1e9
 
 
 def main() -> None:

@@ -66,6 +66,7 @@ SURFACE = {
     "sgbench data list": ["--json"],
     "sgbench data fetch": ["names...", "--lr", "--scale", "--json"],
     "sgbench data prepare": ["what...", "--role", "--scale", "--json"],
+    "sgbench data clean": ["--older-than", "--keep", "--yes", "--json"],
     "sgbench data verify": ["[what...]", "--role", "--scale", "--json"],
     "sgbench weights": [],
     "sgbench weights list": ["--json"],

@@ -1,4 +1,4 @@
-"""``sgbench data``: list, download, prepare and verify data sets."""
+"""``sgbench data``: list, download, prepare, verify and clean data sets."""
 
 import functools
 from collections.abc import Callable
@@ -10,12 +10,13 @@ import typer
 from sgbench.cli import options
 from sgbench.cli.commands import below, command
 from sgbench.core.errors import InputError
+from sgbench.core.words import plural
 
 if TYPE_CHECKING:
     from sgbench.data import DataSet, Packing, SetStatus
 
 app = typer.Typer(
-    help="List, download, prepare and verify data sets.",
+    help="List, download, prepare, verify and clean data sets.",
     epilog=below("sgbench data list", "sgbench data fetch Set5 Set14"),
     no_args_is_help=True,
 )
@@ -119,6 +120,37 @@ def verify(
         output.say(f"no such sets are prepared in '{default_cache()}'")
     if any(row["result"] != "ok" for row in rows):
         raise typer.Exit(1)
+
+
+@command(app, "sgbench data clean", "sgbench data clean --older-than 7 --keep 20 --yes")
+def clean(
+    older_than: Annotated[
+        float, typer.Option("--older-than", min=1, metavar="30", help="Days for which a set must not have been used.")
+    ] = 30,
+    keep: Annotated[
+        float | None, typer.Option("--keep", min=0, metavar="GB", help="Delete only until the rest takes no more.")
+    ] = None,
+    yes: options.Yes = False,
+    as_json: options.Json = False,
+) -> None:
+    """Delete prepared sets that nothing has used for a while, oldest first, and what killed processes left.
+
+    Sweeps prepare what they need again. Downloaded data sets and pretrained networks are left alone.
+    """
+    from sgbench.cli import output
+    from sgbench.data import default_cache, discard, unused
+
+    found = unused(default_cache(), older_than, None if keep is None else round(1e9 * keep))
+    for each in found:
+        output.say(f"{each.path}: {each.size / 1e6:,.1f} MB, last used {each.days:,.0f} days ago")
+    if found:
+        options.ask(f"Delete {plural(len(found), 'folder')}?", yes)
+    for each in found:
+        discard(each.path)
+    if as_json:
+        output.print_json({str(each.path): each.size for each in found})
+    else:
+        output.say(f"{sum(each.size for each in found) / 1e6:,.1f} MB freed")
 
 
 def _verified(packing: "Packing", progress: Callable[[str, int, int], None]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,7 @@ DefaultMetrics = Annotated[
 Alpha = Annotated[
     float, typer.Option("--alpha", metavar="0.05", help="Significance level: probability of any false positive.")
 ]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 Scale = Annotated[int, typer.Option("--scale", metavar="2|3|4", help="Super-resolution factor.", callback=_scale)]
 Address = Annotated[
     str | None, typer.Option("--address", metavar="HOST:PORT", help="Ray cluster to join. Default: start Ray here.")
@@ -212,3 +214,16 @@ def numbers(flag: str, text: str | None, kind: Callable[[str], T]) -> list[T]:
     except ValueError as error:
         example = "0,1,2" if kind is int else "0,0.1,1"
         raise InputError(f"{flag} is {quoted(text)}; a list of numbers such as {example} is needed.") from error
+
+
+def ask(question: str, yes: bool) -> None:
+    """Ask a person to confirm a deletion, unless ``yes`` says so.
+
+    Raises:
+        InputError: If nobody can be asked.
+        typer.Abort: If the answer is no.
+    """
+    if not yes and not sys.stdin.isatty():
+        raise InputError("not a terminal, so it cannot ask for confirmation; pass --yes to delete.")
+    if not yes:
+        typer.confirm(question, abort=True, err=True)

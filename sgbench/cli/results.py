@@ -1,6 +1,5 @@
 """``sgbench results``: compact, merge, verify and clean stores."""
 
-import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -8,7 +7,6 @@ import typer
 
 from sgbench.cli import options
 from sgbench.cli.commands import below, command
-from sgbench.core.errors import InputError
 from sgbench.core.words import plural, printable
 
 if TYPE_CHECKING:
@@ -20,8 +18,6 @@ app = typer.Typer(
     epilog=below("sgbench results verify results/mini", "sgbench results merge results/all results/alice results/bob"),
     no_args_is_help=True,
 )
-
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 _NAMED = 4
 """Runs that a remark names before it counts the others."""
@@ -125,7 +121,7 @@ def verify(
 def rm(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs, or the beginnings of ids.")],
     results: options.Results = None,
-    yes: Yes = False,
+    yes: options.Yes = False,
 ) -> None:
     """Delete runs with their history, scores, weights, checkpoints and images.
 
@@ -139,7 +135,7 @@ def rm(
     found = find_runs(store, runs)
     for run_id, told in found.items():
         output.say(f"{run_id}  {told}")
-    _ask(f"Delete {plural(len(found), 'run')} with everything that belongs to them?", yes)
+    options.ask(f"Delete {plural(len(found), 'run')} with everything that belongs to them?", yes)
     with store.writing("sgbench results rm"):
         for run_id in found:
             remove(store, run_id)
@@ -149,7 +145,7 @@ def rm(
 def clean(
     results: options.Results = None,
     everything: Annotated[bool, typer.Option("--all", help="Also checkpoints of runs that are not done.")] = False,
-    yes: Yes = False,
+    yes: options.Yes = False,
     as_json: options.Json = False,
 ) -> None:
     """Delete what no run needs: checkpoints of runs that are done, and files left by killed processes.
@@ -163,7 +159,7 @@ def clean(
     store = _open(options.find_store(results))
     store.refuse_other_folders()
     if everything:
-        _ask("Delete checkpoints from which runs could be resumed?", yes)
+        options.ask("Delete checkpoints from which runs could be resumed?", yes)
     with store.writing("sgbench results clean"):
         freed = clean(store, everything=everything)
     if as_json:
@@ -186,13 +182,6 @@ def _open(root: str) -> "Store":
 
     load_results(root)
     return Store(Storage(root))
-
-
-def _ask(question: str, yes: bool) -> None:
-    if not yes and not sys.stdin.isatty():
-        raise InputError("not a terminal, so it cannot ask for confirmation; pass --yes to delete.")
-    if not yes:
-        typer.confirm(question, abort=True, err=True)
 
 
 def _record(found: "Merge") -> dict[str, object]:

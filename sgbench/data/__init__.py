@@ -16,7 +16,7 @@ from sgbench.data.images import (
     read_image,
     write_png,
 )
-from sgbench.data.inventory import Packing, PartStatus, SetStatus, inventory, list_packings
+from sgbench.data.inventory import Packing, PartStatus, SetStatus, Unused, discard, inventory, list_packings, unused
 from sgbench.data.pairing import pair_by_name
 from sgbench.data.patches import PatchSampler, windows
 from sgbench.data.prepare import (
@@ -52,9 +52,11 @@ __all__ = [
     "Role",
     "SetStatus",
     "Source",
+    "Unused",
     "crop_to_multiple",
     "decode_image",
     "default_cache",
+    "discard",
     "downscale",
     "encode_png",
     "fetch",
@@ -70,6 +72,7 @@ __all__ = [
     "resolve",
     "sets_folder",
     "shared_images",
+    "unused",
     "upscale",
     "windows",
     "write_png",

@@ -1,11 +1,16 @@
 """What is available locally: catalogued data sets, and the cache of prepared sets."""
 
+import contextlib
 import re
+import secrets
+import shutil
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sgbench.core.errors import InputError
+from sgbench.core.storage import UNFINISHED
 from sgbench.data.catalog import CATALOG, DataSet, Role, count_images, images_folder, sets_folder
 from sgbench.data.prepare import PackedImages, default_cache, folder_name
 from sgbench.data.references import resolve
@@ -57,6 +62,54 @@ def inventory() -> list[SetStatus]:
         )
         for entry in CATALOG.values()
     ]
+
+
+@dataclass(frozen=True)
+class Unused:
+    """A folder of a cache that nothing has used for a while."""
+
+    path: Path
+    size: int
+    """Bytes."""
+    days: float
+    """Since it was last used."""
+
+
+def unused(cache: Path, days: float, keep: int | None = None) -> list[Unused]:
+    """Return the prepared sets that nothing has used for some days, and what killed processes left, oldest first.
+
+    Every process that trains or scores with a set marks it as used when it opens it.
+
+    Args:
+        cache: The folder for prepared sets, which need not exist.
+        days: How long a set must not have been used.
+        keep: Only as many sets, the oldest, as must go for the rest to take at most so many bytes.
+    """
+    found = []
+    for path in [packing.path for packing in _packings(cache)] + [path for path in cache.glob(".*") if path.is_dir()]:
+        if path.name.startswith(".") and not UNFINISHED.fullmatch(path.name):
+            continue
+        try:
+            sizes = [file.stat().st_size for file in path.iterdir()]
+            used = max(file.stat().st_mtime for file in (path, *path.glob("manifest.json")))
+        except FileNotFoundError:  # another process has deleted it
+            continue
+        found.append(Unused(path, sum(sizes), (time.time() - used) / 86_400))
+    found.sort(key=lambda each: -each.days)
+    left, chosen = sum(each.size for each in found), []
+    for each in found:
+        if each.days >= days and (keep is None or left > keep):
+            chosen.append(each)
+            left -= each.size
+    return chosen
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder of a cache; no process ever finds a part of it under its name."""
+    aside = folder.with_name(f".{folder.name.lstrip('.')}.{secrets.token_hex(4)}")
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(aside)
+        shutil.rmtree(aside)
 
 
 def list_packings(cache: Path, references: Sequence[str] = ()) -> list[Packing]:

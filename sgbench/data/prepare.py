@@ -10,6 +10,7 @@ The folder is named after the set and a key: a hash of the paths, sizes and time
 degradation. It is made under a hidden name and renamed once it is complete.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -131,6 +132,8 @@ class PackedImages:
                     raise ValueError(f"{file} has {size} bytes, not {expected}")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"the prepared images in '{path}' are damaged ({error}); remove that folder.") from error
+        with contextlib.suppress(OSError):  # the folder may be read-only
+            os.utime(path / "manifest.json")  # when the set was last used, for `sgbench data clean`
         return opened
 
     def __reduce__(self) -> tuple[Callable[[Path], "PackedImages"], tuple[Path]]:

@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -247,3 +248,17 @@ def test_verify_says_which_image_has_changed_and_goes_on(place: Path, run: Run) 
 def test_verify_of_what_was_never_prepared_is_refused(place: Path, run: Run) -> None:
     err = run("data", "verify", "Set5", code=2)[1]
     assert f"Set5 is not prepared in '{place}/cache/data'; run 'sgbench data prepare Set5'." in err
+
+
+def test_prepared_sets_are_deleted_when_they_are_old_and_a_person_agrees(run: Run, place: Path) -> None:
+    write_png(place / "photos" / "photo.png", np.full((8, 8, 3), 7, np.uint8))
+    (row,) = json.loads(run("data", "prepare", "mine=photos", "--json")[0])
+    folder = Path(row["folder"])
+    assert run("data", "clean", "--older-than", "1") == ("", "0.0 MB freed\n")
+    for path in (folder, *folder.iterdir()):
+        os.utime(path, (0, 0))
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    assert "pass --yes to delete" in run("data", "clean", code=2)[1]
+    assert folder.is_dir()
+    assert json.loads(run("data", "clean", "--json", "--yes")[0]) == {str(folder): size}
+    assert not folder.exists()

@@ -1,4 +1,6 @@
+import os
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,7 +8,7 @@ import numpy as np
 import pytest
 
 from sgbench.core.errors import InputError
-from sgbench.data import CATALOG, inventory, list_packings, prepare, resolve, write_png
+from sgbench.data import CATALOG, PackedImages, discard, inventory, list_packings, prepare, resolve, unused, write_png
 from sgbench.spec import Degradation
 
 
@@ -81,3 +83,42 @@ def test_what_is_prepared_is_chosen_by_name_or_by_the_files_themselves(pack, tmp
     write_png(photos / "photo0.png", noise(1))
     with pytest.raises(InputError, match=r"mine=.*photos is not prepared in"):
         list_packings(cache, [f"mine={photos}"])
+
+
+def age(folder: Path, days: float) -> None:
+    for path in (folder, *folder.iterdir()):
+        os.utime(path, (time.time() - 86_400 * days,) * 2)
+
+
+def test_what_nothing_has_used_for_a_while_is_found_oldest_first(source, pack, tmp_path):
+    old, older, new = (pack(source, scale).path for scale in (2, 3, 4))
+    age(old, 40)
+    age(older, 50)
+    (left := tmp_path / "cache" / f".{old.name}.0123abcd").mkdir()
+    (left / "hr.bin").write_bytes(b"12345")
+    age(left, 60)
+    (tmp_path / "cache" / ".git").mkdir()
+    cache = tmp_path / "cache"
+    assert [each.path for each in unused(cache, 30)] == [left, older, old]
+    assert unused(cache, 30)[0].size == 5
+    assert [each.path for each in unused(cache, 45)] == [left, older]
+    sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in (old, new)}
+    assert [each.path for each in unused(cache, 30, sum(sizes.values()))] == [left, older]
+    assert [each.path for each in unused(cache, 30, 10**9)] == []
+    assert unused(tmp_path / "nothing", 30) == []
+
+
+def test_a_set_that_is_opened_is_in_use(source, pack, tmp_path):
+    packed = pack(source)
+    age(packed.path, 40)
+    PackedImages.open(packed.path)
+    assert unused(tmp_path / "cache", 1) == []
+
+
+def test_an_open_set_can_be_read_when_it_has_been_deleted(source, pack, tmp_path):
+    packed = pack(source)
+    pixels = packed.hr(0).copy()
+    discard(packed.path)
+    discard(packed.path)
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert np.array_equal(packed.hr(0), pixels)
