@@ -78,7 +78,7 @@ def _read() -> str:
         InputError: If that is not text.
     """
     try:
-        return sys.stdin.read()
+        return sys.stdin.buffer.read().decode()  # in the locale C, text may be anything
     except UnicodeDecodeError as error:
         raise InputError(f"standard input is not text in UTF-8: byte {error.start + 1} is not.") from error
 

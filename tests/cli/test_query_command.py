@@ -49,7 +49,7 @@ def test_json_has_all_rows_and_nothing_beside_them(run: Run, flags: list[str]) -
 def test_a_question_comes_from_standard_input_and_the_answer_goes_to_a_file(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO(SQL))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(SQL.encode())))
     assert run("query", "-", "--results", "results/quick", "--format", "csv", "--out", "x.csv") == ("", "")
     assert (tmp_path / "x.csv").read_text().splitlines()[:2] == ["run_id,seed", "000000000000,0"]
     run("query", SQL, "--format", "parquet", "--out", "x.parquet")
