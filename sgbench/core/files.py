@@ -1,6 +1,7 @@
 """Files on local disks: atomic replacement, exclusive access, and the cache folder."""
 
 import contextlib
+import errno
 import fcntl
 import io
 import os
@@ -14,6 +15,9 @@ import platformdirs
 
 from sgbench.core.errors import InputError
 from sgbench.core.words import quoted
+
+UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP}
+"""What a file system without locks answers to a request for one."""
 
 
 def cache_folder() -> Path:
@@ -92,7 +96,7 @@ def exclusive(path: Path) -> Iterator[io.FileIO]:
         path: The file, created if it does not exist.
 
     Warns:
-        UserWarning: If another process holds it.
+        UserWarning: If another process holds it, or the file system has no locks; then nobody waits.
     """
     while True:
         with path.open("a+b", buffering=0) as file:
@@ -101,6 +105,10 @@ def exclusive(path: Path) -> Iterator[io.FileIO]:
             except BlockingIOError:
                 warnings.warn(f"another process holds '{path}'; waiting for it to end", stacklevel=3)
                 fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in UNSUPPORTED:
+                    raise
+                warnings.warn(f"'{path.parent}' has no file locks; run one command there at a time", stacklevel=3)
             if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 yield file
                 return

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from sgbench.core.errors import InputError
+from sgbench.core.files import UNSUPPORTED
 from sgbench.core.lease import Claim, Clock, Held, LeaseFolder, Leases, claim, in_use, lost
 
 LOCK = ".lock"
@@ -40,9 +41,6 @@ MOUNTS = Path("/proc/self/mountinfo")
 
 PATIENCE_SECONDS = 1.0
 """For how long a kernel lock is tried again, because whoever looks who holds it does so by taking it for a moment."""
-
-UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP}
-"""What a file system without locks answers."""
 
 _UNSEEN = {
     r"nfs4?": r"(^|,)(nolock|local_lock=(all|flock))(,|$)",

@@ -149,6 +149,14 @@ class Storage:
             if info.type == fs.FileType.File
         }
 
+    def stamps(self, folder: str) -> dict[str, tuple[int, int]]:
+        """Return the bytes of the files directly in a folder, and when each was written, in ns since 1970.
+
+        Args:
+            folder: Below the root; it need not exist.
+        """
+        return {f"{folder}/{info.base_name}": (info.size, info.mtime_ns or 0) for info in self._below(folder)}
+
     def open(self, name: str) -> Any:
         """Open a file for reading at any position, as a `pyarrow.NativeFile`.
 

@@ -227,22 +227,27 @@ class TableFiles:
     def compact(self, new: pa.Table | None = None) -> int:
         """Merge the small files into a compacted one; the caller holds the lock of the storage.
 
+        Only files that have not changed since they were read are deleted, so that whatever is written meanwhile, as by
+        a process that slept through the loss of its lock, is kept and counts.
+
         Args:
             new: Additional rows to store; they replace all rows of their stems.
 
         Returns:
             The number of files that were merged and deleted.
         """
-        listing = self.list()
+        before, listing = self.storage.stamps(self.table), self.list()
         replaced = listing.compacted[:-1]
         if listing.small or new is not None:
             replaced = listing.compacted
             with pa.BufferOutputStream() as buffer:
                 self._write_groups(buffer, self._live(listing, new))
                 self.storage.write(self.name(listing.next()), buffer.getvalue().to_pybytes())
-        for stem in (*replaced, *listing.small):
-            self.storage.delete(self.name(stem))
-        return len(replaced) + len(listing.small)
+        after, merged = self.storage.stamps(self.table), [*map(self.name, (*replaced, *listing.small))]
+        unchanged = [name for name in merged if name in before and before[name] == after.get(name)]
+        for name in unchanged:
+            self.storage.delete(name)
+        return len(unchanged)
 
     def stems(self, rows: pa.Table) -> pa.ChunkedArray:
         """Return the stem of each row."""

@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import os
 import threading
 from pathlib import Path
@@ -111,3 +112,14 @@ def test_the_cache_is_where_the_environment_says_or_the_user_s(monkeypatch: pyte
     monkeypatch.delenv("SGBENCH_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "sgbench"
+
+
+@pytest.mark.parametrize("number", ["ENOSYS", "ENOLCK", "EINVAL", "ENOTSUP"])
+def test_where_there_are_no_file_locks_nobody_waits_and_a_warning_says_so(tmp_path, monkeypatch, number):
+    def fail(*arguments):
+        raise OSError(getattr(errno, number), "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    warned = pytest.warns(UserWarning, match=f"'{tmp_path}' has no file locks; run one command")
+    with warned, exclusive(tmp_path / "lock") as file:
+        assert file.write(b"1") == 1

@@ -1,5 +1,6 @@
 """One run from its plan to its rows, and everything that can come in between."""
 
+import contextlib
 import errno
 import os
 import signal
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 import sgbench
 from sgbench.assets.locator import Locator
+from sgbench.core.errors import InterruptionError
 from sgbench.core.registry import BACKBONES, LOSSES
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, prepare, resolve, write_png
@@ -514,3 +516,18 @@ def test_ctrl_c_before_training_ends_without_a_traceback(
 
 
 # Where it was made
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_run_whose_sweep_has_lost_its_lock_writes_nothing(
+    data: Data, store: Store, tmp_path: Path, taken: bool
+) -> None:
+    with store.storage.lock("sgbench sweep tiny"):
+        job = Job.from_json(a_job(data, store).to_json())  # as a worker on another machine has it
+    with store.storage.lock("sgbench sweep of another") if taken else contextlib.nullcontext():
+        before = store.storage.sizes()
+        with pytest.raises(InterruptionError, match="was lost to 'sgbench sweep of another'" if taken else "has ended"):
+            train_job(job)
+        with pytest.raises(InterruptionError):
+            record_failure(job, "its process died")
+        assert store.storage.sizes() == before

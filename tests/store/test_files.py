@@ -109,6 +109,26 @@ def test_compacting_again_writes_nothing(store: Store) -> None:
     assert {name: store.storage.read(name) for name in store.storage.sizes()} == before
 
 
+def test_what_is_written_while_a_compaction_merges_is_kept_and_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a process that found its lock in order and then fell asleep before its request."""
+    store, late, write = Store(Storage(str(tmp_path))), [run_row(A, status="failed")], Storage.write
+
+    def writes(storage: Storage, name: str, content: bytes) -> None:
+        write(storage, name, content)
+        if late and "compacted" in name:
+            Store(Storage(str(tmp_path))).write_run(late.pop())
+
+    store.write_run(run_row(A, status="done"))
+    store.write_run(run_row(B, status="done"))
+    monkeypatch.setattr(Storage, "write", writes)
+    assert store.compact()["runs"] == 1
+    for _ in range(2):
+        assert {run_id: row["status"] for run_id, row in store.rows().items()} == {A: "failed", B: "done"}
+        store.compact()
+
+
 def test_an_empty_store_is_compacted_to_nothing(memory: Store) -> None:
     assert set(memory.compact().values()) == {0}
     assert memory.storage.sizes() == {}
