@@ -41,6 +41,9 @@ request that is on its way arrives before anybody else can hold the lease."""
 SETTLE_SECONDS = 5.0
 """How long a new holder waits after it has replaced the claim of a silent one, whose writes may be on their way."""
 
+AWAIT_SECONDS = 8.0
+"""How long whoever asks who holds a lease waits for a renewal."""
+
 LOOK_SECONDS = 1.0
 """Between two looks at a claim that is being watched."""
 
@@ -385,14 +388,14 @@ class Leases:
     def holder(self) -> str | None:
         """Return who holds it, in words; None if nobody does.
 
-        A holder that lives renews its claim; that is awaited for at most one and a half times `BEAT_SECONDS`.
+        A holder that lives renews its claim; that is awaited for at most `AWAIT_SECONDS`.
         """
         first, began = self._file.read(), self._clock.now()
         seen = first
         while seen is not None and Claim.of(seen.content).held is not False:
             if seen != first:
                 return Claim.of(seen.content).who
-            if self._clock.now() - began > 1.5 * BEAT_SECONDS:
+            if self._clock.now() - began > AWAIT_SECONDS:
                 return None
             self._clock.sleep(LOOK_SECONDS / 4)
             seen = self._file.read()

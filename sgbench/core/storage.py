@@ -309,7 +309,7 @@ class Storage:
     def holder(self) -> str | None:
         """Return who holds the lock, in words: ``'sgbench sweep quick' (process 7 on host)``; None if nobody does.
 
-        That of a lease is only known once it is renewed, some `sgbench.core.lease.BEAT_SECONDS` later at most.
+        That of a lease is only known once it is renewed, `sgbench.core.lease.AWAIT_SECONDS` later at most.
         """
         return self.locks.holder()
 

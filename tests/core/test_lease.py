@@ -441,7 +441,7 @@ def server():
         server.server.shutdown()
 
 
-QUICK = {"BEAT": 0.1, "LEASE": 1.2, "FRESH": 0.3, "SETTLE": 0.1, "LOOK": 0.05}
+QUICK = {"BEAT": 0.1, "LEASE": 30.0, "FRESH": 0.3, "SETTLE": 0.1, "LOOK": 0.05}
 
 
 @pytest.fixture
@@ -547,10 +547,12 @@ def test_a_compaction_that_is_stopped_for_longer_than_its_lease_deletes_nothing_
     mounts.write_text(f"1 1 {os.major(device)}:{os.minor(device)} / / rw - nfs4 server:/home rw,nolock\n")
     monkeypatch.setattr(lock_module, "MOUNTS", mounts)
     root = uri if where == "in an object store" else str(tmp_path / "store")
+    quick = QUICK | {"LEASE": 1.5}
+    monkeypatch.setattr(lease_module, "LEASE_SECONDS", quick["LEASE"])
     store = Store(Storage(root))
     row = {"run_id": "a" * 12, "kind": "folder", "name": "a", "scale": 4, "status": "failed"}
     store.write_run(row)
-    words = [sys.executable, "-c", COMPACT, root, str(mounts), repr(QUICK)]
+    words = [sys.executable, "-c", COMPACT, root, str(mounts), repr(quick)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as sleeper:
         assert os.WIFSTOPPED(os.waitpid(sleeper.pid, os.WUNTRACED)[1])
         with store.storage.lock("sgbench sweep quick"):
