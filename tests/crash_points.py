@@ -117,8 +117,12 @@ class Frail(Storage):
         return other
 
     def files(self) -> dict[str, bytes]:
-        """Return the content of all files."""
-        return {name: self.read(name) for name in self.sizes()}
+        """Return the content of all files that there are, whatever listings show."""
+        late, self._late = self._late, 0
+        try:
+            return {name: self.read(name) for name in self.sizes()}
+        finally:
+            self._late = late
 
     def state(self) -> Hashable:
         """Return what tells this from other states."""

@@ -28,6 +28,7 @@ replacement, from when a compacted run is repeated until the next compaction.
 
 import concurrent.futures
 import contextlib
+import errno
 import io
 import re
 from bisect import bisect_left
@@ -235,6 +236,9 @@ class TableFiles:
 
         Returns:
             The number of files that were merged and deleted.
+
+        Raises:
+            OSError: If a listed file is gone: what an object store lists late must not be taken for what there is.
         """
         before, listing = self.storage.stamps(self.table), self.list()
         replaced = listing.compacted[:-1]
@@ -290,6 +294,11 @@ class TableFiles:
         small = [stem for stem in listing.small if stem not in replaced]
         for start in range(0, len(small), FILES_AT_ONCE):
             parts = self._parts(small[start : start + FILES_AT_ONCE])
+            if len(parts) < len(small[start : start + FILES_AT_ONCE]):
+                gone = next(stem for stem in small[start : start + FILES_AT_ONCE] if stem not in parts)
+                raise OSError(
+                    errno.ESTALE, "it was listed but is gone; try again", self.storage.address(self.name(gone))
+                )
             rows = pa.concat_tables([self.schema.empty_table(), *parts.values()])
             self._check(rows, parts)
             yield rows

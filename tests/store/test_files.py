@@ -236,6 +236,31 @@ def test_a_compaction_that_is_cut_off_changes_nothing_and_the_next_one_ends_it()
 
 
 @in_one_thread
+@pytest.mark.parametrize("late", [1, 2, 4, 8])
+def test_a_compaction_on_listings_that_are_late_loses_nothing(late: int) -> None:
+    def make() -> Store:
+        store = two_compacted()
+        write_all(store, C, 3.0)
+        return Store(Frail(store.storage.files(), late=late))
+
+    points = EveryPoint(make, Store.compact, lambda store: store.storage, "dies")
+    for store in points:
+        for _ in range(3):
+            with contextlib.suppress(OSError):
+                store.compact()
+        store.storage.settle()
+        store.compact()
+        assert said(store) == said(three_runs())
+    assert points.tried
+
+
+def three_runs() -> Store:
+    store = two_compacted()
+    write_all(store, C, 3.0)
+    return store
+
+
+@in_one_thread
 def test_forgetting_that_is_cut_off_is_ended_by_the_next_call() -> None:
     def make() -> Store:
         store = two_compacted()
