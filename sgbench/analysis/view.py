@@ -378,7 +378,7 @@ class View:
             and (filters.metrics is None or metric in filters.metrics)
         }
         found = {_key(outcome): outcome for outcome in self._scored(runs, filters)}
-        wanted = {key for key in self.planned if key[0] in runs and key[1:] in places}
+        wanted = {key for run_id in runs for key in self._planned_of.get(run_id, ()) if key[1:] in places}
         wanted |= {(run.run_id, *place) for run in self._lost if run.run_id in runs for place in places}
         metrics = {metric for _, _, metric in (*found, *wanted)}
         pairs = {key[:2] for key in (*found, *wanted)}
@@ -428,6 +428,14 @@ class View:
             for test in plan.tests
             for metric in plan.metrics
         }
+
+    @functools.cached_property
+    def _planned_of(self) -> dict[str, list[Key]]:
+        """The scores that plans ask for, by run."""
+        found: defaultdict[str, list[Key]] = defaultdict(list)
+        for key in self.planned:
+            found[key[0]].append(key)
+        return dict(found)
 
     @functools.cached_property
     def _runs(self) -> dict[str, Run]:
