@@ -235,7 +235,7 @@ def test_a_network_whose_file_is_not_sound_is_said_to_be_so(
     monkeypatch.setenv("SGBENCH_WEIGHTS", str(tmp_path))
     (tmp_path / NETWORKS.load("inception").file).write_bytes(b"half a file")
     (where,) = by_name(json.loads(run("metrics", "--json")[0]))["fid"]["networks"].values()
-    assert "delete it and fetch it again" in where
+    assert "is needed; delete it" in where
 
 
 @pytest.mark.usefixtures("plug_ins")
