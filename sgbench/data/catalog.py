@@ -74,6 +74,9 @@ class DataSet:
         return self.instructions.format(folder=f"'{sets_folder() / self.name}'")
 
 
+DEMO = "demo"
+"""The data set that comes with scikit-image."""
+
 DEMO_IMAGES = (
     "astronaut.png",
     "brick.png",
@@ -150,7 +153,7 @@ CATALOG: Mapping[str, DataSet] = MappingProxyType(
         entry.name: entry
         for entry in (
             DataSet(
-                name="demo",
+                name=DEMO,
                 description="Eleven photographs and textures that come with scikit-image; nothing to download.",
                 terms=(
                     "CC0, public domain or without known restrictions, except motorcycle_left, which is from the "

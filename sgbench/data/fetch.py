@@ -20,7 +20,7 @@ from typing import Literal
 from sgbench.core.download import DownloadError, download
 from sgbench.core.errors import InputError, unknown
 from sgbench.core.files import exclusive, naming
-from sgbench.data.catalog import CATALOG, Archive, DataSet, count_images, sets_folder
+from sgbench.data.catalog import CATALOG, DEMO, Archive, DataSet, count_images, sets_folder
 from sgbench.data.images import is_image_name
 from sgbench.data.references import resolve
 from sgbench.data.resize import SCALES
@@ -204,7 +204,7 @@ def _write(path: Path, content: bytes) -> None:
 
 def _outcome(entry: DataSet, root: Path, wanted: set[str], failures: Mapping[str, str]) -> Fetched:
     name, folder = entry.name, root / entry.name
-    if name == "demo":
+    if name == DEMO:
         return Fetched(name, "here", resolve(name, "train").images[0].parent)
     if not wanted & entry.folders(SCALES).keys():
         return Fetched(name, "here", folder)

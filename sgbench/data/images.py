@@ -59,6 +59,11 @@ def read_image(path: Path) -> Pixels:
         InputError: If the file cannot be read or decoded, has transparency, or holds pixels of another kind, such as
             floating point.
     """
+    return _remarked(*read_with_remarks(path), str(path))
+
+
+def read_with_remarks(path: Path) -> tuple[Pixels, list[str]]:
+    """Read an image like `read_image`, and return what that would warn of instead, each without the file's name."""
     return _decoded(path, str(path))
 
 
@@ -69,7 +74,7 @@ def decode_image(content: bytes, name: str) -> Pixels:
         content: The file's bytes.
         name: The file, for messages.
     """
-    return _decoded(io.BytesIO(content), name)
+    return _remarked(*_decoded(io.BytesIO(content), name), name)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -150,7 +155,13 @@ def write_png(path: Path, image: Pixels) -> None:
         part.write_bytes(encode_png(image))
 
 
-def _decoded(source: Path | io.BytesIO, name: str) -> Pixels:
+def _remarked(pixels: Pixels, remarks: list[str], name: str) -> Pixels:
+    for remark in remarks:
+        warnings.warn(f"'{name}' {remark}", stacklevel=3)
+    return pixels
+
+
+def _decoded(source: Path | io.BytesIO, name: str) -> tuple[Pixels, list[str]]:
     with _opened(source, name) as image:
         if image.has_transparency_data:
             raise InputError(f"'{name}' has an alpha channel or a transparent colour; only opaque images are read.")
@@ -161,11 +172,10 @@ def _decoded(source: Path | io.BytesIO, name: str) -> Pixels:
         pixels = _sixteen_bit(image, source, name) if kind == "16-bit" else np.array(image.convert("RGB"))
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             pixels = np.ascontiguousarray(_UNTURNED[orientation](pixels))
-    if kind != "8-bit":
-        warnings.warn(f"'{name}' is {kind} and was converted to 8-bit RGB", stacklevel=3)
+    remarks = [f"is {kind} and was converted to 8-bit RGB"] if kind != "8-bit" else []
     if ignored:
-        warnings.warn(f"'{name}' has {' and '.join(ignored)}; pixels are used as they are stored", stacklevel=3)
-    return pixels
+        remarks.append(f"has {' and '.join(ignored)}; pixels are used as they are stored")
+    return pixels, remarks
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sgbench.core.errors import InputError
 from sgbench.core.storage import UNFINISHED
-from sgbench.data.catalog import CATALOG, DataSet, Role, count_images, images_folder, sets_folder
+from sgbench.data.catalog import CATALOG, DEMO, DataSet, Role, count_images, images_folder, sets_folder
 from sgbench.data.prepare import PackedImages, default_cache, folder_name
 from sgbench.data.references import resolve
 from sgbench.data.resize import SCALES
@@ -137,8 +137,8 @@ def list_packings(cache: Path, references: Sequence[str] = ()) -> list[Packing]:
 
 def _part(entry: DataSet, role: Role) -> PartStatus:
     part = entry.parts[role]
-    if entry.name == "demo":
-        images = resolve("demo", role).images
+    if entry.name == DEMO:
+        images = resolve(DEMO, role).images
         return PartStatus(role, images[0].parent, len(images), part.images, ())
     root = sets_folder() / entry.name
     folder = images_folder(root, part)

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -26,8 +27,9 @@ import numpy as np
 from sgbench.core.errors import InputError
 from sgbench.core.files import cache_folder, replacing
 from sgbench.core.storage import PART, PART_IN_WORDS
-from sgbench.data.catalog import Role
-from sgbench.data.images import Pixels, crop_to_multiple, image_size, read_image
+from sgbench.core.words import plural
+from sgbench.data.catalog import DEMO, Role
+from sgbench.data.images import Pixels, crop_to_multiple, image_size, read_with_remarks
 from sgbench.data.references import Source, resolve
 from sgbench.data.resize import downscale
 from sgbench.spec import Degradation, Recipe, canonical_json
@@ -215,6 +217,10 @@ def prepare(
     Returns:
         The prepared set.
 
+    Warns:
+        UserWarning: What `sgbench.data.read_image` warns of, once for all images with the same remark, and
+            not of the images that come with scikit-image.
+
     Raises:
         InputError: If a file cannot be read or has the wrong size, two files differ only in their extensions, or the
             cache cannot be written. Nothing is left behind.
@@ -315,9 +321,17 @@ def _pack(
     for file in ("hr.bin", "lr.bin"):
         (folder / file).touch()
 
+    remarks: dict[str, list[Path]] = {}
+
+    def read(path: Path) -> Pixels:
+        pixels, said = read_with_remarks(path)
+        for remark in said:
+            remarks.setdefault(remark, []).append(path)
+        return pixels
+
     def pack(image: PackedImage, path: Path, lr_path: Path | None) -> PackedImage:
-        hr = crop_to_multiple(read_image(path), scale)
-        lr = read_image(lr_path) if lr_path else downscale(hr, scale, degradation)
+        hr = crop_to_multiple(read(path), scale)
+        lr = read(lr_path) if lr_path else downscale(hr, scale, degradation)
         _write(folder / "hr.bin", image.hr_offset, hr)
         _write(folder / "lr.bin", image.lr_offset, lr)
         return replace(image, hr_sha256=_sha256(hr), lr_sha256=_sha256(lr))
@@ -328,6 +342,10 @@ def _pack(
             packed.append(image)
             if progress is not None:
                 progress(len(packed), len(plan))
+    if source.name != DEMO:  # of its images all is known
+        for remark, paths in remarks.items():
+            others = f" (also {plural(len(paths) - 1, 'other image')} of {source.name})" if len(paths) > 1 else ""
+            warnings.warn(f"'{min(paths)}' {remark}{others}", stacklevel=4)
     return packed
 
 

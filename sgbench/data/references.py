@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sgbench.core.errors import InputError, MissingDataError, unknown
 from sgbench.core.files import expanded
-from sgbench.data.catalog import CATALOG, DEMO_IMAGES, DataSet, Role, count_images, images_folder, sets_folder
+from sgbench.data.catalog import CATALOG, DEMO, DEMO_IMAGES, DataSet, Role, count_images, images_folder, sets_folder
 from sgbench.data.images import list_images
 from sgbench.data.pairing import LR_SUFFIXES, pair_by_name
 from sgbench.spec import set_name
@@ -130,7 +130,7 @@ def _images(asked: _Reference, role: Role) -> tuple[Path, ...]:
             f"{name} has no {role} part, only {' and '.join(entry.parts)}; to use its images for that, "
             f"give them another name, as in 'my-images=DIR'."
         )
-    if name == "demo":
+    if name == DEMO:
         if asked.folder is not None:
             raise InputError(f"the data set 'demo' comes with scikit-image; give '{asked.folder}' another name.")
         return _demo(role)

@@ -19,6 +19,7 @@ from sgbench.data import (
     downscale,
     list_images,
     prepare,
+    resolve,
     shared_images,
     write_png,
 )
@@ -47,6 +48,24 @@ def pack(tmp_path):
     return call
 
 
+def test_what_is_ignored_in_many_images_is_said_once(source, pack, recwarn):
+    for path in source.images[:2]:
+        exif = Image.Exif()
+        exif[0x0112] = 6  # orientation
+        Image.open(path).save(path, exif=exif)
+    pack(source)
+    (warning,) = recwarn
+    assert str(warning.message) == (
+        f"'{source.images[0]}' has orientation 6; pixels are used as they are stored (also 1 other image of mine)"
+    )
+
+
+@pytest.mark.parametrize("role", ["train", "test"])
+def test_nothing_is_said_of_the_images_that_come_with_scikit_image(pack, recwarn, role):
+    pack(resolve("demo", role))
+    assert not list(recwarn)
+
+
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_pixels_are_the_cropped_images_and_their_degradation(source, pack, scale, workers):
@@ -72,7 +91,7 @@ def test_views_are_read_only_and_share_memory(source, pack):
 def test_the_second_time_nothing_is_decoded(source, pack, monkeypatch):
     first = pack(source)
     module = importlib.import_module("sgbench.data.prepare")
-    monkeypatch.setattr(module, "read_image", None)
+    monkeypatch.setattr(module, "read_with_remarks", None)
     monkeypatch.setattr(module, "image_size", None)
     assert pack(source).path == first.path
 
