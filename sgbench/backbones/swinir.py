@@ -96,7 +96,7 @@ def attend(qkv: Tensor, bias: Tensor) -> Tensor:
         bias: Shape [1 or windows of an image, heads, WINDOW², WINDOW²].
     """
     if bias.requires_grad and bias.device.type == "cpu":
-        return _attend_on_cpu(qkv, bias)
+        return _attend_on_cpu()(qkv, bias)
     q, k, v = in_windows(qkv, 3, bias.shape[1])
     shape, scale = v.shape, v.shape[-1] ** -0.5
     filled = (functional.pad(part, (0, -shape[-1] % HEAD_MULTIPLE)) for part in (q, k, v))
@@ -169,10 +169,16 @@ class _AttentionOnCpu(torch.autograd.Function):
         return in_images(of_windows.movedim(-3, -1)), of_bias.to(weights.dtype)
 
 
-_attend_on_cpu: Callable[..., Tensor] = torch.compiler.disable(  # type: ignore[no-untyped-call] # torch's has no types
-    _AttentionOnCpu.apply
-)
-"""A compiler would write out the loop over images."""
+@functools.cache
+def _attend_on_cpu() -> Callable[..., Tensor]:
+    """Return `_AttentionOnCpu.apply` without its loop over images being written out by a compiler.
+
+    That is found when it is first needed, because it loads the compiler, which takes two seconds.
+    """
+    attend: Callable[..., Tensor] = torch.compiler.disable(  # type: ignore[no-untyped-call] # torch's has no types
+        _AttentionOnCpu.apply
+    )
+    return attend
 
 
 @functools.lru_cache(maxsize=4)

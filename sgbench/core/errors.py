@@ -12,6 +12,9 @@ from sgbench.core.words import MOST_QUOTED, printable, quoted, shortened, withou
 _LONGEST = 290
 """Characters of a sentence at most."""
 
+_LONGEST_PATH = 200
+"""Characters of a path that a sentence quotes at most, for a path without its middle leads nowhere."""
+
 
 def sentence(text: str) -> str:
     """Return what is shown to a person on one line: printable, without passwords, and not too long to be read."""
@@ -115,7 +118,7 @@ def explained(error: OSError) -> tuple[int, str]:
 
 def in_a_sentence(error: OSError) -> str:
     """Return an error of the system or of an object store in a sentence, which names the file if the error does."""
-    named = "" if error.filename is None else f"{quoted(os.fsdecode(error.filename))}: "
+    named = "" if error.filename is None else f"{quoted(os.fsdecode(error.filename), _LONGEST_PATH)}: "
     return f"{named}{explained(error)[1]}."
 
 

@@ -210,7 +210,7 @@ class DiskLocks:
         if now.held and (untrusted(self._folder) or not self._is_free()):
             raise InputError(
                 f"'{self._root}' is in use by {now.who}, whose lock this machine cannot test; wait for it to end, or, "
-                f"if it is dead, delete '{self._file}'."
+                f"if it is dead, delete '{LOCK}' there."
             )
         os.truncate(self._file, 0)
 

@@ -60,13 +60,13 @@ def shortened(text: str, most: int = MOST_QUOTED) -> str:
     return f"{text[: most // 2]}…{text[len(text) + 1 - (most + 1) // 2 :]}"
 
 
-def quoted(value: object) -> str:
-    """Return a value as a sentence quotes it, whatever it is: printable, and shortened to `MOST_QUOTED` characters.
+def quoted(value: object, most: int = MOST_QUOTED) -> str:
+    """Return a value as a sentence quotes it, whatever it is: printable, and shortened to ``most`` characters.
 
     A text stands between quotation marks; anything else is written as Python does.
     """
     if isinstance(value, str):
-        return f"'{shortened(printable(shortened(value, 2 * MOST_QUOTED)))}'"
+        return f"'{shortened(printable(shortened(value, 2 * most)), most)}'"
     try:
         return shortened(printable(_briefly.repr(value)))
     except ValueError:  # Python writes no integer of more than 4,300 digits

@@ -78,10 +78,13 @@ def _no_truth_value(value: object) -> object:
     return value
 
 
-Whole = Annotated[int, BeforeValidator(_no_truth_value)]
-Number = Annotated[float, BeforeValidator(_no_truth_value)]
+_NO_TRUTH_VALUE = BeforeValidator(_no_truth_value)
+"""Comes last in an annotation: bounds that come after it would be rounded in messages."""
 
-Seed = Annotated[Whole, Field(ge=0, lt=2**63)]
+Whole = Annotated[int, _NO_TRUTH_VALUE]
+Number = Annotated[float, _NO_TRUTH_VALUE]
+
+Seed = Annotated[int, Field(ge=0, lt=2**63), _NO_TRUTH_VALUE]
 
 Weight = Annotated[
     Number,
@@ -90,10 +93,10 @@ Weight = Annotated[
 ]
 """The coefficient of a term of a loss."""
 
-Count = Annotated[Whole, Field(ge=1, lt=2**31)]
+Count = Annotated[int, Field(ge=1, lt=2**31), _NO_TRUTH_VALUE]
 """A positive number that a column of 32 bits can hold."""
 
-LongCount = Annotated[Whole, Field(ge=1, lt=2**63)]
+LongCount = Annotated[int, Field(ge=1, lt=2**63), _NO_TRUTH_VALUE]
 """A positive number that a column of 64 bits can hold."""
 
 

@@ -102,10 +102,10 @@ def test_what_else_only_reads_is_answered(results: Results, sql: str) -> None:
 def test_a_query_reads_only_the_tables_that_it_names(tmp_path: Path) -> None:
     store = Store(Storage(str(tmp_path)))
     fill(store)
-    (tmp_path / "scores" / "x.parquet").write_bytes(b"damaged")
+    (tmp_path / "scores" / f"{'e' * 12}-set@00000000-metric.parquet").write_bytes(b"damaged")
     results = load_results(str(tmp_path))
     assert results.query("SELECT count(*) AS n FROM Runs").to_pylist() == [{"n": 3}]
-    with pytest.raises(InputError, match=r"x\.parquet' is not a results file"):
+    with pytest.raises(InputError, match=r"metric\.parquet' is not a results file"):
         results.query("SELECT count(*) FROM scores")
 
 

@@ -89,8 +89,11 @@ class Attack:
         (["hub"], "'hub' is a folder; a file is needed"),
         (["brought.bin", "inceptoin"], "unknown pretrained network 'inceptoin': did you mean 'inception'?"),
         (["brought.bin", "alexnet"], "'brought.bin' holds the weights of inception, but those of alexnet are needed"),
-        (["other", "vgg16"], f"{hashlib.sha256(b'other').hexdigest()}, but 397923af… (vgg16, 553,433,881 bytes) is"),
-        (["attack.pth"], "'attack.pth' ("),
+        (
+            ["other", "vgg16"],
+            f"{hashlib.sha256(b'other').hexdigest()[:8]}… (5 bytes), but 397923af… (vgg16, 553,433,881 bytes) is",
+        ),
+        (["attack.pth"], "'attack.pth' has the SHA-256 "),
     ],
     ids=["missing", "folder", "unknown", "another", "wrong hash", "code"],
 )

@@ -86,7 +86,7 @@ def test_a_registered_loss_is_known_by_its_name(pair, monkeypatch):
         ("sg(order=true)", "loss 'sg': order is True; 1 or 2 is needed."),
         ("sg(eps=0)", "loss 'sg': eps is 0.0; a number from 1e-30 to below 1 is needed."),
         ("sg(operator=prewitt)", "loss 'sg': operator is 'prewitt'; one of central, sobel, sobel-raw is needed."),
-        ("sg(operator=3)", "loss 'sg': operator is '3'; one of central, sobel, sobel-raw is needed."),
+        ("sg(operator=3)", "loss 'sg': operator is 3; one of central, sobel, sobel-raw is needed."),
         (f"{__name__}:Seen(factor=-1)", f"loss '{__name__}:Seen': ValueError: no factor below 0."),
     ],
 )
