@@ -10,6 +10,7 @@ import functools
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
@@ -35,7 +36,7 @@ PAUSES_SECONDS = (0.5, 2.0)
 _LASTING = {
     *(errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
-    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO),
 }
 """Errors that are not transient."""
 
@@ -164,7 +165,7 @@ class Storage:
             FileNotFoundError: If there is none.
         """
         with self._naming(name):
-            return self._fs.open_input_file(self.path(name))
+            return self._fs.open_input_file(self._readable(name))
 
     def read(self, name: str) -> bytes:
         """Return the content of a file. Transient errors are retried.
@@ -176,8 +177,17 @@ class Storage:
         return self._patiently(name, lambda: self._get(name), {*_LASTING, errno.ENOENT})
 
     def _get(self, name: str) -> bytes:
-        with self._fs.open_input_stream(self.path(name)) as stream:
+        with self._fs.open_input_stream(self._readable(name)) as stream:
             return bytes(stream.read())
+
+    def _readable(self, name: str) -> str:
+        """Return the path of a file to read; a folder is refused, and so is a pipe, which would be waited for."""
+        path = self.path(name)
+        with contextlib.suppress(FileNotFoundError):
+            if self.is_local and not stat.S_ISREG(mode := Path(path).stat().st_mode):
+                number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+                raise OSError(number, "a regular file is needed", path)
+        return path
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file so that a reader, or a crash, sees the old content or the new and nothing in between.
@@ -237,7 +247,7 @@ class Storage:
         Raises:
             OSError: If there is none, or it cannot be read or written.
         """
-        with self._naming(name), self._fs.open_input_stream(self.path(name)) as stream, path.open("wb") as target:
+        with self._naming(name), self._fs.open_input_stream(self._readable(name)) as stream, path.open("wb") as target:
             while piece := stream.read(_PIECE):
                 with naming(path):
                     target.write(piece)

@@ -271,3 +271,16 @@ def test_a_fault_that_stays_is_raised_with_the_name_of_the_file(store, monkeypat
     assert raised.value.filename == store.address("runs/a")
     assert broken.left == 9 - attempts
     assert not store.exists("runs")
+
+
+@pytest.mark.parametrize("what", ["a pipe", "a folder"])
+def test_only_regular_files_are_read_and_nothing_is_waited_for(tmp_path, what):
+    store = Storage(str(tmp_path))
+    if what == "a pipe":
+        os.mkfifo(tmp_path / "x.pt")
+    else:
+        (tmp_path / "x.pt").mkdir()
+    for read in (store.read, store.open, lambda name: store.download(name, tmp_path / "copy")):
+        with pytest.raises(OSError, match="a regular file is needed"):
+            read("x.pt")
+    assert not (tmp_path / "copy").exists()
