@@ -156,6 +156,8 @@ class _Reader(yaml.SafeLoader):
         kind = _SCALARS[node.tag]
         if len(node.value) > _LONGEST_NUMBER:
             raise _wrong(f"{kind} of {len(node.value):,} characters, where {_LONGEST_NUMBER} are the most", node)
+        if node.tag in _NUMBERS and _OTHER_BASE.fullmatch(node.value):
+            raise _wrong(f"{node.value} is to base {60 if ':' in node.value else 8} in YAML; write it to base 10", node)
         try:
             value = self.construct_object(node)
         except (ValueError, LookupError, ArithmeticError, TypeError) as error:  # !!int x
@@ -183,6 +185,9 @@ _SCALARS = {
     f"{_TAG}int": "a whole number",
     f"{_TAG}float": "a number",
 }
+_NUMBERS = {f"{_TAG}int", f"{_TAG}float"}
+_OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+|[0-9_.]+(:[0-9_.]+)+)")
+"""Numbers that mean something else in YAML than to whoever writes them: 010 is 8, and 1:30 is 90."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
