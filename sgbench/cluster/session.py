@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgbench.cluster.ray_internals import ENVIRONMENT, node_check, silence_raylets
-from sgbench.core.errors import InputError
+from sgbench.core.errors import AGAIN, InputError, InterruptionError, described
 
 if TYPE_CHECKING:
     from sgbench.runs.sweep import Runner
@@ -38,7 +38,7 @@ def connect(address: str | None) -> Iterator[threading.Event]:
         An event that is set when Ray is lost: it has died, or does not answer.
 
     Raises:
-        InterruptionError: If it was lost before the context was left.
+        InterruptionError: If it was lost before the context was left, or failed, as when a head was restarted.
         InputError: If there is no cluster at the address, Ray does not start on this machine, or this process is
             connected to a Ray already.
     """
@@ -47,6 +47,7 @@ def connect(address: str | None) -> Iterator[threading.Event]:
     if address:
         _knock(address)
     import ray
+    from ray.exceptions import RayError, RayTaskError
 
     from sgbench.cluster.watch import Watch
 
@@ -64,6 +65,8 @@ def connect(address: str | None) -> Iterator[threading.Event]:
             watch.look()  # as what Ray raises may come before the watch has looked
             if watch.lost.is_set():
                 raise watch.error() from error
+            if isinstance(error, RayError) and not isinstance(error, RayTaskError):  # the latter has an error of ours
+                raise InterruptionError(f"Ray failed: {described(error)}; {AGAIN}.") from error
             raise
         finally:
             ray.shutdown()

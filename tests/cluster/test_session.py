@@ -7,9 +7,10 @@ import sys
 import pytest
 import ray
 from ray._private import worker
+from ray.exceptions import RaySystemError, RayTaskError
 
 from sgbench.cluster import connect, session
-from sgbench.core.errors import InputError
+from sgbench.core.errors import InputError, InterruptionError
 
 
 @pytest.fixture
@@ -70,3 +71,20 @@ def test_a_process_that_is_connected_already_is_told_so_and_its_ray_stays(
     ):
         pass
     assert paths == []
+
+
+def test_what_ray_raises_of_itself_ends_a_command_in_a_sentence(paths: list[str]) -> None:
+    said = "RPC error: WrongClusterID: Perhaps the client is accessing GCS after it has restarted."
+    with (
+        pytest.raises(
+            InterruptionError, match=r"^Ray failed: RaySystemError: .*restarted.*; run the same command again"
+        ),
+        connect(None),
+    ):
+        raise RaySystemError(said)
+
+
+def test_what_our_code_raises_in_a_task_stays_what_it_is(paths: list[str]) -> None:
+    error = RayTaskError("score", "a metric is refused", InputError("a metric is refused.")).as_instanceof_cause()
+    with pytest.raises(InputError, match="a metric is refused"), connect(None):
+        raise error
