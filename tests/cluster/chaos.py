@@ -65,6 +65,9 @@ KINDS = [(victim, False) for victim in (*ANYWHERE, "RPCs")]
 KINDS += [(victim, True) for victim in (*ANYWHERE, "RPCs", "two raylets", "notice")]
 """Each kind of blow: what is hit, and whether the sweep joins the cluster."""
 
+WITNESS_SECONDS = 5.0
+"""How long what is said of a command that Ray has ended may take."""
+
 IN_RUNS = 0.75
 """The share of blows that wait for the first run; those that a sweep survives always do."""
 
@@ -199,10 +202,7 @@ class Storm:
                 )
                 ended += fatal
             if code == 1:
-                last = said.rstrip().splitlines()[-1]
-                assert last.startswith("error: "), said
-                assert "run the same command again" in last, said
-                assert "Traceback" not in said, said
+                self.assert_advised(command)
             self.place.assert_no_processes(PATIENCE_SECONDS)
             if self.nodes and any(blow.joins and blow.victim == "gcs_server" for blow in dealt):
                 self.gather()
@@ -211,6 +211,19 @@ class Storm:
             for blow in dealt:
                 self.tell(f"{blow}, while {blow.was}")
         return seed
+
+    def assert_advised(self, command: Command) -> None:
+        """Check that the last thing that a command says is a sentence on how to go on, and that there is no traceback.
+
+        Where Ray has ended it, a process beside it says so a moment later.
+        """
+
+        def advised() -> bool:
+            last = command.stderr.rstrip().rpartition("\n")[2]
+            return last.startswith("error: ") and "run the same command again" in last
+
+        wait_until(advised, WITNESS_SECONDS, lambda: command.stderr[-3000:])
+        assert "Traceback" not in command.stderr, command.stderr[-3000:]
 
     def call(self, results: str, seed: int, blow: Blow) -> Command:
         """Start the sweep of a seed, which joins the cluster or not as the blow wants it."""
