@@ -82,6 +82,15 @@ def test_a_plan_is_a_table_for_programs_and_for_a_notebook(fields: dict[str, Any
     assert re.fullmatch(r"sweep: 2 runs: 2 to do\n.*\n0 +[0-9a-f]{12} +edsr-tiny +l1 .*\n1 .* l2 .*", repr(plan))
 
 
+def test_a_plan_of_many_runs_is_shown_in_part(fields: dict[str, Any]) -> None:
+    plan = sgbench.plan(fields, seeds=range(50))
+    assert len(plan.to_pandas()) == 100
+    for shown in (repr(plan), plan._repr_html_()):
+        assert "100 runs: 100 to do" in shown
+        assert "99" in shown
+        assert len(re.findall("edsr-tiny", shown)) == 60
+
+
 def test_a_run_that_fails_is_in_the_results_and_warned_of(
     fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -203,6 +203,10 @@ class PlannedRun:
         return self.status.pending
 
 
+_SHOWN = 60
+"""Runs that a console or notebook shows of a plan, the first and the last of them."""
+
+
 @dataclass(frozen=True, repr=False)
 class Plan:
     """The runs of a sweep without duplicates, in the order in which they are to start."""
@@ -239,10 +243,10 @@ class Plan:
         return pandas.DataFrame.from_records([run.row for run in self.runs])
 
     def __repr__(self) -> str:
-        return f"{self.name}: {self.summary()}\n{self.to_pandas().to_string()}"
+        return f"{self.name}: {self.summary()}\n{self.to_pandas().to_string(max_rows=_SHOWN)}"
 
     def _repr_html_(self) -> str:
-        return f"<p>{html.escape(f'{self.name}: {self.summary()}')}</p>{self.to_pandas().to_html()}"
+        return f"<p>{html.escape(f'{self.name}: {self.summary()}')}</p>{self.to_pandas().to_html(max_rows=_SHOWN)}"
 
     def count(self, status: RunStatus) -> int:
         """Return how many runs have a status."""
