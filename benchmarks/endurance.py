@@ -120,6 +120,10 @@ def made_up_scores(rows: Sequence[dict[str, Any]], data: Data) -> pa.Table:
     of_runs = random.normal([row["lambda"] for row in rows], 0.5)
     of_images = random.normal(28, 2, (len(data.tests), len(metrics), max(map(len, data.tests)) + 1))
     values = of_runs[run] + of_images[dataset, metric, image] + random.normal(0, 0.1, len(run))
+    counts = np.array([len(test) for test in data.tests], np.int32)[dataset]
+    whole = np.flatnonzero(image < 0)  # each is followed by its images, whose mean it is
+    values[whole] = 0
+    values[whole] = np.add.reduceat(values, whole) / counts[whole]
     names = [image.name for test in data.tests for image in test.images]
     first = np.cumsum([0, *map(len, data.tests)])[dataset]
 
@@ -132,7 +136,7 @@ def made_up_scores(rows: Sequence[dict[str, Any]], data: Data) -> pa.Table:
         "metric": text(metric, MEASURES),
         "metric_version": text(metric, [each.version for each in metrics]),
         "protocol": text(metric, [canonical_json({"direction": each.direction}) for each in metrics]),
-        "n_images": np.array([len(test) for test in data.tests], np.int32)[dataset],
+        "n_images": counts,
         "value": values,
         "standard_error": None,
         "status": "ok",
