@@ -17,8 +17,7 @@ from train_step import FAMILIES, noise
 
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
-from sgbench.spec import Recipe, RunSpec, TrainingData
-from sgbench.training import Checkpoints, train
+from sgbench.spec import Recipe
 
 SIZES = {"cpu": "tiny", "cuda": "paper"}
 PRECISIONS = {"cpu": ("fp32",), "cuda": ("fp32", "bf16")}
@@ -29,18 +28,10 @@ STEPS = 3
 def peak(folder: Path, backbone: str, recipe: Recipe) -> float:
     """Train, and return the most memory that it took, in MB."""
     images = PackedImages.open(folder)
-    spec = RunSpec(
-        backbone=backbone,
-        loss="l1",
-        seed=0,
-        train=TrainingData(name=images.name, sha256=images.sha256),
-        recipe=recipe,
-    )
-    device = harness.device()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory() as store:
-        train(spec, images, Checkpoints(Storage(store), "memory"), device=device, checkpoint_seconds=float("inf"))
-    if device.type == "cuda":
+        harness.step_seconds(backbone, recipe, images, Storage(store))
+    if harness.device().type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6
     return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e6
 

@@ -19,7 +19,7 @@ def main() -> None:
         reason = (done.stderr.strip().splitlines() or ["it gives no reason"])[-1]
         sys.exit(f"pip-audit could not ask for known vulnerabilities: {reason[:200]}")
     said, code = judged(packages)
-    print(said)  # noqa: T201
+    sys.stdout.write(f"{said}\n")
     sys.exit(code)
 
 

@@ -106,7 +106,7 @@ class _Reader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Compose what comes next, unless it is nested too deeply."""
-        with self._inside(self.peek_event()):  # type: ignore[no-untyped-call]
+        with self._inside(self.peek_event()):  # type: ignore[no-untyped-call] # its stubs leave this method untyped
             return super().compose_node(parent, index)
 
     def read(self) -> Any:

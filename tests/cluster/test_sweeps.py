@@ -384,7 +384,7 @@ def test_the_loss_of_a_machine_is_no_failure_of_the_run_that_was_on_it(
             seen.append(end)
 
     monkeypatch.setattr(driver.ray, "nodes", lambda: [{"NodeID": name, "Alive": name != lost} for name in NODES])
-    events = driver._Events([job], Seeing(), Tracked())  # type: ignore[arg-type]
+    events = driver._Events([job], Seeing(), Tracked())
     for count, node in enumerate(NODES, 1):
         started = {"event": "started", "run_id": job.run_id, "label": "a run", "node": node}
         events.on_trial_result(1, [], Trial(), started)
