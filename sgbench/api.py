@@ -83,12 +83,13 @@ def sweep(
     name, spec = _read(what, choices)
     storage = _storage(results, name)
     here: AbstractContextManager[Runner] = contextlib.nullcontext(run_all_here)
+    observer = _observer(progress)
     outcome = carry_out(
         name,
         spec,
         storage,
-        here if local else on_ray(address),
-        _observer(progress),
+        here if local else on_ray(address, observer.say),
+        observer,
         retry=retry,
         retrain=retrain,
         rerun=rerun,

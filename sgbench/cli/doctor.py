@@ -58,7 +58,7 @@ def doctor(
             data = pack(sweep, progress)
         packed = list(map(Packed.of, (data.train, *data.tests)))
     wanted = Wanted(absolute(results or store), tuple(packed), tuple(networks), alone=address is None)
-    with connect(address):
+    with connect(address, output.say):
         nodes = examine(wanted)
     if as_json:
         output.print_json([vars(node) for node in nodes])

@@ -1,9 +1,13 @@
 """Flags that several commands share, and how their values are read."""
 
+import contextlib
+import dataclasses
 import functools
 import inspect
+import itertools
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -12,7 +16,7 @@ import typer
 
 from sgbench.core.errors import InputError
 from sgbench.core.streams import nothing_on_stdout
-from sgbench.core.words import quoted, shortened
+from sgbench.core.words import printable, quoted, shortened
 
 if TYPE_CHECKING:
     from sgbench.core.storage import Storage
@@ -85,6 +89,8 @@ class Asked:
     sweep: "SweepSpec"
     results: str | None
     """Its results store, as the person wrote it."""
+    flags: str = ""
+    """The flags that were given, except for where it runs and where its results go."""
 
     @functools.cached_property
     def storage(self) -> "Storage":
@@ -102,17 +108,47 @@ def of_sweep(command: Callable[..., None]) -> Callable[..., None]:
     """
     shared = inspect.signature(_read).parameters
     own = list(inspect.signature(command).parameters.values())[1:]
+    parameters = [*shared.values(), *own]
 
     def run(**values: Any) -> None:
-        with nothing_on_stdout():
+        flags = _flags(parameters, values)
+        with nothing_on_stdout(), _saying(f"reading {values['what']}…"):
             asked = _read(**{name: values.pop(name) for name in shared})
-        command(asked, **values)
+        command(dataclasses.replace(asked, flags=flags), **values)
 
     run.__doc__ = command.__doc__
-    parameters = [*shared.values(), *own]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # typer reads the flags from here
     return run
+
+
+@contextlib.contextmanager
+def _saying(what: str) -> Iterator[None]:
+    """Say what takes the next seconds, in which torch is imported, on a terminal and until they are over."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True, force_jupyter=False).status(Text(printable(what))):
+        yield
+
+
+def _flags(parameters: Iterable[inspect.Parameter], values: Mapping[str, Any]) -> str:
+    """Return the flags that a person gave, as they could be typed; see `Asked.flags`."""
+    words: list[str] = []
+    for parameter in parameters:
+        value, kept = values[parameter.name], parameter.name not in ("results", "address", "as_json")
+        for option in parameter.annotation.__metadata__ if value and kept else ():
+            flag = str(option.default)  # where typer has the name of an annotated option
+            if flag.startswith("--"):
+                words += [flag] if value is True else itertools.chain(*((flag, str(each)) for each in _listed(value)))
+    return shlex.join(words)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _read(

@@ -1,6 +1,5 @@
 """``sgbench status``: the progress of sweeps, read from their store or from the cluster they were submitted to."""
 
-import datetime
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,6 +46,7 @@ def _show_jobs(job: str | None, address: str | None, *, as_json: bool) -> None:
     shown = jobs.list() if job is None else [jobs.get(job)]
 
     from sgbench.cli import output  # only once the cluster has answered: this takes longer to load
+    from sgbench.core.words import duration
 
     if as_json:
         output.print_json([vars(each) for each in shown])
@@ -57,18 +57,16 @@ def _show_jobs(job: str | None, address: str | None, *, as_json: bool) -> None:
     rows = [
         {
             "job": each.id,
+            "sweep": each.sweep or each.command,
+            "flags": each.flags,
+            "results": each.results,
             "status": each.status,
-            "started": _minute(each.started),
-            "ended": _minute(each.ended),
-            "command": each.command,
+            "started": f"{each.started:%Y-%m-%d %H:%M} UTC" if each.started else None,
+            "for": duration(each.took.total_seconds()) if each.took else None,
         }
         for each in shown
     ]
     output.print_rows(rows, as_json=False)
-
-
-def _minute(time: datetime.datetime | None) -> str | None:
-    return f"{time:%Y-%m-%d %H:%M} UTC" if time else None
 
 
 def _show_store(root: str, *, as_json: bool) -> None:

@@ -36,7 +36,7 @@ def submit(
     _check_folders(asked.sweep)
     sweep = yaml.safe_dump(asked.sweep.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     flags = [flag for flag, given in {"--retry": retry, "--retrain": retrain, "--rerun": rerun}.items() if given]
-    job = Jobs(address).submit(asked.name, sweep, ["--results", results, *flags])
+    job = Jobs(address).submit(asked.name, sweep, results, flags, flags=asked.flags)
     typer.echo(job)
     typer.echo(f"'sgbench logs {job} --follow' shows its output, 'sgbench stop {job}' stops it.", err=True)
 

@@ -36,7 +36,7 @@ def sweep(
             asked.name,
             asked.sweep,
             asked.storage,
-            on_ray(address),
+            on_ray(address, output.say),
             output.screen,
             retry=retry,
             retrain=retrain,

@@ -52,10 +52,23 @@ class Submitted:
     status: str
     """``pending``, ``running``, ``succeeded``, ``failed`` or ``stopped``."""
     command: str
+    sweep: str | None
+    """Name of the sweep; this and the next two are None for a job that an sgbench of before has submitted."""
+    flags: str | None
+    """What the person asked for besides, such as ``--seeds 0,1 --rerun``."""
+    results: str | None
+    """The results store."""
     started: datetime.datetime | None
     ended: datetime.datetime | None
     message: str | None
     """What Ray says of it, with the end of the log if the command failed."""
+
+    @property
+    def took(self) -> datetime.timedelta | None:
+        """How long it has run, so far if it has not ended."""
+        if self.started is None:
+            return None
+        return (self.ended or datetime.datetime.now(datetime.UTC)) - self.started
 
     @classmethod
     def of(cls, details: Any) -> "Submitted":
@@ -64,6 +77,7 @@ class Submitted:
             id=details.submission_id,
             status=str(getattr(details.status, "value", details.status)).lower(),
             command=details.entrypoint,
+            **{key: (details.metadata or {}).get(key) for key in ("sweep", "flags", "results")},
             started=_time(details.start_time),
             ended=_time(details.end_time),
             message=details.message,
@@ -91,26 +105,29 @@ class Jobs:
         with self._asking():
             self._client = _connect(self._address, headers)
 
-    def submit(self, name: str, sweep: str, words: Sequence[str]) -> str:
+    def submit(self, name: str, sweep: str, results: str, words: Sequence[str] = (), *, flags: str = "") -> str:
         """Start ``sgbench sweep`` on the head.
 
         Args:
             name: Name of the sweep.
             sweep: All of it, as YAML; the only file that is sent along.
+            results: The results store.
             words: Further arguments of the command.
+            flags: What the person asked for, to distinguish the job from others of that sweep.
 
         Returns:
             The job's id.
         """
         now = datetime.datetime.now(datetime.UTC)
         job = f"{PREFIX}{re.sub('[^A-Za-z0-9._]+', '-', name)}-{now:%Y%m%d-%H%M%S}"
-        command = ["sgbench", "sweep", f"{name}.yaml", *words, "--address", "auto"]
+        command = ["sgbench", "sweep", f"{name}.yaml", "--results", results, *words, "--address", "auto"]
         with tempfile.TemporaryDirectory() as folder, self._asking():
             # The id makes it another file for each job: one that Ray has by its hash may be gone when the job starts.
             (Path(folder) / f"{name}.yaml").write_text(f"# {job}\n{sweep}", encoding="utf-8")
             self._start(
                 entrypoint=shlex.join(command),
                 submission_id=job,
+                metadata={"sweep": name, "flags": flags, "results": results},
                 runtime_env={"working_dir": folder, "env_vars": {STOP_WAIT_VARIABLE: str(STOP_SECONDS)}},
             )
         return job

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +27,13 @@ _SILENT: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
 
 
 @contextlib.contextmanager
-def connect(address: str | None) -> Iterator[threading.Event]:
+def connect(address: str | None, say: Callable[[str], object] = lambda text: None) -> Iterator[threading.Event]:
     """Start Ray for as long as the context lasts, or join a cluster.
 
     Args:
         address: Of a running cluster, such as ``10.0.0.1:6379``, ``ray://head:10001`` or ``auto``; None starts Ray on
             this machine and ends it afterwards.
+        say: Told what takes the next seconds, before it begins.
 
     Yields:
         An event that is set when Ray is lost: it has died, or does not answer.
@@ -42,6 +43,7 @@ def connect(address: str | None) -> Iterator[threading.Event]:
         InputError: If there is no cluster at the address, Ray does not start on this machine, or this process is
             connected to a Ray already.
     """
+    say("starting Ray…" if address is None else f"joining the Ray cluster at {address}…")
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     if address:
@@ -73,13 +75,14 @@ def connect(address: str | None) -> Iterator[threading.Event]:
 
 
 @contextlib.contextmanager
-def on_ray(address: str | None) -> Iterator["Runner"]:
+def on_ray(address: str | None, say: Callable[[str], object]) -> Iterator["Runner"]:
     """Start Ray or join a cluster, as `connect` does, and yield a function that runs a sweep there.
 
     Args:
         address: See `connect`.
+        say: See there.
     """
-    with connect(address) as lost:
+    with connect(address, say) as lost:
         from sgbench.cluster.sweep import run_sweep  # imports Ray, whose environment is set by now
 
         yield functools.partial(run_sweep, remote=address is not None, lost=lost)

@@ -26,6 +26,16 @@ def listed(words: Iterable[str]) -> str:
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
+def duration(seconds: float) -> str:
+    """Return ``1:36`` for minutes and seconds, ``8:30:13`` with hours, ``2 d 08:30:13`` with days."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours:02}:{minutes:02}:{rest:02}"
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 MOST_QUOTED = 80
 """Characters of a value that a sentence quotes at most."""
 

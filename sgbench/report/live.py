@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sgbench.core.words import printable
+from sgbench.core.words import duration, printable
 from sgbench.store.rows import RunEnd
 
 MAX_LINES = 8
@@ -197,10 +197,10 @@ class Display:
         parts = [f"{self._done} of {self._total} done"]
         counts = {"failed": self._failed, "running": running, "waiting": waiting}
         parts += [f"{count} {what}" for what, count in counts.items() if count]
-        parts.append(f"elapsed {_duration(elapsed)}")
+        parts.append(f"elapsed {duration(elapsed)}")
         left = running + waiting - sum(run.share for run in self._running.values())
         if running and self._worked > 0:
-            parts.append(f"ETA {_duration(elapsed * left / self._worked)}")
+            parts.append(f"ETA {duration(elapsed * left / self._worked)}")
         return " · ".join(parts)
 
 
@@ -217,11 +217,7 @@ def _numbers(run: _Run) -> list[str]:
 
 
 def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "unknown"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return "unknown" if seconds is None else duration(seconds)
 
 
 def _one_line(text: str) -> str:

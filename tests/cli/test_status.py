@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from sgbench.training import Checkpoints
 Run = Callable[..., tuple[str, str]]
 
 BEGAN = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+ENDED = BEGAN + datetime.timedelta(seconds=75)
 
 ONE = ("train", "tiny.yaml", "--loss", "l1", "--seeds", "0")
 
@@ -103,8 +105,12 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     """A cluster with two jobs; the addresses at which it was asked."""
     asked: list[str | None] = []
     there = {
-        "sgbench-b": Submitted("sgbench-b", "running", "sgbench sweep b.yaml", BEGAN, None, None),
-        "sgbench-a": Submitted("sgbench-a", "failed", "sgbench sweep a.yaml", BEGAN, BEGAN, "no such folder"),
+        "sgbench-b": Submitted(
+            "sgbench-b", "running", "sgbench sweep b.yaml", "b", "--rerun", "s3://bucket/b", BEGAN, None, None
+        ),
+        "sgbench-a": Submitted(
+            "sgbench-a", "failed", "sgbench sweep a.yaml", None, None, None, BEGAN, ENDED, "no such folder"
+        ),
     }
 
     def get(job: str) -> Submitted:
@@ -124,6 +130,8 @@ def test_with_an_address_or_a_job_it_is_the_cluster_that_is_asked(run: Run, clus
     out, _ = run("status", "--address", "head:8265")
     assert out.index("sgbench-b") < out.index("sgbench-a")
     assert "2026-01-02 03:04 UTC" in out
+    assert re.search("sgbench-b +b +--rerun +s3://bucket/b +running +2026-01-02 03:04 UTC +[0-9]+ d", out)
+    assert re.search("sgbench-a +sgbench sweep a.yaml +failed +2026-01-02 03:04 UTC +1:15 *\n", out)
     assert "sgbench-b" not in run("status", "sgbench-a")[0]
     (job,) = json.loads(run("status", "sgbench-a", "--json")[0])
     assert (job["status"], job["started"], job["message"]) == ("failed", str(BEGAN), "no such folder")

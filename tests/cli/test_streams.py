@@ -27,3 +27,11 @@ def test_a_command_whose_streams_fail(tmp_path, redirected, code, out, err):
         script = f"set -o pipefail; {script}"
     ended = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=os.environ, check=True)
     assert (int((tmp_path / "code").read_text()), bool(ended.stdout), ended.stderr) == (code, out, err)
+
+
+def test_a_terminal_says_at_once_that_a_sweep_is_being_read(place, run, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    first = run("plan", "tiny.yaml")[1].partition("tiny: 4 runs")[0]
+    assert "reading tiny.yaml…" in first
+    assert "\x1b[2K" in first.partition("…")[2]  # it is erased

@@ -1,5 +1,6 @@
 """`sgbench submit`: what is checked here, and what reaches the cluster."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from sgbench.runs.plan import Choices, read_sweep
 from sgbench.spec import presets
 
 Run = Callable[..., tuple[str, str]]
+
+Submitted = tuple[str, str, str, Sequence[str], str]
 
 SWEEP = """
 extends: quick
@@ -24,18 +27,18 @@ recipe: {steps: 3, optimizer: {eps: 1.0e-07}}
 class Jobs:
     """Stands for a cluster: remembers what was submitted, by address."""
 
-    submitted: dict[str | None, tuple[str, str, Sequence[str]]]
+    submitted: dict[str | None, Submitted]
 
     def __init__(self, address: str | None) -> None:
         self.address = address
 
-    def submit(self, name: str, sweep: str, words: Sequence[str]) -> str:
-        self.submitted[self.address] = (name, sweep, words)
+    def submit(self, name: str, sweep: str, results: str, words: Sequence[str], *, flags: str) -> str:
+        self.submitted[self.address] = (name, sweep, results, words, flags)
         return f"sgbench-{name}-1"
 
 
 @pytest.fixture
-def submitted(monkeypatch: pytest.MonkeyPatch) -> dict[str | None, tuple[str, str, Sequence[str]]]:
+def submitted(monkeypatch: pytest.MonkeyPatch) -> dict[str | None, Submitted]:
     monkeypatch.setattr("sgbench.cluster.jobs.Jobs", Jobs)
     Jobs.submitted = {}
     return Jobs.submitted
@@ -43,14 +46,15 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> dict[str | None, tuple[str, st
 
 @pytest.mark.usefixtures("place")
 def test_the_sweep_goes_along_as_the_flags_have_made_it(
-    tmp_path: Path, run: Run, submitted: dict[str | None, tuple[str, str, Sequence[str]]]
+    tmp_path: Path, run: Run, submitted: dict[str | None, Submitted]
 ) -> None:
     flags = ("--set", "recipe.batch=4", "--lambda", "0,0.5", "--seeds", "1,2", "--metric", "psnr_y")
     out, err = run("submit", "tiny.yaml", "--results", "s3://bucket/results", "--retry", *flags)
     assert out == "sgbench-tiny-1\n"
     assert "sgbench logs sgbench-tiny-1 --follow" in err
-    name, sweep, words = submitted[None]
-    assert (name, words) == ("tiny", ["--results", "s3://bucket/results", "--retry"])
+    name, sweep, results, words, asked = submitted[None]
+    assert (name, results, words) == ("tiny", "s3://bucket/results", ["--retry"])
+    assert shlex.split(asked) == [*flags[2:6], *flags[6:], *flags[:2], "--retry"]
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "tiny.yaml").write_text(sweep)
     choices = Choices(settings={"recipe.batch": 4}, lambdas=[0, 0.5], seeds=[1, 2], metrics=["psnr_y"])
@@ -59,11 +63,11 @@ def test_the_sweep_goes_along_as_the_flags_have_made_it(
 
 @pytest.mark.parametrize("preset", presets.names())
 def test_every_preset_arrives_as_it_is(
-    tmp_path: Path, run: Run, submitted: dict[str | None, tuple[str, str, Sequence[str]]], preset: str
+    tmp_path: Path, run: Run, submitted: dict[str | None, Submitted], preset: str
 ) -> None:
     run("submit", preset, "--results", "/shared/results", "--rerun", "--address", "http://head:8265")
-    name, sweep, words = submitted["http://head:8265"]
-    assert words == ["--results", "/shared/results", "--rerun"]
+    name, sweep, results, words, asked = submitted["http://head:8265"]
+    assert (results, words, asked) == ("/shared/results", ["--rerun"], "--rerun")
     (tmp_path / f"{name}.yaml").write_text(sweep)
     assert read_sweep(str(tmp_path / f"{name}.yaml")) == read_sweep(preset)
 
@@ -91,7 +95,7 @@ def test_every_preset_arrives_as_it_is(
 )
 def test_what_cannot_work_is_refused_before_anything_is_sent(
     run: Run,
-    submitted: dict[str | None, tuple[str, str, Sequence[str]]],
+    submitted: dict[str | None, Submitted],
     words: tuple[str, ...],
     sentence: str,
 ) -> None:

@@ -38,7 +38,7 @@ class Client:
     stopped: list[str] = field(default_factory=list)
     fault: Exception | None = None
 
-    def add(self, job: str | None, status: str, began: int = 0) -> None:
+    def add(self, job: str | None, status: str, began: int = 0, **told: str) -> None:
         started = int(BEGAN.timestamp() + began) * 1000
         self.there.append(
             SimpleNamespace(
@@ -48,6 +48,7 @@ class Client:
                 start_time=started,
                 end_time=None,
                 message="m",
+                metadata=told or None,
             )
         )
 
@@ -83,18 +84,20 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Client:
 
 
 def test_a_job_is_the_command_on_the_head_and_nothing_but_its_sweep_is_sent(client: Client) -> None:
-    job = Jobs().submit("my sweep", "train: demo\n", ["--results", "s3://bucket/my results", "--retry"])
+    job = Jobs().submit("my sweep", "train: demo\n", "s3://bucket/my results", ["--retry"], flags="--seeds 0,1 --retry")
     assert job.startswith("sgbench-my-sweep-20")
     assert client.sent["submission_id"] == job
     assert shlex.split(client.sent["entrypoint"]) == [
         *("sgbench", "sweep", "my sweep.yaml", "--results", "s3://bucket/my results", "--retry", "--address", "auto")
     ]
+    told = {"sweep": "my sweep", "flags": "--seeds 0,1 --retry", "results": "s3://bucket/my results"}
+    assert client.sent["metadata"] == told
     assert client.file == {"my sweep.yaml": f"# {job}\ntrain: demo\n"}  # Ray must not take it for an earlier one
     assert not Path(client.sent["runtime_env"]["working_dir"]).exists()
 
 
 def test_a_job_has_time_to_write_its_checkpoints(client: Client) -> None:
-    Jobs().submit("quick", "", [])
+    Jobs().submit("quick", "", "s3://bucket/results")
     assert client.sent["runtime_env"]["env_vars"] == {"RAY_JOB_STOP_WAIT_TIME_S": "600"}
 
 
@@ -108,24 +111,27 @@ def test_a_head_that_has_just_started_is_asked_again(client: Client, monkeypatch
 
     monkeypatch.setattr(client, "submit_job", once_ready)
     assert client.sent == {}
-    job = Jobs().submit("quick", "", [])
+    job = Jobs().submit("quick", "", "s3://bucket/results")
     assert client.sent["submission_id"] == job
 
     client.fault = RuntimeError(said)
     monkeypatch.setattr(client, "submit_job", submit)
     monkeypatch.setattr(module, "BEGIN_SECONDS", 0.0)
     with pytest.raises(InputError, match="says: Request failed with status code 500: No available agent to submit job"):
-        Jobs().submit("quick", "", [])
+        Jobs().submit("quick", "", "s3://bucket/results")
 
 
 def test_jobs_are_listed_last_first_and_those_of_others_are_not(client: Client) -> None:
     client.add("sgbench-a", "SUCCEEDED", began=0)
     client.add("raysubmit_1", "RUNNING", began=5)
     client.add(None, "RUNNING", began=6)
-    client.add("sgbench-b", "RUNNING", began=7)
+    client.add("sgbench-b", "RUNNING", began=7, sweep="b", flags="--rerun", results="/r")
     assert [(job.id, job.status) for job in Jobs().list()] == [("sgbench-b", "running"), ("sgbench-a", "succeeded")]
     job = Jobs().get("sgbench-a")
     assert (job.command, job.started, job.ended, job.message) == ("sgbench sweep", BEGAN, None, "m")
+    assert (job.sweep, job.flags, job.results) == (None, None, None)
+    job = Jobs().get("sgbench-b")
+    assert (job.sweep, job.flags, job.results) == ("b", "--rerun", "/r")
 
 
 def test_an_unknown_job_is_refused_with_the_nearest(client: Client) -> None:
@@ -175,7 +181,7 @@ def test_what_the_cluster_refuses_is_one_sentence(client: Client) -> None:
     for fault in (RuntimeError(f"{said}\nTraceback: many lines"), aiohttp.ClientError(said), ConnectionError(said)):
         client.fault = fault
         with pytest.raises(InputError) as refused:
-            Jobs("head:1234").submit("quick", "", [])
+            Jobs("head:1234").submit("quick", "", "s3://bucket/results")
         assert str(refused.value) == f"--address: the cluster at 'http://head:1234' says: {said}"
 
 
@@ -317,8 +323,8 @@ def test_a_sweep_is_submitted_stopped_and_submitted_again(place: Place, head: No
     store = place.folder / "submitted"
     call = functools.partial(place.call, slow=0.1)
 
-    def submit() -> str:
-        return call("submit", *sweep, "--results", str(store), *there).stdout.strip()
+    def submit(*flags: str) -> str:
+        return call("submit", *sweep, "--results", str(store), *flags, *there).stdout.strip()
 
     there = ("--address", head.dashboard)
     wrong = place.run("status", *there, code=2, RAY_AUTH_TOKEN="wrong")
@@ -332,13 +338,17 @@ def test_a_sweep_is_submitted_stopped_and_submitted_again(place: Place, head: No
     refused = call("stop", f"{first}1", *there, code=2).stderr
     assert refused == f"error: unknown job '{first}1': did you mean '{first}'? Valid: {first}.\n"
 
-    second = submit()
+    second = submit("--retry")
     followed = place.call("logs", second, "--follow", *there)
     assert "step 1/60" not in followed.stdout
     assert "done edsr-tiny · odd_losses:Slow · seed 0 (1 of 1)" in followed.stdout
     assert followed.stderr == f"{second}: succeeded\n"
     assert call("stop", second, *there).stderr == f"{second}: succeeded\n"
     jobs = json.loads(call("status", "--json", *there).stdout)
-    assert [(job["id"], job["status"]) for job in jobs] == [(second, "succeeded"), (first, "stopped")]
+    asked = shlex.join(word for word in sweep if word != "tiny.yaml")
+    assert [(job["id"], job["status"], job["sweep"], job["results"], job["flags"]) for job in jobs] == [
+        (second, "succeeded", "tiny", str(store), f"{asked} --retry"),
+        (first, "stopped", "tiny", str(store), asked),
+    ]
     assert sgbench.load_results(str(store)).runs.column("status").to_pylist() == ["done"]
     head.assert_idle()

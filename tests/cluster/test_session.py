@@ -34,6 +34,19 @@ def test_neither_ray_nor_its_raylets_print_anything(
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("address", "words"), [(None, "starting Ray…"), ("10.0.0.1:6379", "joining the Ray cluster at 10.0.0.1:6379…")]
+)
+def test_what_takes_seconds_is_said_before_it_begins(
+    address: str | None, words: str, paths: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(session, "_knock", lambda at: said.append(f"reaching {at}"))
+    monkeypatch.setattr(ray, "init", lambda *_, **__: said.append("init"))
+    with connect(address, said.append):
+        assert said == [words, *([f"reaching {address}"] if address else []), "init"]
+
+
 def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def init(*_: object, **__: object) -> None:
         raise Exception("The current node timed out during startup.\nIts log is long.")

@@ -37,7 +37,8 @@ def undisturbed(place: Place) -> Command:
 def assert_quiet(command: Command | Said) -> None:
     """Nothing but sgbench itself has spoken."""
     said = re.compile(
-        r"tiny: \d runs?: .*|started .*|scoring .*|(done|FAILED) .* \(\d of \d\).*|"
+        r"tiny: \d runs?: .*|starting Ray…|joining the Ray cluster at .*…|"
+        r"started .*|scoring .*|(done|FAILED) .* \(\d of \d\).*|"
         r"stopped .*: the same command resumes it|"
         r".*: step \d+/\d+, loss .*, ETA .*|\d of \d done · .*elapsed .*|"
         r"Interrupted; run the same command to resume\.|\d of \d runs failed: --retry repeats them\."
@@ -247,8 +248,9 @@ def test_an_address_at_which_nobody_answers_is_bad_input(tmp_path: Path, dead_po
     address = f"{scheme}127.0.0.1:{dead_port}"
     with a_place(tmp_path) as place:
         command = place.run("sweep", "tiny.yaml", "--rerun", "--address", address, code=2)
-    assert command.stderr.splitlines()[0] == "tiny: 4 runs: 4 to do"
-    (line,) = command.stderr.splitlines()[1:]
+    first, second, line = command.stderr.splitlines()
+    assert first == "tiny: 4 runs: 4 to do"
+    assert second == f"joining the Ray cluster at {address}…"
     assert line.startswith(f"error: --address: no Ray cluster can be reached at '{address}': ")
 
 
