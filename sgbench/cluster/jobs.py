@@ -53,7 +53,7 @@ class Submitted:
     """``pending``, ``running``, ``succeeded``, ``failed`` or ``stopped``."""
     command: str
     sweep: str | None
-    """Name of the sweep; this and the next two are None for a job that an sgbench of before has submitted."""
+    """Name of the sweep; this and the next two are None if an older sgbench submitted it."""
     flags: str | None
     """What the person asked for besides, such as ``--seeds 0,1 --rerun``."""
     results: str | None

@@ -32,7 +32,7 @@ from sgbench.spec.stored import read_spec
 from sgbench.store import Replaced, Store, identity_columns, stamp
 from sgbench.store.layout import has_weights, images_of, latest_step
 from sgbench.store.rows import HistoryRow, RunEnd, RunRow
-from sgbench.training import Checkpoints, Outcome, Progress, train
+from sgbench.training import Checkpoints, Outcome, Progress, peak_memory, train
 from sgbench.training.numerics import device_of_process
 
 STOPPED = "the same command resumes it"
@@ -206,7 +206,8 @@ def train_job(
     storage = job.storage()
     store, checkpoints = Store(storage), Checkpoints(storage, job.run_id)
     first, world = (dist.get_rank() == 0, dist.get_world_size()) if dist.is_initialized() else (True, 1)
-    row = identity_columns(job.spec) | provenance(device_of_process(), job.spec)
+    device = device_of_process()
+    row = identity_columns(job.spec) | provenance(device, job.spec)
     row |= {"node": node, "workers": world, "started": _now()}
     before = store.run(job.run_id)
     if before and before["status"] == RunEnd.DONE and not job.replaces(before):
@@ -222,6 +223,7 @@ def train_job(
 
     def failed(columns: RunRow) -> tuple[RunEnd, str]:
         recorded = None if world == 1 else _recorded_failure(store, job)
+        columns |= {"peak_memory_bytes": peak_memory(device)}
         return RunEnd.FAILED, recorded or _record_failure(store, row | columns, history)
 
     try:
@@ -230,7 +232,7 @@ def train_job(
             job.spec,
             open_packed(job.train, storage),
             checkpoints,
-            device=device_of_process(),
+            device=device,
             recompute=job.recompute,
             on_progress=on_progress,
             should_stop=should_stop,

@@ -67,14 +67,23 @@ def provenance(device: torch.device, spec: RunSpec | None = None) -> RunRow:
         device: Where it is computed.
         spec: What is trained; the versions of its plug-ins are the hashes of their modules.
     """
+    gpu, memory = None, None
     if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    else:
-        name = next(
-            (line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine()
-        )
-    versions = json.dumps(_versions() | (_sources(spec) if spec else {}), sort_keys=True)
-    return {"device": name, "host": socket.gethostname(), "versions": versions, "git_revision": _git_revision()}
+        there = torch.cuda.get_device_properties(device)
+        gpu, memory = there.name, there.total_memory
+    return {
+        "device": gpu or _cpu(),
+        "gpu": gpu,
+        "gpu_memory_bytes": memory,
+        "host": socket.gethostname(),
+        "versions": json.dumps(_versions() | (_sources(spec) if spec else {}), sort_keys=True),
+        "git_revision": _git_revision(),
+    }
+
+
+def _cpu() -> str:
+    models = (line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name"))
+    return next(models, platform.machine())
 
 
 def _cpuinfo() -> list[str]:

@@ -80,9 +80,11 @@ RunRow = TypedDict(
         "parameters": int | None,
         "steps_per_second": float | None,
         "wall_seconds": float | None,  # of training, interruptions not counted
-        "peak_memory_bytes": int | None,
+        "peak_memory_bytes": int | None,  # of the GPU, or without one of the process
         "workers": Int32 | None,
         "device": str | None,
+        "gpu": str | None,  # its type, null without one; older stores have neither this nor the next
+        "gpu_memory_bytes": int | None,  # all that the GPU has
         "host": str | None,
         "node": str | None,  # of Ray, null without
         "versions": Json | None,

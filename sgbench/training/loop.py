@@ -219,7 +219,7 @@ def train(
         if finished and rank == 0:
             on_complete()
             checkpoints.save_weights(network.state_dict(), spec.model_dump(mode="json"))
-    return Outcome(finished, done, history, earlier_seconds + time.perf_counter() - began, _peak_memory(device))
+    return Outcome(finished, done, history, earlier_seconds + time.perf_counter() - began, peak_memory(device))
 
 
 def learning_rate(schedule: Schedule, first: float, step: int, steps: int) -> float:
@@ -345,7 +345,8 @@ def _any(mine: bool, device: torch.device) -> bool:
     return bool(flag.item())
 
 
-def _peak_memory(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
+    """Return the bytes that were in use at most; see `Outcome`."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

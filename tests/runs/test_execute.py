@@ -171,6 +171,7 @@ def test_a_loss_that_is_not_finite_is_a_failed_row_with_its_step(
     row = store.run(job.run_id)
     assert row is not None
     assert (row["status"], row["step"], row["error"]) == ("failed", 3, error)
+    assert row["peak_memory_bytes"] > 2**20
     assert [each["step"] for each in store.history().to_pylist()] == [1, 2]
     assert witness.seen[-1] == ("finished", job.run_id, "failed", error)
     assert store.scores().num_rows == 0

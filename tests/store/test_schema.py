@@ -59,6 +59,8 @@ wall_seconds: double
 peak_memory_bytes: int64
 workers: int32
 device: string
+gpu: string
+gpu_memory_bytes: int64
 host: string
 node: string
 versions: string
