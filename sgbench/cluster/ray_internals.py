@@ -5,11 +5,15 @@ Importing this module does not import Ray.
 """
 
 import contextlib
+import importlib
 import os
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import psutil
+
+from sgbench.core.environment import variables
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -18,6 +22,7 @@ ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # Train's controller polls; 2 s a poll is most of a short run
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # or each trial writes its results in three formats
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `sgbench.cluster.sweep` has its own
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # Tune imports it, where it is installed, and it writes to the home folder
     "MALLOC_ARENA_MAX": "1",  # runs have a thread of their own, and `sgbench.training.memory` needs this there
 }
 """Environment of the driver and of every worker; what is already set stays."""
@@ -46,6 +51,44 @@ def silence_raylets() -> None:
     import ray
 
     ray._private.worker._worker_logs_enabled = False
+
+
+@contextlib.contextmanager
+def on_loopback() -> Iterator[None]:
+    """Let all processes of a Ray that is started in this context listen on loopback only.
+
+    Ray does so where it makes no clusters, on Windows and macOS. No public name asks for it: the address of a node that
+    is given as 127.0.0.1 becomes that of the machine, and other addresses mean all interfaces.
+    """
+    from ray._private import ray_constants
+
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextlib.contextmanager
+def own_token() -> Iterator[None]:
+    """Let a Ray that is started in this context require a token that only its processes know, from their environment.
+
+    Without any, Ray would write one to ``~/.ray/auth_token``, which all other Rays of that user then require.
+    """
+    try:
+        with variables(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32)):
+            _read_token()
+            yield
+    finally:
+        _read_token()
+
+
+def _read_token() -> None:
+    """Let Ray read from the environment again whether there is a token, and which; it does so once."""
+    raylet: Any = importlib.import_module("ray._raylet")  # which declares few of its names
+
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def node_check() -> Callable[[float], bool]:

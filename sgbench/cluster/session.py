@@ -6,13 +6,16 @@ import logging
 import os
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgbench.cluster.ray_internals import ENVIRONMENT, node_check, silence_raylets
+from sgbench.cluster.ray_internals import ENVIRONMENT, node_check, on_loopback, own_token, silence_raylets
+from sgbench.core.environment import variables
 from sgbench.core.errors import AGAIN, InputError, InterruptionError, described
+from sgbench.core.files import temporary_folder
 
 if TYPE_CHECKING:
     from sgbench.runs.sweep import Runner
@@ -22,6 +25,12 @@ CARRIED = ("SGBENCH_WEIGHTS", "SGBENCH_CACHE", "SGBENCH_DATA")
 
 KNOCK_SECONDS = 10.0
 """How long a cluster may take to accept a connection."""
+
+SOCKET_CHARACTERS = 103
+"""How long the path of a socket may be on macOS; Linux takes four more."""
+
+_PREFIX = "sgb"
+_BELOW = f"/{_PREFIX}-0000-00000000/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
 
 _SILENT: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
 
@@ -58,8 +67,10 @@ def connect(address: str | None, say: Callable[[str], object] = lambda text: Non
             "this process is already connected to a Ray; call ray.shutdown() first, and name the address of a cluster "
             "that is to be used."
         )
-    with Watch(address) as watch:
-        _start(address)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(_alone()) if address is None else None
+        watch = stack.enter_context(Watch(address))
+        _start(address, folder)
         watch.connected(node_check())
         try:
             yield watch.lost
@@ -88,39 +99,51 @@ def on_ray(address: str | None, say: Callable[[str], object]) -> Iterator["Runne
         yield functools.partial(run_sweep, remote=address is not None, lost=lost)
 
 
-def _start(address: str | None) -> None:
-    """Start Ray, or join a cluster; see `connect`."""
+@contextlib.contextmanager
+def _alone() -> Iterator[Path]:
+    """Keep a Ray that is started here to this user: what it listens on, its token, its files, in the folder yielded.
+
+    Raises:
+        InputError: If there is no room for its files.
+    """
+    parents = [Path(each) for each in (os.environ.get("RAY_TMPDIR"), tempfile.gettempdir(), "/tmp") if each]
+    parent = next((each for each in parents if len(f"{each}{_BELOW}") <= SOCKET_CHARACTERS), parents[-1])
+    with contextlib.ExitStack() as stack:
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            folder = stack.enter_context(temporary_folder(parent, _PREFIX))
+        except OSError as error:
+            raise InputError(f"Ray cannot be started here: {described(error)}.") from error
+        stack.enter_context(own_token())
+        yield folder / "ray"  # as Ray lets everybody write to the folder that it is given
+
+
+def _start(address: str | None, folder: Path | None) -> None:
+    """Start Ray, with its files in a folder, or join a cluster; see `connect`."""
     import ray
 
     try:
         if address is None:
+            path = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)  # a loss beside the person is found
             # "local" rather than nothing: a bare init would join whatever cluster was last started on this machine.
-            with _python_path():
-                ray.init("local", include_dashboard=False, object_store_memory=256 * 2**20, **_SILENT)
+            with variables(PYTHONPATH=path), on_loopback():
+                ray.init(
+                    "local",
+                    include_dashboard=False,
+                    object_store_memory=256 * 2**20,
+                    _temp_dir=str(folder),
+                    **_SILENT,
+                )
         else:
-            variables = {key: os.environ[key] for key in ENVIRONMENT}
-            variables |= {key: str(Path(os.environ[key]).absolute()) for key in CARRIED if key in os.environ}
-            ray.init(address, runtime_env={"env_vars": variables}, **_SILENT)
+            runtime = {key: os.environ[key] for key in ENVIRONMENT}
+            runtime |= {key: str(Path(os.environ[key]).absolute()) for key in CARRIED if key in os.environ}
+            ray.init(address, runtime_env={"env_vars": runtime}, **_SILENT)
     except Exception as error:  # Ray raises the class itself if its processes take too long to start
         what = f"--address: no Ray cluster can be reached at '{address}'" if address else "Ray cannot be started here"
         hint = "; does it need another token than that in RAY_AUTH_TOKEN or ~/.ray/auth_token?" if address else "."
         raise InputError(f"{what}: {str(error).splitlines()[0].rstrip('.')}{hint}") from error
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # failures are reported once, by the run's row
     silence_raylets()
-
-
-@contextlib.contextmanager
-def _python_path() -> Iterator[None]:
-    """Let a Ray that is started here import what this process can, such as a loss beside the person."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
 
 
 def _knock(address: str) -> None:

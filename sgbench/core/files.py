@@ -3,10 +3,13 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import io
 import os
 import secrets
 import shutil
+import socket
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +21,9 @@ from sgbench.core.words import quoted
 
 UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP}
 """What a file system without locks answers to a request for one."""
+
+REMOVALS = 3
+"""How often a temporary folder is removed."""
 
 
 def cache_folder() -> Path:
@@ -84,6 +90,56 @@ def naming(path: Path, part: Path | None = None) -> Iterator[None]:
         if error.errno is not None and (error.filename is None or str(error.filename) == str(part)):
             error.filename = str(path)
         raise
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Yield a new folder that this user alone can read, and remove it afterwards, with those of killed processes.
+
+    A folder is in use while its process, or a fork of it, holds a lock on it. One that nobody holds, of the same user,
+    machine and prefix, is removed; none is where the file system has no locks.
+
+    Args:
+        parent: Where it is made; other users may make folders there too, as in ``/tmp``.
+        prefix: What its name begins with; 14 more characters follow.
+
+    Raises:
+        OSError: If it cannot be made.
+    """
+    prefix = f"{prefix}-{hashlib.sha256(socket.gethostname().encode()).hexdigest()[:4]}-"
+    for left in parent.glob(f"{prefix}*"):
+        with contextlib.suppress(OSError), _holding(left):
+            shutil.rmtree(left)
+    new = Path(tempfile.mkdtemp(prefix=f".{prefix}", dir=parent))
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_holding(new))
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+        folder = new.rename(parent / new.name[1:])  # only now, held, does it have a name that others look for
+        try:
+            yield folder
+        finally:
+            for _ in range(REMOVALS):  # as a process that is still ending may write to it
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _holding(folder: Path) -> Iterator[None]:
+    """Hold a folder of this user.
+
+    Raises:
+        OSError: If a process holds it, it is another user's or no folder, or the file system has no locks.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        if os.fstat(descriptor).st_uid != os.getuid():
+            raise PermissionError(errno.EPERM, "another user's", str(folder))
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -71,6 +71,7 @@ def test_tune_adds_neither_loggers_nor_its_display_nor_a_handler_of_ctrl_c() -> 
         ("RAY_USAGE_STATS_ENABLED", "ray._common.usage.usage_constants"),
         ("RAY_CHDIR_TO_TRIAL_DIR", "ray.train.constants"),
         ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "ray.train.v2._internal.constants"),
+        ("RAY_AUTH_MODE", "ray._private.authentication.authentication_token_setup"),
         (ray_internals.STOP_WAIT_VARIABLE, "ray.dashboard.modules.job.job_supervisor"),
     ],
 )

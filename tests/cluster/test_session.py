@@ -3,28 +3,58 @@
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
-from ray._private import worker
+from ray._private import ray_constants, worker
 from ray.exceptions import RaySystemError, RayTaskError
 
 from sgbench.cluster import connect, session
+from sgbench.cluster.ray_internals import asks_for_token, own_token
 from sgbench.core.errors import InputError, InterruptionError
 
 
+@dataclass
+class Started:
+    """How a Ray was started: what it was told, and the environment that its processes have."""
+
+    options: dict[str, Any]
+    environment: dict[str, str]
+    on_loopback: bool
+
+
 @pytest.fixture
-def paths(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Whatever a Ray that is started finds in PYTHONPATH; none is."""
-    found: list[str] = []
-    monkeypatch.setattr(ray, "init", lambda *_, **__: found.append(os.environ["PYTHONPATH"]))
+def rays(monkeypatch: pytest.MonkeyPatch) -> list[Started]:
+    """Each Ray that would have been started; none is."""
+    found: list[Started] = []
+
+    def init(*_: object, **options: Any) -> None:
+        found.append(Started(options, dict(os.environ), not ray_constants.ENABLE_RAY_CLUSTER))
+
+    monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     monkeypatch.setattr(session, "node_check", lambda: lambda seconds: True)
     return found
 
 
+@pytest.fixture
+def no_token() -> Iterator[pytest.MonkeyPatch]:
+    """Neither a token in the environment nor a mode; Ray reads both again afterwards."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+            patch.delenv(name)
+        yield patch
+    with own_token():
+        pass
+    assert asks_for_token()
+
+
 def test_neither_ray_nor_its_raylets_print_anything(
-    paths: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    rays: list[Started], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(worker, "_worker_logs_enabled", True)
     with connect(None):
@@ -61,7 +91,7 @@ def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("before", [None, "/theirs"])
 def test_a_ray_that_is_started_imports_what_this_process_can_and_the_environment_stays_as_it_was(
-    before: str | None, paths: list[str], monkeypatch: pytest.MonkeyPatch
+    before: str | None, rays: list[Started], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PYTHONPATH", raising=False)
     if before:
@@ -69,12 +99,43 @@ def test_a_ray_that_is_started_imports_what_this_process_can_and_the_environment
     with connect(None):
         assert os.environ.get("PYTHONPATH") == before
     assert os.environ.get("PYTHONPATH") == before
-    (path,) = paths
-    assert set(filter(None, sys.path)) <= set(path.split(os.pathsep))
+    (started,) = rays
+    assert set(filter(None, sys.path)) <= set(started.environment["PYTHONPATH"].split(os.pathsep))
+
+
+@pytest.mark.parametrize("theirs", [None, "their-token"])
+def test_a_ray_that_is_started_is_this_user_s_alone_and_nothing_is_left_of_that(
+    theirs: str | None, rays: list[Started], no_token: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    no_token.setenv("RAY_TMPDIR", str(tmp_path / "so-long-that-no-socket-would-fit-below-it"))
+    if theirs:
+        no_token.setenv("RAY_AUTH_TOKEN", theirs)
+    for _ in range(2):
+        with connect(None):
+            folder = Path(rays[-1].options["_temp_dir"]).parent
+            assert folder.stat().st_mode & 0o777 == 0o700
+            assert asks_for_token()
+        assert not folder.exists()
+        assert not asks_for_token()
+        assert os.environ.get("RAY_AUTH_TOKEN") == theirs
+    assert all(started.on_loopback and started.environment["RAY_AUTH_MODE"] == "token" for started in rays)
+    assert ray_constants.ENABLE_RAY_CLUSTER
+    tokens = {started.environment["RAY_AUTH_TOKEN"] for started in rays}
+    assert len(tokens - {theirs}) == 2
+    assert all(len(token) == 64 for token in tokens)
+
+
+def test_without_a_folder_for_its_files_a_ray_is_not_started(
+    rays: list[Started], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/proc/none")
+    with pytest.raises(InputError, match=r"^Ray cannot be started here: .*'/proc/none'\.$"), connect(None):
+        pass
+    assert rays == []
 
 
 def test_a_process_that_is_connected_already_is_told_so_and_its_ray_stays(
-    paths: list[str], monkeypatch: pytest.MonkeyPatch
+    rays: list[Started], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "shutdown", lambda: pytest.fail("it was shut down"))
@@ -83,10 +144,10 @@ def test_a_process_that_is_connected_already_is_told_so_and_its_ray_stays(
         connect(None),
     ):
         pass
-    assert paths == []
+    assert rays == []
 
 
-def test_what_ray_raises_of_itself_ends_a_command_in_a_sentence(paths: list[str]) -> None:
+def test_what_ray_raises_of_itself_ends_a_command_in_a_sentence(rays: list[Started]) -> None:
     said = "RPC error: WrongClusterID: Perhaps the client is accessing GCS after it has restarted."
     with (
         pytest.raises(
@@ -97,7 +158,7 @@ def test_what_ray_raises_of_itself_ends_a_command_in_a_sentence(paths: list[str]
         raise RaySystemError(said)
 
 
-def test_what_our_code_raises_in_a_task_stays_what_it_is(paths: list[str]) -> None:
+def test_what_our_code_raises_in_a_task_stays_what_it_is(rays: list[Started]) -> None:
     error = RayTaskError("score", "a metric is refused", InputError("a metric is refused.")).as_instanceof_cause()
     with pytest.raises(InputError, match="a metric is refused"), connect(None):
         raise error

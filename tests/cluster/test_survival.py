@@ -1,14 +1,18 @@
 """What sweeps survive: signals, and storage that is full, read-only or not to be relied on."""
 
+import contextlib
+import os
 import random
 import re
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from chaos import KINDS, STORM, Log, bound, chaos, draw, summary
 from place import Place, assert_clean, kill
@@ -62,12 +66,37 @@ MOMENTS: dict[str, Callable[[Path, str], bool]] = {
 }
 
 
+def assert_alone(place: Place) -> Path:
+    """Check that nobody else can reach the Ray of a command that runs here, or read its files; return their folder."""
+    sockets, words, raylet = [], [], None
+    for process in map(psutil.Process, place.processes()):
+        with contextlib.suppress(psutil.NoSuchProcess):  # such as a worker that nobody needs
+            sockets += process.net_connections("inet")
+            words += process.cmdline()
+            raylet = process if process.name() == "raylet" else raylet
+    assert raylet is not None
+    listening = {each.laddr for each in sockets if each.status == psutil.CONN_LISTEN or each.type == socket.SOCK_DGRAM}
+    assert len(listening) >= 4
+    assert {each.ip.removeprefix("::ffff:") for each in listening} == {"127.0.0.1"}
+    token = raylet.environ()["RAY_AUTH_TOKEN"]
+    assert token != os.environ["RAY_AUTH_TOKEN"]
+    assert not any(token in word for word in words)
+    (log,) = (word.partition("=")[2] for word in raylet.cmdline() if word.startswith("--log_dir="))
+    folder = Path(log).parents[2]
+    assert folder.stat().st_mode & 0o777 == 0o700
+    files = [path for root in (folder, place.folder) for path in root.rglob("*") if path.is_file()]
+    assert len(files) > 10
+    assert not [path for path in files if token.encode() in path.read_bytes()]
+    return folder
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_ray_that_loses_a_process_ends_the_sweep_in_a_sentence_and_the_same_command_resumes(
-    place: Place, calm: dict[str, Any]
+    place: Place, calm: dict[str, Any], tmp_path: Path
 ) -> None:
     sweep, reached = ("sweep", *RUN, "--results", "vital", "--set", "checkpoint_seconds=0.2"), [1]
+    without_token = {"HOME": str(tmp_path), "RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN": ""}
 
     def resumed_at(said: str) -> int:
         return int(re.findall(r": step (\d+)/", said)[0])
@@ -77,14 +106,17 @@ def test_a_ray_that_loses_a_process_ends_the_sweep_in_a_sentence_and_the_same_co
         ("gcs_server", "a run trains"),
         ("raylet", "a run trains"),
     ):
-        command = place.start(*sweep, slow=0.5)
+        command = place.start(*sweep, slow=0.5, **without_token)
         command.wait_until(lambda err, moment=moment: MOMENTS[moment](place.folder / "vital", err))
+        folder = assert_alone(place)
         kill(place.processes(VITAL[process]))
         assert command.end(60) == 1, command.stderr[-2000:]
         last = f"\nerror: Ray's process '{process}' died; run the same command again to start a new Ray and resume.\n"
         assert command.stderr.endswith(last)
         assert "Traceback" not in command.stderr
         place.assert_no_processes(60)
+        assert not folder.exists()
+        assert not list(tmp_path.iterdir())  # the home folder
         reached += [resumed_at(command.stderr)] if moment == "a run trains" else []
 
     reached.append(resumed_at(place.run(*sweep).stderr))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sgbench.core.files import cache_folder, exclusive, naming, replacing
+from sgbench.core.files import cache_folder, exclusive, naming, replacing, temporary_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -123,3 +123,42 @@ def test_where_there_are_no_file_locks_nobody_waits_and_a_warning_says_so(tmp_pa
     warned = pytest.warns(UserWarning, match=f"'{tmp_path}' has no file locks; run one command")
     with warned, exclusive(tmp_path / "lock") as file:
         assert file.write(b"1") == 1
+
+
+def test_a_temporary_folder_is_for_this_user_alone_and_gone_afterwards_whatever_happens(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with temporary_folder(tmp_path, "mine") as folder:
+            assert folder.stat().st_mode & 0o777 == 0o700
+            assert len(folder.name) == len("mine") + 14
+            (folder / "file").write_bytes(b"")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert names(tmp_path) == []
+
+
+def test_a_temporary_folder_that_a_killed_process_left_is_removed_by_the_next_and_no_other(tmp_path: Path) -> None:
+    with temporary_folder(tmp_path, "mine") as left:
+        pass
+    for folder in (left, tmp_path / "theirs", tmp_path / "mine-ffff-abcdefgh"):  # the last is of another machine
+        folder.mkdir()
+        (folder / "file").write_bytes(b"")
+    (tmp_path / f"{left.name}2").symlink_to(tmp_path / "theirs")
+    with temporary_folder(tmp_path, "mine") as in_use, temporary_folder(tmp_path, "mine"):
+        assert not left.exists()
+        assert in_use.exists()
+    assert names(tmp_path) == sorted(["mine-ffff-abcdefgh", "theirs", f"{left.name}2"])
+    assert names(tmp_path / "theirs") == ["file"]
+
+
+def test_without_locks_no_temporary_folder_of_another_process_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with temporary_folder(tmp_path, "mine") as first, temporary_folder(tmp_path, "mine"):
+        assert first.exists()
+    assert names(tmp_path) == []
