@@ -91,6 +91,13 @@ def _read_token() -> None:
     raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
+def session_folder() -> str:
+    """Return the folder in which the connected Ray keeps its files on this machine."""
+    import ray
+
+    return str(ray._private.worker.global_worker.node.get_session_dir_path())
+
+
 def node_check() -> Callable[[float], bool]:
     """Return a function that asks the connected Ray whether it takes this process's node for alive.
 

@@ -125,8 +125,9 @@ def _start(address: str | None, folder: Path | None) -> None:
     try:
         if address is None:
             path = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)  # a loss beside the person is found
+            loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
             # "local" rather than nothing: a bare init would join whatever cluster was last started on this machine.
-            with variables(PYTHONPATH=path), on_loopback():
+            with variables(PYTHONPATH=path, GLOO_SOCKET_IFNAME=loopback, NCCL_SOCKET_IFNAME=loopback), on_loopback():
                 ray.init(
                     "local",
                     include_dashboard=False,

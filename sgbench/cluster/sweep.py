@@ -81,7 +81,7 @@ def run_sweep(
         "resources": placement.each,
         "use_gpu": placement.use_gpu,
         "state": state,
-        "download": remote,
+        "remote": remote,
         "registered": pack(jobs, remote=remote),
     }
     # A run with a worker group holds no CPU itself: drivers that did could fill the cluster and wait for ever.

@@ -15,10 +15,11 @@ from typing import Any
 
 import ray
 from ray import train, tune
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from sgbench.assets.locator import Locator
+from sgbench.cluster.groups import InFile
 from sgbench.cluster.nodes import own_id, own_name
 from sgbench.cluster.ray_internals import anywhere, is_leaving, preemption
 from sgbench.cluster.registered import unpack
@@ -42,8 +43,8 @@ def trial(config: dict[str, Any]) -> None:
     Args:
         config: ``job`` (JSON of a `Job`), ``stop`` (name, in the store, of the file that asks all runs to stop),
             ``workers`` (of Train; 0 is local mode), ``resources`` (of each worker), ``use_gpu``, ``state`` (folder for
-            what Train keeps), ``download`` (whether weights of metrics may be fetched here) and ``registered`` (what
-            the driver's process has registered).
+            what Train keeps), ``remote`` (whether workers may be on other machines, and fetch the weights of metrics
+            themselves) and ``registered`` (what the driver's process has registered).
     """
     job, node = _job(config), own_id()
     if is_leaving(node):  # the process was kept for another run
@@ -89,7 +90,7 @@ def _train_and_score(job: Job, config: dict[str, Any]) -> tuple[RunEnd, str]:
 
 
 def _score(config: dict[str, Any]) -> list[str]:
-    return score_job(_job(config), locator=Locator(download=config["download"]))
+    return score_job(_job(config), locator=Locator(download=config["remote"]))
 
 
 def _score_elsewhere(config: dict[str, Any]) -> list[str]:
@@ -110,6 +111,7 @@ def _trainer(job: Job, config: dict[str, Any]) -> TorchTrainer:
     return TorchTrainer(
         _train_loop,
         train_loop_config=config,
+        torch_config=TorchConfig() if config["remote"] else InFile(),
         scaling_config=train.ScalingConfig(
             num_workers=workers,
             use_gpu=config["use_gpu"],

@@ -68,7 +68,7 @@ def test_neither_ray_nor_its_raylets_print_anything(
     ("address", "words"), [(None, "starting Ray…"), ("10.0.0.1:6379", "joining the Ray cluster at 10.0.0.1:6379…")]
 )
 def test_what_takes_seconds_is_said_before_it_begins(
-    address: str | None, words: str, paths: list[str], monkeypatch: pytest.MonkeyPatch
+    address: str | None, words: str, rays: list[Started], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(session, "_knock", lambda at: said.append(f"reaching {at}"))
@@ -119,6 +119,10 @@ def test_a_ray_that_is_started_is_this_user_s_alone_and_nothing_is_left_of_that(
         assert not asks_for_token()
         assert os.environ.get("RAY_AUTH_TOKEN") == theirs
     assert all(started.on_loopback and started.environment["RAY_AUTH_MODE"] == "token" for started in rays)
+    assert {started.environment[f"{each}_SOCKET_IFNAME"] for started in rays for each in ("GLOO", "NCCL")} <= {
+        "lo",
+        "lo0",
+    }
     assert ray_constants.ENABLE_RAY_CLUSTER
     tokens = {started.environment["RAY_AUTH_TOKEN"] for started in rays}
     assert len(tokens - {theirs}) == 2

@@ -101,12 +101,12 @@ def test_a_ray_that_loses_a_process_ends_the_sweep_in_a_sentence_and_the_same_co
     def resumed_at(said: str) -> int:
         return int(re.findall(r": step (\d+)/", said)[0])
 
-    for process, moment in (
-        ("raylet", "no run has begun"),
-        ("gcs_server", "a run trains"),
-        ("raylet", "a run trains"),
+    for process, moment, workers in (
+        ("raylet", "no run has begun", 0),
+        ("gcs_server", "a run trains", 0),
+        ("raylet", "a run trains", 1),
     ):
-        command = place.start(*sweep, slow=0.5, **without_token)
+        command = place.start(*sweep, "--set", f"workers={workers}", slow=0.5, **without_token)
         command.wait_until(lambda err, moment=moment: MOMENTS[moment](place.folder / "vital", err))
         folder = assert_alone(place)
         kill(place.processes(VITAL[process]))

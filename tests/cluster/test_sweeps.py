@@ -302,7 +302,7 @@ def attempt(job: Job, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, Ba
 
         monkeypatch.setattr(worker, "_trainer", lambda job, config: Trainer())
         registered = pack([job], remote=False)
-        worker.trial({"job": job.to_json(), "stop": ".ray/stop", "download": False, "registered": registered})
+        worker.trial({"job": job.to_json(), "stop": ".ray/stop", "remote": False, "registered": registered})
 
     return attempt
 
