@@ -3,6 +3,7 @@
 # make gpu-bundle: the environment, then what a machine with a GPU and no package index needs for benchmarks/gpu.
 # make chaos: the environment, then thirty blows to sweeps at random moments.
 # make chaos KILLS=300 LOG=FILE: three hundred, each added to a file once it is checked; the same command goes on from there.
+# make chaos STORE=s3: with the results on an S3 server, which is away at times, and with commands that sleep.
 # make histories: the environment, then 10,000 random histories of a store.  make points: a table of all points at which
 # a command that writes can be cut off, each of them tried.
 # make audit: the environment, then known vulnerabilities of its packages, which needs the package index.
@@ -63,7 +64,7 @@ gpu-bundle: $(STAMP)
 	$(BIN)/python benchmarks/gpu/bundle.py $(OPTIONS)
 
 chaos: $(STAMP)
-	$(BIN)/python tests/cluster/chaos.py --kills $(KILLS) $(LOG:%=--log %)
+	$(BIN)/python tests/cluster/chaos.py --kills $(KILLS) $(LOG:%=--log %) $(STORE:%=--store %)
 
 audit: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt pip_audit

@@ -12,6 +12,13 @@ command goes on from there. A sweep has a Ray of its own or joins a cluster of t
 - ``worker stopped``, ``driver stopped``, ``raylet stopped``: SIGSTOP, for longer than Ray waits, and SIGCONT;
 - ``notice``: Ray is told that a node will be taken away, like a spot instance, which then happens;
 - ``RPCs``: of the calls between Ray's processes some fail, before or after they had their effect.
+
+``make chaos STORE=s3`` keeps the results on an S3 server. Three fifths of its blows kill something, and:
+
+- ``server refusing``, ``server silent``, ``server busy``: for up to a minute, or for longer than a lease, nothing
+  listens, nothing answers, or every answer is 503; the sweep goes on, or ends in a sentence;
+- ``driver asleep``: SIGSTOP of the command for longer than its lease, while the same command is started again and takes
+  over; when the first one wakes, during the second one's runs or after their end, it ends and writes nothing.
 """
 
 import argparse
@@ -33,10 +40,11 @@ from typing import Any
 
 import rich.console
 import rich.table
+from outages import OUTAGES, Server, a_server
 from place import PATIENCE_SECONDS, Command, Place, a_place, assert_clean, kill, wait_until
 from raylets import Nodes, a_cluster
 
-from sgbench.core.storage import Storage
+from sgbench.core.lease import LEASE_SECONDS
 from sgbench.runs.maintenance import without_weights
 from sgbench.runs.verification import verify
 from sgbench.store import Store
@@ -65,6 +73,11 @@ KINDS = [(victim, False) for victim in (*ANYWHERE, "RPCs")]
 KINDS += [(victim, True) for victim in (*ANYWHERE, "RPCs", "two raylets", "notice")]
 """Each kind of blow: what is hit, and whether the sweep joins the cluster."""
 
+KILLS_ON_S3 = [(victim, joins) for victim in ANYWHERE[:5] for joins in (False, True)] + [("two raylets", True)]
+OUTAGES_OF_S3 = [(f"server {how}", joins) for how in OUTAGES for joins in (False, True)]
+OUTAGES_OF_S3 += [(f"server {how} for longer than a lease", False) for how in OUTAGES]
+SLEEPERS_ON_S3 = [("driver asleep", False), ("driver asleep", True)]
+
 WITNESS_SECONDS = 5.0
 """How long what is said of a command that Ray has ended may take."""
 
@@ -89,6 +102,12 @@ because of the memory that others use."""
 
 STOPPED_SECONDS = 25.0
 """How long a process is stopped."""
+
+OUTAGE_SECONDS = (5.0, 60.0)
+"""How long a server is away, at least and at most."""
+
+LONG_OUTAGE_SECONDS = LEASE_SECONDS + 15
+"""How long it is away for longer than a lease."""
 
 NOTICE_SECONDS = 10
 """Between the notice that a node will be taken away and the end of it."""
@@ -116,13 +135,29 @@ class Blow:
     """What the sweep was doing."""
     seconds: float = 0.0
     """Until a run that was hit began again or, in a sweep that was called again, until the first run went on."""
+    ended: int = 0
+    """The exit code of a command that an outage has ended."""
 
     @property
     def code(self) -> int:
         """The exit code of a command that it ends, or 0."""
         if self.victim in ("driver", "sweep"):
             return -signal.SIGKILL
+        if self.is_outage:
+            return self.ended
+        if self.victim == "driver asleep":
+            return 1
         return int(self.victim == "gcs_server" or (self.victim.startswith("raylet") and not self.joins))
+
+    @property
+    def is_outage(self) -> bool:
+        """Whether it is the server of the store that is away."""
+        return self.victim.startswith("server ")
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no other blow can follow in the same call of a sweep, because it ends it or may do so."""
+        return self.code != 0 or self.is_outage or self.victim == "RPCs" or not self.in_runs
 
     def __str__(self) -> str:
         """What is hit, as tables call it."""
@@ -140,7 +175,16 @@ def draw(count: int, dice: random.Random, kinds: Sequence[tuple[str, bool]] = KI
     order = dice.sample(kinds, len(kinds))
     blows = [Blow(*order[i % len(order)], in_runs=dice.random() < IN_RUNS, share=dice.random()) for i in range(count)]
     for blow in blows:
-        blow.in_runs = blow.in_runs or blow.code == 0
+        blow.in_runs = blow.in_runs or (blow.code == 0 and not blow.is_outage) or blow.victim == "driver asleep"
+    dice.shuffle(blows)
+    return blows
+
+
+def draw_for_s3(count: int, dice: random.Random) -> list[Blow]:
+    """Return blows in random order to sweeps of a store on S3: of five, three kill, one is an outage, one a sleeper."""
+    fifth = count // 5
+    blows = draw(count - 2 * fifth, dice, KILLS_ON_S3)
+    blows += draw(fifth, dice, OUTAGES_OF_S3) + draw(fifth, dice, SLEEPERS_ON_S3)
     dice.shuffle(blows)
     return blows
 
@@ -152,12 +196,18 @@ class Storm:
         place: Where they run.
         dice: What chooses among processes.
         tell: Told of each blow once its sweep has ended.
+        server: Of the store; without one, it is on the disk.
     """
 
-    def __init__(self, place: Place, dice: random.Random, tell: Callable[[str], object]) -> None:
+    def __init__(
+        self, place: Place, dice: random.Random, tell: Callable[[str], object], server: Server | None = None
+    ) -> None:
         self.place = place
         self.dice = dice
         self.tell = tell
+        self.server = server
+        self.store = server.uri("stormy") if server else "stormy"
+        self.seed = 0
         self.start_seconds = 10.0
         self.cluster = contextlib.ExitStack()
         self.nodes: Nodes | None = None
@@ -169,19 +219,20 @@ class Storm:
         self.nodes = nodes = self.cluster.enter_context(a_cluster(self.place, **HEALTH))
         self.members = {name: nodes.add(name, num_cpus=1) for name in ("first", "second")}
 
-    def deal(self, blows: Sequence[Blow], results: str) -> int:
+    def deal(self, blows: Sequence[Blow]) -> int:
         """Deal all blows; one that comes too late, when a sweep has ended, is dealt to another sweep.
 
         Returns:
             How many seeds were swept, from 0 on.
         """
-        waiting, ended, seed = list(blows), list[Blow](), 0
+        waiting, ended = list(blows), list[Blow]()
         while waiting or ended:
             volley = _volley(waiting)
-            command, began = self.call(results, seed, (volley or ended)[-1]), time.monotonic()
+            command, began = self.call((volley or ended)[-1]), time.monotonic()
             if all(blow.in_runs for blow in volley):
                 until(command, lambda said: "\nstarted " in said)
-                self.start_seconds = time.monotonic() - began
+                if not ended:  # or it had to wait for the lock of the one that was killed
+                    self.start_seconds = time.monotonic() - began
                 for each in ended:
                     until(command, lambda said: ": step " in said or "scoring " in said)
                     each.seconds = time.monotonic() - began
@@ -192,18 +243,21 @@ class Storm:
                     break
                 dealt.append(blow)
             waiting = [blow for blow in waiting if blow not in volley] + volley[len(dealt) :]
-            fatal = [blow for blow in dealt if blow.code]
             code, said = command.end(PATIENCE_SECONDS), command.stderr[-3000:]
-            if code == 0:
-                seed += 1
+            for blow in dealt:
+                blow.ended = code if blow.is_outage else 0
+            fatal = [blow for blow in dealt if blow.code]
+            if code == 0 or (fatal and fatal[0].victim == "driver asleep"):
+                self.seed += 1
             else:
                 unheard = any(blow.victim == "gcs_server" for blow in fatal) and "no Ray cluster can be reached" in said
                 assert [2 if unheard else blow.code for blow in fatal] == [code], (
                     f"it ended with {code} after {dealt} of {volley}: {said}"
                 )
                 ended += fatal
-            if code == 1:
-                self.assert_advised(command)
+                if code == 1:
+                    self.assert_advised(command)
+                assert "Traceback" not in said, said
             self.place.assert_no_processes(PATIENCE_SECONDS)
             if self.nodes and any(blow.joins and blow.victim == "gcs_server" for blow in dealt):
                 self.gather()
@@ -211,7 +265,7 @@ class Storm:
                 self.nodes.assert_idle(PATIENCE_SECONDS)
             for blow in dealt:
                 self.tell(f"{blow}, while {blow.was}")
-        return seed
+        return self.seed
 
     def assert_advised(self, command: Command) -> None:
         """Check that the last thing that a command says is a sentence on how to go on, and that there is no traceback.
@@ -224,12 +278,11 @@ class Storm:
             return last.startswith("error: ") and "run the same command again" in last
 
         wait_until(advised, WITNESS_SECONDS, lambda: command.stderr[-3000:])
-        assert "Traceback" not in command.stderr, command.stderr[-3000:]
 
-    def call(self, results: str, seed: int, blow: Blow) -> Command:
+    def call(self, blow: Blow) -> Command:
         """Start the sweep of a seed, which joins the cluster or not as the blow wants it."""
         address = ("--address", self.nodes.address) if blow.joins and self.nodes else ()
-        arguments = ("sweep", "storm.yaml", "--results", results, "--seeds", str(seed), *address)
+        arguments = ("sweep", "storm.yaml", "--results", self.store, "--seeds", str(self.seed), *address)
         unreliable = UNRELIABLE if blow.victim == "RPCs" else {}
         return self.place.start(*arguments, slow=SECONDS_A_STEP, **HEALTH, **unreliable)
 
@@ -244,7 +297,11 @@ class Storm:
         lost = [name for name, node in self.members.items() if nodes and nodes.raylet(node) in victims]
         if blow.victim == "RPCs":
             return True
-        if blow.victim == "notice":
+        if blow.is_outage:
+            self.sit_out(command, blow)
+        elif blow.victim == "driver asleep":
+            self.outlive(command, blow)
+        elif blow.victim == "notice":
             assert nodes is not None
             nodes.give_notice(self.members[lost[0]], NOTICE_SECONDS)
             self.members["next"] = nodes.add("next", num_cpus=1)
@@ -258,20 +315,53 @@ class Storm:
             at, before = time.monotonic(), command.stderr
         if blow.victim == "sweep":
             command.signal_group(signal.SIGKILL)
-        if not blow.victim.endswith("stopped"):
+        if not blow.victim.endswith(("stopped", "asleep")):
             kill(victims)
         if blow.victim == "gcs_server" and nodes and self.dice.random() < 0.5:
             time.sleep(5)
             nodes.start_head_anew()
         if nodes and lost:
             self.replace(nodes, lost)
-        if not blow.code:
+        if not blow.code and not blow.is_outage:
             if blow.victim in ("worker stopped", "driver stopped"):
                 until(command, lambda said: said != before)
             else:
                 until(command, lambda _: len(command.started()) > begun)
             blow.seconds = time.monotonic() - at
         return True
+
+    def sit_out(self, command: Command, blow: Blow) -> None:
+        """Let the server of the store be away, and wait until the sweep goes on or ends."""
+        assert self.server is not None
+        long, gone = "longer" in blow.victim, time.monotonic()
+        seconds = LONG_OUTAGE_SECONDS if long else self.dice.uniform(*OUTAGE_SECONDS)
+        with self.server.away(blow.victim.split()[1]):
+            until(command, lambda _: time.monotonic() - gone > seconds)
+        back, before = time.monotonic(), command.stderr
+        blow.was += f", {back - gone:.0f} s"
+        until(command, lambda said: said != before)
+        blow.seconds = time.monotonic() - back
+
+    def outlive(self, sleeper: Command, blow: Blow) -> None:
+        """Let the same command take over from one that is asleep, wake that up, and check that it writes nothing."""
+        assert self.server is not None
+        _send(signal.SIGSTOP, [sleeper.process.pid])
+        asleep, successor = time.monotonic(), self.call(blow)
+        successor.wait_until(lambda said: "\nstorm: " in f"\n{said}")
+        blow.seconds = time.monotonic() - asleep
+        if blow.joins or self.dice.random() < 0.5:  # on a cluster, what the sleeper's runs hold is free when it wakes
+            time.sleep(self.dice.uniform(0, self.start_seconds))
+        else:
+            assert successor.end(PATIENCE_SECONDS) == 0, successor.stderr[-3000:]
+        ended, files = successor.process.poll() is not None, self.server.files("stormy")
+        _send(signal.SIGCONT, [sleeper.process.pid])
+        assert sleeper.end(PATIENCE_SECONDS) == 1, sleeper.stderr[-3000:]
+        last = sleeper.stderr.rstrip().rpartition("\n")[2]
+        assert last.startswith("error: "), sleeper.stderr[-3000:]
+        assert "the lock of" in last, sleeper.stderr[-3000:]
+        assert not ended or self.server.files("stormy") == files
+        assert successor.end(PATIENCE_SECONDS) == 0, successor.stderr[-3000:]
+        blow.was += ", woke " + ("after its successor's end" if ended else "beside its successor")
 
     def replace(self, nodes: Nodes, lost: Iterable[str]) -> None:
         """Have nodes come in the place of those that are lost, as far as none has come yet."""
@@ -284,7 +374,7 @@ class Storm:
         nodes = self.nodes if blow.joins else None
         victim = blow.victim.removesuffix(" stopped")
         workers = (nodes or self.place).processes("ray::ImplicitFunc")
-        if victim in ("driver", "RPCs"):
+        if victim in ("driver", "driver asleep", "RPCs") or blow.is_outage:
             return [command.process.pid]
         if victim == "sweep":
             return [command.process.pid, *workers]
@@ -303,7 +393,7 @@ def _volley(waiting: Sequence[Blow]) -> list[Blow]:
     """Return the blows that the next call takes, one after another; only the last may end it."""
     volley = list(waiting[:1])
     for blow in waiting[1:]:
-        if len(volley) == VOLLEY or volley[-1].code or not volley[-1].in_runs or volley[-1].victim == "RPCs":
+        if len(volley) == VOLLEY or volley[-1].is_last:
             break
         if blow.joins == volley[0].joins and blow.in_runs and blow.victim != "RPCs":
             volley.append(blow)
@@ -338,6 +428,8 @@ def chaos(
     seed: int,
     kinds: Sequence[tuple[str, bool]] = KINDS,
     tell: Callable[[str], object] = print,
+    *,
+    on_s3: bool = False,
 ) -> list[Blow]:
     """Deal blows to sweeps and check what these leave.
 
@@ -345,33 +437,35 @@ def chaos(
         folder: An empty one.
         count: How many.
         seed: Of what is hit when; the same seed deals the same blows.
-        kinds: See `KINDS`.
+        kinds: See `KINDS`; of a store on S3, see `draw_for_s3`.
         tell: See `Storm`.
+        on_s3: Whether the store is on an S3 server.
 
     Returns:
         The blows as they were dealt.
     """
     dice = random.Random(seed)
-    blows = draw(count, dice, kinds)
+    blows = draw_for_s3(count, dice) if on_s3 else draw(count, dice, kinds)
     with contextlib.ExitStack() as stack:
+        server = stack.enter_context(a_server()) if on_s3 else None
         place = stack.enter_context(a_place(folder))
         (folder / "storm.yaml").write_text(SWEEP)
-        storm = Storm(place, dice, tell)
+        storm = Storm(place, dice, tell, server)
         stack.enter_context(storm.cluster)
         if any(blow.joins for blow in blows):
             storm.gather()
-        seeds = storm.deal(blows, "stormy")
+        seeds = storm.deal(blows)
         place.slow_down(0)
         variables = os.environ | place.environment(place.mark)
         subprocess.run(
             [sys.executable, "-c", CALM, str(seeds)], cwd=folder, env=variables, capture_output=True, check=True
         )
-        again = place.run("sweep", "storm.yaml", "--seeds", ",".join(map(str, range(seeds))), "--results", "stormy")
+        again = place.run("sweep", "storm.yaml", "--seeds", ",".join(map(str, range(seeds))), "--results", storm.store)
         assert again.started() == []
-        assert place.outcome("stormy") == place.outcome("calm")
-        store = Store(Storage(str(folder / "stormy")))
+        assert place.outcome(storm.store) == place.outcome("calm")
+        store = Store(place.storage(storm.store))
         assert list(verify(store)) == without_weights(store) == []
-        assert_clean(place, "stormy")
+        assert_clean(place, storm.store)
     return blows
 
 
@@ -422,6 +516,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30, help="blows, those in the log included")
     parser.add_argument("--seed", type=int, default=1, help="of the first storm; the next has the next one")
     parser.add_argument("--log", type=Path, help="file of blows, to which each storm is added")
+    parser.add_argument("--store", choices=("disk", "s3"), default="disk", help="where the results are")
     parser.add_argument("--only", help="only kinds of blows whose name has these words")
     chosen = parser.parse_args()
     console, log, seed = rich.console.Console(), Log(chosen.log), chosen.seed
@@ -431,7 +526,8 @@ def main() -> None:
             seed += 1
         console.print(f"seed {seed}")
         with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as scratch:
-            log.add(seed, chaos(Path(scratch), min(STORM, left), seed, kinds, console.print))
+            on_s3 = chosen.store == "s3"
+            log.add(seed, chaos(Path(scratch), min(STORM, left), seed, kinds, console.print, on_s3=on_s3))
     console.print(summary(log.blows))
 
 

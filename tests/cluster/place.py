@@ -24,7 +24,7 @@ import torch
 import sgbench
 from sgbench.cli import main
 from sgbench.cluster.ray_internals import ENVIRONMENT
-from sgbench.core.storage import UNFINISHED
+from sgbench.core.storage import UNFINISHED, Storage
 from sgbench.data import write_png
 
 STEPS = 30
@@ -259,12 +259,17 @@ class Place:
         rows: list[dict[str, Any]] = json.loads(self.call("plan", *arguments, "--json").stdout)
         return rows
 
+    def storage(self, store: str) -> Storage:
+        """Return a store of this folder, or one with a URI."""
+        return Storage(store if "://" in store else str(self.folder / store))
+
     def outcome(self, store: str) -> dict[str, Any]:
         """Return all that must be the same bit for bit, by run."""
-        results = sgbench.load_results(str(self.folder / store))
+        storage = self.storage(store)
+        results = sgbench.load_results(storage.root)
         found: dict[str, Any] = {}
         for row in results.runs.to_pylist():
-            content = torch.load(self.folder / store / "weights" / f"{row['run_id']}.pt", weights_only=True)
+            content = torch.load(io.BytesIO(storage.read(f"weights/{row['run_id']}.pt")), weights_only=True)
             weights = {name: tensor.numpy().tobytes() for name, tensor in content["params"].items()}
             found[row["run_id"]] = {"weights": weights, "scores": [], "history": []}
         for row in results.scores.to_pylist():
@@ -293,9 +298,13 @@ def a_place(folder: Path) -> Iterator[Place]:
 def assert_clean(place: Place, store: str) -> None:
     """Neither processes nor files that a sweep needs only while it runs are left, nor halves of files."""
     place.assert_no_processes()
-    left = {path.name for path in (place.folder / store).iterdir()}
+    storage = place.storage(store)
+    names = storage.sizes()
+    left = {name.partition("/")[0] for name in names}
+    if storage.is_local:
+        left |= {path.name for path in Path(storage.path()).iterdir()}
     usual = {".lock", "history", "logs", "plans", "runs", "scores", "sgbench.json", "weights"}
-    assert left - {"checkpoints"} == usual, left ^ usual
-    checkpoints = place.folder / store / "checkpoints"
-    assert not checkpoints.exists() or not list(checkpoints.rglob("*.pt"))
-    assert [path for path in (place.folder / store).rglob(".*") if UNFINISHED.fullmatch(path.name)] == []
+    sent = set() if storage.is_local else {"packed"}
+    assert left - {"checkpoints"} - sent == usual, left ^ usual
+    assert [name for name in names if name.startswith("checkpoints/") and name.endswith(".pt")] == []
+    assert [name for name in names if UNFINISHED.fullmatch(name.rpartition("/")[2])] == []
