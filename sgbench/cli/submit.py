@@ -45,17 +45,19 @@ def _seen_by_all(results: str | None) -> str:
     """Return the store of a job.
 
     Raises:
-        InputError: If none is given, or it is a folder that only this machine has.
+        InputError: If none is given, it is a folder that only this machine has, or a URI with credentials, which Ray
+            would keep with the job.
     """
     from sgbench.core.errors import InputError
+    from sgbench.core.storage import absolute
 
-    if results is None or not re.match("/|[a-z0-9]+://", results):
+    if results is None or not re.match("/|[a-z0-9]+://", results, re.IGNORECASE):
         given = "not given" if results is None else f"'{results}'"
         raise InputError(
             f"--results is {given}; a job needs a store that all nodes can reach, such as s3://bucket/results or "
             "/shared/results."
         )
-    return results
+    return absolute(results)
 
 
 def _check_folders(sweep: "SweepSpec") -> None:

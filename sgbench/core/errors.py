@@ -88,16 +88,36 @@ _CREDENTIALS = "check the credentials, such as AWS_ACCESS_KEY_ID, and the rights
 _OF_OBJECT_STORES = {
     "NO_SUCH_KEY": (errno.ENOENT, "there is no such file"),
     "NO_SUCH_BUCKET": (errno.ENXIO, "there is no such bucket"),
-    "ACCESS_DENIED": (errno.EACCES, f"access is denied; {_CREDENTIALS}"),
-    "INVALID_ACCESS_KEY_ID|SIGNATURE_DOES": (errno.EACCES, f"the credentials are wrong; {_CREDENTIALS}"),
+    "ACCESS_DENIED|AccessDenied": (errno.EACCES, f"access is denied; {_CREDENTIALS}"),
+    "INVALID_ACCESS_KEY_ID|SIGNATURE_DOES|InvalidAccessKeyId|SignatureDoes": (
+        errno.EACCES,
+        f"the credentials are wrong; {_CREDENTIALS}",
+    ),
     "ExpiredToken|InvalidToken": (errno.EACCES, f"the credentials have expired; {_CREDENTIALS}"),
-    "REQUEST_TIME_TOO_SKEWED": (errno.EACCES, "the clock of this machine differs too much from the server's"),
-    "status 301": (errno.ENXIO, "the bucket is in another region; give ?region=REGION in the URI"),
-    "status 400": (errno.EACCES, f"the server refuses the request, as with old credentials; {_CREDENTIALS}"),
-    "NETWORK_CONNECTION": (errno.EHOSTUNREACH, "no connection to the server"),
-    "SLOW_DOWN|INTERNAL_FAILURE|SERVICE_UNAVAIL|status 5": (errno.EIO, "the server reports an error of its own"),
+    "REQUEST_TIME_TOO_SKEWED|RequestTimeTooSkewed": (
+        errno.EACCES,
+        "the clock of this machine differs too much from the server's",
+    ),
+    "status 301|configured region": (errno.ENXIO, "the bucket is in another region; give ?region=REGION in the URI"),
+    "status( code:)? 400": (errno.EACCES, f"the server refuses the request, as with old credentials; {_CREDENTIALS}"),
+    "status( code:)? 40[13]": (errno.EACCES, f"access is denied; {_CREDENTIALS}"),
+    "NETWORK_CONNECTION|HTTP error": (errno.EHOSTUNREACH, "no connection to the server"),
+    "SLOW_DOWN|INTERNAL_FAILURE|SERVICE_UNAVAIL|status( code:)? 5": (
+        errno.EIO,
+        "the server reports an error of its own",
+    ),
 }
-"""What the messages of Arrow's errors contain, which have no number: its number on a disk, and what it means."""
+"""What the messages of Arrow's and obstore's errors contain, which have no number: its number on a disk, and what it
+means."""
+
+
+def explained_by_store(message: str) -> tuple[int, str]:
+    """Return the number and the reason of an error of an object store, by the message of Arrow or obstore."""
+    for pattern, meaning in _OF_OBJECT_STORES.items():
+        if re.search(pattern, message):
+            return meaning
+    lines = message.rpartition("operation: ")[2].splitlines() or ["unknown error"]
+    return errno.EIO, shortened(lines[0].rstrip("."), 2 * MOST_QUOTED)
 
 
 def explained(error: OSError) -> tuple[int, str]:
@@ -108,10 +128,7 @@ def explained(error: OSError) -> tuple[int, str]:
     if isinstance(error, FileNotFoundError):
         return errno.ENOENT, os.strerror(errno.ENOENT)
     if "AWS Error" in message:
-        for pattern, meaning in _OF_OBJECT_STORES.items():
-            if re.search(pattern, message):
-                return meaning
-        message = message.rpartition("operation: ")[2]
+        return explained_by_store(message)
     lines = message.splitlines() or [type(error).__name__]
     return errno.EIO, shortened(lines[0].rstrip("."), 2 * MOST_QUOTED)
 

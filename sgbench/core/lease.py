@@ -11,6 +11,7 @@ token is random rather than counted: it is only compared for equality, and stays
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import re
@@ -111,6 +112,21 @@ class Claim:
     """What distinguishes this hold from all others; None if the file is damaged or of an earlier version."""
     held: bool | None
     """Whether it is held; None if the file is damaged or of an earlier version."""
+    process: tuple[str, int] | None = None
+    """The holder's machine, see `_machine`, and its number there; None if the file has it not."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the holder is known to have ended, because it was a process of this machine and is none now."""
+        if self.process is None or self.process[0] != _machine():
+            return False
+        try:
+            os.kill(self.process[1], 0)  # sends nothing
+        except ProcessLookupError:
+            return True
+        except (OSError, OverflowError):
+            pass
+        return False
 
     @classmethod
     def of(cls, content: bytes) -> "Claim":
@@ -121,13 +137,35 @@ class Claim:
             _in_words(state if "holder" not in state else _parsed(state["holder"])),  # nested in earlier versions
             token if isinstance(token, str) else None,
             held if isinstance(held, bool) else None,
+            _process(state),
         )
 
 
 def claim(purpose: str, token: str, *, beat: int = 0, held: bool = True) -> bytes:
     """Return the content of a lock's file by which this process claims it, or gives it up."""
     who = {"purpose": _plain(purpose), "host": _plain(socket.gethostname()), "pid": os.getpid()}
+    who |= {"machine": machine} if (machine := _machine()) else {}
     return json.dumps({**who, "token": token, "beat": beat, "held": held}, ensure_ascii=False).encode().ljust(_SIZE)
+
+
+@functools.cache
+def _machine() -> str | None:
+    """Return what no two machines share, in whose numbers of processes this one is known; None if there is nothing.
+
+    That is the id of a boot and, as containers number their own processes, that of a namespace.
+    """
+    try:
+        boot, space = Path("/proc/sys/kernel/random/boot_id").read_text(), Path("/proc/self/ns/pid").readlink()
+    except OSError:
+        return None
+    return f"{boot.strip()} {space}"
+
+
+def _process(state: dict[str, Any]) -> tuple[str, int] | None:
+    match state:
+        case {"machine": str(machine), "pid": int(pid)} if pid > 0:
+            return machine, pid
+    return None
 
 
 def _plain(text: str) -> str:
@@ -251,7 +289,8 @@ class Lease:
     def acquire(self) -> None:
         """Claim the file if nobody does; whoever does not renew its claim for a lease is regarded as dead.
 
-        A live holder is known by its next renewal, so that a refusal takes a few seconds; a dead one takes the lease.
+        A live holder is known by its next renewal, so that a refusal takes a few seconds; a dead one takes the lease,
+        or `FRESH_SECONDS` if it was a process of this machine: then only what was on its way must have arrived.
 
         Raises:
             InputError: If another process holds it, naming that process.
@@ -274,17 +313,15 @@ class Lease:
                 watched, since = seen, self._clock.now()  # after the answer: it is from then on that nothing changed
             elif seen != watched:
                 raise in_use(self._root, Claim.of(seen.content).who)
-            elif asked - since >= LEASE_SECONDS:
+            elif asked - since >= (FRESH_SECONDS if (ended := Claim.of(seen.content).ended) else LEASE_SECONDS):
                 if self._write(self._file.take, seen):
                     yield SETTLE_SECONDS
                     return
-            elif asked - since > 2 * BEAT_SECONDS and not told:
+            elif (ended or asked - since > 2 * BEAT_SECONDS) and not told:
                 told = True
-                warnings.warn(
-                    f"'{self._root}' was locked by {Claim.of(seen.content).who}, which seems dead; waiting "
-                    f"{LEASE_SECONDS:g} s to be sure",
-                    stacklevel=2,
-                )
+                why = f"has ended; waiting {FRESH_SECONDS:g} s for what it had sent"
+                why = why if ended else f"seems dead; waiting {LEASE_SECONDS:g} s to be sure"
+                warnings.warn(f"'{self._root}' was locked by {Claim.of(seen.content).who}, which {why}", stacklevel=2)
             yield LOOK_SECONDS
         raise OSError(errno.EIO, "the lock is not held and yet cannot be taken", self._root)
 
@@ -388,11 +425,12 @@ class Leases:
     def holder(self) -> str | None:
         """Return who holds it, in words; None if nobody does.
 
-        A holder that lives renews its claim; that is awaited for at most `AWAIT_SECONDS`.
+        A holder that lives renews its claim; unless it was a process of this machine and is none now, that is awaited
+        for at most `AWAIT_SECONDS`.
         """
         first, began = self._file.read(), self._clock.now()
         seen = first
-        while seen is not None and Claim.of(seen.content).held is not False:
+        while seen is not None and Claim.of(seen.content).held is not False and not Claim.of(seen.content).ended:
             if seen != first:
                 return Claim.of(seen.content).who
             if self._clock.now() - began > AWAIT_SECONDS:

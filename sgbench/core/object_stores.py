@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyarrow import fs
 
-from sgbench.core.errors import InputError
+from sgbench.core.errors import InputError, explained_by_store
 from sgbench.core.lease import Changed, Seen
 from sgbench.core.location import Location
 
@@ -150,14 +150,7 @@ class LeaseObject:
 
     def _asked(self, ask: Any, *arguments: Any, **options: Any) -> Any:
         """Send a request, whose faults become system errors with the object's name."""
-        from obstore.exceptions import (
-            AlreadyExistsError,
-            BaseError,
-            NotSupportedError,
-            PermissionDeniedError,
-            PreconditionError,
-            UnauthenticatedError,
-        )
+        from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError, PreconditionError
 
         try:
             return ask(self._store, *arguments, **options)
@@ -165,10 +158,8 @@ class LeaseObject:
             raise
         except NotSupportedError as error:
             raise InputError(_UNCONDITIONAL) from error
-        except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise OSError(errno.EACCES, "access denied", self._address) from error
         except (BaseError, ValueError) as error:
-            raise OSError(errno.EIO, str(error).splitlines()[0][:200], self._address) from error
+            raise OSError(*explained_by_store(str(error)), self._address) from error
 
 
 def _version(meta: Any) -> dict[str, str]:

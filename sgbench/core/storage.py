@@ -7,12 +7,11 @@ with forward slashes. A name that begins with a dot is private: listings skip it
 import contextlib
 import errno
 import functools
-import os
 import re
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +31,9 @@ _PIECE = 16 * 2**20
 
 PAUSES_SECONDS = (0.5, 2.0)
 """Between attempts to read or write, as errors of networks and shared disks may pass; the last one is raised."""
+
+OUTAGE_PAUSES_SECONDS = (0.5, 2.0, 5.0, 10.0, 15.0, 20.0, 20.0)
+"""The same for whoever holds the lock of an object store: the server was there, and may be away for a minute."""
 
 _LASTING = {
     *(errno.EACCES, errno.EPERM, errno.EROFS),
@@ -64,7 +66,8 @@ class Storage:
 
     While it is locked, and if it writes on behalf of a process that has locked it, every write and every delete first
     checks that it still is; see `sgbench.core.lease.Lease.check` and `sgbench.core.lock.Fence.check` for what that
-    costs. Unless it is locked, nothing is checked.
+    costs. Unless it is locked, nothing is checked. While it is, an object store may be away for a minute: all but
+    `move`, which cannot be done twice, is tried again until it is back.
 
     Args:
         root: A path or a URI.
@@ -116,9 +119,7 @@ class Storage:
 
     def is_same(self, other: "Storage") -> bool:
         """Return whether this is the same folder as another, which may be written in another way or be a link."""
-        if self.is_local and other.is_local:
-            return os.path.realpath(self.path()) == os.path.realpath(other.path())
-        return self.location == other.location
+        return self.location.is_same(other.location)
 
     def exists(self, name: str = "") -> bool:
         """Return whether there is a file or folder of that name."""
@@ -164,8 +165,7 @@ class Storage:
         Raises:
             FileNotFoundError: If there is none.
         """
-        with self._naming(name):
-            return self._fs.open_input_file(self._readable(name))
+        return self._patiently(name, lambda: self._fs.open_input_file(self._readable(name)))
 
     def read(self, name: str) -> bytes:
         """Return the content of a file. Transient errors are retried.
@@ -174,7 +174,7 @@ class Storage:
             FileNotFoundError: If there is none.
             OSError: If it cannot be read.
         """
-        return self._patiently(name, lambda: self._get(name), {*_LASTING, errno.ENOENT})
+        return self._patiently(name, lambda: self._get(name), pauses=PAUSES_SECONDS)
 
     def _get(self, name: str) -> bytes:
         with self._fs.open_input_stream(self._readable(name)) as stream:
@@ -204,17 +204,30 @@ class Storage:
             self._check_lock()
             self._put(self.path(name), content)
 
-        self._patiently(name, write, _LASTING)
+        self._patiently(name, write, _LASTING, PAUSES_SECONDS)
 
-    def _patiently(self, name: str, operation: Callable[[], T], lasting: AbstractSet[int]) -> T:
-        """Return the result of an operation on a file, which is repeated after errors that are not lasting."""
-        pauses = iter(PAUSES_SECONDS)
+    def _patiently(
+        self,
+        name: str,
+        operation: Callable[[], T],
+        lasting: AbstractSet[int] = _LASTING | {errno.ENOENT},
+        pauses: Iterable[float] = (),
+    ) -> T:
+        """Return the result of an operation on a file that may be done twice.
+
+        Args:
+            name: The file, for errors.
+            operation: What to do.
+            lasting: Errors after which it is not repeated.
+            pauses: Seconds between attempts, unless this is an object store that is locked.
+        """
+        waits = iter(OUTAGE_PAUSES_SECONDS if self._held and not self.is_local else pauses)
         while True:
             try:
                 with self._naming(name):
                     return operation()
             except OSError as error:
-                pause = next(pauses, None)
+                pause = next(waits, None)
                 if pause is None or error.errno in lasting:
                     raise
             time.sleep(pause)
@@ -235,11 +248,16 @@ class Storage:
         Raises:
             OSError: If it cannot be read or written.
         """
-        with path.open("rb") as source, self._naming(name):
+
+        def upload() -> None:
             self._check_lock()
             self._fs.create_dir(self.path(name).rpartition("/")[0])
+            source.seek(0)
             with self._fs.open_output_stream(self.path(name)) as stream:
                 shutil.copyfileobj(source, stream, _PIECE)
+
+        with path.open("rb") as source:
+            self._patiently(name, upload)
 
     def download(self, name: str, path: Path) -> None:
         """Copy a file to this machine's disk, in pieces; a crash may leave a part of it there.
@@ -247,10 +265,14 @@ class Storage:
         Raises:
             OSError: If there is none, or it cannot be read or written.
         """
-        with self._naming(name), self._fs.open_input_stream(self._readable(name)) as stream, path.open("wb") as target:
-            while piece := stream.read(_PIECE):
-                with naming(path):
-                    target.write(piece)
+
+        def download() -> None:
+            with self._fs.open_input_stream(self._readable(name)) as stream, path.open("wb") as target:
+                while piece := stream.read(_PIECE):
+                    with naming(path):
+                        target.write(piece)
+
+        self._patiently(name, download)
 
     def move(self, name: str, target: str) -> None:
         """Rename a file below the same root, replacing any file that has the new name.
@@ -268,15 +290,23 @@ class Storage:
 
     def delete(self, name: str) -> None:
         """Delete a file; it need not exist."""
-        with contextlib.suppress(FileNotFoundError), self._naming(name):
+
+        def delete() -> None:
             self._check_lock()
             self._fs.delete_file(self.path(name))
 
+        with contextlib.suppress(FileNotFoundError):
+            self._patiently(name, delete)
+
     def delete_folder(self, name: str) -> None:
         """Delete a folder and its content; it need not exist."""
-        with contextlib.suppress(FileNotFoundError), self._naming(name):
+
+        def delete() -> None:
             self._check_lock()
             self._fs.delete_dir(self.path(name))
+
+        with contextlib.suppress(FileNotFoundError):
+            self._patiently(name, delete)
 
     @functools.cached_property
     def locks(self) -> Locks:
@@ -328,13 +358,12 @@ class Storage:
             self._held.check()
 
     def _info(self, name: str) -> fs.FileInfo:
-        with self._naming(name):
-            return self._fs.get_file_info(self.path(name))
+        return self._patiently(name, lambda: self._fs.get_file_info(self.path(name)))
 
     def _below(self, folder: str, *, recursive: bool = False) -> Any:
         """Return pyarrow's information on all that is in a folder."""
-        with self._naming(folder):
-            return self._fs.get_file_info(fs.FileSelector(self.path(folder), allow_not_found=True, recursive=recursive))
+        selector = fs.FileSelector(self.path(folder), allow_not_found=True, recursive=recursive)
+        return self._patiently(folder, lambda: self._fs.get_file_info(selector))
 
     @contextlib.contextmanager
     def _naming(self, name: str) -> Iterator[None]:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from pyarrow import fs
 from werkzeug.serving import make_server
 
-from sgbench.core import location
+from sgbench.core import lease, location
 from sgbench.core import storage as storage_module
 
 Run = Callable[..., tuple[str, str]]
@@ -194,3 +195,92 @@ def test_a_server_that_fails_for_a_while_is_waited_for(s3: Server, run: Run, mon
     s3.fault = sometimes
     train(run, s3.uri())
     run("table", "--results", s3.uri())
+
+
+def test_outages_are_sat_out_by_whoever_holds_the_lock(s3: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_module, "OUTAGE_PAUSES_SECONDS", (0.1,) * 20)
+    moments = {"PUT .*/checkpoints/", "GET .*/weights/", "PUT .*/weights/", "PUT .*/runs/", "PUT .*/scores/"}
+    moments |= {"PUT .*/history/", "GET /bucket$", "HEAD", "POST", "DELETE"}
+    locked, until = 0, 0.0
+
+    def fault(method: str, path: str) -> Fault | None:
+        nonlocal locked, until
+        if method == "PUT" and path.endswith(".lock"):
+            locked += 1
+        if locked < 3:  # a new claim is tried three times
+            return None
+        request = f"{method} {path}"
+        if time.monotonic() > until and (begun := [moment for moment in moments if re.match(moment, request)]):
+            moments.remove(begun[0])
+            until = time.monotonic() + 0.3
+        return (503, "SlowDown", "x") if time.monotonic() < until else None
+
+    s3.fault = fault
+    train(run, s3.uri())
+    assert moments == set()
+    run("results", "verify", s3.uri())
+
+
+def test_after_a_longer_outage_the_same_command_resumes(s3: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_module, "OUTAGE_PAUSES_SECONDS", (0.1, 0.1))
+    for name, seconds in {"LEASE": 1.0, "SETTLE": 0.1}.items():
+        monkeypatch.setattr(lease, f"{name}_SECONDS", seconds)
+    gone: list[bool] = []
+
+    def fault(method: str, path: str) -> Fault | None:
+        if method == "PUT" and "/weights/" in path:
+            gone.append(True)
+        return (503, "SlowDown", "x") if gone else None
+
+    s3.fault = fault
+    last = train(run, s3.uri(), code=1).splitlines()[-1]
+    assert "the server reports an error of its own" in last
+    assert "run the same command again to resume" in last
+    s3.fault = lambda method, path: None
+    train(run, s3.uri())
+
+
+TAKE_A_STORE = (
+    *(
+        "sweep tiny.yaml",
+        " ".join(TRAIN),
+        "submit tiny.yaml --train mine=/nowhere",
+        "plan tiny.yaml",
+        "doctor tiny.yaml",
+        "eval bicubic --test few=test",
+    ),
+    *("table", "compare l1 sg", "report", "status", "logs abc", "figure curves --out x.png", "query FROM.runs"),
+    *("results compact", "results clean --yes", "results rm abc --yes"),
+)
+
+
+@pytest.mark.parametrize("uri", [f"s3://AKIA:{SECRET}/more@bucket/x", f"s3://bucket/x?secret_key={SECRET}"])
+def test_no_command_shows_or_keeps_credentials_of_a_uri(run: Run, place: Path, uri: str) -> None:
+    for command in [*(f"{command} --results" for command in TAKE_A_STORE), "results verify", "results merge here"]:
+        words = [word.replace("FROM.", "FROM ") for word in command.split()]
+        out, err = run(*words, uri, code=2)
+        assert "has credentials in it, which would be stored and shown" in err, err
+        assert SECRET not in out + err
+        assert len(err.splitlines()) == 1
+    assert not [path for path in place.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+
+
+RIGHTS = {
+    "nothing may be written": ("PUT", "/.lock'?.*access is denied", 2),
+    "nothing but the lock may be written": ("PUT /(?!.*[.]lock)", "access is denied", 2),
+    "no run may be recorded": ("PUT .*/(weights|runs)/", "run the same command again to resume", 1),
+    "nothing may be read": ("GET /.*/", "access is denied", 2),
+    "nothing may be listed": ("GET /bucket$", "access is denied", 2),
+    "nothing may be deleted": ("POST|DELETE", "access is denied.*run the same command again to resume", 1),
+}
+
+
+@pytest.mark.parametrize("rights", RIGHTS)
+def test_rights_that_are_missing_are_one_sentence(s3: Server, run: Run, rights: str) -> None:
+    pattern, sentence, code = RIGHTS[rights]
+    s3.fault = lambda method, path: DENIED if re.match(pattern, f"{method} {path}") else None
+    err = train(run, s3.uri(), code=code)
+    last = err.splitlines()[-1]
+    assert last.startswith("error: "), err
+    assert re.search(sentence, last), last
+    assert "Traceback" not in err

@@ -39,7 +39,7 @@ from sgbench.core.storage import Storage
 from sgbench.store import Store
 from tests.virtual_time import World
 
-pytestmark = pytest.mark.filterwarnings("ignore:.* seems dead; waiting")
+pytestmark = pytest.mark.filterwarnings("ignore:.* (seems dead|has ended); waiting")
 
 HOUR, MINUTES = 3600.0, 300.0
 
@@ -97,6 +97,39 @@ def test_the_lease_of_a_dead_holder_is_free_after_it_whatever_its_clock_said(fil
     assert LEASE_SECONDS <= world.time - asked <= LEASE_SECONDS + SETTLE_SECONDS + 2 * LOOK_SECONDS
     died(file, world, "another that died", ahead)
     assert second[0].holder() is None
+
+
+def test_a_holder_of_this_machine_that_has_ended_is_known_at_once_and_replaced_once_its_requests_have_arrived(
+    file, world
+):
+    with subprocess.Popen(["true"]) as process:
+        pass
+    for of_a_process, seconds in ((process.pid, FRESH_SECONDS), (os.getpid(), LEASE_SECONDS), (1, LEASE_SECONDS)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "getpid", lambda pid=of_a_process: pid)
+            died(file, world, "sgbench sweep that died")
+        waiting, asked = leases(file, world)[0], world.time
+        assert waiting.holder() is None
+        assert (world.time == asked) == (of_a_process == process.pid)
+        asked, word = world.time, "has ended" if of_a_process == process.pid else "seems dead"
+        told = rf"was locked by 'sgbench sweep that died'.*which {word}; waiting"
+        with pytest.warns(UserWarning, match=told), waiting.hold("other") as held:
+            held.check()
+        assert seconds <= world.time - asked <= seconds + SETTLE_SECONDS + 2 * LOOK_SECONDS
+
+
+def test_a_process_of_another_machine_or_namespace_is_not_known_to_have_ended(file, world, monkeypatch):
+    with subprocess.Popen(["true"]) as process:
+        pass
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: process.pid)
+        patch.setattr(lease_module, "_machine", lambda: "another boot pid:[4026531836]")
+        died(file, world, "elsewhere")
+    (claim,) = leases(file, world)[0].claims()
+    assert claim.process == ("another boot pid:[4026531836]", process.pid)
+    assert not claim.ended
+    monkeypatch.setattr(lease_module, "_machine", lambda: None)  # not on Linux
+    assert b"machine" not in lease_module.claim("mine", "token")
 
 
 def test_of_those_that_wait_for_a_dead_holder_one_gets_it(file, world):

@@ -23,6 +23,11 @@ AT = "?endpoint_override=127.0.0.1:9&scheme=http"
         ("s3://bucket/a+b=c,d", "bucket/a+b=c,d", "s3://bucket/a+b=c,d"),
         ("s3://bucket/Größe", "bucket/Größe", "s3://bucket/Gr%C3%B6%C3%9Fe"),
         ("gcs://bucket/a?project_id=p", "bucket/a", "gs://bucket/a?project_id=p"),
+        ("s3://b%75cket/a", "bucket/a", "s3://bucket/a"),
+        ("s3://bucket/a?", "bucket/a", "s3://bucket/a"),
+        ("s3://bucket/~/$x-", "bucket/~/$x-", "s3://bucket/~/$x-"),
+        ("s3://b/a?scheme=HTTP&endpoint_override=H:80", "b/a", "s3://b/a?endpoint_override=h&scheme=http"),
+        ("s3://b/a?scheme=https&endpoint_override=h:443", "b/a", "s3://b/a?endpoint_override=h"),
         ("file:///a/b%20c/", "/a/b c", "/a/b c"),
         ("/a/b/", "/a/b", "/a/b"),
         ("/", "/", "/"),
@@ -57,6 +62,20 @@ def test_a_name_goes_before_the_options(root, address):
         ("s3://bucket/a%2fb", "a bucket and folders with names are needed"),
         ("s3://bucket/a#b", "a '#' in a URI is written %23"),
         ("s3://bucket/50%", "a '%' in a URI is written %25"),
+        ("s3:/bucket/a", "a URI is written s3://bucket/folder, and a folder of this name ./s3:/bucket/a"),
+        ("GS:bucket", "a URI is written GS://bucket/folder"),
+        ("file:/a", "a URI is written file:///folder"),
+        (" s3://bucket/a", "a URI begins with a scheme such as s3"),
+        ("s3://bu cket/a", "'bu cket' is no name of a bucket"),
+        ("s3://host:9000/bucket", "begins with a bucket; host and port go to ?endpoint_override=HOST:PORT"),
+        ("s3://$BUCKET/a", "has the variable $BUCKET, not replaced"),
+        ("s3://bucket/${RUN}", "has the variable ${RUN}, not replaced"),
+        ("s3://bucket/a?region=$REGION", "has the variable $REGION, not replaced"),
+        ("$SCRATCH/results", "has the variable $SCRATCH, not replaced"),
+        ("", "is empty; a folder, or a URI such as s3://bucket/folder, is needed"),
+        (" ", "is empty; a folder, or a URI such as s3://bucket/folder, is needed"),
+        ("s3://bucket/a%0ab", "escapes of control characters or of no character"),
+        ("s3://bucket/a%ff", "escapes of control characters or of no character"),
         ("s3://bucket/a\nb", "control characters"),
         ("s3://bucket?endpoint=1", "has the option 'endpoint'; valid: region, scheme, endpoint_override"),
         ("s3://bucket?scheme=ftp", "has scheme=ftp; http or https is needed"),
@@ -85,9 +104,39 @@ def test_what_means_nothing_is_refused(text, reason):
         "abfs://:hunter2@account/a",
         "nope://user:hunter2@host/a\n",
         "gs://bucket/a?client_secret=hunter2",
+        "s3://AKIA:hunter2/with/slashes@bucket/a",
+        "s3://AKIA%3Ahunter2@bucket/a",
+        "s3://AKIA:hunter2/bucket/a",
+        "hdfs://user:hun/ter2@host/a",
+        "s3://bucket/a?endpoint_override=key:hunter2@host:9000",
+        "s3://bucket/a?endpoint_override=http%3A%2F%2Fkey%3Ahunter2%40host",
+        "abfs://container/a?sv=2024&sig=hunter2",
+        "https://bucket.s3.amazonaws.com/a?X-Amz-Credential=hunter2",
     ],
 )
 def test_credentials_in_a_uri_are_refused_and_not_repeated(text):
     with pytest.raises(InputError, match="credentials in it, which would be stored and shown") as refused:
         Location.of(text)
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        ("s3://bucket/a/?region=eu-west-1&endpoint_override=H:9&scheme=https", True),
+        ("S3://bucket/%61?endpoint_override=h:9", True),
+        ("s3://bucket/a?endpoint_override=h:9&scheme=http", False),
+        ("s3://bucket/a?endpoint_override=h", False),
+        ("s3://bucket/a", False),
+        ("s3://bucket/A?endpoint_override=h:9", False),
+        ("gs://bucket/a?endpoint_override=h:9", False),
+    ],
+)
+def test_spellings_of_one_store_are_the_same(other, same):
+    assert Location.of("s3://bucket/a?endpoint_override=h:9").is_same(Location.of(other)) == same
+
+
+def test_a_folder_whose_name_is_that_of_a_variable_is_used_if_it_is_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "$SCRATCH").mkdir()
+    assert Location.of("$SCRATCH").path == str(tmp_path / "$SCRATCH")
