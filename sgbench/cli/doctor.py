@@ -34,8 +34,8 @@ def doctor(
 
     Shows the versions of Python, Ray, torch and sgbench, the GPUs that torch sees, the free disk space, and whether
     Ray requires a token. Writes to the store, opens the packed images and looks for the pretrained networks of the
-    metrics; each node also reads what this machine wrote to the store. A store that does not exist yet is not created:
-    the folder that will hold it is checked.
+    metrics and the packages that plug-ins of the sweep need; each node also reads what this machine wrote to the store.
+    A store that does not exist yet is not created: the folder that will hold it is checked.
 
     Exit code 1 if there is a problem (✗), which would stop a sweep; warnings (!), such as a pretrained network that is
     not available locally, leave it at 0.
@@ -45,19 +45,21 @@ def doctor(
     from sgbench.cluster import connect
     from sgbench.cluster.nodes import Wanted, examine
     from sgbench.core.storage import absolute
+    from sgbench.runs.code import code_of, names_of_sweep
     from sgbench.runs.delivery import Packed
     from sgbench.runs.plan import pack, read_sweep
 
-    store, packed, networks = "results", list[Packed](), sorted(users_of_networks())
+    store, packed, networks, packages = "results", list[Packed](), sorted(users_of_networks()), tuple[str, ...]()
     if what:
         with nothing_on_stdout():
             name, sweep = read_sweep(what)
         store = f"results/{name}"
         networks = networks_of(sweep.metrics, [loss for grid in sweep.grids for loss in grid.losses])
+        packages = code_of(names_of_sweep(sweep)).packages
         with output.screen.packing() as progress:
             data = pack(sweep, progress)
         packed = list(map(Packed.of, (data.train, *data.tests)))
-    wanted = Wanted(absolute(results or store), tuple(packed), tuple(networks), alone=address is None)
+    wanted = Wanted(absolute(results or store), tuple(packed), tuple(networks), packages, alone=address is None)
     with connect(address, output.say):
         nodes = examine(wanted)
     if as_json:

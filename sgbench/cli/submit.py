@@ -1,5 +1,6 @@
 """``sgbench submit``: a sweep as a job of a running cluster."""
 
+import importlib.metadata
 import re
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ import typer
 from sgbench.cli import options
 
 if TYPE_CHECKING:
+    from sgbench.core.modules import Code
     from sgbench.spec import SweepSpec
 
 EXAMPLES = (
@@ -25,20 +27,32 @@ def submit(
 ) -> None:
     """Submit a sweep to a running cluster, print the id of the job, and return at once.
 
-    The sweep is checked here and sent in full, flags included. Every node of the cluster must have sgbench and the
-    images, and must reach the store in --results.
+    The sweep is checked here and sent in full, flags included, and so are the modules of plug-ins that no package
+    installs. Every node of the cluster must have sgbench and the images, and must reach the store in --results.
     """
     import yaml
 
     from sgbench.cluster.jobs import Jobs
+    from sgbench.runs.code import code_of, names_of_sweep
 
     results = _seen_by_all(asked.results)
     _check_folders(asked.sweep)
     sweep = yaml.safe_dump(asked.sweep.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     flags = [flag for flag, given in {"--retry": retry, "--retrain": retrain, "--rerun": rerun}.items() if given]
-    job = Jobs(address).submit(asked.name, sweep, results, flags, flags=asked.flags)
+    code = code_of(names_of_sweep(asked.sweep))
+    _say(code)
+    job = Jobs(address).submit(asked.name, sweep, results, flags, flags=asked.flags, modules=code.modules)
     typer.echo(job)
     typer.echo(f"'sgbench logs {job} --follow' shows its output, 'sgbench stop {job}' stops it.", err=True)
+
+
+def _say(code: "Code") -> None:
+    """Say which modules are sent, and which packages the cluster must have."""
+    for module in code.modules:
+        typer.echo(f"sent along: {module.file} ({len(module.content):,} bytes)", err=True)
+    for package in code.packages:
+        needed = f"{package} {importlib.metadata.version(package)}"
+        typer.echo(f"every node must have {needed}, which the job checks before its runs start", err=True)
 
 
 def _seen_by_all(results: str | None) -> str:

@@ -24,6 +24,7 @@ from typing import Any
 
 from sgbench.cluster.ray_internals import STOP_WAIT_VARIABLE
 from sgbench.core.errors import InputError, unknown
+from sgbench.core.modules import Module
 
 ADDRESS = "http://127.0.0.1:8265"
 """Address of a head's dashboard, on the head itself and at the local end of a tunnel to it."""
@@ -105,15 +106,25 @@ class Jobs:
         with self._asking():
             self._client = _connect(self._address, headers)
 
-    def submit(self, name: str, sweep: str, results: str, words: Sequence[str] = (), *, flags: str = "") -> str:
+    def submit(
+        self,
+        name: str,
+        sweep: str,
+        results: str,
+        words: Sequence[str] = (),
+        *,
+        flags: str = "",
+        modules: Sequence[Module] = (),
+    ) -> str:
         """Start ``sgbench sweep`` on the head.
 
         Args:
             name: Name of the sweep.
-            sweep: All of it, as YAML; the only file that is sent along.
+            sweep: All of it, as YAML.
             results: The results store.
             words: Further arguments of the command.
             flags: What the person asked for, to distinguish the job from others of that sweep.
+            modules: Of plug-ins; they and the sweep are the only files that are sent along.
 
         Returns:
             The job's id.
@@ -124,6 +135,10 @@ class Jobs:
         with tempfile.TemporaryDirectory() as folder, self._asking():
             # The id makes it another file for each job: one that Ray has by its hash may be gone when the job starts.
             (Path(folder) / f"{name}.yaml").write_text(f"# {job}\n{sweep}", encoding="utf-8")
+            for module in modules:
+                path = Path(folder) / module.file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(module.content)
             self._start(
                 entrypoint=shlex.join(command),
                 submission_id=job,

@@ -1,11 +1,12 @@
 """What every node of a cluster has and can do, and what to fix before a sweep is started on it."""
 
 import functools
+import importlib.metadata
 import itertools
 import platform
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ ASKED_AGAIN = 3
 LITTLE_DISK = 5 * 2**30
 """Free bytes below which the disk of a node's cache is called nearly full."""
 
+NOT_INSTALLED = "not installed"
+"""Stands for the version of a package that is not there."""
+
 THIS_MACHINE = "this machine"
 """Name of a node that is the only one."""
 
@@ -45,6 +49,8 @@ class Wanted:
     """Sets of images, which are sent through the store to a node that does not see them."""
     networks: tuple[str, ...] = ()
     """Of metrics."""
+    packages: tuple[str, ...] = ()
+    """Distributions of plug-ins, in the version of this machine."""
     alone: bool = False
     """Whether this machine is the only node, as when Ray was started without an address."""
 
@@ -131,7 +137,8 @@ def _existing(store: str) -> Storage:
 def _question(wanted: Wanted, storage: Storage) -> dict[str, Any]:
     """Return what a node is asked, in built-in types only, as it may have another version of sgbench."""
     packed = [tuple(each) for each in wanted.packed]
-    return {"storage": storage.root, "packed": packed, "networks": list(wanted.networks)}
+    more = {"networks": list(wanted.networks), "packages": list(wanted.packages)}
+    return {"storage": storage.root, "packed": packed, **more}
 
 
 def _ask(node_id: str, question: dict[str, Any], mark: str) -> Any:
@@ -158,7 +165,7 @@ def _answer(question: dict[str, Any], mark: str) -> dict[str, Any]:
     cache = default_cache()
     cache.mkdir(parents=True, exist_ok=True)
     return {
-        "versions": versions(),
+        "versions": versions(question["packages"]),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "store": _trouble(lambda: _use(Storage(question["storage"]), mark)),
         "lock": _lock(question["storage"]),
@@ -173,10 +180,20 @@ def _answer(question: dict[str, Any], mark: str) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of what this process runs with, which must be the same on all nodes."""
+def versions(more: Iterable[str] = ()) -> dict[str, str]:
+    """Return the versions of what this process runs with, which must be the same on all nodes.
+
+    Args:
+        more: Distributions that plug-ins need, besides what sgbench needs.
+    """
     packages = {"sgbench": sgbench, "torch": torch, "ray": ray}
-    return {"python": platform.python_version()} | {name: package.__version__ for name, package in packages.items()}
+    found = {"python": platform.python_version()} | {name: package.__version__ for name, package in packages.items()}
+    for name in more:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = NOT_INSTALLED
+    return found
 
 
 def _trouble(attempt: Callable[[], object]) -> str | None:
@@ -214,7 +231,7 @@ def _judged(node: dict[str, Any], answer: dict[str, Any], wanted: Wanted) -> Nod
     name = THIS_MACHINE if wanted.alone else host if host == at else f"{host} ({at})"
     if silent := answer.get("silent"):
         return Node(name, problems=(f"{silent}.",))
-    own = versions()
+    own = versions(wanted.packages)
     problems = [
         f"{package} is {there}, and {own[package]} on this machine: install the same version on all nodes."
         for package, there in answer["versions"].items()

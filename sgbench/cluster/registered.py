@@ -1,29 +1,30 @@
-"""Losses, backbones and metrics that were registered in the driver's process, on their way to the workers'.
+"""The code of losses, backbones and metrics on its way to workers that may be on other machines.
 
-A class of a script or of a notebook's cell is in no module that a worker could import, so that it travels by value, and
-on a cluster so does one of a module beside the person. What an installed package brings is on every node, or nowhere.
+What was registered in the driver's process may be a class of a script or of a notebook's cell, which is in no module
+that a worker could import, so it travels by value. The modules that no package installs travel as files. What an
+installed package brings must be on every node.
 """
 
-import contextlib
 import functools
-import importlib.metadata
-import sys
-from collections.abc import Iterator, Sequence
+import io
+from collections.abc import Sequence
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from ray import cloudpickle
 
 from sgbench.core.errors import InputError
+from sgbench.core.modules import Code, install, is_local
 from sgbench.core.registry import BACKBONES, LOSSES, Registry
 from sgbench.metrics import METRICS
+from sgbench.runs.code import code_of, names_of_jobs
 from sgbench.runs.execute import Job
-from sgbench.spec import split_backbone
 
-REGISTRIES: tuple[Registry[Any], ...] = (LOSSES, BACKBONES, METRICS)
+REGISTRIES: dict[str, Registry[Any]] = {registry.kind: registry for registry in (LOSSES, BACKBONES, METRICS)}
 
 
-def pack(jobs: Sequence[Job], *, remote: bool) -> bytes:
-    """Return what of the names that jobs use was registered in this process.
+def pack(jobs: Sequence[Job], *, remote: bool) -> tuple[bytes, tuple[str, ...]]:
+    """Return the code that jobs use, for `unpack`, and the distributions that must be installed where they run.
 
     Args:
         jobs: Of a sweep.
@@ -32,46 +33,48 @@ def pack(jobs: Sequence[Job], *, remote: bool) -> bytes:
     Raises:
         InputError: If it cannot be sent.
     """
-    names = (
-        {term.name for job in jobs for term in job.spec.loss.terms},
-        {split_backbone(job.spec.backbone)[0] for job in jobs},
-        {metric for job in jobs for _, metric in job.missing},
-    )
-    packed = []
-    for registry, used in zip(REGISTRIES, names, strict=True):
-        entries = registry.registered(used)
-        with contextlib.ExitStack() as stack:
-            for entry in entries.values() if remote else ():
-                stack.enter_context(_by_value(entry))
-            for name, entry in entries.items():
-                try:
-                    packed.append((registry.kind, name, cloudpickle.dumps(entry)))
-                except Exception as error:  # what a person's class refers to may raise anything
-                    raise InputError(
-                        f"{registry.kind} '{name}' cannot be sent to Ray's workers: {str(error).splitlines()[0]}; put "
-                        f"it into a module and name it as 'module:{name}'."
-                    ) from error
-    return bytes(cloudpickle.dumps(packed))
+    names, entries, modules = names_of_jobs(jobs), [], set[str]()
+    for registry, name in names:
+        for entry in registry.registered([name]).values():
+            try:
+                pickled, referred = _pickled(entry)
+            except Exception as error:  # what a person's class refers to may raise anything
+                raise InputError(
+                    f"{registry.kind} '{name}' cannot be sent to Ray's workers: {str(error).splitlines()[0]}; put it "
+                    f"into a module and name it as 'module:{name}'."
+                ) from error
+            entries.append((registry.kind, name, pickled, registry.source(name)))
+            modules |= referred
+    code = code_of(names, modules) if remote else Code()
+    return bytes(cloudpickle.dumps((code.modules, entries))), code.packages
 
 
 @functools.cache
 def unpack(packed: bytes) -> None:
-    """Register in this process what `pack` returned, once."""
-    registries = {registry.kind: registry for registry in REGISTRIES}
-    for kind, name, entry in cloudpickle.loads(packed):
-        registries[kind].register(name)(cloudpickle.loads(entry))
+    """Let this process import and find by name what `pack` returned, once."""
+    modules, entries = cloudpickle.loads(packed)
+    install(modules)
+    for kind, name, pickled, source in entries:
+        REGISTRIES[kind].receive(name, cloudpickle.loads(pickled), source)
 
 
-@contextlib.contextmanager
-def _by_value(entry: Any) -> Iterator[None]:
-    """Let the module of an entry travel with it, unless an installed package brings it."""
-    name = (entry if isinstance(entry, type) else type(entry)).__module__
-    on_every_node = {"__main__", "sgbench", *importlib.metadata.packages_distributions()}  # __main__ travels anyway
-    if name.partition(".")[0] in on_every_node or name in cloudpickle.list_registry_pickle_by_value():
-        yield
-        return
-    cloudpickle.register_pickle_by_value(sys.modules[name])
-    try:
-        yield
-    finally:
-        cloudpickle.unregister_pickle_by_value(sys.modules[name])
+class _Pickler(cloudpickle.Pickler):
+    """Notes the modules that a pickle refers to."""
+
+    modules: set[str]
+
+    def persistent_id(self, what: Any) -> None:
+        if isinstance(what, ModuleType):
+            self.modules.add(what.__name__)
+        elif isinstance(what, type | FunctionType | BuiltinFunctionType) and what.__module__:
+            self.modules.add(what.__module__)
+        elif isinstance(what, str) and is_local(what):  # in an import inside a function
+            self.modules.add(what)
+
+
+def _pickled(entry: Any) -> tuple[bytes, set[str]]:
+    with io.BytesIO() as file:
+        pickler = _Pickler(file)
+        pickler.modules = set()
+        pickler.dump(entry)
+        return file.getvalue(), pickler.modules

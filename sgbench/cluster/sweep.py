@@ -67,14 +67,15 @@ def run_sweep(
     Raises:
         KeyboardInterrupt: If somebody presses Ctrl-C twice, or once it is lost.
         InterruptionError: If Tune cannot use its own files.
-        InputError: If the cluster can never place a run, a node lacks what a run needs, what was registered in this
-            process cannot be sent, or what is to track the sweep cannot be used.
+        InputError: If the cluster can never place a run, a node lacks what a run needs, the code of plug-ins cannot be
+            sent, or what is to track the sweep cannot be used.
     """
     placement = place(sweep)
     scratch = f"{SCRATCH}/{secrets.token_hex(4)}"
     stop, state = f"{scratch}.stop", storage.address(scratch)
+    code, packages = pack(jobs, remote=remote)
     if remote:
-        _prepare_nodes(jobs, storage, scratch)
+        _prepare_nodes(jobs, storage, scratch, packages)
     common = {
         "stop": stop,
         "workers": sweep.workers,
@@ -82,7 +83,6 @@ def run_sweep(
         "use_gpu": placement.use_gpu,
         "state": state,
         "remote": remote,
-        "registered": pack(jobs, remote=remote),
     }
     # A run with a worker group holds no CPU itself: drivers that did could fill the cluster and wait for ever.
     held = DRIVER_RESOURCES if sweep.workers else placement.each
@@ -93,7 +93,7 @@ def run_sweep(
         try:
             with stop_signal(lambda: storage.write(stop, b"")) as asked:
                 tune.Tuner(
-                    tune.with_resources(trial, held),
+                    tune.with_resources(tune.with_parameters(trial, code=code), held),
                     param_space={**common, "job": tune.grid_search([job.to_json() for job in jobs])},
                     tune_config=tune.TuneConfig(search_alg=lanes, reuse_actors=True),
                     run_config=tune.RunConfig(
@@ -120,10 +120,10 @@ def run_sweep(
     return events.summary
 
 
-def _prepare_nodes(jobs: Sequence[Job], storage: Storage, scratch: str) -> None:
+def _prepare_nodes(jobs: Sequence[Job], storage: Storage, scratch: str, packages: tuple[str, ...]) -> None:
     """Refuse a cluster that lacks what cannot be sent, and put into the store what nodes will fetch from there."""
     sets = dict.fromkeys(packed for job in jobs for packed in (job.train, *job.tests))
-    nodes = examine(Wanted(storage.root, tuple(sets)), scratch)
+    nodes = examine(Wanted(storage.root, tuple(sets), packages=packages), scratch)
     refuse_unfit(nodes)
     if not storage.is_local or any(
         node.lacks for node in nodes

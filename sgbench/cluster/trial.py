@@ -37,15 +37,17 @@ STOP_SECONDS = 1.0
 """Between two looks at the storage for a request to stop, and at whether the node will be taken away."""
 
 
-def trial(config: dict[str, Any]) -> None:
+def trial(config: dict[str, Any], code: bytes) -> None:
     """Train and score one run.
 
     Args:
         config: ``job`` (JSON of a `Job`), ``stop`` (name, in the store, of the file that asks all runs to stop),
             ``workers`` (of Train; 0 is local mode), ``resources`` (of each worker), ``use_gpu``, ``state`` (folder for
-            what Train keeps), ``remote`` (whether workers may be on other machines, and fetch the weights of metrics
-            themselves) and ``registered`` (what the driver's process has registered).
+            what Train keeps) and ``remote`` (whether workers may be on other machines, and fetch the weights of metrics
+            themselves).
+        code: The code of plug-ins, see `sgbench.cluster.registered.unpack`; ``config`` carries it from here on.
     """
+    config = {**config, "code": code}
     job, node = _job(config), own_id()
     if is_leaving(node):  # the process was kept for another run
         raise preemption()
@@ -56,7 +58,7 @@ def trial(config: dict[str, Any]) -> None:
 
 def _job(config: dict[str, Any]) -> Job:
     """Return the job of this process, which by then knows the names in it."""
-    unpack(config["registered"])
+    unpack(config["code"])
     return Job.from_json(config["job"])
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sgbench.core.errors import InputError, unknown
+from sgbench.core.modules import source_hash
 from sgbench.core.plugins import foreign
 from sgbench.core.words import quoted
 
@@ -79,8 +80,8 @@ class Registry(Generic[T]):
         kind: What an entry is, in the singular, for messages: ``"loss"``.
         group: Entry-point group in which other packages announce their entries.
         targets: The built-in names and where each one lives.
-        providers: For each prefix, the target of a function that takes the rest of a name, after the colon, and
-            returns the entry.
+        providers: For each prefix, which is the name of a package, the target of a function that takes the rest of a
+            name, after the colon, and returns the entry.
         check: Target of a function that takes a name and its entry, and raises `InputError` if the registry cannot hold
             that entry; imported with the first entry.
     """
@@ -99,6 +100,7 @@ class Registry(Generic[T]):
         self._providers: dict[str, str] = dict(providers or {})
         self._check = check
         self._loaded: dict[str, T] = {}
+        self._sources: dict[str, str | None] = {}
         self._found: tuple[tuple[str, ...], dict[str, importlib.metadata.EntryPoint]] | None = None
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -130,6 +132,30 @@ class Registry(Generic[T]):
             for name in sorted(names)
             if name in self._loaded and ":" not in name and name not in elsewhere
         }
+
+    def receive(self, name: str, entry: T, source: str | None) -> None:
+        """Register what another process has registered, whose class may be in no module that this one can import.
+
+        Args:
+            name: As it is registered there.
+            entry: The entry.
+            source: What `source` returns there.
+
+        Raises:
+            InputError: See `register`.
+        """
+        self.register(name)(entry)
+        self._sources[name] = source
+
+    def source(self, name: str) -> str | None:
+        """Return the hash of the module that defines an entry; None if it is in no file, as in a notebook's cell."""
+        entry = self.load(name)
+        return self._sources[name] if name in self._sources else source_hash(module_of(entry))
+
+    def distribution(self, name: str) -> str | None:
+        """Return the installed distribution that announces a name by an entry point."""
+        point = self._entry_points().get(name)
+        return point.dist.name if point is not None and point.dist is not None else None
 
     def is_provided(self, name: str) -> bool:
         """Return whether a name begins with the prefix of a provider, which alone knows what the rest means."""
@@ -204,6 +230,11 @@ def _defined_again(old: object, new: object) -> bool:
     old_class, new_class = (each if isinstance(each, type) else type(each) for each in (old, new))
     same = (old_class.__module__, old_class.__qualname__) == (new_class.__module__, new_class.__qualname__)
     return same and (isinstance(new, type) or new_class.__module__ == "__main__")
+
+
+def module_of(entry: object) -> str:
+    """Return the name of the module that defines an entry, or its class."""
+    return (entry if isinstance(entry, type) else type(entry)).__module__
 
 
 def unfit(kind: str, name: str, entry: object, needed: str) -> InputError:

@@ -1,15 +1,11 @@
 """On which machine, and with which versions, a result was computed."""
 
-import contextlib
 import functools
-import hashlib
 import importlib.metadata
-import inspect
 import json
 import platform
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import torch
@@ -35,13 +31,8 @@ def _versions() -> dict[str, str]:
 def _sources(spec: RunSpec) -> dict[str, str]:
     """Return the hash of the module of each plug-in of a run, by its kind and name; a notebook's cell has none."""
     registries: dict[str, Registry[type[torch.nn.Module]]] = {"backbone": BACKBONES, "loss": LOSSES}
-    found = {}
-    for kind, name in plugins_of(spec.backbone, str(spec.loss)):
-        module = sys.modules.get(registries[kind].load(name).__module__)
-        with contextlib.suppress(OSError, TypeError):
-            if module is not None:
-                found[f"{kind} {name}"] = hashlib.sha256(inspect.getsource(module).encode()).hexdigest()[:12]
-    return found
+    found = {(kind, name): registries[kind].source(name) for kind, name in plugins_of(spec.backbone, str(spec.loss))}
+    return {f"{kind} {name}": source for (kind, name), source in found.items() if source is not None}
 
 
 @functools.cache

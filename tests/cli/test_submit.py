@@ -4,8 +4,10 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import hypothesis
 import pytest
 
+from sgbench.core.modules import Module
 from sgbench.runs.plan import Choices, read_sweep
 from sgbench.spec import presets
 
@@ -28,11 +30,15 @@ class Jobs:
     """Stands for a cluster: remembers what was submitted, by address."""
 
     submitted: dict[str | None, Submitted]
+    modules: Sequence[Module]
 
     def __init__(self, address: str | None) -> None:
         self.address = address
 
-    def submit(self, name: str, sweep: str, results: str, words: Sequence[str], *, flags: str) -> str:
+    def submit(
+        self, name: str, sweep: str, results: str, words: Sequence[str], *, flags: str, modules: Sequence[Module]
+    ) -> str:
+        type(self).modules = modules
         self.submitted[self.address] = (name, sweep, results, words, flags)
         return f"sgbench-{name}-1"
 
@@ -59,6 +65,27 @@ def test_the_sweep_goes_along_as_the_flags_have_made_it(
     (tmp_path / "there" / "tiny.yaml").write_text(sweep)
     choices = Choices(settings={"recipe.batch": 4}, lambdas=[0, 0.5], seeds=[1, 2], metrics=["psnr_y"])
     assert read_sweep(str(tmp_path / "there" / "tiny.yaml")) == read_sweep("tiny.yaml", choices)
+
+
+@pytest.mark.usefixtures("place")
+def test_the_modules_of_plugins_go_along_and_are_named_with_what_else_the_cluster_must_have(
+    tmp_path: Path, run: Run, submitted: dict[str | None, Submitted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = "import hypothesis\nfrom torch.nn import L1Loss\n\nclass Mine(L1Loss):\n    pass\n"
+    (tmp_path / "submitted_losses.py").write_text("from submitted_beside import Mine\n")
+    (tmp_path / "submitted_beside.py").write_text(beside)
+    monkeypatch.syspath_prepend(tmp_path)
+    _, err = run("submit", "tiny.yaml", "--results", "s3://bucket/results", "--loss", "submitted_losses:Mine")
+    assert len(submitted) == 1
+    assert [(each.file, each.content.decode()) for each in Jobs.modules] == [
+        ("submitted_beside.py", beside),
+        ("submitted_losses.py", "from submitted_beside import Mine\n"),
+    ]
+    assert err.splitlines()[:3] == [
+        f"sent along: submitted_beside.py ({len(beside)} bytes)",
+        "sent along: submitted_losses.py (34 bytes)",
+        f"every node must have hypothesis {hypothesis.__version__}, which the job checks before its runs start",
+    ]
 
 
 @pytest.mark.parametrize("preset", presets.names())

@@ -43,7 +43,7 @@ ODD_LOSSES = """
 import os, pathlib, signal, time
 import torch
 
-HERE = pathlib.Path(__file__).parent
+HERE = pathlib.Path(os.environ["SGBENCH_TEST_FOLDER"])
 
 class Slow(torch.nn.Module):
     calls = 0
@@ -82,6 +82,9 @@ PATIENCE_SECONDS = 600.0
 
 MARK = "SGBENCH_TEST"
 """The variable by which processes of a test are found."""
+
+FOLDER = "SGBENCH_TEST_FOLDER"
+"""The variable by which the losses of `ODD_LOSSES` find their files, wherever the module itself is."""
 
 
 def marked(mark: str, words: str = "") -> list[int]:
@@ -194,6 +197,7 @@ class Place:
             "PYTHONPATH": str(Path(sgbench.__file__).parent.parent),
             "RAY_USAGE_STATS_ENABLED": "0",
             "SGBENCH_CACHE": str(self.folder / "cache"),
+            FOLDER: str(self.folder),
             MARK: mark,
         }
 
@@ -232,7 +236,7 @@ class Place:
         self.slow_down(slow)
         out, err, disabled = io.StringIO(), io.StringIO(), logging.root.manager.disable
         with (
-            environment({**ENVIRONMENT, "SGBENCH_CACHE": str(self.folder / "cache")}),
+            environment({**ENVIRONMENT, "SGBENCH_CACHE": str(self.folder / "cache"), FOLDER: str(self.folder)}),
             pytest.MonkeyPatch.context() as patch,
             warnings.catch_warnings(),
             contextlib.redirect_stdout(out),

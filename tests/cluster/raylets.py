@@ -34,7 +34,6 @@ class Nodes:
         self.place = place
         self.mark = uuid.uuid4().hex
         self.environment = place.environment(self.mark) | environment
-        self.environment["PYTHONPATH"] += f":{place.folder}"
 
     def start(self, cpus: int, folder: str, *, dashboard: bool) -> None:
         """Start the head and, if it is to have a dashboard, what starts jobs for that.

@@ -3,8 +3,10 @@
 import contextlib
 import datetime
 import functools
+import hashlib
 import http.server
 import json
+import re
 import shlex
 import socket
 import threading
@@ -24,6 +26,7 @@ import sgbench
 from sgbench.cluster import jobs as module
 from sgbench.cluster.jobs import Jobs
 from sgbench.core.errors import InputError
+from sgbench.core.modules import Module
 
 BEGAN = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
 
@@ -56,7 +59,9 @@ class Client:
         if self.fault:
             raise self.fault
         self.sent = sent
-        self.file = {path.name: path.read_text() for path in Path(sent["runtime_env"]["working_dir"]).iterdir()}
+        folder = Path(sent["runtime_env"]["working_dir"])
+        files = (path for path in folder.rglob("*") if path.is_file())
+        self.file = {str(path.relative_to(folder)): path.read_text() for path in files}
 
     def list_jobs(self) -> list[SimpleNamespace]:
         return self.there
@@ -83,8 +88,10 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Client:
     return client
 
 
-def test_a_job_is_the_command_on_the_head_and_nothing_but_its_sweep_is_sent(client: Client) -> None:
-    job = Jobs().submit("my sweep", "train: demo\n", "s3://bucket/my results", ["--retry"], flags="--seeds 0,1 --retry")
+def test_a_job_is_the_command_on_the_head_and_only_its_sweep_and_its_modules_are_sent(client: Client) -> None:
+    mine = Module("parts.mine", "/here/parts/mine.py", b"VALUE = 1\n", is_package=False)
+    asked = {"flags": "--seeds 0,1 --retry", "modules": [mine]}
+    job = Jobs().submit("my sweep", "train: demo\n", "s3://bucket/my results", ["--retry"], **asked)
     assert job.startswith("sgbench-my-sweep-20")
     assert client.sent["submission_id"] == job
     assert shlex.split(client.sent["entrypoint"]) == [
@@ -92,7 +99,10 @@ def test_a_job_is_the_command_on_the_head_and_nothing_but_its_sweep_is_sent(clie
     ]
     told = {"sweep": "my sweep", "flags": "--seeds 0,1 --retry", "results": "s3://bucket/my results"}
     assert client.sent["metadata"] == told
-    assert client.file == {"my sweep.yaml": f"# {job}\ntrain: demo\n"}  # Ray must not take it for an earlier one
+    assert client.file == {
+        "my sweep.yaml": f"# {job}\ntrain: demo\n",  # Ray must not take it for an earlier one
+        "parts/mine.py": "VALUE = 1\n",
+    }
     assert not Path(client.sent["runtime_env"]["working_dir"]).exists()
 
 
@@ -319,12 +329,15 @@ def test_a_port_that_speaks_no_http_is_refused() -> None:
 @pytest.mark.slow
 def test_a_sweep_is_submitted_stopped_and_submitted_again(place: Place, head: Nodes) -> None:
     sets = ("--train", f"mine={place.folder / 'train'}", "--test", f"few={place.folder / 'test'}")
-    sweep = ("tiny.yaml", "--loss", "odd_losses:Slow", "--seeds", "0", "--set", "recipe.steps=60", *sets)
+    (place.folder / "of_two.py").write_text("import odd_losses\n\nclass Slow(odd_losses.Slow):\n    pass\n")
+    sweep = ("tiny.yaml", "--loss", "of_two:Slow", "--seeds", "0", "--set", "recipe.steps=60", *sets)
     store = place.folder / "submitted"
     call = functools.partial(place.call, slow=0.1)
 
     def submit(*flags: str) -> str:
-        return call("submit", *sweep, "--results", str(store), *flags, *there).stdout.strip()
+        said = call("submit", *sweep, "--results", str(store), *flags, *there)
+        assert re.findall("sent along: (.*) [(][0-9,]+ bytes[)]", said.stderr) == ["odd_losses.py", "of_two.py"]
+        return said.stdout.strip()
 
     there = ("--address", head.dashboard)
     wrong = place.run("status", *there, code=2, RAY_AUTH_TOKEN="wrong")
@@ -341,7 +354,7 @@ def test_a_sweep_is_submitted_stopped_and_submitted_again(place: Place, head: No
     second = submit("--retry")
     followed = place.call("logs", second, "--follow", *there)
     assert "step 1/60" not in followed.stdout
-    assert "done edsr-tiny · odd_losses:Slow · seed 0 (1 of 1)" in followed.stdout
+    assert "done edsr-tiny · of_two:Slow · seed 0 (1 of 1)" in followed.stdout
     assert followed.stderr == f"{second}: succeeded\n"
     assert call("stop", second, *there).stderr == f"{second}: succeeded\n"
     jobs = json.loads(call("status", "--json", *there).stdout)
@@ -350,5 +363,7 @@ def test_a_sweep_is_submitted_stopped_and_submitted_again(place: Place, head: No
         (second, "succeeded", "tiny", str(store), f"{asked} --retry"),
         (first, "stopped", "tiny", str(store), asked),
     ]
-    assert sgbench.load_results(str(store)).runs.column("status").to_pylist() == ["done"]
+    (row,) = sgbench.load_results(str(store)).runs.to_pylist()
+    source = hashlib.sha256((place.folder / "of_two.py").read_bytes()).hexdigest()[:12]
+    assert (row["status"], json.loads(row["versions"])["loss of_two:Slow"]) == ("done", source)
     head.assert_idle()

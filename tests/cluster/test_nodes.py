@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from sgbench.cluster import nodes as module
-from sgbench.cluster.nodes import Node, Wanted, examine, refuse_unfit, versions
+from sgbench.cluster.nodes import NOT_INSTALLED, Node, Wanted, examine, refuse_unfit, versions
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
@@ -53,6 +54,17 @@ def test_a_node_that_has_all_has_nothing_to_mend(cluster: Any, store: str, test_
     assert "torch " in found[0].facts["versions"]
     assert found[0].facts["cache"].endswith(" GiB free")
     refuse_unfit(found)
+
+
+def test_a_node_must_have_the_packages_of_plugins_in_the_version_of_this_machine(cluster: Any, store: str) -> None:
+    cluster({}, {"versions": {**versions(["hypothesis"]), "hypothesis": NOT_INSTALLED}})
+    fit, unfit = examine(Wanted(store, packages=("hypothesis",)))
+    assert fit.problems == ()
+    assert unfit.problems == (
+        f"hypothesis is not installed, and {hypothesis.__version__} on this machine: install the same version on all "
+        "nodes.",
+    )
+    assert versions(["no-such-package"])["no-such-package"] == NOT_INSTALLED
 
 
 def test_asking_writes_where_the_store_is_or_will_be_and_leaves_nothing(

@@ -1,16 +1,18 @@
 """What a script registers works in Ray's workers: in a trial's process, in worker groups, and in scoring tasks."""
 
+import hashlib
+import importlib
 import json
+import shutil
 import subprocess
 import sys
 import threading
-import types
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
-from ray import cloudpickle
 from torch import Tensor, nn
 
 import sgbench
@@ -78,7 +80,8 @@ if __name__ == "__main__":
         results = sgbench.sweep(fields, settings={"workers": workers}, results=f"results/{workers}")
         frame = results.to_pandas()
         whole = frame[frame.image.isna()].sort_values("loss")
-        print(json.dumps([list(whole.run_id), list(whole.metric), list(whole.value)]))
+        versions = [json.loads(row["versions"]).get("loss mine") for row in results.runs.to_pylist()]
+        print(json.dumps([list(whole.run_id), list(whole.metric), list(whole.value), sorted(filter(None, versions))]))
 """
 
 
@@ -96,6 +99,7 @@ def test_a_sweep_trains_and_scores_with_what_a_script_registers(
     assert alone[1] == ["distance", "distance"]
     assert grouped == alone
     assert alone[2][0] == alone[2][1] > 0  # 0.5*mine is l1
+    assert alone[3] == [hashlib.sha256(SCRIPT.encode()).hexdigest()[:12]]
 
 
 class Held(nn.Module):
@@ -112,6 +116,7 @@ class Held(nn.Module):
 def _registries(monkeypatch: pytest.MonkeyPatch) -> None:
     for registry in (LOSSES, BACKBONES, METRICS):
         monkeypatch.setattr(registry, "_loaded", dict(registry._loaded))
+        monkeypatch.setattr(registry, "_sources", dict(registry._sources))
     unpack.cache_clear()
 
 
@@ -122,35 +127,66 @@ def jobs_of(loss: str, tmp_path: Path, train: PackedImages, test: PackedImages) 
     return [Job.of(run, data, sweep, store.storage) for run in make_plan("tiny", sweep, data, store).runs]
 
 
-BESIDE = """
-import torch
+BESIDE = {
+    "beside.py": "import torch\nimport factors\n\nclass Own(torch.nn.Module):\n    def forward(self, sr, hr):\n"
+    "        return factors.THREE * sr.mean()\n",
+    "factors.py": "THREE = 3\n",
+    "of_cells.py": "def twice(value):\n    return 2 * value\n",
+    "of_a_cell.py": "FIVE = 5\n",
+}
 
-class Own(torch.nn.Module):
+CELL = """
+import torch
+from of_cells import twice
+
+class Celled(torch.nn.Module):
     def forward(self, sr, hr):
-        return 3 * sr.mean()
+        import of_a_cell
+        return twice(of_a_cell.FIVE * sr.mean())
+"""
+
+ELSEWHERE = """
+import sys
+from pathlib import Path
+import torch
+from sgbench.cluster.registered import unpack
+from sgbench.core.registry import LOSSES
+
+unpack(Path(sys.argv[1]).read_bytes())
+one = torch.ones(1)
+for name in ("own", "celled", "beside:Own"):
+    print(float(LOSSES.load(name)()(one, one)), LOSSES.source(name))
 """
 
 
-def test_a_module_beside_the_person_travels_to_a_cluster_by_value(
+def test_the_code_of_every_loss_travels_with_the_modules_beside_the_person_that_it_imports(
     tmp_path: Path, train_images: PackedImages, test_images: PackedImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = types.ModuleType("beside")
-    exec(
-        "import torch\nclass Own(torch.nn.Module):\n    def forward(self, sr, hr):\n        return 3 * sr.mean()",
-        vars(module),
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for name, text in BESIDE.items():
+        (mine / name).write_text(text)
+    monkeypatch.syspath_prepend(mine)
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))  # as in a notebook, where it is no file
+    own = importlib.import_module("beside").Own
+    sgbench.register_loss("own")(own)
+    cell: dict[str, Any] = {"__name__": "__main__"}
+    exec(CELL, cell)
+    sgbench.register_loss("celled")(cell["Celled"])
+    cell["Celled"]()(torch.ones(1), torch.ones(1))  # as it is tried before a sweep
+    jobs = jobs_of("own + 1.0*celled + 1.0*beside:Own", tmp_path, train_images, test_images)
+    (tmp_path / "packed").write_bytes(pack(jobs, remote=True)[0])
+    shutil.rmtree(mine)
+    command = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, str(tmp_path / "packed")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
-    module.Own.__module__ = "beside"
-    monkeypatch.setitem(sys.modules, "beside", module)
-    sgbench.register_loss("own")(module.Own)
-    jobs = jobs_of("own", tmp_path, train_images, test_images)
-    here, there = pack(jobs, remote=False), pack(jobs, remote=True)
-    monkeypatch.delitem(sys.modules, "beside")
-    del LOSSES._loaded["own"]
-    with pytest.raises(ModuleNotFoundError):
-        unpack(here)
-    unpack(there)
-    assert float(LOSSES.load("own")()(torch.ones(1), torch.ones(1))) == 3
-    assert cloudpickle.list_registry_pickle_by_value() == set()
+    assert command.returncode == 0, command.stderr
+    known = hashlib.sha256(BESIDE["beside.py"].encode()).hexdigest()[:12]
+    assert command.stdout.splitlines() == [f"3.0 {known}", "10.0 None", f"3.0 {known}"]
 
 
 def test_what_is_not_used_is_not_sent_and_what_cannot_be_sent_is_refused(
@@ -158,6 +194,6 @@ def test_what_is_not_used_is_not_sent_and_what_cannot_be_sent_is_refused(
 ) -> None:
     monkeypatch.setattr(Held, "__module__", "__main__")  # as if it were defined in a script
     sgbench.register_loss("held")(Held)
-    unpack(pack(jobs_of("l1", tmp_path, train_images, test_images), remote=True))
+    unpack(pack(jobs_of("l1", tmp_path, train_images, test_images), remote=True)[0])
     with pytest.raises(InputError, match=r"loss 'held' cannot be sent to Ray's workers: .*; put it into a module"):
         pack(jobs_of("held", tmp_path, train_images, test_images), remote=False)

@@ -1,0 +1,54 @@
+"""The code behind the names of a sweep that other machines may lack: what is sent to them, and what they must have."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sgbench.core.modules import Code, collect
+from sgbench.core.registry import BACKBONES, LOSSES, Registry, module_of
+from sgbench.metrics import METRICS
+from sgbench.runs.execute import Job
+from sgbench.spec import SweepSpec, split_backbone
+
+Names = Sequence[tuple[Registry[Any], str]]
+"""Names in registries."""
+
+
+def names_of_sweep(sweep: SweepSpec) -> Names:
+    """Return the losses, backbones and metrics that a sweep names."""
+    losses = (term.name for grid in sweep.grids for loss in grid.losses for term in loss.terms)
+    return _named(losses, (name for grid in sweep.grids for name in grid.backbones), sweep.metrics)
+
+
+def names_of_jobs(jobs: Sequence[Job]) -> Names:
+    """Return the losses, backbones and metrics that jobs use."""
+    losses = (term.name for job in jobs for term in job.spec.loss.terms)
+    return _named(losses, (job.spec.backbone for job in jobs), (metric for job in jobs for _, metric in job.missing))
+
+
+def _named(losses: Iterable[str], backbones: Iterable[str], metrics: Iterable[str]) -> Names:
+    families = (split_backbone(name)[0] for name in backbones)
+    named = ((LOSSES, losses), (BACKBONES, families), (METRICS, metrics))
+    return [(registry, name) for registry, names in named for name in sorted(set(names))]
+
+
+def code_of(names: Names, more: Iterable[str] = ()) -> Code:
+    """Return the code that makes up some names, as far as not every installation of sgbench has it.
+
+    Args:
+        names: Names that have been loaded in this process.
+        more: Further modules that they need.
+
+    Raises:
+        InputError: See `sgbench.core.modules.collect`.
+    """
+    modules, packages = list(more), list[str]()
+    for registry, name in names:
+        if registry.is_built_in(name):
+            continue
+        if (package := registry.distribution(name)) is not None:
+            packages.append(package)
+        if ":" in name:
+            modules.append(name.partition(":")[0])
+        if not registry.is_provided(name):
+            modules.append(module_of(registry.load(name)))
+    return collect(modules, packages)
