@@ -330,7 +330,7 @@ def test_a_port_that_speaks_no_http_is_refused() -> None:
 def test_a_sweep_is_submitted_stopped_and_submitted_again(place: Place, head: Nodes) -> None:
     sets = ("--train", f"mine={place.folder / 'train'}", "--test", f"few={place.folder / 'test'}")
     (place.folder / "of_two.py").write_text("import odd_losses\n\nclass Slow(odd_losses.Slow):\n    pass\n")
-    sweep = ("tiny.yaml", "--loss", "of_two:Slow", "--seeds", "0", "--set", "recipe.steps=60", *sets)
+    sweep = ("tiny.yaml", "--loss", "of_two:Slow", "--seeds", "0", *sets, "--set", "recipe.steps=60")
     store = place.folder / "submitted"
     call = functools.partial(place.call, slow=0.1)
 
