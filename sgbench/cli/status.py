@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sgbench.cli import options
+from sgbench.core.words import duration
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sgbench.runs.progress import Running
     from sgbench.store import Store
 
 EXAMPLES = (
@@ -27,7 +31,8 @@ def status(
     """Show the progress of the sweeps in a store or, with --address or JOB, the jobs of a cluster.
 
     The store is enough, from any machine and even if the cluster is gone: it shows how many runs of each sweep are
-    done, to score, resumable, to do and failed, and which command is using the store.
+    done, to score, running, resumable, to do and failed, what the running ones are doing, and which command is using
+    the store.
     """
     from sgbench.core.errors import InputError
 
@@ -46,7 +51,6 @@ def _show_jobs(job: str | None, address: str | None, *, as_json: bool) -> None:
     shown = jobs.list() if job is None else [jobs.get(job)]
 
     from sgbench.cli import output  # only once the cluster has answered: this takes longer to load
-    from sgbench.core.words import duration
 
     if as_json:
         output.print_json([vars(each) for each in shown])
@@ -73,6 +77,7 @@ def _show_store(root: str, *, as_json: bool) -> None:
     from sgbench.cli import output
     from sgbench.core.errors import InputError
     from sgbench.core.storage import Storage
+    from sgbench.runs.progress import read_progress
     from sgbench.store import Store
     from sgbench.store.layout import PLANS
 
@@ -80,24 +85,69 @@ def _show_store(root: str, *, as_json: bool) -> None:
     if not storage.exists(PLANS):
         raise InputError(f"'{root}' has no record of a sweep: the folder '{PLANS}' is missing.")
     store = Store(storage)
-    rows, unchecked, holder = _counts(store), _unchecked(store), storage.holder()
+    holder = storage.holder()
+    at_work = list(read_progress(storage)) if holder else []
+    running = {run_id: run for each in at_work for run_id, run in each.runs.items()}
+    rows, unchecked = _counts(store, running), _unchecked(store)
     if as_json:
-        output.print_json({"store": storage.root, "in_use_by": holder, "sweeps": rows, "unchecked_metrics": unchecked})
+        doing = [_facts(run_id, run, each.sweep) for each in at_work for run_id, run in each.runs.items()]
+        told = {"in_use_by": holder, "seconds_left": {each.sweep: each.seconds_left for each in at_work}}
+        output.print_json(
+            {"store": storage.root, **told, "sweeps": rows, "running": doing, "unchecked_metrics": unchecked}
+        )
         return
     output.print_rows(rows, as_json=False)
+    if running:
+        output.print_rows([_line(run_id, run) for run_id, run in running.items()], as_json=False)
     if unchecked:
         output.say(
             f"note: scores of any version count for {', '.join(unchecked)}, because status does not run plug-in code."
         )
-    output.say(f"In use by {holder}." if holder else "Not in use.")
+    left = [each for each in at_work if each.seconds_left is not None]
+    etas = "".join(f"; {each.sweep}: ETA {duration(each.seconds_left or 0.0)}" for each in left)
+    output.say(f"In use by {holder}{etas}." if holder else "Not in use.")
 
 
-def _counts(store: "Store") -> list[dict[str, Any]]:
+def _facts(run_id: str, run: "Running", sweep: str) -> dict[str, Any]:
+    """Return what a program is told of a run that is going."""
+    lane = run.lane._asdict() if run.lane else {}
+    node, gpu, kind = (lane.get(key) or None for key in ("node", "gpu", "kind"))
+    return {
+        "run_id": run_id,
+        "sweep": sweep,
+        "name": run.label,
+        "doing": run.doing,
+        "step": run.step,
+        "steps": run.steps or None,
+        "loss": run.loss if run.steps else None,
+        "steps_per_second": run.rate or None,
+        "seconds_left": run.seconds_left,
+        "node": node,
+        "gpu": gpu,
+        "gpu_type": kind,
+    }
+
+
+def _line(run_id: str, run: "Running") -> dict[str, Any]:
+    """Return what a person is shown of a run that is going."""
+    training = run.doing == "training"
+    return {
+        "running": run.label,
+        "run": run_id,
+        "node": str(run.lane) if run.lane else None,
+        "step": f"{run.step}/{run.steps}" if training else run.doing,
+        "loss": f"{run.loss:.4g}" if training else None,
+        "steps/s": f"{run.rate:.3g}" if training else None,
+        "ETA": duration(run.seconds_left) if training and run.seconds_left is not None else None,
+    }
+
+
+def _counts(store: "Store", running: "Mapping[str, Running]") -> list[dict[str, Any]]:
     """Return a row for each sweep of a store: how many of its runs have which status."""
     from sgbench.assets.locator import Locator
     from sgbench.runs.status import Judge, RunStatus
 
-    judge = Judge(store, locator=Locator(download=False), plugins=False)
+    judge = Judge(store, locator=Locator(download=False), plugins=False, running=running)
     shown = [status for status in RunStatus if status is not RunStatus.UNKNOWN]  # what is planned has an id
     sweeps = []
     for name, runs in store.plans().items():

@@ -22,6 +22,7 @@ from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.data import default_cache
 from sgbench.runs.delivery import Packed, open_in_place
+from sgbench.runs.progress import Lane
 
 ANSWER_SECONDS = 120.0
 """How long a node may take to answer; a first answer imports torch."""
@@ -110,6 +111,13 @@ def own_name() -> str:
     """Return Ray's name of this process's node: the name that it was started with, or else its address."""
     own = own_id()
     return next(str(node["NodeName"]) for node in ray.nodes() if node["NodeID"] == own)
+
+
+def own_lane() -> Lane:
+    """Return where this process is: its node and, if Ray has given it GPUs, these."""
+    gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+    kind = torch.cuda.get_device_name() if gpus and torch.cuda.is_available() else ""
+    return Lane(own_name(), ",".join(map(str, gpus)), kind)
 
 
 def refuse_unfit(nodes: Sequence[Node]) -> None:

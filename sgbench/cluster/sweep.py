@@ -32,6 +32,7 @@ from sgbench.core.errors import AGAIN, InterruptionError, described
 from sgbench.core.storage import Storage
 from sgbench.runs.delivery import send
 from sgbench.runs.execute import Job, Watcher, begin, record_failure, stop_signal
+from sgbench.runs.progress import Lane
 from sgbench.runs.sweep import Summary
 from sgbench.spec import SweepSpec
 from sgbench.store.layout import SCRATCH, discard_scratch
@@ -89,7 +90,7 @@ def run_sweep(
     lanes = Lanes(placement) if sweep.workers else BasicVariantGenerator()
     with tracking(name, sweep, storage) as tracked:
         begin(jobs)
-        events = _Events(jobs, watcher, tracked)
+        events = _Events(jobs, watcher, tracked, remote=remote)
         try:
             with stop_signal(lambda: storage.write(stop, b"")) as asked:
                 tune.Tuner(
@@ -115,7 +116,7 @@ def run_sweep(
                 discard_scratch(storage)
     for job in jobs:
         if job.run_id in events.died:
-            record_failure(job, events.summary.failed[job.run_id])
+            record_failure(job, events.summary.failed[job.run_id], events.lanes.get(job.run_id))
     events.summary.interrupted = asked.is_set()
     return events.summary
 
@@ -160,13 +161,16 @@ class _Events(Unsaved, tune.Callback):
 
     _SAVED_AS = tune.Callback
 
-    def __init__(self, jobs: Sequence[Job], watcher: Watcher, tracked: Tracking) -> None:
+    def __init__(self, jobs: Sequence[Job], watcher: Watcher, tracked: Tracking, *, remote: bool) -> None:
         self.jobs = {job.run_id: job for job in jobs}
         self.watcher = watcher
         self.tracked = tracked
+        self._remote = remote
         self.summary = Summary()
         self.died: set[str] = set()
         self.running: set[str] = set()
+        self.lanes: dict[str, Lane] = {}
+        """Where runs were last."""
         self._nodes: dict[str, str] = {}
         """Where runs are that have started."""
         self._failed_on: dict[str, list[str]] = {}
@@ -182,8 +186,11 @@ class _Events(Unsaved, tune.Callback):
                 self.running.add(run_id)
                 self._nodes[run_id] = result["node"]
                 self.watcher.started(run_id, result["label"])
+                if result["lane"]:
+                    self._placed(run_id, Lane(*result["lane"]))
                 self.tracked.started(self.jobs[run_id])
             case "progress":
+                self._placed(run_id, Lane(*result["lane"]))
                 keys = ("step", "steps", "loss", "steps_per_second")
                 self.watcher.progress(run_id, **{key: result[key] for key in keys})
                 curves = {key: result[key] for key in ("loss", "lr", "steps_per_second")}
@@ -193,6 +200,11 @@ class _Events(Unsaved, tune.Callback):
                 self.watcher.scoring(run_id)
             case "finished":
                 self._finished(run_id, RunEnd(result["end"]), result["message"])
+
+    def _placed(self, run_id: str, lane: Lane) -> None:
+        """Tell where a run is; a machine that is alone needs no name."""
+        self.lanes[run_id] = lane
+        self.watcher.placed(run_id, lane if self._remote else lane._replace(node=""))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note a run that waits to be started again; it may be as often as its node is lost."""

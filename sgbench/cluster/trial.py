@@ -20,13 +20,14 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from sgbench.assets.locator import Locator
 from sgbench.cluster.groups import InFile
-from sgbench.cluster.nodes import own_id, own_name
+from sgbench.cluster.nodes import own_id, own_lane
 from sgbench.cluster.ray_internals import anywhere, is_leaving, preemption
 from sgbench.cluster.registered import unpack
 from sgbench.cluster.runlog import into_log
 from sgbench.core.errors import described, machine_fault
 from sgbench.core.storage import Storage
 from sgbench.runs.execute import STOPPED, Job, record_failure, score_job, train_job, unless_interrupted
+from sgbench.runs.progress import Pace, line
 from sgbench.store.rows import RunEnd
 from sgbench.training import Progress
 
@@ -51,7 +52,8 @@ def trial(config: dict[str, Any], code: bytes) -> None:
     job, node = _job(config), own_id()
     if is_leaving(node):  # the process was kept for another run
         raise preemption()
-    tune.report({"event": "started", "run_id": job.run_id, "label": str(job.spec), "node": node})
+    lane = None if config["workers"] else list(own_lane())  # a worker group is elsewhere
+    tune.report({"event": "started", "run_id": job.run_id, "label": str(job.spec), "node": node, "lane": lane})
     end, message = unless_interrupted(lambda: _in_log(job, config))
     tune.report({"event": "finished", "run_id": job.run_id, "end": end, "message": message})
 
@@ -138,17 +140,20 @@ def _train_loop(config: dict[str, Any]) -> tuple[RunEnd, str]:
 
 
 def _train(job: Job, config: dict[str, Any]) -> tuple[RunEnd, str]:
-    local, node = config["workers"] == 0, own_id()
-    reported = looked = 0.0
+    local, node, lane = config["workers"] == 0, own_id(), own_lane()
+    pace, reported, looked = Pace(), 0.0, 0.0
     stop = False
 
     def on_progress(progress: Progress) -> None:
         nonlocal reported
         now = time.monotonic()
+        if pace.is_due(progress.step / progress.steps) or progress.step == progress.steps:
+            told = line(progress.step, progress.steps, progress.loss, progress.steps_per_second)
+            sys.stderr.write(f"{told}\n")
         if local and now - reported < REPORT_SECONDS and progress.step < progress.steps:
             return
         reported = now
-        report = {"event": "progress", "run_id": job.run_id, **vars(progress)}
+        report = {"event": "progress", "run_id": job.run_id, "lane": list(lane), **vars(progress)}
         if local:
             tune.report(report)
         else:
@@ -162,7 +167,7 @@ def _train(job: Job, config: dict[str, Any]) -> tuple[RunEnd, str]:
             stop, looked = stop or is_leaving(node), time.monotonic()
         return stop
 
-    return train_job(job, node=own_name(), on_progress=on_progress, should_stop=should_stop)
+    return train_job(job, node=lane.node, on_progress=on_progress, should_stop=should_stop)
 
 
 def _stop_requested(job: Job, config: dict[str, Any]) -> bool:

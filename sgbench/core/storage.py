@@ -346,6 +346,10 @@ class Storage:
             finally:
                 self._held = None
 
+    def claimed(self) -> set[str]:
+        """Return the tokens of the locks that are held, if `holder` says that one is."""
+        return {claim.token for claim in self.locks.claims() if claim.token and claim.held}
+
     def holder(self) -> str | None:
         """Return who holds the lock, in words: ``'sgbench sweep quick' (process 7 on host)``; None if nobody does.
 

@@ -50,9 +50,7 @@ class Screen:
 
     def running(self, plan: "Plan") -> Display:
         """Show the progress of the runs of a plan."""
-        from sgbench.runs.status import RunStatus
-
-        return Display(self.console, len(plan.runs) - plan.count(RunStatus.TO_RETRAIN), plan.count(RunStatus.DONE))
+        return Display(self.console, plan.course())
 
     @contextlib.contextmanager
     def _bars(self, doing: str, column: ProgressColumn) -> Iterator[Callable[[str, int, int], None]]:

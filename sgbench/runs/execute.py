@@ -24,6 +24,7 @@ from sgbench.core.errors import NotFiniteError, described, machine_fault
 from sgbench.core.storage import Storage
 from sgbench.runs.delivery import Packed, open_packed, receive_networks
 from sgbench.runs.plan import Data, PlannedRun
+from sgbench.runs.progress import Lane
 from sgbench.scoring.evaluation import score_subject
 from sgbench.scoring.provenance import provenance
 from sgbench.scoring.subjects import trained
@@ -44,6 +45,9 @@ class Watcher(Protocol):
 
     def started(self, run_id: str, label: str) -> None:
         """A run has started training or scoring."""
+
+    def placed(self, run_id: str, lane: Lane) -> None:
+        """A run is at work on a node of a cluster; a run without Ray is not placed."""
 
     def progress(self, run_id: str, step: int, steps: int, loss: float, steps_per_second: float) -> None:
         """A run has done some of its steps."""
@@ -341,8 +345,13 @@ def stop_signal(also: Callable[[], None] = lambda: None) -> Iterator[threading.E
             signal.signal(number, previous)
 
 
-def record_failure(job: Job, message: str) -> str:
+def record_failure(job: Job, message: str, lane: Lane | None = None) -> str:
     """Record the failure of a job whose process died silently, unless its end is on record.
+
+    Args:
+        job: The job.
+        message: Why it failed.
+        lane: Where it was, if that is known.
 
     Returns:
         The reason, for a person.
@@ -352,7 +361,8 @@ def record_failure(job: Job, message: str) -> str:
         return recorded
     step = latest_step(store.storage, job.run_id)
     history = (Checkpoints(store.storage, job.run_id).load(job.spec) or {}).get("history", [])
-    return _record_failure(store, identity_columns(job.spec) | _failed(message, step), history)
+    where: RunRow = {"node": lane.node, "gpu": lane.kind or None} if lane else {}
+    return _record_failure(store, identity_columns(job.spec) | where | _failed(message, step), history)
 
 
 def _recorded_failure(store: Store, job: Job) -> str | None:

@@ -31,6 +31,7 @@ from sgbench.store.layout import (
     WEIGHTS,
     checkpoints_of,
     discard,
+    discard_progress,
     discard_scratch,
     has_weights,
     image_of,
@@ -273,6 +274,7 @@ def clean(store: Store, *, everything: bool = False) -> dict[str, int]:
     for run_id, size in needless.items():
         storage.delete_folder(checkpoints_of(run_id))
         freed[checkpoints_of(run_id)] = size
+    freed |= discard_progress(storage)
     if scratch := discard_scratch(storage):
         freed[SCRATCH] = scratch
     return freed

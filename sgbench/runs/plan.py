@@ -22,6 +22,7 @@ from sgbench.data import (
     refuse_overlap,
     shared_images,
 )
+from sgbench.runs.progress import Course, Running
 from sgbench.runs.status import Judge, RunStatus
 from sgbench.spec import RunSpec, SweepSpec, TrainingData, build, expression, override, presets, set_name
 from sgbench.spec.stored import read_spec
@@ -236,6 +237,10 @@ class Plan:
         runs = "1 run" if count == 1 else f"{count} runs"
         return f"{runs} must be retrained for missing scores, because the final weights are missing too; {how}."
 
+    def course(self) -> Course:
+        """Return the course of a sweep that is about to carry it out."""
+        return Course(len(self.runs) - self.count(RunStatus.TO_RETRAIN), self.count(RunStatus.DONE))
+
     def to_pandas(self) -> "pandas.DataFrame":
         """Return a table of the runs: id, backbone, loss, seed, status, steps done, and why it failed."""
         import pandas
@@ -274,6 +279,7 @@ def make_plan(
     retrain: bool = False,
     rerun: bool = False,
     locator: Locator | None = None,
+    running: Mapping[str, Running] | None = None,
 ) -> Plan:
     """Expand a sweep and compare each run with the store.
 
@@ -286,6 +292,7 @@ def make_plan(
         retrain: See there.
         rerun: See there.
         locator: See there.
+        running: See there.
     """
     training = data.training if data else TrainingData(name=set_name(sweep.train))
     named = sweep.named_runs(training)
@@ -295,7 +302,7 @@ def make_plan(
         status = RunStatus.TO_DO if rerun or nothing else RunStatus.UNKNOWN
         return Plan(name, sweep, len(named), tuple(PlannedRun(spec, status) for spec in unique))
     tests = tuple(Dataset(test.name, test.sha256) for test in data.tests)
-    judge = Judge(store, retry=retry, retrain=retrain, rerun=rerun, locator=locator)
+    judge = Judge(store, retry=retry, retrain=retrain, rerun=rerun, locator=locator, running=running)
     planned = (PlannedRun(spec, *judge.standing(str(spec.run_id), tests, sweep.metrics)) for spec in unique)
     return Plan(name, sweep, len(named), tuple(planned), tests)
 

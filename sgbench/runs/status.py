@@ -1,11 +1,12 @@
 """The status of a run, determined in one place for `plan`, `sweep` and `status`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
 from sgbench.assets.locator import Locator
 from sgbench.metrics import METRICS
+from sgbench.runs.progress import Running
 from sgbench.scoring.outcomes import Outcomes
 from sgbench.store import Dataset, Replaced, Store, stamp
 from sgbench.store.layout import has_weights, latest_step
@@ -19,8 +20,10 @@ class RunStatus(StrEnum):
     """Trained, and every score exists, lacks a pretrained network, or is undefined."""
     TO_SCORE = "to score"
     """Trained; some scores are missing, and the final weights to compute them exist."""
+    RUNNING = "running"
+    """A process is at work on it now."""
     RESUMABLE = "resumable"
-    """There is a checkpoint; the run may be in progress."""
+    """There is a checkpoint."""
     TO_DO = "to do"
     """There is nothing yet."""
     TO_RETRAIN = "to retrain"
@@ -33,7 +36,7 @@ class RunStatus(StrEnum):
     @property
     def pending(self) -> bool:
         """Whether a sweep has anything to do for such a run."""
-        return self in (RunStatus.TO_SCORE, RunStatus.RESUMABLE, RunStatus.TO_DO)
+        return self in (RunStatus.TO_SCORE, RunStatus.RUNNING, RunStatus.RESUMABLE, RunStatus.TO_DO)
 
 
 class Standing(NamedTuple):
@@ -60,6 +63,7 @@ class Judge:
         locator: Finds the weights of metrics without fetching them; scores that lacked weights are to be computed once
             they are found.
         plugins: Whether plug-in metrics may be imported, to compare their versions with those of scores.
+        running: Runs that other processes are at work on, by id; see `sgbench.runs.progress.running_in`.
     """
 
     def __init__(
@@ -71,7 +75,9 @@ class Judge:
         rerun: bool = False,
         locator: Locator | None = None,
         plugins: bool = True,
+        running: Mapping[str, Running] | None = None,
     ) -> None:
+        self._running = running or {}
         self._storage, self._retry, self._retrain, self._rerun = store.storage, retry, retrain, rerun
         columns = ["run_id", "status", "step", "error", "finished"]
         self._rows = {row["run_id"]: row for row in store.runs().select(columns).to_pylist()}
@@ -87,6 +93,10 @@ class Judge:
         had = tuple(dict.fromkeys((*owed, *self._outcomes.values(run_id)))) if done else owed
         wanted = self._outcomes.missing(run_id, _pairs(tests, metrics, owed))
         everything = tuple((test.name, metric) for test, metric in _pairs(tests, metrics, had))
+        if going := self._running.get(run_id):
+            return Standing(
+                RunStatus.RUNNING, going.step or latest_step(self._storage, run_id), None, wanted or everything
+            )
         if self._rerun and (stands or not (before and before.rerun)):
             step = latest_step(self._storage, run_id) if before and before.rerun else 0
             return _training(step, everything, Replaced(stamp(row), rerun=True, scores=had))

@@ -20,6 +20,7 @@ from sgbench.runs.execute import Job, Watcher, begin, conclude, run_here, stop_s
 from sgbench.runs.forecast import expect, longest_first
 from sgbench.runs.maintenance import clean
 from sgbench.runs.plan import Data, Plan, Recorded, make_plan, pack, recorded, refuse_losses
+from sgbench.runs.progress import Lane, Recorder, running_in
 from sgbench.runs.rehearsal import rehearse
 from sgbench.runs.status import RunStatus
 from sgbench.spec import Expression, SweepSpec
@@ -89,6 +90,9 @@ class Quiet:
         return contextlib.nullcontext(self)
 
     def started(self, run_id: str, label: str) -> None:
+        """Do nothing."""
+
+    def placed(self, run_id: str, lane: Lane) -> None:
         """Do nothing."""
 
     def progress(self, run_id: str, step: int, steps: int, loss: float, steps_per_second: float) -> None:
@@ -175,7 +179,11 @@ def carry_out(
             order = longest_first(expect(plan.pending, store))
             jobs = [Job.of(run, data, sweep, storage) for run in order]
             with resumable("the sweep"):
-                with runner as run_jobs, observer.running(plan) as watcher:
+                with (
+                    runner as run_jobs,
+                    observer.running(plan) as shown,
+                    Recorder(shown, plan.course(), name, storage) as watcher,
+                ):
                     summary = run_jobs(name, jobs, sweep, storage, watcher)
                 kept = unreplaced(jobs, store) & summary.failed.keys()
         for reason in summary.cut.values():
@@ -216,7 +224,7 @@ def look(name: str, sweep: SweepSpec, storage: Storage, observer: Observer) -> P
         data = recorded(sweep, store)
         ids = "are those of the images on record in the store" if data else "are not known yet"
         observer.warn(f"run ids {ids}: {error}")
-    return make_plan(name, sweep, data, store, locator=Locator(download=False))
+    return make_plan(name, sweep, data, store, locator=Locator(download=False), running=running_in(storage))
 
 
 def fetch_networks(metrics: Iterable[str], losses: Iterable[Expression], observer: Observer) -> None:

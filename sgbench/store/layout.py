@@ -28,6 +28,9 @@ IMAGES = "images"
 LOGS = "logs"
 """Folder of a store with a folder for each run: the output of its processes, and files for TensorBoard."""
 
+PROGRESS = "progress"
+"""Folder of a store with a file for each sweep that is at work: what its runs are doing."""
+
 PACKED = "packed"
 """Folder of a store with the packed sets that nodes fetch."""
 
@@ -37,7 +40,10 @@ SENT_NETWORKS = "networks"
 SIGNS = ("runs", PLANS)
 """Folders one of which is there as soon as a run has ended or a sweep has begun."""
 
-FOLDERS = ("runs", "scores", "history", PLANS, CHECKPOINTS, WEIGHTS, IMAGES, LOGS, PACKED, SENT_NETWORKS, SCRATCH)
+FOLDERS = (
+    *("runs", "scores", "history", PLANS, CHECKPOINTS, WEIGHTS, IMAGES, LOGS),
+    *(PROGRESS, PACKED, SENT_NETWORKS, SCRATCH),
+)
 """All folders that a store makes; nothing beside them is ever looked at or deleted."""
 
 RUN_ID = "[0-9a-f]{12}"
@@ -48,6 +54,8 @@ _CHECKPOINT = re.compile(r"\d{12}\.pt")
 
 _IMAGE = re.compile(rf"{IMAGES}/({RUN_ID})/({PART})/({PART})\.png")
 
+_PROGRESS = re.compile(rf"{PROGRESS}/[0-9a-f]+\.json")
+
 _BESIDE = re.compile(
     rf"{WEIGHTS}/({RUN_ID})\.pt|{CHECKPOINTS}/({RUN_ID})/\d+\.pt|{IMAGES}/({RUN_ID})/[^/]+/[^/]+\.png"
     rf"|{LOGS}/({RUN_ID})/.+"
@@ -55,7 +63,7 @@ _BESIDE = re.compile(
 
 _WRITTEN = re.compile(
     rf"(runs|scores|history)/[^/]+\.parquet|{PLANS}/[^/]+\.json|{WEIGHTS}/{RUN_ID}\.pt|{CHECKPOINTS}/{RUN_ID}/\d+\.pt"
-    rf"|{IMAGES}/{RUN_ID}/[^/]+/[^/]+\.png|{REPLACED}"
+    rf"|{IMAGES}/{RUN_ID}/[^/]+/[^/]+\.png|{REPLACED}|{_PROGRESS.pattern}"
 )
 """Names of the files that `Storage.write` makes in a store."""
 
@@ -110,6 +118,11 @@ def plan_of(name: str) -> str:
     return f"{PLANS}/{name}.json"
 
 
+def progress_of(token: str) -> str:
+    """Return the file of what the sweep that holds a lock is doing, by the lock's token."""
+    return f"{PROGRESS}/{token}.json"
+
+
 def packed_of(sha256: str, file: str) -> str:
     """Return a file of a packed set that nodes fetch."""
     return f"{PACKED}/{sha256}/{file}"
@@ -147,6 +160,14 @@ def unfinished(storage: Storage) -> dict[str, int]:
     """Return the names and sizes, in bytes, of partial files that killed writers left in a store."""
     folders = (folder for folder in FOLDERS if folder != SCRATCH)
     return {name: size for folder in folders for name, size in storage.sizes(folder).items() if _is_unfinished(name)}
+
+
+def discard_progress(storage: Storage) -> dict[str, int]:
+    """Delete what killed sweeps were doing, and return the names and bytes of the files; one that lives writes anew."""
+    left = {name: size for name, size in storage.sizes(PROGRESS).items() if _PROGRESS.fullmatch(name)}
+    for name in left:
+        storage.delete(name)
+    return left
 
 
 def discard_scratch(storage: Storage) -> int:

@@ -1,5 +1,6 @@
 """`sgbench status`: how far sweeps are, from the store alone, and the jobs of a cluster."""
 
+import dataclasses
 import datetime
 import json
 import os
@@ -14,7 +15,9 @@ from sgbench.cluster.jobs import Submitted
 from sgbench.core.errors import unknown
 from sgbench.core.storage import Storage
 from sgbench.runs.plan import make_plan, pack, read_sweep
+from sgbench.runs.progress import Lane, Running, Snapshot
 from sgbench.store import Planned, Store
+from sgbench.store.layout import progress_of
 from sgbench.training import Checkpoints
 
 Run = Callable[..., tuple[str, str]]
@@ -84,7 +87,7 @@ def test_a_score_of_other_images_of_that_name_is_none(store: Store, run: Run) ->
 
 def test_status_says_who_is_at_work_and_disturbs_nobody(store: Store, run: Run) -> None:
     out, err = run("status")
-    assert out.split()[-8:] == ["tiny", "4", "0", "0", "0", "4", "0", "0"]
+    assert out.split()[-9:] == ["tiny", "4", "0", "0", "0", "0", "4", "0", "0"]
     assert err == "Not in use.\n"
     with store.storage.lock("sgbench sweep tiny"):
         _, err = run("status", "--results", "results/tiny")
@@ -92,6 +95,44 @@ def test_status_says_who_is_at_work_and_disturbs_nobody(store: Store, run: Run) 
     assert err == f"In use by {who}.\n"
     assert who.startswith(f"'sgbench sweep tiny' (process {os.getpid()} on ")
     assert json.loads(run("status", "--json")[0])["in_use_by"] is None
+
+
+def test_the_runs_that_are_going_are_shown_with_step_place_and_time_left(store: Store, run: Run) -> None:
+    ids = [planned.run_id for planned in store.planned()]
+    trained = Running("edsr-tiny · l1 · seed 0", Lane("node2", "1", "NVIDIA H100"), 120, 1200, 0.03125, 12.0)
+    going = {ids[0]: trained, ids[1]: Running("edsr-tiny · l1 · seed 1")}
+    with store.storage.lock("sgbench sweep tiny"):
+        assert store.storage.fence is not None
+        content = json.dumps(dataclasses.asdict(Snapshot("tiny", 3661.0, going))).encode()
+        store.storage.write(progress_of(store.storage.fence), content)
+        store.storage.write(progress_of("0" * 16), content)  # of one that was killed
+        store.storage.write(progress_of("1" * 16), b"no JSON")
+        assert counts(run) == {"tiny": {"runs": 4, "running": 2, "to do": 2}}
+        out, err = run("status")
+        told = json.loads(run("status", "--json")[0])
+        (row, *_) = json.loads(run("plan", "tiny.yaml", "--json")[0])
+    shown = r"node2, GPU 1 \(NVIDIA H100\) +120/1200 +0.03125 +12 +1:30"
+    assert re.search(rf"seed 0 +{ids[0]} +{shown} *\n.*seed 1 +{ids[1]} +starting", out)
+    assert err == f"In use by {told['in_use_by']}; tiny: ETA 1:01:01.\n"
+    assert told["seconds_left"] == {"tiny": 3661.0}
+    first, second = told["running"]
+    expected = {
+        "run_id": ids[0],
+        "sweep": "tiny",
+        "doing": "training",
+        "step": 120,
+        "steps": 1200,
+        "seconds_left": 90.0,
+    }
+    assert first.items() >= {**expected, "node": "node2", "gpu": "1", "gpu_type": "NVIDIA H100"}.items()
+    assert second.items() >= {"run_id": ids[1], "doing": "starting", "step": 0, "node": None}.items()
+    assert (row["status"], row["step"]) == ("running", "120/3")
+
+    # Once nobody has the lock, nothing is running, whatever is left.
+    assert counts(run) == {"tiny": {"runs": 4, "to do": 4}}
+    assert json.loads(run("status", "--json")[0])["running"] == []
+    run("results", "clean", "--results", "results/tiny", "--yes")
+    assert store.storage.list("progress") == []
 
 
 def test_a_folder_without_plans_is_no_store(place: Path, run: Run) -> None:

@@ -105,7 +105,7 @@ def test_a_trial_may_take_a_byte_of_memory_but_not_nothing() -> None:
 
 
 def test_what_tune_saves_of_a_sweep_is_a_part_of_its_own_that_does_nothing(tmp_path: Path) -> None:
-    events = _Events([], SimpleNamespace(), Tracking([], "mine", tmp_path))
+    events = _Events([], SimpleNamespace(), Tracking([], "mine", tmp_path), remote=False)
     waiting = _Waiting(events, *(SimpleNamespace(),) * 3)
     for part, saved in ((events, tune.Callback), (waiting, tune.stopper.NoopStopper)):
         assert copy.deepcopy(part) is part

@@ -20,6 +20,7 @@ from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
 from sgbench.runs.execute import Job
 from sgbench.runs.plan import Data, make_plan
+from sgbench.runs.progress import Lane
 from sgbench.runs.sweep import Quiet
 from sgbench.spec import build
 from sgbench.store import Store
@@ -283,6 +284,7 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     reports: list[dict[str, Any]] = []
     monkeypatch.setattr(worker.tune, "report", reports.append)
     monkeypatch.setattr(worker, "own_id", lambda: "first")
+    monkeypatch.setattr(worker, "own_lane", lambda: Lane("node1"))
     monkeypatch.setattr(worker, "is_leaving", lambda node: node == "leaving")
     return reports
 
@@ -302,7 +304,8 @@ def attempt(job: Job, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, Ba
 
         monkeypatch.setattr(worker, "_trainer", lambda job, config: Trainer())
         registered = pack([job], remote=False)
-        worker.trial({"job": job.to_json(), "stop": ".ray/stop", "remote": False, "registered": registered})
+        config = {"job": job.to_json(), "stop": ".ray/stop", "remote": False, "registered": registered, "workers": 2}
+        worker.trial(config)
 
     return attempt
 
@@ -380,15 +383,25 @@ def test_the_loss_of_a_machine_is_no_failure_of_the_run_that_was_on_it(
             assert failed is (end == "failed")
 
     seen: list[str] = []
+    placed: list[Lane] = []
 
     class Seeing(Quiet):
+        def placed(self, run_id: str, lane: Lane) -> None:
+            placed.append(lane)
+
         def finished(self, run_id: str, end: RunEnd, message: str) -> None:
             seen.append(end)
 
     monkeypatch.setattr(driver.ray, "nodes", lambda: [{"NodeID": name, "Alive": name != lost} for name in NODES])
-    events = driver._Events([job], Seeing(), Tracked())
+    events = driver._Events([job], Seeing(), Tracked(), remote=True)
     for count, node in enumerate(NODES, 1):
-        started = {"event": "started", "run_id": job.run_id, "label": "a run", "node": node}
+        started = {
+            "event": "started",
+            "run_id": job.run_id,
+            "label": "a run",
+            "node": node,
+            "lane": [node, "0", "H100"],
+        }
         events.on_trial_result(1, [], Trial(), started)
         assert events.running == {job.run_id}
         if node != NODES[-1]:
@@ -399,6 +412,8 @@ def test_the_loss_of_a_machine_is_no_failure_of_the_run_that_was_on_it(
     told = events.summary.failed if end == "failed" else events.summary.cut
     assert (seen, told) == ([end], {job.run_id: words})
     assert events.died == ({job.run_id} if end == "failed" else set())
+    assert placed == [Lane(node, "0", "H100") for node in NODES]
+    assert events.lanes == {job.run_id: placed[-1]}
 
 
 def test_a_worker_group_that_fails_for_good_is_a_failed_row_and_no_exception(

@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 
 from sgbench.report.live import BAR_WIDTH, MAX_LINES, Display
+from sgbench.runs.progress import Course, Lane
 from sgbench.store.rows import RunEnd
 
 LOSS = "edsr-tiny · l1 + 1.0*sg(operator=sobel)[/bold][red] · seed 0"
@@ -26,12 +27,12 @@ def clock() -> Clock:
 
 def plain(clock: Clock, total: int = 4, done: int = 0) -> tuple[Display, io.StringIO]:
     file = io.StringIO()
-    return Display(Console(file=file, width=80), total, done, clock=clock), file
+    return Display(Console(file=file, width=80), Course(total, done, clock)), file
 
 
 def terminal(clock: Clock, total: int = 4, done: int = 0, width: int = 80) -> tuple[Display, Console]:
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None, _environ={})
-    return Display(console, total, done, clock=clock), console
+    return Display(console, Course(total, done, clock)), console
 
 
 def frame(display: Display, console: Console) -> list[str]:
@@ -125,7 +126,7 @@ def test_the_live_display_shows_each_run_and_a_summary(clock: Clock) -> None:
     display.scoring("b")
     first, second, third, summary = frame(display, console)
     assert first.startswith("edsr-tiny · l1 · seed 0 ")
-    assert first.endswith("600/1200  loss 0.03125  10/s  ETA 1:00")
+    assert first.endswith("600/1200 loss 0.03125 10/s ETA 1:00")
     assert "scoring" in second
     assert "starting" in third
     assert summary.startswith("1 of 6 done · 3 running · 2 waiting · elapsed 1:00 · ETA ")
@@ -140,6 +141,50 @@ def test_the_eta_counts_only_work_that_this_process_saw(clock: Clock) -> None:
     clock.now += 50
     display.progress("a", 750, 1000, 0.1, 10.0)  # a quarter in 50 s: a quarter and a whole run are left
     assert frame(display, console)[-1].endswith("elapsed 0:50 · ETA 4:10")
+
+
+def test_runs_on_several_nodes_are_below_their_node_in_the_order_of_its_gpus(clock: Clock) -> None:
+    display, console = terminal(clock, total=9)
+    lanes = [Lane("node10", "0", "NVIDIA A100"), Lane("node2", "1", "NVIDIA H100"), Lane("node2", "0", "NVIDIA H100")]
+    for run_id, lane in zip("abcd", (*lanes, None), strict=True):
+        display.started(run_id, f"edsr-tiny · l1 + 1.0*sg · seed {run_id}")
+        if lane:
+            display.placed(run_id, lane)
+    display.progress("a", 600, 1200, 0.03125, 10.0)
+    lines = frame(display, console)
+    assert [line.partition(" starting")[0].rstrip() for line in lines[:-1]] == [
+        "node2 · NVIDIA H100",
+        "  GPU 0 edsr-tiny · l1 + 1.0*sg · seed c",
+        "  GPU 1 edsr-tiny · l1 + 1.0*sg · seed b",
+        "node10 · NVIDIA A100",
+        "  GPU 0 edsr-tiny · l1 + 1.0*sg · seed a     600/1200 loss 0.03125 10/s ETA 1:00",
+        "not placed yet",
+        "  edsr-tiny · l1 + 1.0*sg · seed d",
+    ]
+    for run_id in "abd":
+        display.finished(run_id, RunEnd.DONE, "")
+    assert frame(display, console)[0].startswith("GPU 0 edsr-tiny · l1 + 1.0*sg · seed c ")
+
+
+def test_nodes_of_which_no_run_has_a_line_have_none(clock: Clock) -> None:
+    display, console = terminal(clock, total=100)
+    for index in range(20):
+        display.started(str(index), "l1")
+        display.placed(str(index), Lane(f"node{index // 10}"))
+    lines = frame(display, console)
+    assert lines[0] == "node0 · 10 runs"
+    assert len(lines) == 1 + MAX_LINES + 2
+    assert lines[-2] == "… and 12 more running"
+
+
+def test_plain_output_says_where_a_run_is(clock: Clock) -> None:
+    display, file = plain(clock)
+    display.placed("a", Lane("late"))
+    display.started("a", "l1")
+    display.placed("a", Lane("node\x1b2", "0", "NVIDIA H100"))
+    display.progress("a", 1, 2, 0.5, 1.0)
+    said = "l1: step 1/2, loss 0.5, 1 steps/s, ETA 0:01, on node\\x1b2, GPU 0 (NVIDIA H100)"
+    assert file.getvalue().splitlines() == ["started l1", said]
 
 
 def test_many_runs_are_counted_not_listed(clock: Clock) -> None:
@@ -178,7 +223,7 @@ def test_a_terminal_keeps_a_line_for_each_run_that_ended(clock: Clock) -> None:
 def test_a_terminal_that_cannot_move_the_cursor_gets_plain_lines(clock: Clock) -> None:
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, color_system=None, _environ={"TERM": "dumb"})
-    with Display(console, 1, 0, clock=clock) as display:
+    with Display(console, Course(1, 0, clock)) as display:
         display.started("a", "l1")
     assert file.getvalue().splitlines()[0] == "started l1"
     assert "\x1b" not in file.getvalue()
@@ -187,7 +232,7 @@ def test_a_terminal_that_cannot_move_the_cursor_gets_plain_lines(clock: Clock) -
 @pytest.mark.parametrize("is_terminal", [False, True])
 def test_threads_may_report_at_once(is_terminal: bool) -> None:
     file = io.StringIO()
-    display = Display(Console(file=file, width=100, force_terminal=is_terminal, color_system=None), total=8, done=0)
+    display = Display(Console(file=file, width=100, force_terminal=is_terminal, color_system=None), Course(8, 0))
 
     def run(run_id: str) -> None:
         display.started(run_id, f"run {run_id}")

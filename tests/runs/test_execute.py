@@ -24,6 +24,7 @@ from sgbench.data import PackedImages, prepare, resolve, write_png
 from sgbench.losses.pixel import L1
 from sgbench.runs.execute import Job, record_failure, run_here, score_job, stop_signal, train_job
 from sgbench.runs.plan import Data, make_plan
+from sgbench.runs.progress import Lane
 from sgbench.spec import Degradation, build
 from sgbench.store import Store
 from sgbench.store.layout import has_weights, latest_step
@@ -291,7 +292,10 @@ def test_a_run_checkpoints_as_often_as_its_sweep_says(data: Data, store: Store) 
 def test_of_a_run_whose_process_died_the_history_is_that_of_its_newest_checkpoint(data: Data, store: Store) -> None:
     job = a_job(data, store)
     assert train_job(job, should_stop=iter([False, False, True]).__next__)[0] == "stopped"
-    record_failure(job, "its process died")
+    record_failure(job, "its process died", Lane("node2", "0", "NVIDIA H100"))
+    row = store.run(job.run_id)
+    assert row is not None
+    assert (row["node"], row["gpu"]) == ("node2", "NVIDIA H100")
     assert [each["step"] for each in store.history().to_pylist()] == [1, 2, 3]
 
 
