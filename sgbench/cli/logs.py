@@ -7,7 +7,7 @@ import typer
 
 from sgbench.cli import options
 from sgbench.core.errors import InputError
-from sgbench.core.words import printable_lines
+from sgbench.core.words import printable_lines, quoted
 
 EXAMPLES = ("sgbench logs sgbench-quick-20260101-120000 --follow", "sgbench logs 3f00b25e4820 --results results/quick")
 
@@ -18,7 +18,9 @@ def logs(
     address: options.Dashboard = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until the job ends.")] = False,
 ) -> None:
-    """Show what a submitted sweep has printed so far, or what the processes of one run in a store have printed.
+    """Show what a submitted sweep has printed so far, or the log of one run in a store.
+
+    The log of a run has its progress and whatever its processes print.
 
     With --follow the command runs until the job ends; exit code 1 unless the job succeeded. Ctrl-C does not stop
     the job.
@@ -33,8 +35,8 @@ def logs(
 
     if not what.startswith(PREFIX):
         raise InputError(
-            f"'{what}' is neither the id of a run (up to 12 of the characters 0-9 and a-f) nor that of a job, which "
-            f"begins with '{PREFIX}'."
+            f"{quoted(what)} is the id of neither a run nor a job: {_there(results)}; 'sgbench status --address' lists "
+            "jobs."
         )
     jobs = Jobs(address)
     if not follow:
@@ -44,6 +46,17 @@ def logs(
     typer.echo(f"{what}: {ended.status}", err=True)
     if ended.status != "succeeded":
         raise typer.Exit(1)
+
+
+def _there(results: str | None) -> str:
+    """Return which runs have a log in the store, if there is one."""
+    from sgbench.cluster.runlog import logged
+    from sgbench.core.storage import Storage
+
+    try:
+        return logged(Storage(options.find_store(results)))
+    except InputError as error:
+        return str(error).rstrip(".")
 
 
 def _shown(text: str) -> str:

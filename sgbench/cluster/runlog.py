@@ -5,20 +5,25 @@ import datetime
 import logging
 import os
 import platform
+import re
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.core.streams import ERR, OUT, pointed
+from sgbench.core.words import listed, plural, printable, shortened
 from sgbench.store import LOGS
-from sgbench.store.layout import logs_of
+from sgbench.store.layout import RUN_ID, logs_of
 
 if TYPE_CHECKING:
     from sgbench.runs.execute import Job
+
+_SHOWN = 2
+"""Runs that a sentence names."""
 
 MAIN = "run"
 """Name of the log of a run's main process, which every run has."""
@@ -69,13 +74,44 @@ def read_log(storage: Storage, beginning: str) -> str:
     Raises:
         InputError: If there is no log of such a run, or logs of several.
     """
-    names = [name for name in storage.sizes(LOGS) if name.endswith(".log") and name.startswith(f"{LOGS}/{beginning}")]
-    runs = {name.split("/")[1] for name in names}
+    logs = _logs(storage)
+    runs = [run_id for run_id in logs if run_id.startswith(beginning)]
     if len(runs) != 1:
-        there = f"logs of {len(runs)} runs whose ids begin with it" if runs else "no log of such a run"
-        raise InputError(f"run '{beginning}': '{storage}' has {there}.")
+        raise InputError(f"run '{beginning}': {logged(storage, runs)}.")
+    names = logs[runs[0]]
     texts = {name: storage.read(name).decode(errors="replace") for name in names}
     return "".join(text if len(texts) == 1 else f"{name}\n{text}\n" for name, text in texts.items())
+
+
+def logged(storage: Storage, runs: Sequence[str] = ()) -> str:
+    """Return which runs have a log, some of them by id and name: ``'results/quick' has logs of 4 runs, such as …``.
+
+    Args:
+        storage: The results store.
+        runs: Those that are meant; by default all.
+    """
+    logs = _logs(storage)
+    ids = [*(runs or logs)]
+    if not ids:
+        return f"'{storage}' has no log of a run"
+    shown = listed(f"{run_id} ({_told(storage, logs[run_id])})" for run_id in ids[:_SHOWN])
+    begin = f"{len(ids)} runs whose ids begin with it" if runs else plural(len(ids), "run")
+    return f"'{storage}' has logs of {begin}{', such as' if len(ids) > _SHOWN else ':'} {shown}"
+
+
+def _logs(storage: Storage) -> dict[str, list[str]]:
+    """Return the names of the logs of each run, by id."""
+    logs: dict[str, list[str]] = {}
+    for name in storage.sizes(LOGS):
+        if found := re.fullmatch(rf"{LOGS}/({RUN_ID})/[^/]+\.log", name):
+            logs.setdefault(found[1], []).append(name)
+    return logs
+
+
+def _told(storage: Storage, names: Sequence[str]) -> str:
+    """Return what the first line of a log says that the run is called."""
+    first = storage.read(names[0]).decode(errors="replace").partition("\n")[0]
+    return shortened(printable(re.sub(r", [0-9-]+ [0-9:]+ UTC, .*|^── ", "", first)))
 
 
 def _name(run_id: str, part: str) -> str:

@@ -47,12 +47,23 @@ def test_what_a_run_printed_is_shown_from_the_store(run: Run, tmp_path: Path) ->
     log.write_text("hello\n")
     assert run("logs", "3f00", "--results", str(tmp_path / "store")) == ("hello\n", "")
     _, err = run("logs", "4", "--results", str(tmp_path / "store"), code=2)
-    assert "run '4': " in err
+    assert err == f"error: run '4': '{tmp_path}/store' has logs of 1 run: 3f00b25e4820 (hello).\n"
 
 
-def test_what_can_be_neither_a_run_nor_a_job_is_looked_for_nowhere(run: Run, tmp_path: Path) -> None:
-    _, err = run("logs", "zzz", "--results", str(tmp_path / "store"), code=2)
-    assert err == (
-        "error: 'zzz' is neither the id of a run (up to 12 of the characters 0-9 and a-f) nor that of a job, which "
-        "begins with 'sgbench-'.\n"
-    )
+def test_a_wrong_name_says_what_there_is(run: Run, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    _, err = run("logs", "quik", "--results", str(store), code=2)
+    said = "error: 'quik' is the id of neither a run nor a job: "
+    assert err == f"{said}'{store}' has no log of a run; 'sgbench status --address' lists jobs.\n"
+
+    for seed in range(3):
+        log = store / f"logs/3f00b25e482{seed}/run.log"
+        log.parent.mkdir(parents=True)
+        log.write_text(f"── edsr-tiny · l1 · seed {seed}, 2026-01-02 03:04:05 UTC, process 7 on host\nhello\n")
+    there = "3f00b25e4820 (edsr-tiny · l1 · seed 0) and 3f00b25e4821 (edsr-tiny · l1 · seed 1)"
+    _, err = run("logs", "quik", "--results", str(store), code=2)
+    assert err == f"{said}'{store}' has logs of 3 runs, such as {there}; 'sgbench status --address' lists jobs.\n"
+    _, err = run("logs", "4", "--results", str(store), code=2)
+    assert err == f"error: run '4': '{store}' has logs of 3 runs, such as {there}.\n"
+    _, err = run("logs", "3f", "--results", str(store), code=2)
+    assert err == f"error: run '3f': '{store}' has logs of 3 runs whose ids begin with it, such as {there}.\n"

@@ -71,9 +71,10 @@ def test_processes_of_one_run_have_a_file_each_and_are_read_together(job: Job) -
 
 def test_a_beginning_that_names_no_run_or_several_is_bad_input(job: Job) -> None:
     storage = Storage(job.store)
-    with pytest.raises(InputError, match=r"^run 'ab': '.*' has no log of such a run\.$"):
+    with pytest.raises(InputError, match=r"^run 'ab': '.*' has no log of a run\.$"):
         read_log(storage, "ab")
-    for run_id in ("abc", "abd"):
-        storage.write(f"logs/{run_id}/run.log", b"")
-    with pytest.raises(InputError, match=r"^run 'ab': '.*' has logs of 2 runs whose ids begin with it\.$"):
+    for run_id in ("ab" + "0" * 10, "ab" + "1" * 10):
+        storage.write(f"logs/{run_id}/run.log", "── l1, 2026-01-02 03:04:05 UTC, process 7 on host\nhello".encode())
+    there = r"ab0000000000 \(l1\) and ab1111111111 \(l1\)"
+    with pytest.raises(InputError, match=rf"^run 'ab': '.*' has logs of 2 runs whose ids begin with it: {there}\.$"):
         read_log(storage, "ab")

@@ -77,7 +77,13 @@ def test_what_a_run_prints_is_in_its_log_and_its_course_is_what_tensorboard_show
     for row in results.runs.to_pylist():
         first, *lines, last = place.call("logs", row["run_id"]).stdout.splitlines()
         assert first.startswith(f"── {row['name']}, ")
-        assert lines == (["chatter of a C library"] if "Slow" in row["loss"] else [])
+        steps = [
+            line for line in lines if re.fullmatch(r"step \d+/30, loss [\d.]+, [\d.]+ steps/s, ETA \d+:\d\d", line)
+        ]
+        assert (steps[0].partition("/")[0], steps[-1].partition("/")[0]) == ("step 1", f"step {STEPS}")
+        assert len(steps) <= 12
+        spoken = ["chatter of a C library"] if "Slow" in row["loss"] else []
+        assert [line for line in lines if line not in steps] == spoken
         assert last == "done"
         read = EventAccumulator(str(place.folder / "results/tiny/logs" / row["run_id"])).Reload()
         history = {each["step"]: each for each in results.history.to_pylist() if each["run_id"] == row["run_id"]}
@@ -198,9 +204,11 @@ def test_a_failing_run_is_a_row_a_dying_process_is_started_again_and_the_others_
     assert "loss is NaN" in first.stdout  # the cells of the table say so
     log = place.folder / "failing/logs" / failed["run_id"] / "run.log"
     assert f": loss is NaN at step 6; its log: {log}\n" in first.stderr
-    first_line, last_line = log.read_text().splitlines()
+    first_line, *steps, last_line = log.read_text().splitlines()
     assert first_line.startswith("── edsr-tiny · odd_losses:NotFinite · seed 0, ")
+    assert [line.partition("/")[0] for line in steps] == ["step 1"]
     assert last_line == "failed: loss is NaN at step 6"
+    assert all(row["node"] for row in rows.values())
 
     second = head.call(*arguments, code=1)
     assert second.started() == []
