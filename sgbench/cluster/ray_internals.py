@@ -8,8 +8,9 @@ import contextlib
 import importlib
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import psutil
 
@@ -135,6 +136,62 @@ def is_leaving(node: str) -> bool:
     import ray
 
     return node in ray._private.state.state.get_draining_nodes()
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Return whether a process still does something; one that has ended is kept until its parent asks for it."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+class Raylet(NamedTuple):
+    """A process that makes this machine a node of a cluster."""
+
+    process: psutil.Process
+    node: str
+    """Its id."""
+    address: str
+    """Of the cluster."""
+
+
+def own_raylets() -> list[Raylet]:
+    """Return the raylets of this user on this machine, which may be nodes of several clusters."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.name() == "raylet" and process.uids().real == os.getuid():
+                flags = dict(word[2:].split("=", 1) for word in process.cmdline() if word[:2] == "--" and "=" in word)
+                found.append(Raylet(process, flags["node_id"], flags["gcs-address"]))
+    return found
+
+
+def announce_end(raylet: Raylet, seconds: float) -> None:
+    """Tell Ray that a node will be taken away, so that nothing starts there and `is_leaving` is true of it.
+
+    The raylet ends by itself when nothing runs there any more.
+
+    Args:
+        raylet: Of the node.
+        seconds: Until that happens.
+
+    Raises:
+        ConnectionError: If the cluster does not answer or refuses.
+    """
+    import ray
+    from ray.core.generated import autoscaler_pb2
+
+    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    deadline = int((time.time() + seconds) * 1000)
+    try:
+        accepted, why = ray._raylet.GcsClient(address=raylet.address).drain_node(
+            raylet.node, reason, PREEMPTED, deadline
+        )
+    except Exception as error:  # of several kinds, some of them Ray's
+        raise ConnectionError(str(error)) from error
+    if not accepted:
+        raise ConnectionError(why)
 
 
 PREEMPTED = "its node is being taken away"

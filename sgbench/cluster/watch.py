@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from sgbench.cluster.ray_internals import RECONNECT_SECONDS, VITAL, kill_workers
+from sgbench.cluster.ray_internals import RECONNECT_SECONDS, VITAL, is_alive, kill_workers
 from sgbench.core.errors import InterruptionError
 
 LOOK_SECONDS = 1.0
@@ -108,7 +108,7 @@ class Watch:
                 with contextlib.suppress(psutil.Error):
                     if (name := child.name()) in VITAL:
                         self._vital[name] = child
-        return next((f"Ray's process '{name}' died" for name, each in self._vital.items() if not _is_alive(each)), "")
+        return next((f"Ray's process '{name}' died" for name, each in self._vital.items() if not is_alive(each)), "")
 
     def _silent(self) -> str:
         """Return what a person is told if Ray does not answer or has given this process's node up, or nothing."""
@@ -152,10 +152,3 @@ class Watch:
         """End the process that would say that this one did not leave."""
         with contextlib.suppress(OSError):  # somebody has killed it
             self._witness.communicate(b"left\n")
-
-
-def _is_alive(process: Any) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False

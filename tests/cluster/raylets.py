@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +11,8 @@ from typing import Any
 import ray
 from place import PATIENCE_SECONDS, Place, Said, environment, kill, marked, wait_until
 from ray.cluster_utils import Cluster
-from ray.core.generated import autoscaler_pb2
 
-from sgbench.cluster.ray_internals import silence_raylets
+from sgbench.cluster.ray_internals import Raylet, announce_end, own_raylets, silence_raylets
 
 
 def listens(port: int) -> bool:
@@ -90,9 +88,12 @@ class Nodes:
 
     def give_notice(self, node: Any, seconds: float) -> None:
         """Tell Ray that a node will be taken away, as an autoscaler does of a spot instance."""
-        reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
-        client = ray._raylet.GcsClient(address=self.address)
-        assert client.drain_node(node.node_id, reason, "spot", int((time.time() + seconds) * 1000))[0]
+        announce_end(self.own(node), seconds)
+
+    def own(self, node: Any) -> Raylet:
+        """Return the raylet of a node as its machine sees it, where it would be the only one."""
+        (raylet,) = [each for each in own_raylets() if each.node == node.node_id]
+        return raylet
 
     def start_head_anew(self) -> None:
         """Start the head's ``gcs_server``, which was killed, again at the same port; it then knows no node."""

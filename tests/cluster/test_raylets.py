@@ -1,5 +1,6 @@
 """Sweeps on a cluster of several raylets: what runs where, what shares a GPU, and nodes that come and go."""
 
+import functools
 import json
 from collections.abc import Iterator
 
@@ -7,7 +8,9 @@ import pytest
 import torch
 from place import PATIENCE_SECONDS, Place, assert_clean, wait_until
 from raylets import Nodes, a_cluster
+from stand_ins import metadata
 
+from sgbench.cluster.notices import aws, watch
 from sgbench.cluster.ray_internals import ENVIRONMENT
 from sgbench.cluster.sweep import run_sweep
 from sgbench.core.errors import InputError
@@ -39,7 +42,9 @@ def test_a_sweep_spreads_over_nodes_grows_when_one_joins_and_leaves_those_that_a
     command.wait_until(lambda err: err.count("\nstarted ") == 3)  # while the others are at work
     assert "\ndone " not in command.stderr
     nodes.remove(first)
-    nodes.give_notice(second, PATIENCE_SECONDS)  # it could go on for longer than all takes
+    with metadata() as service:  # of the cloud, which the program beside the worker asks
+        service.end_in(PATIENCE_SECONDS)  # it could go on for longer than all takes
+        watch(functools.partial(aws, service.url), [nodes.own(second)])  # returns when its run has left
     wait_until(lambda: len(nodes.processes("ray::ImplicitFunc")) == 1, PATIENCE_SECONDS)
     place.slow_down(0)
     assert command.end() == 0, command.stderr[-2000:]
