@@ -1,7 +1,9 @@
 """What holds for all cluster files: one Ray, and a README that knows each of them and whose commands exist."""
 
+import os
 import re
 import shlex
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,11 @@ from sgbench.cli import app
 ROOT = Path(__file__).parents[2]
 CLUSTERS = ROOT / "clusters"
 README = (CLUSTERS / "README.md").read_text(encoding="utf-8")
-FILES = [path for path in sorted(CLUSTERS.rglob("*")) if path.is_file()]
-COMMANDS = sorted(set(re.findall(r"^sgbench .*$", README, re.MULTILINE)))
+FILES = [path for path in sorted(CLUSTERS.rglob("*")) if path.is_file() and path.name != "README.md"]
+SECTIONS = dict(re.findall(r"^## ([^\n]*)\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL))
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+LINES = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
+COMMANDS = sorted({line.strip() for line in LINES if line.startswith("sgbench ")})
 
 
 def test_every_file_has_the_ray_of_the_project() -> None:
@@ -24,16 +29,38 @@ def test_every_file_has_the_ray_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     (ray,) = [each for each in map(Requirement, project["dependencies"]) if each.name == "ray"]
     assert version in ray.specifier
-    pattern = r"rayproject/ray:([\d.]+)|rayVersion: ([\d.]+)|sgbench:ray-([\d.]+)"
-    found = {path.name: re.findall(pattern, path.read_text(encoding="utf-8")) for path in FILES}
-    assert {"".join(match) for matches in found.values() for match in matches} == {version}
-    assert {name for name, matches in found.items() if matches} >= {"aws.yaml", "gcp.yaml", "Dockerfile", "rayjob.yaml"}
+    pattern = r"rayproject/ray:([\d.]+)|rayVersion: ([\d.]+)|:ray-([\d.]+)"
+    texts = {path.name: path.read_text(encoding="utf-8") for path in (*FILES, CLUSTERS / "README.md")}
+    found = {name: re.findall(pattern, text) for name, text in texts.items()}
+    assert {"".join(match).rstrip(".") for matches in found.values() for match in matches} == {version}
+    assert {name for name, matches in found.items() if matches} >= {"Dockerfile", "README.md", "rayjob.yaml"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_the_readme_knows_every_file(path: Path) -> None:
-    name = str(path.relative_to(CLUSTERS))
-    assert path.name == "README.md" or f"clusters/{name}" in README
+    assert f"]({path.relative_to(CLUSTERS)})" in README
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_what_is_to_be_replaced_in_a_file_is_replaced_by_a_command_or_explained_beside_it(path: Path) -> None:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        for mark in re.findall(r"REPLACE-[A-Z]+", line):
+            assert f"s|{mark}|" in README or path.name == "onprem.yaml", mark
+        if re.search(r"REPLACE(?!-)", line) and path.name != "onprem.yaml":
+            assert "#" in line, line
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if re.search(r"REPLACE(?!-)", line)])
+def test_what_is_to_be_replaced_in_a_command_is_explained_beside_it(line: str) -> None:
+    assert re.search(r"REPLACE.* # \w", line)
+
+
+def test_the_blocks_are_shell_and_the_files_that_they_name_exist() -> None:
+    for block in BLOCKS:
+        subprocess.run(["bash", "-n", "-c", block], check=True)
+    named = {word for line in LINES for word in re.findall(r"(?<![\w-])clusters/[\w./-]+\w", line)}
+    assert named
+    assert [word for word in named if not (ROOT / word).exists()] == []
 
 
 def parse(line: str) -> None:
@@ -54,3 +81,41 @@ def test_the_sweep_of_the_rayjob_parses() -> None:
     text = (CLUSTERS / "kuberay" / "rayjob.yaml").read_text(encoding="utf-8")
     (line,) = re.findall(r"entrypoint: (sgbench .*)", text)
     parse(line)
+
+
+ANSWERS = {
+    "aws": "case $* in *Repository*) echo 1.dkr.ecr.aws/sgbench;; *Ami*) echo ami-1;; *) echo sg-1;; esac",
+    "gcloud": "echo common-cu129",
+    "docker": "cat >/dev/null",
+    "git": ":",
+    "sky": ":",
+    "sgbench": ":",
+    "cat": "echo a token",
+}
+"""What programs of other people answer to the blocks that fill in files."""
+
+
+@pytest.mark.parametrize(
+    ("section", "copies"),
+    [
+        ("AWS", ["aws.yaml"]),
+        ("Google Cloud", ["gcp.yaml"]),
+        ("SkyPilot", ["skypilot.yaml"]),
+        ("Kubernetes", ["raycluster.yaml", "rayjob.yaml"]),
+    ],
+)
+def test_a_block_makes_files_in_which_nothing_is_to_be_replaced(
+    section: str, copies: list[str], tmp_path: Path
+) -> None:
+    (block,) = [each for each in re.findall(r"```sh\n(.*?)```", SECTIONS[section], re.DOTALL) if ">my-" in each]
+    (tmp_path / "bin").mkdir()
+    for name, answer in ANSWERS.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{answer}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "clusters").symlink_to(CLUSTERS)
+    given = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PROJECT": "my-project"}
+    filled = block.replace("=REPLACE", "=mine")
+    subprocess.run(["bash", "-euo", "pipefail", "-c", filled], env=given, cwd=tmp_path, check=True)
+    for name in copies:
+        lines = (tmp_path / f"my-{name}").read_text(encoding="utf-8").splitlines()
+        assert [line for line in lines if "REPLACE" in line.partition("#")[0]] == []
