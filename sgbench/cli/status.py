@@ -89,9 +89,10 @@ def _show_store(root: str, *, as_json: bool) -> None:
     at_work = list(read_progress(storage)) if holder else []
     running = {run_id: run for each in at_work for run_id, run in each.runs.items()}
     rows, unchecked = _counts(store, running), _unchecked(store)
+    kind = storage.locks.kind if holder else None
     if as_json:
         doing = [_facts(run_id, run, each.sweep) for each in at_work for run_id, run in each.runs.items()]
-        told = {"in_use_by": holder, "seconds_left": {each.sweep: each.seconds_left for each in at_work}}
+        told = {"in_use_by": holder, "lock": kind, "seconds_left": {each.sweep: each.seconds_left for each in at_work}}
         output.print_json(
             {"store": storage.root, **told, "sweeps": rows, "running": doing, "unchecked_metrics": unchecked}
         )
@@ -105,7 +106,7 @@ def _show_store(root: str, *, as_json: bool) -> None:
         )
     left = [each for each in at_work if each.seconds_left is not None]
     etas = "".join(f"; {each.sweep}: ETA {duration(each.seconds_left or 0.0)}" for each in left)
-    output.say(f"In use by {holder}{etas}." if holder else "Not in use.")
+    output.say(f"In use by {holder}{etas}; lock: {kind}." if holder else "Not in use.")
 
 
 def _facts(run_id: str, run: "Running", sweep: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What every node of a cluster has and can do, and what to fix before a sweep is started on it."""
 
+import contextlib
 import functools
 import importlib.metadata
 import itertools
@@ -19,6 +20,7 @@ import sgbench
 from sgbench.assets.locator import Locator
 from sgbench.cluster.ray_internals import asks_for_token
 from sgbench.core.errors import InputError
+from sgbench.core.lock import DiskLocks, is_locked, locked
 from sgbench.core.storage import Storage
 from sgbench.data import default_cache
 from sgbench.runs.delivery import Packed, open_in_place
@@ -70,12 +72,15 @@ class Node:
     """Folders of packed images that it does not see."""
     remarks: tuple[str, ...] = ()
     """What does not stop a sweep but should be known, a sentence each."""
+    sees_lock: bool = True
+    """Whether it sees the kernel's lock that this machine has for the store, if it is such a lock."""
 
 
 def examine(wanted: Wanted, folder: str = "") -> list[Node]:
     """Ask every node of the connected cluster what it has, and compare it with this machine.
 
-    This machine writes a file into the store, which every node must read, and each node writes another one.
+    This machine writes a file into the store, which every node must read, and each node writes another one. If this
+    machine locks the store by the kernel, it locks that file, for nodes to find that they see it.
 
     Args:
         wanted: What the sweep needs.
@@ -95,8 +100,10 @@ def examine(wanted: Wanted, folder: str = "") -> list[Node]:
         raise InputError(f"the results store '{wanted.storage}' cannot be written to: {error}.") from error
     try:
         alive = [node for node in ray.nodes() if node["Alive"]]
-        answers = [_ask(node["NodeID"], _question(wanted, storage), mark) for node in alive]
-        nodes = [_judged(node, answer, wanted) for node, answer in zip(alive, _gather(answers), strict=True)]
+        kernel = isinstance(storage.locks, DiskLocks) and storage.locks.is_kernel_lock
+        with locked(Path(storage.path(mark))) if kernel else contextlib.nullcontext():
+            answers = [_ask(node["NodeID"], _question(wanted, storage) | {"locked": kernel}, mark) for node in alive]
+            nodes = [_judged(node, answer, wanted) for node, answer in zip(alive, _gather(answers), strict=True)]
     finally:
         storage.delete(mark)
     return sorted(nodes, key=lambda node: node.name)
@@ -177,6 +184,7 @@ def _answer(question: dict[str, Any], mark: str) -> dict[str, Any]:
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "store": _trouble(lambda: _use(Storage(question["storage"]), mark)),
         "lock": _lock(question["storage"]),
+        "sees_lock": not question["locked"] or is_locked(Path(question["storage"]) / mark),
         "packed": {
             packed.folder: _trouble(functools.partial(open_in_place, packed))
             for packed in itertools.starmap(Packed, question["packed"])
@@ -261,6 +269,11 @@ def _judged(node: dict[str, Any], answer: dict[str, Any], wanted: Wanted) -> Nod
         for network, trouble in answer["networks"].items()
         if trouble
     ]
+    if not answer["sees_lock"]:
+        remarks.append(
+            "it does not see the lock that this machine has on a file of the store; a sweep from here holds a lease in "
+            "the store too, which every machine sees."
+        )
     if answer["free"] < LITTLE_DISK:
         remarks.append(f"the disk of '{answer['cache']}' has only {answer['free'] / 2**30:.1f} GiB free.")
     facts = {
@@ -275,4 +288,4 @@ def _judged(node: dict[str, Any], answer: dict[str, Any], wanted: Wanted) -> Nod
     gpus, seen = node["Resources"].get("GPU", 0), len(answer["gpus"])
     if gpus > seen:
         problems.append(f"Ray has {gpus:g} GPU and torch sees {seen}: check the driver and the build of torch.")
-    return Node(name, facts, tuple(problems), lacks, tuple(remarks))
+    return Node(name, facts, tuple(problems), lacks, tuple(remarks), sees_lock=answer["sees_lock"])

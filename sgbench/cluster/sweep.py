@@ -14,7 +14,7 @@ from ray import tune
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from sgbench.assets.needs import networks_of
-from sgbench.cluster.nodes import Wanted, examine, refuse_unfit
+from sgbench.cluster.nodes import Node, Wanted, examine, refuse_unfit
 from sgbench.cluster.placement import Placement, place
 from sgbench.cluster.ray_internals import (
     DRIVER_RESOURCES,
@@ -29,6 +29,7 @@ from sgbench.cluster.runlog import log_address
 from sgbench.cluster.tracking import Tracking, tracking
 from sgbench.cluster.trial import trial
 from sgbench.core.errors import AGAIN, InterruptionError, described
+from sgbench.core.lock import DiskLocks
 from sgbench.core.storage import Storage
 from sgbench.runs.delivery import send
 from sgbench.runs.execute import Job, Watcher, begin, record_failure, stop_signal
@@ -75,8 +76,7 @@ def run_sweep(
     scratch = f"{SCRATCH}/{secrets.token_hex(4)}"
     stop, state = f"{scratch}.stop", storage.address(scratch)
     code, packages = pack(jobs, remote=remote)
-    if remote:
-        _prepare_nodes(jobs, storage, scratch, packages)
+    nodes = _prepare_nodes(jobs, storage, scratch, packages) if remote else []
     common = {
         "stop": stop,
         "workers": sweep.workers,
@@ -88,7 +88,7 @@ def run_sweep(
     # A run with a worker group holds no CPU itself: drivers that did could fill the cluster and wait for ever.
     held = DRIVER_RESOURCES if sweep.workers else placement.each
     lanes = Lanes(placement) if sweep.workers else BasicVariantGenerator()
-    with tracking(name, sweep, storage) as tracked:
+    with tracking(name, sweep, storage) as tracked, _lock_that_all_see(f"sgbench sweep {name}", storage, nodes):
         begin(jobs)
         events = _Events(jobs, watcher, tracked, remote=remote)
         try:
@@ -121,8 +121,19 @@ def run_sweep(
     return events.summary
 
 
-def _prepare_nodes(jobs: Sequence[Job], storage: Storage, scratch: str, packages: tuple[str, ...]) -> None:
-    """Refuse a cluster that lacks what cannot be sent, and put into the store what nodes will fetch from there."""
+def _lock_that_all_see(purpose: str, storage: Storage, nodes: Sequence[Node]) -> contextlib.AbstractContextManager[Any]:
+    """Hold a lease beside the kernel's lock of a store if a node does not see that."""
+    if all(node.sees_lock for node in nodes) or not isinstance(storage.locks, DiskLocks):
+        return contextlib.nullcontext()
+    return storage.locks.lease_too(purpose)
+
+
+def _prepare_nodes(jobs: Sequence[Job], storage: Storage, scratch: str, packages: tuple[str, ...]) -> list[Node]:
+    """Refuse a cluster that lacks what cannot be sent, and put into the store what nodes will fetch from there.
+
+    Returns:
+        The nodes.
+    """
     sets = dict.fromkeys(packed for job in jobs for packed in (job.train, *job.tests))
     nodes = examine(Wanted(storage.root, tuple(sets), packages=packages), scratch)
     refuse_unfit(nodes)
@@ -131,6 +142,7 @@ def _prepare_nodes(jobs: Sequence[Job], storage: Storage, scratch: str, packages
     ):  # with an object store, nodes that start later may lack them
         metrics = {metric for job in jobs for _, metric in job.missing}
         send(sets, networks_of(metrics, {job.spec.loss for job in jobs}), storage)
+    return nodes
 
 
 class Lanes(BasicVariantGenerator):

@@ -5,7 +5,9 @@ Three kinds, of which a person chooses none:
 - On a disk, a **kernel lock** on the file `LOCK`, which ends with the process that holds it, however that ends.
 - Where the kernel has none, or one that other machines do not see, such as NFS mounted with ``nolock`` or Lustre
   without ``flock``, a **lease** in the folder `LEASES`; see `sgbench.core.lease`. `untrusted` finds that out by a
-  probe. Once a store has had a lease it keeps to leases, so that machines that mount it differently agree.
+  probe on one machine, and `locked` with `is_locked` by one on two, without which a lock that only seems to work on
+  every machine cannot be known. Once a store has had a lease it keeps to leases, so that machines that mount it
+  differently agree.
 - In an object store, a lease in the object `LOCK` by conditional writes.
 
 Whatever the kind, a lock has a token, written where everybody can read it. The holder, and every process that writes
@@ -46,6 +48,7 @@ _UNSEEN = {
     r"nfs4?": r"(^|,)(nolock|local_lock=(all|flock))(,|$)",
     r"lustre": r"^(?!.*(^|,)flock(,|$))",
     r"cifs|smb3?": r"(^|,)nobrl(,|$)",
+    r"gfs2|ocfs2": r"(^|,)localflocks(,|$)",
     r"9p|beegfs|virtiofs|vboxsf|fuse(\..*)?": r"",
 }
 """File systems whose locks only the machine sees that takes them, and the mount options with which that is so."""
@@ -126,7 +129,7 @@ class DiskLocks:
         """Hold the lock; see `sgbench.core.storage.Storage.lock`."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self._file.open("ab").close()
-        if not self._leases.claims() and untrusted(self._folder) is None:
+        if self.is_kernel_lock:
             with self._kernel_lock(purpose) as fence:
                 if not self._leases.claims():  # whoever begins a lease after this finds the claim of this lock
                     yield fence
@@ -134,6 +137,19 @@ class DiskLocks:
         with self._leases.hold(purpose) as lease:
             self._end_kernel_lock()
             yield lease
+
+    @property
+    def is_kernel_lock(self) -> bool:
+        """Whether it is the kernel's."""
+        return not self._leases.claims() and untrusted(self._folder) is None
+
+    def lease_too(self, purpose: str) -> AbstractContextManager[Held]:
+        """Hold a lease beside a kernel lock that was found not to be seen by every machine; it has leases from then on.
+
+        Args:
+            purpose: See `sgbench.core.storage.Storage.lock`.
+        """
+        return self._leases.hold(purpose)
 
     def holder(self) -> str | None:
         """Return who holds it, in words; None if nobody does."""
@@ -243,6 +259,24 @@ def untrusted(folder: Path) -> str | None:
                 return f"flock answers {errno.errorcode[error.errno]}"
             raise
     return "flock lets two hold the same lock"
+
+
+@contextlib.contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Hold the kernel's lock of a file that exists, for other machines to try `is_locked`."""
+    with file.open("r+b") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def is_locked(file: Path) -> bool:
+    """Return whether the kernel's lock that another process holds on a file is seen here; True if that is unknown."""
+    try:
+        with file.open("r+b") as opened:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in UNSUPPORTED
+    return False
 
 
 def _mounted(folder: Path) -> tuple[str, str]:

@@ -91,8 +91,10 @@ def test_status_says_who_is_at_work_and_disturbs_nobody(store: Store, run: Run) 
     assert err == "Not in use.\n"
     with store.storage.lock("sgbench sweep tiny"):
         _, err = run("status", "--results", "results/tiny")
-        who = json.loads(run("status", "--json")[0])["in_use_by"]
-    assert err == f"In use by {who}.\n"
+        said = json.loads(run("status", "--json")[0])
+    who = said["in_use_by"]
+    assert err == f"In use by {who}; lock: the kernel's.\n"
+    assert said["lock"] == "the kernel's"
     assert who.startswith(f"'sgbench sweep tiny' (process {os.getpid()} on ")
     assert json.loads(run("status", "--json")[0])["in_use_by"] is None
 
@@ -113,7 +115,7 @@ def test_the_runs_that_are_going_are_shown_with_step_place_and_time_left(store: 
         (row, *_) = json.loads(run("plan", "tiny.yaml", "--json")[0])
     shown = r"node2, GPU 1 \(NVIDIA H100\) +120/1200 +0.03125 +12 +1:30"
     assert re.search(rf"seed 0 +{ids[0]} +{shown} *\n.*seed 1 +{ids[1]} +starting", out)
-    assert err == f"In use by {told['in_use_by']}; tiny: ETA 1:01:01.\n"
+    assert err == f"In use by {told['in_use_by']}; tiny: ETA 1:01:01; lock: the kernel's.\n"
     assert told["seconds_left"] == {"tiny": 3661.0}
     first, second = told["running"]
     expected = {

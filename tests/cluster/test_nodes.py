@@ -8,7 +8,9 @@ import pytest
 
 from sgbench.cluster import nodes as module
 from sgbench.cluster.nodes import NOT_INSTALLED, Node, Wanted, examine, refuse_unfit, versions
+from sgbench.cluster.sweep import _lock_that_all_see
 from sgbench.core.errors import InputError
+from sgbench.core.lock import LEASES
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
 from sgbench.runs.delivery import Packed
@@ -121,6 +123,24 @@ def test_what_has_to_be_mended_is_said(cluster: Any, store: str) -> None:
         InputError, match=r"node n0 \(10.0.0.0\): torch is 1.0, .* nodes \(2 of 2 nodes have problems\)"
     ):
         refuse_unfit([first, second])
+
+
+def test_a_node_that_does_not_see_this_machine_s_lock_is_found_and_a_sweep_then_holds_a_lease_too(
+    cluster: Any, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster({}, {"sees_lock": False})
+    seeing, blind = nodes = examine(Wanted(store))
+    assert (seeing.sees_lock, seeing.remarks) == (True, ())
+    assert (blind.sees_lock, len(blind.remarks), blind.problems) == (False, 1, ())
+    assert "a sweep from here holds a lease in the store too" in blind.remarks[0]
+    storage = Storage(store)
+    for asked, leased in (([seeing], False), ([], False), (nodes, True)):
+        with storage.lock("sgbench sweep x"), _lock_that_all_see("sgbench sweep x", storage, asked):
+            assert storage.exists(LEASES) == leased
+    monkeypatch.setattr(module, "is_locked", lambda file: False)
+    assert examine(Wanted(store))[0].sees_lock  # there is no kernel lock any more
+    monkeypatch.setattr(module, "is_locked", lambda file: file.stat().st_size == 0)
+    assert not examine(Wanted(str(Path(store).parent)))[0].sees_lock
 
 
 def test_what_a_sweep_can_do_without_is_a_remark(cluster: Any, store: str, tmp_path: Path) -> None:

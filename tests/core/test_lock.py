@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ import pytest
 from sgbench.core import lease as lease_module
 from sgbench.core import lock as lock_module
 from sgbench.core.errors import InputError, InterruptionError
-from sgbench.core.lock import LEASES, LOCK, DiskLocks, untrusted
+from sgbench.core.lock import LEASES, LOCK, DiskLocks, is_locked, locked, untrusted
 from sgbench.core.storage import Storage
 from tests.virtual_time import World
 
@@ -251,6 +252,8 @@ def test_on_a_full_disk_a_kernel_lock_is_had_without_a_name(disk, fill):
         ("fuse.sshfs me@server: rw,user_id=0", False),
         ("beegfs beegfs_nodev rw", False),
         ("cifs //server/share rw,nobrl", False),
+        ("gfs2 /dev/vg/data rw,localflocks", False),
+        ("gfs2 /dev/vg/data rw", True),
         ("tmpfs tmpfs rw", True),
     ],
 )
@@ -273,6 +276,72 @@ def test_a_probe_tells_why_a_lock_is_no_kernel_lock_and_leaves_nothing(store, ki
     }
     assert store.locks.kind == expected.get(kind, f"a lease in the store, because flock answers {kind}")
     assert list(Path(store.root).iterdir()) == []
+
+
+@contextlib.contextmanager
+def on_another_machine(folder):
+    """Be on a machine that sees its own locks and no others, whatever the mount says."""
+    (folder / "its locks").mkdir(exist_ok=True)
+    flock = fcntl.flock
+
+    def elsewhere(file, how):
+        there = (folder / "its locks" / f"{os.fstat(file.fileno()).st_ino}").open("ab")
+        weakref.finalize(file, there.close)
+        flock(there, how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fcntl, "flock", elsewhere)
+        yield
+
+
+def test_locks_that_lie_are_found_by_a_machine_that_tries_one_which_another_has(tmp_path, monkeypatch):
+    (tmp_path / "probe").touch()
+    with locked(tmp_path / "probe"):
+        assert is_locked(tmp_path / "probe")
+        with on_another_machine(tmp_path):
+            assert untrusted(tmp_path) is None
+            assert not is_locked(tmp_path / "probe")
+        monkeypatch.setattr(fcntl, "flock", lambda *arguments: os.open(tmp_path / "nothing", os.O_RDONLY))
+        assert is_locked(tmp_path / "probe")  # as far as is known
+        disk(monkeypatch, tmp_path, "ENOSYS")
+        assert not is_locked(tmp_path / "probe")
+
+
+def test_beside_a_lock_that_another_machine_does_not_see_a_lease_keeps_it_out(store, tmp_path, monkeypatch):
+    disk(monkeypatch, tmp_path, "a kernel lock")
+    with store.lock("mine"):
+        with on_another_machine(tmp_path), again(store).lock("of the other"):
+            pass  # as long as nobody has tried
+        store.locks = DiskLocks(Path(store.root), store.root)
+    with store.lock("mine"), store.locks.lease_too("mine too"):
+        store.write("a", b"1")
+        with (
+            on_another_machine(tmp_path),
+            pytest.raises(InputError, match="in use by 'mine too'"),
+            again(store).lock("of the other"),
+        ):
+            pass
+        pickle.loads(pickle.dumps(store)).write("a", b"2")
+    assert store.locks.kind == "a lease in the store, because it has had one before"
+    with again(store).lock("next"), on_another_machine(tmp_path), pytest.raises(InputError, match="in use by 'next'"):
+        again(store).locks.hold("of the other").__enter__()
+
+
+@pytest.mark.filterwarnings("ignore:.* seems dead; waiting")
+def test_who_sleeps_longer_than_the_lease_beside_its_kernel_lock_writes_no_more(store, tmp_path):
+    world = World()
+    asleep = world.clock()
+    store.locks = DiskLocks(Path(store.root), store.root, asleep)
+    with store.lock("sleeper"), store.locks.lease_too("sleeper too"):
+        worker = pickle.loads(pickle.dumps(store))
+        worker.write("a", b"1")
+        asleep.asleep = True
+        other = again(store)
+        other.locks = DiskLocks(Path(store.root), store.root, world.clock())
+        with on_another_machine(tmp_path), other.lock("successor"):
+            asleep.asleep = False
+            for sleeper in (store, worker):
+                left_alone(sleeper, "was lost to 'successor'")
 
 
 def test_machines_that_mount_a_store_differently_exclude_each_other(store, tmp_path):
