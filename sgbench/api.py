@@ -41,6 +41,7 @@ def sweep(
     settings: Mapping[str, Any] | None = None,
     address: str | None = None,
     local: bool = False,
+    fetch: bool | None = None,
     retry: bool = False,
     retrain: bool = False,
     rerun: bool = False,
@@ -65,6 +66,7 @@ def sweep(
         settings: Any other field of the sweep by its path, such as ``{"recipe.steps": 500}``.
         address: A Ray cluster to join, such as ``"10.0.0.1:6379"``; by default, Ray is started here and then stopped.
         local: Do one run after another in this process, without Ray.
+        fetch: Download known data sets that are not available locally; by default, only for a cluster.
         retry: Repeat failed runs and scores.
         retrain: Retrain finished runs that lack scores and have no final weights.
         rerun: Repeat everything; each run keeps its results until its new training is complete.
@@ -88,8 +90,9 @@ def sweep(
         name,
         spec,
         storage,
-        here if local else on_ray(address, observer.say),
+        here if local else on_ray(address, observer),
         observer,
+        download=address is not None if fetch is None else fetch,
         retry=retry,
         retrain=retrain,
         rerun=rerun,

@@ -19,7 +19,7 @@ ROOT = Path(sgbench.__file__).parent.parent
 SWEEP = ["[what]", "--results", "--backbone", "--loss", "--lambda", "--seeds", "--train", "--test", "--metric", "--set"]
 SURFACE = {
     "sgbench": ["--version", "--install-completion", "--show-completion"],
-    "sgbench sweep": [*SWEEP, "--address", "--retry", "--retrain", "--rerun", "--json"],
+    "sgbench sweep": [*SWEEP, "--address", "--fetch", "--retry", "--retrain", "--rerun", "--json"],
     "sgbench plan": [*SWEEP, "--devices", "--price", "--json"],
     "sgbench table": [
         *("[number]", "--results", "--show", "--rows", "--columns", "--backbone", "--loss", "--lambda", "--seeds"),
@@ -58,7 +58,7 @@ SURFACE = {
     "sgbench backbones": ["--scale", "--json"],
     "sgbench losses": ["--json"],
     "sgbench metrics": ["--json"],
-    "sgbench submit": [*SWEEP, "--address", "--retry", "--retrain", "--rerun"],
+    "sgbench submit": [*SWEEP, "--address", "--upload-data", "--retry", "--retrain", "--rerun"],
     "sgbench status": ["[job]", "--results", "--address", "--json"],
     "sgbench logs": ["what", "--results", "--address", "--follow"],
     "sgbench stop": ["job", "--address"],

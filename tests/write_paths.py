@@ -30,7 +30,7 @@ from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, prepare, resolve, write_png
 from sgbench.data.catalog import CATALOG
-from sgbench.runs.delivery import Packed, open_packed, send
+from sgbench.runs.delivery import Packed, open_packed, parcels, send
 from sgbench.runs.maintenance import Merge, clean, find_runs, remove
 from sgbench.runs.verification import verify
 from sgbench.spec import Degradation
@@ -260,7 +260,7 @@ def packed_again(folder: Path) -> None:
 
 
 def sent(store: Store) -> None:
-    send([Packed.of(packed())], [], store.storage)
+    send(parcels([packed()], [], store.storage), store.storage)
 
 
 @functools.cache
@@ -272,7 +272,7 @@ def store_with_images() -> Store:
 
 def received(folder: Path) -> None:
     with mock.patch.dict(os.environ, SGBENCH_CACHE=str(folder)):
-        open_packed(Packed(str(folder / "nowhere"), packed().sha256), store_with_images().storage).verify()
+        open_packed(Packed(str(folder / "nowhere"), packed().digest), store_with_images().storage).verify()
 
 
 @functools.cache

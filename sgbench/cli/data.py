@@ -195,7 +195,7 @@ def _lines(status: "SetStatus") -> list[str]:
 def _how(entry: "DataSet") -> str:
     if not entry.archives:
         return entry.by_hand()
-    size = sum(archive.size for archive in entry.archives if entry.folders().keys() & set(archive.folders.values()))
+    size = sum(archive.size for archive in entry.archives_of())
     checked = " and ".join(sorted({archive.digest.partition(":")[0].upper() for archive in entry.archives}))
     return f"'sgbench data fetch {entry.name}' downloads {size / 1e6:,.0f} MB, checked by {checked}."
 

@@ -44,21 +44,20 @@ def doctor(
     from sgbench.cli import output
     from sgbench.cluster import connect
     from sgbench.cluster.nodes import Wanted, examine
-    from sgbench.core.storage import absolute
+    from sgbench.core.storage import Storage, absolute
     from sgbench.runs.code import code_of, names_of_sweep
     from sgbench.runs.delivery import Packed
-    from sgbench.runs.plan import pack, read_sweep
+    from sgbench.runs.plan import read_sweep
+    from sgbench.runs.sweep import available
 
     store, packed, networks, packages = "results", list[Packed](), sorted(users_of_networks()), tuple[str, ...]()
     if what:
         with nothing_on_stdout():
             name, sweep = read_sweep(what)
         store = f"results/{name}"
-        networks = networks_of(sweep.metrics, [loss for grid in sweep.grids for loss in grid.losses])
+        networks = networks_of(sweep.metrics, sweep.losses())
         packages = code_of(names_of_sweep(sweep)).packages
-        with output.screen.packing() as progress:
-            data = pack(sweep, progress)
-        packed = list(map(Packed.of, (data.train, *data.tests)))
+        packed = [Packed.of(each) for each in available(sweep, Storage(absolute(results or store)), output.screen)]
     wanted = Wanted(absolute(results or store), tuple(packed), tuple(networks), packages, alone=address is None)
     with connect(address, output.say):
         nodes = examine(wanted)

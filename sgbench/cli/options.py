@@ -69,6 +69,13 @@ Address = Annotated[
     str | None, typer.Option("--address", metavar="HOST:PORT", help="Ray cluster to join. Default: start Ray here.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Fetch = Annotated[
+    bool | None,
+    typer.Option(
+        "--fetch/--no-fetch",
+        help="Download known data sets that are not available locally. Default: only with --address.",
+    ),
+]
 Retry = Annotated[bool, typer.Option("--retry", help="Repeat failed runs and scores.")]
 Retrain = Annotated[
     bool, typer.Option("--retrain", help="Retrain finished runs that lack scores and have no final weights.")

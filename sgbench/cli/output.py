@@ -66,18 +66,31 @@ def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
     """Print rows as a table with their keys as headers, leaving out columns that are empty in every row."""
     if as_json:
         print_json(rows)
-        return
+    else:
+        _stdout().print(_table(rows))
+
+
+def say_rows(rows: Sequence[dict[str, Any]]) -> None:
+    """Print rows like `print_rows`, on standard error."""
+    Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _WIDE).print(_table(rows))
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> Table:
     keys = [key for key in (rows[0] if rows else ()) if any(row[key] not in (None, "") for row in rows)]
     table = Table(box=box.SIMPLE_HEAD)
     for key in keys:
         table.add_column(key, overflow="fold")
     for row in rows:
         table.add_row(*(Text("" if row[key] is None else printable_lines(str(row[key]))) for key in keys))
-    _stdout().print(table)
+    return table
+
+
+_WIDE = 160
+"""Characters of a line where there is no terminal."""
 
 
 def _stdout() -> Console:
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
 
 
 def print_entries(entries: Mapping[str, Sequence[str]]) -> None:

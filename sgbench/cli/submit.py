@@ -2,7 +2,9 @@
 
 import importlib.metadata
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,10 +12,11 @@ from sgbench.cli import options
 
 if TYPE_CHECKING:
     from sgbench.core.modules import Code
-    from sgbench.spec import SweepSpec
+    from sgbench.runs.supply import Supply
 
 EXAMPLES = (
-    "sgbench submit paper --results s3://bucket/results",
+    "sgbench submit paper-mini --results s3://bucket/results",
+    "sgbench submit mine.yaml --results s3://bucket/results --train photos=photos --upload-data",
     "sgbench submit mine.yaml --results /shared/results --set recipe.steps=5000 --address http://127.0.0.1:8265",
 )
 
@@ -21,6 +24,9 @@ EXAMPLES = (
 def submit(
     asked: options.Asked,
     address: options.Dashboard = None,
+    upload: Annotated[
+        bool, typer.Option("--upload-data", help="Send the images and networks of this machine to the store first.")
+    ] = False,
     retry: options.Retry = False,
     retrain: options.Retrain = False,
     rerun: options.Rerun = False,
@@ -28,25 +34,41 @@ def submit(
     """Submit a sweep to a running cluster, print the id of the job, and return at once.
 
     The sweep is checked here and sent in full, flags included, and so are the modules of plug-ins that no package
-    installs. Every node of the cluster must have sgbench and the images, and must reach the store in --results.
+    installs. Every node of the cluster must have sgbench, and must reach the store in --results.
+
+    A table says where data sets and pretrained networks come from, and how large they are; what the cluster cannot get
+    is refused. The cluster downloads known sets once, and NAME=DIR is a folder on the cluster. With --upload-data, it
+    is a folder of this machine: images are packed here and sent to the store, and so are the networks that are
+    available here. What is there already is not sent again, and the job uses exactly these.
     """
     import yaml
 
+    from sgbench.cli import output
     from sgbench.cluster.jobs import Jobs
+    from sgbench.core.streams import nothing_on_stdout
     from sgbench.runs.code import code_of, names_of_sweep
+    from sgbench.runs.supply import as_sent, supplies
 
     results = _seen_by_all(asked.results)
-    _check_folders(asked.sweep)
-    sweep = yaml.safe_dump(asked.sweep.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    flags = [flag for flag, given in {"--retry": retry, "--retrain": retrain, "--rerun": rerun}.items() if given]
     code = code_of(names_of_sweep(asked.sweep))
-    _say(code)
-    job = Jobs(address).submit(asked.name, sweep, results, flags, flags=asked.flags, modules=code.modules)
+    with nothing_on_stdout(), output.screen.packing() as progress:
+        found = supplies(asked.sweep, upload=upload, progress=progress)
+    _check_store(asked, upload=upload)
+    jobs = Jobs(address)
+    if upload:
+        _send(found, asked)
+    else:
+        _say_supplies(found)
+    _say_code(code)
+    sent = as_sent(asked.sweep, found).model_dump(mode="json")
+    sweep = yaml.safe_dump(sent, sort_keys=False, allow_unicode=True)
+    flags = [flag for flag, given in {"--retry": retry, "--retrain": retrain, "--rerun": rerun}.items() if given]
+    job = jobs.submit(asked.name, sweep, results, flags, flags=asked.flags, modules=code.modules)
     typer.echo(job)
     typer.echo(f"'sgbench logs {job} --follow' shows its output, 'sgbench stop {job}' stops it.", err=True)
 
 
-def _say(code: "Code") -> None:
+def _say_code(code: "Code") -> None:
     """Say which modules are sent, and which packages the cluster must have."""
     for module in code.modules:
         typer.echo(f"sent along: {module.file} ({len(module.content):,} bytes)", err=True)
@@ -74,17 +96,68 @@ def _seen_by_all(results: str | None) -> str:
     return absolute(results)
 
 
-def _check_folders(sweep: "SweepSpec") -> None:
-    """Refuse images that are on this machine and not on the cluster.
+def _check_store(asked: options.Asked, *, upload: bool) -> None:
+    """Refuse a store that this machine cannot send to, and sets that are to be in it and are not.
 
     Raises:
-        InputError: If the folder of a data set is not an absolute path.
+        InputError: If it is such a store, or lacks such a set.
     """
     from sgbench.core.errors import InputError
+    from sgbench.runs.delivery import refuse_absent
+    from sgbench.spec import packed_digest
 
-    for reference in (sweep.train, *sweep.tests):
-        if re.search("^[^=]*=(?!/)|,lr=(?!/)", reference):
+    there = [reference for reference, _ in asked.sweep.sets() if packed_digest(reference)]
+    if not there and not upload:
+        return
+    storage = asked.storage
+    if storage.is_local and not Path(storage.root).parent.is_dir():
+        if upload:
             raise InputError(
-                f"data set '{reference}' has a relative path; a job needs the absolute path of a folder that all nodes "
-                "can read."
+                f"--upload-data: '{Path(storage.root).parent}' does not exist on this machine; give --results a store "
+                "that it shares with the cluster, such as s3://bucket/results."
             )
+        return  # a folder that only the cluster has
+    refuse_absent(there, storage)
+
+
+def _send(found: "Sequence[Supply]", asked: options.Asked) -> None:
+    """Say where everything comes from, and put into the store what is on this machine and not there."""
+    from sgbench.cli import output
+    from sgbench.core.errors import resumable
+    from sgbench.core.words import in_bytes
+    from sgbench.runs.delivery import parcels, send
+    from sgbench.runs.supply import SENT, with_sizes
+    from sgbench.store import Store
+
+    sent = [each for each in found if each.how == SENT]
+    images = [each.images for each in sent if each.images]
+    storage = asked.storage
+    lacking = parcels(images, [each.name for each in sent if not each.images], storage)
+    _say_supplies(with_sizes(found, lacking))
+    if size := sum(parcel.size for parcel in lacking):
+        output.say(f"sending {in_bytes(size)} to '{storage}'")
+        with (
+            resumable("sending"),
+            Store(storage).writing(f"sgbench submit {asked.name}"),
+            output.screen.sending() as moved,
+        ):
+            send(lacking, storage, moved)
+
+
+def _say_supplies(found: "Sequence[Supply]") -> None:
+    """Print a table of where everything comes from on standard error."""
+    from sgbench.cli import output
+    from sgbench.core.words import in_bytes
+
+    output.say_rows(
+        [
+            {
+                "needed": each.name,
+                "as": each.kind,
+                "how": each.how,
+                "size": each.size and in_bytes(each.size),
+                "from": each.source,
+            }
+            for each in found
+        ]
+    )

@@ -13,12 +13,16 @@ EXAMPLES = (
 def sweep(
     asked: options.Asked,
     address: options.Address = None,
+    fetch: options.Fetch = None,
     retry: options.Retry = False,
     retrain: options.Retrain = False,
     rerun: options.Rerun = False,
     as_json: options.Json = False,
 ) -> None:
     """Train and score every missing run, then print the table.
+
+    With --address, known data sets that are not available locally are downloaded, and images and networks are sent to
+    the nodes that lack them, through the store.
 
     Interrupted runs resume from their last checkpoint; finished runs are not repeated. With --retrain or --rerun, a run
     keeps its results until the new training is complete, and then all its scores are recomputed. If --rerun is
@@ -36,8 +40,9 @@ def sweep(
             asked.name,
             asked.sweep,
             asked.storage,
-            on_ray(address, output.say),
+            on_ray(address, output.screen),
             output.screen,
+            download=address is not None if fetch is None else fetch,
             retry=retry,
             retrain=retrain,
             rerun=rerun,

@@ -22,6 +22,7 @@ from sgbench.cluster.ray_internals import asks_for_token
 from sgbench.core.errors import InputError
 from sgbench.core.lock import DiskLocks, is_locked, locked
 from sgbench.core.storage import Storage
+from sgbench.core.words import in_bytes
 from sgbench.data import default_cache
 from sgbench.runs.delivery import Packed, open_in_place
 from sgbench.runs.progress import Lane
@@ -74,6 +75,8 @@ class Node:
     """What does not stop a sweep but should be known, a sentence each."""
     sees_lock: bool = True
     """Whether it sees the kernel's lock that this machine has for the store, if it is such a lock."""
+    id: str = field(default="", compare=False)
+    """Ray's id of it."""
 
 
 def examine(wanted: Wanted, folder: str = "") -> list[Node]:
@@ -246,7 +249,7 @@ def _judged(node: dict[str, Any], answer: dict[str, Any], wanted: Wanted) -> Nod
     host, at = node["NodeName"], node["NodeManagerAddress"]
     name = THIS_MACHINE if wanted.alone else host if host == at else f"{host} ({at})"
     if silent := answer.get("silent"):
-        return Node(name, problems=(f"{silent}.",))
+        return Node(name, problems=(f"{silent}.",), id=node["NodeID"])
     own = versions(wanted.packages)
     problems = [
         f"{package} is {there}, and {own[package]} on this machine: install the same version on all nodes."
@@ -260,10 +263,12 @@ def _judged(node: dict[str, Any], answer: dict[str, Any], wanted: Wanted) -> Nod
         )
     lacks = tuple(folder for folder, trouble in answer["packed"].items() if trouble)
     remarks = [
-        f"it does not see the packed images in '{folder}'; they will be sent to its cache through the store."
-        for folder in lacks
+        f"it does not see the packed images in '{folder}'; a sweep sends them to its cache through the store "
+        f"({in_bytes(packed.size)})."
+        for packed in wanted.packed
+        if (folder := packed.folder) in lacks
     ]
-    cannot = "it cannot be fetched" if wanted.alone else "this machine cannot send it nor the node fetch it"
+    cannot = "it cannot be downloaded" if wanted.alone else "this machine cannot send it nor the node download it"
     remarks += [
         f"the pretrained network {network} is {trouble}: if {cannot}, its metrics will be 'no weights'."
         for network, trouble in answer["networks"].items()
@@ -288,4 +293,4 @@ def _judged(node: dict[str, Any], answer: dict[str, Any], wanted: Wanted) -> Nod
     gpus, seen = node["Resources"].get("GPU", 0), len(answer["gpus"])
     if gpus > seen:
         problems.append(f"Ray has {gpus:g} GPU and torch sees {seen}: check the driver and the build of torch.")
-    return Node(name, facts, tuple(problems), lacks, tuple(remarks), sees_lock=answer["sees_lock"])
+    return Node(name, facts, tuple(problems), lacks, tuple(remarks), answer["sees_lock"], node["NodeID"])

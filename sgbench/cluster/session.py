@@ -18,10 +18,7 @@ from sgbench.core.errors import AGAIN, InputError, InterruptionError, described
 from sgbench.core.files import temporary_folder
 
 if TYPE_CHECKING:
-    from sgbench.runs.sweep import Runner
-
-CARRIED = ("SGBENCH_WEIGHTS", "SGBENCH_CACHE", "SGBENCH_DATA")
-"""Variables of the driver that workers on other machines need too."""
+    from sgbench.runs.sweep import Observer, Runner
 
 KNOCK_SECONDS = 10.0
 """How long a cluster may take to accept a connection."""
@@ -85,18 +82,27 @@ def connect(address: str | None, say: Callable[[str], object] = lambda text: Non
             ray.shutdown()
 
 
-@contextlib.contextmanager
-def on_ray(address: str | None, say: Callable[[str], object]) -> Iterator["Runner"]:
-    """Start Ray or join a cluster, as `connect` does, and yield a function that runs a sweep there.
+def on_ray(address: str | None, observer: "Observer") -> contextlib.AbstractContextManager["Runner"]:
+    """Return a context that starts Ray or joins a cluster, as `connect` does, and is a function to run a sweep there.
 
     Args:
         address: See `connect`.
-        say: See there.
+        observer: Shows what happens.
+
+    Raises:
+        InputError: If nothing listens at the address, which is found out before the context is entered.
     """
-    with connect(address, say) as lost:
+    if address:
+        _knock(address)
+    return _runner(address, observer)
+
+
+@contextlib.contextmanager
+def _runner(address: str | None, observer: "Observer") -> Iterator["Runner"]:
+    with connect(address, observer.say) as lost:
         from sgbench.cluster.sweep import run_sweep  # imports Ray, whose environment is set by now
 
-        yield functools.partial(run_sweep, remote=address is not None, lost=lost)
+        yield functools.partial(run_sweep, lost=lost, sending=observer.sending if address else None)
 
 
 @contextlib.contextmanager
@@ -137,7 +143,6 @@ def _start(address: str | None, folder: Path | None) -> None:
                 )
         else:
             runtime = {key: os.environ[key] for key in ENVIRONMENT}
-            runtime |= {key: str(Path(os.environ[key]).absolute()) for key in CARRIED if key in os.environ}
             ray.init(address, runtime_env={"env_vars": runtime}, **_SILENT)
     except Exception as error:  # Ray raises the class itself if its processes take too long to start
         what = f"--address: no Ray cluster can be reached at '{address}'" if address else "Ray cannot be started here"

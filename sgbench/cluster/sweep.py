@@ -6,7 +6,8 @@ import secrets
 import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import ray
@@ -14,7 +15,7 @@ from ray import tune
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from sgbench.assets.needs import networks_of
-from sgbench.cluster.nodes import Node, Wanted, examine, refuse_unfit
+from sgbench.cluster.nodes import Node, Wanted, examine, own_id, refuse_unfit
 from sgbench.cluster.placement import Placement, place
 from sgbench.cluster.ray_internals import (
     DRIVER_RESOURCES,
@@ -31,7 +32,7 @@ from sgbench.cluster.trial import trial
 from sgbench.core.errors import AGAIN, InterruptionError, described
 from sgbench.core.lock import DiskLocks
 from sgbench.core.storage import Storage
-from sgbench.runs.delivery import send
+from sgbench.runs.delivery import Moved, open_in_place, parcels, send
 from sgbench.runs.execute import Job, Watcher, begin, record_failure, stop_signal
 from sgbench.runs.progress import Lane
 from sgbench.runs.sweep import Summary
@@ -50,8 +51,8 @@ def run_sweep(
     storage: Storage,
     watcher: Watcher,
     *,
-    remote: bool = False,
     lost: threading.Event | None = None,
+    sending: Callable[[], AbstractContextManager[Moved]] | None = None,
 ) -> Summary:
     """Run jobs on the connected Ray, as many at once as it has room for; a `sgbench.runs.sweep.Runner`.
 
@@ -63,8 +64,8 @@ def run_sweep(
         sweep: The sweep that they belong to.
         storage: The results store.
         watcher: Called with what happens.
-        remote: Whether the workers may be on other machines, which then fetch the weights of metrics themselves.
         lost: Set when the connected Ray has died, so that there is nothing to wait for.
+        sending: Shows what is sent to workers, which may be on other machines; None if all are on this one.
 
     Raises:
         KeyboardInterrupt: If somebody presses Ctrl-C twice, or once it is lost.
@@ -75,8 +76,9 @@ def run_sweep(
     placement = place(sweep)
     scratch = f"{SCRATCH}/{secrets.token_hex(4)}"
     stop, state = f"{scratch}.stop", storage.address(scratch)
+    remote = sending is not None
     code, packages = pack(jobs, remote=remote)
-    nodes = _prepare_nodes(jobs, storage, scratch, packages) if remote else []
+    nodes = _prepare_nodes(jobs, storage, scratch, packages, sending) if sending else []
     common = {
         "stop": stop,
         "workers": sweep.workers,
@@ -128,7 +130,13 @@ def _lock_that_all_see(purpose: str, storage: Storage, nodes: Sequence[Node]) ->
     return storage.locks.lease_too(purpose)
 
 
-def _prepare_nodes(jobs: Sequence[Job], storage: Storage, scratch: str, packages: tuple[str, ...]) -> list[Node]:
+def _prepare_nodes(
+    jobs: Sequence[Job],
+    storage: Storage,
+    scratch: str,
+    packages: tuple[str, ...],
+    sending: Callable[[], AbstractContextManager[Moved]],
+) -> list[Node]:
     """Refuse a cluster that lacks what cannot be sent, and put into the store what nodes will fetch from there.
 
     Returns:
@@ -137,11 +145,13 @@ def _prepare_nodes(jobs: Sequence[Job], storage: Storage, scratch: str, packages
     sets = dict.fromkeys(packed for job in jobs for packed in (job.train, *job.tests))
     nodes = examine(Wanted(storage.root, tuple(sets), packages=packages), scratch)
     refuse_unfit(nodes)
-    if not storage.is_local or any(
-        node.lacks for node in nodes
-    ):  # with an object store, nodes that start later may lack them
-        metrics = {metric for job in jobs for _, metric in job.missing}
-        send(sets, networks_of(metrics, {job.spec.loss for job in jobs}), storage)
+    others = [node for node in nodes if node.id != own_id()]
+    if storage.is_local and others and not any(node.lacks for node in others):
+        return nodes  # their caches are this machine's, and so are those of nodes that start later
+    metrics = {metric for job in jobs for _, metric in job.missing}
+    networks = networks_of(metrics, {job.spec.loss for job in jobs})
+    with sending() as moved:
+        send(parcels(map(open_in_place, sets), networks, storage), storage, moved)
     return nodes
 
 

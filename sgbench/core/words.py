@@ -20,6 +20,16 @@ def plural(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
 
 
+def in_bytes(count: int) -> str:
+    """Return a number of bytes for a person: ``512 B``, ``71 MB`` or ``1.2 GB``, in powers of 1000."""
+    size, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if round(size) < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.1f} {unit}" if unit != "B" and round(size, 1) < 10 else f"{size:.0f} {unit}"
+
+
 def listed(words: Iterable[str]) -> str:
     """Return ``a``, ``a and b`` or ``a, b and c``."""
     words = list(words)

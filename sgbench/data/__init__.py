@@ -4,8 +4,8 @@ From a name such as ``DIV2K`` to batches: `fetch` downloads the set, `resolve` f
 pixels, and a `PatchSampler` draws from them.
 """
 
-from sgbench.data.catalog import CATALOG, DEMO_IMAGES, Archive, DataSet, Part, Role, sets_folder
-from sgbench.data.fetch import Fetched, FetchProgress, fetch
+from sgbench.data.catalog import CATALOG, DEMO, DEMO_IMAGES, Archive, DataSet, Part, Role, sets_folder
+from sgbench.data.fetch import Fetched, FetchProgress, download_size, fetch, fetch_missing, hosts
 from sgbench.data.images import (
     Pixels,
     crop_to_multiple,
@@ -20,7 +20,8 @@ from sgbench.data.inventory import Packing, PartStatus, SetStatus, Unused, disca
 from sgbench.data.pairing import pair_by_name
 from sgbench.data.patches import PatchSampler, windows
 from sgbench.data.prepare import (
-    PACKED_FILES,
+    MANIFEST,
+    PIXEL_FILES,
     PackedImage,
     PackedImages,
     PackProgress,
@@ -29,13 +30,15 @@ from sgbench.data.prepare import (
     prepare,
     shared_images,
 )
-from sgbench.data.references import Source, refuse_overlap, resolve
+from sgbench.data.references import Source, given_folders, is_missing, refuse_overlap, resolve, uses_shipped_lr
 from sgbench.data.resize import SCALES, downscale, upscale
 
 __all__ = [
     "CATALOG",
+    "DEMO",
     "DEMO_IMAGES",
-    "PACKED_FILES",
+    "MANIFEST",
+    "PIXEL_FILES",
     "SCALES",
     "Archive",
     "DataSet",
@@ -57,11 +60,16 @@ __all__ = [
     "decode_image",
     "default_cache",
     "discard",
+    "download_size",
     "downscale",
     "encode_png",
     "fetch",
+    "fetch_missing",
+    "given_folders",
+    "hosts",
     "image_size",
     "inventory",
+    "is_missing",
     "list_images",
     "list_packings",
     "pack_set",
@@ -74,6 +82,7 @@ __all__ = [
     "shared_images",
     "unused",
     "upscale",
+    "uses_shipped_lr",
     "windows",
     "write_png",
 ]

@@ -69,6 +69,11 @@ class DataSet:
             folders |= {f"{self.name}/{folder}": part.images for folder in (part.folder, *lr)}
         return folders
 
+    def archives_of(self, scales: Iterable[int] = ()) -> list[Archive]:
+        """Return the archives that hold its images; see `folders` for ``scales``."""
+        wanted = self.folders(scales).keys()
+        return [archive for archive in self.archives if wanted & set(archive.folders.values())]
+
     def by_hand(self) -> str:
         """Return how to get the set without `sgbench.data.fetch`, one sentence."""
         return self.instructions.format(folder=f"'{sets_folder() / self.name}'")

@@ -10,20 +10,23 @@ import gzip
 import shutil
 import stat
 import tarfile
+import urllib.parse
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from sgbench.core.download import DownloadError, download
-from sgbench.core.errors import InputError, unknown
+from sgbench.core.errors import InputError, MissingDataError, unknown
 from sgbench.core.files import exclusive, naming
-from sgbench.data.catalog import CATALOG, DEMO, Archive, DataSet, count_images, sets_folder
+from sgbench.core.words import in_bytes, listed
+from sgbench.data.catalog import CATALOG, DEMO, Archive, DataSet, Role, count_images, sets_folder
 from sgbench.data.images import is_image_name
-from sgbench.data.references import resolve
+from sgbench.data.references import is_missing, resolve, uses_shipped_lr
 from sgbench.data.resize import SCALES
+from sgbench.spec import set_name
 
 FetchProgress = Callable[[str, int, int], None]
 """Called with an archive's name, the bytes received so far and in all, 0 if the server does not say."""
@@ -42,6 +45,8 @@ class Fetched:
     """Where it is or belongs."""
     remark: str = ""
     """For the last two outcomes, what went wrong and what to do, one sentence."""
+    fault: str = ""
+    """If it failed, what went wrong."""
 
 
 def fetch(names: Sequence[str], *, lr_scale: int | None = None, progress: FetchProgress | None = None) -> list[Fetched]:
@@ -62,15 +67,52 @@ def fetch(names: Sequence[str], *, lr_scale: int | None = None, progress: FetchP
             has the wrong hash or content.
         OSError: If it cannot be written to disk; what has been downloaded is kept.
     """
-    entries = [_entry(name, lr_scale) for name in dict.fromkeys(names)]
-    root = sets_folder()
-    root.mkdir(parents=True, exist_ok=True)
-    lock = root / ".fetch.lock"
-    with exclusive(lock):
-        try:
-            return _fetch(entries, root, lr_scale, progress)
-        finally:
-            lock.unlink()
+    scales = (lr_scale,) if lr_scale else ()
+    return _fetch([_Asked(_entry(name, lr_scale), scales) for name in dict.fromkeys(names)], progress)
+
+
+def fetch_missing(
+    references: Iterable[tuple[str, Role]],
+    scale: int,
+    say: Callable[[str], None],
+    progress: FetchProgress | None = None,
+) -> None:
+    """Download the catalogued sets that are referred to, have a download, and are neither given nor available locally.
+
+    Args:
+        references: Each with what the images are for; see `sgbench.data.resolve`.
+        scale: The scale of low-resolution files.
+        say: Told which sets are downloaded, how large they are and to where, before it begins.
+        progress: See `fetch`.
+
+    Raises:
+        MissingDataError: If a set cannot be downloaded.
+        InputError: As `fetch`.
+        OSError: As `fetch`.
+    """
+    asked = _asked(references, scale)
+    archives = _archives(asked, sets_folder())
+    if not archives:
+        return
+    size = in_bytes(sum(archive.size for archive in archives))
+    names = listed(each.entry.name for each in asked)
+    say(f"downloading {names} ({size}) from {hosts(archives)} to '{sets_folder()}'")
+    for each in _fetch(asked, progress):
+        if each.outcome == "failed":
+            raise MissingDataError(
+                f"{each.fault}; run the same command again to resume, or see in 'sgbench data list' how to get "
+                f"{each.name} by hand."
+            )
+
+
+def download_size(reference: str, role: Role, scale: int) -> int:
+    """Return how many bytes `fetch_missing` downloads for one set."""
+    return sum(archive.size for archive in _archives(_asked([(reference, role)], scale), sets_folder()))
+
+
+def hosts(archives: Iterable[Archive]) -> str:
+    """Return the servers of some archives, for a person."""
+    return listed(dict.fromkeys(urllib.parse.urlsplit(archive.url).hostname or "this machine" for archive in archives))
 
 
 def _entry(name: str, lr_scale: int | None) -> DataSet:
@@ -82,20 +124,37 @@ def _entry(name: str, lr_scale: int | None) -> DataSet:
     return entry
 
 
-def _fetch(
-    entries: Sequence[DataSet], root: Path, lr_scale: int | None, progress: FetchProgress | None
-) -> list[Fetched]:
-    missing: dict[str, int] = {}
-    wanted: set[str] = set()
-    for entry in entries:
-        missing |= _missing(entry, root)
-        wanted |= entry.folders([lr_scale] if lr_scale else []).keys() & missing.keys()
-    archives: list[Archive] = []
-    for archive in (archive for entry in entries for archive in entry.archives):
-        if wanted & set(archive.folders.values()) and archive not in archives:
-            archives.append(archive)
+class _Asked(NamedTuple):
+    """A set to download."""
+
+    entry: DataSet
+    scales: tuple[int, ...]
+    """Those of the low-resolution files to download as well."""
+
+
+def _asked(references: Iterable[tuple[str, Role]], scale: int) -> list[_Asked]:
+    """Return the sets with a download that are referred to, and neither given nor available locally."""
+    lacking = [reference for reference, role in references if is_missing(reference, role, scale)]
+    with_lr = {set_name(reference) for reference in lacking if uses_shipped_lr(reference)}
+    entries = [CATALOG[name] for name in dict.fromkeys(map(set_name, lacking))]
+    return [_Asked(entry, (scale,) if entry.name in with_lr else ()) for entry in entries if entry.archives]
+
+
+def _fetch(asked: Sequence[_Asked], progress: FetchProgress | None) -> list[Fetched]:
+    root = sets_folder()
+    root.mkdir(parents=True, exist_ok=True)
+    lock = root / ".fetch.lock"
+    with exclusive(lock):
+        try:
+            return _fetch_to(root, asked, progress)
+        finally:
+            lock.unlink()
+
+
+def _fetch_to(root: Path, asked: Sequence[_Asked], progress: FetchProgress | None) -> list[Fetched]:
+    missing, wanted = _lacking(asked, root)
     failures = {}
-    for archive in archives:
+    for archive in _archives(asked, root):
         url = archive.url
         file = root / ".fetch" / PurePosixPath(url).name
         told = functools.partial(progress, file.name) if progress else None
@@ -107,7 +166,27 @@ def _fetch(
             _unpack(file, {inside: folder for inside, folder in archive.folders.items() if folder in missing}, missing)
     with contextlib.suppress(OSError):  # a part is left in it
         (root / ".fetch").rmdir()
-    return [_outcome(entry, root, wanted, failures) for entry in entries]
+    return [_outcome(each.entry, root, wanted, failures) for each in asked]
+
+
+def _lacking(asked: Iterable[_Asked], root: Path) -> tuple[dict[str, int], set[str]]:
+    """Return the folders of some sets that have no image, see `_missing`, and which of them are asked for."""
+    missing: dict[str, int] = {}
+    wanted: set[str] = set()
+    for entry, scales in asked:
+        missing |= _missing(entry, root)
+        wanted |= entry.folders(scales).keys() & missing.keys()
+    return missing, wanted
+
+
+def _archives(asked: Sequence[_Asked], root: Path) -> list[Archive]:
+    """Return the archives, each once, that hold images that are asked for and missing."""
+    _, wanted = _lacking(asked, root)
+    archives: list[Archive] = []
+    for archive in (archive for entry, _ in asked for archive in entry.archives):
+        if wanted & set(archive.folders.values()) and archive not in archives:
+            archives.append(archive)
+    return archives
 
 
 def _missing(entry: DataSet, root: Path) -> dict[str, int]:
@@ -214,6 +293,6 @@ def _outcome(entry: DataSet, root: Path, wanted: set[str], failures: Mapping[str
     for archive in entry.archives:
         if archive.url in failures:
             how = f"run the same command again to resume, or do it by hand ({entry.homepage}): {entry.by_hand()}"
-            remark = f"{failures[archive.url]}; {how}"
-            return Fetched(name, "failed", folder, remark)
+            fault = failures[archive.url]
+            return Fetched(name, "failed", folder, f"{fault}; {how}", fault)
     return Fetched(name, "fetched", folder)

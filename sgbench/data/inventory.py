@@ -12,7 +12,7 @@ from pathlib import Path
 from sgbench.core.errors import InputError
 from sgbench.core.storage import UNFINISHED
 from sgbench.data.catalog import CATALOG, DEMO, DataSet, Role, count_images, images_folder, sets_folder
-from sgbench.data.prepare import PackedImages, default_cache, folder_name
+from sgbench.data.prepare import MANIFEST, PackedImages, default_cache, folder_name
 from sgbench.data.references import resolve
 from sgbench.data.resize import SCALES
 from sgbench.spec import set_name
@@ -76,22 +76,22 @@ class Unused:
 
 
 def unused(cache: Path, days: float, keep: int | None = None) -> list[Unused]:
-    """Return the prepared sets that nothing has used for some days, and what killed processes left, oldest first.
+    """Return the sets that nothing has used for some days, and what killed processes left, oldest first.
 
     Every process that trains or scores with a set marks it as used when it opens it.
 
     Args:
-        cache: The folder for prepared sets, which need not exist.
+        cache: The folder for prepared and received sets, which need not exist.
         days: How long a set must not have been used.
         keep: Only as many sets, the oldest, as must go for the rest to take at most so many bytes.
     """
     found = []
-    for path in [packing.path for packing in _packings(cache)] + [path for path in cache.glob(".*") if path.is_dir()]:
-        if path.name.startswith(".") and not UNFINISHED.fullmatch(path.name):
+    for path in cache.glob("*"):
+        if not path.is_dir() or not (UNFINISHED.fullmatch(path.name) or (path / MANIFEST).is_file()):
             continue
         try:
             sizes = [file.stat().st_size for file in path.iterdir()]
-            used = max(file.stat().st_mtime for file in (path, *path.glob("manifest.json")))
+            used = max(file.stat().st_mtime for file in (path, *path.glob(MANIFEST)))
         except FileNotFoundError:  # another process has deleted it
             continue
         found.append(Unused(path, sum(sizes), (time.time() - used) / 86_400))

@@ -42,8 +42,11 @@ MAX_DEFAULT_WORKERS = 8
 
 CHANNELS = 3
 
-PACKED_FILES = ("hr.bin", "lr.bin", "manifest.json")
-"""What a prepared set consists of; the manifest is written last."""
+PIXEL_FILES = ("hr.bin", "lr.bin")
+"""The files of a prepared set that hold pixels."""
+
+MANIFEST = "manifest.json"
+"""The file of a prepared set that is written last, and says what is in the others."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ class PackedImages:
             InputError: If the folder is not a whole prepared set of this version.
         """
         try:
-            manifest = json.loads((path / "manifest.json").read_bytes())
+            manifest = json.loads((path / MANIFEST).read_bytes())
             if manifest["format"] != FORMAT_VERSION:
                 raise ValueError(f"its format is {manifest['format']}, not {FORMAT_VERSION}")
             opened = cls(
@@ -129,14 +132,19 @@ class PackedImages:
                     raise ValueError(f"it contains the name {name[:80]!r}; {PART_IN_WORDS} is needed")
             if opened.sha256 != manifest["sha256"]:
                 raise ValueError("its records do not match their hash")
-            for file, expected in zip(("hr.bin", "lr.bin"), opened.byte_counts(), strict=True):
+            for file, expected in zip(PIXEL_FILES, opened.byte_counts(), strict=True):
                 if (size := (path / file).stat().st_size) != expected:
                     raise ValueError(f"{file} has {size} bytes, not {expected}")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"the prepared images in '{path}' are damaged ({error}); remove that folder.") from error
         with contextlib.suppress(OSError):  # the folder may be read-only
-            os.utime(path / "manifest.json")  # when the set was last used, for `sgbench data clean`
+            os.utime(path / MANIFEST)  # when the set was last used, for `sgbench data clean`
         return opened
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """The SHA-256 of the manifest: which set this is, with the names in it; stores keep it under that."""
+        return hashlib.sha256((self.path / MANIFEST).read_bytes()).hexdigest()
 
     def __reduce__(self) -> tuple[Callable[[Path], "PackedImages"], tuple[Path]]:
         return PackedImages.open, (self.path,)
@@ -244,7 +252,7 @@ def prepare(
                 "sha256": _manifest_sha256(images, scale),
                 "images": [asdict(image) for image in images],
             }
-            (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
+            (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
     except OSError as error:
         raise InputError(f"cannot prepare {source.name} in the cache '{cache}': {error}.") from error
     return PackedImages.open(target)
@@ -318,7 +326,7 @@ def _pack(
     progress: Callable[[int, int], None] | None,
 ) -> list[PackedImage]:
     """Write the pixels of every image to its place and return the plan with the hashes filled in."""
-    for file in ("hr.bin", "lr.bin"):
+    for file in PIXEL_FILES:
         (folder / file).touch()
 
     remarks: dict[str, list[Path]] = {}

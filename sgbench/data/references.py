@@ -3,7 +3,8 @@
 A reference is ``NAME`` or ``NAME=DIR``. The demo set comes with scikit-image and is always available. Other catalogued
 sets are looked for in `sets_folder` unless a folder is given. Any other name may be given to your own folder. With
 ``,lr`` at the end the low-resolution files that the set ships are used, with ``,lr=DIR`` those in a folder; otherwise
-they are made from the high-resolution ones.
+they are made from the high-resolution ones. ``NAME=packed:DIGEST`` is a packed set in a store, which has no files; see
+`sgbench.runs.delivery`.
 """
 
 import importlib.resources
@@ -16,10 +17,11 @@ from pathlib import Path
 
 from sgbench.core.errors import InputError, MissingDataError, unknown
 from sgbench.core.files import expanded
+from sgbench.core.words import quoted
 from sgbench.data.catalog import CATALOG, DEMO, DEMO_IMAGES, DataSet, Role, count_images, images_folder, sets_folder
 from sgbench.data.images import list_images
 from sgbench.data.pairing import LR_SUFFIXES, pair_by_name
-from sgbench.spec import set_name
+from sgbench.spec import packed_digest, set_name
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,38 @@ def resolve(reference: str, role: Role, scale: int = 4) -> Source:
     asked = _Reference.read(reference)
     images = _images(asked, role)
     return Source(asked.name, role, images, _lr_files(asked, role, images, scale) if asked.lr else ())
+
+
+def is_missing(reference: str, role: Role, scale: int) -> bool:
+    """Return whether a person refers to files of a catalogued set that are neither given nor available locally.
+
+    Args:
+        reference: See `resolve`.
+        role: What the images are for; a set without a part for it is not missing.
+        scale: Scale of the low-resolution files, if the reference asks for those of the set.
+    """
+    if packed_digest(reference):
+        return False
+    asked = _Reference.read(reference)
+    entry = CATALOG.get(asked.name)
+    if entry is None or asked.folder or asked.name == DEMO or role not in entry.parts:
+        return False
+    part, root = entry.parts[role], sets_folder() / asked.name
+    shipped = root / part.lr.format(scale=scale) if asked.lr and not asked.lr_folder and part.lr else None
+    return not count_images(images_folder(root, part)) or (shipped is not None and not shipped.is_dir())
+
+
+def given_folders(reference: str) -> list[str]:
+    """Return the folders in a reference, of its images and of low-resolution files, as they are written."""
+    images, _, lr_folder = _parts(reference)
+    _, given, folder = images.partition("=")
+    return [*([folder] if given else []), *([] if lr_folder is None else [lr_folder])]
+
+
+def uses_shipped_lr(reference: str) -> bool:
+    """Return whether a reference asks for the low-resolution files that the set ships."""
+    _, lr, lr_folder = _parts(reference)
+    return lr and lr_folder is None
 
 
 def refuse_overlap(train: Source | str, tests: Iterable[Source | str]) -> None:
@@ -98,9 +132,12 @@ class _Reference:
 
     @classmethod
     def read(cls, text: str) -> "_Reference":
-        images, lr, lr_folder = text, None, None
-        if match := re.fullmatch(r"(.*),(lr)(?:=(.*))?", text, re.DOTALL):
-            images, lr, lr_folder = match.groups()
+        if packed_digest(text):
+            raise InputError(
+                f"data set {quoted(text)} is in a results store, from which only sweeps read it; give the folder of "
+                "its images, as in NAME=DIR."
+            )
+        images, lr, lr_folder = _parts(text)
         name, given, folder = images.partition("=")
         if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name):
             raise InputError(
@@ -111,9 +148,16 @@ class _Reference:
             text,
             name,
             _directory(text, folder) if given else None,
-            lr is not None,
+            lr,
             None if lr_folder is None else _directory(text, lr_folder),
         )
+
+
+def _parts(reference: str) -> tuple[str, bool, str | None]:
+    """Return a reference without its low-resolution files, whether it asks for some, and their folder."""
+    if match := re.fullmatch(r"(.*),lr(?:=(.*))?", reference, re.DOTALL):
+        return match[1], True, match[2]
+    return reference, False, None
 
 
 def _images(asked: _Reference, role: Role) -> tuple[Path, ...]:
@@ -170,7 +214,7 @@ def _shipped_lr(asked: _Reference, role: Role, images: Path, scale: int) -> Path
         raise InputError(f"{name} ships no low-resolution files; give your own folder, as in '{name},lr=DIR'.")
     folder = (images.parent if images.name == part.folder else images) / part.lr.format(scale=scale)
     if not folder.is_dir():
-        raise InputError(
+        raise MissingDataError(
             f"the low-resolution files of {name} at ×{scale} are not available locally ('{folder}' does not exist): "
             f"run 'sgbench data fetch {name} --lr --scale {scale}', or give their folder, as in '{name},lr=DIR'."
         )
@@ -202,8 +246,9 @@ def _installed(entry: DataSet, role: Role) -> Path:
     if not count_images(folder):
         state = "holds no image" if folder.is_dir() else "does not exist"
         unset = "" if os.environ.get("SGBENCH_DATA") else "; SGBENCH_DATA is not set"
+        how = f"run 'sgbench data fetch {entry.name}'" if entry.archives else "get them by hand"
         raise MissingDataError(
-            f"the {role} images of {entry.name} are not available locally ('{folder}' {state}{unset}): run "
-            f"'sgbench data fetch {entry.name}', or give their folder, as in '{entry.name}=DIR'."
+            f"the {role} images of {entry.name} are not available locally ('{folder}' {state}{unset}): {how}, or give "
+            f"their folder, as in '{entry.name}=DIR'."
         )
     return folder

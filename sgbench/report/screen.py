@@ -45,8 +45,12 @@ class Screen:
         return self._bars("verifying", MofNCompleteColumn())
 
     def fetching(self) -> Bars:
-        """Show a bar for each archive or network while it is downloaded."""
+        """Show a bar for each archive, data set or network while it is downloaded."""
         return self._bars("fetching", DownloadColumn())
+
+    def sending(self) -> Bars:
+        """Show a bar for each data set or network while it is sent to a store."""
+        return self._bars("sending", DownloadColumn())
 
     def running(self, plan: "Plan") -> Display:
         """Show the progress of the runs of a plan."""

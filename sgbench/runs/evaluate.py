@@ -70,7 +70,7 @@ def evaluate(
     locator.folders()  # refuses one that does not exist, before anything is written
     faults = []
     with store.writing(f"sgbench eval {' '.join(what)}"):
-        fetch_networks(metrics, (), observer)
+        fetch_networks(metrics, (), storage, observer)
         for subject, images in zip(subjects, packed, strict=True):
             missing = unscored(subject, images, metrics, store, locator=locator)
             wanted = [(each, metrics) for each in images] if rerun else missing

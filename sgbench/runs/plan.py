@@ -143,22 +143,26 @@ def recorded(sweep: SweepSpec, store: Store) -> Recorded | None:
     return Recorded(training.pop(), tuple(found.pop() for found in tests))
 
 
-def pack(sweep: SweepSpec, progress: PackProgress | None = None) -> Data:
+def pack(
+    sweep: SweepSpec, progress: PackProgress | None = None, received: Mapping[str, PackedImages] | None = None
+) -> Data:
     """Pack the images of a sweep, or find them packed, and check that they are usable for training and testing.
 
     Args:
         sweep: The sweep.
         progress: Called for each image.
+        received: Sets from the results store, by their references; see `sgbench.runs.delivery.receive`.
 
     Raises:
         InputError: If images are missing, unreadable or smaller than a patch, or a test image is in the training set.
     """
     recipe = sweep.recipe
     refuse_overlap(sweep.train, sweep.tests)
-    data = Data(
-        pack_set(sweep.train, "train", recipe, progress),
-        tuple(pack_set(test, "test", recipe, progress) for test in sweep.tests),
+    train, *tests = (
+        (received or {}).get(reference) or pack_set(reference, role, recipe, progress)
+        for reference, role in sweep.sets()
     )
+    data = Data(train, tuple(tests))
     for test in data.tests:
         if same := shared_images(data.train, test):
             trained, tested = same[0]

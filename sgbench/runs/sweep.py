@@ -14,8 +14,9 @@ from sgbench.assets.locator import Locator
 from sgbench.assets.needs import networks_of
 from sgbench.core.errors import AGAIN, InputError, InterruptionError, MissingDataError, resumable
 from sgbench.core.storage import Storage
-from sgbench.data import PackProgress
-from sgbench.runs.delivery import fetch
+from sgbench.core.words import in_bytes
+from sgbench.data import PackedImages, PackProgress, download_size, fetch_missing, pack_set
+from sgbench.runs.delivery import fetch, receive, receive_networks
 from sgbench.runs.execute import Job, Watcher, begin, conclude, run_here, stop_signal, unreplaced
 from sgbench.runs.forecast import expect, longest_first
 from sgbench.runs.maintenance import clean
@@ -63,7 +64,10 @@ class Observer(Protocol):
         """Show the progress of packing images while the context lasts."""
 
     def fetching(self) -> AbstractContextManager[PackProgress]:
-        """Show the progress of fetching pretrained networks, in bytes."""
+        """Show the progress of fetching data sets and pretrained networks, in bytes."""
+
+    def sending(self) -> AbstractContextManager[PackProgress]:
+        """Show the progress of sending them to a store, in bytes."""
 
     def running(self, plan: Plan) -> AbstractContextManager[Watcher]:
         """Show the progress of the runs of a plan."""
@@ -83,7 +87,7 @@ class Quiet:
         """Show nothing."""
         return contextlib.nullcontext(_ignore)
 
-    fetching = packing
+    fetching = sending = packing
 
     def running(self, plan: Plan) -> AbstractContextManager[Watcher]:
         """Show nothing."""
@@ -131,6 +135,7 @@ def carry_out(
     observer: Observer,
     *,
     command: str = "sweep",
+    download: bool = False,
     retry: bool = False,
     retrain: bool = False,
     rerun: bool = False,
@@ -145,6 +150,7 @@ def carry_out(
         observer: Shows what happens.
         command: The command that holds the store. The plan of a ``sweep`` is kept in the store, so that tables and
             `status` know about pending runs.
+        download: Download catalogued sets that are not available locally.
         retry: Repeat failed runs and scores.
         retrain: Retrain finished runs that lack scores and have no final weights.
         rerun: Repeat everything; each run keeps its results until its new training is complete.
@@ -159,8 +165,10 @@ def carry_out(
     """
     store = Store(storage)
     store.refuse_other_folders()
-    with observer.packing() as progress:
-        data = pack(sweep, progress)
+    if download:
+        with observer.fetching() as progress:
+            fetch_missing(sweep.sets(), sweep.recipe.scale, observer.say, progress)
+    data = gather(sweep, storage, observer)
     with store.writing(f"sgbench {command} {name}"):
         with contextlib.suppress(OSError):  # workers of a killed sweep may still be writing
             clean(store)
@@ -168,7 +176,7 @@ def carry_out(
         plan = make_plan(name, sweep, data, store, retry=retry, retrain=retrain, rerun=rerun, locator=local)
         observer.say(f"{name}: {plan.summary()}{'' if plan.pending or plan.to_retrain() else '; nothing to do'}")
         if plan.pending:
-            fetch_networks(plan.metrics, [run.spec.loss for run in plan.pending], observer)
+            fetch_networks(plan.metrics, [run.spec.loss for run in plan.pending], storage, observer)
             rehearse(sweep)
             refuse_losses(plan, local)
         if command == "sweep":
@@ -205,6 +213,38 @@ def _compact_many(store: Store, observer: Observer) -> None:
         observer.warn(f"the store could not be compacted: {error}")
 
 
+def gather(sweep: SweepSpec, storage: Storage, observer: Observer) -> Data:
+    """Pack the images of a sweep, and fetch the sets that it has in its store.
+
+    Raises:
+        InputError: If images are missing or cannot be used.
+    """
+    with observer.fetching() as progress:
+        received = receive(sweep.sets(), sweep.recipe, storage, progress)
+    with observer.packing() as progress:
+        return pack(sweep, progress, received)
+
+
+def available(sweep: SweepSpec, storage: Storage, observer: Observer) -> list[PackedImages]:
+    """Return the sets of a sweep that are available, packed, and say what a sweep would do about the others.
+
+    Raises:
+        InputError: If images cannot be used.
+    """
+    found = []
+    for reference, role in sweep.sets():
+        try:
+            with observer.fetching() as progress:
+                received = receive([(reference, role)], sweep.recipe, storage, progress)
+            with observer.packing() as progress:
+                found.append(received.get(reference) or pack_set(reference, role, sweep.recipe, progress))
+        except MissingDataError as error:
+            size = download_size(reference, role, sweep.recipe.scale)
+            download = f"; a sweep with --address or --fetch downloads {in_bytes(size)}" if size else ""
+            observer.warn(f"{str(error).rstrip('.')}{download}.")
+    return found
+
+
 def look(name: str, sweep: SweepSpec, storage: Storage, observer: Observer) -> Plan:
     """Compare a sweep with a store, without starting anything.
 
@@ -218,8 +258,7 @@ def look(name: str, sweep: SweepSpec, storage: Storage, observer: Observer) -> P
     store = Store(storage)
     data: Data | Recorded | None
     try:
-        with observer.packing() as progress:
-            data = pack(sweep, progress)
+        data = gather(sweep, storage, observer)
     except MissingDataError as error:
         data = recorded(sweep, store)
         ids = "are those of the images on record in the store" if data else "are not known yet"
@@ -227,22 +266,25 @@ def look(name: str, sweep: SweepSpec, storage: Storage, observer: Observer) -> P
     return make_plan(name, sweep, data, store, locator=Locator(download=False), running=running_in(storage))
 
 
-def fetch_networks(metrics: Iterable[str], losses: Iterable[Expression], observer: Observer) -> None:
-    """Fetch the pretrained networks that are needed, and say which are not available.
+def fetch_networks(metrics: Iterable[str], losses: Iterable[Expression], storage: Storage, observer: Observer) -> None:
+    """Fetch the pretrained networks that are needed, from the store or else the internet, and say which are missing.
 
     A metric without its network gets no scores, but a loss cannot train without it.
 
     Args:
         metrics: Names of metrics.
         losses: The losses to train with.
+        storage: The results store.
         observer: Shows which networks arrive, and which do not.
 
     Raises:
         InputError: If a loss needs a network that is not available.
     """
     local, losses = Locator(download=False), dict.fromkeys(losses)
+    lacking = [name for name in networks_of(metrics, losses) if local.find(name) is None]
     with observer.fetching() as progress:
-        missing = fetch([name for name in networks_of(metrics, losses) if local.find(name) is None], progress)
+        receive_networks(lacking, storage, progress)
+        missing = fetch(lacking, progress)
     for loss in losses:
         for name in networks_of(losses=[loss]):
             if name in missing:

@@ -19,6 +19,7 @@ from sgbench.spec.models import (
     canonical_json,
     check_tests,
     override,
+    packed_digest,
     read_setting,
     set_name,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "check_metrics",
     "check_tests",
     "override",
+    "packed_digest",
     "read_setting",
     "set_name",
     "split_backbone",

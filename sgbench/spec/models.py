@@ -48,6 +48,23 @@ def set_name(reference: str) -> str:
     return reference.partition("=")[0].partition(",")[0]
 
 
+def packed_digest(reference: str) -> str | None:
+    """Return the digest in a reference to a packed set in a store, ``NAME=packed:DIGEST``; None for any other.
+
+    Raises:
+        InputError: If what follows ``packed:`` is not the digest of a set.
+    """
+    _, _, place = reference.partition("=")
+    if not place.startswith("packed:"):
+        return None
+    if not re.fullmatch("[0-9a-f]{64}", digest := place.removeprefix("packed:")):
+        raise InputError(
+            f"data set {quoted(reference)}: 'packed:' and 64 hexadecimal digits are needed, as 'sgbench submit "
+            "--upload-data' writes them; a folder of that name is written NAME=./packed:…"
+        )
+    return digest
+
+
 def _from_text(read: Callable[[str], Expression]) -> BeforeValidator:
     def validate(value: object) -> object:
         if not isinstance(value, str | Expression):
@@ -270,7 +287,8 @@ class SweepSpec(_Model):
     description: str = ""
     grids: tuple[Grid, ...] = Field(min_length=1)
     train: str
-    """Training data: ``NAME`` or ``NAME=DIR``, with ``,lr`` or ``,lr=DIR`` if there are low-resolution files to use."""
+    """Training data: ``NAME`` or ``NAME=DIR``, with ``,lr`` or ``,lr=DIR`` if there are low-resolution files to use; or
+    ``NAME=packed:DIGEST``, a packed set in the results store."""
     tests: tuple[str, ...] = Field(min_length=1)
     """Test sets, written like the training data."""
     metrics: tuple[NamedMetric, ...] = Field(min_length=1)
@@ -285,6 +303,13 @@ class SweepSpec(_Model):
     """Least time between two checkpoints of a run, and so about the most that a killed one loses."""
     track: Literal["mlflow", "wandb"] | None = None
     """Where to send training curves, besides TensorBoard's files: MLflow or Weights & Biases."""
+
+    @field_validator("train", "tests")
+    @classmethod
+    def _has_whole_digests(cls, references: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for reference in (references,) if isinstance(references, str) else references:
+            packed_digest(reference)
+        return references
 
     @field_validator("tests")
     @classmethod
@@ -302,6 +327,14 @@ class SweepSpec(_Model):
                 if not hasattr(BACKBONES.load(split_backbone(backbone)[0]), "recomputed"):
                     raise ValueError(f"recompute is on and backbone '{backbone}' does not name its 'recomputed' blocks")
         return self
+
+    def sets(self) -> list[tuple[str, Literal["train", "test"]]]:
+        """Return the references to its data sets, each with what the images are for; the training set comes first."""
+        return [(self.train, "train"), *((test, "test") for test in self.tests)]
+
+    def losses(self) -> list[Expression]:
+        """Return the losses that its grids name, each once, before λ is varied."""
+        return list(dict.fromkeys(loss for grid in self.grids for loss in grid.losses))
 
     def named_runs(self, train: TrainingData) -> list[RunSpec]:
         """Return every run that the grids name, repetitions included, in order: seeds vary slowest.

@@ -64,6 +64,7 @@ _BESIDE = re.compile(
 _WRITTEN = re.compile(
     rf"(runs|scores|history)/[^/]+\.parquet|{PLANS}/[^/]+\.json|{WEIGHTS}/{RUN_ID}\.pt|{CHECKPOINTS}/{RUN_ID}/\d+\.pt"
     rf"|{IMAGES}/{RUN_ID}/[^/]+/[^/]+\.png|{REPLACED}|{_PROGRESS.pattern}"
+    rf"|{PACKED}/[0-9a-f]{{64}}/(manifest\.json|(hr|lr)\.bin\.\d{{5}})|{SENT_NETWORKS}/[^/]+\.\d{{5}}"
 )
 """Names of the files that `Storage.write` makes in a store."""
 
@@ -123,14 +124,19 @@ def progress_of(token: str) -> str:
     return f"{PROGRESS}/{token}.json"
 
 
-def packed_of(sha256: str, file: str) -> str:
-    """Return a file of a packed set that nodes fetch."""
-    return f"{PACKED}/{sha256}/{file}"
+def packed_of(digest: str, file: str) -> str:
+    """Return a file of a packed set that nodes fetch; the pixels are in pieces, see `piece_of`."""
+    return f"{PACKED}/{digest}/{file}"
 
 
 def network_of(file: str) -> str:
-    """Return the file of a pretrained network that nodes fetch."""
+    """Return the file of a pretrained network that nodes fetch, which is in pieces, see `piece_of`."""
     return f"{SENT_NETWORKS}/{file}"
+
+
+def piece_of(name: str, index: int) -> str:
+    """Return a piece of a file that is too large to be written at once."""
+    return f"{name}.{index:05d}"
 
 
 def latest_step(storage: Storage, run_id: str) -> int:

@@ -21,7 +21,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Wanted]:
         fine = Node("this machine" if each.alone else "n0", {"CPU": "4"}, remarks=("its disk is nearly full.",))
         return [fine, *([] if each.alone else [Node("n1", problems=("it did not answer.",))])]
 
-    monkeypatch.setattr("sgbench.cluster.connect", lambda address: contextlib.nullcontext())
+    monkeypatch.setattr("sgbench.cluster.connect", lambda address, say: contextlib.nullcontext())
     monkeypatch.setattr("sgbench.cluster.nodes.examine", examine)
     return wanted
 
@@ -46,3 +46,13 @@ def test_a_problem_of_any_node_ends_with_1(run: Run, asked: list[Wanted]) -> Non
     out, _ = run("doctor", "--address", "auto", code=1)
     assert "n1  ✗ it did not answer." in out
     assert [each.alone for each in asked] == [False]
+
+
+def test_what_is_not_available_locally_is_said_with_what_a_sweep_downloads(
+    run: Run, asked: list[Wanted], place: Path
+) -> None:
+    _, err = run("doctor", "paper-mini")
+    assert "the train images of BSDS400 are not available locally" in err
+    assert "a sweep with --address or --fetch downloads 71 MB." in err
+    assert "a sweep with --address or --fetch downloads 250 MB." in err
+    assert asked[0].packed == ()

@@ -148,7 +148,7 @@ def test_what_a_sweep_can_do_without_is_a_remark(cluster: Any, store: str, tmp_p
     (node,) = examine(Wanted(store, (Packed(nothing := str(tmp_path / "nothing"), "0" * 64),), ("inception",)))
     assert (node.problems, node.lacks) == ((), (nothing,))
     assert [remark.partition(":")[0] for remark in node.remarks] == [
-        f"it does not see the packed images in '{nothing}'; they will be sent to its cache through the store.",
+        f"it does not see the packed images in '{nothing}'; a sweep sends them to its cache through the store (0 B).",
         "the pretrained network inception is not available locally",
         f"the disk of '{node.facts['cache'].partition(',')[0]}' has only 1.0 GiB free.",
     ]
@@ -159,7 +159,7 @@ def test_of_a_machine_alone_no_nodes_are_told(cluster: Any, store: str) -> None:
     (machine,) = examine(Wanted(store, networks=("inception",), alone=True))
     assert machine.name == "this machine"
     assert machine.remarks == (
-        "the pretrained network inception is not available locally: if it cannot be fetched, its metrics will be "
+        "the pretrained network inception is not available locally: if it cannot be downloaded, its metrics will be "
         "'no weights'.",
     )
     said = " ".join([*machine.facts.values(), *machine.problems, *machine.remarks])

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from sgbench.core.download import download
-from sgbench.core.errors import InputError
+from sgbench.core.errors import InputError, MissingDataError
 from sgbench.data import CATALOG, fetch, resolve
+from sgbench.data.fetch import download_size, fetch_missing
 
 module = importlib.import_module("sgbench.data.fetch")
 
@@ -371,3 +372,39 @@ def test_several_at_once_fetch_it_once(root, benchmark, asked):
     assert sorted(seen) == [["fetched"], ["here"], ["here"]]
     assert asked == ["benchmark.tar"]
     assert [path.name for path in root.iterdir()] == ["Set5"]
+
+
+# What references lack
+
+
+def test_what_references_lack_is_said_and_downloaded_once(root, benchmark, asked):
+    said = []
+    references = [("Set14,lr", "test"), ("demo", "test"), ("mine=/nowhere", "test"), ("Manga109", "test")]
+    references = [("Set5", "test"), *references, (f"B100=packed:{'0' * 64}", "test"), ("Urban100=/nowhere,lr", "test")]
+    assert [download_size(reference, role, 4) for reference, role in references] == [250_112_000] * 2 + [0] * 5
+    fetch_missing(references, 4, said.append)
+    assert said == [f"downloading Set5 and Set14 (250 MB) from this machine to '{root}'"]
+    assert asked == ["benchmark.tar"]
+    assert len(tree(root)) == 4 * (5 + 14)
+    fetch_missing(references, 4, said.append)
+    assert (len(said), asked) == (1, ["benchmark.tar"])
+
+
+def test_a_reference_that_lacks_only_low_resolution_files_downloads_them(root, serve, asked):
+    serve("DIV2K_train_HR.zip", zipped, files({"DIV2K_train_HR": 800}))
+    serve("DIV2K_valid_HR.zip", zipped, files({"DIV2K_valid_HR": 100}))
+    serve("DIV2K_train_LR_bicubic_X2.zip", zipped, files({"DIV2K_train_LR_bicubic/X2": 800}))
+    serve("DIV2K_valid_LR_bicubic_X2.zip", zipped, files({"DIV2K_valid_LR_bicubic/X2": 100}))
+    fetch(["DIV2K"])
+    asked.clear()
+    fetch_missing([("DIV2K,lr=/nowhere", "train")], 2, print)
+    assert asked == []
+    fetch_missing([("DIV2K,lr", "train")], 2, print)
+    assert asked == ["DIV2K_train_LR_bicubic_X2.zip", "DIV2K_valid_LR_bicubic_X2.zip"]
+
+
+def test_a_download_that_fails_is_missing_data(root, serve):
+    with pytest.raises(
+        MissingDataError, match=r"' cannot be downloaded: .* or see in 'sgbench data list' how to get Set5"
+    ):
+        fetch_missing([("Set5", "test")], 4, print)

@@ -101,7 +101,7 @@ def test_status_plan_and_sweep_say_the_same_of_every_store(
     data = Data(train_images, (test_images,))
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(Locator, "find", lambda self, name: Path(name) if network else None)
-        patch.setattr(engine, "pack", lambda sweep, progress: data)
+        patch.setattr(engine, "gather", lambda *_: data)
         patch.setattr(engine, "fetch_networks", lambda *_: None)
         store = Store(Storage(folder))
         specs = SWEEP.named_runs(data.training)

@@ -1,0 +1,177 @@
+"""Where the data sets and pretrained networks of a submitted sweep come from, found out before there is a job.
+
+A cluster downloads what has a download, reads what is in a folder of its own, and gets the rest from the store, where
+`sgbench.runs.delivery` puts what is on the submitting machine.
+"""
+
+import urllib.parse
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from sgbench.assets.catalogue import NETWORKS
+from sgbench.assets.locator import Locator
+from sgbench.assets.needs import networks_of
+from sgbench.core.errors import InputError, MissingDataError
+from sgbench.core.words import quoted
+from sgbench.data import (
+    CATALOG,
+    DEMO,
+    Archive,
+    PackedImages,
+    PackProgress,
+    given_folders,
+    hosts,
+    is_missing,
+    pack_set,
+    refuse_overlap,
+    resolve,
+    sets_folder,
+    uses_shipped_lr,
+)
+from sgbench.runs.delivery import Parcel
+from sgbench.spec import Recipe, SweepSpec, packed_digest, set_name
+
+SENT = "sent from here"
+IN_STORE = "in the store"
+DOWNLOADED = "downloaded by the cluster"
+OF_CLUSTER = "folder on the cluster"
+INSTALLED = "part of scikit-image"
+
+_CHOICES = "give --upload-data to send it"
+
+
+@dataclass(frozen=True)
+class Supply:
+    """How a data set or network reaches the nodes of a cluster."""
+
+    name: str
+    kind: str
+    """``training set``, ``test set`` or ``network``."""
+    how: str
+    """One of `SENT`, `IN_STORE`, `DOWNLOADED`, `OF_CLUSTER` and `INSTALLED`."""
+    size: int | None = None
+    """Bytes to be sent or downloaded, by the cluster once; None if nothing moves, or if the cluster knows."""
+    source: str = ""
+    """The server or folder where it is."""
+    images: PackedImages | None = None
+    """A set of this machine that is to be in the store."""
+    archives: tuple[Archive, ...] = ()
+    """What the cluster downloads for a set."""
+
+
+def supplies(sweep: SweepSpec, *, upload: bool, progress: PackProgress | None = None) -> list[Supply]:
+    """Return where all that a sweep needs comes from.
+
+    Args:
+        sweep: The sweep.
+        upload: Whether what is on this machine is to be sent: sets, which are packed here, and networks. What is not,
+            and has a download, is left to the cluster.
+        progress: Called for each image that is packed.
+
+    Raises:
+        InputError: If a set or network can be had in none of these ways, or a set cannot be used.
+    """
+    refuse_overlap(sweep.train, sweep.tests)
+    kinds = {"train": "training set", "test": "test set"}
+    found: list[Supply] = []
+    for reference, role in sweep.sets():
+        supply = Supply(set_name(reference), kinds[role], IN_STORE)
+        if packed_digest(reference) is None:
+            missing = is_missing(reference, role, sweep.recipe.scale)
+            if upload and supply.name != DEMO and not missing:
+                images = pack_set(reference, role, sweep.recipe, progress)
+                source = " and ".join(given_folders(reference)) or str(sets_folder() / supply.name)
+                supply = replace(supply, how=SENT, source=source, images=images)
+            else:
+                if not missing and not given_folders(reference):
+                    resolve(reference, role, sweep.recipe.scale)  # refuses a name that nobody knows
+                supply = _of_cluster(supply, reference, sweep.recipe, found)
+        found.append(supply)
+    return found + [_network(name, upload=upload) for name in networks_of(sweep.metrics, sweep.losses())]
+
+
+def _of_cluster(supply: Supply, reference: str, recipe: Recipe, before: Iterable[Supply]) -> Supply:
+    """Return how a cluster gets a set that is not sent there.
+
+    Args:
+        supply: What is known of it.
+        reference: The reference to it.
+        recipe: Of the sweep.
+        before: Other sets, with which it may share archives.
+
+    Raises:
+        InputError: If it cannot.
+    """
+    folders = given_folders(reference)
+    for folder in folders:
+        if not folder.startswith("/"):
+            raise InputError(
+                f"data set {quoted(reference)} is in a folder of this machine: {_CHOICES}, or the absolute path of a "
+                "folder on the cluster."
+            )
+    name = supply.name
+    if reference.startswith(f"{name}="):
+        return replace(supply, how=OF_CLUSTER, source=" and ".join(folders))
+    if name == DEMO:
+        return replace(supply, how=INSTALLED)
+    archives = CATALOG[name].archives_of([recipe.scale] if uses_shipped_lr(reference) else [])
+    if not archives:
+        raise MissingDataError(
+            f"{name} has no download from which the cluster could get it: {_CHOICES} from a machine that has its "
+            f"images, a folder on the cluster as in '{name}=/DIR', or other sets."
+        )
+    for other in before:
+        if set(map(_url, archives)) <= set(map(_url, other.archives)):
+            return replace(supply, how=DOWNLOADED, source=f"with {other.name}")
+    size = sum(archive.size for archive in archives)
+    return replace(supply, how=DOWNLOADED, size=size, source=hosts(archives), archives=tuple(archives))
+
+
+def _url(archive: Archive) -> str:
+    return archive.url
+
+
+def _network(name: str, *, upload: bool) -> Supply:
+    """Return how a cluster gets a network.
+
+    Raises:
+        InputError: If it cannot.
+    """
+    network = NETWORKS.load(name)
+    if upload and (path := Locator(download=False).find(name)) is not None:
+        return Supply(name, "network", SENT, source=str(path))
+    url = urllib.parse.urlsplit(network.url)
+    if url.scheme not in ("http", "https", "ftp") or not url.hostname:
+        raise InputError(
+            f"the pretrained network {name} has no download from which the cluster could get it "
+            f"({quoted(network.url)}): {_CHOICES} from a machine that has it, as 'sgbench weights list' shows."
+        )
+    return Supply(name, "network", DOWNLOADED, network.size, url.hostname)
+
+
+def with_sizes(found: Iterable[Supply], parcels: Sequence[Parcel]) -> list[Supply]:
+    """Return supplies with the size of what is to be sent of each, or that the store has it already.
+
+    Args:
+        found: The supplies.
+        parcels: What the store lacks of each that is sent, in the same order.
+    """
+    sizes = iter([parcel.size for parcel in parcels])
+    told = []
+    for supply in found:
+        if supply.how == SENT:
+            size = next(sizes)
+            supply = replace(supply, size=size) if size else replace(supply, how=IN_STORE, source="")
+        told.append(supply)
+    return told
+
+
+def as_sent(sweep: SweepSpec, found: Iterable[Supply]) -> SweepSpec:
+    """Return a sweep whose sets are those that were sent, whatever else a cluster has under their names."""
+    sent = {(each.kind, each.name): f"{each.name}=packed:{each.images.digest}" for each in found if each.images}
+    return sweep.model_copy(
+        update={
+            "train": sent.get(("training set", set_name(sweep.train)), sweep.train),
+            "tests": tuple(sent.get(("test set", set_name(test)), test) for test in sweep.tests),
+        }
+    )
