@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -221,7 +221,7 @@ class _Events(Unsaved, tune.Callback):
             case "scoring":
                 self.watcher.scoring(run_id)
             case "finished":
-                self._finished(run_id, RunEnd(result["end"]), result["message"])
+                self._finished(run_id, RunEnd(result["end"]), result["message"], result["scores"])
 
     def _placed(self, run_id: str, lane: Lane) -> None:
         """Tell where a run is; a machine that is alone needs no name."""
@@ -255,9 +255,9 @@ class _Events(Unsaved, tune.Callback):
         lost = {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
         return sum(node not in lost for node in failed_on)
 
-    def _finished(self, run_id: str, end: RunEnd, message: str) -> None:
+    def _finished(self, run_id: str, end: RunEnd, message: str, scores: Mapping[str, float] | None = None) -> None:
         self.running.discard(run_id)
-        self.tracked.finished(run_id, failed=end is RunEnd.FAILED)
+        self.tracked.finished(run_id, failed=end is RunEnd.FAILED, scores=scores)
         told = {RunEnd.FAILED: self.summary.failed, RunEnd.INTERRUPTED: self.summary.cut}
         if end in told:
             told[end][run_id] = message

@@ -1,7 +1,8 @@
 """Training curves to watch while runs train: in TensorBoard, and in MLflow or Weights & Biases on request.
 
-Ray's own loggers write them. They are made for Tune's trials; here they are given a run instead, with its id and its
-recipe, and nothing that Tune adds to a report.
+Ray's own loggers send them to the latter two. They are made for Tune's trials; here they are given a run instead, with
+its title, its id and its recipe, and nothing that Tune adds to a report. TensorBoard's files are written here, in the
+same form: Ray's logger would put ``ray/tune/`` before each tag and have nothing of the scores.
 """
 
 import contextlib
@@ -11,18 +12,28 @@ import re
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from ray.tune.logger import LoggerCallback, TBXLoggerCallback
+from ray.tune.logger import LoggerCallback
+from tensorboardX import SummaryWriter
+from tensorboardX.summary import hparams
 
 from sgbench.core.errors import InputError, described
 from sgbench.core.storage import Storage
+from sgbench.core.words import shortened
 from sgbench.runs.execute import Job
-from sgbench.spec import SweepSpec
-from sgbench.store import LOGS, identity_columns
+from sgbench.spec import RunSpec, SweepSpec, set_name
+from sgbench.store import identity_columns
+from sgbench.store.layout import curves_of
+
+COUNTS = ("timesteps_total", "training_iteration")
+"""The number of steps as loggers have it: one goes by Tune's count of steps and another by that of its reports."""
+
+_LONGEST = 120
+"""Characters of a run's title that are kept."""
 
 
 @dataclass(eq=False)
@@ -38,7 +49,7 @@ class _Tracked:
 
     @property
     def evaluated_params(self) -> dict[str, Any]:
-        """What TensorBoard shows as hyperparameters."""
+        """What loggers show as hyperparameters."""
         return self.config
 
     def init_local_path(self) -> None:
@@ -49,16 +60,59 @@ class _Tracked:
         return self.name
 
 
+class TensorBoard:
+    """Writes TensorBoard's files, with the hyperparameters of runs and their scores; in the form of Ray's loggers.
+
+    Args:
+        scores: The tags of the scores that runs are to have.
+    """
+
+    SHOWN: ClassVar = {"backbone", "loss", "lambda", "seed", "scale", "train", "steps", "batch", "patch", "precision"}
+    """Columns of a run that are hyperparameters under their own name."""
+
+    def __init__(self, scores: Sequence[str]) -> None:
+        self._scores = scores
+        self._writers: dict[str, SummaryWriter] = {}
+        self._ended: dict[str, Any] = {}
+
+    def log_trial_start(self, run: _Tracked) -> None:
+        """Begin the files of a run."""
+        named = {key: value for key, value in run.config.items() if key in self.SHOWN}
+        shown = named | {"learning rate": run.config["optimizer_lr"], "schedule": run.config["schedule_name"]}
+        experiment, start, self._ended[run.trial_id] = hparams(shown, dict.fromkeys(self._scores, 0.0))
+        writer = self._writers[run.trial_id] = SummaryWriter(run.local_path)
+        for summary in (experiment, start):
+            writer.file_writer.add_summary(summary)
+        writer.flush()
+
+    def log_trial_result(self, step: int, run: _Tracked, values: Mapping[str, float]) -> None:
+        """Add a point to the curves of a run."""
+        writer = self._writers[run.trial_id]
+        for name in values.keys() - COUNTS:
+            writer.add_scalar(name, values[name], step)
+        writer.flush()
+
+    def log_trial_end(self, run: _Tracked, failed: bool) -> None:
+        """End the files of a run."""
+        writer, ended = self._writers.pop(run.trial_id), self._ended.pop(run.trial_id)
+        if not failed:
+            writer.file_writer.add_summary(ended)
+        writer.close()
+
+    def on_experiment_end(self, runs: list[_Tracked]) -> None:
+        """Do nothing: each run has ended."""
+
+
 class Tracking:
     """Passes on what happens to runs; a logger that fails is dropped with a warning, and the sweep goes on.
 
     Args:
-        loggers: Ray's loggers, set up.
+        loggers: Ray's loggers, set up, and such as have their form.
         sweep: The sweep's name.
-        folder: The folder for their files, with a subfolder for each run.
+        folder: The folder for the files of a store.
     """
 
-    def __init__(self, loggers: list[LoggerCallback], sweep: str, folder: Path) -> None:
+    def __init__(self, loggers: list[LoggerCallback | TensorBoard], sweep: str, folder: Path) -> None:
         self._loggers = loggers
         self._sweep = sweep
         self._folder = folder
@@ -69,8 +123,8 @@ class Tracking:
         if job.run_id not in self._runs:
             columns = identity_columns(job.spec).items()
             config = {key: value for key, value in columns if value is not None and key not in ("spec", "name")}
-            folder = str(self._folder / job.run_id)
-            run = self._runs[job.run_id] = _Tracked(job.run_id, str(job.spec), config, folder, self._sweep)
+            folder = self._folder / curves_of(job.run_id, title(job.spec))
+            run = self._runs[job.run_id] = _Tracked(job.run_id, folder.name, config, str(folder), self._sweep)
             run.init_local_path()
             self._tell("log_trial_start", run)
 
@@ -82,13 +136,20 @@ class Tracking:
             step: Steps done.
             values: Such as its loss; of their names only letters, digits and ``._-/`` are kept, as loggers require.
         """
-        named = {re.sub(r"[^\w./-]+", "_", name).strip("_"): value for name, value in values.items()}
-        # The same number twice, because one logger goes by Tune's count of steps and another by that of its reports.
-        counts = {"timesteps_total": step, "training_iteration": step}
-        self._tell("log_trial_result", step, self._runs[run_id], named | counts)
+        named = {_tag(name): value for name, value in values.items()}
+        self._tell("log_trial_result", step, self._runs[run_id], named | dict.fromkeys(COUNTS, step))
 
-    def finished(self, run_id: str, *, failed: bool) -> None:
-        """A run has ended, or is interrupted."""
+    def finished(self, run_id: str, *, failed: bool, scores: Mapping[str, float] | None = None) -> None:
+        """A run has ended, or is interrupted.
+
+        Args:
+            run_id: Which one.
+            failed: Whether it has.
+            scores: Those that were computed, by test set and metric: ``Set5/psnr_y``.
+        """
+        if scores and run_id in self._runs:
+            values = {f"scores/{name}": value for name, value in scores.items()}
+            self.progress(run_id, self._runs[run_id].config["steps"], values)
         if run := self._runs.pop(run_id, None):
             self._tell("log_trial_end", run, failed)
 
@@ -108,11 +169,22 @@ class Tracking:
                 warnings.warn(f"{name} receives no more of this sweep: {described(error)}", stacklevel=1)
 
 
+def title(spec: RunSpec) -> str:
+    """Return what a run is called beside its id, such as ``edsr-tiny l1+0.1*sg seed 0``; a part of a path."""
+    loss = re.sub(r"(?<![\d.])1\.0\*|\s", "", str(spec.loss)).replace(":", ".")
+    parts = (re.sub(r"[^\w.+*()=,-]+", "_", part) for part in (spec.backbone, loss))
+    return f"{shortened(' '.join(parts), _LONGEST)} seed {spec.seed}"
+
+
+def _tag(name: str) -> str:
+    return re.sub(r"[^\w./-]+", "_", name).strip("_")
+
+
 @contextlib.contextmanager
 def tracking(name: str, sweep: SweepSpec, storage: Storage) -> Iterator[Tracking]:
     """Track a sweep for as long as the context lasts.
 
-    Files are in the store, a folder for each run below ``logs``; in an object store they arrive when the context ends.
+    Files are in the store, in `sgbench.store.layout.CURVES`; in an object store they arrive when the context ends.
 
     Args:
         name: The sweep's.
@@ -122,10 +194,11 @@ def tracking(name: str, sweep: SweepSpec, storage: Storage) -> Iterator[Tracking
     Raises:
         InputError: If what the sweep asks for is not installed, or refuses.
     """
-    loggers = [TBXLoggerCallback(), *_asked_for(name, sweep)]
+    scores = [_tag(f"scores/{set_name(test)}/{metric}") for test in sweep.tests for metric in sweep.metrics]
+    loggers: list[LoggerCallback | TensorBoard] = [TensorBoard(scores), *_asked_for(name, sweep)]
     with contextlib.ExitStack() as stack:
         stack.enter_context(_threads_that_may_fail())
-        folder = storage.path(LOGS) if storage.is_local else stack.enter_context(tempfile.TemporaryDirectory())
+        folder = storage.path() if storage.is_local else stack.enter_context(tempfile.TemporaryDirectory())
         tracked = Tracking(loggers, name, Path(folder))
         try:
             yield tracked
@@ -133,7 +206,7 @@ def tracking(name: str, sweep: SweepSpec, storage: Storage) -> Iterator[Tracking
             tracked.close()
             if not storage.is_local:
                 for file in filter(Path.is_file, Path(folder).rglob("*")):
-                    storage.upload(file, f"{LOGS}/{file.relative_to(folder)}")
+                    storage.upload(file, str(file.relative_to(folder)))
 
 
 @contextlib.contextmanager

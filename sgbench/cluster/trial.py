@@ -10,6 +10,7 @@ import contextlib
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,7 +29,7 @@ from sgbench.core.errors import described, machine_fault
 from sgbench.core.storage import Storage
 from sgbench.runs.execute import STOPPED, Job, record_failure, score_job, train_job, unless_interrupted
 from sgbench.runs.progress import Pace, line
-from sgbench.store.rows import RunEnd
+from sgbench.store.rows import RunEnd, ScoreRow
 from sgbench.training import Progress
 
 REPORT_SECONDS = 0.5
@@ -54,8 +55,9 @@ def trial(config: dict[str, Any], code: bytes) -> None:
         raise preemption()
     lane = None if config["workers"] else list(own_lane())  # a worker group is elsewhere
     tune.report({"event": "started", "run_id": job.run_id, "label": str(job.spec), "node": node, "lane": lane})
-    end, message = unless_interrupted(lambda: _in_log(job, config))
-    tune.report({"event": "finished", "run_id": job.run_id, "end": end, "message": message})
+    scores: dict[str, float] = {}
+    end, message = unless_interrupted(lambda: _in_log(job, config, scores))
+    tune.report({"event": "finished", "run_id": job.run_id, "end": end, "message": message, "scores": scores})
 
 
 def _job(config: dict[str, Any]) -> Job:
@@ -64,15 +66,15 @@ def _job(config: dict[str, Any]) -> Job:
     return Job.from_json(config["job"])
 
 
-def _in_log(job: Job, config: dict[str, Any]) -> tuple[RunEnd, str]:
+def _in_log(job: Job, config: dict[str, Any], scores: dict[str, float]) -> tuple[RunEnd, str]:
     with into_log(job):
-        end, message = _train_and_score(job, config)
+        end, message = _train_and_score(job, config, scores)
         sys.stderr.write(f"{end}{message and f': {message}'}\n")
     return end, message
 
 
-def _train_and_score(job: Job, config: dict[str, Any]) -> tuple[RunEnd, str]:
-    """Return how the run ended, and why."""
+def _train_and_score(job: Job, config: dict[str, Any], scores: dict[str, float]) -> tuple[RunEnd, str]:
+    """Return how the run ended, and why; its scores that are computed are added to ``scores``."""
     if _stop_requested(job, config):
         return RunEnd.STOPPED, STOPPED
     try:
@@ -89,23 +91,34 @@ def _train_and_score(job: Job, config: dict[str, Any]) -> tuple[RunEnd, str]:
     if end is not RunEnd.DONE or _stop_requested(job, config):
         return end, message
     tune.report({"event": "scoring", "run_id": job.run_id})
-    faults = _score_elsewhere(config) if config["workers"] else _score(config)
+    faults, computed = _score_elsewhere(config) if config["workers"] else _score(config)
+    scores.update(computed)
     return RunEnd.FAILED if faults else RunEnd.DONE, "; ".join(faults)
 
 
-def _score(config: dict[str, Any]) -> list[str]:
-    return score_job(_job(config), locator=Locator(download=config["remote"]))
+Scored = tuple[list[str], dict[str, float]]
+"""A sentence for each score that failed, and the others by test set and metric: ``Set5/psnr_y``."""
 
 
-def _score_elsewhere(config: dict[str, Any]) -> list[str]:
+def _score(config: dict[str, Any]) -> Scored:
+    scores: dict[str, float] = {}
+
+    def keep(rows: Sequence[ScoreRow]) -> None:
+        totals = (row for row in rows if row["image"] is None)
+        scores.update({f"{row['dataset']}/{row['metric']}": row["value"] for row in totals if row["value"] is not None})
+
+    return score_job(_job(config), locator=Locator(download=config["remote"]), on_rows=keep), scores
+
+
+def _score_elsewhere(config: dict[str, Any]) -> Scored:
     """Score on what one worker takes, wherever in the cluster that is free."""
     each = config["resources"]
     task = ray.remote(num_cpus=each["CPU"], num_gpus=each.get("GPU", 0), scheduling_strategy=anywhere())(_score_in_task)
-    faults: list[str] = ray.get(task.remote(config))
-    return faults
+    scored: Scored = ray.get(task.remote(config))
+    return scored
 
 
-def _score_in_task(config: dict[str, Any]) -> list[str]:
+def _score_in_task(config: dict[str, Any]) -> Scored:
     with into_log(_job(config), "scoring"), ThreadPoolExecutor(1) as pool:  # see `sgbench.core.plugins.FAULTS`
         return pool.submit(_score, config).result()
 

@@ -125,6 +125,11 @@ class Storage:
         """Return whether there is a file or folder of that name."""
         return bool(self._info(name).type != fs.FileType.NotFound)
 
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the folders directly in a folder, sorted; none if it does not exist."""
+        below = self._below(folder)
+        return sorted(f"{folder}/{info.base_name}" for info in below if info.type == fs.FileType.Directory)
+
     def list(self, folder: str, suffix: str = "") -> list[str]:
         """Return the names of the files directly in a folder, sorted; none if the folder does not exist.
 

@@ -32,7 +32,7 @@ from sgbench.spec import RunSpec, SweepSpec
 from sgbench.spec.stored import read_spec
 from sgbench.store import Replaced, Store, identity_columns, stamp
 from sgbench.store.layout import has_weights, images_of, latest_step
-from sgbench.store.rows import HistoryRow, RunEnd, RunRow
+from sgbench.store.rows import HistoryRow, RunEnd, RunRow, ScoreRow
 from sgbench.training import Checkpoints, Outcome, Progress, peak_memory, train
 from sgbench.training.numerics import device_of_process
 
@@ -263,11 +263,18 @@ def train_job(
     return RunEnd.DONE, ""
 
 
-def score_job(job: Job, *, locator: Locator) -> list[str]:
+def score_job(
+    job: Job, *, locator: Locator, on_rows: Callable[[Sequence[ScoreRow]], object] = lambda rows: None
+) -> list[str]:
     """Compute the missing scores of a trained job from its final weights, and record them.
 
+    Args:
+        job: The job.
+        locator: See `sgbench.scoring.evaluation.score_subject`.
+        on_rows: See there.
+
     Returns:
-        See `sgbench.scoring.evaluation.score_subject`.
+        See there.
     """
     storage = job.storage()
     receive_networks(networks_of([metric for _, metric in job.missing]), storage)
@@ -280,6 +287,7 @@ def score_job(job: Job, *, locator: Locator) -> list[str]:
         ((test, wanted[test.name]) for test in tests if test.name in wanted),
         Store(storage),
         locator=locator,
+        on_rows=on_rows,
     )
 
 

@@ -38,6 +38,7 @@ def score_subject(
     *,
     locator: Locator,
     save_images: bool = False,
+    on_rows: Callable[[Sequence[ScoreRow]], object] = lambda rows: None,
 ) -> list[str]:
     """Compute scores of a subject and record them, one test set at a time.
 
@@ -48,6 +49,7 @@ def score_subject(
         locator: Finds the networks that metrics need.
         save_images: Also keep the super-resolved images in the store, as
             ``images/<run_id>/<test set>@<8 digits of its hash>/<image>.png``.
+        on_rows: Called with scores once they are recorded.
 
     Returns:
         A sentence for each score that failed. A score that lacks pretrained weights, or is undefined, is not a failure.
@@ -74,6 +76,7 @@ def score_subject(
                 if subject.row is not None:
                     store.write_run({**known, **subject.row, **provenance(device)})
                 store.write_scores(rows)
+                on_rows(rows)
                 faults += faults_of(rows)
             elif save_images:
                 for index in range(len(images)):

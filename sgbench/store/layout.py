@@ -26,7 +26,10 @@ IMAGES = "images"
 """Folder of a store with a folder for each run: the images that it made and that were kept."""
 
 LOGS = "logs"
-"""Folder of a store with a folder for each run: the output of its processes, and files for TensorBoard."""
+"""Folder of a store with a folder for each run: the output of its processes."""
+
+CURVES = "tensorboard"
+"""Folder of a store with a folder for each run, called by what it trains and its id: files for TensorBoard."""
 
 PROGRESS = "progress"
 """Folder of a store with a file for each sweep that is at work: what its runs are doing."""
@@ -42,7 +45,7 @@ SIGNS = ("runs", PLANS)
 
 FOLDERS = (
     *("runs", "scores", "history", PLANS, CHECKPOINTS, WEIGHTS, IMAGES, LOGS),
-    *(PROGRESS, PACKED, SENT_NETWORKS, SCRATCH),
+    *(CURVES, PROGRESS, PACKED, SENT_NETWORKS, SCRATCH),
 )
 """All folders that a store makes; nothing beside them is ever looked at or deleted."""
 
@@ -58,7 +61,7 @@ _PROGRESS = re.compile(rf"{PROGRESS}/[0-9a-f]+\.json")
 
 _BESIDE = re.compile(
     rf"{WEIGHTS}/({RUN_ID})\.pt|{CHECKPOINTS}/({RUN_ID})/\d+\.pt|{IMAGES}/({RUN_ID})/[^/]+/[^/]+\.png"
-    rf"|{LOGS}/({RUN_ID})/.+"
+    rf"|{LOGS}/({RUN_ID})/.+|{CURVES}/[^/]+ ({RUN_ID})/.+"
 )
 
 _WRITTEN = re.compile(
@@ -108,6 +111,11 @@ def logs_of(run_id: str) -> str:
     return f"{LOGS}/{run_id}"
 
 
+def curves_of(run_id: str, title: str) -> str:
+    """Return the folder of a run's files for TensorBoard, which calls the run by the folder's name."""
+    return f"{CURVES}/{title} {run_id}"
+
+
 def kept_images(storage: Storage, run_id: str | None = None) -> list[tuple[str, str, str]]:
     """Return what `image_of` is given for each image that there is, of all runs or of one."""
     names = storage.sizes(IMAGES if run_id is None else images_of(run_id))
@@ -151,14 +159,15 @@ def has_weights(storage: Storage, run_id: str) -> bool:
 
 def discard(storage: Storage, run_id: str) -> None:
     """Delete all files of a run except its rows, and its weights last."""
-    for folder in (logs_of(run_id), images_of(run_id), checkpoints_of(run_id)):
+    curves = [folder for folder in storage.folders(CURVES) if folder.endswith(f" {run_id}")]
+    for folder in (*curves, logs_of(run_id), images_of(run_id), checkpoints_of(run_id)):
         storage.delete_folder(folder)
     storage.delete(weights_of(run_id))
 
 
 def runs_beside(storage: Storage) -> set[str]:
     """Return the ids of the runs that have files other than rows."""
-    names = (name for folder in (WEIGHTS, CHECKPOINTS, IMAGES, LOGS) for name in storage.sizes(folder))
+    names = (name for folder in (WEIGHTS, CHECKPOINTS, IMAGES, LOGS, CURVES) for name in storage.sizes(folder))
     return {match[match.lastindex or 0] for match in map(_BESIDE.fullmatch, names) if match}
 
 

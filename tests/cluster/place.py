@@ -307,7 +307,7 @@ def assert_clean(place: Place, store: str) -> None:
     left = {name.partition("/")[0] for name in names}
     if storage.is_local:
         left |= {path.name for path in Path(storage.path()).iterdir()}
-    usual = {".lock", "history", "logs", "plans", "runs", "scores", "sgbench.json", "weights"}
+    usual = {".lock", "history", "logs", "plans", "runs", "scores", "sgbench.json", "tensorboard", "weights"}
     assert left - {"checkpoints", "packed", "progress"} == usual, left ^ usual
     assert [name for name in names if name.startswith("checkpoints/") and name.endswith(".pt")] == []
     assert [name for name in names if name.startswith("progress/")] == []

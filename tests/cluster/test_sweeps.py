@@ -85,13 +85,19 @@ def test_what_a_run_prints_is_in_its_log_and_its_course_is_what_tensorboard_show
         spoken = ["chatter of a C library"] if "Slow" in row["loss"] else []
         assert [line for line in lines if line not in steps] == spoken
         assert last == "done"
-        read = EventAccumulator(str(place.folder / "results/tiny/logs" / row["run_id"])).Reload()
+        (folder,) = (place.folder / "results/tiny/tensorboard").glob(f"edsr-tiny * seed {row['seed']} {row['run_id']}")
+        read = EventAccumulator(str(folder)).Reload()
+        tags = set(read.Tags()["scalars"])
         history = {each["step"]: each for each in results.history.to_pylist() if each["run_id"] == row["run_id"]}
-        shown = read.Scalars("ray/tune/loss")
+        shown = read.Scalars("loss")
         assert shown[-1].step == STEPS
         assert [point.value for point in shown] == pytest.approx([history[point.step]["loss"] for point in shown])
-        assert {"ray/tune/lr", "ray/tune/steps_per_second"} < set(read.Tags()["scalars"])
-        assert sum(tag.startswith("ray/tune/terms/") for tag in read.Tags()["scalars"]) == len(history[1]["terms"])
+        totals = [each for each in results.scores.to_pylist() if not each["image"] and each["run_id"] == row["run_id"]]
+        scores = {f"scores/{each['dataset']}/{each['metric']}": each["value"] for each in totals}
+        terms = (f"terms/{term.replace(':', '_')}" for term in dict(history[1]["terms"]))
+        assert tags == {"loss", "lr", "steps_per_second", *terms, *scores}
+        for name, value in scores.items():
+            assert [point.value for point in read.Scalars(name)] == pytest.approx([value])
 
 
 @pytest.mark.ray
@@ -387,7 +393,7 @@ def test_the_loss_of_a_machine_is_no_failure_of_the_run_that_was_on_it(
     class Tracked:
         def started(self, job: Job) -> None: ...
 
-        def finished(self, run_id: str, *, failed: bool) -> None:
+        def finished(self, run_id: str, *, failed: bool, scores: object) -> None:
             assert failed is (end == "failed")
 
     seen: list[str] = []
