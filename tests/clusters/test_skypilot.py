@@ -106,7 +106,7 @@ def run(environment: dict[str, str], **more: str) -> int:
     ).returncode
 
 
-NODE = "--num-gpus=1 --object-manager-port=8076 --node-manager-port=8077 --dashboard-agent-listen-port=52366"
+PORTS = "--num-gpus=1 --object-manager-port=8076 --node-manager-port=8077 --dashboard-agent-listen-port=52366"
 
 
 @pytest.mark.parametrize("code", [0, 1])
@@ -115,7 +115,10 @@ def test_the_first_machine_runs_the_sweep_whose_exit_code_is_that_of_the_task(
 ) -> None:
     assert run(machine, SKYPILOT_NODE_RANK="0", SGBENCH_CODE=str(code)) == code
     *ray, sweep, ended = (tmp_path / "said").read_text().splitlines()
-    assert f"ray token start --block {NODE} --head --port=6379 --dashboard-host=127.0.0.1" in ray
+    assert (
+        f"ray token start --block --node-ip-address=10.0.0.7 {PORTS} --head --port=6379 --dashboard-host=127.0.0.1"
+        in ray
+    )
     assert "ray token health-check --address 10.0.0.7:6379" in ray
     assert sweep == "sgbench sweep paper-mini --results s3://REPLACE-BUCKET/results --address 10.0.0.7:6379"
     assert ended == "ended"
@@ -125,4 +128,4 @@ def test_another_machine_joins_and_its_end_is_no_fault_of_the_task(tmp_path: Pat
     assert run(machine, SKYPILOT_NODE_RANK="2") == 0
     health, joined = (tmp_path / "said").read_text().splitlines()
     assert health == "ray token health-check --address 10.0.0.7:6379"
-    assert joined == f"ray token start --block {NODE} --address=10.0.0.7:6379"
+    assert joined == f"ray token start --block --node-ip-address=10.0.0.9 {PORTS} --address=10.0.0.7:6379"
