@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from programs import program
 from ray.scripts.scripts import start
 
 SCRIPT = Path(__file__).parents[2] / "clusters" / "slurm.sbatch"
@@ -20,15 +20,10 @@ OPTIONS = {
 """Of sbatch, that the script uses."""
 
 
-def shellcheck() -> str:
-    beside = Path(sys.executable).with_name("shellcheck")
-    return str(beside) if beside.exists() else shutil.which("shellcheck") or pytest.skip("no shellcheck here")
-
-
 def faults(script: Path) -> str:
     """Return what is wrong with a script; nothing if nothing is."""
     found = ""
-    for command in (["bash", "-n"], [shellcheck(), "--norc"]):
+    for command in (["bash", "-n"], [program("shellcheck"), "--norc"]):
         answer = subprocess.run([*command, str(script)], capture_output=True, text=True, check=False)
         found += (answer.stdout + answer.stderr) if answer.returncode else ""
     text = script.read_text(encoding="utf-8")
