@@ -20,10 +20,9 @@ from obstore.store import MemoryStore
 from pyarrow import fs
 
 from sgbench.core.errors import InputError
-from sgbench.core.lease import Clock, Leases
+from sgbench.core.lease import Clock
 from sgbench.core.location import Location
-from sgbench.core.lock import LOCK
-from sgbench.core.object_stores import LeaseObject
+from sgbench.core.object_stores import ObjectLocks
 from sgbench.core.storage import Storage
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
@@ -100,8 +99,8 @@ class Frail(Storage):
         clock: Clock | None = None,
     ) -> None:
         self.location, self._fs = Location.of(root), fs._MockFileSystem(NOW)
-        self._lease = LeaseObject(MemoryStore(), LOCK, LOCK)
-        self.locks = Leases(self._lease, root, "a lease in memory", clock)
+        self._objects = MemoryStore()
+        self.locks = ObjectLocks(self._objects, "", root, clock)
         self.switch = Switch()
         self._late = 0
         self._before: list[Any] = []
@@ -112,8 +111,8 @@ class Frail(Storage):
     def process(self, clock: Clock) -> "Frail":
         """Return this store as another process sees it, which has a clock of its own and can be cut off alone."""
         other = Frail(root=self.root)
-        other._fs, other._lease = self._fs, self._lease
-        other.locks, other.switch = Leases(self._lease, self.root, "a lease in memory", clock), Switch()
+        other._fs, other._objects = self._fs, self._objects
+        other.locks, other.switch = ObjectLocks(self._objects, "", self.root, clock), Switch()
         return other
 
     def files(self) -> dict[str, bytes]:

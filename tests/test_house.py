@@ -19,7 +19,7 @@ ROOT = Path(sgbench.__file__).parent.parent
 SWEEP = ["[what]", "--results", "--backbone", "--loss", "--lambda", "--seeds", "--train", "--test", "--metric", "--set"]
 SURFACE = {
     "sgbench": ["--version", "--install-completion", "--show-completion"],
-    "sgbench sweep": [*SWEEP, "--address", "--fetch", "--retry", "--retrain", "--rerun", "--json"],
+    "sgbench sweep": [*SWEEP, "--address", "--fetch", "--shard", "--retry", "--retrain", "--rerun", "--json"],
     "sgbench plan": [*SWEEP, "--devices", "--price", "--json"],
     "sgbench table": [
         *("[number]", "--results", "--show", "--rows", "--columns", "--backbone", "--loss", "--lambda", "--seeds"),

@@ -68,6 +68,9 @@ Scale = Annotated[int, typer.Option("--scale", metavar="2|3|4", help="Super-reso
 Address = Annotated[
     str | None, typer.Option("--address", metavar="HOST:PORT", help="Ray cluster to join. Default: start Ray here.")
 ]
+Shard = Annotated[
+    str | None, typer.Option("--shard", metavar="I/N", help="Do the I-th of N parts of the sweep, in this process.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Fetch = Annotated[
     bool | None,

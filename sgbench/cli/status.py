@@ -76,6 +76,7 @@ def _show_jobs(job: str | None, address: str | None, *, as_json: bool) -> None:
 def _show_store(root: str, *, as_json: bool) -> None:
     from sgbench.cli import output
     from sgbench.core.errors import InputError
+    from sgbench.core.lease import in_words
     from sgbench.core.storage import Storage
     from sgbench.runs.progress import read_progress
     from sgbench.store import Store
@@ -85,14 +86,17 @@ def _show_store(root: str, *, as_json: bool) -> None:
     if not storage.exists(PLANS):
         raise InputError(f"'{root}' has no record of a sweep: the folder '{PLANS}' is missing.")
     store = Store(storage)
-    holder = storage.holder()
-    at_work = list(read_progress(storage)) if holder else []
+    holders = storage.holders()
+    at_work = list(read_progress(storage, holders))
     running = {run_id: run for each in at_work for run_id, run in each.runs.items()}
     rows, unchecked = _counts(store, running), _unchecked(store)
-    kind = storage.locks.kind if holder else None
+    holder, kind = (in_words(holders), storage.locks.kind) if holders else (None, None)
+    seconds: dict[str, float | None] = {}
+    for each in at_work:  # several shards of a sweep may be
+        seconds[each.sweep] = max(each.seconds_left or 0.0, seconds.get(each.sweep) or 0.0) or None
     if as_json:
         doing = [_facts(run_id, run, each.sweep) for each in at_work for run_id, run in each.runs.items()]
-        told = {"in_use_by": holder, "lock": kind, "seconds_left": {each.sweep: each.seconds_left for each in at_work}}
+        told = {"in_use_by": holder, "lock": kind, "seconds_left": seconds}
         output.print_json(
             {"store": storage.root, **told, "sweeps": rows, "running": doing, "unchecked_metrics": unchecked}
         )
@@ -104,8 +108,7 @@ def _show_store(root: str, *, as_json: bool) -> None:
         output.say(
             f"note: scores of any version count for {', '.join(unchecked)}, because status does not run plug-in code."
         )
-    left = [each for each in at_work if each.seconds_left is not None]
-    etas = "".join(f"; {each.sweep}: ETA {duration(each.seconds_left or 0.0)}" for each in left)
+    etas = "".join(f"; {sweep}: ETA {duration(left)}" for sweep, left in seconds.items() if left is not None)
     output.say(f"In use by {holder}{etas}; lock: {kind}." if holder else "Not in use.")
 
 

@@ -17,6 +17,7 @@ def train(asked: options.Asked, retrain: options.Retrain = False, as_json: optio
     The run gets the same id as in the sweep and, on the same machine, bit-identical weights. A failed run is tried
     again. A finished run that lacks scores and has no final weights is trained again only with --retrain; otherwise the
     exit code is 1. It keeps its results until the new training is complete, and then all its scores are recomputed.
+    Several of these commands may run side by side on one store, and beside shards of sweeps.
     """
     from sgbench.cli import output
     from sgbench.core.errors import InputError

@@ -30,14 +30,13 @@ from sgbench.cluster.runlog import log_address
 from sgbench.cluster.tracking import Tracking, tracking
 from sgbench.cluster.trial import trial
 from sgbench.core.errors import AGAIN, InterruptionError, described
-from sgbench.core.lock import DiskLocks
 from sgbench.core.storage import Storage
 from sgbench.runs.delivery import Moved, open_in_place, parcels, send
 from sgbench.runs.execute import Job, Watcher, begin, record_failure, stop_signal
 from sgbench.runs.progress import Lane
 from sgbench.runs.sweep import Summary
 from sgbench.spec import SweepSpec
-from sgbench.store.layout import SCRATCH, discard_scratch
+from sgbench.store.layout import SCRATCH
 from sgbench.store.rows import RunEnd
 
 MAX_FAILURES = 2
@@ -115,7 +114,8 @@ def run_sweep(
             raise InterruptionError(f"{fault}; {AGAIN}.") from error
         finally:
             with contextlib.suppress(OSError):  # if the storage fails now, the next sweep deletes the rest
-                discard_scratch(storage)
+                storage.delete_folder(scratch)  # not that of other shards
+                storage.delete(stop)
     for job in jobs:
         if job.run_id in events.died:
             record_failure(job, events.summary.failed[job.run_id], events.lanes.get(job.run_id))
@@ -123,11 +123,9 @@ def run_sweep(
     return events.summary
 
 
-def _lock_that_all_see(purpose: str, storage: Storage, nodes: Sequence[Node]) -> contextlib.AbstractContextManager[Any]:
+def _lock_that_all_see(purpose: str, storage: Storage, nodes: Sequence[Node]) -> AbstractContextManager[object]:
     """Hold a lease beside the kernel's lock of a store if a node does not see that."""
-    if all(node.sees_lock for node in nodes) or not isinstance(storage.locks, DiskLocks):
-        return contextlib.nullcontext()
-    return storage.locks.lease_too(purpose)
+    return contextlib.nullcontext() if all(node.sees_lock for node in nodes) else storage.lease_too(purpose)
 
 
 def _prepare_nodes(

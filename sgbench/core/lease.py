@@ -20,14 +20,15 @@ import socket
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from sgbench.core.errors import InputError, InterruptionError
 from sgbench.core.files import naming
+from sgbench.core.words import listed, natural
 
 BEAT_SECONDS = 5.0
 """Between two renewals of a claim."""
@@ -48,6 +49,9 @@ AWAIT_SECONDS = 8.0
 LOOK_SECONDS = 1.0
 """Between two looks at a claim that is being watched."""
 
+BRIEF_SECONDS = 600.0
+"""How long one who will hold a lock only briefly waits for another who does, before it is refused."""
+
 _ATTEMPTS = 5
 """How often a claim is tried in vain to be written before the fault is reported."""
 
@@ -56,6 +60,14 @@ _LONGEST = 120
 
 _SIZE = 1024
 """Bytes of a claim, of which most are spaces, so that it can be overwritten in place."""
+
+_LISTED = 8
+"""Holders of a kind that a sentence names before it counts the others."""
+
+T = TypeVar("T")
+
+Waiting = Generator[float, None, T]
+"""What takes time and returns something: it yields the seconds to wait instead of waiting."""
 
 
 class Clock(Protocol):
@@ -112,6 +124,11 @@ class Claim:
     """What distinguishes this hold from all others; None if the file is damaged or of an earlier version."""
     held: bool | None
     """Whether it is held; None if the file is damaged or of an earlier version."""
+    brief: bool = False
+    """Whether the holder will give it up soon, so that it pays to wait."""
+    purpose: str = ""
+    since: str | None = None
+    """Since when it is held, by the holder's clock: ``2026-01-02 03:04 UTC``."""
     process: tuple[str, int] | None = None
     """The holder's machine, see `_machine`, and its number there; None if the file has it not."""
 
@@ -132,20 +149,51 @@ class Claim:
     def of(cls, content: bytes) -> "Claim":
         """Parse any content."""
         state = _parsed(content)
-        token, held = state.get("token"), state.get("held")
+        token, held, purpose, since = map(state.get, ("token", "held", "purpose", "since"))
         return cls(
             _in_words(state if "holder" not in state else _parsed(state["holder"])),  # nested in earlier versions
             token if isinstance(token, str) else None,
             held if isinstance(held, bool) else None,
+            state.get("brief") is True,
+            _plain(purpose) if isinstance(purpose, str) else "",
+            _plain(since) if isinstance(since, str) else None,
             _process(state),
         )
 
 
-def claim(purpose: str, token: str, *, beat: int = 0, held: bool = True) -> bytes:
+def claim(purpose: str, token: str, since: str, *, beat: int = 0, held: bool = True, brief: bool = False) -> bytes:
     """Return the content of a lock's file by which this process claims it, or gives it up."""
-    who = {"purpose": _plain(purpose), "host": _plain(socket.gethostname()), "pid": os.getpid()}
+    who = {"purpose": _plain(purpose), "host": _plain(socket.gethostname()), "pid": os.getpid(), "since": since}
     who |= {"machine": machine} if (machine := _machine()) else {}
-    return json.dumps({**who, "token": token, "beat": beat, "held": held}, ensure_ascii=False).encode().ljust(_SIZE)
+    state = {**who, "token": token, "beat": beat, "held": held, "brief": brief}
+    return json.dumps(state, ensure_ascii=False).encode().ljust(_SIZE)
+
+
+def minute() -> str:
+    """Return the time by this machine's clock, for `Claim.since`."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+
+
+def in_words(claims: Sequence[Claim]) -> str:
+    """Return who holds locks, in words: ``shards 1/8 and 3/8 of paper, since 2026-01-02 03:04 UTC``.
+
+    Args:
+        claims: At least one; those whose purposes have this form, as ``shard 1/8 of paper``, are put together.
+    """
+    groups: dict[tuple[str, ...], list[Claim]] = {}
+    for each in claims:
+        found = re.fullmatch(r"(\S+) (\S+) of (.+)", each.purpose)
+        groups.setdefault(found.group(1, 3) if found else (each.who,), []).append(each)
+    words = []
+    for about, group in groups.items():
+        who = group[0].who
+        if len(group) > 1:
+            parts = sorted({each.purpose.split(" ")[1] for each in group}, key=natural)
+            more = [f"{len(parts) - _LISTED} more"] if len(parts) > _LISTED else []
+            who = f"{about[0]}s {listed([*parts[:_LISTED], *more])} of {about[-1]}"
+        since = f", since {min(str(each.since) for each in group)}" if len(about) > 1 else ""
+        words.append(f"{who}{since}")
+    return listed(words)
 
 
 @functools.cache
@@ -275,11 +323,13 @@ class Lease:
         root: What it locks, for messages.
         purpose: What for, for others.
         clock: The clock of this process.
+        brief: Whether it will be given up soon; then another such holder is waited for, instead of being refused.
     """
 
-    def __init__(self, file: LeaseFile, root: str, purpose: str, clock: Clock) -> None:
+    def __init__(self, file: LeaseFile, root: str, purpose: str, clock: Clock, *, brief: bool = False) -> None:
         self.token = secrets.token_hex(8)
-        self._file, self._root, self._purpose, self._clock = file, root, purpose, clock
+        self._file, self._root, self._purpose, self._clock, self._brief = file, root, purpose, clock, brief
+        self._since = minute()
         self._own: Seen | None = None
         self._renewed = -float("inf")
         self._beats = 0
@@ -296,15 +346,17 @@ class Lease:
             InputError: If another process holds it, naming that process.
             OSError: If the file cannot be read or written.
         """
-        for seconds in self.attempt():
-            self._clock.sleep(seconds)
+        together([self.attempt()], self._clock)
 
-    def attempt(self) -> Iterator[float]:
+    def attempt(self) -> Waiting[None]:
         """Do as `acquire` says, and yield the seconds to wait instead of waiting."""
         watched, since, told, refused = None, 0.0, False, 0
+        before, waited_since = None, self._clock.now()
         while refused < _ATTEMPTS:
             asked = self._clock.now()
             seen = self._file.read()
+            if self._brief and seen and (now := Claim.of(seen.content)).brief and now.token != before:
+                before, waited_since, refused = now.token, asked, 0  # they take turns
             if seen is None or Claim.of(seen.content).held is False:
                 if self._write(self._file.take, seen):
                     return
@@ -312,7 +364,10 @@ class Lease:
             elif watched is None:
                 watched, since = seen, self._clock.now()  # after the answer: it is from then on that nothing changed
             elif seen != watched:
-                raise in_use(self._root, Claim.of(seen.content).who)
+                now = Claim.of(seen.content)
+                if not (self._brief and now.brief) or asked - waited_since > BRIEF_SECONDS:
+                    raise in_use(self._root, now.who)
+                watched, since = seen, self._clock.now()
             elif asked - since >= (FRESH_SECONDS if (ended := Claim.of(seen.content).ended) else LEASE_SECONDS):
                 if self._write(self._file.take, seen):
                     yield SETTLE_SECONDS
@@ -367,7 +422,7 @@ class Lease:
 
     def _claim(self, *, held: bool = True) -> bytes:
         self._beats += 1
-        return claim(self._purpose, self.token, beat=self._beats, held=held)
+        return claim(self._purpose, self.token, self._since, beat=self._beats, held=held, brief=self._brief)
 
     def _write(self, write: Callable[[bytes, Any], Seen], seen: Seen | None) -> bool:
         """Write this process' claim in place of what was seen; return whether it stands.
@@ -404,15 +459,16 @@ class Leases:
 
     def __init__(self, file: LeaseFile, root: str, kind: str, clock: Clock | None = None) -> None:
         self.kind = kind
-        self._file, self._root, self._clock = file, root, clock or Boottime()
+        self.clock = clock or Boottime()
+        self._file, self._root = file, root
 
     @contextlib.contextmanager
-    def hold(self, purpose: str) -> Iterator[Held]:
-        """Hold it; see `sgbench.core.storage.Storage.lock`."""
-        lease = Lease(self._file, self._root, purpose, self._clock)
+    def hold(self, purpose: str, *, brief: bool = False) -> Iterator[Held]:
+        """Hold it; see `sgbench.core.lock.Locks.hold`."""
+        lease = Lease(self._file, self._root, purpose, self.clock, brief=brief)
         lease.acquire()
         try:
-            with self._clock.every(BEAT_SECONDS, lambda: _renew(lease)):
+            with self.clock.every(BEAT_SECONDS, lambda: _renew(lease)):
                 yield lease
         finally:
             lease.release()
@@ -422,22 +478,42 @@ class Leases:
         seen = self._file.read()
         return [Claim.of(seen.content)] if seen else []
 
-    def holder(self) -> str | None:
-        """Return who holds it, in words; None if nobody does.
+    def look(self) -> Waiting[Claim | None]:
+        """Return the claim of whoever holds it; None if nobody does.
 
         A holder that lives renews its claim; unless it was a process of this machine and is none now, that is awaited
         for at most `AWAIT_SECONDS`.
         """
-        first, began = self._file.read(), self._clock.now()
+        first, began = self._file.read(), self.clock.now()
         seen = first
         while seen is not None and Claim.of(seen.content).held is not False and not Claim.of(seen.content).ended:
             if seen != first:
-                return Claim.of(seen.content).who
-            if self._clock.now() - began > AWAIT_SECONDS:
+                return Claim.of(seen.content)
+            if self.clock.now() - began > AWAIT_SECONDS:
                 return None
-            self._clock.sleep(LOOK_SECONDS / 4)
+            yield LOOK_SECONDS / 4
             seen = self._file.read()
         return None
+
+    def end(self) -> Waiting[None]:
+        """Make sure that no holder is left that could still write; see `sgbench.core.lock.Locks.end`."""
+        yield from Lease(self._file, self._root, "the end of a dead process", self.clock).attempt()
+
+
+def together(tasks: Iterable[Waiting[T]], clock: Clock) -> list[T]:
+    """Carry out what takes time, side by side, and return what each returns."""
+    waiting, done = dict(enumerate(tasks)), dict[int, T]()
+    while waiting:
+        pauses = []
+        for number, task in list(waiting.items()):
+            try:
+                pauses.append(next(task))
+            except StopIteration as end:
+                done[number] = end.value
+                del waiting[number]
+        if pauses:
+            clock.sleep(max(pauses))
+    return [done[number] for number in sorted(done)]
 
 
 def _renew(lease: Lease) -> None:

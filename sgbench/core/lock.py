@@ -13,6 +13,11 @@ Three kinds, of which a person chooses none:
 Whatever the kind, a lock has a token, written where everybody can read it. The holder, and every process that writes
 on its behalf (to which the token travels, as `Storage.fence`), checks before each write and each delete that it is
 still there. So a kernel lock that is lost, as NFS loses those of a machine that was away, ends its holder too.
+
+Several **writers** may change a store side by side if each leaves alone what another has booked; see
+`sgbench.core.storage.Storage.register`. Each has a lock of the same kind for itself, in a folder of `WRITERS`. It is
+taken, like every booking is made, under the store's own lock, which is held for a moment. Whoever wants the store alone
+takes its lock for longer, and is refused as long as a writer lives. A dead writer is recognised like any dead holder.
 """
 
 import contextlib
@@ -21,6 +26,7 @@ import fcntl
 import os
 import re
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -30,13 +36,32 @@ from typing import BinaryIO, Protocol
 
 from sgbench.core.errors import InputError
 from sgbench.core.files import UNSUPPORTED
-from sgbench.core.lease import Claim, Clock, Held, LeaseFolder, Leases, claim, in_use, lost
+from sgbench.core.lease import (
+    BRIEF_SECONDS,
+    Boottime,
+    Claim,
+    Clock,
+    Held,
+    LeaseFolder,
+    Leases,
+    Waiting,
+    claim,
+    in_use,
+    lost,
+    minute,
+)
 
 LOCK = ".lock"
 """File at the root of what is locked, with who holds it."""
 
 LEASES = ".lease"
 """Folder at the root of what is locked by a lease on a disk."""
+
+WRITERS = ".writers"
+"""Folder at the root of what is locked, with a folder for each of those that write side by side."""
+
+WRITER = re.compile("[0-9a-f]{8}")
+"""The name of such a folder."""
 
 MOUNTS = Path("/proc/self/mountinfo")
 """The kernel's list of what is mounted."""
@@ -61,14 +86,40 @@ class Locks(Protocol):
     def kind(self) -> str:
         """What kind of lock it has, for a person."""
 
-    def hold(self, purpose: str) -> AbstractContextManager[Held]:
-        """Hold the lock; see `sgbench.core.storage.Storage.lock`."""
+    @property
+    def clock(self) -> Clock:
+        """The clock of this process."""
 
-    def holder(self) -> str | None:
-        """Return who holds it, in words; None if nobody does."""
+    def hold(self, purpose: str, *, brief: bool = False) -> AbstractContextManager[Held]:
+        """Hold the lock; see `sgbench.core.storage.Storage.lock`.
+
+        Args:
+            purpose: What for, for others.
+            brief: Whether it will be given up soon; then another such holder is waited for, for
+                `sgbench.core.lease.BRIEF_SECONDS` at most, instead of being refused.
+        """
+
+    def look(self) -> Waiting[Claim | None]:
+        """Return the claim of whoever holds it and lives; None if nobody does."""
+
+    def end(self) -> Waiting[None]:
+        """Make sure that no holder is left that could still write; only for a lock that is not wanted any more.
+
+        Raises:
+            InputError: If the holder may be alive.
+        """
 
     def claims(self) -> list[Claim]:
         """Return what is written of holders, whether or not they are alive."""
+
+    def writer(self, number: str) -> "Locks":
+        """Return the lock of one of those who write side by side, which need not exist."""
+
+    def writers(self) -> list[str]:
+        """Return the numbers of those who write side by side, whether or not they are alive; sorted."""
+
+    def remove(self) -> None:
+        """Delete the folder of a lock that nobody holds, and will not be wanted again."""
 
 
 class Fence:
@@ -111,12 +162,14 @@ class DiskLocks:
         folder: The folder; it need not exist.
         root: The storage, for messages.
         clock: The clock of this process, for leases.
+        leased: Whether to use a lease even if the kernel's locks can be trusted here, as others cannot trust them.
     """
 
-    def __init__(self, folder: Path, root: str, clock: Clock | None = None) -> None:
-        self._folder, self._root = folder, root
+    def __init__(self, folder: Path, root: str, clock: Clock | None = None, *, leased: bool = False) -> None:
+        self.clock = clock or Boottime()
+        self._folder, self._root, self._leased = folder, root, leased
         self._file = folder / LOCK
-        self._leases = Leases(LeaseFolder(folder / LEASES), root, "a lease in the store", clock)
+        self._leases = Leases(LeaseFolder(folder / LEASES), root, "a lease in the store", self.clock)
 
     @property
     def kind(self) -> str:
@@ -125,23 +178,23 @@ class DiskLocks:
         return f"{self._leases.kind}, because {why}" if why else "the kernel's"
 
     @contextlib.contextmanager
-    def hold(self, purpose: str) -> Iterator[Held]:
-        """Hold the lock; see `sgbench.core.storage.Storage.lock`."""
+    def hold(self, purpose: str, *, brief: bool = False) -> Iterator[Held]:
+        """Hold the lock; see `Locks.hold`."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self._file.open("ab").close()
         if self.is_kernel_lock:
-            with self._kernel_lock(purpose) as fence:
+            with self._kernel_lock(purpose, brief=brief) as fence:
                 if not self._leases.claims():  # whoever begins a lease after this finds the claim of this lock
                     yield fence
                     return
-        with self._leases.hold(purpose) as lease:
+        with self._leases.hold(purpose, brief=brief) as lease:
             self._end_kernel_lock()
             yield lease
 
     @property
     def is_kernel_lock(self) -> bool:
         """Whether it is the kernel's."""
-        return not self._leases.claims() and untrusted(self._folder) is None
+        return not self._leased and not self._leases.claims() and untrusted(self._folder) is None
 
     def lease_too(self, purpose: str) -> AbstractContextManager[Held]:
         """Hold a lease beside a kernel lock that was found not to be seen by every machine; it has leases from then on.
@@ -151,14 +204,47 @@ class DiskLocks:
         """
         return self._leases.hold(purpose)
 
-    def holder(self) -> str | None:
-        """Return who holds it, in words; None if nobody does."""
+    def look(self) -> Waiting[Claim | None]:
+        """Return the claim of whoever holds it and lives; None if nobody does."""
         if self._leases.claims():
-            return self._leases.holder()
+            return (yield from self._leases.look())
         if self._kernel_claim() is None or self._is_free():
             return None
-        time.sleep(PATIENCE_SECONDS / 20)  # whoever has just taken it writes its name now, over that of a dead process
-        return None if self._is_free() or (now := self._kernel_claim()) is None else now.who
+        yield PATIENCE_SECONDS / 20  # whoever has just taken it writes its name now, over that of a dead process
+        return None if self._is_free() else self._kernel_claim()
+
+    def end(self) -> Waiting[None]:
+        """Make sure that no holder is left that could still write; see `Locks.end`."""
+        if self._leases.claims():
+            yield from self._leases.end()
+        if self._file.exists():
+            self._end_kernel_lock()
+
+    def writer(self, number: str) -> "DiskLocks":
+        """Return the lock of one of those who write side by side; it is a lease if the folder's own is one."""
+        folder = self._folder / WRITERS / number
+        return DiskLocks(folder, self._root, self.clock, leased=self._leased or bool(self._leases.claims()))
+
+    def writers(self) -> list[str]:
+        """Return the numbers of those who write side by side, whether or not they are alive; sorted.
+
+        NFS may answer from memory whether a folder exists and what is in it, but not when it is asked to make one.
+        """
+        folder = self._folder / WRITERS
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            with contextlib.suppress(OSError), tempfile.NamedTemporaryFile(prefix=".", dir=folder):
+                pass
+            return sorted(each.name for each in folder.iterdir() if WRITER.fullmatch(each.name))
+        except OSError:  # a full disk, on which it cannot be made, or no folder to make it in: so there is none
+            return []
+        folder.rmdir()
+        return []
+
+    def remove(self) -> None:
+        """Delete the folder of a lock that nobody holds, and will not be wanted again."""
+        shutil.rmtree(self._folder, ignore_errors=True)  # what is left is found to be free by the next
 
     def claims(self) -> list[Claim]:
         """Return what is written of holders, whether or not they are alive."""
@@ -185,13 +271,13 @@ class DiskLocks:
         return True
 
     @contextlib.contextmanager
-    def _kernel_lock(self, purpose: str) -> Iterator[Fence]:
+    def _kernel_lock(self, purpose: str, *, brief: bool) -> Iterator[Fence]:
         with self._file.open("r+b", buffering=0) as file:
-            self._take(file)
+            self._take(file, brief=brief)
             token: str | None = secrets.token_hex(8)
             os.ftruncate(file.fileno(), 0)
             try:
-                file.write(claim(purpose, str(token)))
+                file.write(claim(purpose, str(token), minute(), brief=brief))
             except OSError:  # on a full disk the holder stays unnamed
                 os.ftruncate(file.fileno(), 0)
                 token = None
@@ -202,17 +288,20 @@ class DiskLocks:
                 if now and now.token == token:
                     os.ftruncate(file.fileno(), 0)
 
-    def _take(self, file: BinaryIO) -> None:
-        until = time.monotonic() + PATIENCE_SECONDS
+    def _take(self, file: BinaryIO, *, brief: bool) -> None:
+        began, before, pause = time.monotonic(), None, PATIENCE_SECONDS / 20
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError as error:
-                if time.monotonic() > until:
-                    now = self._kernel_claim()
+                now = self._kernel_claim()
+                if brief and now and now.brief and now.token != before:
+                    before, began = now.token, time.monotonic()  # they take turns
+                patience = BRIEF_SECONDS if before and now and now.token == before else PATIENCE_SECONDS
+                if time.monotonic() - began > patience:
                     raise in_use(self._root, now.who if now else "another process") from error
-            time.sleep(PATIENCE_SECONDS / 20)
+            time.sleep(pause)
 
     def _end_kernel_lock(self) -> None:
         """Remove the claim of a kernel lock whose holder is dead, so that nobody writes on its behalf any more.
@@ -226,7 +315,7 @@ class DiskLocks:
         if now.held and (untrusted(self._folder) or not self._is_free()):
             raise InputError(
                 f"'{self._root}' is in use by {now.who}, whose lock this machine cannot test; wait for it to end, or, "
-                f"if it is dead, delete '{LOCK}' there."
+                f"if it is dead, delete '{self._file.relative_to(self._root)}' there."
             )
         os.truncate(self._file, 0)
 

@@ -1,20 +1,26 @@
 """What pyarrow cannot do in an object store: writes that are conditional on what is there."""
 
 import configparser
+import contextlib
 import errno
+import functools
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyarrow import fs
 
 from sgbench.core.errors import InputError, explained_by_store
-from sgbench.core.lease import Changed, Seen
+from sgbench.core.lease import Changed, Clock, Leases, Seen
 from sgbench.core.location import Location
+from sgbench.core.lock import LOCK, WRITER, WRITERS
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
+
+T = TypeVar("T")
 
 _CLIENT = {"timeout": timedelta(seconds=10), "connect_timeout": timedelta(seconds=5)}
 
@@ -105,7 +111,7 @@ class LeaseObject:
         import obstore
 
         try:
-            found = self._asked(obstore.get, self._key)
+            found = asked(self._address, lambda: obstore.get(self._store, self._key))
             return Seen(bytes(found.bytes()), _version(found.meta))
         except FileNotFoundError:
             return None
@@ -124,7 +130,7 @@ class LeaseObject:
                 self._put(content, wrong)
             except Changed:
                 continue
-            self._asked(obstore.delete, self._key)
+            asked(self._address, lambda: obstore.delete(self._store, self._key))
             raise InputError(_UNCONDITIONAL)
         return own
 
@@ -140,7 +146,8 @@ class LeaseObject:
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         try:
-            return Seen(content, _version(self._asked(obstore.put, self._key, content, mode=mode)))
+            put = asked(self._address, lambda: obstore.put(self._store, self._key, content, mode=mode))
+            return Seen(content, _version(put))
         except (AlreadyExistsError, PreconditionError) as error:
             raise Changed from error
         except FileNotFoundError as error:
@@ -148,20 +155,60 @@ class LeaseObject:
                 raise OSError(errno.ENOENT, "there is no such bucket", self._address) from error
             raise Changed from error
 
-    def _asked(self, ask: Any, *arguments: Any, **options: Any) -> Any:
-        """Send a request, whose faults become system errors with the object's name."""
-        from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError, PreconditionError
 
-        try:
-            return ask(self._store, *arguments, **options)
-        except (AlreadyExistsError, PreconditionError):
-            raise
-        except NotSupportedError as error:
-            raise InputError(_UNCONDITIONAL) from error
-        except (BaseError, ValueError) as error:
-            raise OSError(*explained_by_store(str(error)), self._address) from error
+def asked(address: str, ask: Callable[[], T]) -> T:
+    """Send a request, whose faults become system errors with an object's address."""
+    from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError, PreconditionError
+
+    try:
+        return ask()
+    except (AlreadyExistsError, PreconditionError):
+        raise
+    except NotSupportedError as error:
+        raise InputError(_UNCONDITIONAL) from error
+    except (BaseError, ValueError) as error:
+        raise OSError(*explained_by_store(str(error)), address) from error
 
 
 def _version(meta: Any) -> dict[str, str]:
     """Return what identifies the content of an object: an ETag, and in Google Cloud Storage a generation."""
     return {key: meta[key] for key in ("e_tag", "version") if meta[key]}
+
+
+class ObjectLocks(Leases):
+    """The lock of a folder in an object store.
+
+    Args:
+        store: The bucket, or a store in memory.
+        folder: The key of the folder, with a slash at its end unless it is empty.
+        root: The storage, for messages.
+        clock: The clock of this process.
+    """
+
+    def __init__(self, store: "ObjectStore", folder: str, root: str, clock: Clock | None = None) -> None:
+        self._store, self._folder = store, folder
+        super().__init__(LeaseObject(store, folder + LOCK, root), root, "a lease by conditional writes", clock)
+
+    def writer(self, number: str) -> "ObjectLocks":
+        """Return the lock of one of those who write side by side."""
+        return ObjectLocks(self._store, f"{self._folder}{WRITERS}/{number}/", self._root, self.clock)
+
+    def writers(self) -> list[str]:
+        """Return the numbers of those who write side by side, whether or not they are alive; sorted."""
+        import obstore
+
+        folder = f"{self._folder}{WRITERS}/"
+        found = asked(self._root, lambda: obstore.list(self._store, folder).collect())
+        numbers = {each["path"].removeprefix(folder).partition("/")[0] for each in found}
+        return sorted(filter(WRITER.fullmatch, numbers))
+
+    def remove(self) -> None:
+        """Delete the folder of a lock that nobody holds, and will not be wanted again.
+
+        pyarrow would leave a mark of the folder when it deletes what is in it.
+        """
+        import obstore
+
+        for each in asked(self._root, lambda: obstore.list(self._store, self._folder).collect()):
+            with contextlib.suppress(FileNotFoundError):
+                asked(self._root, functools.partial(obstore.delete, self._store, each["path"]))

@@ -7,12 +7,15 @@ with forward slashes. A name that begins with a dot is private: listings skip it
 import contextlib
 import errno
 import functools
+import json
 import re
+import secrets
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,9 +23,9 @@ from pyarrow import fs
 
 from sgbench.core.errors import InputError, explained
 from sgbench.core.files import naming, replacing
-from sgbench.core.lease import Held, Leases
+from sgbench.core.lease import Claim, Held, in_use, in_words, together
 from sgbench.core.location import Location
-from sgbench.core.lock import LOCK, DiskLocks, Fence, Locks
+from sgbench.core.lock import WRITERS, DiskLocks, Fence, Locks
 
 T = TypeVar("T")
 
@@ -78,6 +81,8 @@ class Storage:
     """
 
     _held: Held | None = None
+    _writer: str = ""
+    """Its number, if it is one of several that write side by side."""
 
     def __init__(self, root: str, fence: str | None = None) -> None:
         self.location = Location.of(root)
@@ -85,7 +90,8 @@ class Storage:
         if self.is_local and self._info("").type == fs.FileType.File:
             raise InputError(f"'{self.root}' is a file; a folder is needed.")
         if fence is not None:
-            self._held = Fence(self.locks, self.root, fence)
+            self._writer, _, token = fence.rpartition("/")
+            self._held = Fence(self.locks.writer(self._writer) if self._writer else self.locks, self.root, token)
 
     def __reduce__(self) -> tuple[type["Storage"], tuple[str, str | None]]:
         return type(self), (self.root, self.fence)
@@ -318,19 +324,20 @@ class Storage:
         """How this storage is locked."""
         if self.is_local:
             return DiskLocks(Path(self.path()), self.root)
-        from sgbench.core.object_stores import LeaseObject, object_store
+        from sgbench.core.object_stores import ObjectLocks, object_store
 
-        key = self.path(LOCK).partition("/")[2]
-        file = LeaseObject(object_store(self.location, self._fs), key, self.address(LOCK))
-        return Leases(file, self.root, "a lease by conditional writes")
+        folder = f"{self.path()}/".partition("/")[2]
+        return ObjectLocks(object_store(self.location, self._fs), folder, self.root)
 
     @property
     def fence(self) -> str | None:
-        """The token of the lock under which this storage is written to, for others that write on its behalf."""
-        return self._held.token if self._held else None
+        """What tells the lock under which this storage is written to, for others that write on its behalf."""
+        if self._held is None or self._held.token is None:
+            return None
+        return f"{self._writer}/{self._held.token}" if self._writer else self._held.token
 
     @contextlib.contextmanager
-    def lock(self, purpose: str) -> Iterator[None]:
+    def lock(self, purpose: str, *, brief: bool = False) -> Iterator[None]:
         """Hold the exclusive right to change this storage.
 
         A kernel lock is refused within `sgbench.core.lock.PATIENCE_SECONDS` and ends with its process. A lease, as in
@@ -339,28 +346,166 @@ class Storage:
 
         Args:
             purpose: What for, shown to others who want it: ``"sgbench sweep quick"``.
+            brief: Whether it will be given up soon, so that those who want to write side by side wait for that.
 
         Raises:
-            InputError: If another process holds it, naming that process, or the object store cannot have locks.
+            InputError: If another process holds it, or is registered to write, naming it, or the object store cannot
+                have locks.
             OSError: If the lock can be neither read nor written.
         """
-        with self.locks.hold(purpose) as held:
-            self._held = held
+        with self.locks.hold(purpose, brief=brief) as held, self._holding(held):
+            writers = self.writers()
+            if alive := self._alive(writers):
+                raise in_use(self.root, in_words(alive))
+            self.end(writers)
+            yield
+
+    @contextlib.contextmanager
+    def register(self, purpose: str) -> Iterator[None]:
+        """Hold the right to change what nobody else has booked, side by side with others that do so; see `book`.
+
+        Until then nobody gets the `lock`. If somebody has it, that is refused, except if he holds it briefly.
+
+        Args:
+            purpose: What for, shown to others who want the lock: ``"shard 1/8 of paper"``.
+
+        Raises:
+            InputError: As of `lock`.
+            OSError: If the locks can be neither read nor written.
+        """
+        number = secrets.token_hex(4)
+        with contextlib.ExitStack() as stack:
+            with self.locks.hold(purpose, brief=True) as alone:
+                own = self.locks.writer(number)
+                stack.callback(own.remove)
+                try:
+                    held = stack.enter_context(own.hold(purpose))
+                finally:
+                    alone.check()  # or somebody has the lock now who saw nobody registered, or took this for dead
+            stack.enter_context(self._holding(held))
+            self._writer = number
             try:
                 yield
             finally:
-                self._held = None
+                self._writer = ""
 
-    def claimed(self) -> set[str]:
-        """Return the tokens of the locks that are held, if `holder` says that one is."""
-        return {claim.token for claim in self.locks.claims() if claim.token and claim.held}
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the right to change what belongs to all who are registered, for a moment; no other gets it then.
+
+        Raises:
+            InterruptionError: If the lock under which this storage is written to was lost.
+        """
+        if not self._writer:
+            yield
+            return
+        purpose = next((each.purpose for each in self.locks.writer(self._writer).claims()), "")
+        with self.locks.hold(purpose, brief=True) as held:
+            self._check_lock()
+            with self._holding(held):
+                yield
+                self._check_lock()  # or what was changed at last may not be what others have seen since
+
+    def book(self, names: Collection[str]) -> dict[str, str]:
+        """Keep others that are registered from booking these names, instead of those booked before.
+
+        Args:
+            names: What is to be changed.
+
+        Returns:
+            The names that others have booked, with their numbers; some of them may be dead. Without being registered,
+            nobody has.
+        """
+        taken: dict[str, str] = {}
+        if not self._writer:
+            return taken
+        with self.alone():
+            for number in self.writers():
+                if number != self._writer and (booked := {*names} & self._booked(number)) and not self._is_over(number):
+                    taken |= dict.fromkeys(booked, number)
+            mine = [name for name in names if name not in taken]
+            self.write(_booked_by(self._writer), json.dumps(mine).encode())
+        return taken
+
+    def writers(self) -> Sequence[str]:
+        """Return the numbers of all that are registered, whether or not they are alive."""
+        return self.locks.writers()
+
+    def end(self, numbers: Iterable[str]) -> None:
+        """Make sure that registered writers are dead and write nothing any more, and delete what they have booked.
+
+        That takes `sgbench.core.lease.LEASE_SECONDS` for leases.
+
+        Raises:
+            InputError: If one may be alive.
+        """
+        numbers = list(numbers)
+        together([self.locks.writer(number).end() for number in numbers], self.locks.clock)
+        for number in numbers:
+            self.locks.writer(number).remove()
+
+    def in_words(self, numbers: Iterable[str]) -> str:
+        """Return who is registered by these numbers, whether or not they are alive."""
+        claims = [claim for number in numbers for claim in self.locks.writer(number).claims()[:1]]
+        return in_words(claims) if claims else "another process"
 
     def holder(self) -> str | None:
-        """Return who holds the lock, in words: ``'sgbench sweep quick' (process 7 on host)``; None if nobody does.
+        """Return the `holders` in words: ``'sgbench sweep quick' (process 7 on host)``; None if there are none."""
+        holders = self.holders()
+        return in_words(holders) if holders else None
 
-        That of a lease is only known once it is renewed, `sgbench.core.lease.AWAIT_SECONDS` later at most.
+    def holders(self) -> Sequence[Claim]:
+        """Return the claim of whoever holds the lock; if nobody does, those of all that are registered and alive.
+
+        Those of a lease are only known once it is renewed, `sgbench.core.lease.AWAIT_SECONDS` later at most.
         """
-        return self.locks.holder()
+        (held,) = together([self.locks.look()], self.locks.clock)
+        return [held] if held else self._alive(self.writers() if self.exists(WRITERS) else [])
+
+    def lease_too(self, purpose: str) -> AbstractContextManager[object]:
+        """Hold a lease beside the kernel's lock, if there is one, as that was found not to be seen by every machine.
+
+        From then on the storage has leases only.
+
+        Args:
+            purpose: See `lock`.
+        """
+        if not isinstance(self.locks, DiskLocks):
+            return contextlib.nullcontext()
+        if not self._writer:
+            return self.locks.lease_too(purpose)
+        with self.alone(), self.locks.lease_too(purpose):
+            return self.locks.writer(self._writer).lease_too(purpose)
+
+    def _alive(self, numbers: Iterable[str]) -> Sequence[Claim]:
+        """Return the claims of those who are registered and alive."""
+        looks = [self.locks.writer(number).look() for number in numbers]
+        return [found for found in together(looks, self.locks.clock) if found]
+
+    def _is_over(self, number: str) -> bool:
+        """Return whether a writer has ended, as far as that is known without waiting, and delete what it has booked."""
+        try:
+            next(self.locks.writer(number).end())
+        except StopIteration:
+            self.locks.writer(number).remove()
+            return True
+        except InputError:
+            pass
+        return False
+
+    def _booked(self, number: str) -> set[str]:
+        try:
+            return set(json.loads(self.read(_booked_by(number))))
+        except (FileNotFoundError, ValueError, TypeError):  # it has ended, or its process was killed just now
+            return set()
+
+    @contextlib.contextmanager
+    def _holding(self, held: Held) -> Iterator[None]:
+        before, self._held = self._held, held
+        try:
+            yield
+        finally:
+            self._held = before
 
     def _check_lock(self) -> None:
         if self._held is not None:
@@ -381,3 +526,8 @@ class Storage:
             yield
         except OSError as error:
             raise OSError(*explained(error), error.filename or self.address(name)) from error
+
+
+def _booked_by(number: str) -> str:
+    """Return the file with what a registered writer has booked."""
+    return f"{WRITERS}/{number}/booked.json"

@@ -139,14 +139,15 @@ def begin(jobs: Sequence[Job]) -> None:
     if not any(job.replaced for job in jobs):
         return
     store = Store(jobs[0].storage())
-    replaced = store.replaced()
-    for job in jobs:
-        before = replaced.get(job.run_id)
-        if job.replaced and job.replaced.rerun and not (before and before.rerun and before.row == job.replaced.row):
-            Checkpoints(store.storage, job.run_id).clear()
-        if job.replaced and (job.replaced.rerun or job.replaced.scores):
-            replaced[job.run_id] = job.replaced
-    store.write_replaced(replaced)
+    with store.storage.alone():
+        replaced = store.replaced()
+        for job in jobs:
+            before = replaced.get(job.run_id)
+            if job.replaced and job.replaced.rerun and not (before and before.rerun and before.row == job.replaced.row):
+                Checkpoints(store.storage, job.run_id).clear()
+            if job.replaced and (job.replaced.rerun or job.replaced.scores):
+                replaced[job.run_id] = job.replaced
+        store.write_replaced(replaced)
 
 
 def conclude(store: Store, run_ids: Iterable[str]) -> None:
@@ -156,20 +157,21 @@ def conclude(store: Store, run_ids: Iterable[str]) -> None:
         store: The store.
         run_ids: The runs that the command was to replace; what other commands have started stays on record too.
     """
-    if not (replaced := store.replaced()):
+    if not store.replaced():
         return
-    rows = store.rows()
-    key = ["run_id", "dataset", "dataset_sha256", "metric"]
-    scored = {tuple(row.values()) for row in store.totals().select(key).to_pylist()}
-    ended, remaining = set(run_ids), {}
-    for run_id, before in replaced.items():
-        stands = before.row == stamp(rows.get(run_id))
-        owed = tuple(each for each in before.scores if (run_id, *each) not in scored)
-        if run_id not in ended and (stands or before.rerun):
-            remaining[run_id] = before
-        elif owed and not stands:
-            remaining[run_id] = Replaced(before.row, rerun=False, scores=owed)
-    store.write_replaced(remaining)
+    with store.storage.alone():
+        rows = store.rows()
+        key = ["run_id", "dataset", "dataset_sha256", "metric"]
+        scored = {tuple(row.values()) for row in store.totals().select(key).to_pylist()}
+        ended, remaining = set(run_ids), {}
+        for run_id, before in store.replaced().items():
+            stands = before.row == stamp(rows.get(run_id))
+            owed = tuple(each for each in before.scores if (run_id, *each) not in scored)
+            if run_id not in ended and (stands or before.rerun):
+                remaining[run_id] = before
+            elif owed and not stands:
+                remaining[run_id] = Replaced(before.row, rerun=False, scores=owed)
+        store.write_replaced(remaining)
 
 
 def unreplaced(jobs: Iterable[Job], store: Store) -> set[str]:

@@ -39,7 +39,7 @@ class Expected:
     @property
     def work(self) -> float:
         """The remaining multiply-accumulate operations (MACs)."""
-        return _steps_left(self.run) * _step_work(self.run.spec)
+        return _steps_left(self.run) * step_work(self.run.spec)
 
 
 def expect(runs: Iterable[PlannedRun], store: Store) -> list[Expected]:
@@ -73,8 +73,8 @@ def expect(runs: Iterable[PlannedRun], store: Store) -> list[Expected]:
         if alike or not steps:
             left = steps * statistics.median(alike or [0.0])
         elif told:  # measured only if needed, as it takes seconds
-            by_work = statistics.median(seconds / _step_work(spec) for spec, seconds in told)
-            left = steps * _step_work(run.spec) * by_work
+            by_work = statistics.median(seconds / step_work(spec) for spec, seconds in told)
+            left = steps * step_work(run.spec) * by_work
         else:
             left = None
         expected.append(Expected(run, left, bool(alike or not steps), frozenset(devices)))
@@ -110,7 +110,8 @@ def _steps_left(run: PlannedRun) -> int:
     return run.spec.recipe.steps - done
 
 
-def _step_work(spec: RunSpec) -> float:
+def step_work(spec: RunSpec) -> float:
+    """Return the multiply-accumulate operations (MACs) of a step of a run; those of its loss are not counted."""
     return _TRAINING_PASSES * spec.recipe.batch * _macs(spec.backbone, spec.recipe.scale, spec.recipe.patch)
 
 

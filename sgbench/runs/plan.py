@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import html
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -223,6 +223,8 @@ class Plan:
     runs: tuple[PlannedRun, ...]
     tests: tuple[Dataset, ...] = ()
     """The test sets; empty while the data is not available locally."""
+    whole: tuple[RunSpec, ...] = ()
+    """All runs of the sweep without duplicates, of which ``runs`` may be a part; empty while they have no ids."""
 
     @property
     def pending(self) -> list[PlannedRun]:
@@ -265,12 +267,12 @@ class Plan:
         """Return the counts in words: ``4 runs: 1 done, 1 resumable, 2 to do``."""
         counts = ((status, self.count(status)) for status in RunStatus)
         runs = "1 run" if len(self.runs) == 1 else f"{len(self.runs)} runs"
-        return f"{runs}: {', '.join(f'{count} {status}' for status, count in counts if count)}"
+        return ": ".join(filter(None, (runs, ", ".join(f"{count} {status}" for status, count in counts if count))))
 
     def records(self) -> list[Planned]:
-        """Return the store's record of the plan, from which tables know which runs are pending."""
+        """Return the store's record of the whole sweep, from which tables know which runs are pending."""
         metrics = self.sweep.metrics
-        return [Planned(run=identity_columns(run.spec), tests=self.tests, metrics=metrics) for run in self.runs]
+        return [Planned(run=identity_columns(spec), tests=self.tests, metrics=metrics) for spec in self.whole]
 
 
 def make_plan(
@@ -284,6 +286,7 @@ def make_plan(
     rerun: bool = False,
     locator: Locator | None = None,
     running: Mapping[str, Running] | None = None,
+    only: Collection[RunSpec] | None = None,
 ) -> Plan:
     """Expand a sweep and compare each run with the store.
 
@@ -297,6 +300,7 @@ def make_plan(
         rerun: See there.
         locator: See there.
         running: See there.
+        only: The runs that count, with hashed data; by default all of the sweep.
     """
     training = data.training if data else TrainingData(name=set_name(sweep.train))
     named = sweep.named_runs(training)
@@ -307,8 +311,9 @@ def make_plan(
         return Plan(name, sweep, len(named), tuple(PlannedRun(spec, status) for spec in unique))
     tests = tuple(Dataset(test.name, test.sha256) for test in data.tests)
     judge = Judge(store, retry=retry, retrain=retrain, rerun=rerun, locator=locator, running=running)
-    planned = (PlannedRun(spec, *judge.standing(str(spec.run_id), tests, sweep.metrics)) for spec in unique)
-    return Plan(name, sweep, len(named), tuple(planned), tests)
+    chosen = unique if only is None else [spec for spec in unique if spec in only]
+    planned = (PlannedRun(spec, *judge.standing(str(spec.run_id), tests, sweep.metrics)) for spec in chosen)
+    return Plan(name, sweep, len(named), tuple(planned), tests, tuple(unique))
 
 
 def refuse_losses(made: Plan, locator: Locator) -> None:

@@ -9,13 +9,14 @@ import dataclasses
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import pydantic
 
 from sgbench.core.errors import InterruptionError
+from sgbench.core.lease import Claim
 from sgbench.core.storage import Storage
 from sgbench.core.words import duration
 from sgbench.store.layout import PROGRESS, progress_of
@@ -264,20 +265,24 @@ class Recorder:
             self._ended.wait(WRITE_SECONDS)
 
 
-def read_progress(storage: Storage) -> Iterator[Snapshot]:
-    """Yield what the sweeps that hold locks of a store are doing; the caller knows that a lock is held.
+def read_progress(storage: Storage, holders: Iterable[Claim]) -> Iterator[Snapshot]:
+    """Yield what sweeps are doing on a store.
 
     Files that are damaged are passed over, as their sweep writes them anew.
+
+    Args:
+        storage: The store.
+        holders: Whose sweeps these are, see `Storage.holders`.
     """
-    claimed = storage.claimed()
+    files = {progress_of(each.token) for each in holders if each.token}
     for name in storage.list(PROGRESS, ".json"):
-        if any(name == progress_of(token) for token in claimed):
+        if name in files:
             with contextlib.suppress(OSError, ValueError):
                 yield _SNAPSHOT.validate_json(storage.read(name))
 
 
 def running_in(storage: Storage) -> dict[str, Running]:
     """Return the runs that are going on a store, by id."""
-    if not storage.list(PROGRESS, ".json") or storage.holder() is None:
+    if not storage.list(PROGRESS, ".json"):
         return {}
-    return {run_id: run for each in read_progress(storage) for run_id, run in each.runs.items()}
+    return {run_id: run for each in read_progress(storage, storage.holders()) for run_id, run in each.runs.items()}

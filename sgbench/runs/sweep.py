@@ -4,6 +4,7 @@ The command line and the function differ only in what they show. Ray and this pr
 """
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -14,7 +15,7 @@ from sgbench.assets.locator import Locator
 from sgbench.assets.needs import networks_of
 from sgbench.core.errors import AGAIN, InputError, InterruptionError, MissingDataError, resumable
 from sgbench.core.storage import Storage
-from sgbench.core.words import in_bytes
+from sgbench.core.words import in_bytes, plural
 from sgbench.data import PackedImages, PackProgress, download_size, fetch_missing, pack_set
 from sgbench.runs.delivery import fetch, receive, receive_networks
 from sgbench.runs.execute import Job, Watcher, begin, conclude, run_here, stop_signal, unreplaced
@@ -23,13 +24,17 @@ from sgbench.runs.maintenance import clean
 from sgbench.runs.plan import Data, Plan, Recorded, make_plan, pack, recorded, refuse_losses
 from sgbench.runs.progress import Lane, Recorder, running_in
 from sgbench.runs.rehearsal import rehearse
+from sgbench.runs.shards import Shard
 from sgbench.runs.status import RunStatus
-from sgbench.spec import Expression, SweepSpec
+from sgbench.spec import Expression, RunSpec, SweepSpec
 from sgbench.store import Store
 from sgbench.store.rows import RunEnd
 
 MANY_FILES = 1000
 """Small files from which on a sweep compacts its store at its end."""
+
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
+"""Between two looks at runs that others have booked; each pause is twice as long as the one before."""
 
 
 @dataclass
@@ -136,24 +141,30 @@ def carry_out(
     *,
     command: str = "sweep",
     download: bool = False,
+    shard: Shard | None = None,
     retry: bool = False,
     retrain: bool = False,
     rerun: bool = False,
 ) -> Outcome:
-    """Train and score every run of a sweep that is missing in a store.
+    """Train and score every run of a sweep, or of a part of it, that is missing in a store.
+
+    A whole sweep has the store for itself. Shards and ``train`` share it: each books its runs, and those that another
+    has booked it does last, once that one has ended or died, unless they are done by then.
 
     Args:
         name: Name of the sweep.
         sweep: The sweep's specification.
         storage: The results store; it is locked until the sweep has ended.
-        runner: Carries out the jobs; not entered if there are none.
+        runner: Carries out the jobs; entered when there are some.
         observer: Shows what happens.
-        command: The command that holds the store. The plan of a ``sweep`` is kept in the store, so that tables and
-            `status` know about pending runs.
+        command: ``sweep`` or ``train``. The plan of a sweep is kept in the store, so that tables and `status` know
+            about pending runs.
         download: Download catalogued sets that are not available locally.
+        shard: The part of the sweep; None if it is the whole.
         retry: Repeat failed runs and scores.
         retrain: Retrain finished runs that lack scores and have no final weights.
-        rerun: Repeat everything; each run keeps its results until its new training is complete.
+        rerun: Repeat everything, except what another has booked; each run keeps its results until its new training is
+            complete.
 
     Returns:
         How it ended; a run that fails raises nothing.
@@ -169,38 +180,97 @@ def carry_out(
         with observer.fetching() as progress:
             fetch_missing(sweep.sets(), sweep.recipe.scale, observer.say, progress)
     data = gather(sweep, storage, observer)
-    with store.writing(f"sgbench {command} {name}"):
-        with contextlib.suppress(OSError):  # workers of a killed sweep may still be writing
-            clean(store)
-        local = Locator(download=False)
-        plan = make_plan(name, sweep, data, store, retry=retry, retrain=retrain, rerun=rerun, locator=local)
-        observer.say(f"{name}: {plan.summary()}{'' if plan.pending or plan.to_retrain() else '; nothing to do'}")
+    mine = list(dict.fromkeys(sweep.named_runs(data.training)))
+    mine = shard.among(mine) if shard else mine
+    alone = command == "sweep" and shard is None
+    what = f"shard {shard} of {name}" if shard else name
+    purpose = f"sgbench sweep {name}" if alone else what if shard else f"run {mine[0].run_id} of {name}"
+    local = Locator(download=False)
+    planned = functools.partial(make_plan, name, sweep, data, store, retry=retry, retrain=retrain, locator=local)
+    failed, kept, interrupted = dict[str, str](), dict[str, str](), False
+    with store.writing(purpose) if alone else store.writing_runs(purpose):
+        if alone:
+            with contextlib.suppress(OSError):  # workers of a killed sweep may still be writing
+                clean(store)
+        taken = storage.book(_ids(mine))
+        first = plan = planned(only=mine, rerun=rerun)
+        observer.say(f"{what}: {plan.summary()}{'' if plan.pending or plan.to_retrain() else '; nothing to do'}")
         if plan.pending:
             fetch_networks(plan.metrics, [run.spec.loss for run in plan.pending], storage, observer)
             rehearse(sweep)
             refuse_losses(plan, local)
         if command == "sweep":
             store.write_plan(name, plan.records())
-        failed = {str(run.spec.run_id): str(run.error) for run in plan.runs if run.status is RunStatus.FAILED}
-        summary, kept = Summary(), set[str]()
-        if plan.pending:
-            order = longest_first(expect(plan.pending, store))
-            jobs = [Job.of(run, data, sweep, storage) for run in order]
-            with resumable("the sweep"):
-                with (
-                    runner as run_jobs,
-                    observer.running(plan) as shown,
-                    Recorder(shown, plan.course(), name, storage) as watcher,
-                ):
-                    summary = run_jobs(name, jobs, sweep, storage, watcher)
-                kept = unreplaced(jobs, store) & summary.failed.keys()
-        for reason in summary.cut.values():
-            raise InterruptionError(f"{len(summary.cut)} of {len(plan.runs)} runs were interrupted: {reason}; {AGAIN}.")
-        if not summary.interrupted:
-            conclude(store, [str(run.spec.run_id) for run in (plan.runs if rerun else plan.pending)])
+        with resumable("the sweep"), contextlib.ExitStack() as running:
+            run_jobs: Runner | None = None
+            pause = FIRST_PAUSE_SECONDS
+            while True:
+                failed |= {str(run.spec.run_id): str(run.error) for run in plan.runs if run.status is RunStatus.FAILED}
+                ours = [run for run in plan.runs if run.spec.run_id not in taken]
+                if pending := [run for run in ours if run.pending]:
+                    jobs = [Job.of(run, data, sweep, storage) for run in longest_first(expect(pending, store))]
+                    run_jobs = run_jobs or running.enter_context(runner)
+                    with (
+                        observer.running(plan) as shown,
+                        Recorder(shown, plan.course(), name, storage) as watcher,
+                    ):
+                        summary = run_jobs(name, jobs, sweep, storage, watcher)
+                    for reason in summary.cut.values():
+                        cut = f"{len(summary.cut)} of {len(plan.runs)} runs were interrupted: {reason}"
+                        raise InterruptionError(f"{cut}; {AGAIN}.")
+                    stands = unreplaced(jobs, store)
+                    kept |= {run_id: why for run_id, why in summary.failed.items() if run_id in stands}
+                    failed |= {run_id: why for run_id, why in summary.failed.items() if run_id not in stands}
+                    interrupted = summary.interrupted
+                if interrupted:
+                    break
+                conclude(store, _ids(run.spec for run in (ours if rerun and plan is first else pending)))
+                if not (mine := [run.spec for run in plan.pending if run.spec.run_id in taken]):
+                    break
+                if pending or plan is first:
+                    holders = storage.in_words(sorted(set(taken.values())))
+                    observer.say(f"{what}: waiting for {plural(len(mine), 'run')} booked by {holders}")
+                elif interrupted := _wait(storage, set(taken.values()), pause):
+                    break
+                else:
+                    pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                taken = storage.book(_ids(mine))
+                plan = planned(only=mine)
+        if alone and not interrupted:
             _compact_many(store, observer)
-    failed |= {run_id: why for run_id, why in summary.failed.items() if run_id not in kept}
-    return Outcome(plan, failed, {run_id: summary.failed[run_id] for run_id in kept}, summary.interrupted)
+    if not alone and not interrupted:
+        _tidy_up(store, purpose, observer)
+    return Outcome(first, failed, kept, interrupted)
+
+
+def _ids(specs: Iterable[RunSpec]) -> list[str]:
+    return [str(spec.run_id) for spec in specs]
+
+
+def _wait(storage: Storage, numbers: Iterable[str], seconds: float) -> bool:
+    """Wait until others that have booked runs have ended or died, or for some time; return whether to stop.
+
+    Args:
+        storage: The store.
+        numbers: Theirs.
+        seconds: How long to wait if they live.
+    """
+    with stop_signal() as asked:
+        for number in numbers:
+            with contextlib.suppress(InputError):  # it lives
+                storage.end([number])
+                return asked.is_set()
+        asked.wait(seconds)
+        return asked.is_set()
+
+
+def _tidy_up(store: Store, purpose: str, observer: Observer) -> None:
+    """Do what only one at a time may do, as the last of those that shared a store."""
+    with contextlib.suppress(InputError, OSError):  # somebody has begun meanwhile; the results are there all the same
+        if not store.storage.writers():
+            with store.writing(purpose, brief=True):
+                clean(store)
+                _compact_many(store, observer)
 
 
 def _compact_many(store: Store, observer: Observer) -> None:

@@ -127,9 +127,9 @@ def plan_of(name: str) -> str:
     return f"{PLANS}/{name}.json"
 
 
-def progress_of(token: str) -> str:
-    """Return the file of what the sweep that holds a lock is doing, by the lock's token."""
-    return f"{PROGRESS}/{token}.json"
+def progress_of(fence: str) -> str:
+    """Return the file of what the sweep that holds a lock is doing, by the `Storage.fence` or the token of the lock."""
+    return f"{PROGRESS}/{fence.rpartition('/')[2]}.json"
 
 
 def packed_of(digest: str, file: str) -> str:

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -88,17 +89,39 @@ class Store:
         self.tables = {table: TableFiles(storage, table) for table in TABLES}
 
     @contextlib.contextmanager
-    def writing(self, purpose: str) -> Iterator[None]:
+    def writing(self, purpose: str, *, brief: bool = False) -> Iterator[None]:
         """Hold the exclusive right to change the store, and mark the folder as a store.
 
         Args:
             purpose: The command, such as ``"sgbench sweep quick"``, which refused processes are told.
+            brief: See `sgbench.core.storage.Storage.lock`.
 
         Raises:
             InputError: If another process holds it, or as in `refuse_other_folders`; then nothing is changed.
         """
+        with self._marked(self.storage.lock(purpose, brief=brief)):
+            yield
+
+    @contextlib.contextmanager
+    def writing_runs(self, purpose: str) -> Iterator[None]:
+        """Hold the right to change some runs of the store side by side with others; see `Storage.register`.
+
+        The runs are booked with `Storage.book`. What is of more than one run, `REPLACED`, is only changed within
+        `Storage.alone`; a plan is replaced as a whole.
+
+        Args:
+            purpose: As of `writing`, such as ``"shard 1/8 of paper"``.
+
+        Raises:
+            InputError: As in `writing`.
+        """
+        with self._marked(self.storage.register(purpose)):
+            yield
+
+    @contextlib.contextmanager
+    def _marked(self, lock: AbstractContextManager[None]) -> Iterator[None]:
         self.refuse_other_folders()
-        with self.storage.lock(purpose):
+        with lock:
             if not self.storage.exists(MARK):
                 self.storage.write(MARK, json.dumps({"format": FORMAT}).encode())
             yield
@@ -114,7 +137,7 @@ class Store:
         """
         if (found := self._format()) is None:
             there = [folder for folder in FOLDERS if self.storage.exists(folder)]
-            if there and not self._has_content():
+            if there and self._format() is None and not self._has_content():  # others may have made it meanwhile
                 raise InputError(
                     f"'{self.storage}' is no results store and has a folder '{there[0]}' already; give --results a "
                     "folder that is new or empty."
@@ -240,7 +263,7 @@ class Store:
             raise InputError(f"'{self.storage.address(REPLACED)}' cannot be read: {error}.") from error
 
     def write_replaced(self, replaced: dict[str, Replaced]) -> None:
-        """Write what is being replaced; the caller holds the lock of the storage."""
+        """Write what is being replaced; the caller has read it before within the same lock, or `Storage.alone`."""
         if replaced:
             self.storage.write(REPLACED, json.dumps(replaced, indent=1).encode())
         else:

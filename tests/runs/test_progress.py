@@ -63,7 +63,7 @@ def test_what_a_sweep_is_doing_is_in_its_store_as_long_as_it_goes_on(storage: St
             recorder.progress("a", 5, 10, 0.25, 2.0)
             expected = {"a": Running("l1", H100, 5, 10, 0.25, 2.0), "b": Running("sg")}
             soon(lambda: running_in(reader) == expected)
-            (snapshot,) = read_progress(reader)
+            (snapshot,) = read_progress(reader, reader.holders())
             assert snapshot.sweep == "tiny"
             assert snapshot.seconds_left is not None
             recorder.scoring("a")

@@ -83,11 +83,11 @@ def test_only_a_sweep_is_kept_as_a_plan(sweep: SweepSpec, storage: Storage) -> N
 def test_the_store_is_locked_while_runs_go_and_says_by_which_command(sweep: SweepSpec, storage: Storage) -> None:
     @contextlib.contextmanager
     def runner() -> Any:
-        with pytest.raises(InputError, match=r"in use by 'sgbench train two' \(process \d+ on "):
+        with pytest.raises(InputError, match=r"in use by 'sgbench sweep two' \(process \d+ on "):
             here(sweep, storage)
         yield lambda *_: Summary()
 
-    carry_out("two", sweep, storage, runner(), Quiet(), command="train")
+    carry_out("two", sweep, storage, runner(), Quiet())
 
 
 def test_a_run_that_fails_is_told_with_its_reason_now_and_until_it_is_tried_again(
