@@ -8,6 +8,7 @@ first process of a step, as with ``proctrack/cgroup`` by default, and a node's o
 """
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -30,6 +31,9 @@ CONTROL = "SLURM_STANDIN"
 
 KILL_SECONDS = 30.0
 """Between SIGTERM and SIGKILL at the end of a job, Slurm's ``KillWait``."""
+
+NUMBERS = itertools.count(1000)
+"""Of jobs."""
 
 NODE = """
 hostname "$name"
@@ -210,7 +214,7 @@ class Site:
         script = Path(rest[0]).read_text()
         lines = re.findall(r"^#SBATCH (.*)$", script, re.MULTILINE)
         options = {**_options([word for line in lines for word in shlex.split(line)])[0], **given}
-        number = 1000 + len(self.jobs)
+        number = next(NUMBERS)
         spooled = self.folder / f"job{number}" / "slurm_script"
         spooled.parent.mkdir()
         spooled.write_text(script)

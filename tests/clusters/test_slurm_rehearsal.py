@@ -50,7 +50,7 @@ def site(place: Place) -> Iterator[Site]:
 
 def submit(site: Site, place: Place, store: str, *options: str, slow: float = 0.3, **more: str) -> Job:
     place.slow_down(slow)
-    environment = {"SGBENCH_ENV": sys.prefix, "PYTHONPATH": f"{ROOT}:{place.folder}", **more}
+    environment = {"SGBENCH_ENV": sys.prefix, **place.environment(place.mark), **more}
     small = ("--nodes=2", "--gpus-per-node=0", "--cpus-per-task=1", *options, str(place.folder / "slurm.sbatch"))
     sweep = (*RUNS, "--results", store, "--set", "checkpoint_seconds=0.2")
     return site.submit(*small, *sweep, folder=place.folder, **environment)
