@@ -114,8 +114,9 @@ def _show_store(root: str, *, as_json: bool) -> None:
 
 def _facts(run_id: str, run: "Running", sweep: str) -> dict[str, Any]:
     """Return what a program is told of a run that is going."""
-    lane = run.lane._asdict() if run.lane else {}
-    node, gpu, kind = (lane.get(key) or None for key in ("node", "gpu", "kind"))
+    from sgbench.runs.progress import Lane
+
+    lane = run.lane or Lane("")
     return {
         "run_id": run_id,
         "sweep": sweep,
@@ -126,9 +127,10 @@ def _facts(run_id: str, run: "Running", sweep: str) -> dict[str, Any]:
         "loss": run.loss if run.steps else None,
         "steps_per_second": run.rate or None,
         "seconds_left": run.seconds_left,
-        "node": node,
-        "gpu": gpu,
-        "gpu_type": kind,
+        "node": lane.node or None,
+        "workers": lane.workers,
+        "gpu": lane.gpu or None,
+        "gpu_type": lane.kind or None,
     }
 
 

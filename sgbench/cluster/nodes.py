@@ -123,11 +123,15 @@ def own_name() -> str:
     return next(str(node["NodeName"]) for node in ray.nodes() if node["NodeID"] == own)
 
 
-def own_lane() -> Lane:
-    """Return where this process is: its node and, if Ray has given it GPUs, these."""
+def own_lane(workers: int = 1) -> Lane:
+    """Return where this process is: its node and, if Ray has given it GPUs, these.
+
+    Args:
+        workers: Of its group.
+    """
     gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
     kind = torch.cuda.get_device_name() if gpus and torch.cuda.is_available() else ""
-    return Lane(own_name(), ",".join(map(str, gpus)), kind)
+    return Lane(own_name(), ",".join(map(str, gpus)), kind, workers)
 
 
 def refuse_unfit(nodes: Sequence[Node]) -> None:

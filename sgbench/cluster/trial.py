@@ -153,7 +153,7 @@ def _train_loop(config: dict[str, Any]) -> tuple[RunEnd, str]:
 
 
 def _train(job: Job, config: dict[str, Any]) -> tuple[RunEnd, str]:
-    local, node, lane = config["workers"] == 0, own_id(), own_lane()
+    local, node, lane = config["workers"] == 0, own_id(), own_lane(max(1, config["workers"]))
     pace, reported, looked = Pace(), 0.0, 0.0
     stop = False
 

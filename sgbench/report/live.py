@@ -83,7 +83,7 @@ class Display:
     def placed(self, run_id: str, lane: Lane) -> None:
         """A run is at work there; ignored for a run that is not running."""
         with self._lock:
-            self._course.placed(run_id, Lane(*map(_one_line, lane)))
+            self._course.placed(run_id, lane._replace(node=_one_line(lane.node), kind=_one_line(lane.kind)))
 
     def progress(self, run_id: str, step: int, steps: int, loss: float, steps_per_second: float) -> None:
         """A run has done ``step`` of its ``steps``; ignored for a run that is not running."""
@@ -91,7 +91,7 @@ class Display:
             run = self._course.progress(run_id, step, steps, loss, steps_per_second)
             is_due = run and not self._live and self._paces[run_id].is_due(run.share)
         if run and is_due:
-            where = f", on {run.lane}" if run.lane and any(run.lane) else ""
+            where = f", on {run.lane}" if run.lane and str(run.lane) else ""
             self._say(f"{run.label}: {line(step, steps, loss, steps_per_second)}{where}")
 
     def scoring(self, run_id: str) -> None:
@@ -169,9 +169,9 @@ def _by_node(runs: Collection[Running]) -> dict[str, list[Running]]:
 
 
 def _label(run: Running, *, indented: bool) -> Text:
-    """Return what a run is called, after the GPU that it is on, if any."""
-    gpu = f"GPU {run.lane.gpu} " if run.lane and run.lane.gpu else ""
-    return Text.assemble("  " * indented, (gpu, "cyan"), run.label)
+    """Return what a run is called, after the GPU that it is on or the number of its workers, if any."""
+    share = f"{run.lane.share} " if run.lane and run.lane.share else ""
+    return Text.assemble("  " * indented, (share, "cyan"), run.label)
 
 
 def _numbers(run: Running) -> list[str]:

@@ -35,7 +35,7 @@ HEARTBEAT_SECONDS = 300.0
 
 
 class Lane(NamedTuple):
-    """Where a run is on a cluster."""
+    """Where a run is on a cluster; of a group of workers, where the first one is."""
 
     node: str
     """Ray's name of the node; empty if it is the only one."""
@@ -43,10 +43,16 @@ class Lane(NamedTuple):
     """Which of the node's GPUs, such as ``0`` or ``0,1``; empty for a CPU."""
     kind: str = ""
     """The type of the GPU, such as ``NVIDIA H100 80GB HBM3``."""
+    workers: int = 1
+    """Of the group, on any nodes."""
+
+    @property
+    def share(self) -> str:
+        """What it has of the node: ``GPU 0``, ``4 workers``, or nothing for a CPU."""
+        return f"{self.workers} workers" if self.workers > 1 else f"GPU {self.gpu}" if self.gpu else ""
 
     def __str__(self) -> str:
-        gpu = f"GPU {self.gpu}" if self.gpu else ""
-        return ", ".join(filter(None, (self.node, gpu))) + (f" ({self.kind})" if self.kind else "")
+        return ", ".join(filter(None, (self.node, self.share))) + (f" ({self.kind})" if self.kind else "")
 
 
 def line(step: int, steps: int, loss: float, rate: float) -> str:
@@ -124,6 +130,7 @@ class Course:
         self.clock = clock
         self._begin = clock()
         self._worked = 0.0  # runs' worth of training that this process has seen happen
+        self._since: float | None = None  # when it began to
 
     def started(self, run_id: str, label: str) -> None:
         """A run has started, or restarted."""
@@ -139,6 +146,8 @@ class Course:
         if run := self.running.get(run_id):
             first, before = run.steps == 0, run.share
             run.step, run.steps, run.loss, run.rate = step, steps, loss, steps_per_second
+            if self._since is None:  # the seconds before, in which workers start, say nothing about training
+                self._since = self.clock()
             if not first:  # the earlier steps of a resumed run say nothing about today's speed
                 self._worked += run.share - before
         return run
@@ -152,6 +161,8 @@ class Course:
     def finished(self, run_id: str, end: RunEnd) -> Running | None:
         """A run has ended; return it, or None if it was not running."""
         run = self.running.pop(run_id, None)
+        if self._since is None:
+            self._since = self._begin
         self._worked += 1.0 - (run.share if run else 0.0)
         self.done += end is RunEnd.DONE
         self.failed += end is RunEnd.FAILED
@@ -170,10 +181,10 @@ class Course:
     @property
     def seconds_left(self) -> float | None:
         """Of the whole sweep; None if unknown."""
-        if not self.running or self._worked <= 0:
+        if not self.running or self._worked <= 0 or self._since is None:
             return None
         left = len(self.running) + self.waiting - sum(run.share for run in self.running.values())
-        return self.seconds * left / self._worked
+        return (self.clock() - self._since) * left / self._worked
 
 
 @dataclass(frozen=True)

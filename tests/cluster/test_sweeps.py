@@ -298,7 +298,7 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     reports: list[dict[str, Any]] = []
     monkeypatch.setattr(worker.tune, "report", reports.append)
     monkeypatch.setattr(worker, "own_id", lambda: "first")
-    monkeypatch.setattr(worker, "own_lane", lambda: Lane("node1"))
+    monkeypatch.setattr(worker, "own_lane", lambda workers=1: Lane("node1"))
     monkeypatch.setattr(worker, "is_leaving", lambda node: node == "leaving")
     return reports
 

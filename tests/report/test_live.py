@@ -136,11 +136,12 @@ def test_the_live_display_shows_each_run_and_a_summary(clock: Clock) -> None:
 def test_the_eta_counts_only_work_that_this_process_saw(clock: Clock) -> None:
     display, console = terminal(clock, total=2)
     display.started("a", "resumed")
+    clock.now += 20  # until its process is there
     display.progress("a", 500, 1000, 0.1, 10.0)
     assert "ETA" not in frame(display, console)[-1]
     clock.now += 50
     display.progress("a", 750, 1000, 0.1, 10.0)  # a quarter in 50 s: a quarter and a whole run are left
-    assert frame(display, console)[-1].endswith("elapsed 0:50 · ETA 4:10")
+    assert frame(display, console)[-1].endswith("elapsed 1:10 · ETA 4:10")
 
 
 def test_runs_on_several_nodes_are_below_their_node_in_the_order_of_its_gpus(clock: Clock) -> None:

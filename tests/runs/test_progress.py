@@ -105,3 +105,17 @@ def test_a_store_that_cannot_be_written_to_and_a_lock_that_was_lost_stop_no_swee
 def test_a_line_says_where_a_run_stands(rate: float, eta: str) -> None:
     assert line(12, 1200, 0.0312345, rate).startswith("step 12/1200, loss 0.03123, ")
     assert line(12, 1200, 0.0312345, rate).endswith(f" steps/s, ETA {eta}")
+
+
+@pytest.mark.parametrize(
+    ("lane", "words"),
+    [
+        (Lane("node2", "0", "NVIDIA H100"), "node2, GPU 0 (NVIDIA H100)"),
+        (Lane("node2", "0", "NVIDIA H100", 4), "node2, 4 workers (NVIDIA H100)"),
+        (Lane("node2"), "node2"),
+        (Lane("", "0"), "GPU 0"),
+        (Lane(""), ""),
+    ],
+)
+def test_a_lane_in_words(lane: Lane, words: str) -> None:
+    assert str(lane) == words
