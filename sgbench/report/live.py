@@ -126,7 +126,7 @@ class Display:
             has_bars = self._console.width >= BAR_WIDTH
             grid = Table.grid(padding=(0, 1 + has_bars, 0, 0), expand=True)
             grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-            for _ in range(4):
+            for _ in range(5):
                 grid.add_column(justify="right", no_wrap=True)
             if has_bars:
                 grid.add_column(width=10)
@@ -141,7 +141,7 @@ class Display:
                     grid.add_row(Text(" · ".join((node, *kinds, *count)), "bold"))
                 for run in here:
                     bar = [ProgressBar(total=run.steps or 1, completed=run.step, width=10)] if has_bars else []
-                    grid.add_row(_label(run, indented=bool(node)), *_numbers(run), *bar)
+                    grid.add_row(*_label(run, indented=bool(node)), *_numbers(run), *bar)
             parts: list[RenderableType] = [grid] if shown else []
             if more := len(self._course.running) - shown:
                 parts.append(Text(f"… and {more} more running"))
@@ -168,10 +168,14 @@ def _by_node(runs: Collection[Running]) -> dict[str, list[Running]]:
     return lanes
 
 
-def _label(run: Running, *, indented: bool) -> Text:
-    """Return what a run is called, after the GPU that it is on or the number of its workers, if any."""
+def _label(run: Running, *, indented: bool) -> tuple[Text, str]:
+    """Return what a run is called, in two parts: the latter, with its seed, is never cut off.
+
+    The former begins with the GPU that the run is on or the number of its workers, if any.
+    """
     share = f"{run.lane.share} " if run.lane and run.lane.share else ""
-    return Text.assemble("  " * indented, (share, "cyan"), run.label)
+    what, _, seed = run.label.rpartition(" · ")
+    return Text.assemble("  " * indented, (share, "cyan"), what or seed), seed if what else ""
 
 
 def _numbers(run: Running) -> list[str]:

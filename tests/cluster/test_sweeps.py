@@ -263,9 +263,7 @@ def test_an_address_at_which_nobody_answers_is_bad_input(tmp_path: Path, dead_po
     address = f"{scheme}127.0.0.1:{dead_port}"
     with a_place(tmp_path) as place:
         command = place.run("sweep", "tiny.yaml", "--rerun", "--address", address, code=2)
-    first, second, line = command.stderr.splitlines()
-    assert first == "tiny: 4 runs: 4 to do"
-    assert second == f"joining the Ray cluster at {address}…"
+    (line,) = command.stderr.splitlines()  # before anything is prepared
     assert line.startswith(f"error: --address: no Ray cluster can be reached at '{address}': ")
 
 
