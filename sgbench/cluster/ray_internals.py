@@ -39,6 +39,16 @@ RECONNECT_SECONDS = float(os.environ.get(_RECONNECT_VARIABLE) or 60)
 DRIVER_RESOURCES = {"CPU": 0, "memory": 1}
 """What a trial takes that leaves all computing to a worker group: a byte, as a trial that takes nothing is refused."""
 
+TOKEN_VARIABLE = "RAY_AUTH_TOKEN"
+"""Holds the token that all processes of a Ray have, in their environment."""
+
+RAYLET_VARIABLE = "RAY_RAYLET_PID"
+"""Holds, in the environment of what a raylet starts, its number.
+
+These processes outlive it if orphans get another parent than process 1, and then do not notice that it is gone; or for
+a minute, in which they try to tell the ``gcs_server``, if that is gone too.
+"""
+
 VITAL = ("gcs_server", "raylet")
 """Processes of a Ray, children of the command that started it; the death of one is the end of the sweep.
 
@@ -71,15 +81,16 @@ def on_loopback() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def own_token() -> Iterator[None]:
-    """Let a Ray that is started in this context require a token that only its processes know, from their environment.
+def own_token() -> Iterator[str]:
+    """Yield a token for a Ray that is started with it in `TOKEN_VARIABLE`, which this process uses in this context.
 
     Without any, Ray would write one to ``~/.ray/auth_token``, which all other Rays of that user then require.
     """
+    token = secrets.token_hex(32)
+    with variables(RAY_AUTH_MODE="token", **{TOKEN_VARIABLE: token}):
+        _read_token()
     try:
-        with variables(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32)):
-            _read_token()
-            yield
+        yield token
     finally:
         _read_token()
 
@@ -220,17 +231,6 @@ def set_failures(trial: Any, count: int) -> None:
 def is_lost_machine(reason: str) -> bool:
     """Return whether Ray's words for the death of a process say that its node died, or had no memory left."""
     return "its node has died" in reason or "running low on memory" in reason
-
-
-def kill_workers(raylet: int) -> None:
-    """Kill the processes that a raylet started: they have its number in their environment, and outlive it.
-
-    Ray's workers do not notice that their raylet is gone if orphans get another parent than process 1.
-    """
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get("RAY_RAYLET_PID") == str(raylet):
-                process.kill()
 
 
 class Unsaved:

@@ -12,7 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgbench.cluster.ray_internals import ENVIRONMENT, node_check, on_loopback, own_token, silence_raylets
+from sgbench.cluster.ray_internals import (
+    ENVIRONMENT,
+    TOKEN_VARIABLE,
+    node_check,
+    on_loopback,
+    own_token,
+    silence_raylets,
+)
 from sgbench.core.environment import variables
 from sgbench.core.errors import AGAIN, InputError, InterruptionError, described
 from sgbench.core.files import temporary_folder
@@ -65,9 +72,9 @@ def connect(address: str | None, say: Callable[[str], object] = lambda text: Non
             "that is to be used."
         )
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(_alone()) if address is None else None
-        watch = stack.enter_context(Watch(address))
-        _start(address, folder)
+        folder, token = stack.enter_context(_alone()) if address is None else (None, "")
+        watch = stack.enter_context(Watch(address, token))
+        _start(address, folder, token)
         watch.connected(node_check())
         try:
             yield watch.lost
@@ -106,8 +113,8 @@ def _runner(address: str | None, observer: "Observer") -> Iterator["Runner"]:
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[Path]:
-    """Keep a Ray that is started here to this user: what it listens on, its token, its files, in the folder yielded.
+def _alone() -> Iterator[tuple[Path, str]]:
+    """Yield the folder and the token of a Ray that is started here, which are its alone.
 
     Raises:
         InputError: If there is no room for its files.
@@ -120,20 +127,18 @@ def _alone() -> Iterator[Path]:
             folder = stack.enter_context(temporary_folder(parent, _PREFIX))
         except OSError as error:
             raise InputError(f"Ray cannot be started here: {described(error)}.") from error
-        stack.enter_context(own_token())
-        yield folder / "ray"  # as Ray lets everybody write to the folder that it is given
+        token = stack.enter_context(own_token())
+        yield folder / "ray", token  # a folder inside, as Ray lets everybody write to the one that it is given
 
 
-def _start(address: str | None, folder: Path | None) -> None:
-    """Start Ray, with its files in a folder, or join a cluster; see `connect`."""
+def _start(address: str | None, folder: Path | None, token: str) -> None:
+    """Start Ray, with its files in a folder and requiring a token, or join a cluster; see `connect`."""
     import ray
 
     try:
         if address is None:
-            path = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)  # a loss beside the person is found
-            loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
             # "local" rather than nothing: a bare init would join whatever cluster was last started on this machine.
-            with variables(PYTHONPATH=path, GLOO_SOCKET_IFNAME=loopback, NCCL_SOCKET_IFNAME=loopback), on_loopback():
+            with variables(**_environment(token)), on_loopback():
                 ray.init(
                     "local",
                     include_dashboard=False,
@@ -150,6 +155,18 @@ def _start(address: str | None, folder: Path | None) -> None:
         raise InputError(f"{what}: {str(error).splitlines()[0].rstrip('.')}{hint}") from error
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # failures are reported once, by the run's row
     silence_raylets()
+
+
+def _environment(token: str) -> dict[str, str]:
+    """Return what the processes of a Ray that is started here have in their environment."""
+    loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+    return {
+        "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),  # a loss beside the person
+        "RAY_AUTH_MODE": "token",
+        TOKEN_VARIABLE: token,
+        "GLOO_SOCKET_IFNAME": loopback,
+        "NCCL_SOCKET_IFNAME": loopback,
+    }
 
 
 def _knock(address: str) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import psutil
 
-from sgbench.cluster.ray_internals import RECONNECT_SECONDS, VITAL, is_alive, kill_workers
+from sgbench.cluster import witness
+from sgbench.cluster.ray_internals import RAYLET_VARIABLE, RECONNECT_SECONDS, TOKEN_VARIABLE, VITAL, is_alive
 from sgbench.core.errors import InterruptionError
 
 LOOK_SECONDS = 1.0
@@ -44,16 +45,19 @@ class Watch:
     runs, which might outlive a Ray that was started here, are killed then. Code that sees `lost` has `LEAVE_SECONDS` to
     leave the context before this process is ended.
 
-    Where a Ray that is lost ends this process without asking, a process beside it says so in its place.
+    Where a Ray that is lost, or somebody else, ends this process without asking, a process beside it says so in its
+    place. That process also ends, whenever this one has left, whatever is then still running of a Ray started here.
 
     Args:
         address: Of the cluster to join; None for a Ray that is started here.
+        token: What all processes of a Ray that is started here have in `TOKEN_VARIABLE`.
     """
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(self, address: str | None = None, token: str = "") -> None:
         self.lost = threading.Event()
         """Set when Ray is lost."""
         self._address = address
+        self._token = token
         self._vital: dict[str, Any] = {}
         self._is_alive: Callable[[float], bool] | None = None
         self._answered = time.monotonic()
@@ -65,10 +69,11 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         self._witness = subprocess.Popen(
-            ["sh", "-c", 'read -r left || echo "error: $0" >&2', NOT_LEFT],
+            [sys.executable, "-P", witness.__file__, NOT_LEFT, TOKEN_VARIABLE if self._token else ""],
+            env=os.environ | ({TOKEN_VARIABLE: self._token} if self._token else {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            start_new_session=True,  # so that Ctrl-C leaves it alone
+            start_new_session=True,  # so that Ctrl-C, and a terminal that is closed, leave it alone
         )
         self._thread.start()
         return self
@@ -94,7 +99,7 @@ class Watch:
                 self._why = why
                 self.lost.set()
                 if "raylet" in self._vital:
-                    kill_workers(self._vital["raylet"].pid)
+                    witness.end_all(RAYLET_VARIABLE, str(self._vital["raylet"].pid))
 
     def error(self) -> InterruptionError:
         """Return the error to raise once `lost` is set."""
@@ -143,12 +148,9 @@ class Watch:
         self._dismiss()
         sys.stderr.write(f"error: {self.error()}\n")
         sys.stderr.flush()
-        for child in psutil.Process().children(recursive=True) if self._vital else ():
-            with contextlib.suppress(psutil.Error):
-                child.kill()
         os._exit(1)
 
     def _dismiss(self) -> None:
-        """End the process that would say that this one did not leave."""
+        """Tell the process beside this one that this one leaves, and wait until it has ended what Ray leaves."""
         with contextlib.suppress(OSError):  # somebody has killed it
             self._witness.communicate(b"left\n")

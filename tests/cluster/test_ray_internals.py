@@ -82,7 +82,7 @@ def test_a_variable_is_still_read_by_the_module_that_acts_on_it(variable: str, r
 def test_the_processes_that_are_watched_have_the_names_of_ray_s_programs() -> None:
     core = RAY / "core" / "src" / "ray"
     assert all(list(core.glob(f"*/{name}")) for name in VITAL)
-    assert "RAY_RAYLET_PID" in ray._private.ray_constants.RAY_INTERNAL_FLAGS  # what a worker finds its raylet by
+    assert ray_internals.RAYLET_VARIABLE in ray._private.ray_constants.RAY_INTERNAL_FLAGS
 
 
 @pytest.mark.parametrize(("mode", "asked"), [("token", "True"), ("disabled", "False")])

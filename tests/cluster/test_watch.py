@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from place import wait_until
 
@@ -14,12 +15,13 @@ from sgbench.cluster import watch as module
 from sgbench.cluster.watch import NOT_LEFT, SILENT_LOOKS, START_SECONDS, Watch
 
 STUCK = """
-import subprocess, sys, time
+import os, subprocess, sys, time
 from sgbench.cluster import watch
 
 watch.LEAVE_SECONDS = 0.5
-vital, other = (subprocess.Popen([path, "60"]) for path in sys.argv[1:])
-with watch.Watch() as watching:
+environment = {**os.environ, "RAY_AUTH_TOKEN": "theirs-alone"}
+vital, other = (subprocess.Popen([path, "60"], env=environment) for path in sys.argv[1:])
+with watch.Watch(token="theirs-alone") as watching:
     watching.look()
     vital.kill()
     print(other.pid, flush=True)
@@ -47,15 +49,30 @@ def test_a_command_that_does_not_leave_is_ended_with_a_sentence_and_its_processe
     wait_until(lambda: not stat.exists() or ") Z " in stat.read_text(), 60)
 
 
-def test_a_process_that_is_ended_from_outside_has_somebody_who_says_so() -> None:
-    ended = "import os\nfrom sgbench.cluster.watch import Watch\nwith Watch('head:6379'):\n    os._exit(1)"
-    left = "from sgbench.cluster.watch import Watch\nwith Watch('head:6379'):\n    pass"
-    variables = {**os.environ, "PYTHONPATH": str(Path(sgbench.__file__).parent.parent)}
-    said = [
-        subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, timeout=60).stderr
-        for code in (ended, left)
-    ]
-    assert said == [f"error: {NOT_LEFT}\n", ""]
+@pytest.mark.parametrize("end", ["os._exit(1)", "os.kill(os.getpid(), 9)", "pass"])
+def test_whichever_way_a_command_ends_its_ray_ends_too_and_somebody_says_so_if_it_did_not_leave(end: str) -> None:
+    code = f"""
+import os, subprocess, sys
+from sgbench.cluster.watch import Watch
+
+with Watch(token="theirs-alone"):
+    for token in "theirs-alone", "of-another":
+        environment = {{**os.environ, "RAY_AUTH_TOKEN": token}}
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        print(subprocess.Popen(["sleep", "60"], env=environment, start_new_session=True, **pipes).pid, flush=True)
+    {end}
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(Path(sgbench.__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stderr == ("" if end == "pass" else f"error: {NOT_LEFT}\n")
+    theirs, of_another = map(int, done.stdout.split())
+    assert not psutil.pid_exists(theirs) or psutil.Process(theirs).status() == psutil.STATUS_ZOMBIE
+    psutil.Process(of_another).kill()
 
 
 @pytest.mark.parametrize("address", [None, "head:6379"])
