@@ -315,9 +315,8 @@ def attempt(job: Job, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, Ba
                 raise WorkerGroupError("a traceback", raised)
 
         monkeypatch.setattr(worker, "_trainer", lambda job, config: Trainer())
-        registered = pack([job], remote=False)
-        config = {"job": job.to_json(), "stop": ".ray/stop", "remote": False, "registered": registered, "workers": 2}
-        worker.trial(config)
+        config = {"job": job.to_json(), "stop": ".ray/stop", "remote": False, "workers": 2}
+        worker.trial(config, pack([job], remote=False)[0])
 
     return attempt
 
