@@ -90,7 +90,7 @@ def main() -> None:
     """Run the command line; for bad input, print one sentence and exit with 2."""
     streams.prepare()
     PLUGIN_FOLDERS[:] = [""]  # --loss my_module:MyLoss finds a module in the current folder
-    warnings.showwarning = lambda message, *_: typer.echo(f"warning: {sentence(str(message))}", err=True)
+    warnings.showwarning = lambda message, *_: _warn(message)
     try:
         _refuse_what_is_not_text(sys.argv)
         with streams.until_nobody_reads():
@@ -105,6 +105,11 @@ def main() -> None:
         _end("not confirmed; nothing was changed.", 1)
     except OSError as error:  # such as a folder that is not writable
         _end(in_a_sentence(error), 2)
+
+
+def _warn(message: Warning | str) -> None:
+    """Print a warning; a live display takes the place of standard error, and typer would write past it."""
+    sys.stderr.write(f"warning: {sentence(str(message))}\n")
 
 
 _UsageError: Any = typer.BadParameter.__base__

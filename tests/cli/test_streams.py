@@ -1,11 +1,16 @@
 """Standard streams that are closed, full or no longer read end nothing, and never in a traceback."""
 
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.live import Live
+
+from sgbench import cli
 
 STORE = Path(__file__).parents[1] / "stores/27d0b6c"
 
@@ -35,3 +40,11 @@ def test_a_terminal_says_at_once_that_a_sweep_is_being_read(place, run, monkeypa
     first = run("plan", "tiny.yaml")[1].partition("tiny: 4 runs")[0]
     assert "reading tiny.yaml…" in first
     assert "\x1b[2K" in first.partition("…")[2]  # it is erased
+
+
+def test_a_warning_is_printed_above_a_live_display_and_not_into_it(capsys):
+    console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=80)
+    with Live("running", console=console):
+        cli._warn(UserWarning("no run has been at work for 60 s"))
+    assert "\x1b[2Kwarning: no run has been at work for 60 s\n" in console.file.getvalue()
+    assert capsys.readouterr().err == ""
