@@ -3,11 +3,13 @@
 import contextlib
 import math
 import secrets
+import shutil
 import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -23,6 +25,7 @@ from sgbench.cluster.ray_internals import (
     Unsaved,
     error_of,
     is_lost_machine,
+    session_folder,
     set_failures,
 )
 from sgbench.cluster.registered import pack
@@ -74,7 +77,7 @@ def run_sweep(
     """
     placement = place(sweep)
     scratch = f"{SCRATCH}/{secrets.token_hex(4)}"
-    stop, state = f"{scratch}.stop", storage.address(scratch)
+    stop, state = f"{scratch}.stop", Path(session_folder(), f"tune-{secrets.token_hex(4)}")
     remote = sending is not None
     code, packages = pack(jobs, remote=remote)
     nodes = _prepare_nodes(jobs, storage, scratch, packages, sending) if sending else []
@@ -83,7 +86,6 @@ def run_sweep(
         "workers": sweep.workers,
         "resources": placement.each,
         "use_gpu": placement.use_gpu,
-        "state": state,
         "remote": remote,
     }
     # A run with a worker group holds no CPU itself: drivers that did could fill the cluster and wait for ever.
@@ -100,7 +102,7 @@ def run_sweep(
                     tune_config=tune.TuneConfig(search_alg=lanes, reuse_actors=True),
                     run_config=tune.RunConfig(
                         name="tune",
-                        storage_path=state,
+                        storage_path=str(state),  # not in the store, where Tune would write without the lock
                         verbose=0,
                         callbacks=[events],
                         stop=_Waiting(events, asked, lost or threading.Event(), placement),
@@ -113,6 +115,7 @@ def run_sweep(
             fault = f"Ray Tune cannot use its files, as on a full disk: {described(error)}"
             raise InterruptionError(f"{fault}; {AGAIN}.") from error
         finally:
+            shutil.rmtree(state, ignore_errors=True)
             with contextlib.suppress(OSError):  # if the storage fails now, the next sweep deletes the rest
                 storage.delete_folder(scratch)  # not that of other shards
                 storage.delete(stop)

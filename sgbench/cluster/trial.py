@@ -8,6 +8,7 @@ is on storage when training ends; nothing is read back from what Ray keeps.
 
 import contextlib
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from sgbench.assets.locator import Locator
 from sgbench.cluster.groups import InFile
 from sgbench.cluster.nodes import own_id, own_lane
-from sgbench.cluster.ray_internals import anywhere, is_leaving, preemption
+from sgbench.cluster.ray_internals import anywhere, is_leaving, preemption, session_folder
 from sgbench.cluster.registered import unpack
 from sgbench.cluster.runlog import into_log
 from sgbench.core.errors import described, machine_fault
@@ -44,9 +45,8 @@ def trial(config: dict[str, Any], code: bytes) -> None:
 
     Args:
         config: ``job`` (JSON of a `Job`), ``stop`` (name, in the store, of the file that asks all runs to stop),
-            ``workers`` (of Train; 0 is local mode), ``resources`` (of each worker), ``use_gpu``, ``state`` (folder for
-            what Train keeps) and ``remote`` (whether workers may be on other machines, and fetch the weights of metrics
-            themselves).
+            ``workers`` (of Train; 0 is local mode), ``resources`` (of each worker), ``use_gpu`` and ``remote`` (whether
+            workers may be on other machines, and fetch the weights of metrics themselves).
         code: The code of plug-ins, see `sgbench.cluster.registered.unpack`; ``config`` carries it from here on.
     """
     config = {**config, "code": code}
@@ -78,7 +78,8 @@ def _train_and_score(job: Job, config: dict[str, Any], scores: dict[str, float])
     if _stop_requested(job, config):
         return RunEnd.STOPPED, STOPPED
     try:
-        end, message = _trainer(job, config).fit().return_value
+        with tempfile.TemporaryDirectory(prefix="train-", dir=session_folder(), ignore_cleanup_errors=True) as folder:
+            end, message = _trainer(job, config, folder).fit().return_value
     except train.TrainingFailedError as error:  # a worker group that Train could not restart
         traceback.print_exc()
         causes = list((getattr(error, "worker_failures", None) or {0: error}).values())
@@ -123,7 +124,8 @@ def _score_in_task(config: dict[str, Any]) -> Scored:
         return pool.submit(_score, config).result()
 
 
-def _trainer(job: Job, config: dict[str, Any]) -> TorchTrainer:
+def _trainer(job: Job, config: dict[str, Any], folder: str) -> TorchTrainer:
+    """Return what trains a job, and keeps its own files in a folder."""
     workers: int = config["workers"]
     return TorchTrainer(
         _train_loop,
@@ -136,7 +138,7 @@ def _trainer(job: Job, config: dict[str, Any]) -> TorchTrainer:
         ),
         run_config=train.RunConfig(
             name=f"{job.run_id}-{time.time_ns()}",
-            storage_path=config["state"],
+            storage_path=folder,
             callbacks=[TuneReportCallback()] if workers else [],
             failure_config=train.FailureConfig(max_failures=2 if workers else 0),
         ),

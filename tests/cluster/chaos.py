@@ -359,7 +359,8 @@ class Storm:
         last = sleeper.stderr.rstrip().rpartition("\n")[2]
         assert last.startswith("error: "), sleeper.stderr[-3000:]
         assert "the lock of" in last, sleeper.stderr[-3000:]
-        assert not ended or self.server.files("stormy") == files
+        if ended:
+            assert self.server.files("stormy") == files, set(self.server.files("stormy").items()) ^ set(files.items())
         assert successor.end(PATIENCE_SECONDS) == 0, successor.stderr[-3000:]
         blow.was += ", woke " + ("after its successor's end" if ended else "beside its successor")
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -96,6 +97,13 @@ def marked(mark: str, words: str = "") -> list[int]:
             if f"{MARK}={mark}".encode() in environment and words.encode() in line:
                 found.append(int(folder.name))
     return found
+
+
+def has_tune(raylets: Iterable[int]) -> bool:
+    """Return whether Tune keeps its files in the folder of a Ray, of which some processes are the raylets."""
+    words = [word for process in raylets for word in psutil.Process(process).cmdline()]
+    logs = [Path(word.partition("=")[2]) for word in words if word.startswith("--log_dir=")]
+    return any(any(log.parent.glob("tune-*/tune")) for log in logs)
 
 
 def kill(processes: Iterable[int]) -> None:

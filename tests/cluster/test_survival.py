@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 from chaos import KINDS, STORM, Log, bound, chaos, draw, summary
-from place import Place, assert_clean, kill
+from place import Place, assert_clean, has_tune, kill
 from raylets import Nodes
 
 import sgbench
@@ -60,9 +60,9 @@ def test_a_log_adds_up_what_storms_have_dealt_and_says_what_that_proves(tmp_path
 
 VITAL = {"gcs_server": "ray/core/src/ray/gcs/gcs_server", "raylet": "ray/core/src/ray/raylet/raylet"}
 
-MOMENTS: dict[str, Callable[[Path, str], bool]] = {
-    "no run has begun": lambda store, said: any((store / ".ray").glob("*")),
-    "a run trains": lambda store, said: ": step " in said,
+MOMENTS: dict[str, Callable[[Place, str], bool]] = {
+    "no run has begun": lambda place, said: has_tune(place.processes(VITAL["raylet"])),
+    "a run trains": lambda place, said: ": step " in said,
 }
 
 
@@ -107,7 +107,7 @@ def test_a_ray_that_loses_a_process_ends_the_sweep_in_a_sentence_and_the_same_co
         ("raylet", "a run trains", 1),
     ):
         command = place.start(*sweep, "--set", f"workers={workers}", slow=0.5, **without_token)
-        command.wait_until(lambda err, moment=moment: MOMENTS[moment](place.folder / "vital", err))
+        command.wait_until(lambda err, moment=moment: MOMENTS[moment](place, err))
         folder = assert_alone(place)
         kill(place.processes(VITAL[process]))
         assert command.end(60) == 1, command.stderr[-2000:]

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
-from place import STEPS, Command, Place, Said, a_place, assert_clean
+from place import STEPS, Command, Place, Said, a_place, assert_clean, has_tune
 from raylets import Nodes
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -272,7 +272,7 @@ def test_an_address_at_which_nobody_answers_is_bad_input(tmp_path: Path, dead_po
 def test_a_sweep_that_waits_for_room_ends_when_it_is_asked_to(place: Place, head: Nodes) -> None:
     sweep = ("sweep", "tiny.yaml", "--set", "recipe.threads=64", "--results", "waiting", "--address", head.address)
     command = place.start(*sweep, SGBENCH_GROWS_TO="CPU=64")
-    command.wait_until(lambda _: any(place.folder.glob("waiting/.ray/*/tune")))  # what Tune keeps
+    command.wait_until(lambda _: has_tune(head.processes("raylet/raylet")))
     command.process.send_signal(signal.SIGTERM)
     assert command.end(30) == 130
     assert command.started() == []
@@ -314,7 +314,8 @@ def attempt(job: Job, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, Ba
             def fit(self) -> None:
                 raise WorkerGroupError("a traceback", raised)
 
-        monkeypatch.setattr(worker, "_trainer", lambda job, config: Trainer())
+        monkeypatch.setattr(worker, "_trainer", lambda job, config, folder: Trainer())
+        monkeypatch.setattr(worker, "session_folder", lambda: None)
         config = {"job": job.to_json(), "stop": ".ray/stop", "remote": False, "workers": 2}
         worker.trial(config, pack([job], remote=False)[0])
 
