@@ -262,7 +262,8 @@ class Storage:
 
         def upload() -> None:
             self._check_lock()
-            self._fs.create_dir(self.path(name).rpartition("/")[0])
+            if self.is_local:
+                Path(self.path(name)).parent.mkdir(parents=True, exist_ok=True)
             source.seek(0)
             with self._fs.open_output_stream(self.path(name)) as stream:
                 shutil.copyfileobj(source, stream, _PIECE)

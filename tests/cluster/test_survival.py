@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from chaos import KINDS, STORM, Log, bound, chaos, draw, summary
+from chaos import KINDS, STORM, Log, bound, chaos, draw, draw_for_s3, summary
 from place import Place, assert_clean, has_tune, kill
 from raylets import Nodes
 
@@ -46,6 +46,14 @@ def test_a_seed_draws_the_same_blows_and_each_kind_as_often_as_the_others() -> N
     assert blows != draw(count, random.Random(4))
     assert Counter((blow.victim, blow.joins) for blow in blows) == dict.fromkeys(KINDS, 4)
     assert any(not blow.in_runs for blow in blows)
+
+
+def test_of_five_blows_to_a_store_on_s3_three_kill_one_is_an_outage_and_one_a_sleeper() -> None:
+    blows = draw_for_s3(STORM, random.Random(3))
+    assert blows == draw_for_s3(STORM, random.Random(3))
+    kinds = Counter(blow.victim.partition(" ")[0] if blow.is_outage else blow.victim for blow in blows)
+    assert (kinds["server"], kinds["driver asleep"], kinds.total()) == (2, 2, STORM)
+    assert all(blow.in_runs and blow.is_last for blow in blows if blow.victim == "driver asleep")
 
 
 def test_a_log_adds_up_what_storms_have_dealt_and_says_what_that_proves(tmp_path: Path) -> None:
