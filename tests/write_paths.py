@@ -309,6 +309,14 @@ def compacted(folder: Path) -> None:
     Store(Storage(str(folder))).compact()
 
 
+def done_side_by_side(folder: Path) -> None:
+    storage = Storage(str(folder))
+    with storage.register("shard 1/2 of paper"):
+        if taken := storage.book(["run"]):
+            raise InputError(f"'run' is booked by {storage.in_words(taken.values())}.")
+        storage.write("run", b"done")
+
+
 def fill_small(folder: Path) -> None:
     store = Store(Storage(str(folder)))
     for seed in (0, 1):
@@ -343,6 +351,7 @@ DISKS: dict[str, tuple[Callable[[Path], object], Callable[[Path], object], Calla
     "first run row, on a disk": (nothing, written, rows_of),
     "compact, on a disk": (fill_small, compacted, rows_of),
     "prepare": (nothing, packed_again, visible),
+    "register and book": (nothing, done_side_by_side, visible),
     "receive packed images": (nothing, received, visible),
     "download": (nothing, downloaded, visible),
     "fetch": (nothing, fetched, visible),

@@ -39,7 +39,7 @@ from sgbench.runs.execute import Job, Watcher, begin, record_failure, stop_signa
 from sgbench.runs.progress import Lane
 from sgbench.runs.sweep import Summary
 from sgbench.spec import SweepSpec
-from sgbench.store.layout import SCRATCH
+from sgbench.store.layout import SCRATCH, discard_scratch
 from sgbench.store.rows import RunEnd
 
 MAX_FAILURES = 2
@@ -117,8 +117,7 @@ def run_sweep(
         finally:
             shutil.rmtree(state, ignore_errors=True)
             with contextlib.suppress(OSError):  # if the storage fails now, the next sweep deletes the rest
-                storage.delete_folder(scratch)  # not that of other shards
-                storage.delete(stop)
+                discard_scratch(storage, scratch if storage.is_shared else "")
     for job in jobs:
         if job.run_id in events.died:
             record_failure(job, events.summary.failed[job.run_id], events.lanes.get(job.run_id))

@@ -428,6 +428,11 @@ class Storage:
             self.write(_booked_by(self._writer), json.dumps(mine).encode())
         return taken
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether this process is registered to write to it, so that others may do so too; see `register`."""
+        return bool(self._writer)
+
     def writers(self) -> Sequence[str]:
         """Return the numbers of all that are registered, whether or not they are alive."""
         return self.locks.writers()

@@ -185,17 +185,21 @@ def discard_progress(storage: Storage) -> dict[str, int]:
     return left
 
 
-def discard_scratch(storage: Storage) -> int:
-    """Delete what earlier sweeps and merges left in `SCRATCH`; the caller holds the lock of the storage.
+def discard_scratch(storage: Storage, only: str = "") -> int:
+    """Delete what sweeps and merges left in `SCRATCH`; the caller holds the lock of the storage.
 
     Ray may keep its own files in a folder of that name, such as in a home folder; they are left alone.
+
+    Args:
+        storage: The storage.
+        only: How names begin that are deleted; without it, the folder itself is deleted too if nothing else is there.
 
     Returns:
         The bytes freed.
     """
     names = storage.sizes(SCRATCH)
-    own = {name: size for name, size in names.items() if _SCRATCHED.match(name)}
-    if own.keys() == names.keys():
+    own = {name: size for name, size in names.items() if _SCRATCHED.match(name) and name.startswith(only)}
+    if own.keys() == names.keys() and not only:
         storage.delete_folder(SCRATCH)
     else:
         for name in own:

@@ -1,5 +1,6 @@
 """`sgbench status`: how far sweeps are, from the store alone, and the jobs of a cluster."""
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -97,6 +98,25 @@ def test_status_says_who_is_at_work_and_disturbs_nobody(store: Store, run: Run) 
     assert said["lock"] == "the kernel's"
     assert who.startswith(f"'sgbench sweep tiny' (process {os.getpid()} on ")
     assert json.loads(run("status", "--json")[0])["in_use_by"] is None
+
+
+def test_status_names_the_shards_that_are_at_work_with_what_they_do(store: Store, run: Run) -> None:
+    ids = [planned.run_id for planned in store.planned()]
+    with contextlib.ExitStack() as stack:
+        for number, run_id in ((1, ids[0]), (3, ids[1])):
+            storage = Storage(store.storage.root)
+            stack.enter_context(storage.register(f"shard {number}/8 of tiny"))
+            trained = Running(f"seed {number}", None, number, 3, 0.03125, 12.0)
+            snapshot = Snapshot("tiny", 100.0 * number, {run_id: trained})
+            storage.write(progress_of(str(storage.fence)), json.dumps(dataclasses.asdict(snapshot)).encode())
+        assert counts(run) == {"tiny": {"runs": 4, "running": 2, "to do": 2}}
+        _, err = run("status")
+        told = json.loads(run("status", "--json")[0])
+    who = r"shards 1/8 and 3/8 of tiny, since \d{4}-\d\d-\d\d \d\d:\d\d UTC"
+    assert re.fullmatch(rf"In use by {who}; tiny: ETA 5:00; lock: the kernel's\.\n", err)
+    assert re.fullmatch(who, told["in_use_by"])
+    assert {each["run_id"]: each["step"] for each in told["running"]} == {ids[0]: 1, ids[1]: 3}
+    assert counts(run) == {"tiny": {"runs": 4, "to do": 4}}
 
 
 def test_the_runs_that_are_going_are_shown_with_step_place_and_time_left(store: Store, run: Run) -> None:

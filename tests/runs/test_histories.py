@@ -1,8 +1,9 @@
 """Random histories of a store against a model: whatever happens in whatever order, each run says what was last written.
 
-Writers train runs again, fall asleep with the lock in their hands and wake later; others compact, merge, remove and
-clean; any of them may be killed at any change, or be refused it, and is then repeated. In CI there are 200 histories;
-``make histories`` runs 10,000. Of a failure, hypothesis shows the shortest history that it finds, and how to repeat it.
+Writers train runs again, alone or side by side with others, fall asleep with a lock in their hands and wake later;
+others compact, merge, remove and clean. Any may be killed at any change, or be refused it, and is repeated. There
+are 200 histories in CI; ``make histories`` runs 10,000. Of a failure, hypothesis shows the shortest history that it
+finds, and how to repeat it.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from made_up_runs import ID, history, scores, trained, values
 from virtual_time import VirtualClock, World
 
 from sgbench.core.errors import InputError, InterruptionError
+from sgbench.core.storage import Storage
 from sgbench.runs.maintenance import Merge, clean, find_runs, remove
 from sgbench.runs.verification import verify
 from sgbench.store import Store
@@ -53,6 +55,12 @@ def training(store: Store, seed: int, value: float, hour: int) -> Iterator[None]
     store.write_scores(scores(ID[seed], value, hour))
 
 
+def book(storage: Storage, seed: int) -> None:
+    """Book a run, once whoever had booked it is known to be dead."""
+    while taken := storage.book([ID[seed]]):
+        storage.end(taken.values())
+
+
 class Histories(RuleBasedStateMachine):
     """A store, its processes and the model of what it says: the value of each run."""
 
@@ -63,8 +71,8 @@ class Histories(RuleBasedStateMachine):
         self.model: dict[str, float] = {}
         self.number = 0
         self.dead: list[contextlib.ExitStack] = []
-        self.pending: tuple[Callable[[Store], object], dict[str, float]] | None = None
-        """What was cut off, and what the store says once it is done."""
+        self.pending: tuple[Callable[[Store], object], dict[str, float], int | None] | None = None
+        """What was cut off, what the store says once it is done, and the run if it is of one alone."""
         self.asleep: tuple[VirtualClock, Iterator[None], contextlib.ExitStack, Frail] | None = None
         self.taken_over = False
 
@@ -73,12 +81,26 @@ class Histories(RuleBasedStateMachine):
         self.number += 1
         return self.number
 
-    def command(self, act: Callable[[Store], object], after: dict[str, float], cut: Any = None) -> None:
-        """Run a command in a process of its own, which may be cut off."""
+    def command(
+        self, act: Callable[[Store], object], after: dict[str, float], of: int | None, cut: Any, *, beside: bool = False
+    ) -> None:
+        """Run a command in a process of its own, which may be cut off.
+
+        Args:
+            act: What it does.
+            after: What the store says then.
+            of: The run, if it changes no other.
+            cut: Where it is cut off.
+            beside: Whether it only books that run, instead of locking the store.
+        """
         clock = self.world.clock(ahead=60.0)
         storage = self.storage.process(clock)
         store, lock = Store(storage), contextlib.ExitStack()
-        lock.enter_context(store.writing("a command"))
+        if beside and of is not None:
+            lock.enter_context(store.writing_runs(f"run {of} of quick"))
+            book(storage, of)
+        else:
+            lock.enter_context(store.writing("a command"))
         self.taken_over = self.asleep is not None
         if cut:
             storage.switch.cut_off(*cut)
@@ -91,18 +113,17 @@ class Histories(RuleBasedStateMachine):
             assert cut
         lock.close()
         if storage.switch.mend():
-            self.pending = act, after
+            self.pending = act, after, of
         else:
             self.model = after
             self.pending = None if self.pending is None or self.pending[0] is act else self.pending
 
     @precondition(lambda self: not self.pending)
-    @rule(seed=SEED, cut=CUT)
-    def train(self, seed: int, cut: Any) -> None:
+    @rule(seed=SEED, cut=CUT, beside=st.booleans())
+    def train(self, seed: int, cut: Any, beside: bool) -> None:
         value = self.next()
-        self.command(
-            lambda store: list(training(store, seed, float(value), value)), self.model | {ID[seed]: float(value)}, cut
-        )
+        after = self.model | {ID[seed]: float(value)}
+        self.command(lambda store: list(training(store, seed, float(value), value)), after, seed, cut, beside=beside)
 
     @precondition(lambda self: not self.pending)
     @rule(seed=SEED, cut=CUT)
@@ -112,7 +133,7 @@ class Histories(RuleBasedStateMachine):
                 for run_id in find_runs(store, [ID[seed]]):
                     remove(store, run_id)
 
-        self.command(removed, {run_id: value for run_id, value in self.model.items() if run_id != ID[seed]}, cut)
+        self.command(removed, {run_id: value for run_id, value in self.model.items() if run_id != ID[seed]}, None, cut)
 
     @precondition(lambda self: not self.pending)
     @rule(seeds=st.sets(SEED, min_size=1), newer=st.booleans(), compacted=st.booleans(), cut=CUT)
@@ -124,7 +145,7 @@ class Histories(RuleBasedStateMachine):
         if compacted:
             source.compact()
         taken = {ID[seed]: float(value) for seed in seeds if newer or ID[seed] not in self.model}
-        self.command(lambda store: Merge.of(store, source).apply(), self.model | taken, cut)
+        self.command(lambda store: Merge.of(store, source).apply(), self.model | taken, None, cut)
 
     @rule(cut=CUT)
     def compact(self, cut: Any) -> None:
@@ -137,22 +158,26 @@ class Histories(RuleBasedStateMachine):
     def harmless(self, act: Callable[[Store], object], cut: Any) -> None:
         """Run a command that changes nothing that the store says, whatever was cut off before and is not repeated."""
         pending = self.pending
-        self.command(act, self.model, cut)
+        self.command(act, self.model, None, cut)
         self.pending = pending
 
     @precondition(lambda self: self.pending)
-    @rule(cut=CUT)
-    def again(self, cut: Any) -> None:
+    @rule(cut=CUT, beside=st.booleans())
+    def again(self, cut: Any, beside: bool) -> None:
         assert self.pending
-        self.command(*self.pending, cut)
+        self.command(*self.pending, cut, beside=beside)
 
     @precondition(lambda self: not self.asleep and not self.pending)
-    @rule(seed=SEED, steps=st.integers(1, 5))
-    def fall_asleep(self, seed: int, steps: int) -> None:
+    @rule(seed=SEED, steps=st.integers(1, 5), beside=st.booleans())
+    def fall_asleep(self, seed: int, steps: int, beside: bool) -> None:
         value, clock = self.next(), self.world.clock(ahead=-60.0)
         storage = self.storage.process(clock)
         stack = contextlib.ExitStack()
-        stack.enter_context(Store(storage).writing("a sleeper"))
+        if beside:
+            stack.enter_context(Store(storage).writing_runs(f"run {seed} of quick"))
+            book(storage, seed)
+        else:
+            stack.enter_context(Store(storage).writing("a sleeper"))
         sleeper = training(Store(storage), seed, float(value), value)
         for _ in range(steps):
             next(sleeper)
@@ -161,6 +186,7 @@ class Histories(RuleBasedStateMachine):
         self.pending = (
             lambda store: list(training(store, seed, float(value), value)),
             self.model | {ID[seed]: float(value)},
+            seed,
         )
 
     @precondition(lambda self: self.asleep)
@@ -199,7 +225,7 @@ class Histories(RuleBasedStateMachine):
     def end(self) -> None:
         """End what was cut off, and check all that there is."""
         if self.pending:
-            self.command(*self.pending)
+            self.command(*self.pending, cut=None)
         assert values(Store(self.storage)) == {run_id: {value} for run_id, value in self.model.items()}
         left = list(verify(Store(self.storage)))
         note(f"verify: {left}")
