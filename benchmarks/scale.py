@@ -27,7 +27,7 @@ import harness
 from sgbench.backbones.cost import measure
 from sgbench.core.storage import Storage
 from sgbench.data import prepare, resolve
-from sgbench.runs.forecast import Expected, expect, longest_first, makespan
+from sgbench.runs.forecast import Estimate, Expected, expect, longest_first, makespan
 from sgbench.runs.plan import Choices, PlannedRun, make_plan, read_sweep
 from sgbench.spec import RunSpec, TrainingData
 from sgbench.store import Store, identity_columns
@@ -88,10 +88,16 @@ def timed(runs: Sequence[PlannedRun], workers: int, store: Store, cluster: Clust
         Timed(
             by_share[share],
             (times[share].seconds or 0.0) + _reductions(by_share[share].spec, workers, cluster),
-            "assumed" if not times[share].devices else "measured" if times[share].alike else "scaled",
+            _source(times[share]),
         )
         for share in longest_first(expected)
     ]
+
+
+def _source(expected: Expected) -> str:
+    if expected.training is None or expected.device is None:
+        return "assumed"
+    return "scaled" if expected.training.scaled else "measured"
 
 
 def simulate(times: Sequence[Timed], gpus: int, workers: int, cluster: Cluster) -> dict[str, object]:
@@ -195,7 +201,7 @@ def _share(run: PlannedRun, workers: int) -> PlannedRun:
 
 def _assumed(expected: Expected, cluster: Cluster) -> Expected:
     """Return what is expected of a run that no store tells about; a multiplication and its addition count as two."""
-    return replace(expected, seconds=2 * expected.work / (1e12 * cluster.tflops))
+    return replace(expected, training=Estimate(2 * expected.work / (1e12 * cluster.tflops), "assumed"), device=None)
 
 
 def _reductions(spec: RunSpec, workers: int, cluster: Cluster) -> float:
@@ -227,7 +233,7 @@ def main() -> None:
         cluster = cluster if beside is None else replace(cluster, run_seconds=beside)
         times = timed(runs, 1, store, cluster)
         sweeps, singles = scale_sweep(runs, store, cluster), scale_run(runs, store, cluster)
-        devices = sorted({device for each in expect(runs, store) for device in each.devices})
+        devices = sorted({device for each in expect(runs, store) for device in [each.device] if device})
     longest, fewest = times[0], stops_at(times, cluster)
     steps = f"on {' and '.join(devices)}" if devices else f"by multiplications at {cluster.tflops:g} TFLOP/s, assumed"
     notes = [

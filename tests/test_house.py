@@ -20,7 +20,7 @@ SWEEP = ["[what]", "--results", "--backbone", "--loss", "--lambda", "--seeds", "
 SURFACE = {
     "sgbench": ["--version", "--install-completion", "--show-completion"],
     "sgbench sweep": [*SWEEP, "--address", "--fetch", "--shard", "--retry", "--retrain", "--rerun", "--json"],
-    "sgbench plan": [*SWEEP, "--devices", "--price", "--json"],
+    "sgbench plan": [*SWEEP, "--devices", "--price", "--measure", "--address", "--times", "--json"],
     "sgbench table": [
         *("[number]", "--results", "--show", "--rows", "--columns", "--backbone", "--loss", "--lambda", "--seeds"),
         *("--test", "--metric", "--format", "--json"),

@@ -19,14 +19,14 @@ from sgbench.cli.lean import skip_pandas
 from sgbench.core.errors import InputError
 from sgbench.core.files import expanded, naming, replacing
 from sgbench.core.storage import Storage
-from sgbench.core.words import printable, printable_lines, quoted
+from sgbench.core.words import plural, printable, printable_lines, quoted
 from sgbench.report import tables
 from sgbench.report.screen import Screen
 from sgbench.report.tables.data import json_text
 from sgbench.store.layout import SIGNS
 
 if TYPE_CHECKING:  # these load torch, which only training and scoring need
-    from sgbench.runs.forecast import Expected
+    from sgbench.runs.forecast import Estimate, Expected
     from sgbench.runs.plan import Plan
     from sgbench.runs.sweep import Outcome
 
@@ -122,45 +122,68 @@ def print_plan(
 ) -> None:
     """Print the runs of a plan, their status, and how long the rest will take on some devices."""
     times = {each.run: each for each in expected}
-    rows: list[dict[str, Any]] = []
-    for run in made.runs:
-        time = times.get(run)
-        if as_json:
-            rows.append(run.row | {"expected_seconds": time.seconds if time else None})
-        else:
-            rows.append(run.row | {"expected": _about(time) if time else None})
+    rows = [run.row | (_in_data if as_json else _in_words)(times.get(run)) for run in made.runs]
     print_rows(rows, as_json=as_json)
     if not as_json:
         repeated = made.named - len(made.runs)
         named = f" ({made.named} named, {repeated} of them duplicates)" if repeated else ""
         say(f"{made.name}: {made.summary()}{named}")
         if pending := [each for each in expected if each.run.pending]:
-            say(_forecast(pending, devices, max(1, made.sweep.workers), price))
+            for line in _forecast(pending, devices, max(1, made.sweep.workers), price):
+                say(line)
         if remark := made.to_retrain():
             say(remark)
 
 
-def _about(expected: "Expected") -> str | None:
-    """Return ``4.1 min``, or ``~4.1 min`` if it is scaled from other backbones."""
-    if expected.seconds is None:
-        return None
-    return f"{'' if expected.alike else '~'}{_duration(expected.seconds)}"
+def _in_data(expected: "Expected | None") -> dict[str, Any]:
+    training, scoring = (expected.training, expected.scoring) if expected else (None, None)
+    return {
+        "expected_seconds": training.seconds if training else None,
+        "expected_scoring_seconds": scoring.seconds if scoring else None,
+        "basis": training.basis if training else None,
+        "device": expected.device if expected else None,
+    }
 
 
-def _forecast(expected: "Sequence[Expected]", devices: int, workers: int, price: float | None) -> str:
+def _in_words(expected: "Expected | None") -> dict[str, Any]:
+    training, scoring = (expected.training, expected.scoring) if expected else (None, None)
+    unknown = "unknown" if expected and expected.device else None
+    return {"training": _about(training) or unknown, "scoring": _about(scoring), "from": training and training.basis}
+
+
+def _about(estimate: "Estimate | None") -> str | None:
+    """Return ``4.1 min``, or ``~4.1 min`` if it is put together from the times of others."""
+    return f"{'~' * estimate.scaled}{_duration(estimate.seconds)}" if estimate else None
+
+
+def _forecast(expected: "Sequence[Expected]", devices: int, workers: int, price: float | None) -> list[str]:
+    """Return sentences on how long runs take together, and on what is not known."""
     from sgbench.runs.forecast import makespan
 
     seconds = [each.seconds for each in expected if each.seconds is not None]
-    if len(seconds) < len(expected):
-        return "Training time is unknown: no run in this store has been trained yet."
-    total, lanes = sum(seconds) * workers, max(1, devices // workers)
+    if not seconds:
+        return [
+            "Training time is unknown: no run in this store tells it; --measure times 20 steps of each, and --times "
+            "takes the times of another store."
+        ]
+    known = [(each.training, each.scoring) for each in expected if each.training]
+    total = sum(workers * training.seconds + (scoring.seconds if scoring else 0.0) for training, scoring in known)
+    lanes = max(1, devices // workers)
     wall = makespan(sorted(seconds, reverse=True), lanes)
-    text = f"Training will take about {_digits(total / 3600)} device-hours: {_duration(wall)} on {devices} device"
-    text += "s" * (devices != 1) + ("" if price is None else f", and {total / 3600 * price:,.2f} at {price:g} per hour")
-    text += f", as measured on {' and '.join(sorted(expected[0].devices))}"
-    if all(each.alike for each in expected):
-        return f"{text}."
-    return f"{text}. Times with ~ are scaled from other backbones by their MACs."
+    scored = sum(scoring is not None for _, scoring in known)
+    text = "Training and scoring" if scored == len(seconds) else "Training"
+    text += f" {len(seconds)} of {len(expected)} runs" if len(seconds) < len(expected) else ""
+    text += f" will take about {_digits(total / 3600)} device-hours: {_duration(wall)} on {plural(devices, 'device')}"
+    text += "" if price is None else f", and {total / 3600 * price:,.2f} at {price:g} per hour"
+    lines = [f"{text}, as measured on {expected[0].device}."]
+    if any(estimate.scaled for each in expected for estimate in (each.training, each.scoring) if estimate):
+        lines[0] += " Times with ~ are scaled from other runs."
+    if scored < len(seconds):
+        lines.append("How long scoring takes is not known for all of them; --measure finds out.")
+    if unknown := sorted({str(each.run.spec.loss) for each in expected if each.training is None}):
+        losses = f"{quoted(unknown[0])}{f' and {len(unknown) - 1} more' if len(unknown) > 1 else ''}"
+        lines.append(f"Nothing tells how long a step with {losses} takes; --measure finds out.")
+    return lines
 
 
 def _duration(seconds: float) -> str:

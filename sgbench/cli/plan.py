@@ -7,7 +7,11 @@ import typer
 from sgbench.cli import options
 from sgbench.core.streams import nothing_on_stdout
 
-EXAMPLES = ("sgbench plan quick", "sgbench plan paper --devices 8 --price 2.50", "sgbench plan mine.yaml --json")
+EXAMPLES = (
+    "sgbench plan quick",
+    "sgbench plan mine.yaml --measure --address auto --devices 8 --price 2.50",
+    "sgbench plan paper --times s3://bucket/earlier --json",
+)
 
 
 def plan(
@@ -19,23 +23,59 @@ def plan(
         float | None,
         typer.Option("--price", metavar="X", min=0, max=1e12, help="Price of one device-hour, in any currency."),
     ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="First time 20 steps of each backbone with each loss, and the scoring."),
+    ] = False,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", metavar="HOST:PORT", help="Ray cluster on a node of which --measure measures."),
+    ] = None,
+    times: Annotated[
+        list[str] | None,
+        typer.Option("--times", metavar="STORE", help="A store whose runs tell times too (repeatable)."),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """List the runs of a sweep, their status, and how long the rest will take, without starting anything.
 
-    Times are estimated from similar runs in this store; without any, none are given. If a data set is not available
-    locally, the plan uses the set of that name on record in the store, provided there is exactly one. Otherwise runs
-    have no ids, and their status is unknown unless the store is empty.
+    The time of a run is known from runs with its backbone, recipe and loss, in this store or those of --times, or from
+    --measure, whose times the store keeps for later plans and sweeps. Otherwise it is scaled from other backbones by
+    their MACs, and by what the loss takes on another backbone; if that is not known either, the time is unknown. The
+    table says what each time rests on. All are of one type of device, which is named.
+
+    If a data set is not available locally, the plan uses the set of that name on record in the store, provided there is
+    exactly one. Otherwise runs have no ids, and their status is unknown unless the store is empty.
     """
+    import contextlib
+
     from sgbench.cli import output
+    from sgbench.cluster import measuring
+    from sgbench.core.errors import InputError
+    from sgbench.core.storage import Storage, absolute
+    from sgbench.runs import measure as measurement
     from sgbench.runs.forecast import expect
     from sgbench.runs.status import RunStatus
     from sgbench.runs.sweep import look
     from sgbench.store import Store
+    from sgbench.store.times import read_times
 
+    if address and not measure:
+        raise InputError("--address is for --measure, which measures on a node of that cluster; a plan needs none.")
+    others = {name: Store(Storage(absolute(name))) for name in times or ()}
+    for name, other in others.items():
+        if not other.rows() and not read_times(other.storage):
+            raise InputError(f"--times: '{name}' has no runs that could tell times; a results store is needed.")
     with nothing_on_stdout():
         made = look(asked.name, asked.sweep, asked.storage, output.screen)
+        if measure:
+            there = measuring(address, output.screen) if address else contextlib.nullcontext(measurement.measure_here)
+            measurement.measure(made, asked.storage, there, output.screen)
     expected = expect(
-        [run for run in made.runs if run.pending or run.status is RunStatus.TO_RETRAIN], Store(asked.storage)
+        [run for run in made.runs if run.pending or run.status is RunStatus.TO_RETRAIN],
+        Store(asked.storage),
+        tests=made.tests,
+        workers=max(1, asked.sweep.workers),
+        others=others,
     )
     output.print_plan(made, expected, devices=devices, price=price, as_json=as_json)

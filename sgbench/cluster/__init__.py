@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sgbench.cluster.session import connect as connect
+    from sgbench.cluster.session import measuring as measuring
     from sgbench.cluster.session import on_ray as on_ray
     from sgbench.cluster.sweep import run_sweep as run_sweep
 
-_HOMES = {"connect": "session", "on_ray": "session", "run_sweep": "sweep"}
+_HOMES = {"connect": "session", "measuring": "session", "on_ray": "session", "run_sweep": "sweep"}
 
-__all__ = ["connect", "on_ray", "run_sweep"]
+__all__ = ["connect", "measuring", "on_ray", "run_sweep"]
 
 
 def __getattr__(name: str) -> Any:

@@ -25,6 +25,7 @@ from sgbench.core.errors import AGAIN, InputError, InterruptionError, described
 from sgbench.core.files import temporary_folder
 
 if TYPE_CHECKING:
+    from sgbench.runs.measure import Measurer
     from sgbench.runs.sweep import Observer, Runner
 
 KNOCK_SECONDS = 10.0
@@ -110,6 +111,20 @@ def _runner(address: str | None, observer: "Observer") -> Iterator["Runner"]:
         from sgbench.cluster.sweep import run_sweep  # imports Ray, whose environment is set by now
 
         yield functools.partial(run_sweep, lost=lost, sending=observer.sending if address else None)
+
+
+@contextlib.contextmanager
+def measuring(address: str, observer: "Observer") -> Iterator["Measurer"]:
+    """Join a cluster, as `connect` does, and yield a function that measures jobs there.
+
+    Args:
+        address: See `connect`.
+        observer: Shows what happens.
+    """
+    with connect(address, observer.say):
+        from sgbench.cluster.measure import measure_there
+
+        yield functools.partial(measure_there, sending=observer.sending)
 
 
 @contextlib.contextmanager

@@ -80,7 +80,7 @@ def run_sweep(
     stop, state = f"{scratch}.stop", Path(session_folder(), f"tune-{secrets.token_hex(4)}")
     remote = sending is not None
     code, packages = pack(jobs, remote=remote)
-    nodes = _prepare_nodes(jobs, storage, scratch, packages, sending) if sending else []
+    nodes = prepare_nodes(jobs, storage, scratch, packages, sending) if sending else []
     common = {
         "stop": stop,
         "workers": sweep.workers,
@@ -130,7 +130,7 @@ def _lock_that_all_see(purpose: str, storage: Storage, nodes: Sequence[Node]) ->
     return contextlib.nullcontext() if all(node.sees_lock for node in nodes) else storage.lease_too(purpose)
 
 
-def _prepare_nodes(
+def prepare_nodes(
     jobs: Sequence[Job],
     storage: Storage,
     scratch: str,

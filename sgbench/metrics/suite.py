@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -45,6 +46,8 @@ class Result:
     """None stands for the whole set."""
     n_images: int
     score: Score
+    seconds: float
+    """What the metric took, for all of the images together."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class Measured:
     """One of each image metric."""
     features: Mapping[str, tuple[Array, Array] | Score]
     """By set metric, the vectors of the image and of its reference, or why there are none."""
+    seconds: Mapping[str, float]
+    """What each set metric took."""
 
 
 class Suite:
@@ -93,13 +98,16 @@ class Suite:
         pair.hr.keep_views(self._hr_cache)
         results = []
         features: dict[str, tuple[Array, Array] | Score] = {}
+        seconds: dict[str, float] = {}
         for metric in self.metrics:
+            began = time.perf_counter()
             if isinstance(metric, ImageMetric):
                 score = self._no_weights(metric) or Score.of(partial(metric.score, pair, self._runtime))
-                results.append(self._result(metric, pair.name, 1, score))
+                results.append(self._result(metric, pair.name, 1, score, time.perf_counter() - began))
             elif isinstance(metric, SetMetric) and not self._no_weights(metric):
                 features[metric.name] = self._features(metric, pair)
-        return Measured(pair.name, tuple(results), features)
+                seconds[metric.name] = time.perf_counter() - began
+        return Measured(pair.name, tuple(results), features, seconds)
 
     def failed(self, name: str, reason: str) -> Measured:
         """Return the results of an image that cannot be scored: an unreadable file, a model's output with a NaN.
@@ -113,8 +121,8 @@ class Suite:
         """
         score = Score(None, ScoreStatus.FAILED, reason)
         images = [metric for metric in self.metrics if isinstance(metric, ImageMetric)]
-        results = tuple(self._result(metric, name, 1, self._no_weights(metric) or score) for metric in images)
-        return Measured(name, results, {metric.name: score for metric in self.metrics if metric not in images})
+        results = tuple(self._result(metric, name, 1, self._no_weights(metric) or score, 0.0) for metric in images)
+        return Measured(name, results, {metric.name: score for metric in self.metrics if metric not in images}, {})
 
     def add(self, measured: Measured) -> None:
         """Add an image to the results."""
@@ -123,9 +131,7 @@ class Suite:
     def results(self) -> list[Result]:
         """Return every result so far: images in the order they were added, then one of each set metric."""
         sets = [metric for metric in self.metrics if isinstance(metric, SetMetric)]
-        return [result for measured in self._measured for result in measured.results] + [
-            self._result(metric, None, len(self._measured), self._set_score(metric)) for metric in sets
-        ]
+        return [result for measured in self._measured for result in measured.results] + list(map(self._of_set, sets))
 
     def _features(self, metric: SetMetric, pair: Pair) -> tuple[Array, Array] | Score:
         key = (metric.name, metric.version, *self._hashes(metric).values())
@@ -138,6 +144,12 @@ class Suite:
             if lacks_memory(error):
                 raise
             return Score(None, ScoreStatus.FAILED, described(error))
+
+    def _of_set(self, metric: SetMetric) -> Result:
+        began = time.perf_counter()
+        score = self._set_score(metric)
+        seconds = time.perf_counter() - began + sum(each.seconds.get(metric.name, 0.0) for each in self._measured)
+        return self._result(metric, None, len(self._measured), score, seconds)
 
     def _set_score(self, metric: SetMetric) -> Score:
         if score := self._no_weights(metric):
@@ -164,9 +176,9 @@ class Suite:
         loaded = self._runtime.weights
         return {network: loaded[network].sha256 for network in metric.networks if network in loaded}
 
-    def _result(self, metric: Metric, image: str | None, n_images: int, score: Score) -> Result:
+    def _result(self, metric: Metric, image: str | None, n_images: int, score: Score, seconds: float) -> Result:
         protocol = {**metric.protocol, "weights": self._hashes(metric)}
-        return Result(metric.name, metric.version, protocol, image, n_images, score)
+        return Result(metric.name, metric.version, protocol, image, n_images, score, seconds)
 
 
 def _finite(features: Array) -> Array:

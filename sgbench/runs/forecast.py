@@ -1,40 +1,110 @@
-"""How long the runs of a plan will take, estimated from similar runs, and the best order in which to start them."""
+"""How long the runs of a plan will take, estimated from similar runs, and the best order in which to start them.
+
+What a step takes is known from runs with the same backbone, recipe and loss, or was measured. Otherwise it is put
+together from a step of the backbone with a loss that costs next to nothing, and from what the loss costs on another
+backbone; the former may be scaled from other backbones by their multiply-accumulate operations (MACs). If that is not
+known either, the time is unknown: a loss with a network may take many times as long as L1.
+"""
 
 import functools
 import heapq
 import statistics
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from sgbench.backbones import build_backbone, count_parameters
 from sgbench.core.registry import BACKBONES
+from sgbench.core.words import plural
 from sgbench.runs.plan import PlannedRun
 from sgbench.runs.status import RunStatus
-from sgbench.spec import RunSpec, split_backbone
+from sgbench.spec import Expression, RunSpec, split_backbone
 from sgbench.spec.stored import read_spec
-from sgbench.store import Store
+from sgbench.store import Dataset, Store
 from sgbench.store.rows import RunEnd, RunKind
+from sgbench.store.times import StepTime, read_times
 
 _SPEED = ("scale", "batch", "patch", "precision", "memory_format", "threads", "deterministic", "compiled")
 """Fields of a recipe that affect the time per step."""
 
+_WORK = ("scale", "batch", "patch")
+"""Those of them that affect it as the MACs do."""
+
 _TRAINING_PASSES = 3
 """A step takes about three times the MACs of inference: forward, and backward to inputs and to weights."""
+
+_CHEAP = frozenset({"l1", "l2", "charbonnier"})
+"""Losses of a few operations per pixel, which take next to nothing of a step."""
+
+UNKNOWN_DEVICE = "an unknown device"
+"""Stands for a device that a row does not name."""
+
+
+class _Step(NamedTuple):
+    """Whatever the time of a step depends on."""
+
+    backbone: str
+    speed: tuple[Any, ...]
+    workers: int
+    loss: frozenset[str]
+    """Its terms without their coefficients, and without those that are cheap."""
+
+    @classmethod
+    def of(cls, spec: RunSpec, workers: int) -> "_Step":
+        speed = tuple(getattr(spec.recipe, field) for field in _SPEED)
+        return cls(spec.backbone, speed, workers, _costly(spec.loss))
+
+    @property
+    def cheap(self) -> "_Step":
+        """The same step with a loss that costs next to nothing."""
+        return self._replace(loss=frozenset())
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """How a step computes: what the MACs do not tell."""
+        return (self.workers, *(value for name, value in zip(_SPEED, self.speed, strict=True) if name not in _WORK))
+
+    @property
+    def work(self) -> float:
+        """Its MACs."""
+        scale, batch, patch = (self.speed[_SPEED.index(name)] for name in _WORK)
+        return float(_TRAINING_PASSES * batch * _macs(self.backbone, scale, patch) / self.workers)
+
+
+def same_step(spec: RunSpec) -> object:
+    """Return what is equal for runs whose steps take equal time."""
+    return _Step.of(spec, 1)
+
+
+class Estimate(NamedTuple):
+    """A time, and what it rests on."""
+
+    seconds: float
+    basis: str
+    """For a person: ``12 runs here``, ``measured``, ``scaled by MACs``."""
+    scaled: bool = False
+    """Whether it is put together from the times of others."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """The expected training time of a run."""
+    """The expected time of a run."""
 
     run: PlannedRun
-    seconds: float | None
-    """None if the store has nothing to estimate from."""
-    alike: bool
-    """Whether ``seconds`` is from runs with this backbone and recipe; otherwise it is scaled from others by MACs."""
-    devices: frozenset[str] = frozenset()
-    """The devices of the runs that it is estimated from."""
+    training: Estimate | None
+    """The rest of its training; None if nothing that is known tells it."""
+    scoring: Estimate | None
+    """Computing its missing scores; None if that of one of them is unknown."""
+    device: str | None = None
+    """The device on which all times were taken that a forecast rests on; None if there are none."""
+
+    @property
+    def seconds(self) -> float | None:
+        """Training and, as far as that is known, scoring; None if the training is unknown."""
+        if self.training is None:
+            return None
+        return self.training.seconds + (self.scoring.seconds if self.scoring else 0.0)
 
     @property
     def work(self) -> float:
@@ -42,43 +112,34 @@ class Expected:
         return _steps_left(self.run) * step_work(self.run.spec)
 
 
-def expect(runs: Iterable[PlannedRun], store: Store) -> list[Expected]:
-    """Estimate the training time of each run from the runs of a store.
+def expect(
+    runs: Iterable[PlannedRun],
+    store: Store,
+    *,
+    tests: Iterable[Dataset] = (),
+    workers: int = 1,
+    others: Mapping[str, Store] | None = None,
+) -> list[Expected]:
+    """Estimate how long each run will take, all on one type of device.
+
+    That is the device on which steps of most of the runs are known, of those in the store if there are any, and else of
+    those in other stores; times of different devices are never mixed.
 
     Args:
-        runs: Runs of a plan; a run that only needs scoring has no work left.
-        store: The store with finished runs. The estimate is the median wall time per step of those with the same
-            backbone, recipe and, if there are any, loss; otherwise the median over all runs, per MAC instead of per
-            step.
+        runs: Runs of a plan; one that only needs scoring has no training left.
+        store: The store whose finished runs and measurements tell times, before those of other stores.
+        tests: The test sets of the plan.
+        workers: How many share the batch of a run.
+        others: Other stores, by name.
     """
     asked = list(runs)
     named = {run.spec.backbone for run in asked}
-    by_step: defaultdict[tuple[Any, ...], list[float]] = defaultdict(list)
-    told: list[tuple[RunSpec, float]] = []
-    devices = set()
-    for run_id, row in store.rows().items():
-        if row["kind"] == RunKind.TRAIN and row["status"] == RunEnd.DONE and row["wall_seconds"] and row["step"]:
-            spec = read_spec(row["spec"], f"run {run_id}")
-            seconds = row["wall_seconds"] / row["step"]
-            for key in _likeness(spec):
-                by_step[key].append(seconds)
-            # No other backbone is measured, because only a file names its code.
-            if spec.backbone in named or BACKBONES.is_built_in(split_backbone(spec.backbone)[0]):
-                told.append((spec, seconds))
-            devices.add(row["device"] or "an unknown device")
-    expected = []
-    for run in asked:
-        steps = _steps_left(run)
-        alike = next((by_step[key] for key in _likeness(run.spec) if key in by_step), None)
-        if alike or not steps:
-            left = steps * statistics.median(alike or [0.0])
-        elif told:  # measured only if needed, as it takes seconds
-            by_work = statistics.median(seconds / step_work(spec) for spec, seconds in told)
-            left = steps * step_work(run.spec) * by_work
-        else:
-            left = None
-        expected.append(Expected(run, left, bool(alike or not steps), frozenset(devices)))
-    return expected
+    own = _known(store, "here", named)
+    more = [_known(other, f"in {name}", named) for name, other in (others or {}).items()]
+    device, sources = _chosen(own, more, {_Step.of(run.spec, workers) for run in asked})
+    times = _Times(sources)
+    datasets = {test.name: test.sha256 for test in tests}
+    return [Expected(run, times.training(run, workers), times.scoring(run, datasets), device) for run in asked]
 
 
 def longest_first(expected: Iterable[Expected]) -> list[PlannedRun]:
@@ -99,10 +160,164 @@ def makespan(seconds: Sequence[float], lanes: int) -> float:
     return max(ends)
 
 
-def _likeness(spec: RunSpec) -> list[tuple[Any, ...]]:
-    """Return the keys that runs with equal time per step share, the most specific first."""
-    speed = (spec.backbone, *(getattr(spec.recipe, field) for field in _SPEED))
-    return [(*speed, spec.loss), speed]
+@dataclass
+class _Source:
+    """What one store tells about one device."""
+
+    name: str
+    """For a person: ``here``, or ``in STORE``."""
+    steps: defaultdict[_Step, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """Seconds of a step, of each finished run."""
+    measured: dict[_Step, float] = field(default_factory=dict)
+    upscaling: defaultdict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
+    """Seconds of making the images of a test set, by the hash of the set and the backbone."""
+    metrics: defaultdict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
+    """Seconds of a metric on a test set, by the hash of the set and the metric."""
+
+
+def _known(store: Store, name: str, named: set[str]) -> dict[str, _Source]:
+    """Return what a store tells, by device.
+
+    Args:
+        store: The store.
+        name: See `_Source`.
+        named: Backbones that the person names; of others only built-in ones count, as only a file names their code.
+    """
+    found: defaultdict[str, _Source] = defaultdict(lambda: _Source(name))
+    ran: dict[str, tuple[_Source, str]] = {}
+    for run_id, row in store.rows().items():
+        if row["kind"] == RunKind.TRAIN and row["status"] == RunEnd.DONE and row["wall_seconds"] and row["step"]:
+            spec = read_spec(row["spec"], f"run {run_id}")
+            if _counts(spec, named):
+                source = found[row["device"] or UNKNOWN_DEVICE]
+                ran[run_id] = source, spec.backbone
+                source.steps[_Step.of(spec, row["workers"] or 1)].append(row["wall_seconds"] / row["step"])
+    columns = ["run_id", "dataset_sha256", "metric", "seconds", "upscaling_seconds"]
+    totals = store.totals().select(columns).drop_null()  # of older rows no times are known
+    for row in totals.to_pylist():
+        if row["run_id"] in ran:
+            source, backbone = ran[row["run_id"]]
+            source.metrics[row["dataset_sha256"], row["metric"]].append(row["seconds"])
+            source.upscaling[row["dataset_sha256"], backbone].append(row["upscaling_seconds"])
+    for time in read_times(store.storage):
+        if _counts(time.spec, named):
+            source = found[time.device]
+            if isinstance(time, StepTime):
+                source.measured[_Step.of(time.spec, time.workers)] = time.seconds
+            elif time.metric is None:
+                source.upscaling.setdefault((time.dataset_sha256, time.spec.backbone), [time.seconds])
+            else:
+                source.metrics.setdefault((time.dataset_sha256, time.metric), [time.seconds])
+    return dict(found)
+
+
+def _counts(spec: RunSpec, named: set[str]) -> bool:
+    return spec.backbone in named or BACKBONES.is_built_in(split_backbone(spec.backbone)[0])
+
+
+def _chosen(
+    own: Mapping[str, _Source], others: Sequence[Mapping[str, _Source]], asked: set[_Step]
+) -> tuple[str | None, list[_Source]]:
+    """Return the device that most is known about, and what each store tells about it."""
+    candidates = own or {device: source for there in others for device, source in there.items()}
+    told: Counter[str] = Counter()
+    for device in candidates:
+        sources = [there[device] for there in (own, *others) if device in there]
+        told[device] = sum(any(step in source.steps or step in source.measured for source in sources) for step in asked)
+    if not told:
+        return None, []
+    device = max(told, key=lambda name: (told[name], name))
+    return device, [there[device] for there in (own, *others) if device in there]
+
+
+class _Times:
+    """What several stores tell about one device; earlier ones come first."""
+
+    def __init__(self, sources: Sequence[_Source]) -> None:
+        self._sources = sources
+        self._steps = {step for source in sources for step in (*source.steps, *source.measured)}
+
+    def training(self, run: PlannedRun, workers: int) -> Estimate | None:
+        """Estimate the rest of a run's training."""
+        if not (steps := _steps_left(run)):
+            return Estimate(0.0, "trained")
+        step = _Step.of(run.spec, workers)
+        estimate = self._own(step) or self._put_together(step)
+        return estimate and estimate._replace(seconds=steps * estimate.seconds)
+
+    def scoring(self, run: PlannedRun, datasets: Mapping[str, str]) -> Estimate | None:
+        """Estimate what a run's missing scores take, which depends on its backbone only for making the images.
+
+        Args:
+            run: The run.
+            datasets: The hash of each test set, by name.
+        """
+        by_set: defaultdict[str, list[str]] = defaultdict(list)
+        for name, metric in run.missing:
+            by_set[datasets.get(name, "")].append(metric)
+        parts = [self._upscaling(sha256, run.spec) for sha256 in by_set]
+        for sha256, metrics in by_set.items():
+            found = (
+                self._median([source.metrics.get((sha256, metric)) for source in self._sources]) for metric in metrics
+            )
+            parts += [None if seconds is None else Estimate(seconds, "scored") for seconds in found]
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        return Estimate(sum(part.seconds for part in known), "scored", any(part.scaled for part in known))
+
+    def _upscaling(self, sha256: str, spec: RunSpec) -> Estimate | None:
+        own = self._median([source.upscaling.get((sha256, spec.backbone)) for source in self._sources])
+        if own is not None:
+            return Estimate(own, "scored")
+        scale, patch = spec.recipe.scale, spec.recipe.patch
+        told = [
+            seconds / _macs(backbone, scale, patch)
+            for source in self._sources
+            for (there, backbone), times in source.upscaling.items()
+            if there == sha256
+            for seconds in times
+        ]
+        work = _macs(spec.backbone, scale, patch) if told else 0
+        return Estimate(statistics.median(told) * work, "scaled by MACs", scaled=True) if told else None
+
+    def _own(self, step: _Step) -> Estimate | None:
+        """Return what is known of the very step."""
+        for source in self._sources:
+            if seconds := source.steps.get(step):
+                return Estimate(statistics.median(seconds), f"{plural(len(seconds), 'run')} {source.name}")
+            if step in source.measured:
+                return Estimate(source.measured[step], f"measured {source.name}")
+        return None
+
+    def _put_together(self, step: _Step) -> Estimate | None:
+        base = self._own(step.cheap) or self._by_work(step.cheap)
+        if not step.loss:
+            return base
+        costs = [
+            each.seconds - cheap.seconds
+            for other in self._steps
+            if (other.loss, other.speed, other.workers) == (step.loss, step.speed, step.workers)
+            if (each := self._own(other)) and (cheap := self._own(other.cheap))
+        ]
+        if base and costs:
+            return Estimate(base.seconds + max(0.0, statistics.median(costs)), "scaled by the loss's cost", scaled=True)
+        return self._by_work(step)
+
+    def _by_work(self, step: _Step) -> Estimate | None:
+        """Return the time of a step from those with the same loss, by the MACs of the backbone."""
+        alike = [each for each in self._steps if (each.loss, each.settings) == (step.loss, step.settings)]
+        told = [known.seconds / each.work for each in alike if (known := self._own(each))]
+        return Estimate(statistics.median(told) * step.work, "scaled by MACs", scaled=True) if told else None
+
+    @staticmethod
+    def _median(times: Iterable[Sequence[float] | None]) -> float | None:
+        """Return the median of the first times that there are."""
+        return next((statistics.median(each) for each in times if each), None)
+
+
+def _costly(loss: Expression) -> frozenset[str]:
+    return frozenset(term.call for term in loss.terms if term.name not in _CHEAP)
 
 
 def _steps_left(run: PlannedRun) -> int:
@@ -112,7 +327,7 @@ def _steps_left(run: PlannedRun) -> int:
 
 def step_work(spec: RunSpec) -> float:
     """Return the multiply-accumulate operations (MACs) of a step of a run; those of its loss are not counted."""
-    return _TRAINING_PASSES * spec.recipe.batch * _macs(spec.backbone, spec.recipe.scale, spec.recipe.patch)
+    return _Step.of(spec, 1).work
 
 
 @functools.cache

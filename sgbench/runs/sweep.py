@@ -208,7 +208,8 @@ def carry_out(
                 failed |= {str(run.spec.run_id): str(run.error) for run in plan.runs if run.status is RunStatus.FAILED}
                 ours = [run for run in plan.runs if run.spec.run_id not in taken]
                 if pending := [run for run in ours if run.pending]:
-                    jobs = [Job.of(run, data, sweep, storage) for run in longest_first(expect(pending, store))]
+                    expected = expect(pending, store, tests=plan.tests, workers=max(1, sweep.workers))
+                    jobs = [Job.of(run, data, sweep, storage) for run in longest_first(expected)]
                     run_jobs = run_jobs or running.enter_context(runner)
                     with (
                         observer.running(plan) as shown,

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -147,11 +148,15 @@ def score(
         Exception: A fault of storage or machine; no score is to be recorded then.
     """
     suite = Suite(metrics, locator, str(device), hr_cache)
+    upscaling: dict[str | None, float] = {}
 
     def measure(index: int) -> Measured:
         name, hr = images.images[index].name, images.hr(index)
+        began = time.perf_counter()
         try:
-            pair = Pair(name, upscaler(images, index).transpose(2, 0, 1), hr.transpose(2, 0, 1), images.scale)
+            sr = upscaler(images, index)
+            upscaling[name] = time.perf_counter() - began
+            pair = Pair(name, sr.transpose(2, 0, 1), hr.transpose(2, 0, 1), images.scale)
         except Exception as error:  # such as a GPU that runs out of memory
             if machine_fault(error):
                 raise
@@ -162,6 +167,7 @@ def score(
     with _mapping(min(SIDE_BY_SIDE, torch.get_num_threads()) if side_by_side else 1) as mapped:
         for measured in mapped(measure, range(len(images))):
             suite.add(measured)
+    upscaling[None] = sum(upscaling.values())
     now = datetime.datetime.now(datetime.UTC)
     rows: list[ScoreRow] = [
         {
@@ -177,11 +183,13 @@ def score(
             "standard_error": result.score.standard_error,
             "status": result.score.status,
             "reason": result.score.reason,
+            "seconds": result.seconds,
+            "upscaling_seconds": upscaling.get(result.image),
             "scored": now,
         }
         for result in suite.results()
     ]
-    return rows + _means(rows)
+    return rows + _means(rows, upscaling[None])
 
 
 @contextlib.contextmanager
@@ -207,8 +215,8 @@ def faults_of(rows: Sequence[ScoreRow]) -> list[str]:
     return [f"{row['metric']} on {row['dataset']}: {row['reason']}" for row in failed]
 
 
-def _means(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
-    """Return the whole-set row of each image metric."""
+def _means(rows: Sequence[ScoreRow], upscaling: float) -> list[ScoreRow]:
+    """Return the whole-set row of each image metric, given how long it took to make all images."""
     by_metric: dict[str, dict[str, ScoreRow]] = {}
     for row in rows:
         if row["image"] is not None:
@@ -218,6 +226,8 @@ def _means(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
         values = [row["value"] for row in images.values() if row["value"] is not None]
         bad = {name: Score(None, row["status"], row["reason"]) for name, row in images.items() if row["value"] is None}
         score = incomplete(bad) if bad else Score(math.fsum(values) / len(values))
-        whole: ScoreRow = {**next(iter(images.values())), "image": None, "n_images": len(images)}
+        seconds = sum(row["seconds"] or 0.0 for row in images.values())
+        whole: ScoreRow = {**next(iter(images.values())), "image": None, "n_images": len(images), "seconds": seconds}
+        whole["upscaling_seconds"] = upscaling
         means.append({**whole, "value": score.value, "status": score.status, "reason": score.reason})
     return means

@@ -40,12 +40,18 @@ PACKED = "packed"
 SENT_NETWORKS = "networks"
 """Folder of a store with the pretrained networks that nodes fetch."""
 
+TIMES = "times"
+"""Folder of a store with what ``sgbench plan --measure`` has measured."""
+
+MEASURED = f"{TIMES}/measured.json"
+"""File of that folder."""
+
 SIGNS = ("runs", PLANS)
 """Folders one of which is there as soon as a run has ended or a sweep has begun."""
 
 FOLDERS = (
     *("runs", "scores", "history", PLANS, CHECKPOINTS, WEIGHTS, IMAGES, LOGS),
-    *(CURVES, PROGRESS, PACKED, SENT_NETWORKS, SCRATCH),
+    *(CURVES, PROGRESS, PACKED, SENT_NETWORKS, TIMES, SCRATCH),
 )
 """All folders that a store makes; nothing beside them is ever looked at or deleted."""
 
@@ -66,7 +72,7 @@ _BESIDE = re.compile(
 
 _WRITTEN = re.compile(
     rf"(runs|scores|history)/[^/]+\.parquet|{PLANS}/[^/]+\.json|{WEIGHTS}/{RUN_ID}\.pt|{CHECKPOINTS}/{RUN_ID}/\d+\.pt"
-    rf"|{IMAGES}/{RUN_ID}/[^/]+/[^/]+\.png|{REPLACED}|{_PROGRESS.pattern}"
+    rf"|{IMAGES}/{RUN_ID}/[^/]+/[^/]+\.png|{REPLACED}|{_PROGRESS.pattern}|{MEASURED}"
     rf"|{PACKED}/[0-9a-f]{{64}}/(manifest\.json|(hr|lr)\.bin\.\d{{5}})|{SENT_NETWORKS}/[^/]+\.\d{{5}}"
 )
 """Names of the files that `Storage.write` makes in a store."""

@@ -116,6 +116,8 @@ class ScoreRow(TypedDict):
     standard_error: float | None  # of a value that is estimated from the set
     status: ScoreStatus
     reason: str | None
+    seconds: float | None  # that the metric took
+    upscaling_seconds: float | None  # that making the images took, whichever metrics were computed of them
     scored: datetime.datetime
 
 

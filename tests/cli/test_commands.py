@@ -28,7 +28,11 @@ def statuses(run: Run, *arguments: str) -> dict[str, str]:
 def test_plan_lists_the_runs_and_writes_no_store(place: Path, run: Run) -> None:
     out, err = run("plan", "tiny.yaml")
     assert out.count("to do") == 4
-    assert err == ("tiny: 4 runs: 4 to do\nTraining time is unknown: no run in this store has been trained yet.\n")
+    first, second = err.splitlines()
+    assert first == "tiny: 4 runs: 4 to do"
+    assert second.startswith(
+        "Training time is unknown: no run in this store tells it; --measure times 20 steps of each"
+    )
     rows = json.loads(run("plan", "tiny.yaml", "--json", "--lambda", "0,1")[0])
     assert [(row["loss"], row["seed"], row["step"]) for row in rows] == [
         ("l1", 0, "0/3"),
@@ -43,12 +47,27 @@ def test_plan_lists_the_runs_and_writes_no_store(place: Path, run: Run) -> None:
 def test_plan_tells_how_long_the_rest_takes_and_what_it_costs(run: Run) -> None:
     run("train", "tiny.yaml", "--loss", "l1", "--seeds", "1")
     out, err = run("plan", "tiny.yaml", "--results", "results/tiny", "--devices", "2", "--price", "36")
-    assert re.search(
-        r"will take about \S+ device-hours: \S+ s on 2 devices, and \d+\.\d\d at 36 per hour, as measured on ", err
-    )
-    assert len(re.findall(r"0/3 +\S+ s ", out)) == 3
-    rows = json.loads(run("plan", "tiny.yaml", "--json")[0])
+    price = r"and \d+\.\d\d at 36 per hour, as measured on "
+    known = rf"Training and scoring 1 of 3 runs will take about \S+ device-hours: \S+ s on 2 devices, {price}"
+    assert re.search(known, err)
+    assert "Nothing tells how long a step with 'l1 + 1.0*sg' takes; --measure finds out.\n" in err
+    assert len(re.findall(r"0/3 +\S+ s +\S+ s +1 run here", out)) == 1
+    assert len(re.findall(r"0/3 +unknown +\S+ s ", out)) == 2
+
+    _, err = run("plan", "tiny.yaml", "--times", "nowhere", code=2)
+    assert err == "error: --times: 'nowhere' has no runs that could tell times; a results store is needed.\n"
+    out, _ = run("plan", "tiny.yaml", "--results", "results/other", "--times", "results/tiny")
+    assert len(re.findall(r"0/3 +\S+ s +\S+ s +1 run in results/tiny", out)) == 2
+    assert "--address is for --measure" in run("plan", "tiny.yaml", "--address", "auto", code=2)[1]
+
+    out, err = run("plan", "tiny.yaml", "--measure", "--json")
+    rows = json.loads(out)
     assert [row["expected_seconds"] is None for row in rows].count(True) == 1  # of the one that is done
+    assert [row["basis"] for row in rows] == ["1 run here", "measured here", None, "measured here"]
+    assert len({row["device"] for row in rows} - {None}) == 1
+    assert all(row["expected_scoring_seconds"] > 0 for row in rows if row["basis"])
+    assert len(re.findall(r"^edsr-tiny · .*: \S+ ms a step", err, re.MULTILINE)) == 2
+
     _, err = run("plan", "tiny.yaml", "--devices", "0", code=2)
     assert err == "error: --devices is '0': input should be greater than or equal to 1.\n"
 

@@ -83,6 +83,8 @@ value: double
 standard_error: double
 status: string not null
 reason: string
+seconds: double
+upscaling_seconds: double
 scored: timestamp[ms, tz=UTC] not null
 """
 
