@@ -21,7 +21,7 @@ from sgbench.metrics import HrCache
 from sgbench.runs.delivery import open_packed, receive_networks
 from sgbench.runs.execute import Job
 from sgbench.runs.forecast import same_step
-from sgbench.runs.plan import Plan, pack
+from sgbench.runs.plan import Plan, PlannedRun
 from sgbench.runs.status import RunStatus
 from sgbench.runs.sweep import Observer, fetch_networks, gather
 from sgbench.scoring.evaluation import score
@@ -47,7 +47,7 @@ Measurer = Callable[[Sequence[Job], SweepSpec, Storage], Iterator[list[Time] | s
 
 
 def measure(plan: Plan, storage: Storage, measurer: AbstractContextManager[Measurer], observer: Observer) -> None:
-    """Measure each backbone with each loss of the runs of a plan that are not done, and keep the times in the store.
+    """Measure each backbone with each loss of the runs that a plan leaves to do, and keep the times in the store.
 
     Losses that differ only in their coefficients are measured once, and scoring once for each backbone.
 
@@ -64,17 +64,22 @@ def measure(plan: Plan, storage: Storage, measurer: AbstractContextManager[Measu
     store, sweep = Store(storage), plan.sweep
     store.refuse_other_folders()
     data = gather(sweep, storage, observer)
-    pending = [run for run in plan.runs if run.status not in (RunStatus.DONE, RunStatus.TO_SCORE)]
-    runs = {same_step(run.spec): run for run in reversed(pending)}
+    pending = [run for run in plan.runs if run.pending or run.status is RunStatus.TO_RETRAIN]
+    runs: dict[object, PlannedRun] = {}
+    for run in pending:
+        runs.setdefault(same_step(run.spec), run)
     with store.writing(f"sgbench plan --measure {plan.name}"):
         fetch_networks(sweep.metrics, [run.spec.loss for run in pending], storage, observer)
         everything = tuple((test.name, metric) for test in data.tests for metric in sweep.metrics)
         jobs, scored = list[Job](), set[str]()
-        for run in reversed(runs.values()):
+        for run in runs.values():
             backbone = run.spec.backbone
             job = Job.of(run, data, sweep, storage)
             jobs.append(replace(job, missing=() if backbone in scored else everything))
             scored.add(backbone)
+        if not jobs:
+            observer.say("nothing to measure: every run is done")
+            return
         with resumable("the measurement"), measurer as measure_all:
             for job, times in zip(jobs, measure_all(jobs, sweep, storage), strict=False):
                 what = f"{job.spec.backbone} · {job.spec.loss}"
@@ -188,5 +193,5 @@ def _general(spec: RunSpec) -> RunSpec:
 def _in_words(times: Sequence[Time]) -> str:
     (step,) = (each for each in times if isinstance(each, StepTime))
     scoring = sum(each.seconds for each in times if isinstance(each, ScoringTime))
-    parts = [f"{1000 * step.seconds:.3g} ms a step", *([f"{scoring:.3g} s to score"] if scoring else [])]
+    parts = [f"{step.seconds:.3g} s a step", *([f"{scoring:.3g} s to score"] if scoring else [])]
     return f"{listed(parts)} on {step.device}"

@@ -66,7 +66,7 @@ def test_plan_tells_how_long_the_rest_takes_and_what_it_costs(run: Run) -> None:
     assert [row["basis"] for row in rows] == ["1 run here", "measured here", None, "measured here"]
     assert len({row["device"] for row in rows} - {None}) == 1
     assert all(row["expected_scoring_seconds"] > 0 for row in rows if row["basis"])
-    assert len(re.findall(r"^edsr-tiny · .*: \S+ ms a step", err, re.MULTILINE)) == 2
+    assert len(re.findall(r"^edsr-tiny · .*: \S+ s a step", err, re.MULTILINE)) == 2
 
     _, err = run("plan", "tiny.yaml", "--devices", "0", code=2)
     assert err == "error: --devices is '0': input should be greater than or equal to 1.\n"

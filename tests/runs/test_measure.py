@@ -89,8 +89,8 @@ def test_each_loss_is_measured_once_and_scoring_once_for_each_backbone(planned: 
     assert {each.metric for each in times if isinstance(each, ScoringTime)} == {None, "psnr_y"}  # fid has no network
     words = [line for line in observer.said if line.startswith("edsr-tiny")]
     measured, slept, failed = words
-    assert re.fullmatch(r"edsr-tiny · l1: \S+ ms a step and \S+ s to score on .*", measured)
-    assert re.fullmatch(r"edsr-tiny · .*sleeps.*: \S+ ms a step on .*", slept)
+    assert re.fullmatch(r"edsr-tiny · l1: \S+ s a step and \S+ s to score on .*", measured)
+    assert re.fullmatch(r"edsr-tiny · .*sleeps.*: \S+ s a step on .*", slept)
     assert failed.endswith("cannot be measured: loss 'fails': RuntimeError: no such thing")
     assert store.runs().num_rows == 0
     assert sorted(path.name for path in Path(store.storage.path()).iterdir()) == [".lock", "sgbench.json", "times"]
