@@ -93,7 +93,7 @@ class Noting(Quiet):
 def bits(storage: Storage) -> dict[str, Any]:
     """Return what a store says that does not depend on the clock: weights, scores and the plan."""
     store = Store(storage)
-    scores = store.scores().drop_columns(["scored"]).to_pylist()
+    scores = store.scores().drop_columns(["scored", "seconds", "upscaling_seconds"]).to_pylist()
     history = store.history().select(["run_id", "step", "loss"]).to_pylist()
     weights = {run_id: storage.read(weights_of(run_id)) for run_id in store.rows()}
     status = {run_id: row["status"] for run_id, row in store.rows().items()}
