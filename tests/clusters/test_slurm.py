@@ -110,6 +110,7 @@ class Allocation:
             "SGBENCH_ENV": str(folder),
             "SLURM_JOB_ID": "12345",
             "SLURM_JOB_NODELIST": "node[7-9]",
+            "SLURMD_NODENAME": "node7",
             "SLURM_CPUS_PER_TASK": "16",
             "SLURM_GPUS_ON_NODE": "4",
             "CODE": "0",
@@ -159,9 +160,12 @@ def test_ray_runs_on_every_node_in_private_folders_and_at_free_ports_and_the_swe
     assert {re.findall(r"--temp-dir=\S+", line)[0] for line in (head, *workers)} == temporary
     assert not any(Path(folder).exists() for _, folder in folders)
     of_head = "--head --node-ip-address=10.1.0.7 --port=0 --include-dashboard=false --dashboard-port=0 --no-monitor"
-    assert re.sub(r"--temp-dir=\S+ ", "", head) == f"start --block {of_head} --ray-client-server-port=22345 {common}"
+    assert (
+        re.sub(r"--temp-dir=\S+ ", "", head)
+        == f"start --block --node-name=node7 {of_head} --ray-client-server-port=22345 {common}"
+    )
     assert {re.sub(r"--temp-dir=\S+ ", "", line) for line in workers} == {
-        f"start --block --address=10.0.0.7:1234 {common}"
+        f"start --block --node-name=node7 --address=10.0.0.7:1234 {common}"
     }
 
 

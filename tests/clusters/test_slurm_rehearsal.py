@@ -88,7 +88,7 @@ def test_a_job_whose_time_is_over_queues_itself_again_and_resumes(
     wait_for(job, "tiny: 2 runs: 2 resumable")
     place.slow_down(0)
     assert_done(job, site, place, "timed", calm, restarts=1)
-    assert hosts(place, "timed") == {"10.1.0.1", "10.1.0.2"}
+    assert hosts(place, "timed") == {"node1", "node2"}
 
 
 @in_full
@@ -97,7 +97,7 @@ def test_a_node_that_is_lost_leaves_its_runs_to_the_others(site: Site, place: Pl
     wait_for(job, ": step ", 2)
     site.lose("node2")
     assert_done(job, site, place, "lost", calm, restarts=0)
-    assert hosts(place, "lost") == {"10.1.0.1"}
+    assert hosts(place, "lost") == {"node1"}
 
 
 @in_full
@@ -106,7 +106,7 @@ def test_a_job_that_loses_the_node_of_its_script_starts_again(site: Site, place:
     wait_for(job, ": step ", 2)
     site.lose("node1")
     assert_done(job, site, place, "headless", calm, restarts=1)
-    assert hosts(place, "headless") == {"10.1.0.2"}
+    assert hosts(place, "headless") == {"node2"}
 
 
 @in_full
@@ -138,4 +138,4 @@ def test_two_jobs_on_one_node_do_not_disturb_each_other(site: Site, place: Place
 def test_a_network_can_be_chosen(site: Site, place: Place, calm: dict[str, Any]) -> None:
     job = submit(site, place, "ib", slow=0, SGBENCH_INTERFACE="ib0")
     assert_done(job, site, place, "ib", calm, restarts=0)
-    assert hosts(place, "ib") == {"10.2.0.1", "10.2.0.2"}
+    assert "joining the Ray cluster at 10.2.0.1:" in job.log
