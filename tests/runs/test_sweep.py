@@ -2,19 +2,27 @@
 
 import contextlib
 import errno
+import hashlib
+import importlib
 import os
 import signal
+import tarfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from sgbench.core.errors import InputError, InterruptionError
+from sgbench.core.errors import InputError, InterruptionError, MissingDataError
 from sgbench.core.registry import LOSSES
 from sgbench.core.storage import Storage
+from sgbench.data import CATALOG, write_png
 from sgbench.losses.pixel import L1
+from sgbench.runs.delivery import parcels, send
 from sgbench.runs.execute import Job, Watcher
+from sgbench.runs.plan import pack
 from sgbench.runs.sweep import Outcome, Quiet, Summary, carry_out, look, run_all_here
 from sgbench.spec import SweepSpec, build, expression
 from sgbench.store import Store
@@ -171,3 +179,64 @@ def test_a_loss_whose_pretrained_network_is_not_available_is_refused_before_the_
     ):
         here(sweep.model_copy(update={"grids": (grid,)}), storage)
     assert Store(storage).runs().num_rows == 0
+
+
+@pytest.fixture
+def set5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Set5 as its server has it, with other photographs, and an empty folder for sets."""
+    path = tmp_path / "benchmark.tar"
+    photos, random = tmp_path / "photos", np.random.default_rng(0)
+    for i in range(5):
+        write_png(photos / f"{i}.png", random.integers(0, 256, (44, 40, 3), dtype=np.uint8))
+    with tarfile.open(path, "w") as archive:
+        for inside in ("HR", "LR_bicubic/X2", "LR_bicubic/X3", "LR_bicubic/X4"):
+            archive.add(photos, f"benchmark/Set5/{inside}")
+    digest = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    entry = CATALOG["Set5"]
+    archives = (replace(entry.archives[0], url=path.as_uri(), digest=digest),)
+    catalog = {**CATALOG, "Set5": replace(entry, archives=archives)}
+    monkeypatch.setattr(importlib.import_module("sgbench.data.fetch"), "CATALOG", catalog)
+    monkeypatch.setenv("SGBENCH_DATA", str(tmp_path / "sets"))
+    return tmp_path / "sets"
+
+
+class Hears(Quiet):
+    """Remembers what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_a_known_set_that_is_missing_is_downloaded_once_if_that_is_wanted(
+    sweep: SweepSpec, storage: Storage, set5: Path
+) -> None:
+    wants = sweep.model_copy(update={"tests": ("Set5",)})
+    with pytest.raises(MissingDataError, match="run 'sgbench data fetch Set5'"):
+        here(wants, storage)
+    assert not Path(storage.root).exists()
+    first, second = Hears(), Hears()
+    here(wants, storage, first, download=True)
+    assert first.said[0] == f"downloading Set5 (250 MB) from this machine to '{set5}'"
+    assert Store(storage).totals().column("n_images").to_pylist() == [5, 5]
+    here(wants, storage, second, download=True)
+    assert [line for line in second.said if "downloading" in line] == []
+
+
+def test_a_set_in_the_store_is_what_was_packed_and_gives_the_same_runs(
+    sweep: SweepSpec, storage: Storage, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = pack(sweep)
+    with Store(storage).writing("sgbench submit two"):
+        send(parcels([data.train, *data.tests], [], storage), storage)
+    known = {run.spec.run_id for run in look("two", sweep, storage, Quiet()).runs}
+    monkeypatch.setenv("SGBENCH_CACHE", str(tmp_path / "head"))
+    (tests,) = data.tests
+    there = {"train": f"Mine=packed:{data.train.digest}", "tests": (f"Few=packed:{tests.digest}",)}
+    outcome = here(sweep.model_copy(update=there), storage)
+    assert {run.spec.run_id for run in outcome.plan.runs} == known
+    assert outcome.failed == {}
+    monkeypatch.setenv("SGBENCH_CACHE", str(cache.parent))
+    assert carry_out("two", sweep, storage, nobody(), Quiet()).plan.count("done") == 2
