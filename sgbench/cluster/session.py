@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sgbench.cluster.ray_internals import (
     ENVIRONMENT,
     TOKEN_VARIABLE,
+    asks_for_token,
     node_check,
     on_loopback,
     own_token,
@@ -36,6 +37,12 @@ SOCKET_CHARACTERS = 103
 
 _PREFIX = "sgb"
 _BELOW = f"/{_PREFIX}-0000-00000000/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
+
+_HINTS = {
+    True: "it may require another token than that in RAY_AUTH_TOKEN or ~/.ray/auth_token",
+    False: "if it requires a token, put that into RAY_AUTH_TOKEN or ~/.ray/auth_token, and set RAY_AUTH_MODE=token",
+}
+"""By whether this process uses a token. For an address, Ray uses one only if it is told to, even if there is one."""
 
 _SILENT: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
 
@@ -166,8 +173,8 @@ def _start(address: str | None, folder: Path | None, token: str) -> None:
             ray.init(address, runtime_env={"env_vars": runtime}, **_SILENT)
     except Exception as error:  # Ray raises the class itself if its processes take too long to start
         what = f"--address: no Ray cluster can be reached at '{address}'" if address else "Ray cannot be started here"
-        hint = "; does it need another token than that in RAY_AUTH_TOKEN or ~/.ray/auth_token?" if address else "."
-        raise InputError(f"{what}: {str(error).splitlines()[0].rstrip('.')}{hint}") from error
+        hint = f"; {_HINTS[asks_for_token()]}" if address else ""
+        raise InputError(f"{what}: {str(error).splitlines()[0].rstrip('.')}{hint}.") from error
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # failures are reported once, by the run's row
     silence_raylets()
 

@@ -340,8 +340,12 @@ def test_a_sweep_is_submitted_stopped_and_submitted_again(place: Place, head: No
         return said.stdout.strip()
 
     there = ("--address", head.dashboard)
-    wrong = place.run("status", *there, code=2, RAY_AUTH_TOKEN="wrong")
+    home = place.folder / "home"
+    home.mkdir()
+    wrong = place.run("status", *there, code=2, RAY_AUTH_TOKEN="wrong", HOME=str(home))
     assert "has a different token" in wrong.stderr
+    place.run("status", *there, HOME=str(home))
+    assert not list(home.iterdir())  # no token is made, nor anything else
     first = submit()
     wait_until(lambda: "step 1/60" in call("logs", first, *there).stdout, PATIENCE_SECONDS, pause=0.5)
     assert call("stop", first, *there).stderr == f"{first}: stopped\n"

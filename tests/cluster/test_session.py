@@ -89,6 +89,25 @@ def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPat
         pass
 
 
+@pytest.mark.parametrize("mode", ["token", None])
+def test_a_cluster_that_lets_nobody_in_is_one_sentence_that_says_where_its_token_belongs(
+    mode: str | None, no_token: pytest.MonkeyPatch
+) -> None:
+    def init(*_: object, **__: object) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster at auto")
+
+    no_token.setattr(ray, "init", init)
+    if mode:
+        no_token.setenv("RAY_AUTH_MODE", mode)
+    with own_token():  # which lets Ray read the environment again when it ends
+        pass
+    with pytest.raises(InputError, match=r"^--address: no Ray cluster .* 'auto': Failed to") as error, connect("auto"):
+        pass
+    told = "it may require another token than that in" if mode else "set RAY_AUTH_MODE=token."
+    assert told in str(error.value)
+    assert len(str(error.value)) < 300
+
+
 @pytest.mark.parametrize("before", [None, "/theirs"])
 def test_a_ray_that_is_started_imports_what_this_process_can_and_the_environment_stays_as_it_was(
     before: str | None, rays: list[Started], monkeypatch: pytest.MonkeyPatch
