@@ -90,7 +90,6 @@ ANSWERS = {
     "git": ":",
     "sky": ":",
     "sgbench": ":",
-    "cat": "echo a token",
 }
 """What programs of other people answer to the blocks that fill in files."""
 
@@ -113,7 +112,9 @@ def test_a_block_makes_files_in_which_nothing_is_to_be_replaced(
         (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{answer}\n")
         (tmp_path / "bin" / name).chmod(0o755)
     (tmp_path / "clusters").symlink_to(CLUSTERS)
-    given = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PROJECT": "my-project"}
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("a token")
+    given = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PROJECT": "my-project", "HOME": str(tmp_path)}
     filled = block.replace("=REPLACE", "=mine")
     subprocess.run(["bash", "-euo", "pipefail", "-c", filled], env=given, cwd=tmp_path, check=True)
     for name in copies:
