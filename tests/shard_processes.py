@@ -17,7 +17,7 @@ from sgbench.runs.sweep import Quiet, carry_out, run_all_here
 from sgbench.spec import build
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([__name__])  # so that torch is imported once
+_CONTEXT.set_forkserver_preload(["sgbench.runs.sweep"])  # so that torch is imported once
 
 
 class _Telling(Quiet):
