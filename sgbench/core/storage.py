@@ -375,10 +375,15 @@ class Storage:
             OSError: If the locks can be neither read nor written.
         """
         number = secrets.token_hex(4)
+        own = self.locks.writer(number)
+
+        def leave() -> None:
+            with contextlib.suppress(OSError):  # whoever wants the lock finds that it is over, or dead
+                own.remove()
+
         with contextlib.ExitStack() as stack:
             with self.locks.hold(purpose, brief=True) as alone:
-                own = self.locks.writer(number)
-                stack.callback(own.remove)
+                stack.callback(leave)
                 try:
                     held = stack.enter_context(own.hold(purpose))
                 finally:
