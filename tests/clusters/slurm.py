@@ -245,6 +245,10 @@ class Site:
             code = job.batch.wait()
             if job.nodes[0].name not in self.nodes:  # the job is lost with the node of its script
                 job.requeue = "requeue" in job.options
+                _signal(job.steps, signal.SIGTERM)
+                for step in job.steps:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        step.wait(KILL_SECONDS)
             else:
                 job.left += self.processes(f"SLURM_JOB_ID={job.number}").values()
             self._kill(f"SLURM_JOB_ID={job.number}")
@@ -318,9 +322,11 @@ class Site:
         task = self._start(node, job, command, files[1], files[2], **{**exported, "SLURM_STEP_ID": number})
         job.steps.append(task)
         while task.poll() is None:
-            if select.select([connection], [], [], 0.05)[0]:  # srun itself was ended, and its step with it
-                task.kill()
-                self._kill(f"SLURM_JOB_ID={job.number}", f"SLURM_STEP_ID={number}")
+            if select.select([connection], [], [], 0.05)[0]:  # srun itself is gone
+                if job.nodes[0].name in self.nodes:  # it was ended, and its step with it
+                    task.kill()
+                    self._kill(f"SLURM_JOB_ID={job.number}", f"SLURM_STEP_ID={number}")
+                task.wait()
         return task.returncode, ""
 
     def _scontrol(self, job: Job, words: list[str], *_: object) -> tuple[int, str]:
