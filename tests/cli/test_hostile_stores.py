@@ -1,6 +1,8 @@
 """Stores in which an id or a name leads elsewhere, and folders of another purpose: nothing outside is touched."""
 
+import hashlib
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +14,10 @@ import pytest
 import torch
 
 from sgbench.cli import main
+from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
-from sgbench.runs.delivery import Packed, open_packed, send
+from sgbench.runs.delivery import Packed, open_packed, parcels, send
 from sgbench.runs.maintenance import clean
 from sgbench.spec import Recipe, RunSpec, TrainingData
 from sgbench.store import Dataset, Planned, Store, identity_columns
@@ -210,14 +213,17 @@ def test_weights_whose_specification_leads_out_are_scored_and_nothing_outside_is
 def test_packed_images_of_a_name_that_leads_out_are_refused(
     bob: Store, test_images: PackedImages, name: str, tmp_path: Path
 ) -> None:
-    packed = Packed.of(test_images)
-    send([packed], [], bob.storage)
-    file = f"packed/{packed.sha256}/manifest.json"
-    manifest = json.loads(bob.storage.read(file))
+    send(parcels([test_images], [], bob.storage), bob.storage)
+    manifest = json.loads(bob.storage.read(f"packed/{test_images.digest}/manifest.json"))
     manifest["images"][0]["name"] = name
-    bob.storage.write(file, json.dumps(manifest).encode())
-    with pytest.raises(ValueError, match=r"a name without slashes .* is needed"):
-        open_packed(packed._replace(folder=str(tmp_path / "elsewhere")), bob.storage)
+    content = json.dumps(manifest).encode()
+    digest = hashlib.sha256(content).hexdigest()
+    for file in bob.storage.sizes(f"packed/{test_images.digest}"):
+        bob.storage.write(file.replace(test_images.digest, digest), bob.storage.read(file))
+    bob.storage.write(f"packed/{digest}/manifest.json", content)
+    with pytest.raises(InputError, match="is damaged") as raised:
+        open_packed(Packed(str(tmp_path / "elsewhere"), digest), bob.storage)
+    assert re.search(r"a name without slashes .* is needed", str(raised.value.__cause__))
 
 
 def test_images_are_packed_only_under_names_that_a_store_can_have(place: Path, run: Run) -> None:
