@@ -21,7 +21,7 @@ from sgbench.runs.delivery import fetch, receive, receive_networks
 from sgbench.runs.execute import Job, Watcher, begin, conclude, run_here, stop_signal, unreplaced
 from sgbench.runs.forecast import expect, longest_first
 from sgbench.runs.maintenance import clean
-from sgbench.runs.plan import Data, Plan, Recorded, make_plan, pack, recorded, refuse_losses
+from sgbench.runs.plan import Data, Plan, PlannedRun, Recorded, make_plan, pack, recorded, refuse_losses
 from sgbench.runs.progress import Lane, Recorder, running_in
 from sgbench.runs.rehearsal import rehearse
 from sgbench.runs.shards import Shard
@@ -187,7 +187,6 @@ def carry_out(
     purpose = f"sgbench sweep {name}" if alone else what if shard else f"run {mine[0].run_id} of {name}"
     local = Locator(download=False)
     planned = functools.partial(make_plan, name, sweep, data, store, retry=retry, retrain=retrain, locator=local)
-    failed, kept, interrupted = dict[str, str](), dict[str, str](), False
     with store.writing(purpose) if alone else store.writing_runs(purpose):
         if alone:
             with contextlib.suppress(OSError):  # workers of a killed sweep may still be writing
@@ -201,29 +200,14 @@ def carry_out(
             refuse_losses(plan, local)
         if command == "sweep":
             store.write_plan(name, plan.records())
-        with resumable("the sweep"), contextlib.ExitStack() as running:
-            run_jobs: Runner | None = None
+        work = _Work(name, data, store, runner, observer)
+        with resumable("the sweep"), work.running:
             pause = FIRST_PAUSE_SECONDS
             while True:
-                failed |= {str(run.spec.run_id): str(run.error) for run in plan.runs if run.status is RunStatus.FAILED}
                 ours = [run for run in plan.runs if run.spec.run_id not in taken]
-                if pending := [run for run in ours if run.pending]:
-                    expected = expect(pending, store, tests=plan.tests, workers=max(1, sweep.workers))
-                    jobs = [Job.of(run, data, sweep, storage) for run in longest_first(expected)]
-                    run_jobs = run_jobs or running.enter_context(runner)
-                    with (
-                        observer.running(plan) as shown,
-                        Recorder(shown, plan.course(), name, storage) as watcher,
-                    ):
-                        summary = run_jobs(name, jobs, sweep, storage, watcher)
-                    for reason in summary.cut.values():
-                        cut = f"{len(summary.cut)} of {len(plan.runs)} runs were interrupted: {reason}"
-                        raise InterruptionError(f"{cut}; {AGAIN}.")
-                    stands = unreplaced(jobs, store)
-                    kept |= {run_id: why for run_id, why in summary.failed.items() if run_id in stands}
-                    failed |= {run_id: why for run_id, why in summary.failed.items() if run_id not in stands}
-                    interrupted = summary.interrupted
-                if interrupted:
+                pending = [run for run in ours if run.pending]
+                work.do(plan, pending)
+                if work.interrupted:
                     break
                 conclude(store, _ids(run.spec for run in (ours if rerun and plan is first else pending)))
                 if not (mine := [run.spec for run in plan.pending if run.spec.run_id in taken]):
@@ -231,17 +215,69 @@ def carry_out(
                 if pending or plan is first:
                     holders = storage.in_words(sorted(set(taken.values())))
                     observer.say(f"{what}: waiting for {plural(len(mine), 'run')} booked by {holders}")
-                elif interrupted := _wait(storage, set(taken.values()), pause):
-                    break
                 else:
+                    work.interrupted = _wait(storage, set(taken.values()), pause)
+                    if work.interrupted:
+                        break
                     pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
                 taken = storage.book(_ids(mine))
                 plan = planned(only=mine)
-        if alone and not interrupted:
+        if alone and not work.interrupted:
             _compact_many(store, observer)
-    if not alone and not interrupted:
+    if not alone and not work.interrupted:
         _tidy_up(store, purpose, observer)
-    return Outcome(first, failed, kept, interrupted)
+    return Outcome(first, work.failed, work.kept, work.interrupted)
+
+
+class _Work:
+    """Carries out runs of a sweep, in as many rounds as it takes until others have done theirs, and keeps the ends.
+
+    Args:
+        name: Name of the sweep.
+        data: Its images.
+        store: The results store.
+        runner: Carries out the jobs; entered before the first of them.
+        observer: Shows what happens.
+    """
+
+    def __init__(
+        self, name: str, data: Data, store: Store, runner: AbstractContextManager[Runner], observer: Observer
+    ) -> None:
+        self._name, self._data, self._store = name, data, store
+        self._runner, self._observer = runner, observer
+        self._run_jobs: Runner | None = None
+        self.running = contextlib.ExitStack()
+        """Ends the runner when it is left."""
+        self.failed: dict[str, str] = {}
+        """See `Outcome`, also for the others."""
+        self.kept: dict[str, str] = {}
+        self.interrupted = False
+
+    def do(self, plan: Plan, pending: Sequence[PlannedRun]) -> None:
+        """Carry out runs of a plan.
+
+        Raises:
+            InterruptionError: If storage or machine failed, so that some are not done.
+        """
+        self.failed |= {str(run.spec.run_id): str(run.error) for run in plan.runs if run.status is RunStatus.FAILED}
+        if not pending:
+            return
+        sweep, storage = plan.sweep, self._store.storage
+        expected = expect(pending, self._store, tests=plan.tests, workers=max(1, sweep.workers))
+        jobs = [Job.of(run, self._data, sweep, storage) for run in longest_first(expected)]
+        self._run_jobs = self._run_jobs or self.running.enter_context(self._runner)
+        with (
+            self._observer.running(plan) as shown,
+            Recorder(shown, plan.course(), self._name, storage) as watcher,
+        ):
+            summary = self._run_jobs(self._name, jobs, sweep, storage, watcher)
+        for reason in summary.cut.values():
+            cut = f"{len(summary.cut)} of {len(plan.runs)} runs were interrupted: {reason}"
+            raise InterruptionError(f"{cut}; {AGAIN}.")
+        stands = unreplaced(jobs, self._store)
+        for run_id, why in summary.failed.items():
+            (self.kept if run_id in stands else self.failed)[run_id] = why
+        self.interrupted = summary.interrupted
 
 
 def _ids(specs: Iterable[RunSpec]) -> list[str]:

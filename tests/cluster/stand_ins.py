@@ -57,7 +57,7 @@ def metadata(broken: int = 0) -> Iterator[Metadata]:
             self.end_headers()
             self.wfile.write(text.encode())
 
-        do_PUT = do_GET  # noqa: N815
+        do_PUT = do_GET  # noqa: N815 - the name that http.server calls
 
         def log_message(self, *_: object) -> None: ...
 

@@ -263,8 +263,10 @@ class Site:
 
     def time_is_nearly_over(self, job: Job) -> None:
         """Send what ``--signal`` asks for, as before the time limit or, where a site wishes so, at preemption."""
-        to, name = re.fullmatch(r"(B:)?(\w+)@\d+", job.options["signal"]).groups()  # type: ignore[union-attr]
+        asked = re.fullmatch(r"(B:)?(\w+)@\d+", job.options["signal"])
+        assert asked is not None
         assert job.batch is not None
+        to, name = asked.groups()
         for process in [job.batch] if to else job.steps:
             process.send_signal(signal.Signals[f"SIG{name}"])
 
