@@ -86,7 +86,7 @@ READING = [
     Command("sgbench metrics", ("lpips_alex", "fid", "torchmetrics:")),
     Command("sgbench data list", ("Set5", "DIV2K")),
     Command("sgbench weights list", ("alexnet", "inception")),
-    Command("sgbench logs 645b8a8d4472 --results STORE", ("has no log of such a run",), code=2),
+    Command("sgbench logs 645b8a8d4472 --results STORE", ("has no log of a run",), code=2),
     Command("sgbench results merge OUT/all STORE --dry-run", ("8 runs would be added",)),
     Command('python -c \'import sgbench; print(sgbench.table("STORE", losses="l1"))\'', ("lab:Net", "18.62 ± 0.64")),
     Command('python -c \'import sgbench; print(sgbench.compare("STORE", "l1", "l1 + sg"))\'', ("edsr-tiny",)),

@@ -49,6 +49,7 @@ def test_what_python_c_and_children_print_goes_into_the_log_and_not_to_the_scree
 
 @pytest.mark.parametrize("local", [True, False])
 def test_an_attempt_adds_to_what_those_before_it_left(job: Job, local: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(log_address(Storage(job.store), job.run_id)).parent.mkdir(parents=True)  # an object store needs no folder
     monkeypatch.setattr(Storage, "is_local", local)  # false: as an object store, to which files are sent whole
     for attempt in (b"first\n", b"second\n"):
         with into_log(job):

@@ -27,6 +27,7 @@ from sgbench.report.live import Display
 from sgbench.report.screen import Screen
 from sgbench.report.tables.latex import to_latex
 from sgbench.report.tables.markdown import escaped
+from sgbench.runs.progress import Course
 from sgbench.store import Dataset, Store
 from sgbench.store.rows import RunEnd
 
@@ -164,7 +165,7 @@ def test_what_is_said_of_a_running_sweep_is_harmless(monkeypatch: pytest.MonkeyP
     screen.console = Console(file=said, highlight=False, soft_wrap=True)
     screen.say(FORGED)
     screen.warn(FORGED)
-    with Display(screen.console, 1, 0) as display:
+    with Display(screen.console, Course(1, 0)) as display:
         display.started("a", FORGED)
         display.finished("a", RunEnd.FAILED, FORGED)
     assert harmless(said.getvalue())

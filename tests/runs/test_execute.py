@@ -1,7 +1,9 @@
 """One run from its plan to its rows, and everything that can come in between."""
 
 import contextlib
+import dataclasses
 import errno
+import hashlib
 import os
 import signal
 import subprocess
@@ -13,15 +15,19 @@ from typing import Any
 
 import pytest
 import torch
+from small_networks import STATE, as_file, put
 from torch import Tensor, nn
 
 import sgbench
+from sgbench.assets.base import networks_folder
+from sgbench.assets.catalogue import NETWORKS
 from sgbench.assets.locator import Locator
 from sgbench.core.errors import InterruptionError
 from sgbench.core.registry import BACKBONES, LOSSES
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, prepare, resolve, write_png
 from sgbench.losses.pixel import L1
+from sgbench.runs.delivery import parcels, send
 from sgbench.runs.execute import Job, record_failure, run_here, score_job, stop_signal, train_job
 from sgbench.runs.plan import Data, make_plan
 from sgbench.runs.progress import Lane
@@ -401,17 +407,22 @@ def test_a_missing_network_is_an_outcome_and_no_fault(
 def test_what_a_loss_needs_is_there_before_it_trains(
     data: Data, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    content = as_file(STATE)
+    entry = dataclasses.replace(NETWORKS.load("alexnet"), sha256=hashlib.sha256(content).hexdigest(), archive=None)
+
     class Perceptual(L1):
-        networks = ("vgg16",)
+        networks = ("alexnet",)
 
         def __init__(self) -> None:
             super().__init__()
-            assert (tmp_path / "node" / "weights" / "vgg16-397923af.pth").read_bytes() == b"weights"
+            assert (tmp_path / "node" / "weights" / entry.file).read_bytes() == content
 
+    monkeypatch.setitem(NETWORKS._loaded, "alexnet", entry)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    put(networks_folder(), content)
+    send(parcels([], ["alexnet"], store.storage), store.storage)
     monkeypatch.setenv("SGBENCH_CACHE", str(tmp_path / "node"))
-    monkeypatch.setattr(Locator, "find", lambda *_: None)
     monkeypatch.setitem(LOSSES._loaded, "perceptual", Perceptual)
-    store.storage.write("networks/vgg16-397923af.pth", b"weights")
     assert train_job(a_job(data, store, loss="perceptual")) == ("done", "")
 
 
