@@ -17,6 +17,7 @@ from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.runs.execute import Job
 from sgbench.runs.plan import Choices, make_plan, pack, read_sweep
+from sgbench.runs.progress import Lane
 from sgbench.store import Store
 
 SLOW = 0.2
@@ -70,6 +71,8 @@ class Lanes:
         self.now = self.most = 0
 
     def started(self, run_id: str, label: str) -> None: ...
+
+    def placed(self, run_id: str, lane: Lane) -> None: ...
 
     def progress(self, run_id: str, step: int, steps: int, loss: float, steps_per_second: float) -> None:
         self.now += step == 1
