@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from place import PATIENCE_SECONDS, Place, assert_clean, wait_until
+from place import FOLDER, PATIENCE_SECONDS, Place, assert_clean, wait_until
 from raylets import Nodes, a_cluster
 from stand_ins import metadata
 
@@ -96,7 +96,8 @@ def test_a_share_of_a_gpu_packs_runs_on_one_and_a_whole_one_does_not(
     place.slow_down(SLOW)
     monkeypatch.chdir(place.folder)
     monkeypatch.syspath_prepend(place.folder)
-    for name, value in {**ENVIRONMENT, "SGBENCH_CACHE": str(place.folder / "cache")}.items():
+    own = {"SGBENCH_CACHE": str(place.folder / "cache"), FOLDER: str(place.folder)}
+    for name, value in {**ENVIRONMENT, **own}.items():
         monkeypatch.setenv(name, value)
 
     def most_at_once(share: float) -> int:
