@@ -6,7 +6,8 @@
 # make chaos STORE=s3: with the results on an S3 server, which is away at times, and with commands that sleep.
 # make histories: the environment, then 10,000 random histories of a store.  make points: a table of all points at which
 # a command that writes can be cut off, each of them tried.
-# make rehearse: the environment, then all that can befall a Slurm job, on stand-ins of Slurm; root is needed.
+# make rehearse: the environment, then all that can befall a Slurm job, on stand-ins of Slurm, and the containers of KubeRay
+# and SkyPilot; root is needed.
 # make audit: the environment, then known vulnerabilities of its packages, which needs the package index.
 PYTHON ?= python3
 VENV ?= .venv
@@ -44,7 +45,7 @@ points: $(STAMP)
 	$(BIN)/python tests/write_paths.py
 
 rehearse: $(STAMP)
-	SGBENCH_REHEARSE=1 $(BIN)/python -m pytest tests/clusters/test_slurm_rehearsal.py
+	SGBENCH_REHEARSE=1 $(BIN)/python -m pytest $(wildcard tests/clusters/test_*_rehearsal.py)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
