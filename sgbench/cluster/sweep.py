@@ -308,6 +308,5 @@ class _Waiting(Unsaved, tune.Stopper):
         elif not self._told and self._looked - self._worked > self.PATIENCE_SECONDS:
             self._told = True
             waited = f"no run has been at work for {self.PATIENCE_SECONDS:g} s"
-            warnings.warn(
-                f"{waited}: {self._placement.against()}; the sweep waits for room or for nodes.", stacklevel=1
-            )
+            why = "the sweep waits for room, for nodes, or for its processes to start"
+            warnings.warn(f"{waited}: {self._placement.against()}; {why}.", stacklevel=1)

@@ -133,7 +133,7 @@ def test_a_person_is_told_once_each_time_that_all_runs_wait_for_room(
     waiting = _Waiting(events, threading.Event(), threading.Event(), place(a_sweep(threads=2)))
     said = (
         "no run has been at work for 0 s: a run takes 2 CPU and 1 GPU, and the cluster has 1 CPU, 0 GPU free of 4 CPU, "
-        "1 GPU; the sweep waits for room or for nodes."
+        "1 GPU; the sweep waits for room, for nodes, or for its processes to start."
     )
     assert looks(3) == [said]
     events.running.add("a run")
