@@ -179,7 +179,10 @@ def _forecast(expected: "Sequence[Expected]", devices: int, workers: int, price:
     if any(estimate.scaled for each in expected for estimate in (each.training, each.scoring) if estimate):
         lines[0] += " Times with ~ are scaled from other runs."
     if scored < len(seconds):
-        lines.append("How long scoring takes is not known for all of them; --measure finds out.")
+        lines.append(
+            "How long scoring takes is not known for all of them; --measure finds out, for metrics whose pretrained "
+            "networks are available."
+        )
     if unknown := sorted({str(each.run.spec.loss) for each in expected if each.training is None}):
         losses = f"{quoted(unknown[0])}{f' and {len(unknown) - 1} more' if len(unknown) > 1 else ''}"
         lines.append(f"Nothing tells how long a step with {losses} takes; --measure finds out.")
