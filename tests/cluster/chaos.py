@@ -240,6 +240,7 @@ class Storm:
             dealt = []
             for blow in volley:
                 if not self.strike(command, blow):
+                    self.start_seconds *= 0.8  # it was measured when the machine was busier
                     break
                 dealt.append(blow)
             waiting = [blow for blow in waiting if blow not in volley] + volley[len(dealt) :]
