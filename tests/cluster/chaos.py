@@ -521,6 +521,8 @@ def main() -> None:
     parser.add_argument("--store", choices=("disk", "s3"), default="disk", help="where the results are")
     parser.add_argument("--only", help="only kinds of blows whose name has these words")
     chosen = parser.parse_args()
+    if chosen.only and chosen.store == "s3":
+        parser.error("--only is for blows to a store on the disk")
     console, log, seed = rich.console.Console(), Log(chosen.log), chosen.seed
     kinds = [kind for kind in KINDS if not chosen.only or chosen.only in str(Blow(*kind, in_runs=True, share=0))]
     while (left := chosen.kills - len(log.blows)) > 0:
