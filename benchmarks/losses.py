@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
 from sgbench.backbones import build_backbone
-from sgbench.losses import WeightedSum, build_loss
+from sgbench.losses import Batch, WeightedSum, build_loss
 from sgbench.losses.pixel import L1
 from sgbench.spec import Recipe, check_loss
 from sgbench.training.loop import as_images
@@ -88,7 +88,7 @@ def measure(backbone: str, recipe: Recipe, device: torch.device, rounds: int) ->
         def step(criterion: WeightedSum) -> None:
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                 sr = network(lr)
-            loss, _ = criterion(sr, hr)
+            loss, _ = criterion(Batch(lr, sr, hr, recipe.scale, step=0, steps=1))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -22,7 +22,7 @@ import sgbench
 from sgbench.backbones import build_backbone, count_parameters
 from sgbench.cli import main
 from sgbench.core.registry import BACKBONES, LOSSES
-from sgbench.losses import build_loss
+from sgbench.losses import Batch, build_loss
 from sgbench.spec import check_backbone, check_loss
 
 ROOT = Path(sgbench.__file__).parent.parent
@@ -165,7 +165,7 @@ def test_amplitudes_do_not_change_when_an_image_is_shifted() -> None:
     image = torch.rand(1, 3, 16, 16)
     shifted = image.roll((3, 5), (2, 3))
     losses = [check_loss(f"custom_loss:FrequencyL1(amplitude={on})") for on in ("false", "true")]
-    values = [build_loss(loss)(image, shifted)[0] for loss in losses]
+    values = [build_loss(loss)(Batch(image, image, shifted, 1, 0, 1))[0] for loss in losses]
     assert values[0] > 0.1
     assert values[1] < 1e-6
 

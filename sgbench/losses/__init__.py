@@ -2,13 +2,28 @@
 
 A loss is a `torch.nn.Module` whose options are keyword arguments with defaults and which is called as
 ``loss(sr, hr)`` on two tensors of shape [N, 3, H, W]: HR with values in [0, 1], and SR as the network gives it, not
-clamped. It returns a scalar with a gradient to SR, writes into neither image, and has no parameters to train and no
-state that changes, which a checkpoint would lack; `sgbench.runs.rehearsal` checks that. Register your own with
-`register_loss` or the entry-point group ``sgbench.losses``, or refer to it as ``module:Class``.
+clamped. It returns a scalar with a gradient to SR and writes into neither image. A loss that needs more asks for it by
+keyword-only parameters named like the attributes of `Batch`: ``def forward(self, sr, hr, *, lr, step)``. Register your
+own with `register_loss` or the entry-point group ``sgbench.losses``, or refer to it as ``module:Class``.
+
+What changes while a loss is in use belongs into its ``state_dict``: parameters, persistent buffers, or torch's extra
+state. Checkpoints hold it, and the first worker's buffers are everybody's. Parameters that require a gradient are
+trained, by the optimizer that the loss's ``optimizer(parameters)`` returns or, without this method, by the recipe's:
+
+* together with the network, to lower the sum of all losses; or
+* for a loss that has ``own_terms``, in a step of their own after the network's, in which the sum of the terms that it
+  returns is lowered. It is called like ``forward``, with an SR that leads no gradient to the network, and returns a
+  scalar for each name in the loss's ``own_names``. While the network is trained these parameters are constants.
 
 A class that uses pretrained networks names them in its ``networks``, a tuple of names in `sgbench.assets.catalogue`:
-they are downloaded before a sweep starts and sent to every node, where `sgbench.assets.locator.Locator` loads them.
+they are downloaded before a sweep starts and sent to every node, where `sgbench.assets.locator.Locator` loads them. A
+class or instance that uses what layers of the network return names these modules of the network in its ``layers``.
 """
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +32,12 @@ from sgbench.assets.catalogue import check_networks
 from sgbench.core.errors import InputError
 from sgbench.core.plugins import foreign
 from sgbench.core.registry import LOSSES, unfit
+from sgbench.core.words import listed
+from sgbench.losses.batch import Batch
 from sgbench.spec import Expression
 from sgbench.spec.expression import Term
 
-__all__ = ["WeightedSum", "build_loss", "register_loss"]
+__all__ = ["Batch", "WeightedSum", "build_loss", "register_loss"]
 
 register_loss = LOSSES.register
 """Class decorator: ``@register_loss("name")``."""
@@ -42,6 +59,9 @@ class WeightedSum(nn.Module):
 
     Args:
         terms: For each term, its name as in the expression, its weight and the loss.
+
+    Raises:
+        InputError: If a loss asks for what a `Batch` does not have.
     """
 
     def __init__(self, terms: list[tuple[str, float, nn.Module]]) -> None:
@@ -49,13 +69,17 @@ class WeightedSum(nn.Module):
         self.names = [name for name, _, _ in terms]
         self.weights = [weight for _, weight, _ in terms]
         self.losses = nn.ModuleList(loss for _, _, loss in terms)
+        self.wishes = [wishes(name, loss.forward) for name, _, loss in terms]
+        self.layers = list(dict.fromkeys(layer for loss in self.losses for layer in getattr(loss, "layers", ())))
+        """The layers of the network whose outputs the losses ask for."""
+        self.constants = [name for name, value in self.named_parameters() if not value.requires_grad]
+        """Parameters that are not trained."""
 
-    def forward(self, sr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Compare a batch.
 
         Args:
-            sr: The network's output, shape [N, 3, H, W], any floating type.
-            hr: The target, same shape, values in [0, 1].
+            batch: Images and features of any floating type.
 
         Returns:
             The sum, a scalar, and the detached unweighted terms, shape [len(names)].
@@ -64,22 +88,75 @@ class WeightedSum(nn.Module):
             InputError: If a loss raises an exception, writes into the images, which other terms share, or returns no
                 scalar.
         """
-        with torch.autocast(sr.device.type, enabled=False):
-            sr, hr = sr.float(), hr.float()
-            values = [_checked(name, loss, sr, hr) for name, loss in zip(self.names, self.losses, strict=True)]
+        with torch.autocast(batch.sr.device.type, enabled=False):
+            seen = in_single_precision(batch)
+            values = [
+                _value(name, loss, asked, seen)
+                for name, loss, asked in zip(self.names, self.losses, self.wishes, strict=True)
+            ]
         total = torch.stack([weight * value for weight, value in zip(self.weights, values, strict=True)]).sum()
         return total, torch.stack([value.detach() for value in values])
 
+    def changing_state(self) -> dict[str, Any]:
+        """Return what may change while the losses are in use: their ``state_dict`` without constant parameters."""
+        return {key: value for key, value in self.state_dict().items() if key not in self.constants}
 
-def _checked(name: str, loss: nn.Module, sr: Tensor, hr: Tensor) -> Tensor:
-    before = sr._version, hr._version  # which count the writes
+    def load_changing_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `changing_state` returned."""
+        self.load_state_dict({key: self.get_parameter(key) for key in self.constants} | dict(state))
+
+
+def in_single_precision(batch: Batch) -> Batch:
+    """Return a batch whose images and features are float32."""
+    features = {layer: feature.float() for layer, feature in batch.features.items()}
+    return replace(batch, lr=batch.lr.float(), sr=batch.sr.float(), hr=batch.hr.float(), features=features)
+
+
+def wishes(name: str, function: Callable[..., object]) -> list[str]:
+    """Return what a loss's ``forward`` or ``own_terms`` asks for besides SR and HR.
+
+    Raises:
+        InputError: If that is not in a `Batch`.
+    """
+    known = [each.name for each in fields(Batch) if each.name not in ("sr", "hr")]
+    asked = list[str]()
+    for key, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            continue
+        if key in known:
+            asked.append(key)
+        elif parameter.default is parameter.empty:
+            raise InputError(f"loss '{name}' asks for {key!r}; besides sr and hr, a loss can have {listed(known)}.")
+    return asked
+
+
+def call(name: str, function: Callable[..., Any], asked: list[str], batch: Batch) -> Any:
+    """Call a loss or its ``own_terms`` with what they ask for.
+
+    Raises:
+        InputError: If it raises an exception, or writes into the images.
+    """
+    before = batch.sr._version, batch.hr._version  # which count the writes
     with foreign(f"loss '{name}'"):
-        value = loss(sr, hr)
-    if (sr._version, hr._version) != before:
+        value = function(batch.sr, batch.hr, **{key: getattr(batch, key) for key in asked})
+    if (batch.sr._version, batch.hr._version) != before:
         raise InputError(f"loss '{name}' writes into the images that it is given, which other terms share.")
+    return value
+
+
+def _value(name: str, loss: nn.Module, asked: list[str], batch: Batch) -> Tensor:
+    return scalar(f"loss '{name}'", call(name, loss, asked, batch))
+
+
+def scalar(what: str, value: object) -> Tensor:
+    """Return what code for a loss returned, which is a scalar.
+
+    Raises:
+        InputError: If it is anything else.
+    """
     if not isinstance(value, Tensor) or value.shape != ():
         came = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-        raise InputError(f"loss '{name}' returns {came}; a scalar is needed.")
+        raise InputError(f"{what} returns {came}; a scalar is needed.")
     return value
 
 

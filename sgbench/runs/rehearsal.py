@@ -20,9 +20,10 @@ from sgbench.core.errors import InputError
 from sgbench.core.plugins import foreign
 from sgbench.core.registry import BACKBONES, LOSSES
 from sgbench.core.status import ScoreStatus
-from sgbench.losses import WeightedSum, build_loss
+from sgbench.losses import Batch, WeightedSum, build_loss
 from sgbench.metrics import METRICS, Pair, Suite
 from sgbench.spec import Expression, Recipe, SweepSpec, split_backbone
+from sgbench.training.method import kept_outputs
 
 ODD = (37, 29)
 """Height and width of the image for a backbone: odd, as test images may be."""
@@ -43,6 +44,7 @@ def rehearse(sweep: SweepSpec) -> None:
         InputError: Naming the first that cannot be used, and why.
     """
     terms = {term.call: term for grid in sweep.grids for loss in grid.losses for term in loss.terms}
+    backbones = list(dict.fromkeys(name for grid in sweep.grids for name in grid.backbones))
     local = Locator(download=False)
     for term in terms.values():
         alone = Expression((replace(term, weight=1.0),))
@@ -50,8 +52,9 @@ def rehearse(sweep: SweepSpec) -> None:
             continue
         loss = build_loss(alone)
         if not LOSSES.is_built_in(term.name):
-            _try_loss(term.call, loss, sweep.recipe.patch * sweep.recipe.scale)
-    for backbone in dict.fromkeys(name for grid in sweep.grids for name in grid.backbones):
+            for backbone in backbones if loss.layers else backbones[:1]:
+                _try_loss(term.call, loss, sweep.recipe, backbone)
+    for backbone in backbones:
         if not BACKBONES.is_built_in(split_backbone(backbone)[0]):
             _try_backbone(backbone, sweep.recipe)
     for metric in sweep.metrics:
@@ -59,8 +62,8 @@ def rehearse(sweep: SweepSpec) -> None:
             _try_metric(metric, sweep.recipe.scale)
 
 
-def _try_loss(name: str, loss: WeightedSum, side: int) -> None:
-    """Try a loss on two pairs of random images, HR in [0, 1] and SR in `UNCLAMPED`, each [2, 3, side, side]."""
+def _try_loss(name: str, loss: WeightedSum, recipe: Recipe, backbone: str) -> None:
+    """Try a loss on two patches of random images, SR in `UNCLAMPED`, and what it asks for of a backbone's layers."""
     if trainable := [key.split(".", 2)[2] for key, value in loss.named_parameters() if value.requires_grad]:
         raise InputError(
             f"loss '{name}' has parameters ({', '.join(map(repr, trainable))}), which sgbench neither trains nor saves "
@@ -68,14 +71,16 @@ def _try_loss(name: str, loss: WeightedSum, side: int) -> None:
         )
     random = torch.Generator().manual_seed(0)
     low, high = UNCLAMPED
-    leaf, hr = torch.rand((2, 2, 3, side, side), generator=random)
+    lr = torch.rand((2, 3, recipe.patch, recipe.patch), generator=random)
+    leaf, hr = torch.rand((2, 2, 3, recipe.patch * recipe.scale, recipe.patch * recipe.scale), generator=random)
     leaf = (low + (high - low) * leaf).requires_grad_()
     sr, given = leaf.clone(), (leaf.detach().clone(), hr.clone())
+    batch = Batch(lr, sr, hr, recipe.scale, 0, recipe.steps, _features(loss, backbone, recipe.scale, lr))
     before = {key: value.clone() for key, value in _state(loss)}
     with foreign(f"loss '{name}'"), torch.random.fork_rng(devices=[]):
-        first = _value(loss, sr, hr)
+        first = _value(loss, batch)
         gradient = torch.autograd.grad(first, leaf, allow_unused=True)[0] if first.requires_grad else None
-        again = _value(loss, sr, hr)
+        again = _value(loss, batch)
     if not all(map(torch.equal, (sr, hr), given)):
         raise InputError(f"loss '{name}' writes into the images that it is given, which other terms share.")
     if not first.isfinite():
@@ -97,9 +102,20 @@ def _try_loss(name: str, loss: WeightedSum, side: int) -> None:
         )
 
 
-def _value(loss: WeightedSum, sr: Tensor, hr: Tensor) -> Tensor:
+def _features(loss: WeightedSum, backbone: str, scale: int, lr: Tensor) -> dict[str, Tensor]:
+    """Return what the layers that a loss asks for return."""
+    if not loss.layers:
+        return {}
+    with foreign(f"backbone '{backbone}'"), torch.random.fork_rng(devices=[]), torch.no_grad():
+        network = build_backbone(backbone, scale)
+        features = kept_outputs(network, loss.layers, backbone)
+        network(lr)
+    return features
+
+
+def _value(loss: WeightedSum, batch: Batch) -> Tensor:
     torch.manual_seed(0)
-    value: Tensor = loss(sr, hr)[0]
+    value: Tensor = loss(batch)[0]
     return value
 
 

@@ -1,8 +1,9 @@
 """The training of one run, readable from top to bottom.
 
-The loop knows nothing of Ray: a process group that exists is used, and each of its processes calls `train`. The global
-batch of a step, the learning rate and all randomness are pure functions of (seed, step), so that a checkpoint needs to
-hold only weights, optimiser and step, and a resumed run ends with the same bits as one that was never interrupted.
+What one step does is the method's (`sgbench.training.method`). The loop knows nothing of Ray: a process group that
+exists is used, and each of its processes calls `train`. The global batch of a step, the learning rate and all
+randomness are pure functions of (seed, step), so that a checkpoint needs to hold only the method's state and the step,
+and a resumed run ends with the same bits as one that was never interrupted.
 """
 
 import math
@@ -14,21 +15,18 @@ from typing import Any, TypedDict
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from sgbench.backbones import build_backbone, recompute_activations
-from sgbench.core.errors import InputError, NotFiniteError
-from sgbench.core.plugins import foreign
-from sgbench.core.registry import BACKBONES
+from sgbench.core.errors import NotFiniteError
 from sgbench.core.seeding import derive
 from sgbench.data import PackedImages, PatchSampler
-from sgbench.losses import build_loss
-from sgbench.spec import RunSpec, Schedule, Step, split_backbone
+from sgbench.spec import RunSpec, Schedule, Step
 from sgbench.store.rows import HistoryRow
 from sgbench.training.checkpoint import Checkpoints
 from sgbench.training.feeding import nearest
 from sgbench.training.memory import kept_memory
-from sgbench.training.numerics import FORMATS, compiler_options, pinned
+from sgbench.training.method import Supervised
+from sgbench.training.numerics import FORMATS, pinned
 
 CHECKPOINT_SHARE = 50
 """Training goes on for at least this many times as long as the last checkpoint took to write."""
@@ -125,33 +123,15 @@ def train(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with pinned(recipe), kept_memory():
-        # The same first weights on every device and for every loss: drawn on the CPU from the seed alone.
-        torch.manual_seed(derive(spec.seed, "weights") % 2**63)
-        network = build_backbone(spec.backbone, recipe.scale).to(device)
-        network.to(memory_format=FORMATS[recipe.memory_format])
-        if recompute:
-            recompute_activations(network)
-        if recipe.compiled:
-            network.compile(dynamic=False, options=compiler_options(recipe))
-        criterion = build_loss(spec.loss).to(device)
-        options = recipe.optimizer
-        optimizer = torch.optim.Adam(
-            network.parameters(),
-            lr=options.lr,
-            betas=(options.beta1, options.beta2),
-            eps=options.eps,
-            fused=device.type == "cuda",
-        )
-        meter = Meter(criterion.names, device)
+        method = Supervised(spec, device, recompute=recompute)
+        meter = Meter(method.names, device)
         history = [] if history is None else history
         done, earlier_seconds = 0, 0.0
         if state := _newest(checkpoints, spec, rank, world):
-            network.load_state_dict(state["params"])
-            optimizer.load_state_dict(state["optimizer"])
+            method.load(state)
             meter.load(state["meter"])
             done, earlier_seconds = state["step"], state["seconds"]
             history[:] = state["history"]
-        model = _distributed(network, spec.backbone) if world > 1 else network
 
         def save() -> None:
             if rank == 0:
@@ -159,8 +139,7 @@ def train(
                     done,
                     {
                         "spec": spec.model_dump(mode="json"),
-                        "params": network.state_dict(),
-                        "optimizer": optimizer.state_dict(),
+                        **method.state(),
                         "meter": meter.state(),
                         "history": history,
                         "step": done,
@@ -172,30 +151,17 @@ def train(
         wait = checkpoint_seconds
         ticked_step = done
         while done < recipe.steps:
-            lr = learning_rate(recipe.schedule, options.lr, done, recipe.steps)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
+            lr = method.set_rates(learning_rate(recipe.schedule, 1.0, done, recipe.steps))
             # Noise inside a model, such as stochastic depth, is the one thing in which ranks differ.
             torch.manual_seed(derive(spec.seed, "noise", done, rank) % 2**63)
             lr_patches, hr_patches = (
                 as_images(patches, device, recipe.memory_format) for patches in source.batch(done, rank, world)
             )
-            with (
-                foreign(f"backbone '{spec.backbone}'"),
-                torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"),
-            ):
-                sr_patches = model(lr_patches)
-                if sr_patches.shape != hr_patches.shape:  # losses would broadcast one to the other
-                    raise InputError(f"it returns {list(sr_patches.shape)}; {list(hr_patches.shape)} is needed.")
-            loss, terms = criterion(sr_patches, hr_patches)
             # Means over slices of unequal size, weighted so that the mean over ranks is the mean over the batch.
             share = len(lr_patches) * world / recipe.batch
-            optimizer.zero_grad()
-            with foreign(f"the gradient of '{spec.loss}' through '{spec.backbone}'"):
-                (loss * share if world > 1 else loss).backward()
-            optimizer.step()
+            loss, terms = method.step(lr_patches, hr_patches, done, share)
             done += 1
-            meter.add(done, loss.detach() * share, terms * share)
+            meter.add(done, loss * share, terms * share)
 
             at_interval = done % interval == 0 or done == recipe.steps
             stop = should_stop() if world == 1 else at_interval and _any(should_stop(), device)
@@ -218,7 +184,7 @@ def train(
         finished = done == recipe.steps
         if finished and rank == 0:
             on_complete()
-            checkpoints.save_weights(network.state_dict(), spec.model_dump(mode="json"))
+            checkpoints.save_weights(method.weights(), spec.model_dump(mode="json"))
     return Outcome(finished, done, history, earlier_seconds + time.perf_counter() - began, peak_memory(device))
 
 
@@ -247,12 +213,12 @@ def as_images(patches: Any, device: torch.device, memory_format: str) -> Tensor:
 
 
 class Meter:
-    """Means of the loss and of its terms since they were last read, and the first step that was not finite.
+    """Means of the loss and of all terms since they were last read, and the first step that was not finite.
 
     Everything stays on the device until it is read, so that a step never waits for a GPU.
 
     Args:
-        names: The terms of the loss.
+        names: The terms.
         device: Where the losses are.
     """
 
@@ -265,14 +231,16 @@ class Meter:
 
     def add(self, step: int, loss: Tensor, terms: Tensor) -> None:
         """Add the loss of a step, a scalar, and its terms, shape [len(names)]."""
-        self.sums += torch.cat([loss[None], terms])
+        values = torch.cat([loss[None], terms])
+        self.sums += values
         self.count += 1
-        first_bad = (self.bad_step == 0) & ~torch.isfinite(loss)
+        all_finite_if_finite = values.sum()
+        first_bad = (self.bad_step == 0) & ~torch.isfinite(all_finite_if_finite)
         self.bad_step = torch.where(first_bad, step, self.bad_step)
-        self.bad_value = torch.where(first_bad, loss, self.bad_value)
+        self.bad_value = torch.where(first_bad, all_finite_if_finite, self.bad_value)
 
     def check(self) -> None:
-        """Raise if any loss so far was not finite; in a process group every process raises alike.
+        """Raise if any loss or term so far was not finite; in a process group every process raises alike.
 
         Raises:
             NotFiniteError: With the first such step.
@@ -326,16 +294,6 @@ def _newest(checkpoints: Checkpoints, spec: RunSpec, rank: int, world: int) -> d
     if isinstance(state, OSError):
         raise state
     return state
-
-
-def _distributed(network: nn.Module, backbone: str) -> nn.Module:
-    """Return a network whose gradients are averaged over the process group.
-
-    Each step looks for parameters that got no gradient, for which the others would wait, if a plug-in may have such.
-    Buffers stay each process's own and the first one's are stored: torch cannot broadcast one in channels_last.
-    """
-    incomplete = not BACKBONES.is_built_in(split_backbone(backbone)[0])
-    return nn.parallel.DistributedDataParallel(network, broadcast_buffers=False, find_unused_parameters=incomplete)
 
 
 def _any(mine: bool, device: torch.device) -> bool:

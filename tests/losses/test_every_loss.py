@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sgbench.core.registry import LOSSES
-from sgbench.losses import build_loss
+from sgbench.losses import Batch, build_loss
 from sgbench.spec import check_loss
 from sgbench.spec.expression import parse
 
@@ -114,7 +114,8 @@ def test_training_on_flat_images_stays_finite_in_every_precision(name, dtype, le
     network = torch.nn.Conv2d(3, 3, 1)
     with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
         sr = network(textured if flat == "hr" else constant)
-        total, terms = build_loss(check_loss(name))(sr, textured if flat == "sr" else constant)
+        hr = textured if flat == "sr" else constant
+        total, terms = build_loss(check_loss(name))(Batch(hr, sr, hr, 1, step=0, steps=1))
     total.backward()
     assert sr.dtype == dtype
     assert total.dtype == torch.float32

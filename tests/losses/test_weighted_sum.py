@@ -4,7 +4,7 @@ from torch import nn
 
 from sgbench.core.errors import InputError
 from sgbench.core.registry import LOSSES
-from sgbench.losses import WeightedSum, build_loss, register_loss
+from sgbench.losses import Batch, WeightedSum, build_loss, register_loss
 from sgbench.losses.gradient import SecondOrderGradient
 from sgbench.spec import check_loss
 
@@ -24,6 +24,10 @@ class Seen(nn.Module):
         return self.factor * (sr @ hr).mean()
 
 
+def batch(sr, hr):
+    return Batch(hr.detach(), sr, hr, scale=1, step=3, steps=10)
+
+
 @pytest.fixture
 def pair():
     generator = torch.Generator().manual_seed(0)
@@ -32,7 +36,7 @@ def pair():
 
 
 def test_l1_is_the_mean_absolute_difference(pair):
-    total, terms = build_loss(check_loss("l1"))(*pair)
+    total, terms = build_loss(check_loss("l1"))(batch(*pair))
     assert total.item() == terms.item() == pytest.approx((pair[0] - pair[1]).abs().mean().item())
 
 
@@ -40,7 +44,7 @@ def test_the_sum_is_weighted_and_the_terms_are_not(pair):
     loss = build_loss(check_loss("2*sg(order=1) + 0.5*l1 + sg"))
     assert loss.names == ["l1", "sg", "sg(order=1)"]
     assert loss.weights == [0.5, 1.0, 2.0]
-    total, terms = loss(*pair)
+    total, terms = loss(batch(*pair))
     alone = [(pair[0] - pair[1]).abs().mean(), SecondOrderGradient()(*pair), SecondOrderGradient(order=1)(*pair)]
     torch.testing.assert_close(terms, torch.stack(alone).detach())
     torch.testing.assert_close(total, 0.5 * alone[0] + alone[1] + 2 * alone[2])
@@ -49,7 +53,7 @@ def test_the_sum_is_weighted_and_the_terms_are_not(pair):
 
 def test_gradients_flow_through_the_sum_alone(pair):
     sr, hr = pair
-    total, terms = build_loss(check_loss("0.5*l1 + 3*sg"))(sr, hr)
+    total, terms = build_loss(check_loss("0.5*l1 + 3*sg"))(batch(sr, hr))
     assert not terms.requires_grad
     (gradient,) = torch.autograd.grad(total, sr)
     expected = 0.5 * torch.autograd.grad((sr - hr).abs().mean(), sr)[0]
@@ -61,7 +65,7 @@ def test_gradients_flow_through_the_sum_alone(pair):
 def test_losses_are_computed_in_float32_outside_autocast(pair, dtype):
     seen = Seen()
     with torch.autocast("cpu", torch.bfloat16):
-        total, terms = WeightedSum([("seen", 2.0, seen)])(pair[0].to(dtype), pair[1])
+        total, terms = WeightedSum([("seen", 2.0, seen)])(batch(pair[0].to(dtype), pair[1]))
     assert seen.calls == [(torch.float32, torch.float32, False)]
     assert total.dtype == terms.dtype == torch.float32
 

@@ -9,13 +9,14 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.functional import interpolate, softplus
 
 from sgbench.backbones import build_backbone
 from sgbench.core.errors import InputError, NotFiniteError
 from sgbench.core.seeding import derive
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, PatchSampler
-from sgbench.losses import build_loss
+from sgbench.losses import Batch, build_loss
 from sgbench.spec import Adam, Cosine, RunSpec, Step, check_loss
 from sgbench.store.layout import has_weights, latest_step
 from sgbench.store.schema import to_table
@@ -77,6 +78,45 @@ class Poison(nn.Module):
         self.calls += 1
         loss = (sr - hr).abs().mean()
         return loss * self.value if self.calls == self.at else loss
+
+
+class Learned(nn.Module):
+    """L1 with a weight for each channel that is learned beside the network, and a temperature that falls."""
+
+    def __init__(self):
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(3, 1, 1))
+        self.register_buffer("temperature", torch.ones(()))
+
+    def forward(self, sr, hr):
+        self.temperature.mul_(0.9)
+        return ((sr - hr).abs() * torch.softmax(self.logits / self.temperature, 0)).mean()
+
+
+class Adversary(nn.Module):
+    """A discriminator that is trained in a step of its own, by SGD, and wants to know more than the images."""
+
+    own_names = ("real", "fake")
+    layers = ("body",)
+
+    def __init__(self, *, nan_at: int = -1):
+        super().__init__()
+        self.nan_at = nan_at
+        self.critic = nn.utils.parametrizations.spectral_norm(nn.Conv2d(6, 1, 3))
+
+    def optimizer(self, parameters):
+        return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+
+    def forward(self, sr, hr, *, lr, features):
+        return softplus(-self.judged(sr, lr)).mean() + 1e-3 * features["body"].abs().mean()
+
+    def own_terms(self, sr, hr, *, lr, step, scale=None):
+        assert not sr.requires_grad
+        real, fake = softplus(-self.judged(hr, lr)).mean(), softplus(self.judged(sr, lr)).mean()
+        return {"fake": fake * torch.nan if step == self.nan_at else fake, "real": real}
+
+    def judged(self, image, lr):
+        return self.critic(torch.cat([image, interpolate(lr, image.shape[-2:])], 1))
 
 
 class FirstWorkerInfinite(Poison):
@@ -145,7 +185,7 @@ def test_the_loop_is_adam_on_the_batches_of_the_sampler(train_images, place):
         for step in range(3):
             lr, hr = (torch.from_numpy(patches) / 255 for patches in sampler.batch(step))
             optimizer.zero_grad()
-            loss(network(lr), hr)[0].backward()
+            loss(Batch(lr, network(lr), hr, 4, step, 3))[0].backward()
             optimizer.step()
             cosine.step()
     weights = place().load_weights()
@@ -282,6 +322,7 @@ def test_images_too_small_for_a_patch_are_refused_and_nothing_is_written(train_i
         (12, [1, 5], {"backbone": "edsr-tiny", "memory_format": "contiguous"}),
         (12, [5], {"backbone": "edsr-tiny", "precision": "bf16", "compiled": True}),
         (12, [5], {"backbone": "edsr-tiny", "augment": False, "schedule": {"halve_every": 5}}),
+        (12, [1, 5], {"backbone": "edsr-tiny", "loss": f"l1 + {__name__}:Learned + 0.1*{__name__}:Adversary"}),
     ],
 )
 def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(train_images, place, length, stops, changes):
@@ -388,6 +429,12 @@ def test_the_first_loss_that_is_not_finite_stops_the_run(train_images, place, va
     assert state is None or all(value.isfinite().all() for value in state["params"].values())
 
 
+def test_a_term_that_only_a_loss_lowers_must_be_finite_too(train_images, place):
+    spec = run(train_images, f"l1 + {__name__}:Adversary(nan_at=4)", "edsr-tiny")
+    with pytest.raises(NotFiniteError, match="loss is NaN at step 5"):
+        train(spec, train_images, place(), device=CPU)
+
+
 def test_a_stop_at_a_step_that_is_not_finite_writes_no_checkpoint(train_images, place):
     spec = run(train_images, f"{__name__}:Poison(at=7)", steps=250)
     with pytest.raises(NotFiniteError, match="loss is NaN at step 7"):
@@ -466,6 +513,7 @@ def group(tmp_path_factory):
             specs = {"even": even, "odd": odd, "cut": odd, "continued/1": odd, "continued/2": odd}
             specs["compiled"] = run(images, backbone="edsr-tiny", compiled=True)
             specs["idle"] = run(images, backbone=f"{__name__}:Idle")
+            specs["learned"] = run(images, f"l1 + {__name__}:Learned + 0.1*{__name__}:Adversary", "edsr-tiny", batch=5)
             specs["unreadable"] = even
             specs["poisoned"] = run(images, f"{__name__}:FirstWorkerInfinite(at=3)", "edsr-tiny", steps=250)
             torch.multiprocessing.spawn(
@@ -506,7 +554,7 @@ def assert_same_training(history, weights, alone, alone_weights):
         torch.testing.assert_close(weights[key], value, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["even", "odd", "compiled", "idle"])
+@pytest.mark.parametrize("name", ["even", "odd", "compiled", "idle", "learned"])
 def test_two_workers_train_on_the_patches_of_one(group, train_images, place, name):
     both = group(train_images)
     alone = train(both["specs"][name], train_images, place(), device=CPU)

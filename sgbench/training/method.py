@@ -1,0 +1,275 @@
+"""What one step of training does."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from sgbench.backbones import build_backbone, recompute_activations
+from sgbench.core.errors import InputError, unknown
+from sgbench.core.plugins import foreign
+from sgbench.core.registry import BACKBONES
+from sgbench.core.seeding import derive
+from sgbench.losses import Batch, build_loss, call, in_single_precision, scalar, wishes
+from sgbench.spec import Recipe, RunSpec, split_backbone
+from sgbench.training.numerics import FORMATS, compiler_options
+
+
+class Supervised:
+    """A network that learns to lower a loss, and the losses that learn beside it.
+
+    In a process group every process has one, and all call theirs alike.
+
+    Args:
+        spec: The run.
+        device: CPU or GPU of this process.
+        recompute: Whether the network's blocks recompute their activations in the backward pass.
+
+    Attributes:
+        names: Of the terms that `step` returns: those of the loss, and those that losses lower on their own.
+
+    Raises:
+        InputError: If activations are to be recomputed and the network does not name its blocks, it is to be compiled
+            and there is no compiler, it has no layer of a name that a loss asks for, or the code of a loss or backbone
+            raises an exception.
+    """
+
+    def __init__(self, spec: RunSpec, device: torch.device, *, recompute: bool = False) -> None:
+        self.spec = spec
+        self.device = device
+        recipe = spec.recipe
+        # The same first weights on every device and for every loss: drawn on the CPU from the seed alone.
+        torch.manual_seed(derive(spec.seed, "weights") % 2**63)
+        self.network = build_backbone(spec.backbone, recipe.scale).to(device)
+        self.network.to(memory_format=FORMATS[recipe.memory_format])
+        if recompute:
+            recompute_activations(self.network)
+        self.criterion = build_loss(spec.loss).to(device)
+        self.features = kept_outputs(self.network, self.criterion.layers, spec.backbone)
+        if recipe.compiled:
+            self.network.compile(dynamic=False, options=compiler_options(recipe))
+        self.optimizer = _optimizer(recipe, self.network.parameters())
+        self.learners = [
+            Learner(name, loss, recipe)
+            for name, loss in zip(self.criterion.names, self.criterion.losses, strict=True)
+            if any(parameter.requires_grad for parameter in loss.parameters())
+        ]
+        self.names = self.criterion.names + [name for learner in self.learners for name in learner.names]
+        optimizers = [self.optimizer, *(learner.optimizer for learner in self.learners)]
+        self._rates = [(optimizer, [group["lr"] for group in optimizer.param_groups]) for optimizer in optimizers]
+        """Each optimizer, and the first learning rates of its groups of parameters."""
+        saved = self.criterion.state_dict()
+        self._buffers = [buffer for name, buffer in self.criterion.named_buffers() if name in saved]
+        self.world = dist.get_world_size() if dist.is_initialized() else 1
+        self.model = _distributed(self.network, spec.backbone) if self.world > 1 else self.network
+
+    def set_rates(self, factor: float) -> float:
+        """Set every learning rate to its first value times a factor, and return the network's."""
+        for optimizer, first in self._rates:
+            for group, rate in zip(optimizer.param_groups, first, strict=True):
+                group["lr"] = rate * factor
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def step(self, lr: Tensor, hr: Tensor, done: int, share: float) -> tuple[Tensor, Tensor]:
+        """Train on one batch, or on this process's share of one.
+
+        Args:
+            lr: LR patches, float32, shape [N, 3, H, W], values in [0, 1].
+            hr: HR patches, float32, shape [N, 3, H·scale, W·scale], values in [0, 1].
+            done: Steps done before.
+            share: The weight of this process's patches in a mean over processes, 1 if all have as many.
+
+        Returns:
+            The loss, a scalar, and all terms, unweighted, shape [len(names)]: of these patches, detached.
+
+        Raises:
+            InputError: If the network returns another shape, or the code of a loss or backbone raises an exception.
+        """
+        batch = self._upscaled(lr, hr, done)
+        loss, terms = self.criterion(batch)
+        self.optimizer.zero_grad()
+        for learner in self.learners:
+            learner.optimizer.zero_grad()
+        with foreign(f"the gradient of '{self.spec.loss}' through '{self.spec.backbone}'"):
+            _backward(loss, share)
+        self.optimizer.step()
+        if self.learners:
+            seen = _without_gradients(batch)
+            terms = torch.cat([terms, *(learner.step(seen, share) for learner in self.learners)])
+        self.features.clear()
+        if self.world > 1:
+            _broadcast(self._buffers)
+        return loss.detach(), terms
+
+    def _upscaled(self, lr: Tensor, hr: Tensor, done: int) -> Batch:
+        recipe = self.spec.recipe
+        with (
+            foreign(f"backbone '{self.spec.backbone}'"),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"),
+        ):
+            sr = self.model(lr)
+            if sr.shape != hr.shape:  # losses would broadcast one to the other
+                raise InputError(f"it returns {list(sr.shape)}; {list(hr.shape)} is needed.")
+        return Batch(lr, sr, hr, recipe.scale, done, recipe.steps, self.features)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold of the method."""
+        state: dict[str, Any] = {"params": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        if losses := self.criterion.changing_state():
+            state["losses"] = losses
+        if self.learners:
+            state["loss_optimizers"] = [learner.optimizer.state_dict() for learner in self.learners]
+        return state
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` returned."""
+        self.network.load_state_dict(state["params"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if "losses" in state:
+            self.criterion.load_changing_state(state["losses"])
+        for learner, saved in zip(self.learners, state.get("loss_optimizers", ()), strict=True):
+            learner.optimizer.load_state_dict(saved)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the weights that are scored once training is done."""
+        return self.network.state_dict()
+
+
+class Learner:
+    """A loss with parameters that are trained.
+
+    Args:
+        name: The loss's term in the expression.
+        loss: The loss.
+        recipe: Has the optimizer of a loss that does not make one.
+
+    Attributes:
+        names: Of the terms that its parameters lower, if those are trained in a step of their own.
+
+    Raises:
+        InputError: If the code of the loss raises an exception.
+    """
+
+    def __init__(self, name: str, loss: nn.Module, recipe: Recipe) -> None:
+        self.name = name
+        self.parameters = [parameter for parameter in loss.parameters() if parameter.requires_grad]
+        with foreign(f"the optimizer of loss '{name}'"):
+            make = getattr(loss, "optimizer", partial(_optimizer, recipe))
+            self.optimizer: torch.optim.Optimizer = make(self.parameters)
+        self.own_terms = getattr(loss, "own_terms", None)
+        self.own_names = tuple(getattr(loss, "own_names", ())) if self.own_terms else ()
+        self.asked = wishes(name, self.own_terms) if self.own_terms else []
+        self.names = [f"{name}.{own}" for own in self.own_names]
+        if self.own_terms:
+            self._require_gradients(False)
+
+    def step(self, batch: Batch, share: float) -> Tensor:
+        """Train the parameters, after the network's step.
+
+        Args:
+            batch: The batch of the network's step, without gradients.
+            share: See `Supervised.step`.
+
+        Returns:
+            Its own terms, detached, shape [len(names)].
+        """
+        if not self.own_terms:
+            self._update()
+            return batch.sr.new_empty(0, dtype=torch.float32)
+        self._require_gradients(True)
+        with torch.autocast(batch.sr.device.type, enabled=False):
+            found = call(self.name, self.own_terms, self.asked, in_single_precision(batch))
+        if not (isinstance(found, dict) and set(found) == set(self.own_names)):
+            raise InputError(f"own_terms of loss '{self.name}' needs to return a dict of {', '.join(self.own_names)}.")
+        terms = torch.stack([scalar(f"own term '{name}' of '{self.name}'", found[name]) for name in self.own_names])
+        self.optimizer.zero_grad()
+        with foreign(f"the gradient of own_terms of loss '{self.name}'"):
+            _backward(terms.sum(), share)
+        self._update()
+        self._require_gradients(False)
+        return terms.detach()
+
+    def _update(self) -> None:
+        if dist.is_initialized():
+            _average_gradients(self.parameters)
+        self.optimizer.step()
+
+    def _require_gradients(self, required: bool) -> None:
+        for parameter in self.parameters:
+            parameter.requires_grad_(required)
+
+
+def kept_outputs(network: nn.Module, layers: Iterable[str], backbone: str) -> dict[str, Tensor]:
+    """Return a dict into which each forward pass of a network puts what some of its layers return.
+
+    Args:
+        network: The network.
+        layers: Names of modules in it.
+        backbone: The network's name, for messages.
+
+    Raises:
+        InputError: If it has no such module.
+    """
+    outputs: dict[str, Tensor] = {}
+
+    def keep(layer: str, module: nn.Module, given: Any, output: Tensor) -> None:
+        outputs[layer] = output
+
+    modules = dict(network.named_modules())
+    for layer in layers:
+        if layer not in modules:
+            raise unknown(f"layer of backbone '{backbone}'", layer, modules)
+        modules[layer].register_forward_hook(partial(keep, layer))
+    return outputs
+
+
+def _optimizer(recipe: Recipe, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    options, parameters = recipe.optimizer, list(parameters)
+    return torch.optim.Adam(
+        parameters,
+        lr=options.lr,
+        betas=(options.beta1, options.beta2),
+        eps=options.eps,
+        fused=any(parameter.is_cuda for parameter in parameters),
+    )
+
+
+def _backward(loss: Tensor, share: float) -> None:
+    torch.autograd.backward(loss if share == 1 else loss * share)
+
+
+def _without_gradients(batch: Batch) -> Batch:
+    features = {layer: feature.detach() for layer, feature in batch.features.items()}
+    return replace(batch, sr=batch.sr.detach(), features=features)
+
+
+def _average_gradients(parameters: Sequence[Tensor]) -> None:
+    """Replace gradients by their means over the process group; a parameter without one has a gradient of 0."""
+    gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in parameters]
+    together = torch.cat([gradient.flatten() for gradient in gradients]) / dist.get_world_size()
+    dist.all_reduce(together)
+    parts = torch.split(together, [gradient.numel() for gradient in gradients])
+    for parameter, gradient, part in zip(parameters, gradients, parts, strict=True):
+        parameter.grad = gradient.copy_(part.view(gradient.shape))
+
+
+def _broadcast(buffers: Sequence[Tensor]) -> None:
+    """Make the first process's buffers everybody's."""
+    for buffer in buffers:
+        dense = buffer.contiguous()  # torch broadcasts no other
+        dist.broadcast(dense, src=0)
+        buffer.copy_(dense)
+
+
+def _distributed(network: nn.Module, backbone: str) -> nn.Module:
+    """Return a network whose gradients are averaged over the process group.
+
+    Each step looks for parameters that got no gradient, for which the others would wait, if a plug-in may have such.
+    Buffers stay each process's own and the first one's are stored: torch cannot broadcast one in channels_last.
+    """
+    incomplete = not BACKBONES.is_built_in(split_backbone(backbone)[0])
+    return nn.parallel.DistributedDataParallel(network, broadcast_buffers=False, find_unused_parameters=incomplete)

@@ -1,0 +1,142 @@
+"""What one step does, and what losses can ask for."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import interpolate
+
+from sgbench.core.errors import InputError
+from sgbench.spec import RunSpec
+from sgbench.training.method import Supervised
+
+CPU = torch.device("cpu")
+
+
+class Curious(nn.Module):
+    """Notes what it is given."""
+
+    layers = ("body.0",)
+
+    def __init__(self):
+        super().__init__()
+        self.seen = {}
+
+    def forward(self, sr, hr, *, lr, scale, step, steps, features, unknown=None):
+        self.seen = {"lr": lr, "scale": scale, "step": step, "steps": steps, "features": dict(features)}
+        return (sr - interpolate(lr, scale_factor=scale)).abs().mean() + features["body.0"].square().mean()
+
+
+class Greedy(nn.Module):
+    def forward(self, sr, hr, *, wallet):
+        return (sr - hr).abs().mean()
+
+
+class Elsewhere(Curious):
+    layers = ("boddy",)
+
+
+class Adversary(nn.Module):
+    """Its parameter is the mean of what it judges; it is lowered by one kind of step and not by the other."""
+
+    own_names = ("error",)
+
+    def __init__(self, *, returns: str = "error"):
+        super().__init__()
+        self.returns = returns
+        self.guess = nn.Parameter(torch.zeros(3, 1, 1))
+
+    def forward(self, sr, hr):
+        return (sr - self.guess).square().mean()
+
+    def own_terms(self, sr, hr):
+        return {self.returns: (hr - self.guess).square().mean()}
+
+    def optimizer(self, parameters):
+        return torch.optim.SGD(parameters, lr=0.5)
+
+
+class Weighing(nn.Module):
+    """A loss with a parameter and no optimizer."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.constant = nn.Parameter(torch.ones(7), requires_grad=False)
+
+    def forward(self, sr, hr):
+        self.calls += 1
+        return (sr - hr).abs().mean() * self.weight.exp()
+
+
+def method(loss, **recipe):
+    fields = {"backbone": "edsr-tiny", "loss": loss, "seed": 0, "train": {"name": "any"}}
+    return Supervised(RunSpec.model_validate(fields | {"recipe": {"steps": 9} | recipe}), CPU)
+
+
+@pytest.fixture
+def patches():
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(2, 3, 8, 8, generator=generator), torch.rand(2, 3, 32, 32, generator=generator)
+
+
+def test_a_loss_sees_what_it_asks_for(patches):
+    trained = method(f"{__name__}:Curious", precision="bf16")
+    (loss,) = trained.criterion.losses
+    trained.step(*patches, 5, 1.0)
+    assert torch.equal(loss.seen["lr"], patches[0])
+    assert (loss.seen["scale"], loss.seen["step"], loss.seen["steps"]) == (4, 5, 9)
+    (feature,) = loss.seen["features"].values()
+    assert feature.shape == (2, 16, 8, 8)
+    assert feature.dtype == torch.float32
+    assert feature.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ("Greedy", "asks for 'wallet'; besides sr and hr, a loss can have lr, scale, step, steps and features."),
+        ("Elsewhere", "unknown layer of backbone 'edsr-tiny' 'boddy': did you mean 'body'?"),
+        ("Adversary(returns=else)", "own_terms of loss '.*' needs to return a dict of error."),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(patches, loss, message):
+    with pytest.raises(InputError, match=message):
+        method(f"{__name__}:{loss}").step(*patches, 0, 1.0)
+
+
+def test_an_adversary_learns_in_a_step_of_its_own_and_only_there(patches):
+    trained = method(f"{__name__}:Adversary")
+    loss, terms = trained.step(*patches, 0, 1.0)
+    (adversary,) = trained.criterion.losses
+    error = patches[1].square().mean()
+    torch.testing.assert_close(terms, torch.stack([loss, error]))
+    slope = -2 * patches[1].mean((0, 2, 3)).view(3, 1, 1) / 3
+    torch.testing.assert_close(adversary.guess.detach(), -0.5 * slope)
+    assert trained.names == [f"{__name__}:Adversary", f"{__name__}:Adversary.error"]
+
+
+def test_rates_of_all_optimizers_follow_the_schedule(patches):
+    trained = method(f"{__name__}:Adversary + {__name__}:Weighing", optimizer={"lr": 0.25})
+    for factor in (0.5, 1.0, 0.125):
+        assert trained.set_rates(factor) == 0.25 * factor
+        assert [each.optimizer.param_groups[0]["lr"] for each in trained.learners] == [0.5 * factor, 0.25 * factor]
+        trained.load(trained.state())
+
+
+def test_the_state_of_losses_is_saved_without_their_constants(patches):
+    trained, other = method(f"l1 + {__name__}:Weighing"), method(f"l1 + {__name__}:Weighing")
+    trained.set_rates(1.0)
+    trained.step(*patches, 0, 1.0)
+    state = trained.state()
+    assert set(state["losses"]) == {"losses.1.weight", "losses.1.calls"}
+    assert state["losses"]["losses.1.weight"] != 1
+    other.load(state)
+    for each in (trained, other):
+        each.step(*patches, 1, 1.0)
+    assert torch.equal(trained.criterion.losses[1].weight, other.criterion.losses[1].weight)
+    assert trained.criterion.losses[1].calls == other.criterion.losses[1].calls == 2
+
+
+def test_a_loss_without_state_leaves_checkpoints_as_they_were():
+    assert set(method("l1 + 0.1*ssim + sg").state()) == {"params", "optimizer"}
