@@ -162,7 +162,7 @@ class Evaluator:
         values: Values = {metric: [] for metric in self.metrics}
         for sr, packed in tests.items():
             rows = score(
-                from_folder(sr, [packed]),
+                from_folder(sr, packed),
                 packed,
                 self.metrics,
                 run_id="benchmark",

@@ -183,10 +183,10 @@ def evaluate(
 
     Returns:
         The results of what was scored. A score that fails raises nothing: it is in the results with its reason, and
-        there is a warning.
+        there is a warning, as there is for what cannot be used of several things.
 
     Raises:
-        InputError: For bad input; nothing has been written then.
+        InputError: If a test set cannot be used, or nothing of ``what``; nothing has been written then.
     """
     subjects = [os.fspath(each) for each in ([what] if isinstance(what, str | os.PathLike) else what)]
     storage = _storage(results, "eval")
@@ -204,7 +204,7 @@ def evaluate(
     )
     for fault in done.faults:
         _warn(fault)
-    return load_results(storage.root).of_runs(subject.run_id for subject in done.subjects)
+    return load_results(storage.root).of_runs(done.run_ids)
 
 
 def _choices(

@@ -16,7 +16,7 @@ from sgbench.core.storage import Storage
 from sgbench.runs.execute import Job, train_job
 from sgbench.runs.plan import make_plan, pack
 from sgbench.scoring.evaluation import score_subject
-from sgbench.scoring.subjects import find_subject, pack_tests
+from sgbench.scoring.subjects import find_subject, pack_test
 from sgbench.spec import build
 from sgbench.store import Store
 
@@ -120,7 +120,7 @@ def test_no_secret_of_the_environment_reaches_a_store(
         job = Job.of(plan.runs[0], data, sweep, store.storage)
         assert train_job(job) == ("done", "")
     subject = find_subject(job.run_id, store)
-    wanted = [(images, ["psnr_y"]) for images in pack_tests(subject, [f"few={test_folder}"])]
+    wanted = [(pack_test(subject, f"few={test_folder}"), ["psnr_y"])]
     assert score_subject(subject, wanted, store, locator=Locator(download=False)) == []
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) > 5

@@ -69,12 +69,8 @@ def evaluate(
             save_images=save_images,
             rerun=rerun,
         )
-    shown = Filters(
-        runs=[subject.run_id for subject in done.subjects],
-        datasets=[images.name for images in done.tests],
-        metrics=done.metrics,
-    )
-    output.print_results(View(load_results(storage.root)), shown, as_json=as_json)
+    shown = Filters(runs=done.run_ids, datasets=done.tests, metrics=done.metrics)
+    output.print_results(View(load_results(storage.root)), shown, as_json=as_json, notes=done.remarks)
     for fault in done.faults:
         output.say(fault)
     if done.faults:

@@ -4,6 +4,7 @@ import json
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -238,9 +239,10 @@ def _print_runs(plan: "Plan", root: str, *, as_json: bool) -> None:
     print_results(view, shown, as_json=as_json)
 
 
-def print_results(view: View, filters: Filters, *, as_json: bool) -> None:
-    """Print the table of a store, or of some of its runs, test sets and metrics."""
-    print_table(tables.pivot(view, filters), "json" if as_json else tables.RICH)
+def print_results(view: View, filters: Filters, *, as_json: bool, notes: Sequence[str] = ()) -> None:
+    """Print the table of a store, or of some of its runs, test sets and metrics; JSON also has some more notes."""
+    shown = tables.pivot(view, filters)
+    print_table(replace(shown, notes=(*shown.notes, *notes)) if as_json else shown, "json" if as_json else tables.RICH)
 
 
 def print_table(shown: tables.Table, form: str) -> None:

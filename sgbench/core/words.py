@@ -3,7 +3,7 @@
 import functools
 import re
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from unicodedata import category
 
@@ -34,6 +34,11 @@ def listed(words: Iterable[str]) -> str:
     """Return ``a``, ``a and b`` or ``a, b and c``."""
     words = list(words)
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
+def some(words: Sequence[str], most: int = 5) -> str:
+    """Return ``a, b, c``, and of more than ``most`` words so many and how many are left: ``a, b and 3 more``."""
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
 def duration(seconds: float) -> str:

@@ -17,7 +17,7 @@ from sgbench.data.images import (
     write_png,
 )
 from sgbench.data.inventory import Packing, PartStatus, SetStatus, Unused, discard, inventory, list_packings, unused
-from sgbench.data.pairing import pair_by_name
+from sgbench.data.pairing import Pairing, pair_by_name
 from sgbench.data.patches import PatchSampler, windows
 from sgbench.data.prepare import (
     MANIFEST,
@@ -48,6 +48,7 @@ __all__ = [
     "PackedImage",
     "PackedImages",
     "Packing",
+    "Pairing",
     "Part",
     "PartStatus",
     "PatchSampler",

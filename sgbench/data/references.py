@@ -191,17 +191,19 @@ def _images(asked: _Reference, role: Role) -> tuple[Path, ...]:
 def _lr_files(asked: _Reference, role: Role, images: tuple[Path, ...], scale: int) -> tuple[Path, ...]:
     """Return the low-resolution file of each image."""
     folder = asked.lr_folder or _shipped_lr(asked, role, images[0].parent, scale)
-    suffixes = [suffix.format(scale=scale) for suffix in LR_SUFFIXES]
-    pairs = pair_by_name((path.stem for path in images), folder, suffixes)
+    pairs = pair_by_name((path.stem for path in images), folder, LR_SUFFIXES, scale)
     for path in images:
-        if path.stem not in pairs:
+        if path.stem not in pairs.files:
+            suffixes = [suffix.format(scale=scale) for suffix in LR_SUFFIXES if suffix]
             raise InputError(
-                f"'{folder}' has no low-resolution file for '{path.name}' of {asked.name}; its name must be the "
-                f"image's, optionally followed by one of {', '.join(filter(None, suffixes))}."
+                f"'{folder}' has no low-resolution file for '{path.name}' of {asked.name}; its name must begin with "
+                f"the image's, optionally followed by one of {', '.join(suffixes)}."
             )
-    if extra := sorted(set(list_images(folder)) - set(pairs.values())):
-        raise InputError(f"'{extra[0]}' belongs to no image of {asked.name} in '{images[0].parent}'.")
-    return tuple(pairs[path.stem] for path in images)
+    if pairs.unused:
+        raise InputError(f"'{pairs.unused[0]}' belongs to no image of {asked.name} in '{images[0].parent}'.")
+    if pairs.by_stem:
+        warnings.warn(f"low-resolution files of {asked.name}: {pairs}", stacklevel=3)
+    return tuple(pairs.files[path.stem] for path in images)
 
 
 def _shipped_lr(asked: _Reference, role: Role, images: Path, scale: int) -> Path:

@@ -155,7 +155,7 @@ def _time_scores(spec: RunSpec, job: Job, scratch: Storage, locator: Locator) ->
         if not metrics:
             continue
         part = _first(images, IMAGES)
-        upscaler = trained(spec, Store(scratch)).upscaler([part])
+        upscaler = trained(spec, Store(scratch)).upscaler(part)
         with pinned(spec.recipe):
             for some in (_first(images, 1), part):  # the first call also sets up the networks
                 rows = score(

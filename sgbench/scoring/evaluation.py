@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,12 +14,12 @@ from sgbench.assets.locator import Locator
 from sgbench.core.errors import InputError, described, machine_fault
 from sgbench.core.status import ScoreStatus
 from sgbench.core.storage import Storage
-from sgbench.data import PackedImages, Pixels, encode_png
+from sgbench.data import PackedImages, Pairing, Pixels, encode_png
 from sgbench.metrics import METRICS, HrCache, Measured, Pair, Score, Suite, incomplete
 from sgbench.scoring.outcomes import Outcomes
 from sgbench.scoring.provenance import provenance
 from sgbench.scoring.subjects import Subject
-from sgbench.scoring.upscaling import Upscaler
+from sgbench.scoring.upscaling import FromFolder, Upscaler
 from sgbench.spec import canonical_json
 from sgbench.store import Dataset, Store
 from sgbench.store.layout import image_of
@@ -60,7 +61,9 @@ def score_subject(
         store.write_run({**known, "name": subject.name})
     faults = []
     for images, metrics in wanted:
-        upscaler = subject.upscaler([images])
+        upscaler = subject.upscaler(images)
+        if isinstance(upscaler, FromFolder) and upscaler.pairing.by_stem:
+            known["files"] = _with_files(known.get("files"), images, upscaler.pairing)
         if save_images:
             upscaler = _saving(upscaler, subject.run_id, store.storage)
         with pinned(subject.recipe) if subject.train else single_precision():
@@ -102,6 +105,12 @@ def unscored(
         (images, [metric for _, metric in outcomes.missing(subject.run_id, [(images, metric) for metric in metrics])])
         for images in tests
     ]
+
+
+def _with_files(known: str | None, images: PackedImages, pairing: Pairing) -> str:
+    """Add the files of a folder that belong to images of a test set, though they have other names."""
+    files = {name: pairing.files[name].name for name in pairing.by_stem}
+    return json.dumps({**json.loads(known or "{}"), Dataset(images.name, images.sha256).versioned: files})
 
 
 def _saving(upscaler: Upscaler, run_id: str, storage: Storage) -> Upscaler:

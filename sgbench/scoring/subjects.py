@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,8 +35,8 @@ class Subject:
     """Row for the table ``runs``; None for a run, which already has one."""
     train: str | None
     """Its training set, if known; then the recipe is that of its training."""
-    upscaler: Callable[[Sequence[PackedImages]], Upscaler]
-    """Returns an upscaler for the given test sets."""
+    upscaler: Callable[[PackedImages], Upscaler]
+    """Returns an upscaler for a test set; refuses one for which a folder lacks images."""
     side_by_side: bool = False
     """Whether several images may be upscaled at once; a network uses all threads and much memory for one."""
 
@@ -62,11 +62,11 @@ def find_subject(
         kind = "a built-in method" if what in BUILTINS else "a folder of images"
         raise InputError(f"only a network can be scored with {inference}; '{what}' is {kind}.")
     if what in BUILTINS:
-        return _described(RunKind.BUILTIN, f"builtin {what}", what, scale, lambda tests: BUILTINS[what])
+        return _described(RunKind.BUILTIN, f"builtin {what}", what, scale, lambda images: BUILTINS[what])
     if path.is_dir():
         files = list_images(path)
         content = " ".join(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files)
-        return _described(RunKind.FOLDER, content, path.resolve().name, scale, lambda tests: from_folder(path, tests))
+        return _described(RunKind.FOLDER, content, path.resolve().name, scale, lambda images: from_folder(path, images))
     if path.is_file():
         return _checkpoint(str(path.absolute()), backbone, scale, inference, device)
     if path.exists():
@@ -89,17 +89,15 @@ def _named(subject: Subject, name: str) -> Subject:
     return replace(subject, name=name, row=subject.row and {**subject.row, "name": name})
 
 
-def pack_tests(subject: Subject, tests: Sequence[str], progress: PackProgress | None = None) -> list[PackedImages]:
-    """Pack test sets as a subject needs them, or find them packed.
+def pack_test(subject: Subject, test: str, progress: PackProgress | None = None) -> PackedImages:
+    """Pack a test set as a subject needs it, or find it packed.
 
     Raises:
-        InputError: If a set is not available, the subject was trained on it, or the folder lacks images for it.
+        InputError: If the set is not available, or the subject was trained on it.
     """
     if subject.train:
-        refuse_overlap(subject.train, tests)
-    packed = [pack_set(test, "test", subject.recipe, progress) for test in tests]
-    subject.upscaler(packed)  # refuses a folder that lacks images
-    return packed
+        refuse_overlap(subject.train, [test])
+    return pack_set(test, "test", subject.recipe, progress)
 
 
 def trained(spec: RunSpec, store: Store) -> Subject:
@@ -117,7 +115,7 @@ def trained(spec: RunSpec, store: Store) -> Subject:
         recipe=spec.recipe,
         row=None,
         train=spec.train.name,
-        upscaler=lambda tests: from_network(network, spec.recipe, device),
+        upscaler=lambda images: from_network(network, spec.recipe, device),
     )
 
 
@@ -135,7 +133,7 @@ def _content_id(kind: RunKind, scale: int, content: str) -> str:
 
 
 def _described(
-    kind: RunKind, content: str, name: str, scale: int, upscaler: Callable[[Sequence[PackedImages]], Upscaler]
+    kind: RunKind, content: str, name: str, scale: int, upscaler: Callable[[PackedImages], Upscaler]
 ) -> Subject:
     """Return a subject known only by its content."""
     run_id = _content_id(kind, scale, content)
@@ -188,7 +186,7 @@ def _network(
         recipe=recipe,
         row=row,
         train=made.train.name if made else None,
-        upscaler=lambda tests: from_network(network, recipe, device, inference),
+        upscaler=lambda images: from_network(network, recipe, device, inference),
     )
 
 

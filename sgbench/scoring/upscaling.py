@@ -3,7 +3,7 @@
 An `Upscaler` is a network, a built-in method, or existing image files. Its output is uint8, as in a PNG.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from sgbench.core.errors import InputError
 from sgbench.core.plugins import foreign
-from sgbench.data import PackedImage, PackedImages, image_size, list_images, pair_by_name, read_image, upscale
+from sgbench.core.words import some
+from sgbench.data import PackedImage, PackedImages, Pairing, image_size, pair_by_name, read_image, upscale
 from sgbench.metrics import check_sizes
 from sgbench.spec import Recipe
 from sgbench.training.numerics import FORMATS
@@ -110,43 +111,47 @@ def from_network(network: nn.Module, recipe: Recipe, device: torch.device, infer
     return upscaler
 
 
-def from_folder(folder: Path, tests: Sequence[PackedImages]) -> Upscaler:
+@dataclass(frozen=True)
+class FromFolder:
+    """An upscaler that reads existing files, those that a folder has for the images of a test set.
+
+    Attributes:
+        pairing: Which file belongs to which image.
+    """
+
+    pairing: Pairing
+
+    def __call__(self, images: PackedImages, index: int) -> Pixels:
+        """Read the file of an image."""
+        return read_image(self.pairing.files[images.images[index].name])
+
+
+def from_folder(folder: Path, test: PackedImages) -> FromFolder:
     """Return an upscaler that reads existing files.
 
-    A file belongs to the reference of the same name, with or without one of `SUFFIXES`; see
-    `sgbench.data.pair_by_name`.
+    A file belongs to the reference of the same name, with or without one of `SUFFIXES`, or to the one with the longest
+    common stem; see `sgbench.data.pair_by_name`.
 
     Args:
-        folder: Holds a super-resolved image for every image of the tests.
-        tests: The test sets, all with the same scale.
+        folder: Holds a super-resolved image for every image of the test set.
+        test: The test set.
 
     Raises:
-        InputError: If an image has no file, naming the first such images and files without an image, or if a file and
-            its reference differ in size.
+        InputError: If an image has no file, naming the first such images and files without an image, if it is not clear
+            which file belongs to which image, or if a file and its reference differ in size.
     """
-    found: dict[tuple[str, str], Path] = {}
-    missing = []
-    suffixes = [suffix.format(scale=tests[0].scale) for suffix in SUFFIXES]
-    for test in tests:
-        pairs = pair_by_name([image.name for image in test.images], folder, suffixes)
-        for image in test.images:
-            if image.name in pairs:
-                found[test.name, image.name] = pairs[image.name]
-                _check_file(pairs[image.name], image, test.scale)
-            else:
-                missing.append(image.name)
-    if missing:
-        unused = [path.name for path in list_images(folder) if path not in found.values()]
-        left = f", and no reference for {_listed(unused)}" if unused else ""
+    pairing = pair_by_name([image.name for image in test.images], folder, SUFFIXES, test.scale)
+    for image in test.images:
+        if image.name in pairing.files:
+            _check_file(pairing.files[image.name], image, test.scale)
+    if missing := [image.name for image in test.images if image.name not in pairing.files]:
+        unused = [path.name for path in pairing.unused]
+        left = f", and no reference for {some(unused, 3)}" if unused else ""
         raise InputError(
-            f"'{folder}' has no super-resolved image for {_listed(missing)}{left}; a file must have its reference's "
-            f"name, which may be followed by x{tests[0].scale} or _x{tests[0].scale}, and by {' or '.join(_MARKS)}."
+            f"'{folder}' has no super-resolved image for {some(missing, 3)} of {test.name} at ×{test.scale}{left}; a "
+            "file's name begins with its reference's, as in NAME.png, NAMEx4.png or NAME_SwinIR.png."
         )
-    return lambda images, index: read_image(found[images.name, images.images[index].name])
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return FromFolder(pairing)
 
 
 def _check_file(path: Path, reference: PackedImage, scale: int) -> None:

@@ -89,6 +89,7 @@ RunRow = TypedDict(
         "node": str | None,  # of Ray, null without
         "versions": Json | None,
         "git_revision": str | None,
+        "files": Json | None,  # by test set and image, which file of a folder was scored, if matched by a stem
         "started": datetime.datetime | None,
         "finished": datetime.datetime | None,
     },

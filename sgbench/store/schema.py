@@ -73,7 +73,7 @@ _WORDS = {
 }
 """Columns with a closed list of values."""
 
-_OBJECTS = {"versions", "window", "protocol"}
+_OBJECTS = {"versions", "window", "protocol", "files"}
 """Columns with a JSON object."""
 
 _OF_TRAINED = ("backbone", "loss", "seed")

@@ -1,5 +1,6 @@
 """What ``sgbench eval`` says of images and networks that are not as they should be."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -104,8 +105,69 @@ def test_a_network_whose_output_has_a_nan_is_a_row_that_says_so(run: Run) -> Non
 
 
 def test_files_without_a_reference_and_references_without_a_file_are_listed(run: Run) -> None:
-    for name in ("photo0_SR", "photo1_sharp", "photo2"):
+    for name in ("photo0_SR", "photo1sharp", "photo2"):
         write_png(Path(f"sr/{name}.png"), read_image(Path("test/photo0.png")))
     _, err = run("eval", "sr", "--test", "few=test", code=2)
-    said = "'sr' has no super-resolved image for photo1, and no reference for photo1_sharp.png, photo2.png; a file must"
-    assert err.startswith(f"error: {said} have its reference's name")
+    assert err.startswith(
+        "error: 'sr' has no super-resolved image for photo1 of few at ×4, and no reference for photo1sharp.png, "
+        "photo2.png; a file's name begins with its reference's"
+    )
+
+
+def results_of(tool: str, *names: str) -> None:
+    """Write a folder of images as a tool names them."""
+    for name in names:
+        write_png(Path(f"{tool}/{name}_{tool}.png"), read_image(Path(f"test/{name}.png"))[::-1])
+
+
+def test_how_files_were_matched_is_said_and_kept(run: Run) -> None:
+    results_of("SwinIR", "photo0", "photo1")
+    write_png(Path("SwinIR/overview.png"), read_image(Path("test/photo0.png")))
+    how = "SwinIR on few: matched 2 of 2 by the longest common stem: photo0_SwinIR.png → photo0, photo1_SwinIR.png → "
+    out, err = run("eval", "SwinIR", "--test", "few=test", "--metric", "psnr_rgb", "--json")
+    notes = [f"{how}photo1", "SwinIR: no image for overview.png"]
+    assert err.splitlines() == notes
+    assert json.loads(out)["notes"][-2:] == notes
+    (row,) = sgbench.load_results("results/eval").runs.to_pylist()
+    (files,) = json.loads(row["files"]).values()
+    assert files == {"photo0": "photo0_SwinIR.png", "photo1": "photo1_SwinIR.png"}
+
+
+def test_one_bad_folder_among_several_is_reported_and_the_others_are_scored(run: Run) -> None:
+    results_of("HAT", "photo0", "photo1")
+    results_of("EDSR", "photo1")
+    write_png(Path("small/photo0.png"), read_image(Path("test/photo0.png"))[::2, ::2])
+    write_png(Path("small/photo1.png"), read_image(Path("test/photo1.png")))
+    asked = ("eval", "EDSR", "HAT", "nowhere", "small", "bicubic", "--test", "few=test", "--metric", "psnr_rgb")
+    out, err = run(*asked, code=1)
+    assert "HAT" in out
+    assert "bicubic" in out
+    assert "EDSR" not in out
+    matched, *faults = err.splitlines()
+    assert matched.startswith("HAT on few: matched 2 of 2")
+    assert [fault.partition(";")[0].partition(":")[0] for fault in faults] == [
+        "unknown subject 'nowhere'",
+        "'EDSR' has no super-resolved image for photo0 of few at ×4",
+        "'small/photo0.png'",
+    ]
+    scored = sgbench.load_results("results/eval")
+    assert set(scored.runs["name"].to_pylist()) == {"HAT", "bicubic"}
+    assert set(scored.scores["status"].to_pylist()) == {"ok"}
+    with pytest.warns(UserWarning, match="'EDSR' has no super-resolved image"):
+        results = sgbench.evaluate(["EDSR", "bicubic"], "few=test", metrics="psnr_rgb", results="results/api")
+    assert results.runs["name"].to_pylist() == ["bicubic"]
+
+
+def test_a_folder_without_images_for_one_set_is_scored_on_the_others(run: Run) -> None:
+    results_of("HAT", "photo0", "photo1")
+    write_png(Path("other/cat.png"), read_image(Path("test/photo0.png")))
+    out, err = run("eval", "HAT", "--test", "few=test", "--test", "cats=other", "--metric", "psnr_rgb", code=1)
+    assert "cats" not in out
+    assert err.splitlines()[1].startswith("'HAT' has no super-resolved image for cat of cats at ×4")
+    _, err = run("eval", "HAT", "bicubic", "--test", "few=test", "--test", "cats=absent", code=2)
+    assert err.startswith("error: there is no folder")
+    _, err = run("eval", "HAT", "nowhere", "--test", "cats=other", "--results", "none", code=2)
+    note, error = err.splitlines()
+    assert note.startswith("note: 'HAT' has no super-resolved image")
+    assert error.startswith("error: unknown subject 'nowhere'")
+    assert not Path("none").exists()

@@ -160,6 +160,14 @@ def test_low_resolution_files_of_a_given_folder(shipped, monkeypatch, tmp_path):
     assert source.lr == tuple(tmp_path / "photos" / "small" / f"{i}.png" for i in range(2))
 
 
+def test_low_resolution_files_with_another_ending_are_matched_and_it_is_said(shipped):
+    root = shipped("photos", "_bicubic_x4", "small", count=2)
+    said = r"low-resolution files of mine: matched 2 of 2 by the longest common stem: 0_bicubic_x4.png → 0, 1_bicubic"
+    with pytest.warns(UserWarning, match=said):
+        source = resolve(f"mine={root / 'HR'},lr={root / 'small'}", "train")
+    assert source.lr == tuple(root / "small" / f"{i}_bicubic_x4.png" for i in range(2))
+
+
 @pytest.mark.parametrize(
     ("reference", "sentence"),
     [

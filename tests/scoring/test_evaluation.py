@@ -72,7 +72,7 @@ def test_a_fault_of_storage_or_machine_is_no_score(scores, error):
 def test_a_damaged_file_fails_its_image_and_no_other(tmp_path, test_images, scores):
     write_png(tmp_path / "photo1.png", bicubic(test_images, 1))
     (tmp_path / "photo0.png").write_bytes(b"no picture")
-    rows = scores(from_folder(tmp_path, [test_images]), ["psnr_y"])
+    rows = scores(from_folder(tmp_path, test_images), ["psnr_y"])
     assert (of(rows, "psnr_y", "photo0")["status"], of(rows, "psnr_y", "photo1")["status"]) == ("failed", "ok")
     assert "cannot be read as an image" in of(rows, "psnr_y", "photo0")["reason"]
 
@@ -159,7 +159,7 @@ def test_an_image_of_another_size_is_bad_input(scores, tmp_path, test_images):
     for name, image in (("photo0", bicubic(test_images, 0)), ("photo1", test_images.lr(1))):
         write_png(tmp_path / "sr" / f"{name}.png", image)
     with pytest.raises(InputError, match="image 'photo1': SR is 12×9 pixels and HR is 48×36"):
-        scores(from_folder(tmp_path / "sr", [test_images]))
+        scores(from_folder(tmp_path / "sr", test_images))
 
 
 def test_a_grey_file_is_scored_as_rgb(scores, tmp_path, test_images):
@@ -167,7 +167,7 @@ def test_a_grey_file_is_scored_as_rgb(scores, tmp_path, test_images):
         grey = Image.fromarray(bicubic(test_images, index)).convert("L")
         (tmp_path / "sr").mkdir(exist_ok=True)
         grey.save(tmp_path / "sr" / f"photo{index}.png")
-    rows = scores(from_folder(tmp_path / "sr", [test_images]), ["psnr_rgb"])
+    rows = scores(from_folder(tmp_path / "sr", test_images), ["psnr_rgb"])
     assert of(rows, "psnr_rgb")["status"] == "ok"
     assert read_image(tmp_path / "sr" / "photo0.png").shape == (44, 40, 3)
 

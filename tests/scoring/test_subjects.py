@@ -15,7 +15,7 @@ from sgbench.data import PackedImages, read_image, upscale, write_png
 from sgbench.runs.execute import Job, train_job
 from sgbench.runs.plan import make_plan, pack
 from sgbench.scoring.evaluation import score_subject, unscored
-from sgbench.scoring.subjects import Subject, find_subject, merged, pack_tests
+from sgbench.scoring.subjects import Subject, find_subject, merged, pack_test
 from sgbench.scoring.upscaling import Inference
 from sgbench.spec import build
 from sgbench.store import Store
@@ -37,7 +37,7 @@ LOCATOR = Locator(download=False)
 
 def scored(subject: Subject, store: Store, test: str, *metrics: str) -> list[str]:
     """Compute what a subject lacks, as the command does, and return what went wrong."""
-    missing = unscored(subject, pack_tests(subject, [test]), metrics or ("psnr_y",), store, locator=LOCATOR)
+    missing = unscored(subject, [pack_test(subject, test)], metrics or ("psnr_y",), store, locator=LOCATOR)
     return score_subject(subject, missing, store, locator=LOCATOR)
 
 
@@ -96,7 +96,7 @@ def test_rerun_computes_again_to_the_same_values(store: Store, few: str) -> None
     evaluate("bicubic", store, few)
     before, values = times(store), whole(store)
     subject = find_subject("bicubic", store)
-    score_subject(subject, [(images, ["psnr_y"]) for images in pack_tests(subject, [few])], store, locator=LOCATOR)
+    score_subject(subject, [(pack_test(subject, few), ["psnr_y"])], store, locator=LOCATOR)
     assert all(times(store)[name] > time for name, time in before.items())
     assert whole(store) == values
 
@@ -105,7 +105,7 @@ def test_a_folder_of_bicubic_images_scores_like_bicubic_and_its_id_is_its_conten
     tmp_path: Path, store: Store, few: str
 ) -> None:
     bicubic = find_subject("bicubic", store)
-    (images,) = pack_tests(bicubic, [few])
+    images = pack_test(bicubic, few)
     sr = tmp_path / "sr"
     write_png(sr / "photo0.png", upscale(images.lr(0), 4))
     write_png(sr / "photo1_x4.png", upscale(images.lr(1), 4))
@@ -236,7 +236,7 @@ def test_a_run_is_not_scored_on_a_set_that_lies_inside_its_training_set(
     assert row is not None
     store.write_run({**row, "spec": row["spec"].replace('"mine"', '"BSDS500"')})
     with pytest.raises(InputError, match="B100 lies inside BSDS500"):
-        pack_tests(find_subject(finished, store), [f"B100={test_folder}"])
+        pack_test(find_subject(finished, store), f"B100={test_folder}")
 
 
 def test_a_run_of_another_version_is_bad_input(store: Store, finished: str) -> None:
@@ -258,7 +258,7 @@ def test_a_row_with_the_specification_of_another_run_is_bad_input(store: Store, 
 def test_an_image_that_cannot_be_read_is_a_failed_score_and_the_others_have_theirs(
     tmp_path: Path, store: Store, few: str
 ) -> None:
-    (images,) = pack_tests(find_subject("bicubic", store), [few])
+    images = pack_test(find_subject("bicubic", store), few)
     write_png(tmp_path / "sr" / "photo0.png", images.hr(0))
     (tmp_path / "sr" / "photo1.png").write_bytes(b"no picture")
     subject = find_subject(str(tmp_path / "sr"), store)
@@ -318,7 +318,7 @@ def test_a_self_ensemble_needs_a_network(store: Store, tmp_path: Path) -> None:
 
 def test_images_are_kept_whether_or_not_there_is_anything_to_score(store: Store, few: str) -> None:
     subject = find_subject("bicubic", store)
-    (images,) = pack_tests(subject, [few])
+    images = pack_test(subject, few)
     folder = Path(store.storage.root) / "images" / subject.run_id / f"few@{images.sha256[:8]}"
     for _ in range(2):
         missing = unscored(subject, [images], ["psnr_y"], store, locator=LOCATOR)

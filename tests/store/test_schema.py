@@ -65,6 +65,7 @@ host: string
 node: string
 versions: string
 git_revision: string
+files: string
 started: timestamp[ms, tz=UTC]
 finished: timestamp[ms, tz=UTC]
 """
