@@ -88,7 +88,7 @@ def test_the_current_folder_is_searched_only_for_plug_ins_that_are_named(
     announced = tmp_path / "evil-1.dist-info"
     announced.mkdir()
     (announced / "METADATA").write_text("Metadata-Version: 2.1\nName: evil\nVersion: 1\n")
-    groups = ("losses", "backbones", "metrics", "networks")
+    groups = ("losses", "backbones", "metrics", "networks", "trackers")
     (announced / "entry_points.txt").write_text("".join(f"[sgbench.{group}]\nevil = evil:X\n" for group in groups))
     (tmp_path / "evil.py").write_text("import pathlib\npathlib.Path('ran').touch()\nX = 1\n")
     monkeypatch.chdir(tmp_path)

@@ -46,11 +46,11 @@ def submit(
     from sgbench.cli import output
     from sgbench.cluster.jobs import Jobs
     from sgbench.core.streams import nothing_on_stdout
-    from sgbench.runs.code import code_of, names_of_sweep
+    from sgbench.runs.code import code_of, names_of_command
     from sgbench.runs.supply import as_sent, supplies
 
     results = _seen_by_all(asked.results)
-    code = code_of(names_of_sweep(asked.sweep))
+    code = code_of(names_of_command(asked.sweep))
     with nothing_on_stdout(), output.screen.packing() as progress:
         found = supplies(asked.sweep, upload=upload, progress=progress)
     _check_store(asked, upload=upload)

@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ from sgbench.cluster.ray_internals import (
 )
 from sgbench.cluster.registered import pack
 from sgbench.cluster.runlog import log_address
-from sgbench.cluster.tracking import Tracking, tracking
 from sgbench.cluster.trial import trial
 from sgbench.core.errors import AGAIN, InterruptionError, described
 from sgbench.core.storage import Storage
@@ -72,8 +71,8 @@ def run_sweep(
     Raises:
         KeyboardInterrupt: If somebody presses Ctrl-C twice, or once it is lost.
         InterruptionError: If Tune cannot use its own files.
-        InputError: If the cluster can never place a run, a node lacks what a run needs, the code of plug-ins cannot be
-            sent, or what is to track the sweep cannot be used.
+        InputError: If the cluster can never place a run, a node lacks what a run needs, or the code of plug-ins cannot
+            be sent.
     """
     placement = place(sweep)
     scratch = f"{SCRATCH}/{secrets.token_hex(4)}"
@@ -91,9 +90,9 @@ def run_sweep(
     # A run with a worker group holds no CPU itself: drivers that did could fill the cluster and wait for ever.
     held = DRIVER_RESOURCES if sweep.workers else placement.each
     lanes = Lanes(placement) if sweep.workers else BasicVariantGenerator()
-    with tracking(name, sweep, storage) as tracked, _lock_that_all_see(f"sgbench sweep {name}", storage, nodes):
+    with _lock_that_all_see(f"sgbench sweep {name}", storage, nodes):
         begin(jobs)
-        events = _Events(jobs, watcher, tracked, remote=remote)
+        events = _Events(jobs, watcher, remote=remote)
         try:
             with stop_signal(lambda: storage.write(stop, b"")) as asked:
                 tune.Tuner(
@@ -179,14 +178,13 @@ class Lanes(BasicVariantGenerator):
 
 
 class _Events(Unsaved, tune.Callback):
-    """Turns the reports of trials into calls of a watcher, into curves and a summary."""
+    """Turns the reports of trials into calls of a watcher and a summary."""
 
     _SAVED_AS = tune.Callback
 
-    def __init__(self, jobs: Sequence[Job], watcher: Watcher, tracked: Tracking, *, remote: bool) -> None:
+    def __init__(self, jobs: Sequence[Job], watcher: Watcher, *, remote: bool) -> None:
         self.jobs = {job.run_id: job for job in jobs}
         self.watcher = watcher
-        self.tracked = tracked
         self._remote = remote
         self.summary = Summary()
         self.died: set[str] = set()
@@ -210,18 +208,16 @@ class _Events(Unsaved, tune.Callback):
                 self.watcher.started(run_id, result["label"])
                 if result["lane"]:
                     self._placed(run_id, Lane(*result["lane"]))
-                self.tracked.started(self.jobs[run_id])
             case "progress":
                 self._placed(run_id, Lane(*result["lane"]))
                 keys = ("step", "steps", "loss", "steps_per_second")
                 self.watcher.progress(run_id, **{key: result[key] for key in keys})
-                curves = {key: result[key] for key in ("loss", "lr", "steps_per_second")}
-                terms = {f"terms/{term}": value for term, value in result["terms"].items()}
-                self.tracked.progress(run_id, result["step"], curves | terms)
+                self.watcher.measured(run_id, result["step"], result["values"])
             case "scoring":
                 self.watcher.scoring(run_id)
             case "finished":
-                self._finished(run_id, RunEnd(result["end"]), result["message"], result["scores"])
+                self.watcher.measured(run_id, self.jobs[run_id].spec.recipe.steps, result["scores"])
+                self._finished(run_id, RunEnd(result["end"]), result["message"])
 
     def _placed(self, run_id: str, lane: Lane) -> None:
         """Tell where a run is; a machine that is alone needs no name."""
@@ -255,9 +251,8 @@ class _Events(Unsaved, tune.Callback):
         lost = {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
         return sum(node not in lost for node in failed_on)
 
-    def _finished(self, run_id: str, end: RunEnd, message: str, scores: Mapping[str, float] | None = None) -> None:
+    def _finished(self, run_id: str, end: RunEnd, message: str) -> None:
         self.running.discard(run_id)
-        self.tracked.finished(run_id, failed=end is RunEnd.FAILED, scores=scores)
         told = {RunEnd.FAILED: self.summary.failed, RunEnd.INTERRUPTED: self.summary.cut}
         if end in told:
             told[end][run_id] = message

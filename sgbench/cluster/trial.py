@@ -28,8 +28,8 @@ from sgbench.cluster.registered import unpack
 from sgbench.cluster.runlog import into_log
 from sgbench.core.errors import described, machine_fault
 from sgbench.core.storage import Storage
-from sgbench.runs.execute import STOPPED, Job, record_failure, score_job, train_job, unless_interrupted
-from sgbench.runs.progress import Pace, line
+from sgbench.runs.execute import STOPPED, Job, record_failure, score_job, scores_in, train_job, unless_interrupted
+from sgbench.runs.progress import Pace, curves, line
 from sgbench.store.rows import RunEnd, ScoreRow
 from sgbench.training import Progress
 
@@ -98,15 +98,14 @@ def _train_and_score(job: Job, config: dict[str, Any], scores: dict[str, float])
 
 
 Scored = tuple[list[str], dict[str, float]]
-"""A sentence for each score that failed, and the others by test set and metric: ``Set5/psnr_y``."""
+"""A sentence for each score that failed, and the others by `sgbench.runs.execute.score_name`."""
 
 
 def _score(config: dict[str, Any]) -> Scored:
     scores: dict[str, float] = {}
 
     def keep(rows: Sequence[ScoreRow]) -> None:
-        totals = (row for row in rows if row["image"] is None)
-        scores.update({f"{row['dataset']}/{row['metric']}": row["value"] for row in totals if row["value"] is not None})
+        scores.update(scores_in(rows))
 
     return score_job(_job(config), locator=Locator(download=config["remote"]), on_rows=keep), scores
 
@@ -168,7 +167,8 @@ def _train(job: Job, config: dict[str, Any]) -> tuple[RunEnd, str]:
         if local and now - reported < REPORT_SECONDS and progress.step < progress.steps:
             return
         reported = now
-        report = {"event": "progress", "run_id": job.run_id, "lane": list(lane), **vars(progress)}
+        shown = {key: getattr(progress, key) for key in ("step", "steps", "loss", "steps_per_second")}
+        report = {"event": "progress", "run_id": job.run_id, "lane": list(lane), **shown, "values": curves(progress)}
         if local:
             tune.report(report)
         else:

@@ -1,4 +1,4 @@
-"""Named things that a person can choose and a plug-in can add: losses, backbones, metrics.
+"""Named things that a person can choose and a plug-in can add: losses, backbones, metrics, trackers.
 
 A registry maps a name to a *target*, ``"package.module:attribute"``, and imports it only when it is asked for, so that
 listing what exists loads neither torch nor a plug-in. Names come from four places, looked at in this order:
@@ -298,3 +298,15 @@ METRICS: Registry[Any] = Registry(
     check="sgbench.metrics.base:check",
 )
 """`sgbench.metrics.base.Metric` objects; `sgbench.metrics` has this registry with their type."""
+
+TRACKERS: Registry[Any] = Registry(
+    "tracker",
+    "sgbench.trackers",
+    {
+        "tensorboard": "sgbench.trackers.tensorboard:TensorBoard",
+        "mlflow": "sgbench.trackers.mlflow:MLflow",
+        "wandb": "sgbench.trackers.wandb:WandB",
+    },
+    check="sgbench.trackers.base:check",
+)
+"""Classes of `sgbench.trackers.Tracker`; `sgbench.trackers` has this registry with their type."""

@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -93,6 +93,9 @@ class Display:
         if run and is_due:
             where = f", on {run.lane}" if run.lane and str(run.lane) else ""
             self._say(f"{run.label}: {line(step, steps, loss, steps_per_second)}{where}")
+
+    def measured(self, run_id: str, step: int, values: Mapping[str, float]) -> None:
+        """Show nothing: `progress` has what is shown of training curves, and the table at the end has the scores."""
 
     def scoring(self, run_id: str) -> None:
         """A run has finished its training and is being evaluated; ignored for a run that is not running."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sgbench.core.modules import Code, collect
-from sgbench.core.registry import BACKBONES, LOSSES, Registry, module_of
+from sgbench.core.registry import BACKBONES, LOSSES, TRACKERS, Registry, module_of
 from sgbench.metrics import METRICS
 from sgbench.runs.execute import Job
 from sgbench.spec import SweepSpec, split_backbone
@@ -17,6 +17,11 @@ def names_of_sweep(sweep: SweepSpec) -> Names:
     """Return the losses, backbones and metrics that a sweep names."""
     losses = (term.name for grid in sweep.grids for loss in grid.losses for term in loss.terms)
     return _named(losses, (name for grid in sweep.grids for name in grid.backbones), sweep.metrics)
+
+
+def names_of_command(sweep: SweepSpec) -> Names:
+    """Return all that a sweep names: also its trackers, which only the process of its command needs."""
+    return [*names_of_sweep(sweep), *((TRACKERS, name) for name in sweep.track)]
 
 
 def names_of_jobs(jobs: Sequence[Job]) -> Names:

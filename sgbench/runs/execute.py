@@ -10,7 +10,7 @@ import json
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Protocol
@@ -24,7 +24,7 @@ from sgbench.core.errors import NotFiniteError, described, machine_fault
 from sgbench.core.storage import Storage
 from sgbench.runs.delivery import Packed, open_packed, receive_networks
 from sgbench.runs.plan import Data, PlannedRun
-from sgbench.runs.progress import Lane
+from sgbench.runs.progress import Lane, curves
 from sgbench.scoring.evaluation import score_subject
 from sgbench.scoring.provenance import provenance
 from sgbench.scoring.subjects import trained
@@ -52,6 +52,9 @@ class Watcher(Protocol):
     def progress(self, run_id: str, step: int, steps: int, loss: float, steps_per_second: float) -> None:
         """A run has done some of its steps."""
 
+    def measured(self, run_id: str, step: int, values: Mapping[str, float]) -> None:
+        """A run has values at a step: of its training curves, see `sgbench.runs.progress.curves`, or scores."""
+
     def scoring(self, run_id: str) -> None:
         """A run's training is done and its scores are being computed."""
 
@@ -76,6 +79,8 @@ class Job:
     """Whether activations are recomputed in the backward pass."""
     checkpoint_seconds: float
     """Minimum time between checkpoints."""
+    step: int = 0
+    """Steps that were done when it was planned."""
     replaced: Replaced | None = None
     """What the training replaces; without it, a finished run is only scored."""
     fence: str | None = None
@@ -93,6 +98,7 @@ class Job:
             run.missing,
             recompute=sweep.recompute,
             checkpoint_seconds=sweep.checkpoint_seconds,
+            step=run.step,
             replaced=run.replaced,
             fence=storage.fence,
         )
@@ -293,6 +299,17 @@ def score_job(
     )
 
 
+def scores_in(rows: Iterable[ScoreRow]) -> dict[str, float]:
+    """Return the scores of whole test sets, as far as they have values, by `score_name`."""
+    totals = (row for row in rows if row["image"] is None)
+    return {score_name(row["dataset"], row["metric"]): row["value"] for row in totals if row["value"] is not None}
+
+
+def score_name(dataset: str, metric: str) -> str:
+    """Return what a score is called beside the training curves: ``scores/Set5/psnr_y``."""
+    return f"scores/{dataset}/{metric}"
+
+
 def run_here(job: Job, watcher: Watcher) -> tuple[RunEnd, str]:
     """Train and score a job in this process; the first SIGINT or SIGTERM makes it write a checkpoint and stop.
 
@@ -306,15 +323,18 @@ def run_here(job: Job, watcher: Watcher) -> tuple[RunEnd, str]:
 
 
 def _train_and_score(job: Job, watcher: Watcher) -> tuple[RunEnd, str]:
+    def on_progress(p: Progress) -> None:
+        watcher.progress(job.run_id, p.step, p.steps, p.loss, p.steps_per_second)
+        watcher.measured(job.run_id, p.step, curves(p))
+
+    def on_rows(rows: Sequence[ScoreRow]) -> None:
+        watcher.measured(job.run_id, job.spec.recipe.steps, scores_in(rows))
+
     with stop_signal() as asked:
-        end, message = train_job(
-            job,
-            on_progress=lambda p: watcher.progress(job.run_id, p.step, p.steps, p.loss, p.steps_per_second),
-            should_stop=asked.is_set,
-        )
+        end, message = train_job(job, on_progress=on_progress, should_stop=asked.is_set)
     if end is RunEnd.DONE:
         watcher.scoring(job.run_id)
-        if faults := score_job(job, locator=Locator(download=False)):
+        if faults := score_job(job, locator=Locator(download=False), on_rows=on_rows):
             return RunEnd.FAILED, "; ".join(faults)
     return end, message
 

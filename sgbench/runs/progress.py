@@ -9,7 +9,7 @@ import dataclasses
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -24,6 +24,7 @@ from sgbench.store.rows import RunEnd
 
 if TYPE_CHECKING:  # it loads torch
     from sgbench.runs.execute import Watcher
+    from sgbench.training import Progress
 
 WRITE_SECONDS = 10.0
 """Between two writes of a sweep's progress into its store."""
@@ -59,6 +60,12 @@ def line(step: int, steps: int, loss: float, rate: float) -> str:
     """Return where a run stands, as a line has it: ``step 12/1200, loss 0.03123, 12.3 steps/s, ETA 1:36``."""
     eta = duration((steps - step) / rate) if rate > 0 else "unknown"
     return f"step {step}/{steps}, loss {loss:.4g}, {rate:.3g} steps/s, ETA {eta}"
+
+
+def curves(progress: "Progress") -> dict[str, float]:
+    """Return the values of a run's training curves, by name: ``loss``, ``lr``, ``steps_per_second``, ``terms/l1``."""
+    terms = {f"terms/{term}": value for term, value in progress.terms.items()}
+    return {"loss": progress.loss, "lr": progress.lr, "steps_per_second": progress.steps_per_second, **terms}
 
 
 class Pace:
@@ -252,6 +259,10 @@ class Recorder:
         with self._lock:
             self._course.progress(run_id, step, steps, loss, steps_per_second)
         self._watcher.progress(run_id, step, steps, loss, steps_per_second)
+
+    def measured(self, run_id: str, step: int, values: Mapping[str, float]) -> None:
+        """A run has values at a step."""
+        self._watcher.measured(run_id, step, values)
 
     def scoring(self, run_id: str) -> None:
         """A run's scores are being computed."""

@@ -6,7 +6,7 @@ The command line and the function differ only in what they show. Ray and this pr
 import contextlib
 import functools
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -26,6 +26,7 @@ from sgbench.runs.progress import Lane, Recorder, running_in
 from sgbench.runs.rehearsal import rehearse
 from sgbench.runs.shards import Shard
 from sgbench.runs.status import RunStatus
+from sgbench.runs.tracking import Trackers, tracked, trackers_of
 from sgbench.spec import Expression, RunSpec, SweepSpec
 from sgbench.store import Store
 from sgbench.store.rows import RunEnd
@@ -107,6 +108,9 @@ class Quiet:
     def progress(self, run_id: str, step: int, steps: int, loss: float, steps_per_second: float) -> None:
         """Do nothing."""
 
+    def measured(self, run_id: str, step: int, values: Mapping[str, float]) -> None:
+        """Do nothing."""
+
     def scoring(self, run_id: str) -> None:
         """Do nothing."""
 
@@ -171,7 +175,7 @@ def carry_out(
 
     Raises:
         InputError: If images cannot be used, the store is in use, something that the sweep names fails when it is
-            tried, or the runs cannot be carried out.
+            tried, a tracker cannot be used, or the runs cannot be carried out.
         InterruptionError: If storage or machine failed, so that runs are not done; the same sweep resumes.
     """
     store = Store(storage)
@@ -198,9 +202,10 @@ def carry_out(
             fetch_networks(plan.metrics, [run.spec.loss for run in plan.pending], storage, observer)
             rehearse(sweep)
             refuse_losses(plan, local)
+        trackers = trackers_of(sweep) if plan.pending else {}
         if command == "sweep":
             store.write_plan(name, plan.records())
-        work = _Work(name, data, store, runner, observer)
+        work = _Work(name, data, store, runner, trackers, observer)
         with resumable("the sweep"), work.running:
             pause = FIRST_PAUSE_SECONDS
             while True:
@@ -237,13 +242,20 @@ class _Work:
         data: Its images.
         store: The results store.
         runner: Carries out the jobs; entered before the first of them.
+        trackers: Whom to tell what happens.
         observer: Shows what happens.
     """
 
     def __init__(
-        self, name: str, data: Data, store: Store, runner: AbstractContextManager[Runner], observer: Observer
+        self,
+        name: str,
+        data: Data,
+        store: Store,
+        runner: AbstractContextManager[Runner],
+        trackers: Trackers,
+        observer: Observer,
     ) -> None:
-        self._name, self._data, self._store = name, data, store
+        self._name, self._data, self._store, self._trackers = name, data, store, trackers
         self._runner, self._observer = runner, observer
         self._run_jobs: Runner | None = None
         self.running = contextlib.ExitStack()
@@ -268,7 +280,8 @@ class _Work:
         self._run_jobs = self._run_jobs or self.running.enter_context(self._runner)
         with (
             self._observer.running(plan) as shown,
-            Recorder(shown, plan.course(), self._name, storage) as watcher,
+            Recorder(shown, plan.course(), self._name, storage) as recorder,
+            tracked(recorder, self._name, sweep, jobs, self._trackers, storage) as watcher,
         ):
             summary = self._run_jobs(self._name, jobs, sweep, storage, watcher)
         for reason in summary.cut.values():

@@ -31,7 +31,7 @@ from sgbench.core.registry import BACKBONES
 from sgbench.core.words import quoted, shortened
 from sgbench.spec import expression
 from sgbench.spec.expression import Expression
-from sgbench.spec.resolve import check_backbone, check_loss, check_metric, split_backbone
+from sgbench.spec.resolve import check_backbone, check_loss, check_metric, check_trackers, split_backbone
 from sgbench.spec.text import read_yaml
 
 SPEC_VERSION = 1
@@ -115,6 +115,14 @@ Count = Annotated[int, Field(ge=1, lt=2**31), _NO_TRUTH_VALUE]
 
 LongCount = Annotated[int, Field(ge=1, lt=2**63), _NO_TRUTH_VALUE]
 """A positive number that a column of 64 bits can hold."""
+
+
+def _several(value: object) -> object:
+    return () if value is None else (value,) if isinstance(value, str) else value
+
+
+NamedTrackers = Annotated[tuple[str, ...], BeforeValidator(_several), AfterValidator(check_trackers)]
+"""Registered trackers, or ``module:Class``: one, or a list."""
 
 
 class _Model(BaseModel):
@@ -301,8 +309,8 @@ class SweepSpec(_Model):
     """Recompute activations in the backward pass (gradient checkpointing): less memory, more time, the same numbers."""
     checkpoint_seconds: Number = Field(default=10.0, ge=0)
     """Least time between two checkpoints of a run, and so about the most that a killed one loses."""
-    track: Literal["mlflow", "wandb"] | None = None
-    """Where to send training curves, besides TensorBoard's files: MLflow or Weights & Biases."""
+    track: NamedTrackers = ()
+    """Where to show training curves, besides TensorBoard's files: one tracker, such as ``mlflow``, or a list."""
 
     @field_validator("train", "tests")
     @classmethod

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from sgbench.core.errors import InputError, unknown
 from sgbench.core.plugins import foreign
-from sgbench.core.registry import BACKBONES, LOSSES, METRICS, Registry
+from sgbench.core.registry import BACKBONES, LOSSES, METRICS, TRACKERS, Registry
 from sgbench.core.words import quoted, shortened
 from sgbench.spec.expression import Expression, Term, Value, parse
 
@@ -145,6 +145,18 @@ def check_metric(name: str) -> str:
     """
     _load(METRICS, name)
     return name
+
+
+def check_trackers(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of trackers, each of which exists; the package of a built-in one may be missing here.
+
+    Raises:
+        InputError: With the nearest name for one that does not, or with what is there if that is no tracker.
+    """
+    for name in names:
+        if not TRACKERS.is_built_in(name):
+            _load(TRACKERS, name)
+    return tuple(names)
 
 
 def _load(registry: Registry[T], name: str) -> T:

@@ -36,6 +36,5 @@ def head(place: Place) -> Iterator[Nodes]:
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m sgbench "$@"\n')
     program.chmod(0o755)
     path = f"{program.parent}:{os.environ['PATH']}"
-    offline = {"WANDB_MODE": "offline", "WANDB_DIR": str(place.folder)}  # Ray sends to that service from a worker
-    with a_cluster(place, cpus=2, dashboard=True, PATH=path, **offline, **ENVIRONMENT) as head:
+    with a_cluster(place, cpus=2, dashboard=True, PATH=path, **ENVIRONMENT) as head:
         yield head

@@ -23,7 +23,6 @@ from ray.tune.utils.callback import _create_default_callbacks
 from sgbench.cluster import ray_internals
 from sgbench.cluster.ray_internals import DRIVER_RESOURCES, ENVIRONMENT, VITAL, error_of
 from sgbench.cluster.sweep import _Events, _Waiting
-from sgbench.cluster.tracking import Tracking
 
 RAY = Path(ray.__file__).parent
 
@@ -104,8 +103,8 @@ def test_a_trial_may_take_a_byte_of_memory_but_not_nothing() -> None:
         tune.PlacementGroupFactory([{"CPU": 0}])
 
 
-def test_what_tune_saves_of_a_sweep_is_a_part_of_its_own_that_does_nothing(tmp_path: Path) -> None:
-    events = _Events([], SimpleNamespace(), Tracking([], "mine", tmp_path), remote=False)
+def test_what_tune_saves_of_a_sweep_is_a_part_of_its_own_that_does_nothing() -> None:
+    events = _Events([], SimpleNamespace(), remote=False)
     waiting = _Waiting(events, *(SimpleNamespace(),) * 3)
     for part, saved in ((events, tune.Callback), (waiting, tune.stopper.NoopStopper)):
         assert copy.deepcopy(part) is part

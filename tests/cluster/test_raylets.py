@@ -78,6 +78,8 @@ class Lanes:
         self.now += step == 1
         self.most = max(self.most, self.now)
 
+    def measured(self, run_id: str, step: int, values: object) -> None: ...
+
     def scoring(self, run_id: str) -> None:
         self.now -= 1
 

@@ -388,12 +388,6 @@ def test_the_loss_of_a_machine_is_no_failure_of_the_run_that_was_on_it(
         def get_error(self) -> str:
             return f"Failure # 3 (occurred at 2026-01-01)\nThe actor died unexpectedly.\n{words}\n"
 
-    class Tracked:
-        def started(self, job: Job) -> None: ...
-
-        def finished(self, run_id: str, *, failed: bool, scores: object) -> None:
-            assert failed is (end == "failed")
-
     seen: list[str] = []
     placed: list[Lane] = []
 
@@ -405,7 +399,7 @@ def test_the_loss_of_a_machine_is_no_failure_of_the_run_that_was_on_it(
             seen.append(end)
 
     monkeypatch.setattr(driver.ray, "nodes", lambda: [{"NodeID": name, "Alive": name != lost} for name in NODES])
-    events = driver._Events([job], Seeing(), Tracked(), remote=True)
+    events = driver._Events([job], Seeing(), remote=True)
     for count, node in enumerate(NODES, 1):
         started = {
             "event": "started",

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,16 @@ class Witness:
 
     def __init__(self) -> None:
         self.seen: list[tuple[Any, ...]] = []
+        self.values: dict[int, dict[str, float]] = {}
 
     def started(self, run_id: str, label: str) -> None:
         self.seen.append(("started", run_id, label))
 
     def progress(self, run_id: str, step: int, steps: int, loss: float, steps_per_second: float) -> None:
         self.seen.append(("progress", run_id, step, steps))
+
+    def measured(self, run_id: str, step: int, values: Mapping[str, float]) -> None:
+        self.values.setdefault(step, {}).update(values)
 
     def scoring(self, run_id: str) -> None:
         self.seen.append(("scoring", run_id))
@@ -155,6 +160,13 @@ def test_a_run_leaves_a_row_scores_history_and_weights_and_no_checkpoint(data: D
         ("scoring", run_id),
         ("finished", run_id, "done", ""),
     ]
+    history = {each["step"]: each for each in store.history().to_pylist()}
+    assert witness.values.keys() == history.keys()
+    totals = {f"scores/{each['dataset']}/{each['metric']}": each["value"] for each in scores if not each["image"]}
+    for step, values in witness.values.items():
+        curves = {key: history[step][key] for key in ("loss", "lr", "steps_per_second")}
+        terms = {f"terms/{term}": value for term, value in history[step]["terms"]}
+        assert values == {**curves, **terms, **(totals if step == STEPS else {})}
 
 
 def test_a_finished_run_is_scored_and_not_trained_again(data: Data, store: Store) -> None:
