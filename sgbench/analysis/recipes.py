@@ -25,6 +25,10 @@ class Run(Protocol):
     def train(self) -> str | None:
         """What its training set is called."""
 
+    @property
+    def init(self) -> str | None:
+        """What the weights are called with which its training started; None if all were drawn from the seed."""
+
 
 @dataclass(frozen=True)
 class Recipes:
@@ -66,7 +70,9 @@ class Recipes:
 def _setting(run: Run, recipe: tuple[Any, ...], at: int) -> str:
     if RECIPE[at] == "train_sha256":
         return f"train={run.train}@{str(recipe[at])[:8]}"
-    return f"{RECIPE[at]}={recipe[at]}"
+    if RECIPE[at] == "init_sha256" and recipe[at] is not None:
+        return f"init={run.init}@{str(recipe[at])[:8]}"
+    return f"{RECIPE[at].removesuffix('_sha256')}={recipe[at]}"
 
 
 def _letter(at: int) -> str:

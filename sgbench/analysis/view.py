@@ -101,6 +101,7 @@ class Run(NamedTuple):
         seed: The training seed.
         scale: Super-resolution factor.
         train: Name of the training set.
+        init: What the weights are called with which its training started.
         recipe: The values of `RECIPE`.
         parameters: Number of parameters of the network; 0 if unknown.
         status: Done, failed or pending.
@@ -115,6 +116,7 @@ class Run(NamedTuple):
     seed: int | None
     scale: int
     train: str | None
+    init: str | None
     recipe: tuple[Any, ...] | None
     parameters: int
     status: Status
@@ -554,11 +556,14 @@ def _fate_of_a_score(outcome: Iterable[str | None]) -> Fate | None:
 
 def _ended(rows: pa.Table) -> Iterator[Run]:
     """Yield the runs of a table ``runs``."""
-    columns = ("run_id", "kind", "name", "backbone", "loss", "lambda", "seed", "scale", "train", "parameters", "status")
+    columns = (
+        *("run_id", "kind", "name", "backbone", "loss", "lambda", "seed", "scale"),
+        *("train", "init", "parameters", "status"),
+    )
     values = zip(*(rows[column].to_pylist() for column in columns), strict=True)
     failures, recipes = _distinct(rows, ("status", "step", "error"), _failure), _distinct(rows, RECIPE, _shown)
     for each, failure, recipe in zip(values, failures, recipes, strict=True):
-        run_id, kind, name, backbone, loss, lam, seed, scale, train, parameters, status = each
+        run_id, kind, name, backbone, loss, lam, seed, scale, train, init, parameters, status = each
         trained = kind == RunKind.TRAIN
         yield Run(
             run_id,
@@ -569,6 +574,7 @@ def _ended(rows: pa.Table) -> Iterator[Run]:
             seed,
             scale,
             printable(train or "") or None,
+            printable(init or "") or None,
             recipe if trained else None,
             parameters or 0,
             _member(Status, status, "run"),
@@ -599,7 +605,7 @@ def _shown(values: Iterable[Any]) -> tuple[Any, ...]:
 
 def _waiting(plan: Planned) -> Run:
     row: dict[str, Any] = {**_DEFAULTS, **plan.run}
-    what = (row["backbone"], row["loss"], row.get("lambda"), row["seed"], row["scale"], row.get("train"))
+    what = (row["backbone"], row["loss"], row.get("lambda"), row["seed"], row["scale"], row.get("train"), row["init"])
     recipe = _shown(row[name] for name in RECIPE)
     return Run._make((plan.run_id, RunKind.TRAIN, *_shown(what), recipe, 0, Status.PENDING, None))
 

@@ -22,17 +22,20 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from sgbench.backbones.loading import load_weights, unwrap
+from sgbench.backbones.loading import Fit, load_fitting, load_weights, refuse_not_finite, unwrap
 from sgbench.core.errors import InputError
 from sgbench.core.plugins import foreign
 from sgbench.core.registry import BACKBONES, unfit
 from sgbench.spec import split_backbone
 
 __all__ = [
+    "Fit",
     "build_backbone",
     "count_parameters",
+    "load_fitting",
     "load_weights",
     "recompute_activations",
+    "refuse_not_finite",
     "register_backbone",
     "unwrap",
 ]

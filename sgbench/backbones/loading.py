@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,17 @@ from sgbench.spec import split_backbone
 
 WRAPPERS = ("params_ema", "params", "state_dict", "model")
 """Keys under which files keep the tensors, the preferred one first: averaged weights are what their authors score."""
+
+
+class Fit(NamedTuple):
+    """Which tensors of a network a file has given."""
+
+    loaded: tuple[str, ...]
+    """Those that it has, by the network's names for them."""
+    drawn: tuple[str, ...]
+    """Those that it lacks or has in another shape, by the same names."""
+    unused: tuple[str, ...]
+    """What else it has, by its own names."""
 
 
 def unwrap(content: Any, *, source: str) -> dict[str, Tensor]:
@@ -62,6 +73,45 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], *, source: s
     network.load_state_dict({own: weights[key] for own, key in keys.items()})
 
 
+def load_fitting(network: nn.Module, weights: Mapping[str, Tensor], *, source: str, name: str) -> "Fit":
+    """Load those of some weights into a network that have the name and the shape of one of its tensors.
+
+    Args:
+        network: See `load_weights`, also for the others.
+        weights: See there.
+        source: See there.
+        name: See there.
+
+    Returns:
+        What was loaded and what was not.
+
+    Raises:
+        InputError: If none fits, or they were made for a network with other constants.
+    """
+    own = network.state_dict()
+    keys, unused = match_names(network, weights)
+    fitting = {name: key for name, key in keys.items() if _unlike(own[name], weights[key]) is None}
+    misfit = _other_constants(network, weights) or (None if fitting else "none of its tensors fits")
+    if misfit:
+        raise InputError(f"'{source}' does not even fit backbone '{name}' in part: {misfit}.")
+    network.load_state_dict({name: weights[key] for name, key in fitting.items()}, strict=False)
+    return Fit(
+        loaded=tuple(name for name in own if name in fitting),
+        drawn=tuple(name for name in own if name not in fitting),
+        unused=(*(key for name, key in keys.items() if name not in fitting), *unused),
+    )
+
+
+def refuse_not_finite(tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Refuse weights with values that are not numbers.
+
+    Raises:
+        InputError: With the first tensor that has one.
+    """
+    if bad := next((key for key, value in tensors.items() if not value.isfinite().all()), None):
+        raise InputError(f"'{source}' holds no weights that can be used: '{bad}' has NaN or infinite values.")
+
+
 def match_names(network: nn.Module, keys: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     """Find a network's parameters among the keys of a file, with or without the prefix ``module.``.
 
@@ -101,13 +151,24 @@ def _misfit(network: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
         kinds = {"misses": missing, "has an unexpected": unexpected}
         return "it " + " and ".join(f"{fault} {quoted(names[0])}" for fault, names in kinds.items() if names)
     for name, key in keys.items():
-        shape, needed = tuple(weights[key].shape), tuple(own[name].shape)
-        alias = f", here '{name}'," if key != name else ""
-        if shape != needed:
-            return f"{quoted(key)}{alias} has shape {shape} where {needed} is needed"
-        if weights[key].is_floating_point() != own[name].is_floating_point():
-            types = [str(each.dtype).removeprefix("torch.") for each in (weights[key], own[name])]
-            return f"{quoted(key)}{alias} is {types[0]} where {types[1]} is needed"
+        if fault := _unlike(own[name], weights[key]):
+            alias = f", here '{name}'," if key != name else ""
+            return f"{quoted(key)}{alias} {fault}"
+    return _other_constants(network, weights)
+
+
+def _unlike(own: Tensor, there: Tensor) -> str | None:
+    """Return why a tensor cannot take the place of a network's own, as a clause, or None if it can."""
+    if there.shape != own.shape:
+        return f"has shape {tuple(there.shape)} where {tuple(own.shape)} is needed"
+    if there.is_floating_point() != own.is_floating_point():
+        types = [str(each.dtype).removeprefix("torch.") for each in (there, own)]
+        return f"is {types[0]} where {types[1]} is needed"
+    return None
+
+
+def _other_constants(network: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
+    """Return a clause on a constant that weights have and that is not the network's, or None."""
     for key, values in getattr(network, "constants", {}).items():
         there = weights.get(key, weights.get(f"module.{key}"))
         if there is not None and not torch.allclose(there.float().cpu(), torch.tensor(values), rtol=1e-3):

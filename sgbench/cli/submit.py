@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -39,7 +40,8 @@ def submit(
     A table says where data sets and pretrained networks come from, and how large they are; what the cluster cannot get
     is refused. The cluster downloads known sets once, and NAME=DIR is a folder on the cluster. With --upload-data, it
     is a folder of this machine: images are packed here and sent to the store, and so are the networks that are
-    available here. What is there already is not sent again, and the job uses exactly these.
+    available here, and the checkpoint in recipe.init. What is there already is not sent again, and the job uses exactly
+    these.
     """
     import yaml
 
@@ -47,12 +49,13 @@ def submit(
     from sgbench.cluster.jobs import Jobs
     from sgbench.core.streams import nothing_on_stdout
     from sgbench.runs.code import code_of, names_of_command
-    from sgbench.runs.supply import as_sent, supplies
+    from sgbench.runs.supply import as_sent, initial_supplies, supplies
 
     results = _seen_by_all(asked.results)
     code = code_of(names_of_command(asked.sweep))
     with nothing_on_stdout(), output.screen.packing() as progress:
         found = supplies(asked.sweep, upload=upload, progress=progress)
+        found += initial_supplies(asked.sweep, asked.storage if upload else None)
     _check_store(asked, upload=upload)
     jobs = Jobs(address)
     if upload:
@@ -124,6 +127,7 @@ def _send(found: "Sequence[Supply]", asked: options.Asked) -> None:
     """Say where everything comes from, and put into the store what is on this machine and not there."""
     from sgbench.cli import output
     from sgbench.core.errors import resumable
+    from sgbench.core.storage import Storage
     from sgbench.core.words import in_bytes
     from sgbench.runs.delivery import parcels, send
     from sgbench.runs.supply import SENT, with_sizes
@@ -132,16 +136,20 @@ def _send(found: "Sequence[Supply]", asked: options.Asked) -> None:
     sent = [each for each in found if each.how == SENT]
     images = [each.images for each in sent if each.images]
     storage = asked.storage
-    lacking = parcels(images, [each.name for each in sent if not each.images], storage)
-    _say_supplies(with_sizes(found, lacking))
-    if size := sum(parcel.size for parcel in lacking):
-        output.say(f"sending {in_bytes(size)} to '{storage}'")
-        with (
-            resumable("sending"),
-            Store(storage).writing(f"sgbench submit {asked.name}"),
-            output.screen.sending() as moved,
-        ):
-            send(lacking, storage, moved)
+    with tempfile.TemporaryDirectory(prefix="sgbench-") as folder:
+        starts = [each.start for each in sent if each.start]
+        files = {name: Path(folder, name) for name in (start.write(Storage(folder)) for start in starts)}
+        networks = [each.name for each in sent if each.kind == "network"]
+        lacking = parcels(images, networks, storage, files)
+        _say_supplies(with_sizes(found, lacking))
+        if size := sum(parcel.size for parcel in lacking):
+            output.say(f"sending {in_bytes(size)} to '{storage}'")
+            with (
+                resumable("sending"),
+                Store(storage).writing(f"sgbench submit {asked.name}"),
+                output.screen.sending() as moved,
+            ):
+                send(lacking, storage, moved)
 
 
 def _say_supplies(found: "Sequence[Supply]") -> None:

@@ -13,7 +13,7 @@ import concurrent.futures
 import functools
 import itertools
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,13 +92,16 @@ class Parcel(NamedTuple):
         return sum(piece.size for piece in self.pieces)
 
 
-def parcels(sets: Iterable[PackedImages], networks: Iterable[str], storage: Storage) -> list[Parcel]:
-    """Return what a store lacks of each of some sets, and then of each network that this machine has.
+def parcels(
+    sets: Iterable[PackedImages], networks: Iterable[str], storage: Storage, files: Mapping[str, Path] | None = None
+) -> list[Parcel]:
+    """Return what a store lacks of each of some sets, then of each network that this machine has, then of other files.
 
     Args:
         sets: Prepared sets on this machine.
         networks: Names of networks; those that this machine lacks are left out.
         storage: The results store.
+        files: Where this machine has them, by their names in the store.
     """
     found = [Parcel(images.name, tuple(_lacking(images, storage))) for images in sets]
     there = storage.sizes(SENT_NETWORKS)
@@ -106,6 +109,9 @@ def parcels(sets: Iterable[PackedImages], networks: Iterable[str], storage: Stor
         if (path := Locator(download=False).find(network)) is not None:
             pieces = _cut(path, network_of(path.name))
             found.append(Parcel(network, tuple(piece for piece in pieces if there.get(piece.name) != piece.size)))
+    for name, path in (files or {}).items():
+        lacking = () if storage.exists(name) else (Piece(path, name, 0, path.stat().st_size),)
+        found.append(Parcel(path.name, lacking))
     return found
 
 

@@ -23,6 +23,7 @@ from sgbench.backbones import build_backbone, count_parameters
 from sgbench.core.errors import NotFiniteError, described, machine_fault
 from sgbench.core.storage import Storage
 from sgbench.runs.delivery import Packed, open_packed, receive_networks
+from sgbench.runs.initial import first_weights
 from sgbench.runs.plan import Data, PlannedRun
 from sgbench.runs.progress import Lane, curves
 from sgbench.scoring.evaluation import score_subject
@@ -246,6 +247,7 @@ def train_job(
             checkpoints,
             device=device,
             recompute=job.recompute,
+            initial=first_weights(job.spec, storage),
             on_progress=on_progress,
             should_stop=should_stop,
             on_complete=make_way,

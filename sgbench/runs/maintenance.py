@@ -26,6 +26,7 @@ from sgbench.store import Dataset, Planned, Store, stamp
 from sgbench.store.layout import (
     CHECKPOINTS,
     IMAGES,
+    INIT,
     RUN_ID,
     SCRATCH,
     WEIGHTS,
@@ -35,6 +36,7 @@ from sgbench.store.layout import (
     discard_scratch,
     has_weights,
     image_of,
+    inits,
     kept_images,
     runs_beside,
     unfinished,
@@ -144,6 +146,10 @@ class Merge:
         Rows of entirely new runs are written last, so that a run whose copying was interrupted has no row and is copied
         again.
         """
+        here, there = self.into.storage, self.source.storage
+        for name in inits(there).values():
+            if not here.exists(name):
+                here.write(name, there.read(name))
         tables = {table: files.read() for table, files in self.source.tables.items()}
         inside = (*self.remains, *self.replaced)
         for run_id in inside:
@@ -304,7 +310,7 @@ def _refuse_links(storage: Storage) -> None:
     """Refuse files of a source that links lead out of it, as what they lead to would be copied."""
     if storage.is_local:
         root = Path(storage.path()).resolve()
-        for name in (name for folder in (WEIGHTS, IMAGES) for name in storage.sizes(folder)):
+        for name in (name for folder in (WEIGHTS, IMAGES, INIT) for name in storage.sizes(folder)):
             if not Path(storage.path(name)).resolve().is_relative_to(root):
                 raise InputError(f"'{storage.address(name)}' is, or is below, a link that leads out of '{storage}'.")
 

@@ -1,4 +1,4 @@
-"""Where the data sets and pretrained networks of a submitted sweep come from, found out before there is a job.
+"""Where data sets, pretrained networks and first weights of a submitted sweep come from, found out before it is a job.
 
 A cluster downloads what has a download, reads what is in a folder of its own, and gets the rest from the store, where
 `sgbench.runs.delivery` puts what is on the submitting machine.
@@ -12,6 +12,7 @@ from sgbench.assets.catalogue import NETWORKS
 from sgbench.assets.locator import Locator
 from sgbench.assets.needs import networks_of
 from sgbench.core.errors import InputError, MissingDataError
+from sgbench.core.storage import Storage
 from sgbench.core.words import quoted
 from sgbench.data import (
     CATALOG,
@@ -29,12 +30,15 @@ from sgbench.data import (
     uses_shipped_lr,
 )
 from sgbench.runs.delivery import Parcel
+from sgbench.runs.initial import RUN, Start, is_remote, label
 from sgbench.spec import Recipe, SweepSpec, packed_digest, set_name
 
 SENT = "sent from here"
 IN_STORE = "in the store"
 DOWNLOADED = "downloaded by the cluster"
 OF_CLUSTER = "folder on the cluster"
+FILE_OF_CLUSTER = "file on the cluster"
+FROM_URI = "read by the cluster"
 INSTALLED = "part of scikit-image"
 
 _CHOICES = "give --upload-data to send it"
@@ -46,9 +50,9 @@ class Supply:
 
     name: str
     kind: str
-    """``training set``, ``test set`` or ``network``."""
+    """``training set``, ``test set``, ``network`` or ``initial weights``."""
     how: str
-    """One of `SENT`, `IN_STORE`, `DOWNLOADED`, `OF_CLUSTER` and `INSTALLED`."""
+    """One of `SENT`, `IN_STORE`, `DOWNLOADED`, `OF_CLUSTER`, `FILE_OF_CLUSTER`, `FROM_URI` and `INSTALLED`."""
     size: int | None = None
     """Bytes to be sent or downloaded, by the cluster once; None if nothing moves, or if the cluster knows."""
     source: str = ""
@@ -57,6 +61,8 @@ class Supply:
     """A set of this machine that is to be in the store."""
     archives: tuple[Archive, ...] = ()
     """What the cluster downloads for a set."""
+    start: Start | None = None
+    """Initial weights that have been read, which are to be in the store."""
 
 
 def supplies(sweep: SweepSpec, *, upload: bool, progress: PackProgress | None = None) -> list[Supply]:
@@ -88,6 +94,39 @@ def supplies(sweep: SweepSpec, *, upload: bool, progress: PackProgress | None = 
                 supply = _of_cluster(supply, reference, sweep.recipe, found)
         found.append(supply)
     return found + [_network(name, upload=upload) for name in networks_of(sweep.metrics, sweep.losses())]
+
+
+def initial_supplies(sweep: SweepSpec, store: Storage | None) -> list[Supply]:
+    """Return where the weights come from with which the runs of a sweep start; nothing if all are drawn.
+
+    Args:
+        sweep: The sweep.
+        store: The results store to which what is on this machine is to be sent; None if nothing is.
+
+    Raises:
+        InputError: If they can be had in no way or, where they are to be sent, cannot be used.
+    """
+    if (init := sweep.recipe.init) is None:
+        return []
+    supply = Supply(label(init.name), "initial weights", IN_STORE)
+    if init.sha256 is not None or init.name.startswith(RUN):
+        return [supply]
+    elsewhere = FROM_URI if is_remote(init.name) else FILE_OF_CLUSTER if init.name.startswith("/") else None
+    if store is not None:
+        try:
+            start = Start.of(sweep, store)
+        except MissingDataError:
+            if elsewhere is None:
+                raise
+        else:
+            supply = replace(supply, start=start)
+            return [replace(supply, how=SENT, source=init.name) if start.weights else supply]
+    if elsewhere is None:
+        raise InputError(
+            f"recipe.init {quoted(init.name)} is a file of this machine: {_CHOICES}, or the absolute path of a file on "
+            "the cluster."
+        )
+    return [replace(supply, how=elsewhere, source=init.name)]
 
 
 def _of_cluster(supply: Supply, reference: str, recipe: Recipe, before: Iterable[Supply]) -> Supply:
@@ -167,11 +206,13 @@ def with_sizes(found: Iterable[Supply], parcels: Sequence[Parcel]) -> list[Suppl
 
 
 def as_sent(sweep: SweepSpec, found: Iterable[Supply]) -> SweepSpec:
-    """Return a sweep whose sets are those that were sent, whatever else a cluster has under their names."""
+    """Return a sweep whose sets and first weights are those that were sent, whatever a cluster has of their names."""
+    found = list(found)
     sent = {(each.kind, each.name): f"{each.name}=packed:{each.images.digest}" for each in found if each.images}
     return sweep.model_copy(
         update={
             "train": sent.get(("training set", set_name(sweep.train)), sweep.train),
             "tests": tuple(sent.get(("test set", set_name(test)), test) for test in sweep.tests),
+            "recipe": next((each.start.sweep.recipe for each in found if each.start), sweep.recipe),
         }
     )

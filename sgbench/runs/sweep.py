@@ -20,6 +20,7 @@ from sgbench.data import PackedImages, PackProgress, download_size, fetch_missin
 from sgbench.runs.delivery import fetch, receive, receive_networks
 from sgbench.runs.execute import Job, Watcher, begin, conclude, run_here, stop_signal, unreplaced
 from sgbench.runs.forecast import expect, longest_first
+from sgbench.runs.initial import Start
 from sgbench.runs.maintenance import clean
 from sgbench.runs.plan import Data, Plan, PlannedRun, Recorded, make_plan, pack, recorded, refuse_losses
 from sgbench.runs.progress import Lane, Recorder, running_in
@@ -184,6 +185,8 @@ def carry_out(
         with observer.fetching() as progress:
             fetch_missing(sweep.sets(), sweep.recipe.scale, observer.say, progress)
     data = gather(sweep, storage, observer)
+    start = _start(sweep, storage, observer)
+    sweep = start.sweep
     mine = list(dict.fromkeys(sweep.named_runs(data.training)))
     mine = shard.among(mine) if shard else mine
     alone = command == "sweep" and shard is None
@@ -202,6 +205,7 @@ def carry_out(
             fetch_networks(plan.metrics, [run.spec.loss for run in plan.pending], storage, observer)
             rehearse(sweep)
             refuse_losses(plan, local)
+            start.keep(storage)
         trackers = trackers_of(sweep) if plan.pending else {}
         if command == "sweep":
             store.write_plan(name, plan.records())
@@ -345,6 +349,20 @@ def gather(sweep: SweepSpec, storage: Storage, observer: Observer) -> Data:
         return pack(sweep, progress, received)
 
 
+def _start(sweep: SweepSpec, storage: Storage, observer: Observer) -> Start:
+    """Return how the runs of a sweep start, and say what a person must know of that.
+
+    Raises:
+        InputError: As `Start.of` does.
+    """
+    start = Start.of(sweep, storage)
+    if init := start.sweep.recipe.init:
+        observer.say(f"initial weights: {init.name} ({str(init.sha256)[:8]})")
+    if start.remark:
+        observer.warn(start.remark)
+    return start
+
+
 def available(sweep: SweepSpec, storage: Storage, observer: Observer) -> list[PackedImages]:
     """Return the sets of a sweep that are available, packed, and say what a sweep would do about the others.
 
@@ -369,7 +387,7 @@ def look(name: str, sweep: SweepSpec, storage: Storage, observer: Observer) -> P
     """Compare a sweep with a store, without starting anything.
 
     If a data set is not available locally, the set of that name on record in the store is used, provided there is
-    exactly one. Otherwise runs have no ids.
+    exactly one. Otherwise runs have no ids. The same holds for the weights with which runs start.
 
     Raises:
         InputError: If images cannot be used, or something that the sweep names fails when it is tried.
@@ -383,6 +401,11 @@ def look(name: str, sweep: SweepSpec, storage: Storage, observer: Observer) -> P
         data = recorded(sweep, store)
         ids = "are those of the images on record in the store" if data else "are not known yet"
         observer.warn(f"run ids {ids}: {error}")
+    try:
+        sweep = _start(sweep, storage, observer).sweep
+    except MissingDataError as error:
+        data = None
+        observer.warn(f"run ids are not known yet: {error}")
     return make_plan(name, sweep, data, store, locator=Locator(download=False), running=running_in(storage))
 
 

@@ -16,7 +16,7 @@ from sgbench.spec import RunSpec
 from sgbench.spec.stored import read_spec
 from sgbench.store import Dataset, Store
 from sgbench.store.files import Listing, TableFiles
-from sgbench.store.layout import RUN_ID, WEIGHTS, kept_images, latest_step, weights_of
+from sgbench.store.layout import RUN_ID, WEIGHTS, inits, kept_images, latest_step, weights_of
 from sgbench.store.rows import RunEnd, RunKind, RunRow
 from sgbench.store.schema import recipe_columns
 
@@ -66,6 +66,7 @@ class _Check:
         yield from self._score_faults()
         yield from self._history_faults()
         yield from self._weights_faults()
+        yield from self._init_faults()
         yield from self._image_faults()
         yield from self._other_faults()
 
@@ -196,6 +197,18 @@ class _Check:
                 if made != run_id:
                     yield f"the weights of run {run_id} belong to run {made}."
         self._checked["final weights"] += len(found)
+
+    def _init_faults(self) -> Iterator[str]:
+        """Check that the weights with which runs start are those of their hash."""
+        found = inits(self._storage)
+        if found:
+            from sgbench.training import read_init  # loads torch
+        for sha256 in found:
+            try:
+                read_init(self._storage, sha256)
+            except InputError as error:
+                yield str(error)
+        self._checked["initial weights"] += len(found)
 
     def _image_faults(self) -> Iterator[str]:
         """Check that saved images are of test sets, and images of them, that their runs were scored on."""

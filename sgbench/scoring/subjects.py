@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sgbench.assets.tensors import fingerprint
-from sgbench.backbones import build_backbone, load_weights
+from sgbench.backbones import build_backbone, load_weights, refuse_not_finite
 from sgbench.core.errors import InputError, unknown
 from sgbench.data import PackedImages, PackProgress, list_images, pack_set, refuse_overlap
 from sgbench.scoring.upscaling import BUILTINS, WHOLE, Inference, Upscaler, from_folder, from_network
@@ -151,8 +151,7 @@ def _checkpoint(path: str, backbone: str | None, scale: int, inference: Inferenc
     recipe = made.recipe if made else Recipe.model_validate({"scale": scale})
     network = build_backbone(name, recipe.scale)
     load_weights(network, weights, source=path, name=name)
-    if bad := next((key for key, value in network.state_dict().items() if not value.isfinite().all()), None):
-        raise InputError(f"'{path}' holds no weights that can be used: '{bad}' has NaN or infinite values.")
+    refuse_not_finite(network.state_dict(), source=path)
     return _network(Path(path).name, name, network, recipe, made, inference, device)
 
 

@@ -213,6 +213,32 @@ class Window(_Model):
     step: LongCount = 240
 
 
+class Init(_Model):
+    """The weights with which training starts."""
+
+    name: str = Field(min_length=1)
+    """A checkpoint's path or URI, or ``run:ID``; on record with a run, only the file's name. It is not identity."""
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """Hash of the tensors that the network starts with, by its own names for them; None until they have been read.
+
+    A file of that name in a results store holds them, so whatever has the hash needs the checkpoint no longer.
+    """
+    drawn: tuple[str, ...] = ()
+    """The network's tensors that the checkpoint does not give, which are drawn from the seed; the hash implies them."""
+
+    @classmethod
+    def _key(cls) -> str:
+        return "key of 'init'"
+
+
+def _named_init(value: object) -> object:
+    if isinstance(value, str) and value:
+        return {"name": value}
+    if value is not None and not isinstance(value, Mapping | Init):
+        raise ValueError("a checkpoint's path or URI, or run:ID, is needed")
+    return value
+
+
 class Recipe(_Model):
     """How a network is trained, apart from the network, the loss and the seed. All of it is identity."""
 
@@ -238,6 +264,10 @@ class Recipe(_Model):
     deterministic: bool = True
     compiled: bool = False
     """Whether torch.compile makes fewer and larger kernels of the network; it needs a C++ compiler on every node."""
+    init: Annotated[Init | None, BeforeValidator(_named_init)] = None
+    """The weights with which training starts; None means that all are drawn from the seed."""
+    init_partial: bool = False
+    """Whether ``init`` may give only some of them, as that of another scale; what it gives is what the hash is of."""
 
 
 class TrainingData(_Model):
@@ -247,6 +277,10 @@ class TrainingData(_Model):
     """The set's name; not part of the identity."""
     sha256: str | None = None
     """Hash of the packed pixels; None until the data is available locally."""
+
+
+_NO_IDENTITY: Any = {"train": {"name"}, "recipe": {"init": {"name", "drawn"}, "init_partial": True}}
+"""Fields of a run that its id does not depend on: names of what is hashed, and what follows from a hash."""
 
 
 class RunSpec(_Model):
@@ -260,13 +294,13 @@ class RunSpec(_Model):
 
     @property
     def run_id(self) -> str | None:
-        """First 12 hex digits of the SHA-256 of the run's identity; None while the training data is not hashed.
+        """First 12 hex digits of the SHA-256 of the run's identity; None while data or first weights are not hashed.
 
         Only fields that differ from their defaults enter, so that a field added later changes no id.
         """
-        if self.train.sha256 is None:
+        if self.train.sha256 is None or (self.recipe.init and self.recipe.init.sha256 is None):
             return None
-        identity = self.model_dump(mode="json", exclude_defaults=True, exclude={"train": {"name"}})
+        identity = self.model_dump(mode="json", exclude_defaults=True, exclude=_NO_IDENTITY)
         identity["spec_version"] = SPEC_VERSION
         return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:12]
 
@@ -329,6 +363,14 @@ class SweepSpec(_Model):
     def _can_be_run(self) -> "SweepSpec":
         if self.workers > self.recipe.batch:
             raise ValueError(f"workers is {self.workers}, which is more than the batch of {self.recipe.batch}")
+        backbones = list(dict.fromkeys(backbone for grid in self.grids for backbone in grid.backbones))
+        if self.recipe.init and len(backbones) > 1:
+            raise ValueError(
+                f"recipe.init gives the weights of one network, but the grids name {len(backbones)}, such as "
+                f"'{backbones[0]}' and '{backbones[1]}'; choose one with --backbone"
+            )
+        if self.recipe.init_partial and not self.recipe.init:
+            raise ValueError("recipe.init_partial is on, but recipe.init is not given")
         for grid in self.grids:
             _with_lambdas(grid)
             for backbone in grid.backbones if self.recompute else ():

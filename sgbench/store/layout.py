@@ -40,6 +40,9 @@ PACKED = "packed"
 SENT_NETWORKS = "networks"
 """Folder of a store with the pretrained networks that nodes fetch."""
 
+INIT = "init"
+"""Folder of a store with the weights with which runs start, each file called by their hash."""
+
 TIMES = "times"
 """Folder of a store with what ``sgbench plan --measure`` has measured."""
 
@@ -51,7 +54,7 @@ SIGNS = ("runs", PLANS)
 
 FOLDERS = (
     *("runs", "scores", "history", PLANS, CHECKPOINTS, WEIGHTS, IMAGES, LOGS),
-    *(CURVES, PROGRESS, PACKED, SENT_NETWORKS, TIMES, SCRATCH),
+    *(CURVES, PROGRESS, PACKED, SENT_NETWORKS, INIT, TIMES, SCRATCH),
 )
 """All folders that a store makes; nothing beside them is ever looked at or deleted."""
 
@@ -62,6 +65,8 @@ _CHECKPOINT = re.compile(r"\d{12}\.pt")
 """The name of a file that a run resumes from; others in its folder, such as ``latest.pt``, are not the run's."""
 
 _IMAGE = re.compile(rf"{IMAGES}/({RUN_ID})/({PART})/({PART})\.png")
+
+_INIT = re.compile(rf"{INIT}/([0-9a-f]{{64}})\.pt")
 
 _PROGRESS = re.compile(rf"{PROGRESS}/[0-9a-f]+\.json")
 
@@ -74,6 +79,7 @@ _WRITTEN = re.compile(
     rf"(runs|scores|history)/[^/]+\.parquet|{PLANS}/[^/]+\.json|{WEIGHTS}/{RUN_ID}\.pt|{CHECKPOINTS}/{RUN_ID}/\d+\.pt"
     rf"|{IMAGES}/{RUN_ID}/[^/]+/[^/]+\.png|{REPLACED}|{_PROGRESS.pattern}|{MEASURED}"
     rf"|{PACKED}/[0-9a-f]{{64}}/(manifest\.json|(hr|lr)\.bin\.\d{{5}})|{SENT_NETWORKS}/[^/]+\.\d{{5}}"
+    rf"|{_INIT.pattern}"
 )
 """Names of the files that `Storage.write` makes in a store."""
 
@@ -146,6 +152,17 @@ def packed_of(digest: str, file: str) -> str:
 def network_of(file: str) -> str:
     """Return the file of a pretrained network that nodes fetch, which is in pieces, see `piece_of`."""
     return f"{SENT_NETWORKS}/{file}"
+
+
+def init_of(sha256: str) -> str:
+    """Return the file of the weights with which runs start, by their hash."""
+    return f"{INIT}/{sha256}.pt"
+
+
+def inits(storage: Storage) -> dict[str, str]:
+    """Return the file of all weights with which runs start, by their hash."""
+    matches = ((name, _INIT.fullmatch(name)) for name in storage.list(INIT, ".pt"))
+    return {match[1]: name for name, match in matches if match}
 
 
 def piece_of(name: str, index: int) -> str:

@@ -51,6 +51,8 @@ RunRow = TypedDict(
         "seed": int | None,
         "scale": Int32,
         "train": str | None,
+        "init": str | None,  # what the weights are called with which training starts; null = all are drawn
+        "init_partial": bool | None,  # whether it may give only some of them
         "train_sha256": str | None,
         "degradation_kernel": str | None,
         "degradation_edges": str | None,
@@ -73,6 +75,7 @@ RunRow = TypedDict(
         "threads": Int32 | None,
         "deterministic": bool | None,
         "compiled": bool | None,
+        "init_sha256": str | None,  # of the tensors, by the network's names for them
         "spec": Json | None,  # the whole specification
         "status": RunEnd,  # done or failed
         "error": str | None,

@@ -106,10 +106,11 @@ def identity_columns(spec: RunSpec) -> RunRow:
 def recipe_columns(recipe: Recipe) -> RunRow:
     """Return the columns of a row that describe how a network was trained."""
     fields = recipe.model_dump(mode="json")
-    window = fields.pop("window")
+    window, init = fields.pop("window"), fields.pop("init")
     of_schedules = (field for schedule in SCHEDULES.values() for field in schedule.model_fields.items())
     columns = {f"schedule_{key}": field.default for key, field in of_schedules}  # also of those that the recipe has not
     columns["window"] = None if window is None else canonical_json(window)
+    columns |= {"init": init and init["name"], "init_sha256": init and init["sha256"]}
     for key, value in fields.items():
         if isinstance(value, dict):
             columns |= {f"{key}_{inner}": inner_value for inner, inner_value in value.items()}

@@ -1,7 +1,9 @@
-"""What a run leaves on storage: checkpoints while it trains, its final weights when it is done."""
+"""Weights on storage: a run's checkpoints while it trains, its final weights when it is done, those it starts with."""
 
 import io
 import warnings
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import safetensors.torch
@@ -10,11 +12,12 @@ from torch import Tensor
 
 from sgbench.assets import tensors
 from sgbench.backbones import unwrap
-from sgbench.core.errors import InputError, described, machine_fault
-from sgbench.core.storage import Storage, absolute
+from sgbench.core.errors import InputError, MissingDataError, described, machine_fault
+from sgbench.core.location import Location
+from sgbench.core.storage import Storage
 from sgbench.spec import RunSpec
 from sgbench.spec.stored import read_spec
-from sgbench.store.layout import checkpoint_of, checkpoint_steps, checkpoints_of, weights_of
+from sgbench.store.layout import checkpoint_of, checkpoint_steps, checkpoints_of, init_of, weights_of
 
 KEEP = 2
 """Checkpoints kept per run: the newest and, in case that cannot be read, the one before."""
@@ -104,17 +107,39 @@ def read_weights_file(path: str, storage: Storage | None = None) -> tuple[dict[s
         Tensors by parameter name, on the CPU, and the run's specification if the file has one.
 
     Raises:
-        InputError: If the file cannot be read or holds no weights. Code in a pickle is never run.
+        MissingDataError: If there is no such file.
+        InputError: If it cannot be read or holds no weights. Code in a pickle is never run.
     """
     try:
         read = storage.read(path) if storage else _read(path)
     except FileNotFoundError as error:
-        raise InputError(f"checkpoint '{path}' does not exist.") from error
+        raise MissingDataError(f"checkpoint '{path}' does not exist.") from error
     except (OSError, InputError) as error:
         raise InputError(f"checkpoint '{path}' cannot be read: {str(error).rstrip('.')}.") from error
     content = _content_of(path, read)
     weights = unwrap(content, source=path)
     return weights, content.get("spec")
+
+
+def write_init(storage: Storage, weights: Mapping[str, Tensor]) -> str:
+    """Write weights with which runs start, under their hash, and return the name of the file."""
+    name = init_of(tensors.fingerprint(weights))
+    storage.write(name, _dump({"format": "sgbench/1", "params": dict(weights)}))
+    return name
+
+
+def read_init(storage: Storage, sha256: str) -> dict[str, Tensor]:
+    """Return weights with which runs start, by a network's own names.
+
+    Raises:
+        MissingDataError: If the storage does not have them.
+        InputError: If they are damaged, or others.
+    """
+    name = init_of(sha256)
+    weights, _ = read_weights_file(name, storage)
+    if tensors.fingerprint(weights) != sha256:
+        raise InputError(f"'{storage.address(name)}' does not hold the weights of that hash; delete it.")
+    return weights
 
 
 def _content_of(path: str, read: bytes) -> Any:
@@ -127,8 +152,9 @@ def _content_of(path: str, read: bytes) -> Any:
 
 
 def _read(path: str) -> bytes:
-    folder, _, name = absolute(path).rpartition("/")
-    return Storage(folder or "/").read(name)
+    location = Location.of(path)
+    folder, _, name = location.path.rpartition("/")
+    return Storage(str(replace(location, path=folder or "/"))).read(name)
 
 
 def _state(content: bytes, step: int, spec: RunSpec | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ and a resumed run ends with the same bits as one that was never interrupted.
 import math
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -79,6 +79,7 @@ def train(
     *,
     device: torch.device,
     recompute: bool = False,
+    initial: Mapping[str, Tensor] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
     on_complete: Callable[[], None] = lambda: None,
@@ -96,6 +97,7 @@ def train(
         device: CPU or GPU of this process.
         recompute: Whether the network's blocks recompute their activations in the backward pass: less memory and more
             time for the same numbers.
+        initial: See `sgbench.training.method.Supervised`; needed if the recipe has ``init``.
         on_progress: Called a hundred times, or in a long run every hundred steps; at the same steps in every process.
         should_stop: Asked between steps; once true, a checkpoint is written and the call returns.
         on_complete: Called by the first process when all steps are done and in a checkpoint, before it writes the final
@@ -123,7 +125,7 @@ def train(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with pinned(recipe), kept_memory():
-        method = Supervised(spec, device, recompute=recompute)
+        method = Supervised(spec, device, recompute=recompute, initial=initial)
         meter = Meter(method.names, device)
         history = [] if history is None else history
         done, earlier_seconds = 0, 0.0

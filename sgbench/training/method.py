@@ -1,6 +1,6 @@
 """What one step of training does."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -28,6 +28,7 @@ class Supervised:
         spec: The run.
         device: CPU or GPU of this process.
         recompute: Whether the network's blocks recompute their activations in the backward pass.
+        initial: The weights of ``recipe.init``, by the network's names; what they lack is drawn from the seed.
 
     Attributes:
         names: Of the terms that `step` returns: those of the loss, and those that losses lower on their own.
@@ -38,13 +39,24 @@ class Supervised:
             raises an exception.
     """
 
-    def __init__(self, spec: RunSpec, device: torch.device, *, recompute: bool = False) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        device: torch.device,
+        *,
+        recompute: bool = False,
+        initial: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        assert (initial is None) is (spec.recipe.init is None)
         self.spec = spec
         self.device = device
         recipe = spec.recipe
         # The same first weights on every device and for every loss: drawn on the CPU from the seed alone.
         torch.manual_seed(derive(spec.seed, "weights") % 2**63)
-        self.network = build_backbone(spec.backbone, recipe.scale).to(device)
+        self.network = build_backbone(spec.backbone, recipe.scale)
+        if initial is not None:
+            self.network.load_state_dict(initial, strict=False)
+        self.network.to(device)
         self.network.to(memory_format=FORMATS[recipe.memory_format])
         if recompute:
             recompute_activations(self.network)

@@ -127,11 +127,13 @@ CHANGES = {
     "threads": 2,
     "deterministic": False,
     "compiled": True,
+    "init": {"name": "x2.pt", "sha256": HASH},
+    "init ": {"name": "x2.pt", "sha256": HASH[::-1]},
 }
 
 
 def test_every_field_of_the_recipe_is_identity():
-    assert {key.strip() for key in CHANGES} == set(Recipe.model_fields)
+    assert {key.strip() for key in CHANGES} == set(Recipe.model_fields) - {"init_partial"}  # which a hash implies
     ids = {run(recipe={key.strip(): value}).run_id for key, value in CHANGES.items()}
     assert len(ids | {run().run_id}) == len(CHANGES) + 1
 
@@ -148,8 +150,16 @@ def test_backbone_loss_seed_and_pixels_are_identity_and_the_name_of_the_data_is_
     assert run(train={"name": "other", "sha256": HASH}).run_id == run().run_id
 
 
-def test_without_hashed_data_there_is_no_id():
+def test_without_hashed_data_or_first_weights_there_is_no_id():
     assert run(train={"name": "demo"}).run_id is None
+    assert run(recipe={"init": "x2.pt"}).run_id is None
+
+
+def test_of_first_weights_only_the_hash_is_identity():
+    known = run(recipe={"init": {"name": "x2.pt", "sha256": HASH}})
+    other = {"name": "run:0123456789ab", "sha256": HASH, "drawn": ["upsample.0.weight"]}
+    assert run(recipe={"init": other, "init_partial": True}).run_id == known.run_id != run().run_id
+    assert run(recipe={"init": None}).run_id == run().run_id
 
 
 @pytest.mark.parametrize("loss", ["sg + l1", "l1+1*sg", "l1 + 0.5*sg + 0.5*sg(order=2)", "1.0*l1 + 1e0*sg(eps=1e-8)"])
@@ -282,6 +292,15 @@ def grid(**changes: Any) -> dict[str, Any]:
         (fields(recipe={"optimizer": {"lr": 0}}), "recipe.optimizer.lr is 0: "),
         (fields(recipe={"optimizer": {"beta2": 1}}), "recipe.optimizer.beta2 is 1: "),
         (fields(recipe=3), "recipe is 3: "),
+        (fields(recipe={"init": 3}), "recipe.init is 3: a checkpoint's path or URI, or run:ID, is needed."),
+        (fields(recipe={"init": ""}), "recipe.init is '': a checkpoint's path or URI, or run:ID, is needed."),
+        (fields(recipe={"init": {"nam": "a"}}), "recipe.init: unknown key of 'init' 'nam': did you mean 'name'?"),
+        (fields(recipe={"init": {"name": "a", "sha256": "../a"}}), "recipe.init.sha256 is '../a': string should match"),
+        (fields(recipe={"init_partial": True}), "recipe.init_partial is on, but recipe.init is not given."),
+        (
+            fields(recipe={"init": "a.pt"}, grids=[*fields()["grids"], {"backbones": ["rdn-tiny"], "losses": ["l1"]}]),
+            "recipe.init gives the weights of one network, but the grids name 2, such as 'edsr-tiny' and 'rdn-tiny'; ",
+        ),
         (fields(workers=-1), "workers is -1: "),
     ],
 )

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from pydantic import BaseModel
 
-from sgbench.spec import Adam, Cosine, Degradation, Recipe, RunSpec, Step, TrainingData, Window
+from sgbench.spec import Adam, Cosine, Degradation, Init, Recipe, RunSpec, Step, TrainingData, Window
 from sgbench.spec.stored import read_spec
 from sgbench.store.schema import HISTORY, RUNS, SCHEMA_VERSION, SCORES, identity_columns, recipe_columns, to_table
 
@@ -27,6 +27,8 @@ lambda: double
 seed: int64
 scale: int32 not null
 train: string
+init: string
+init_partial: bool
 train_sha256: string
 degradation_kernel: string
 degradation_edges: string
@@ -49,6 +51,7 @@ memory_format: string
 threads: int32
 deterministic: bool
 compiled: bool
+init_sha256: string
 spec: string
 status: string not null
 error: string
@@ -119,6 +122,8 @@ UNUSUAL = RunSpec(
         threads=2,
         deterministic=False,
         compiled=True,
+        init=Init(name="x2.pt", sha256="cd" * 32, drawn=("upsample.0.weight",)),
+        init_partial=True,
     ),
 )
 
