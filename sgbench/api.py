@@ -7,7 +7,7 @@ same progress as the commands, on standard error. Bad input raises `sgbench.core
 import contextlib
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def sweep(
     losses: str | Iterable[str] = (),
     lambdas: float | Iterable[float] = (),
     seeds: int | Iterable[int] = (),
-    train: str | None = None,
+    train: str | Sequence[str] | Mapping[str, Any] | None = None,
     tests: str | Iterable[str] = (),
     metrics: str | Iterable[str] = (),
     settings: Mapping[str, Any] | None = None,
@@ -60,7 +60,7 @@ def sweep(
         losses: Losses as text, such as ``"l1 + 0.1*mine"``, instead of the sweep's and their λ.
         lambdas: Coefficients of ``sg`` in each loss that has it.
         seeds: Seeds instead of the sweep's.
-        train: Training images, ``NAME`` or ``NAME=DIR``.
+        train: Training images, ``NAME`` or ``NAME=DIR``; a list of parts; or a mapping, as in a sweep file.
         tests: Test sets, written the same way.
         metrics: Metrics, such as ``"psnr_y"``.
         settings: Any other field of the sweep by its path, such as ``{"recipe.steps": 500}``.
@@ -118,7 +118,7 @@ def plan(
     losses: str | Iterable[str] = (),
     lambdas: float | Iterable[float] = (),
     seeds: int | Iterable[int] = (),
-    train: str | None = None,
+    train: str | Sequence[str] | Mapping[str, Any] | None = None,
     tests: str | Iterable[str] = (),
     metrics: str | Iterable[str] = (),
     settings: Mapping[str, Any] | None = None,
@@ -212,7 +212,7 @@ def _choices(
     losses: str | Iterable[str],
     lambdas: float | Iterable[float],
     seeds: int | Iterable[int],
-    train: str | None,
+    train: str | Sequence[str] | Mapping[str, Any] | None,
     tests: str | Iterable[str],
     metrics: str | Iterable[str],
     settings: Mapping[str, Any] | None,

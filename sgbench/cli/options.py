@@ -180,7 +180,10 @@ def _read(
     seeds: Annotated[
         str | None, typer.Option("--seeds", metavar="0,1,2", help="Seeds; the paper's trial k is seed k-1.")
     ] = None,
-    train: Annotated[str | None, typer.Option("--train", metavar=REFERENCE, help="Training images.")] = None,
+    train: Annotated[
+        list[str] | None,
+        typer.Option("--train", metavar=REFERENCE, help="Training images; repeated, the parts of one set."),
+    ] = None,
     test: Tests = None,
     metric: Metrics = None,
     settings: Annotated[
@@ -198,7 +201,7 @@ def _read(
         losses=loss or (),
         lambdas=numbers("--lambda", lam, number),
         seeds=numbers("--seeds", seeds, int),
-        train=train,
+        train=train or None,
         tests=test or (),
         metrics=metric or (),
     )

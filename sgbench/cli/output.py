@@ -129,6 +129,8 @@ def print_plan(
         repeated = made.named - len(made.runs)
         named = f" ({made.named} named, {repeated} of them duplicates)" if repeated else ""
         say(f"{made.name}: {made.summary()}{named}")
+        if made.train and made.train.held_out:
+            say(f"{made.train.name}: {plural(len(made.train), 'training image')}, {made.train.held_out} held out")
         if pending := [each for each in expected if each.run.pending]:
             for line in _forecast(pending, devices, max(1, made.sweep.workers), price):
                 say(line)

@@ -30,7 +30,16 @@ from sgbench.data.prepare import (
     prepare,
     shared_images,
 )
-from sgbench.data.references import Source, given_folders, is_missing, refuse_overlap, resolve, uses_shipped_lr
+from sgbench.data.references import (
+    Place,
+    Source,
+    known_sets,
+    missing_sets,
+    places_of,
+    refuse_overlap,
+    resolve,
+    uses_shipped_lr,
+)
 from sgbench.data.resize import SCALES, downscale, upscale
 
 __all__ = [
@@ -53,6 +62,7 @@ __all__ = [
     "PartStatus",
     "PatchSampler",
     "Pixels",
+    "Place",
     "Role",
     "SetStatus",
     "Source",
@@ -66,15 +76,16 @@ __all__ = [
     "encode_png",
     "fetch",
     "fetch_missing",
-    "given_folders",
     "hosts",
     "image_size",
     "inventory",
-    "is_missing",
+    "known_sets",
     "list_images",
     "list_packings",
+    "missing_sets",
     "pack_set",
     "pair_by_name",
+    "places_of",
     "prepare",
     "read_image",
     "refuse_overlap",

@@ -24,9 +24,8 @@ from sgbench.core.files import exclusive, naming
 from sgbench.core.words import in_bytes, listed
 from sgbench.data.catalog import CATALOG, DEMO, Archive, DataSet, Role, count_images, sets_folder
 from sgbench.data.images import is_image_name
-from sgbench.data.references import is_missing, resolve, uses_shipped_lr
+from sgbench.data.references import missing_sets, resolve, uses_shipped_lr
 from sgbench.data.resize import SCALES
-from sgbench.spec import set_name
 
 FetchProgress = Callable[[str, int, int], None]
 """Called with an archive's name, the bytes received so far and in all, 0 if the server does not say."""
@@ -134,10 +133,11 @@ class _Asked(NamedTuple):
 
 def _asked(references: Iterable[tuple[str, Role]], scale: int) -> list[_Asked]:
     """Return the sets with a download that are referred to, and neither given nor available locally."""
-    lacking = [reference for reference, role in references if is_missing(reference, role, scale)]
-    with_lr = {set_name(reference) for reference in lacking if uses_shipped_lr(reference)}
-    entries = [CATALOG[name] for name in dict.fromkeys(map(set_name, lacking))]
-    return [_Asked(entry, (scale,) if entry.name in with_lr else ()) for entry in entries if entry.archives]
+    lacking: dict[str, bool] = {}
+    for reference, role in references:
+        for entry in missing_sets(reference, role, scale):
+            lacking[entry.name] = lacking.get(entry.name, False) or uses_shipped_lr(reference)
+    return [_Asked(CATALOG[name], (scale,) if lr else ()) for name, lr in lacking.items() if CATALOG[name].archives]
 
 
 def _fetch(asked: Sequence[_Asked], progress: FetchProgress | None) -> list[Fetched]:

@@ -8,17 +8,19 @@ image fits the low-resolution file published with it. The rules are in ``docs/pr
 import contextlib
 import functools
 import io
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms, ImageFile, TiffImagePlugin
 
 from sgbench.core.errors import InputError
-from sgbench.core.files import replacing
+from sgbench.core.files import expanded, replacing
+from sgbench.core.words import plural, quoted
 
 Pixels = npt.NDArray[np.uint8]
 """An image, uint8, H×W×C, values 0 to 255."""
@@ -103,6 +105,70 @@ def list_images(folder: Path) -> list[Path]:
     if not images:
         raise InputError(f"the folder '{folder}' holds no image; files that end in {', '.join(SUFFIXES)} are read.")
     return sorted(images, key=lambda path: path.name)
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Return the image files in a folder and in all folders below it, sorted by name, then by path.
+
+    Links are followed; what is hidden is left out.
+
+    Raises:
+        InputError: If the folder does not exist, is a file, holds no image, or has a link to a folder above it in it.
+    """
+    if not folder.is_dir():
+        return list_images(folder)
+    images: list[Path] = []
+    waiting = [(folder, frozenset({_identity(folder)}))]
+    while waiting:
+        here, above = waiting.pop()
+        for path in here.iterdir():
+            if path.is_dir() and not path.name.startswith("."):
+                if (identity := _identity(path)) in above:
+                    raise InputError(f"'{path}' is a link to a folder that it lies in; remove it to search '{folder}'.")
+                waiting.append((path, above | {identity}))
+            elif is_image_name(path.name) and path.is_file():
+                images.append(path)
+    if not images:
+        raise InputError(
+            f"the folder '{folder}' and those in it hold no image; files that end in {', '.join(SUFFIXES)} are read."
+        )
+    return sorted(images, key=lambda path: (path.name, path))
+
+
+def read_list(file: Path) -> list[Path]:
+    """Return the image files that a text file names, one a line, sorted by name, then by path.
+
+    Paths are relative to the folder of the list; what follows one in brackets, as in ``0001.png (480,480,3)``, does
+    not count.
+
+    Raises:
+        InputError: If the list cannot be read, is empty, or names something twice, that is no image or does not exist.
+    """
+    try:
+        lines = [re.sub(r"\s+\([\d,\s]*\)$", "", line.strip()) for line in file.read_text("utf-8-sig").splitlines()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"the list '{file}' cannot be read: {error}.") from error
+    named = [line for line in lines if line]
+    if not named:
+        raise InputError(f"the list '{file}' names no image; one path a line is needed.")
+    for line in named:
+        if not is_image_name(PurePath(line).name):
+            raise InputError(
+                f"the list '{file}' names {quoted(line)}, which is no image; files that end in {', '.join(SUFFIXES)} "
+                "are read."
+            )
+    paths = [file.parent / expanded(line) for line in named]
+    if missing := [quoted(line) for line, path in zip(named, paths, strict=True) if not path.is_file()]:
+        raise InputError(
+            f"{len(missing)} of {plural(len(named), 'file')} that the list '{file}' names, relative to its folder, do "
+            f"not exist: {', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}."
+        )
+    return sorted(paths, key=lambda path: (path.name, path))
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    found = folder.stat()
+    return found.st_dev, found.st_ino
 
 
 def is_image_name(name: str) -> bool:

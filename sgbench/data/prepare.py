@@ -54,7 +54,7 @@ class PackedImage:
     """One image of a prepared set."""
 
     name: str
-    """The file's name without its extension, unique in the set."""
+    """The file's name without its extension, unique in the set: if other folders have a file so called, with theirs."""
     file: str
     """The file's name."""
     height: int
@@ -85,6 +85,7 @@ class PackedImages:
         degradation: How the LR images were made, unless they were taken from files.
         images: Where each image lies.
         lr_folder: The folder of the files that the LR images were taken from; None if they were made.
+        held_out: How many images a split has kept out of it.
         sha256: The manifest hash: which pixels the set holds, in order, whatever the files are called.
     """
 
@@ -97,6 +98,7 @@ class PackedImages:
         degradation: Degradation,
         images: Sequence[PackedImage],
         lr_folder: str | None = None,
+        held_out: int = 0,
     ) -> None:
         self.path = path
         self.name = name
@@ -105,6 +107,7 @@ class PackedImages:
         self.degradation = degradation
         self.images = tuple(images)
         self.lr_folder = lr_folder
+        self.held_out = held_out
         self.sha256 = _manifest_sha256(self.images, scale)
 
     @classmethod
@@ -126,6 +129,7 @@ class PackedImages:
                 degradation=Degradation.model_validate(manifest["degradation"]),
                 images=[PackedImage(**record) for record in manifest["images"]],
                 lr_folder=manifest.get("lr_folder"),
+                held_out=manifest.get("held_out", 0),
             )
             for name in (opened.name, *(image.name for image in opened.images)):
                 if not re.fullmatch(PART, name):
@@ -242,13 +246,16 @@ def prepare(
         with replacing(target) as folder:
             folder.mkdir()
             images = _pack(source, plan, folder, degradation, scale, workers, progress)
+            images.sort(key=lambda image: (image.file, image.hr_sha256))
+            _warn_of_duplicates(source.name, images)
             manifest = {
                 "format": FORMAT_VERSION,
                 "name": source.name,
                 "role": source.role,
                 "scale": scale,
                 "degradation": degradation.model_dump(),
-                "lr_folder": str(source.lr[0].parent) if source.lr else None,
+                "lr_folder": os.path.commonpath([path.parent for path in source.lr]) if source.lr else None,
+                **({"held_out": source.held_out} if source.held_out else {}),
                 "sha256": _manifest_sha256(images, scale),
                 "images": [asdict(image) for image in images],
             }
@@ -273,7 +280,8 @@ def folder_name(source: Source, scale: int, degradation: Degradation) -> str:
         images, lr = ([_file_identity(path) for path in paths] for paths in (source.images, source.lr))
     except OSError as error:
         raise InputError(f"an image of {source.name} cannot be read: {error}.") from error
-    identity = [FORMAT_VERSION, images, scale, degradation.model_dump(), *([lr] if lr else [])]
+    told = {"names": source.names, "held_out": source.held_out} if source.names or source.held_out else None
+    identity = [FORMAT_VERSION, images, scale, degradation.model_dump(), *filter(None, (lr, told))]
     key = hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:12]
     return f"{source.name}-{source.role}-x{scale}-{key}"
 
@@ -294,17 +302,19 @@ def _file_identity(path: Path) -> tuple[str, int, int, int]:
 def _plan(source: Source, scale: int) -> list[PackedImage]:
     """Lay out the files of pixels from the headers of the images; the hashes are left empty."""
     plan: list[PackedImage] = []
-    files: dict[str, str] = {}
+    files: dict[str, Path] = {}
     offset = 0
-    for path in source.images:
-        if not re.fullmatch(PART, path.stem):
+    for path, name in zip(source.images, source.names or [path.stem for path in source.images], strict=True):
+        if not re.fullmatch(PART, name):
             raise InputError(f"'{path.parent}' has an image named {path.name[:80]!r}; {PART_IN_WORDS} is needed.")
-        if (taken := files.setdefault(path.stem, path.name)) != path.name:
-            raise InputError(f"'{taken}' and '{path.name}' in '{path.parent}' would have the same name; rename one.")
+        if (taken := files.setdefault(name, path)) is not path:
+            raise InputError(
+                f"'{taken.name}' and '{path.name}' in '{path.parent}' would have the same name; rename one."
+            )
         height, width = (side // scale * scale for side in image_size(path))
         if not height or not width:
             raise InputError(f"'{path}' is smaller than {scale}×{scale} pixels, which scale {scale} needs.")
-        plan.append(PackedImage(path.stem, path.name, height, width, offset, offset // scale**2, "", ""))
+        plan.append(PackedImage(name, path.name, height, width, offset, offset // scale**2, "", ""))
         offset += height * width * CHANNELS
     for path, image in zip(source.lr, plan, strict=bool(source.lr)):
         received, needed = image_size(path), (image.height // scale, image.width // scale)
@@ -355,6 +365,15 @@ def _pack(
             others = f" (also {plural(len(paths) - 1, 'other image')} of {source.name})" if len(paths) > 1 else ""
             warnings.warn(f"'{min(paths)}' {remark}{others}", stacklevel=4)
     return packed
+
+
+def _warn_of_duplicates(name: str, images: Sequence[PackedImage]) -> None:
+    first: dict[str, PackedImage] = {}
+    pairs = [(other, image) for image in images if (other := first.setdefault(image.hr_sha256, image)) is not image]
+    if pairs:
+        (one, two), more = pairs[0], len(pairs) - 1
+        others = f", and so {'do' if more > 1 else 'does'} {plural(more, 'other image')}" if more else ""
+        warnings.warn(f"image '{two.name}' of {name} has the same pixels as '{one.name}'{others}", stacklevel=3)
 
 
 def _threads(workers: int = 0) -> ThreadPoolExecutor:

@@ -18,6 +18,7 @@ from sgbench.data import (
     PackedImages,
     PackProgress,
     PatchSampler,
+    known_sets,
     pack_set,
     refuse_overlap,
     shared_images,
@@ -43,7 +44,7 @@ class Choices:
     losses: Sequence[str] = ()
     lambdas: Sequence[float] = ()
     seeds: Sequence[int] = ()
-    train: str | None = None
+    train: str | Sequence[str] | Mapping[str, Any] | None = None
     tests: Sequence[str] = ()
     metrics: Sequence[str] = ()
 
@@ -157,7 +158,7 @@ def pack(
         InputError: If images are missing, unreadable or smaller than a patch, or a test image is in the training set.
     """
     recipe = sweep.recipe
-    refuse_overlap(sweep.train, sweep.tests)
+    refuse_overlap(known_sets(sweep.train), sweep.tests)
     train, *tests = (
         (received or {}).get(reference) or pack_set(reference, role, recipe, progress)
         for reference, role in sweep.sets()
@@ -225,6 +226,8 @@ class Plan:
     """The test sets; empty while the data is not available locally."""
     whole: tuple[RunSpec, ...] = ()
     """All runs of the sweep without duplicates, of which ``runs`` may be a part; empty while they have no ids."""
+    train: PackedImages | None = field(default=None, compare=False)
+    """The training images; None while they are not available locally."""
 
     @property
     def pending(self) -> list[PlannedRun]:
@@ -313,7 +316,8 @@ def make_plan(
     judge = Judge(store, retry=retry, retrain=retrain, rerun=rerun, locator=locator, running=running)
     chosen = unique if only is None else [spec for spec in unique if spec in only]
     planned = (PlannedRun(spec, *judge.standing(str(spec.run_id), tests, sweep.metrics)) for spec in chosen)
-    return Plan(name, sweep, len(named), tuple(planned), tests, tuple(unique))
+    train = data.train if isinstance(data, Data) else None
+    return Plan(name, sweep, len(named), tuple(planned), tests, tuple(unique), train)
 
 
 def refuse_losses(made: Plan, locator: Locator) -> None:

@@ -20,10 +20,12 @@ from sgbench.data import (
     Archive,
     PackedImages,
     PackProgress,
-    given_folders,
+    Place,
     hosts,
-    is_missing,
+    known_sets,
+    missing_sets,
     pack_set,
+    places_of,
     refuse_overlap,
     resolve,
     sets_folder,
@@ -77,23 +79,32 @@ def supplies(sweep: SweepSpec, *, upload: bool, progress: PackProgress | None = 
     Raises:
         InputError: If a set or network can be had in none of these ways, or a set cannot be used.
     """
-    refuse_overlap(sweep.train, sweep.tests)
+    refuse_overlap(known_sets(sweep.train), sweep.tests)
     kinds = {"train": "training set", "test": "test set"}
     found: list[Supply] = []
     for reference, role in sweep.sets():
         supply = Supply(set_name(reference), kinds[role], IN_STORE)
-        if packed_digest(reference) is None:
-            missing = is_missing(reference, role, sweep.recipe.scale)
-            if upload and supply.name != DEMO and not missing:
-                images = pack_set(reference, role, sweep.recipe, progress)
-                source = " and ".join(given_folders(reference)) or str(sets_folder() / supply.name)
-                supply = replace(supply, how=SENT, source=source, images=images)
-            else:
-                if not missing and not given_folders(reference):
-                    resolve(reference, role, sweep.recipe.scale)  # refuses a name that nobody knows
-                supply = _of_cluster(supply, reference, sweep.recipe, found)
-        found.append(supply)
+        if packed_digest(reference):
+            found.append(supply)
+            continue
+        places = places_of(reference)
+        missing = missing_sets(reference, role, sweep.recipe.scale)
+        if upload and not missing and [place.name for place in places] != [DEMO]:
+            images = pack_set(reference, role, sweep.recipe, progress)
+            folders = [folder for each in places for folder in _folders(each) or [str(sets_folder() / each.name)]]
+            found.append(replace(supply, how=SENT, source=" and ".join(folders), images=images))
+            continue
+        if not missing and not any(map(_folders, places)):
+            resolve(reference, role, sweep.recipe.scale)  # refuses a name that nobody knows
+        for place in places:
+            part = supply if len(places) == 1 else replace(supply, name=place.given or place.name)
+            found.append(_of_cluster(part, reference, place, sweep.recipe, found))
     return found + [_network(name, upload=upload) for name in networks_of(sweep.metrics, sweep.losses())]
+
+
+def _folders(place: Place) -> list[str]:
+    """Return the folders that a person gave for a place, of its images and of low-resolution files."""
+    return [*filter(None, (place.given, place.lr_given))]
 
 
 def initial_supplies(sweep: SweepSpec, store: Storage | None) -> list[Supply]:
@@ -129,28 +140,28 @@ def initial_supplies(sweep: SweepSpec, store: Storage | None) -> list[Supply]:
     return [replace(supply, how=elsewhere, source=init.name)]
 
 
-def _of_cluster(supply: Supply, reference: str, recipe: Recipe, before: Iterable[Supply]) -> Supply:
-    """Return how a cluster gets a set that is not sent there.
+def _of_cluster(supply: Supply, reference: str, place: Place, recipe: Recipe, before: Iterable[Supply]) -> Supply:
+    """Return how a cluster gets a set, or a part of one, that is not sent there.
 
     Args:
         supply: What is known of it.
-        reference: The reference to it.
+        reference: The reference to the set.
+        place: Where it is.
         recipe: Of the sweep.
         before: Other sets, with which it may share archives.
 
     Raises:
         InputError: If it cannot.
     """
-    folders = given_folders(reference)
-    for folder in folders:
+    for folder in _folders(place):
         if not folder.startswith("/"):
             raise InputError(
                 f"data set {quoted(reference)} is in a folder of this machine: {_CHOICES}, or the absolute path of a "
                 "folder on the cluster."
             )
-    name = supply.name
-    if reference.startswith(f"{name}="):
-        return replace(supply, how=OF_CLUSTER, source=" and ".join(folders))
+    name = place.name
+    if place.given:
+        return replace(supply, how=OF_CLUSTER, source=" and ".join(_folders(place)))
     if name == DEMO:
         return replace(supply, how=INSTALLED)
     archives = CATALOG[name].archives_of([recipe.scale] if uses_shipped_lr(reference) else [])

@@ -96,7 +96,7 @@ def pack_test(subject: Subject, test: str, progress: PackProgress | None = None)
         InputError: If the set is not available, or the subject was trained on it.
     """
     if subject.train:
-        refuse_overlap(subject.train, [test])
+        refuse_overlap([subject.train], [test])
     return pack_set(test, "test", subject.recipe, progress)
 
 

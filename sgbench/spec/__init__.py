@@ -20,10 +20,9 @@ from sgbench.spec.models import (
     canonical_json,
     check_tests,
     override,
-    packed_digest,
     read_setting,
-    set_name,
 )
+from sgbench.spec.reference import Reference, held_out, packed_digest, set_name
 from sgbench.spec.resolve import backbone_sizes, check_backbone, check_loss, check_metrics, split_backbone
 
 __all__ = [
@@ -36,6 +35,7 @@ __all__ = [
     "Grid",
     "Init",
     "Recipe",
+    "Reference",
     "RunSpec",
     "Schedule",
     "Step",
@@ -49,6 +49,7 @@ __all__ = [
     "check_loss",
     "check_metrics",
     "check_tests",
+    "held_out",
     "override",
     "packed_digest",
     "read_setting",

@@ -31,6 +31,7 @@ from sgbench.core.registry import BACKBONES
 from sgbench.core.words import quoted, shortened
 from sgbench.spec import expression
 from sgbench.spec.expression import Expression
+from sgbench.spec.reference import as_text, packed_digest, set_name
 from sgbench.spec.resolve import check_backbone, check_loss, check_metric, check_trackers, split_backbone
 from sgbench.spec.text import read_yaml
 
@@ -41,28 +42,6 @@ SPEC_VERSION = 1
 def canonical_json(value: object) -> str:
     """Return the one JSON text of a value: keys sorted, no spaces, ASCII."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-
-
-def set_name(reference: str) -> str:
-    """Return the name in a reference to a data set, ``NAME[=DIR][,lr[=DIR]]``."""
-    return reference.partition("=")[0].partition(",")[0]
-
-
-def packed_digest(reference: str) -> str | None:
-    """Return the digest in a reference to a packed set in a store, ``NAME=packed:DIGEST``; None for any other.
-
-    Raises:
-        InputError: If what follows ``packed:`` is not the digest of a set.
-    """
-    _, _, place = reference.partition("=")
-    if not place.startswith("packed:"):
-        return None
-    if not re.fullmatch("[0-9a-f]{64}", digest := place.removeprefix("packed:")):
-        raise InputError(
-            f"data set {quoted(reference)}: 'packed:' and 64 hexadecimal digits are needed, as 'sgbench submit "
-            "--upload-data' writes them; a folder of that name is written NAME=./packed:…"
-        )
-    return digest
 
 
 def _from_text(read: Callable[[str], Expression]) -> BeforeValidator:
@@ -142,7 +121,13 @@ class _Model(BaseModel):
 
 
 class Degradation(_Model):
-    """How the low-resolution image is made from the high-resolution one: MATLAB's ``imresize``."""
+    """How the low-resolution image is made from the high-resolution one: MATLAB's ``imresize``.
+
+    It is the one step of what may become a list. Steps on whole images change the packed LR pixels, and with them the
+    hash of a set; steps on patches, drawn anew for every batch from a stream of their own, change none, and belong in a
+    field of their own beside these, whose default is no step. Either way they are part of the recipe, and so of a run's
+    identity, and no id of today changes.
+    """
 
     kernel: Literal["bicubic"] = "bicubic"
     edges: Literal["clamp", "mirror"] = "clamp"
@@ -328,9 +313,9 @@ class SweepSpec(_Model):
 
     description: str = ""
     grids: tuple[Grid, ...] = Field(min_length=1)
-    train: str
-    """Training data: ``NAME`` or ``NAME=DIR``, with ``,lr`` or ``,lr=DIR`` if there are low-resolution files to use; or
-    ``NAME=packed:DIGEST``, a packed set in the results store."""
+    train: Annotated[str, BeforeValidator(as_text)]
+    """Training data: a reference, see `sgbench.spec.reference`, also as a list or a mapping; or ``NAME=packed:DIGEST``,
+    a packed set in the results store."""
     tests: tuple[str, ...] = Field(min_length=1)
     """Test sets, written like the training data."""
     metrics: tuple[NamedMetric, ...] = Field(min_length=1)

@@ -129,6 +129,26 @@ def test_list_as_json_holds_everything(place: Path, run: Run) -> None:
     ]
 
 
+# Training on several folders
+
+
+def test_flags_for_training_are_the_parts_of_one_set_and_the_plan_says_what_is_held_out(place: Path, run: Run) -> None:
+    for i in range(2):
+        write_png(place / "more" / "deep" / f"photo{i}.png", np.full((40, 40, 3), 50 * i, np.uint8))
+    parts = ("--train", "a=train", "--train", "b=more,recursive,split=1/2")
+    out, err = run("plan", "tiny.yaml", *parts, "--json")
+    (row,) = json.loads(out)
+    _, err = run("plan", "tiny.yaml", *parts)
+    assert "a-b: 3 training images, 2 held out" in err
+    again = {"name": "other", "of": ["train", "b=more"], "recursive": True, "split": 0.5}
+    out, _ = run("plan", "tiny.yaml", "--set", f"train={json.dumps(again)}", "--json")
+    assert json.loads(out)[0]["run_id"] == row["run_id"]
+    out, _ = run("data", "verify", "a-b", "--json")
+    assert [each["result"] for each in json.loads(out)] == ["ok"]
+    _, err = run("plan", "tiny.yaml", "--train", "a=train,split=.4", "--train", "few=test", code=2)
+    assert "training on test images is refused: image 'few-photo0' of a-few is 'photo0' of few" in err
+
+
 # Fetching
 
 

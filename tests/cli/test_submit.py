@@ -178,7 +178,7 @@ def test_where_everything_comes_from_is_said(run: Run, monkeypatch: pytest.Monke
     monkeypatch.setenv("SGBENCH_DATA", str(tmp_path / "data"))
     sets = (
         "--train",
-        "BSDS400",
+        "mix=BSDS400+/data/more,recursive",
         "--test",
         "Set5,lr",
         "--test",
@@ -191,6 +191,7 @@ def test_where_everything_comes_from_is_said(run: Run, monkeypatch: pytest.Monke
     _, err = run("submit", "tiny.yaml", "--results", "s3://bucket/results", *sets)
     assert table(err) == {
         "BSDS400 training set": ["downloaded by the cluster", "71 MB", "www2.eecs.berkeley.edu"],
+        "/data/more training set": ["folder on the cluster", "/data/more"],
         "Set5 test set": ["downloaded by the cluster", "250 MB", "cv.snu.ac.kr"],
         "Set14 test set": ["downloaded by the cluster", "with Set5"],
         "demo test set": ["part of scikit-image"],
@@ -201,7 +202,7 @@ def test_where_everything_comes_from_is_said(run: Run, monkeypatch: pytest.Monke
     assert not (tmp_path / "data").exists()
 
 
-UPLOAD = ("submit", "tiny.yaml", "--train", "mine=train", "--test", "few=test", "--test", "Set5", "--upload-data")
+UPLOAD = ("submit", "tiny.yaml", "--train", "mine=train,split=1/3", "--test", "few=test", "--test", "Set5", "--upload-data")
 
 
 @pytest.fixture
@@ -246,7 +247,7 @@ def test_what_is_on_this_machine_is_put_into_the_store_once_and_is_what_the_job_
     assert "sending" not in err
 
     small = ("--set", "recipe.patch=8")
-    here = run("plan", "tiny.yaml", "--train", "mine=train", "--test", "few=test", *small, "--json")[0]
+    here = run("plan", "tiny.yaml", "--train", "mine=train,split=1/3", "--test", "few=test", *small, "--json")[0]
     monkeypatch.setenv("SGBENCH_CACHE", str(tmp_path / "head"))
     shutil.rmtree(tmp_path / "train")
     there = run("plan", "there/tiny.yaml", "--test", few, "--results", store, *small, "--json")[0]

@@ -320,3 +320,74 @@ def test_verifying_tells_how_far_it_is(source, pack):
     seen = []
     pack(source).verify(progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+# Several folders
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two nested folders of images, some with the same name, and a folder of links to those with names of their own."""
+    for i, name in enumerate(("all/a/1.png", "all/b/deep/2.png", "all/a/3.png")):
+        write_png(tmp_path / name, noise(i))
+    (tmp_path / "flat").mkdir()
+    for path in (tmp_path / "all").rglob("*.png"):
+        (tmp_path / "flat" / path.name).symlink_to(path)
+    return tmp_path
+
+
+def test_a_set_is_the_same_in_however_many_folders_it_is(folders, pack):
+    references = ("flat={0}/flat", "nested={0}/all,recursive", "parts={0}/all/a+{0}/all/b/deep")
+    flat, nested, parts = (pack(resolve(each.format(folders), "train")) for each in references)
+    assert flat.sha256 == nested.sha256 == parts.sha256
+    assert [image.name for image in parts.images] == ["1", "2", "3"]
+    for index in range(3):
+        np.testing.assert_array_equal(parts.hr(index), flat.hr(index))
+    with pytest.raises(InputError, match="twice, also as"):
+        resolve(f"mine={folders}/all/a+{folders}/flat", "train")
+
+
+def test_the_order_of_parts_with_the_same_names_makes_no_difference(folders, pack):
+    write_png(folders / "more" / "1.png", noise(2)[:17])
+    one, other = (
+        pack(resolve(reference.format(folders), "train"))
+        for reference in ("mine={0}/all/a+{0}/more,split=1/2", "mine={0}/more+{0}/all/a,split=1/2")
+    )
+    assert one.sha256 == other.sha256
+    one, other = (
+        pack(resolve(reference.format(folders), "train"))
+        for reference in ("mine={0}/all/a+{0}/more", "mine={0}/more+{0}/all/a")
+    )
+    assert one.sha256 == other.sha256 == PackedImages.open(one.path).sha256
+    assert one.path != other.path
+    assert {image.name for image in one.images} == {image.name for image in other.images} == {"a-1", "more-1", "3"}
+    for packed in (one, other):
+        packed.verify()
+
+
+def test_what_is_held_out_is_another_set_and_counted(folders, pack):
+    whole = pack(resolve(f"mine={folders}/flat", "train"))
+    kept = pack(resolve(f"mine={folders}/flat,split=1/3", "train"))
+    out = pack(resolve(f"mine={folders}/flat,split=1/3,held-out", "test"))
+    assert [image.name for image in kept.images] == ["1", "2"]
+    assert [image.name for image in out.images] == ["3"]
+    assert (whole.held_out, kept.held_out, out.held_out) == (0, 1, 0)
+    assert len({whole.sha256, kept.sha256, out.sha256}) == 3
+    (folders / "flat" / "3.png").unlink()
+    same = pack(resolve(f"mine={folders}/flat", "train"))
+    assert (same.sha256, same.held_out) == (kept.sha256, 0)
+
+
+def test_images_with_the_same_pixels_are_named(folders, pack):
+    write_png(folders / "more" / "copy.png", noise(0))
+    write_png(folders / "more" / "third.png", noise(0))
+    with pytest.warns(UserWarning, match="image 'copy' of mine has the same pixels as '1', and so does 1 other image$"):
+        pack(resolve(f"mine={folders}/all/a+{folders}/more", "train"))
+
+
+def test_low_resolution_files_of_several_folders_are_packed(folders, pack):
+    for i, name in enumerate(("small/1.png", "tiny/2.png", "small/3.png")):
+        write_png(folders / name, noise(i)[: SIZES[i][0] // 4, : SIZES[i][1] // 4])
+    packed = pack(resolve(f"mine={folders}/all/a+{folders}/all/b/deep,lr={folders}/small+{folders}/tiny", "train"))
+    assert packed.lr_folder == str(folders)
+    np.testing.assert_array_equal(packed.lr(1), noise(1)[:8, :6])

@@ -1,10 +1,9 @@
 import os
-from pathlib import Path
 
 import pytest
 
 from sgbench.core.errors import InputError
-from sgbench.data import CATALOG, DEMO_IMAGES, Source, read_image, refuse_overlap, resolve
+from sgbench.data import CATALOG, DEMO_IMAGES, Source, known_sets, missing_sets, read_image, refuse_overlap, resolve
 
 
 @pytest.fixture
@@ -106,12 +105,16 @@ def test_a_set_has_only_its_own_roles():
 
 def test_training_on_what_is_tested_is_refused():
     with pytest.raises(InputError, match="training on test images is refused: B100 lies inside BSDS500"):
-        refuse_overlap("BSDS500", ["Set5", "B100"])
+        refuse_overlap(known_sets("BSDS500"), ["Set5", "B100"])
     with pytest.raises(InputError, match="B100 lies inside BSDS500"):
-        refuse_overlap("BSDS500=/a", [Source("B100", "test", (Path("/b/1.png"),))])
-    refuse_overlap("BSDS500", ["Set5"])
-    refuse_overlap("BSDS400=/photos", ["B100"])
-    refuse_overlap(resolve("demo", "train"), [resolve("demo", "test")])
+        refuse_overlap(known_sets("BSDS500=/a"), ["B100=/b"])
+    with pytest.raises(InputError, match="B100 lies inside BSDS500"):
+        refuse_overlap(known_sets("mix=DIV2K+BSDS500=/a"), ["B100"])
+    with pytest.raises(InputError, match="BSDS400 lies inside BSDS500, and its images would count twice"):
+        refuse_overlap(known_sets("mix=BSDS400+BSDS500"), ["Set5"])
+    refuse_overlap(known_sets("BSDS500"), ["Set5"])
+    refuse_overlap(known_sets("BSDS400=/photos"), ["B100"])
+    refuse_overlap(["demo"], ["demo"])
 
 
 @pytest.fixture
@@ -217,4 +220,161 @@ def test_low_resolution_files_must_fit_the_images_one_by_one(shipped, change, se
 
 def test_overlap_is_found_whatever_follows_the_name():
     with pytest.raises(InputError, match="B100 lies inside BSDS500"):
-        refuse_overlap("BSDS500,lr=/a", ["B100=/b,lr"])
+        refuse_overlap(known_sets("BSDS500,lr=/a"), ["B100=/b,lr"])
+
+
+# Several places, folders in folders, lists
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """Makes empty files with paths below the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*names):
+        for name in names:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return tmp_path
+
+    return call
+
+
+def test_several_places_are_one_set_in_the_order_of_names(make, monkeypatch):
+    root = make("a/3.png", "a/1.png", "b/2.png", "sets/BSDS400/HR/0.png")
+    monkeypatch.setenv("SGBENCH_DATA", str(root / "sets"))
+    with pytest.warns(UserWarning, match="BSDS400 train has 400 images"):
+        source = resolve("mine=a+BSDS400+other=b", "train")
+    expected = ("sets/BSDS400/HR/0.png", "a/1.png", "b/2.png", "a/3.png")
+    assert (source.name, source.images) == ("mine", tuple(root / name for name in expected))
+    assert (source.names, source.lr, source.held_out) == ((), (), 0)
+
+
+def test_names_that_several_folders_have_are_told_by_their_folders(make):
+    make("x/HR/1.png", "y/HR/1.png", "y/HR/2.png", "z/deep/1.png", "z/1.png")
+    assert resolve("mine=x/HR+y/HR", "train").names == ("x-HR-1", "y-HR-1", "2")
+    assert resolve("mine=x/HR+other=y/HR", "train").names == ("HR-1", "other-1", "2")
+    assert resolve("mine=z,recursive", "train").names == ("1", "deep-1")
+
+
+def test_folders_are_searched_on_request(make):
+    root = make("all/a/2.png", "all/b/c/1.png", "all/3.png", "all/.hidden/4.png", "all/b/.5.png", "all/note.txt")
+    (root / "all" / "d").symlink_to(root / make("other/0.png") / "other")
+    (root / "all" / "broken").symlink_to(root / "absent")
+    expected = ("all/d/0.png", "all/b/c/1.png", "all/a/2.png", "all/3.png")
+    assert resolve("mine=all,recursive", "train").images == tuple(root / name for name in expected)
+    assert resolve("mine=all", "train").images == (root / "all" / "3.png",)
+
+
+def test_low_resolution_files_lie_as_the_images_do(make):
+    root = make("hr/a/1.png", "hr/b/1.png", "lr/a/1x4.png", "lr/b/1.png", "more/2.png", "small/2.png")
+    source = resolve("mine=hr+more,lr=lr+small,recursive", "train")
+    assert source.lr == tuple(root / name for name in ("lr/a/1x4.png", "lr/b/1.png", "small/2.png"))
+    make("lr/b/0.png")
+    with pytest.raises(InputError, match=r"lr/b/0\.png' belongs to no image of mine in '.*hr/b'"):
+        resolve("mine=hr,lr=lr,recursive", "train")
+    (root / "lr/a/1x4.png").unlink()
+    with pytest.raises(InputError, match=r"the folder '.*lr/a' holds no image"):
+        resolve("mine=hr,lr=lr,recursive", "train")
+
+
+def test_a_list_names_files_as_those_of_basicsr_do(make):
+    root = make("hr/b 1.png", "hr/sub/a.png", "hr/unused.png", "other/c.png", "lr/b 1.png", "lr/sub/a_x4.png")
+    (root / "hr" / "meta_info.txt").write_text(f"b 1.png (480,480,3)\n\nsub/a.png (16, 16, 1)\r\n{root}/other/c.png\n")
+    source = resolve("mine=hr/meta_info.txt", "train")
+    assert source.images == tuple(root / name for name in ("hr/sub/a.png", "hr/b 1.png", "other/c.png"))
+    (root / "hr" / "meta_info.txt").write_text("b 1.png\nsub/a.png\n")
+    source = resolve("mine=hr/meta_info.txt,lr=lr", "train")
+    assert source.lr == (root / "lr/sub/a_x4.png", root / "lr/b 1.png")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", r"the list '.*list\.txt' names no image; one path a line"),
+        (b"\xff\xfe\x00", r"the list '.*list\.txt' cannot be read: 'utf-8' codec"),
+        (b"1.png\n2.npy\n", r"names '2\.npy', which is no image"),
+        (b"1.png\n1.png\n", r"the file '.*1\.png' is in 'mine=hr/list\.txt' twice; leave it out once"),
+        (
+            b"1.png\n2.png\n3.png\n4.png\n5.png\n",
+            r"4 of 5 files that the list '.*' names, relative to its folder, do not exist: "
+            r"'2\.png', '3\.png', '4\.png', …",
+        ),
+    ],
+)
+def test_a_list_that_is_no_list_of_images_is_refused(make, content, sentence):
+    root = make("hr/1.png")
+    (root / "hr" / "list.txt").write_bytes(content)
+    with pytest.raises(InputError, match=sentence):
+        resolve("mine=hr/list.txt", "train")
+
+
+@pytest.mark.parametrize(
+    ("reference", "sentence"),
+    [
+        ("mine=above", r"the folder '.*above' holds no image, but folders in it do: add ',recursive'"),
+        ("mine=empty", "the folder '.*empty' holds no image; files that end in"),
+        ("mine=empty,recursive", "the folder '.*empty' and those in it hold no image"),
+        ("mine=a+a", r"the file '.*a/1\.png' is in 'mine=a\+a' twice; leave it out once"),
+        ("mine=a+above/../a", r"the file '.*a/1\.png' is in .* twice, also as '.*above/\.\./a/1\.png'"),
+        ("mine=above+a,recursive", r"twice, also as '.*"),
+        ("mine=loop,recursive", r"'.*loop/in/up' is a link to a folder that it lies in; remove it to search '.*loop'"),
+        ("mine=c+d", r"there is no folder '.*/c'; '\+' separates folders, and a '\+' in a path is written '\+\+'"),
+        ("mine=BSDS400", r"there is no folder '.*/BSDS400'; the known set is BSDS400 alone"),
+        ("BSDS400=a+above", "has the name of a known set; give a set of several parts another name"),
+        ("bsds400=a+above", "unknown data set 'bsds400': did you mean 'BSDS400'"),
+        ("mine=a+Demo=above", "unknown data set 'Demo': did you mean 'demo'"),
+        ("mine=a+Set5", "Set5 has no train part"),
+        ("mine=a,split=0.4", r"'mine=a,split=0.4' holds out 0 of 1 image, and neither side may be empty"),
+    ],
+)
+def test_sets_of_several_folders_that_are_refused(make, reference, sentence):
+    root = make("a/1.png", "loop/1.png", "loop/in/2.png", "empty/note.md")
+    (root / "above").mkdir()
+    (root / "above" / "link").symlink_to(root / "a")
+    (root / "loop" / "in" / "up").symlink_to(root / "loop")
+    with pytest.raises(InputError, match=sentence) as refused:
+        resolve(reference, "train")
+    assert len(str(refused.value).replace(str(root), "")) < 300
+
+
+def test_a_plus_in_the_name_of_a_folder_is_doubled(make):
+    root = make("c++/1.png")
+    assert resolve("mine=c++++", "train").images == (root / "c++" / "1.png",)
+
+
+# Splits
+
+
+def test_every_nth_image_by_name_is_held_out_of_each_part(make):
+    root = make(*(f"a/{i:02}.png" for i in range(40)), *(f"b/{i:02}.png" for i in range(10, 50)))
+
+    def names(reference):
+        source = resolve(reference, "train")
+        return [str(path.relative_to(root)).removesuffix(".png") for path in source.images], source
+
+    out, source = names("mine=a,split=1/20,held-out")
+    assert (out, source.name, source.held_out) == (["a/19", "a/39"], "mine-held-out", 0)
+    kept, source = names("mine=a,split=0.05")
+    assert (len(kept), source.name, source.held_out, set(kept) & set(out)) == (38, "mine", 2, set())
+    for both in ("mine=a+b,split=.05,held-out", "mine=b+a,split=.05,held-out"):
+        assert set(names(both)[0]) == {"a/19", "a/39", "b/29", "b/49"}
+    for share, count in (("0.29", 11), ("2/3", 26), ("0.975", 39), ("1/40", 1)):
+        assert len(names(f"mine=a,split={share},held-out")[0]) == count
+
+
+def test_what_is_held_out_are_training_images_whatever_they_are_for(make, monkeypatch):
+    out = resolve("demo,split=1/4,held-out", "test")
+    assert (out.role, [path.stem for path in out.images]) == ("test", ["grass", "rocket"])
+    assert set(out.images) < set(resolve("demo", "train").images)
+    assert resolve("demo,split=1/4", "train").held_out == 2
+    monkeypatch.setenv("SGBENCH_DATA", str(make("sets/x")))
+    assert [entry.name for entry in missing_sets("DIV2K,split=0.05,held-out", "test", 4)] == ["DIV2K"]
+
+
+def test_each_part_of_a_set_is_downloaded_if_it_is_missing(make, monkeypatch):
+    root = make("a/1.png", "sets/BSDS400/1.png")
+    monkeypatch.setenv("SGBENCH_DATA", str(root / "sets"))
+    missing = missing_sets("mine=a+DIV2K+BSDS400+demo+BSDS500=/x", "train", 4)
+    assert [entry.name for entry in missing] == ["DIV2K"]
