@@ -340,6 +340,8 @@ def _lr_files(
     for below, found in pairs.items():
         if found.unused and not place.given.endswith(LIST):
             raise InputError(f"'{found.unused[0]}' belongs to no image of {place.name} in '{root / below}'.")
+        if found.by_stem:
+            warnings.warn(f"low-resolution files of {place.name}: {found}", stacklevel=5)
     return [pairs[below].files[path.stem] for path, below in images]
 
 

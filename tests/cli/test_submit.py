@@ -202,7 +202,8 @@ def test_where_everything_comes_from_is_said(run: Run, monkeypatch: pytest.Monke
     assert not (tmp_path / "data").exists()
 
 
-UPLOAD = ("submit", "tiny.yaml", "--train", "mine=train,split=1/3", "--test", "few=test", "--test", "Set5", "--upload-data")
+SETS = ("--train", "mine=train,split=1/3", "--test", "few=test")
+UPLOAD = ("submit", "tiny.yaml", *SETS, "--test", "Set5", "--upload-data")
 
 
 @pytest.fixture
@@ -223,7 +224,7 @@ def test_what_is_on_this_machine_is_put_into_the_store_once_and_is_what_the_job_
     store = str(tmp_path / "store")
     _, err = run(*UPLOAD, "--results", store)
     told = table(err)
-    assert told["mine training set"][:2] == ["sent from here", "18 kB"]
+    assert told["mine training set"][:2] == ["sent from here", "13 kB"]
     assert told["few test set"][0] == told["alexnet network"][0] == "sent from here"
     assert told["Set5 test set"] == ["downloaded by the cluster", "250 MB", "cv.snu.ac.kr"]
     assert told["inception network"][0] == "downloaded by the cluster"
@@ -247,7 +248,7 @@ def test_what_is_on_this_machine_is_put_into_the_store_once_and_is_what_the_job_
     assert "sending" not in err
 
     small = ("--set", "recipe.patch=8")
-    here = run("plan", "tiny.yaml", "--train", "mine=train,split=1/3", "--test", "few=test", *small, "--json")[0]
+    here = run("plan", "tiny.yaml", *SETS, *small, "--json")[0]
     monkeypatch.setenv("SGBENCH_CACHE", str(tmp_path / "head"))
     shutil.rmtree(tmp_path / "train")
     there = run("plan", "there/tiny.yaml", "--test", few, "--results", store, *small, "--json")[0]
@@ -276,7 +277,7 @@ def test_an_upload_that_fails_submits_nothing_and_the_next_sends_the_rest(
     assert "error: sending was interrupted: No space left on device; run the same command again to resume." in err
     assert submitted == {}
     _, err = run(*UPLOAD, "--results", store)
-    assert table(err)["mine training set"][1] == "1.2 kB"  # the manifest
+    assert table(err)["mine training set"][1] == "876 B"  # the manifest
     assert len(submitted) == 1
 
 
