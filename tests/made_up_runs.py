@@ -49,10 +49,17 @@ def history(run_id: str, loss: float, step: int = 7) -> list[dict[str, Any]]:
     return [{"run_id": run_id, "step": step, "loss": loss, "terms": {"l1": loss}, "lr": 1e-3, "steps_per_second": 9.0}]
 
 
+def validation(run_id: str, value: float, step: int = 7, **columns: Any) -> list[dict[str, Any]]:
+    row = {"run_id": run_id, "step": step, "dataset": "Mine", "dataset_sha256": "cd" * 32, "metric": "psnr_y"}
+    row |= {"metric_version": "1", "protocol": "{}", "n_images": 2, "value": value, "status": "ok"}
+    return [row | columns]
+
+
 def fill(store: Store, seed: int, value: float, *, status: str = "done", hour: int = 0) -> None:
     """Write a run of which everything says the same number."""
     store.write_run(trained(seed, status, hour, wall_seconds=value))
     store.write_history(history(ID[seed], value))
+    store.write_validation(validation(ID[seed], value))
     if status == "done":
         store.write_scores(scores(ID[seed], value, hour))
         checkpoints = Checkpoints(store.storage, ID[seed])
@@ -82,6 +89,7 @@ def said(store: Store) -> dict[str, Any]:
         "runs": store.runs().to_pylist(),
         "scores": store.scores().to_pylist(),
         "history": store.history().to_pylist(),
+        "validation": store.validation().to_pylist(),
         "plans": store.plans(),
         "files": {
             name: store.storage.read(name)
@@ -97,7 +105,7 @@ def values(store: Store, *, orphans: bool = False) -> dict[str, set[float]]:
     says = said(store)
     rows = {row["run_id"]: {row["wall_seconds"]} for row in says["runs"]}
     found: dict[str, set[float]] = defaultdict(set, rows) if orphans else dict(rows)
-    for row in [*says["scores"], *says["history"]]:
+    for row in [*says["scores"], *says["history"], *says["validation"]]:
         found[row["run_id"]].add(row.get("value", row.get("loss")))
     for name, content in says["files"].items():
         run_id = name.split("/")[1].removesuffix(".pt")

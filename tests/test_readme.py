@@ -16,7 +16,7 @@ from sgbench.cli import app
 from sgbench.core.registry import LOSSES
 from sgbench.core.storage import Storage
 from sgbench.spec import build
-from sgbench.store import HISTORY, RUNS, SCORES, Store
+from sgbench.store import HISTORY, RUNS, SCORES, VALIDATION, Store
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -97,7 +97,7 @@ def test_commands_and_flags_exist(line: str) -> None:
 
 
 def test_every_column_of_the_small_tables_is_documented() -> None:
-    for schema, table in ((SCORES, "scores"), (HISTORY, "history")):
+    for schema, table in ((SCORES, "scores"), (HISTORY, "history"), (VALIDATION, "validation")):
         (row,) = re.findall(rf"\| `{table}/\*\.parquet` \|.*", PAGES["results.md"])
         assert [name for name in schema.names if name != "schema_version" and f"`{name}`" not in row] == []
     (row,) = re.findall(r"\| `runs/\*\.parquet` \|.*", PAGES["results.md"])

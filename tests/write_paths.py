@@ -23,7 +23,7 @@ from unittest import mock
 import numpy as np
 import torch
 from crash_points import EveryPoint, Frail, FrailDisk, in_one_thread
-from made_up_runs import ID, fill, history, planned, said, scores, spec_of, trained, values
+from made_up_runs import ID, fill, history, planned, said, scores, spec_of, trained, validation, values
 
 from sgbench.core.download import download
 from sgbench.core.errors import InputError
@@ -331,6 +331,7 @@ STORES: dict[str, tuple[Callable[..., Store], Act]] = {
     "run row": (filled, lambda store: store.write_run(trained(0, hour=5, wall_seconds=1.0))),
     "scores": (filled, lambda store: store.write_scores([*scores(ID[0], 1.0, 5), *scores(ID[0], 1.0, 5, "ssim_y")])),
     "history": (filled, lambda store: store.write_history(history(ID[0], 1.0))),
+    "validation": (filled, lambda store: store.write_validation(validation(ID[0], 1.0))),
     "checkpoint": (filled, lambda store: Checkpoints(store.storage, ID[3]).save(9, {"value": 1.0})),
     "final weights": (filled, save_weights),
     "images": (filled, save_images),

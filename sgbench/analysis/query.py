@@ -51,7 +51,7 @@ def query(tables: Mapping[str, Callable[[], pa.Table]], sql: str, *, timeout: fl
     """Answer one SELECT; Ctrl-C ends it within a second.
 
     Args:
-        tables: Readers of the views ``runs``, ``scores`` and ``history``; only views that the query names are read.
+        tables: Readers of the views of a store, by the names in `TABLES`; only views that the query names are read.
         sql: In DuckDB's dialect. It may use these and ``paper``, the numbers printed in the paper; ``DESCRIBE scores``
             and ``SUMMARIZE runs`` are SELECTs too.
         timeout: The most seconds that it may take after the views have been read; no limit by default.

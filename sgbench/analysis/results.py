@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
-from sgbench.store import HISTORY, RUNS, SCORES, Dataset, Planned, Store, by_key, whole_sets
+from sgbench.store import HISTORY, RUNS, SCORES, VALIDATION, Dataset, Planned, Store, by_key, whole_sets
 from sgbench.store.layout import SIGNS
 from sgbench.store.rows import RunEnd, RunKind
 
@@ -24,6 +24,7 @@ class Source:
         runs: Reads `sgbench.store.schema.RUNS`.
         scores: Reads `sgbench.store.schema.SCORES`, in any order.
         history: Reads `sgbench.store.schema.HISTORY`.
+        validation: Reads `sgbench.store.schema.VALIDATION`.
         planned: Reads the runs that sweeps asked for.
         totals: Reads the scores of whole sets, if that is less work than reading all scores.
     """
@@ -34,11 +35,13 @@ class Source:
         runs: Callable[[], pa.Table],
         scores: Callable[[], pa.Table],
         history: Callable[[], pa.Table],
+        validation: Callable[[], pa.Table],
         planned: Callable[[], Sequence[Planned]],
         totals: Callable[[], pa.Table] | None = None,
     ) -> None:
         self.name = name
-        self._runs, self._scores, self._history, self._planned, self._totals = runs, scores, history, planned, totals
+        self._runs, self._scores, self._history, self._validation = runs, scores, history, validation
+        self._planned, self._totals = planned, totals
 
     @functools.cached_property
     def runs(self) -> pa.Table:
@@ -60,6 +63,11 @@ class Source:
     def history(self) -> pa.Table:
         """The training curves."""
         return self._history()
+
+    @functools.cached_property
+    def validation(self) -> pa.Table:
+        """The scores of validation."""
+        return self._validation()
 
     @functools.cached_property
     def planned(self) -> list[Planned]:
@@ -84,11 +92,26 @@ class Results:
 
     @classmethod
     def of(
-        cls, runs: pa.Table, scores: pa.Table, history: pa.Table | None = None, planned: Sequence[Planned] = ()
+        cls,
+        runs: pa.Table,
+        scores: pa.Table,
+        history: pa.Table | None = None,
+        planned: Sequence[Planned] = (),
+        validation: pa.Table | None = None,
     ) -> "Results":
         """Return results from tables of the schemas of `sgbench.store.schema`."""
         course = HISTORY.empty_table() if history is None else history
-        return cls(Source("tables in memory", lambda: runs, lambda: scores, lambda: course, lambda: planned))
+        validated = VALIDATION.empty_table() if validation is None else validation
+        return cls(
+            Source(
+                "tables in memory",
+                lambda: runs,
+                lambda: scores,
+                lambda: course,
+                lambda: validated,
+                lambda: planned,
+            )
+        )
 
     def __repr__(self) -> str:
         return f"<Results of {self.source.name}>"
@@ -118,6 +141,11 @@ class Results:
     def history(self) -> pa.Table:
         """The training curves: `sgbench.store.schema.HISTORY`."""
         return self.source.history
+
+    @functools.cached_property
+    def validation(self) -> pa.Table:
+        """The scores of networks on validation sets while they were trained: `sgbench.store.schema.VALIDATION`."""
+        return self.source.validation
 
     @functools.cached_property
     def planned(self) -> list[Planned]:
@@ -155,6 +183,7 @@ class Results:
             of_them(lambda: source.runs),
             of_them(lambda: source.scores),
             of_them(lambda: source.history),
+            of_them(lambda: source.validation),
             lambda: [run for run in source.planned if run.run_id in ids],
             of_them(lambda: source.totals),
         )
@@ -164,7 +193,12 @@ class Results:
         """Answer an SQL query, in at most ``timeout`` seconds if that is given; see `sgbench.analysis.query.query`."""
         from sgbench.analysis.query import query
 
-        tables = {"runs": lambda: self.runs, "scores": lambda: self.encoded_scores, "history": lambda: self.history}
+        tables = {
+            "runs": lambda: self.runs,
+            "scores": lambda: self.encoded_scores,
+            "history": lambda: self.history,
+            "validation": lambda: self.validation,
+        }
         return query(tables, sql, timeout=timeout)
 
     def to_arrow(self) -> pa.Table:
@@ -198,9 +232,9 @@ def load_results(path: str) -> Results:
         path: A store: a folder such as ``results/quick``, or a URI.
 
     Returns:
-        The tables ``runs``, ``scores`` and ``history``, their join by ``to_arrow``, ``to_pandas`` and ``to_polars``,
-        and SQL queries by ``query``. A table is read on first use; that is when a file that is damaged or of another
-        version raises an `InputError`.
+        The tables ``runs``, ``scores``, ``history`` and ``validation``, the join of the first two by ``to_arrow``,
+        ``to_pandas`` and ``to_polars``, and SQL queries by ``query``. A table is read on first use; that is when a file
+        that is damaged or of another version raises an `InputError`.
 
     Raises:
         InputError: If there is no store.
@@ -211,7 +245,8 @@ def load_results(path: str) -> Results:
     store = Store(storage)
     compacted = store.tables["scores"].list().newest
     totals = store.totals if compacted else None  # small files have both kinds and are read only once
-    return Results(Source(path, store.runs, store.encoded_scores, store.history, store.planned, totals))
+    source = Source(path, store.runs, store.encoded_scores, store.history, store.validation, store.planned, totals)
+    return Results(source)
 
 
 def _tests(source: Source) -> set[Dataset]:

@@ -415,6 +415,10 @@ class View:
         """Return the training curves of runs."""
         return _among(self.results.history, "run_id", self._ids(filters))
 
+    def validation(self, filters: Filters = ALL) -> pa.Table:
+        """Return the scores of validation of runs."""
+        return _among(self.results.validation, "run_id", self._ids(filters))
+
     @functools.cached_property
     def places(self) -> set[tuple[str, str]]:
         """The pairs of test set and metric for which any run has, or should have, a score."""

@@ -22,7 +22,7 @@ from sgbench.core.errors import InputError
 from sgbench.core.status import ScoreStatus
 from sgbench.core.storage import Storage
 from sgbench.spec.stored import plugins_of
-from sgbench.store import Dataset, Planned, Store, stamp
+from sgbench.store import BESIDE_RUNS, Dataset, Planned, Store, stamp
 from sgbench.store.layout import (
     CHECKPOINTS,
     IMAGES,
@@ -53,7 +53,7 @@ class Merge:
     """What one store takes from another, the source.
 
     Runs that only the source has are taken. If a run was trained separately for both stores, done beats failed and
-    later beats earlier, and the better one is taken as a whole, with scores, history, weights and images. Numbers that
+    later beats earlier, and the better one is taken as a whole, with scores, curves, weights and images. Numbers that
     differ by machine or by the version of torch are no reason to keep two; a plug-in whose code may differ is one, as
     its name is all that a run's id has of it. If a run is the same in both, missing scores are taken; of scores in
     both, ok beats failed and later beats earlier.
@@ -73,6 +73,8 @@ class Merge:
     """What only the source's plans ask for, by name."""
     histories: tuple[str, ...]
     """Runs whose history is taken."""
+    validations: tuple[str, ...]
+    """Runs whose scores of validation are taken."""
     remains: tuple[str, ...]
     """Added runs of which this store has something but no row, such as a checkpoint or part of a killed merge."""
     remarks: tuple[str, ...]
@@ -121,7 +123,10 @@ class Merge:
             for stem, (run_id, rank) in there.items()
             if run_id in added | better or (run_id in shared and (stem not in here or rank > here[stem][1]))
         ]
-        histories = _run_ids(source, "history") & (added | better | set(shared) - _run_ids(into, "history"))
+        taken = {
+            table: _run_ids(source, table) & (added | better | set(shared) - _run_ids(into, table))
+            for table in ("history", "validation")
+        }
         return cls(
             into,
             source,
@@ -130,7 +135,8 @@ class Merge:
             shared=tuple(shared),
             scores=tuple(sorted(scores)),
             plans=_new_plans(into, source),
-            histories=tuple(sorted(histories)),
+            histories=tuple(sorted(taken["history"])),
+            validations=tuple(sorted(taken["validation"])),
             remains=tuple(sorted(added & _without_rows(into, ours))),
             remarks=tuple(remarks),
         )
@@ -157,7 +163,12 @@ class Merge:
         fresh = [run_id for run_id in self.added if run_id not in inside]
         for run_id in (*fresh, *self.shared):
             self._copy_files(run_id)
-        wanted = {"scores": self.scores, "history": self.histories, "runs": fresh}
+        wanted = {
+            "scores": self.scores,
+            "history": self.histories,
+            "validation": self.validations,
+            "runs": fresh,
+        }
         for table, stems in wanted.items():
             rows = _of_runs(tables[table], [*fresh, *self.shared])
             rows = rows.filter(pc.is_in(self.source.tables[table].stems(rows), pa.array(stems, pa.string())))
@@ -181,7 +192,7 @@ class Merge:
         files = _files_of(there, run_id) if done else []
         for name in files:
             here.write(f"{scratch}/{name}", there.read(name))
-        for table in ("scores", "history"):
+        for table in BESIDE_RUNS:
             self.into.tables[table].forget(run_id)
         if done:
             discard(here, run_id)
@@ -189,6 +200,7 @@ class Merge:
         for name in files:
             here.move(f"{scratch}/{name}", name)
         self.into.write_history(theirs["history"].to_pylist())
+        self.into.write_validation(theirs["validation"].to_pylist())
         self.into.write_scores(theirs["scores"].to_pylist())
 
     def _copy_files(self, run_id: str) -> None:
@@ -237,7 +249,7 @@ def remove(store: Store, run_id: str) -> None:
     Plans that name it stay as they are, so that sweeps and tables show the run as pending.
     """
     replaced = store.replaced()
-    for table in ("scores", "history"):
+    for table in BESIDE_RUNS:
         store.tables[table].forget(run_id)
     if run_id in replaced:
         store.write_replaced({other: each for other, each in replaced.items() if other != run_id})
@@ -292,7 +304,7 @@ def _run_ids(store: Store, table: str) -> set[str]:
 
 def _without_rows(store: Store, rows: Container[str]) -> set[str]:
     """Return the runs of which a store has something but no row."""
-    there = _run_ids(store, "scores") | _run_ids(store, "history") | runs_beside(store.storage)
+    there = runs_beside(store.storage).union(*(_run_ids(store, table) for table in BESIDE_RUNS))
     return {run_id for run_id in there if run_id not in rows}
 
 

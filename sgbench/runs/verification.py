@@ -65,6 +65,7 @@ class _Check:
         yield from self._owner_faults()
         yield from self._score_faults()
         yield from self._history_faults()
+        yield from self._validation_faults()
         yield from self._weights_faults()
         yield from self._init_faults()
         yield from self._image_faults()
@@ -122,6 +123,7 @@ class _Check:
         owners = {
             "scores": _unique(self._tables["scores"], "run_id"),
             "a training curve": _unique(self._tables["history"], "run_id"),
+            "scores of validation": _unique(self._tables["validation"], "run_id"),
             "final weights": [match[1] for match in weights if match],
             "saved images": [run_id for run_id, _, _ in kept_images(self._storage)],
         }
@@ -179,6 +181,18 @@ class _Check:
             elif run_id not in last and not self._unread["history"]:
                 yield f"run {run_id} is done, but has no training curve in 'history'."
         self._checked["points of training curves"] += history.num_rows
+
+    def _validation_faults(self) -> Iterator[str]:
+        """Check that scores of validation are of steps that were done, and have a value if they are ok."""
+        for row in self._tables["validation"].drop_columns(["protocol"]).to_pylist():
+            place = f"{row['metric']} on {Dataset(row['dataset'], row['dataset_sha256']).versioned}"
+            who = f"run {row['run_id']}: the validation by {place} at step {row['step']}"
+            run = self._rows.get(row["run_id"])
+            if run and run["status"] == RunEnd.DONE and row["step"] > (run["step"] or 0):
+                yield f"{who} is after the last of its {run['step']} steps."
+            if (row["value"] is None) is (row["status"] == ScoreStatus.OK):
+                yield f"{who} is '{row['status']}' and has {'no' if row['value'] is None else 'a'} value."
+        self._checked["scores of validation"] += self._tables["validation"].num_rows
 
     def _weights_faults(self) -> Iterator[str]:
         """Check that the final weights of finished runs can be read and are theirs."""

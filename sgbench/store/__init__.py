@@ -2,16 +2,18 @@
 
 from sgbench.store.files import whole_sets
 from sgbench.store.layout import LOGS, SCRATCH
-from sgbench.store.schema import HISTORY, RUNS, SCHEMA_VERSION, SCORES, identity_columns
+from sgbench.store.schema import BESIDE_RUNS, HISTORY, RUNS, SCHEMA_VERSION, SCORES, VALIDATION, identity_columns
 from sgbench.store.store import Dataset, Planned, Replaced, Store, by_key, stamp
 
 __all__ = [
+    "BESIDE_RUNS",
     "HISTORY",
     "LOGS",
     "RUNS",
     "SCHEMA_VERSION",
     "SCORES",
     "SCRATCH",
+    "VALIDATION",
     "Dataset",
     "Planned",
     "Replaced",

@@ -2,9 +2,9 @@
 
 These rules keep every reader correct at every moment, whichever process dies when:
 
-- A *stem*, the name of a small file without its suffix, identifies rows: ``<run_id>`` in ``runs`` and ``history``,
-  ``<run_id>-<dataset>@<8 digits of its hash>-<metric>`` in ``scores``. A small file, even if empty, holds all rows of
-  its stem. Rows of all other stems are in a compacted file, ``compacted-000001.parquet``.
+- A *stem*, the name of a small file without its suffix, identifies rows: ``<run_id>`` in ``runs``, ``history`` and
+  ``validation``, ``<run_id>-<dataset>@<8 digits of its hash>-<metric>`` in ``scores``. A small file, even if empty,
+  holds all rows of its stem. Rows of all other stems are in a compacted file, ``compacted-000001.parquet``.
 - A compacted file is never changed. Only the one with the highest number counts. It is complete before the files that
   it replaces are deleted.
 - Rows of a compacted file are deleted by writing empty small files for their stems.
@@ -66,6 +66,7 @@ _COMPACTED = re.compile(r"compacted-(\d{6})")
 _STEM = {
     "runs": re.compile(RUN_ID),
     "history": re.compile(RUN_ID),
+    "validation": re.compile(RUN_ID),
     "scores": re.compile(rf"{RUN_ID}-{PART}@[0-9a-f]{{8}}-[\w.]+"),
 }
 """Names that can only be stems, as sync tools add a space or a hyphen to the name of a copy."""
@@ -76,6 +77,7 @@ _OF_ODD_METRIC = re.compile(rf"{RUN_ID}-{PART}@[0-9a-f]{{8}}-[^\s/\\]+")
 _STEM_COLUMNS = {
     "runs": ("run_id",),
     "history": ("run_id",),
+    "validation": ("run_id",),
     "scores": ("run_id", "dataset", "dataset_sha256", "metric"),
 }
 
@@ -111,7 +113,7 @@ class TableFiles:
 
     Args:
         storage: The store.
-        table: ``runs``, ``scores`` or ``history``.
+        table: A name in `TABLES`.
     """
 
     def __init__(self, storage: Storage, table: str) -> None:

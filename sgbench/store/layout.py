@@ -53,7 +53,7 @@ SIGNS = ("runs", PLANS)
 """Folders one of which is there as soon as a run has ended or a sweep has begun."""
 
 FOLDERS = (
-    *("runs", "scores", "history", PLANS, CHECKPOINTS, WEIGHTS, IMAGES, LOGS),
+    *("runs", "scores", "history", "validation", PLANS, CHECKPOINTS, WEIGHTS, IMAGES, LOGS),
     *(CURVES, PROGRESS, PACKED, SENT_NETWORKS, INIT, TIMES, SCRATCH),
 )
 """All folders that a store makes; nothing beside them is ever looked at or deleted."""
@@ -76,7 +76,7 @@ _BESIDE = re.compile(
 )
 
 _WRITTEN = re.compile(
-    rf"(runs|scores|history)/[^/]+\.parquet|{PLANS}/[^/]+\.json|{WEIGHTS}/{RUN_ID}\.pt|{CHECKPOINTS}/{RUN_ID}/\d+\.pt"
+    rf"(runs|scores|history|validation)/[^/]+\.parquet|{PLANS}/[^/]+\.json|{WEIGHTS}/{RUN_ID}\.pt|{CHECKPOINTS}/{RUN_ID}/\d+\.pt"
     rf"|{IMAGES}/{RUN_ID}/[^/]+/[^/]+\.png|{REPLACED}|{_PROGRESS.pattern}|{MEASURED}"
     rf"|{PACKED}/[0-9a-f]{{64}}/(manifest\.json|(hr|lr)\.bin\.\d{{5}})|{SENT_NETWORKS}/[^/]+\.\d{{5}}"
     rf"|{_INIT.pattern}"

@@ -82,7 +82,7 @@ RunRow = TypedDict(
         "step": int | None,  # steps done
         "parameters": int | None,
         "steps_per_second": float | None,
-        "wall_seconds": float | None,  # of training, interruptions not counted
+        "wall_seconds": float | None,  # of training, interruptions and validation not counted
         "peak_memory_bytes": int | None,  # of the GPU, or without one of the process
         "workers": Int32 | None,
         "device": str | None,
@@ -136,4 +136,25 @@ class HistoryRow(TypedDict):
     steps_per_second: float
 
 
-Row = RunRow | ScoreRow | HistoryRow
+class ValidationRow(TypedDict):
+    """A score of a network on a validation set while it was being trained, in ``validation/<run_id>.parquet``.
+
+    All of them of one run, at every step, set and metric, are one file. Those of whole sets are kept, not of images.
+    """
+
+    run_id: str
+    step: int
+    dataset: str
+    dataset_sha256: str
+    metric: str
+    metric_version: str
+    protocol: Json
+    n_images: Int32
+    value: float | None
+    status: str  # of a score; plain text, as checkpoints hold these rows
+    reason: str | None
+    seconds: float | None  # that the metric took
+    upscaling_seconds: float | None  # that making the images took, whichever metrics were computed of them
+
+
+Row = RunRow | ScoreRow | HistoryRow | ValidationRow

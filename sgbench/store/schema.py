@@ -1,4 +1,4 @@
-"""The three tables of a results store: the one schema that every file has, and files that were written before it."""
+"""The four tables of a results store: the one schema that every file has, and files that were written before it."""
 
 import datetime
 import json
@@ -13,7 +13,7 @@ from sgbench.core.status import ScoreStatus
 from sgbench.core.storage import PART, PART_IN_WORDS
 from sgbench.spec import SCHEDULES, Recipe, RunSpec, canonical_json, split_backbone
 from sgbench.store.layout import RUN_ID
-from sgbench.store.rows import HistoryRow, Int32, Row, RunEnd, RunKind, RunRow, ScoreRow
+from sgbench.store.rows import HistoryRow, Int32, Row, RunEnd, RunKind, RunRow, ScoreRow, ValidationRow
 
 SCHEMA_VERSION = 1
 """Raised when the name, type or meaning of a column changes; written into every row."""
@@ -43,15 +43,19 @@ def _schema(row: type) -> pa.Schema:
     return pa.schema([_field(name, hint) for name, hint in columns.items()])
 
 
-RUNS, SCORES, HISTORY = map(_schema, (RunRow, ScoreRow, HistoryRow))
+RUNS, SCORES, HISTORY, VALIDATION = map(_schema, (RunRow, ScoreRow, HistoryRow, ValidationRow))
 """The schemas of all files of a table, from its rows; a column is nullable if its type is ``| None``."""
 
-TABLES = {"runs": RUNS, "scores": SCORES, "history": HISTORY}
+TABLES = {"runs": RUNS, "scores": SCORES, "history": HISTORY, "validation": VALIDATION}
+
+BESIDE_RUNS = tuple(name for name in TABLES if name != "runs")
+"""The tables whose rows belong to a run that has, or will have, its row in ``runs``."""
 
 KEYS = {
     "runs": ["run_id"],
     "history": ["run_id", "step"],
     "scores": ["run_id", "dataset", "dataset_sha256", "metric", "image"],
+    "validation": ["run_id", "step", "dataset", "dataset_sha256", "metric"],
 }
 """Columns that are unique for each row of a table."""
 
@@ -70,6 +74,7 @@ _WORDS = {
     "runs": {"kind": [*RunKind], "status": [RunEnd.DONE, RunEnd.FAILED]},
     "scores": {"status": [*ScoreStatus]},
     "history": {},
+    "validation": {"status": [*ScoreStatus]},
 }
 """Columns with a closed list of values."""
 
@@ -125,7 +130,7 @@ def of_today(name: str, part: pa.Table) -> pa.Table:
     A missing column of ``runs`` gets the recipe's default, with which the run was trained; any other is null.
 
     Args:
-        name: ``runs``, ``scores`` or ``history``.
+        name: A name in `TABLES`.
         part: The table as read; dictionary-encoded text stays so.
 
     Raises:
@@ -153,7 +158,7 @@ def check_rows(name: str, rows: pa.Table) -> None:
     """Check rows from a file: their values, and that no two have the same key.
 
     Args:
-        name: ``runs``, ``scores`` or ``history``.
+        name: A name in `TABLES`.
         rows: Rows of the table; text may be dictionary-encoded.
 
     Raises:
@@ -171,7 +176,7 @@ def check_values(name: str, rows: pa.Table) -> None:
     """Check values from a file that have the type of their column, but may have none of its meanings.
 
     Args:
-        name: ``runs``, ``scores`` or ``history``.
+        name: A name in `TABLES`.
         rows: Rows of the table; text may be dictionary-encoded.
 
     Raises:
@@ -246,7 +251,7 @@ def to_table(name: str, rows: Sequence[Row]) -> pa.Table:
     """Build a table of the store from rows; columns that a row lacks are null.
 
     Args:
-        name: ``runs``, ``scores`` or ``history``.
+        name: A name in `TABLES`.
         rows: Values by column name.
 
     Raises:

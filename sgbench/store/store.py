@@ -17,8 +17,8 @@ from sgbench.core.storage import PART, PART_IN_WORDS, Storage
 from sgbench.spec.text import read_json
 from sgbench.store.files import TableFiles
 from sgbench.store.layout import FOLDERS, MARK, PLANS, REPLACED, plan_of, runs_beside
-from sgbench.store.rows import HistoryRow, RunRow, ScoreRow
-from sgbench.store.schema import HISTORY, RUNS, SCORES, TABLES, check_names
+from sgbench.store.rows import HistoryRow, RunRow, ScoreRow, ValidationRow
+from sgbench.store.schema import HISTORY, RUNS, SCORES, TABLES, VALIDATION, check_names
 
 FORMAT = 1
 """Format of a store, recorded in its mark. Raised when older versions of sgbench must no longer write to it."""
@@ -187,9 +187,14 @@ class Store:
         if rows:
             self.tables["history"].write(rows[0]["run_id"], rows)
 
+    def write_validation(self, rows: Sequence[ValidationRow]) -> None:
+        """Write all scores of the validation of one run; no rows write nothing."""
+        if rows:
+            self.tables["validation"].write(rows[0]["run_id"], rows)
+
     def forget(self, run_id: str) -> None:
-        """Delete the row, the history and the scores of a run, which are about to be replaced."""
-        for table in ("runs", "history", "scores"):
+        """Delete all rows of a run, which are about to be replaced, its row in ``runs`` first."""
+        for table in TABLES:
             self.tables[table].forget(run_id)
 
     def write_plan(self, name: str, planned: list[Planned]) -> None:
@@ -300,6 +305,11 @@ class Store:
     def history(self) -> pa.Table:
         """Return the table `sgbench.store.schema.HISTORY`, by run and step."""
         return self.tables["history"].read().cast(HISTORY).sort_by([("run_id", "ascending"), ("step", "ascending")])
+
+    def validation(self) -> pa.Table:
+        """Return the table `sgbench.store.schema.VALIDATION`, by run, step, set and metric."""
+        keys = ("run_id", "step", "dataset", "metric")
+        return self.tables["validation"].read().cast(VALIDATION).sort_by([(key, "ascending") for key in keys])
 
     def compact(self) -> dict[str, int]:
         """Merge the small files of each table into one large file, which is much faster to read.

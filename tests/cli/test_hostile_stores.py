@@ -55,6 +55,12 @@ def history(**columns: Any) -> dict[str, Any]:
     return row | columns
 
 
+def validation(**columns: Any) -> dict[str, Any]:
+    row = {"run_id": ID, "step": 1, "dataset": "Mine", "dataset_sha256": "ab" * 32, "metric": "psnr_y"}
+    row |= {"metric_version": "1", "protocol": "{}", "n_images": 1, "value": 1.0, "status": "ok"}
+    return row | columns
+
+
 def planned(run_id: str | None = ID, test: object = ("Set5", "ab" * 32), metric: str = "psnr_y") -> bytes:
     run = identity_columns(SPECS[0]) | {"run_id": run_id}
     return json.dumps([{"run": run, "tests": [test], "metrics": [metric]}]).encode()
@@ -66,6 +72,8 @@ HOSTILE: dict[str, tuple[str, Any, str]] = {
     "an id in capitals": ("runs", run_row(run_id=ID.upper()), ID.upper()),
     "the id of scores": ("scores", score(run_id=OUT), OUT),
     "the id of a history": ("history", history(run_id=OUT), OUT),
+    "the id of a validation": ("validation", validation(run_id=OUT), OUT),
+    "a validation set": ("validation", validation(dataset="../../x"), "../../x"),
     "a test set": ("scores", score(dataset="../../x"), "../../x"),
     "a hash": ("scores", score(dataset_sha256="/../../x"), "/../../x"),
     "a metric": ("scores", score(metric="../../x"), "../../x"),

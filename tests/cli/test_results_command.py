@@ -12,6 +12,7 @@ from sgbench.core.storage import Storage
 from sgbench.spec import RunSpec, TrainingData
 from sgbench.store import Store, identity_columns
 from sgbench.store.layout import has_weights
+from sgbench.store.schema import TABLES
 from sgbench.training import Checkpoints
 
 Run = Callable[..., tuple[str, str]]
@@ -55,10 +56,10 @@ class Terminal:
 def test_compact_says_how_many_files_it_gathered(run: Run, store: Store) -> None:
     assert run("results", "compact") == (
         "",
-        "runs: 2 files gathered; scores: 0 files gathered; history: 2 files gathered\n",
+        "runs: 2 files gathered; scores: 0 files gathered; history: 2 files gathered; validation: 0 files gathered\n",
     )
     assert store.storage.list("runs") == ["runs/compacted-000001.parquet"]
-    assert json.loads(run("results", "compact", "--json")[0]) == {"runs": 0, "scores": 0, "history": 0}
+    assert json.loads(run("results", "compact", "--json")[0]) == dict.fromkeys(TABLES, 0)
 
 
 def test_merge_says_what_it_takes_and_with_dry_run_takes_nothing(run: Run, store: Store) -> None:
@@ -93,7 +94,7 @@ def test_merge_of_a_plugin_with_other_results_wants_a_preference(run: Run, store
 def test_verify_ends_with_1_where_anything_is_wrong(run: Run, store: Store) -> None:
     out, err = run("results", "verify")
     counted = "checked: 4 files of rows, 2 runs, 0 scores of sets, 0 scores of images, 2 points of training curves, "
-    assert f"{counted}2 final weights, 0 saved images, 0 plans; not checked: checkpoints, logs and the pixels of" in err
+    assert f"{counted}0 scores of validation, 2 final weights, 0 saved images, 0 plans; not checked: " in err
     assert (out, err.endswith("results/quick: no problems\n")) == ("", True)
     store.storage.write("plans/quick.json", b"[")
     out, err = run("results", "verify", "results/quick", code=1)

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_up_runs import ID, fill, fill_whole, history, scores, spec_of, trained
+from made_up_runs import ID, fill, fill_whole, history, scores, spec_of, trained, validation
 
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
@@ -71,8 +71,20 @@ FAULTS: dict[str, tuple[Callable[[Store, Path], object], str]] = {
         f"run {ID[1]} has a specification that cannot be read: backbone: Field required.",
     ),
     "another number of steps": (
-        lambda store, root: (store.write_run(trained(1, step=6)), store.write_history(history(ID[1], 1.0, step=6))),
+        lambda store, root: (
+            store.write_run(trained(1, step=6)),
+            store.write_history(history(ID[1], 1.0, step=6)),
+            store.write_validation(validation(ID[1], 1.0, step=6)),
+        ),
         f"run {ID[1]} has 6 as its step, but its specification says 7.",
+    ),
+    "a validation after the end": (
+        lambda store, root: store.write_validation(validation(ID[1], 1.0, step=8)),
+        f"run {ID[1]}: the validation by psnr_y on Mine@cdcdcdcd at step 8 is after the last of its 7 steps.",
+    ),
+    "a validation without its value": (
+        lambda store, root: store.write_validation(validation(ID[1], None)),
+        f"run {ID[1]}: the validation by psnr_y on Mine@cdcdcdcd at step 7 is 'ok' and has no value.",
     ),
     "scores of nobody": (
         lambda store, root: store.write_scores(scores("c" * 12, 1.0)),
@@ -184,10 +196,11 @@ def test_what_was_checked_is_counted(whole: Store) -> None:
     checked = Counter[str]()
     assert list(verify(whole, checked)) == []
     assert checked == {
-        "files of rows": 8,
+        "files of rows": 10,
         "runs": 3,
         "scores of sets": 3,
         "scores of images": 3,
+        "scores of validation": 2,
         "points of training curves": 2,
         "final weights": 2,
         "initial weights": 0,

@@ -19,7 +19,7 @@ from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.runs.verification import verify
 from sgbench.store import Store, files, whole_sets
-from sgbench.store.schema import HISTORY, RUNS, SCORES, to_table
+from sgbench.store.schema import SCORES, TABLES, to_table
 
 METRICS = ("my:psnr", "fid")
 A, AB, B, C, CC = ("a" * 12, "ab" * 6, "b" * 12, "c" * 12, "c" * 11 + "d")
@@ -57,8 +57,15 @@ def history_rows(run_id: str, loss: float) -> list[dict[str, Any]]:
     return [row | {"step": step} for step in (10, 20)]
 
 
+def validation_rows(run_id: str, value: float) -> list[dict[str, Any]]:
+    row = {"run_id": run_id, "dataset": "Mine", "dataset_sha256": "cd" * 32, "metric": "psnr_y", "metric_version": "1"}
+    row |= {"protocol": "{}", "n_images": 2, "value": value, "status": "ok"}
+    return [row | {"step": step} for step in (10, 20)]
+
+
 def write_all(store: Store, run_id: str, value: float) -> None:
     store.write_history(history_rows(run_id, value))
+    store.write_validation(validation_rows(run_id, value))
     for metric in METRICS:
         store.write_scores(score_rows(run_id, "Set5", metric, value, images=0 if metric == "fid" else 2))
     store.write_run(run_row(run_id, wall_seconds=value))
@@ -66,8 +73,13 @@ def write_all(store: Store, run_id: str, value: float) -> None:
 
 def said(store: Store) -> dict[str, list[dict[str, Any]]]:
     """Return all that a store says, having checked that each way to ask says the same."""
-    tables = {"runs": store.runs(), "scores": store.scores(), "history": store.history()}
-    assert [table.schema for table in tables.values()] == [RUNS, SCORES, HISTORY]
+    tables = {
+        "runs": store.runs(),
+        "scores": store.scores(),
+        "history": store.history(),
+        "validation": store.validation(),
+    }
+    assert {name: table.schema for name, table in tables.items()} == TABLES
     assert store.totals().equals(whole_sets(tables["scores"]))
     for row in tables["runs"].to_pylist():
         assert store.run(row["run_id"]) == row
@@ -98,14 +110,14 @@ def test_compaction_leaves_one_file_a_table_that_says_the_same(store: Store) -> 
     assert {row["value"] for row in before["scores"] if row["run_id"] == B} == {3.0}
     store.compact()
     assert said(store) == before
-    for table in ("runs", "scores", "history"):
+    for table in TABLES:
         assert store.storage.list(table) == [f"{table}/compacted-000002.parquet"]
 
 
 def test_compacting_again_writes_nothing(store: Store) -> None:
-    assert store.compact() == {"runs": 3, "scores": 6, "history": 3}
+    assert store.compact() == {"runs": 3, "scores": 6, "history": 3, "validation": 3}
     before = {name: store.storage.read(name) for name in store.storage.sizes()}
-    assert store.compact() == {"runs": 0, "scores": 0, "history": 0}
+    assert store.compact() == dict.fromkeys(TABLES, 0)
     assert {name: store.storage.read(name) for name in store.storage.sizes()} == before
 
 
@@ -136,7 +148,7 @@ def test_an_empty_store_is_compacted_to_nothing(memory: Store) -> None:
 
 def test_a_compacted_file_has_the_schema_of_a_small_one_and_plain_text(store: Store, tmp_path: Path) -> None:
     store.compact()
-    for table, schema in (("runs", RUNS), ("scores", SCORES), ("history", HISTORY)):
+    for table, schema in TABLES.items():
         content = store.storage.read(f"{table}/compacted-000002.parquet")
         (tmp_path / "file").write_bytes(content)
         assert pq.read_schema(tmp_path / "file").equals(schema)
@@ -148,12 +160,12 @@ def test_a_run_in_a_compacted_file_is_forgotten_and_stays_so(store: Store) -> No
         store.forget(run_id)
         assert store.run(run_id) is None
     left = {table: {row["run_id"] for row in rows} for table, rows in said(store).items()}
-    assert left == {"runs": {C}, "scores": {C}, "history": {C}}
+    assert left == {table: {C} for table in TABLES}
     store.compact()
     assert {row["run_id"] for rows in said(store).values() for row in rows} == {C}
     store.forget(C)
     store.compact()
-    assert said(store) == {"runs": [], "scores": [], "history": []}
+    assert said(store) == {table: [] for table in TABLES}
     write_all(store, A, 9.0)
     assert {row["run_id"] for rows in said(store).values() for row in rows} == {A}
 
@@ -231,8 +243,8 @@ def test_a_compaction_that_is_cut_off_changes_nothing_and_the_next_one_ends_it()
         assert {row["value"] for row in after["scores"]} == {8.0}
         store.compact()
         assert said(store) == after
-        assert len(store.storage.sizes()) == 3
-    assert points.tried == 15 * len(CUTS)  # 3 files written, and 3 compacted and 9 small ones deleted
+        assert len(store.storage.sizes()) == len(TABLES)
+    assert points.tried == 19 * len(CUTS)  # 4 files written, and 4 compacted and 11 small ones deleted
 
 
 @in_one_thread
@@ -273,7 +285,7 @@ def test_forgetting_that_is_cut_off_is_ended_by_the_next_call() -> None:
         assert store.storage.state() == whole or store.run(A) is None  # the row goes first: half a run is none
         store.forget(A)
         assert {row["run_id"] for rows in said(store).values() for row in rows} == {B}
-    assert points.tried == 5 * len(CUTS)
+    assert points.tried == 6 * len(CUTS)
 
 
 RUN = st.sampled_from([A, AB, B])
@@ -455,7 +467,7 @@ def test_copies_that_sync_tools_make_do_not_count_are_not_compacted_and_are_name
     for path in copies:
         path.write_bytes(path.with_stem(path.stem.removesuffix(copy.format(""))).read_bytes())
     assert said(Store(store.storage)) == before
-    assert len(copies) == 8
+    assert len(copies) == 10
     ignored = [fault.split("'")[1] for fault in verify(store) if "is ignored" in fault]
     assert sorted(ignored) == sorted(map(str, copies))
     store.compact()
@@ -525,6 +537,7 @@ STEP = st.one_of(
     st.tuples(st.just("run"), RUN, VALUE),
     st.tuples(st.just("scores"), RUN, VALUE, st.sampled_from(["Set5", "S-5"]), st.sampled_from(METRICS)),
     st.tuples(st.just("history"), RUN, VALUE),
+    st.tuples(st.just("validation"), RUN, VALUE),
     st.tuples(st.just("forget"), RUN),
     st.tuples(st.just("compact")),
     st.tuples(st.just("die compacting"), st.integers(0, 12)),
@@ -549,6 +562,9 @@ def test_whatever_happens_a_store_says_what_was_last_written(steps: list[tuple[A
             case "history":
                 store.write_history(history_rows(*rest))
                 model["history", rest[0]] = rest[1]
+            case "validation":
+                store.write_validation(validation_rows(*rest))
+                model["validation", rest[0]] = rest[1]
             case "forget":
                 store.forget(rest[0])
                 model = {key: value for key, value in model.items() if key[1] != rest[0]}
@@ -563,7 +579,8 @@ def test_whatever_happens_a_store_says_what_was_last_written(steps: list[tuple[A
     found = [("runs", row["run_id"], row["wall_seconds"]) for row in says["runs"]]
     found += [("scores", *(row[key] for key in ("run_id", "dataset", "metric", "value"))) for row in says["scores"]]
     found += [("history", row["run_id"], row["loss"]) for row in says["history"]]
-    rows = {"runs": 1, "scores": 2, "history": 2}
+    found += [("validation", row["run_id"], row["value"]) for row in says["validation"]]
+    rows = {"runs": 1, "scores": 2, "history": 2, "validation": 2}
     assert sorted(found) == sorted((*key, value) for key, value in model.items() for _ in range(rows[key[0]]))
 
 
@@ -600,7 +617,7 @@ def test_a_compacted_file_of_before_a_column_was_added_is_read(tmp_path: Path) -
     assert said(store)["runs"][0] == after["runs"][0]
 
 
-@pytest.mark.parametrize("table", ["runs", "scores", "history"])
+@pytest.mark.parametrize("table", TABLES)
 def test_a_changed_bit_in_a_value_is_told_in_a_sentence(tmp_path: Path, table: str) -> None:
     store = Store(Storage(str(tmp_path)))
     write_all(store, "abcabcabcabc", 1.0)

@@ -15,7 +15,7 @@ from sgbench.analysis.view import labels_of
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.store import HISTORY, RUNS, SCORES, Dataset, Planned, Store, whole_sets
-from sgbench.store.schema import to_table
+from sgbench.store.schema import TABLES, to_table
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
 A, B, C = ("a" * 12, "b" * 12, "c" * 12)
@@ -253,7 +253,7 @@ def test_duckdb_reads_the_files_with_one_line(store: Store, monkeypatch: pytest.
 
 
 def test_each_file_has_every_column(store: Store, folder: Path) -> None:
-    for table, schema in (("runs", RUNS), ("scores", SCORES), ("history", HISTORY)):
+    for table, schema in TABLES.items():
         for path in (folder / table).glob("*.parquet"):
             described = duckdb.sql(f"DESCRIBE SELECT * FROM '{path}'").fetchall()
             assert [name for name, *_ in described] == schema.names
