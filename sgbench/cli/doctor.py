@@ -55,7 +55,7 @@ def doctor(
         with nothing_on_stdout():
             name, sweep = read_sweep(what)
         store = f"results/{name}"
-        networks = networks_of(sweep.metrics, sweep.losses())
+        networks = networks_of(sweep.all_metrics(), sweep.losses())
         packages = code_of(names_of_sweep(sweep)).packages
         packed = [Packed.of(each) for each in available(sweep, Storage(absolute(results or store)), output.screen)]
     wanted = Wanted(absolute(results or store), tuple(packed), tuple(networks), packages, alone=address is None)

@@ -141,13 +141,13 @@ def prepare_nodes(
     Returns:
         The nodes.
     """
-    sets = dict.fromkeys(packed for job in jobs for packed in (job.train, *job.tests))
+    sets = dict.fromkeys(packed for job in jobs for packed in job.sets)
     nodes = examine(Wanted(storage.root, tuple(sets), packages=packages), scratch)
     refuse_unfit(nodes)
     others = [node for node in nodes if node.id != own_id()]
     if storage.is_local and others and not any(node.lacks for node in others):
         return nodes  # their caches are this machine's, and so are those of nodes that start later
-    metrics = {metric for job in jobs for _, metric in job.missing}
+    metrics = {metric for job in jobs for metric in job.metrics}
     networks = networks_of(metrics, {job.spec.loss for job in jobs})
     with sending() as moved:
         send(parcels(map(open_in_place, sets), networks, storage), storage, moved)

@@ -16,7 +16,7 @@ Names = Sequence[tuple[Registry[Any], str]]
 def names_of_sweep(sweep: SweepSpec) -> Names:
     """Return the losses, backbones and metrics that a sweep names."""
     losses = (term.name for grid in sweep.grids for loss in grid.losses for term in loss.terms)
-    return _named(losses, (name for grid in sweep.grids for name in grid.backbones), sweep.metrics)
+    return _named(losses, (name for grid in sweep.grids for name in grid.backbones), sweep.all_metrics())
 
 
 def names_of_command(sweep: SweepSpec) -> Names:
@@ -27,7 +27,7 @@ def names_of_command(sweep: SweepSpec) -> Names:
 def names_of_jobs(jobs: Sequence[Job]) -> Names:
     """Return the losses, backbones and metrics that jobs use."""
     losses = (term.name for job in jobs for term in job.spec.loss.terms)
-    return _named(losses, (job.spec.backbone for job in jobs), (metric for job in jobs for _, metric in job.missing))
+    return _named(losses, (job.spec.backbone for job in jobs), (metric for job in jobs for metric in job.metrics))
 
 
 def _named(losses: Iterable[str], backbones: Iterable[str], metrics: Iterable[str]) -> Names:

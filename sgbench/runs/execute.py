@@ -29,11 +29,12 @@ from sgbench.runs.progress import Lane, curves
 from sgbench.scoring.evaluation import score_subject
 from sgbench.scoring.provenance import provenance
 from sgbench.scoring.subjects import trained
-from sgbench.spec import RunSpec, SweepSpec
+from sgbench.scoring.validation import Validator
+from sgbench.spec import RunSpec, SweepSpec, Validation
 from sgbench.spec.stored import read_spec
-from sgbench.store import Replaced, Store, identity_columns, stamp
+from sgbench.store import BESIDE_RUNS, Replaced, Store, identity_columns, stamp
 from sgbench.store.layout import has_weights, images_of, latest_step
-from sgbench.store.rows import HistoryRow, RunEnd, RunRow, ScoreRow
+from sgbench.store.rows import HistoryRow, RunEnd, RunRow, ScoreRow, ValidationRow
 from sgbench.training import Checkpoints, Outcome, Progress, peak_memory, train
 from sgbench.training.numerics import device_of_process
 
@@ -84,23 +85,27 @@ class Job:
     """Steps that were done when it was planned."""
     replaced: Replaced | None = None
     """What the training replaces; without it, a finished run is only scored."""
+    validation: Validation | None = None
+    """How its network is validated while it trains."""
+    validation_sets: tuple[Packed, ...] = ()
     fence: str | None = None
     """Of the store while the sweep holds its lock: what no longer has it writes nothing there."""
 
     @classmethod
     def of(cls, run: PlannedRun, data: Data, sweep: SweepSpec, storage: Storage) -> "Job":
         """Return the job of a planned run."""
-        tests = tuple(map(Packed.of, data.tests))
         return cls(
             run.spec,
             storage.root,
             Packed.of(data.train),
-            tests,
+            tuple(map(Packed.of, data.tests)),
             run.missing,
             recompute=sweep.recompute,
             checkpoint_seconds=sweep.checkpoint_seconds,
             step=run.step,
             replaced=run.replaced,
+            validation=sweep.validation,
+            validation_sets=tuple(map(Packed.of, data.validation)),
             fence=storage.fence,
         )
 
@@ -114,9 +119,20 @@ class Job:
         assert self.spec.run_id is not None
         return self.spec.run_id
 
+    @property
+    def sets(self) -> tuple[Packed, ...]:
+        """Its sets of images."""
+        return (self.train, *self.tests, *self.validation_sets)
+
+    @property
+    def metrics(self) -> set[str]:
+        """The metrics that it computes, while and after it trains."""
+        return {metric for _, metric in self.missing}.union(self.validation.metrics if self.validation else ())
+
     def to_json(self) -> str:
         """Return the job as text."""
-        return json.dumps({**vars(self), "spec": self.spec.model_dump(mode="json")})
+        validation = self.validation and self.validation.model_dump(mode="json")
+        return json.dumps({**vars(self), "spec": self.spec.model_dump(mode="json"), "validation": validation})
 
     @classmethod
     def from_json(cls, text: str) -> "Job":
@@ -128,6 +144,8 @@ class Job:
                 "spec": read_spec(fields["spec"], "the job"),
                 "train": Packed(*fields["train"]),
                 "tests": tuple(Packed(*test) for test in fields["tests"]),
+                "validation_sets": tuple(Packed(*images) for images in fields["validation_sets"]),
+                "validation": fields["validation"] and Validation.model_validate(fields["validation"]),
                 "missing": tuple((test, metric) for test, metric in fields["missing"]),
                 "replaced": Replaced.of(fields["replaced"]) if fields["replaced"] else None,
             }
@@ -228,6 +246,8 @@ def train_job(
             return RunEnd.FAILED, "its final weights are missing; --retrain trains it again"
         return RunEnd.DONE, ""
     history: list[HistoryRow] = []
+    validated: list[ValidationRow] = []
+    validator: Validator | None = None
 
     def make_way() -> None:
         store.tables["runs"].forget(job.run_id)
@@ -237,10 +257,13 @@ def train_job(
     def failed(columns: RunRow) -> tuple[RunEnd, str]:
         recorded = None if world == 1 else _recorded_failure(store, job)
         columns |= {"peak_memory_bytes": peak_memory(device)}
-        return RunEnd.FAILED, recorded or _record_failure(store, row | columns, history)
+        return RunEnd.FAILED, recorded or _record_failure(store, row | columns, history, validated)
 
     try:
-        receive_networks(networks_of(losses=[job.spec.loss]), storage)
+        receive_networks(networks_of(job.validation.metrics if job.validation else (), [job.spec.loss]), storage)
+        if job.validation:
+            sets = [open_packed(packed, storage) for packed in job.validation_sets if first]
+            validator = Validator(job.spec, job.validation, sets, Locator(download=False), device)
         outcome = train(
             job.spec,
             open_packed(job.train, storage),
@@ -252,6 +275,8 @@ def train_job(
             should_stop=should_stop,
             on_complete=make_way,
             history=history,
+            validator=validator,
+            validated=validated,
             checkpoint_seconds=job.checkpoint_seconds,
         )
     except NotFiniteError as error:
@@ -268,6 +293,7 @@ def train_job(
         return RunEnd.STOPPED, STOPPED
     if first:
         store.write_history(outcome.history)
+        store.write_validation(validated)
         store.write_run(row | _success(job.spec, outcome))
         checkpoints.clear()
     return RunEnd.DONE, ""
@@ -392,9 +418,10 @@ def record_failure(job: Job, message: str, lane: Lane | None = None) -> str:
     if recorded := _recorded_failure(store, job):
         return recorded
     step = latest_step(store.storage, job.run_id)
-    history = (Checkpoints(store.storage, job.run_id).load(job.spec) or {}).get("history", [])
+    checkpoint = Checkpoints(store.storage, job.run_id).load(job.spec) or {}
+    curves = checkpoint.get("history", []), checkpoint.get("validation", [])
     where: RunRow = {"node": lane.node, "gpu": lane.kind or None} if lane else {}
-    return _record_failure(store, identity_columns(job.spec) | where | _failed(message, step), history)
+    return _record_failure(store, identity_columns(job.spec) | where | _failed(message, step), *curves)
 
 
 def _recorded_failure(store: Store, job: Job) -> str | None:
@@ -403,16 +430,15 @@ def _recorded_failure(store: Store, job: Job) -> str | None:
     return str(row["error"]) if row and row["status"] == RunEnd.FAILED and not job.replaces(row) else None
 
 
-def _record_failure(store: Store, row: RunRow, history: list[HistoryRow]) -> str:
-    """Record a failure with its training curve, unless the run is done; return the reason."""
+def _record_failure(store: Store, row: RunRow, history: list[HistoryRow], validated: list[ValidationRow]) -> str:
+    """Record a failure with its training curve and its validation, unless the run is done; return the reason."""
     before = store.run(row["run_id"])
     if before and before["status"] == RunEnd.DONE:
         return f"{row['error']}; its previous results are kept"
-    store.tables["scores"].forget(row["run_id"])
-    if history:
-        store.write_history(history)
-    else:
-        store.tables["history"].forget(row["run_id"])
+    for table in BESIDE_RUNS:
+        store.tables[table].forget(row["run_id"])
+    store.write_history(history)
+    store.write_validation(validated)
     store.write_run(row)
     return str(row["error"])
 

@@ -102,6 +102,7 @@ class Data:
 
     train: PackedImages
     tests: tuple[PackedImages, ...]
+    validation: tuple[PackedImages, ...] = ()
 
     @property
     def training(self) -> TrainingData:
@@ -155,25 +156,37 @@ def pack(
         received: Sets from the results store, by their references; see `sgbench.runs.delivery.receive`.
 
     Raises:
-        InputError: If images are missing, unreadable or smaller than a patch, or a test image is in the training set.
+        InputError: If images are missing, unreadable or smaller than a patch, a test image is in the training set, or
+            an image of a validation set is in that or in a test set.
     """
     recipe = sweep.recipe
     refuse_overlap(known_sets(sweep.train), sweep.tests)
-    train, *tests = (
+    train, *scored = (
         (received or {}).get(reference) or pack_set(reference, role, recipe, progress)
         for reference, role in sweep.sets()
     )
-    data = Data(train, tuple(tests))
+    data = Data(train, tuple(scored[: len(sweep.tests)]), tuple(scored[len(sweep.tests) :]))
     for test in data.tests:
-        if same := shared_images(data.train, test):
-            trained, tested = same[0]
-            raise InputError(
-                f"training on test images is refused: image '{trained}' of {data.train.name} is '{tested}' of "
-                f"{test.name}{f', and so are {len(same) - 1} more' if len(same) > 1 else ''}."
-            )
+        _refuse_shared("training on test images", data.train, test)
+    for images in data.validation:
+        _refuse_shared("validation on training images", data.train, images)
+        for test in data.tests:
+            _refuse_shared("validation on test images", images, test)
     # Refuses an image that is smaller than a patch.
     PatchSampler(data.train, patch=recipe.patch, batch=1, seed=0, augment=False, window=recipe.window)
     return data
+
+
+def _refuse_shared(what: str, a: PackedImages, b: PackedImages) -> None:
+    """Refuse two sets that have an image in common.
+
+    Raises:
+        InputError: Naming the first such image.
+    """
+    if same := shared_images(a, b):
+        first, second = same[0]
+        more = f", and so are {len(same) - 1} more" if len(same) > 1 else ""
+        raise InputError(f"{what} is refused: image '{first}' of {a.name} is '{second}' of {b.name}{more}.")
 
 
 @dataclass(frozen=True)
@@ -236,8 +249,11 @@ class Plan:
 
     @property
     def metrics(self) -> list[str]:
-        """Metrics of the scores to be computed."""
-        return sorted({metric for run in self.pending for _, metric in run.missing})
+        """Metrics of the scores to be computed, and of the validation of runs to be trained."""
+        metrics = {metric for run in self.pending for _, metric in run.missing}
+        if self.sweep.validation and any(run.status is not RunStatus.TO_SCORE for run in self.pending):
+            metrics |= {*self.sweep.validation.metrics}
+        return sorted(metrics)
 
     def to_retrain(self, how: str = "sweep and train do that with --retrain") -> str | None:
         """Return a sentence on the runs that need retraining for missing scores; None if there are none."""

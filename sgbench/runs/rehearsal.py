@@ -57,7 +57,7 @@ def rehearse(sweep: SweepSpec) -> None:
     for backbone in backbones:
         if not BACKBONES.is_built_in(split_backbone(backbone)[0]):
             _try_backbone(backbone, sweep.recipe)
-    for metric in sweep.metrics:
+    for metric in sweep.all_metrics():
         if not METRICS.is_built_in(metric):
             _try_metric(metric, sweep.recipe.scale)
 

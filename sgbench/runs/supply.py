@@ -52,7 +52,7 @@ class Supply:
 
     name: str
     kind: str
-    """``training set``, ``test set``, ``network`` or ``initial weights``."""
+    """``training set``, ``test set``, ``validation set``, ``network`` or ``initial weights``."""
     how: str
     """One of `SENT`, `IN_STORE`, `DOWNLOADED`, `OF_CLUSTER`, `FILE_OF_CLUSTER`, `FROM_URI` and `INSTALLED`."""
     size: int | None = None
@@ -80,10 +80,12 @@ def supplies(sweep: SweepSpec, *, upload: bool, progress: PackProgress | None = 
         InputError: If a set or network can be had in none of these ways, or a set cannot be used.
     """
     refuse_overlap(known_sets(sweep.train), sweep.tests)
-    kinds = {"train": "training set", "test": "test set"}
+    sets = sweep.sets()
+    kinds = ["training set", *["test set"] * len(sweep.tests)]
+    kinds += ["validation set"] * (len(sets) - len(kinds))
     found: list[Supply] = []
-    for reference, role in sweep.sets():
-        supply = Supply(set_name(reference), kinds[role], IN_STORE)
+    for kind, (reference, role) in zip(kinds, sets, strict=True):
+        supply = Supply(set_name(reference), kind, IN_STORE)
         if packed_digest(reference):
             found.append(supply)
             continue
@@ -99,7 +101,7 @@ def supplies(sweep: SweepSpec, *, upload: bool, progress: PackProgress | None = 
         for place in places:
             part = supply if len(places) == 1 else replace(supply, name=place.given or place.name)
             found.append(_of_cluster(part, reference, place, sweep.recipe, found))
-    return found + [_network(name, upload=upload) for name in networks_of(sweep.metrics, sweep.losses())]
+    return found + [_network(name, upload=upload) for name in networks_of(sweep.all_metrics(), sweep.losses())]
 
 
 def _folders(place: Place) -> list[str]:
@@ -220,10 +222,19 @@ def as_sent(sweep: SweepSpec, found: Iterable[Supply]) -> SweepSpec:
     """Return a sweep whose sets and first weights are those that were sent, whatever a cluster has of their names."""
     found = list(found)
     sent = {(each.kind, each.name): f"{each.name}=packed:{each.images.digest}" for each in found if each.images}
+
+    def all_sent(kind: str, references: Iterable[str]) -> tuple[str, ...]:
+        return tuple(sent.get((kind, set_name(reference)), reference) for reference in references)
+
+    validation = sweep.validation
+    if validation:
+        validation = validation.model_copy(update={"sets": all_sent("validation set", validation.sets)})
+    (train,) = all_sent("training set", [sweep.train])
     return sweep.model_copy(
         update={
-            "train": sent.get(("training set", set_name(sweep.train)), sweep.train),
-            "tests": tuple(sent.get(("test set", set_name(test)), test) for test in sweep.tests),
+            "train": train,
+            "tests": all_sent("test set", sweep.tests),
+            "validation": validation,
             "recipe": next((each.start.sweep.recipe for each in found if each.start), sweep.recipe),
         }
     )

@@ -110,9 +110,10 @@ class _Model(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _has_only_known_keys(cls, fields: Any) -> Any:
+        known = [field.alias or name for name, field in cls.model_fields.items()]
         for key in fields if isinstance(fields, Mapping) else ():
-            if key not in cls.model_fields:
-                raise unknown(cls._key(), str(key), cls.model_fields)
+            if key not in known:
+                raise unknown(cls._key(), str(key), known)
         return fields
 
     @classmethod
@@ -308,6 +309,24 @@ class Grid(_Model):
     seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
 
 
+class Validation(_Model):
+    """How runs are validated while they train. It costs time and changes no bit of a run, so it is not identity."""
+
+    sets: tuple[str, ...] = Field(min_length=1)
+    """Validation sets, written like test sets; their images must be in no training or test set."""
+    every: LongCount = 500
+    """Steps between two validations; there is one more at the last step."""
+    metrics: tuple[NamedMetric, ...] = Field(default=("psnr_y",), min_length=1)
+
+    @field_validator("sets")
+    @classmethod
+    def _distinct(cls, sets: tuple[str, ...]) -> tuple[str, ...]:
+        for reference in sets:
+            packed_digest(reference)
+        check_distinct(sets, "validation set")
+        return sets
+
+
 class SweepSpec(_Model):
     """Which runs to do and how to score them; a preset or a file in YAML."""
 
@@ -319,6 +338,8 @@ class SweepSpec(_Model):
     tests: tuple[str, ...] = Field(min_length=1)
     """Test sets, written like the training data."""
     metrics: tuple[NamedMetric, ...] = Field(min_length=1)
+    validation: Validation | None = Field(default=None, alias="validate")
+    """Written ``validate``; a field of that name would hide a method of pydantic's models."""
     recipe: Recipe = Recipe()
     workers: Whole = Field(default=0, ge=0, lt=2**31)
     """Ray Train workers per run; 0 is one device inside the process that schedules the run."""
@@ -341,7 +362,7 @@ class SweepSpec(_Model):
     @field_validator("tests")
     @classmethod
     def _distinct(cls, tests: tuple[str, ...]) -> tuple[str, ...]:
-        check_tests(tests)
+        check_distinct(tests, "test set")
         return tests
 
     @model_validator(mode="after")
@@ -356,6 +377,10 @@ class SweepSpec(_Model):
             )
         if self.recipe.init_partial and not self.recipe.init:
             raise ValueError("recipe.init_partial is on, but recipe.init is not given")
+        tested = set(map(set_name, self.tests))
+        for name in map(set_name, self.validation.sets if self.validation else ()):
+            if name in tested:
+                raise ValueError(f"{quoted(name)} is a validation set and a test set; validate on other images")
         for grid in self.grids:
             _with_lambdas(grid)
             for backbone in grid.backbones if self.recompute else ():
@@ -364,8 +389,16 @@ class SweepSpec(_Model):
         return self
 
     def sets(self) -> list[tuple[str, Literal["train", "test"]]]:
-        """Return the references to its data sets, each with what the images are for; the training set comes first."""
-        return [(self.train, "train"), *((test, "test") for test in self.tests)]
+        """Return the references to its data sets, each with the part of the set that is meant.
+
+        The training set comes first, then the test sets, then the validation sets, which are prepared like test sets.
+        """
+        scored = (*self.tests, *(self.validation.sets if self.validation else ()))
+        return [(self.train, "train"), *((reference, "test") for reference in scored)]
+
+    def all_metrics(self) -> list[str]:
+        """Return the metrics by which it scores and validates, each once."""
+        return list(dict.fromkeys((*self.metrics, *(self.validation.metrics if self.validation else ()))))
 
     def losses(self) -> list[Expression]:
         """Return the losses that its grids name, each once, before λ is varied."""
@@ -393,17 +426,19 @@ def _with_lambdas(grid: Grid) -> list[Expression]:
     return list(dict.fromkeys(loss.with_weight("sg", weight) for loss in grid.losses for weight in grid.lambdas))
 
 
-def check_tests(references: Sequence[str]) -> None:
-    """Refuse two test sets of the same name, whose scores could not be distinguished.
+def check_distinct(references: Sequence[str], what: str) -> None:
+    """Refuse two sets of the same name, whose scores could not be distinguished.
+
+    Args:
+        references: The sets.
+        what: What they are, such as ``test set``.
 
     Raises:
         InputError: With the name that is given twice.
     """
     for name, count in Counter(map(set_name, references)).items():
         if count > 1:
-            raise InputError(
-                f"test set {quoted(name)} is given twice; give one of them another name, as in 'mine=DIR'."
-            )
+            raise InputError(f"{what} {quoted(name)} is given twice; give one of them another name, as in 'mine=DIR'.")
 
 
 def build(fields: Mapping[str, Any], source: str, flags: Mapping[str, str] | None = None) -> SweepSpec:

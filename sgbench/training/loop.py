@@ -11,7 +11,7 @@ import resource
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 import torch
 import torch.distributed as dist
@@ -21,7 +21,7 @@ from sgbench.core.errors import NotFiniteError
 from sgbench.core.seeding import derive
 from sgbench.data import PackedImages, PatchSampler
 from sgbench.spec import RunSpec, Schedule, Step
-from sgbench.store.rows import HistoryRow
+from sgbench.store.rows import HistoryRow, ValidationRow
 from sgbench.training.checkpoint import Checkpoints
 from sgbench.training.feeding import nearest
 from sgbench.training.memory import kept_memory
@@ -44,6 +44,8 @@ class Progress:
     """Unweighted, by name."""
     lr: float
     steps_per_second: float
+    validation: tuple[ValidationRow, ...] = ()
+    """What the first process has found since the last report."""
 
 
 class Means(TypedDict):
@@ -72,6 +74,23 @@ class Outcome:
     peak_memory_bytes: int
 
 
+class Validator(Protocol):
+    """Scores weights on validation sets."""
+
+    @property
+    def every(self) -> int:
+        """Steps between two validations; there is one more at the last step."""
+
+    def __call__(self, weights: Mapping[str, Tensor], step: int, on_image: Callable[[], object]) -> list[ValidationRow]:
+        """Score the weights that some steps have made, which changes nothing of what trains.
+
+        Args:
+            weights: By parameter name.
+            step: The number of steps.
+            on_image: Called before each image.
+        """
+
+
 def train(
     spec: RunSpec,
     images: PackedImages,
@@ -84,6 +103,8 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     on_complete: Callable[[], None] = lambda: None,
     history: list[HistoryRow] | None = None,
+    validator: Validator | None = None,
+    validated: list[ValidationRow] | None = None,
     checkpoint_seconds: float = 10.0,
 ) -> Outcome:
     """Train a network, from its newest checkpoint if there is one.
@@ -103,6 +124,8 @@ def train(
         on_complete: Called by the first process when all steps are done and in a checkpoint, before it writes the final
             weights.
         history: Receives the rows of the outcome's history as they are made, so that they survive an exception.
+        validator: Called by the first process, for which the others wait; the time is not counted as training.
+        validated: Receives what it returns; a resumed run has what it returned before.
         checkpoint_seconds: Least time between checkpoints, except before that of the last step.
 
     Returns:
@@ -128,12 +151,15 @@ def train(
         method = Supervised(spec, device, recompute=recompute, initial=initial)
         meter = Meter(method.names, device)
         history = [] if history is None else history
+        validated = [] if validated is None else validated
         done, earlier_seconds = 0, 0.0
         if state := _newest(checkpoints, spec, rank, world):
             method.load(state)
             meter.load(state["meter"])
             done, earlier_seconds = state["step"], state["seconds"]
             history[:] = state["history"]
+            validated[:] = state.get("validation", [])
+        told = len(validated)
 
         def save() -> None:
             if rank == 0:
@@ -144,6 +170,7 @@ def train(
                         **method.state(),
                         "meter": meter.state(),
                         "history": history,
+                        **({"validation": validated} if validated else {}),
                         "step": done,
                         "seconds": earlier_seconds + time.perf_counter() - began,
                     },
@@ -166,17 +193,23 @@ def train(
             meter.add(done, loss * share, terms * share)
 
             at_interval = done % interval == 0 or done == recipe.steps
+            due = validator if validator and (done % validator.every == 0 or done == recipe.steps) else None
             stop = should_stop() if world == 1 else at_interval and _any(should_stop(), device)
-            if not (at_interval or stop):
+            if not (at_interval or due or stop):
                 continue
             meter.check()
             now = time.perf_counter()
+            if due:
+                validated += _validated(due, method.weights(), done, device)
+                pause = time.perf_counter() - now
+                now, began, ticked = now + pause, began + pause, ticked + pause
             if at_interval:
                 speed = (done - ticked_step) / (now - ticked)
                 ticked, ticked_step = now, done
                 means = meter.take()
                 history.append({"run_id": str(spec.run_id), "step": done, "lr": lr, "steps_per_second": speed, **means})
-                on_progress(Progress(done, recipe.steps, lr=lr, steps_per_second=speed, **means))
+                new, told = tuple(validated[told:]), len(validated)
+                on_progress(Progress(done, recipe.steps, lr=lr, steps_per_second=speed, validation=new, **means))
             if stop or done == recipe.steps or now - saved > wait:
                 save()
                 saved = time.perf_counter()
@@ -188,6 +221,23 @@ def train(
             on_complete()
             checkpoints.save_weights(method.weights(), spec.model_dump(mode="json"))
     return Outcome(finished, done, history, earlier_seconds + time.perf_counter() - began, peak_memory(device))
+
+
+def _validated(
+    validator: Validator, weights: Mapping[str, Tensor], step: int, device: torch.device
+) -> list[ValidationRow]:
+    """Validate in the first process of the group, while the others wait.
+
+    They hear at each image that it is still at work, because a process does not wait for another for ever.
+    """
+    if not dist.is_initialized():
+        return validator(weights, step, lambda: None)
+    rows: list[ValidationRow] = []
+    if dist.get_rank() == 0:
+        rows = validator(weights, step, lambda: _any(True, device))
+    while _any(False, device):
+        pass
+    return rows
 
 
 def learning_rate(schedule: Schedule, first: float, step: int, steps: int) -> float:

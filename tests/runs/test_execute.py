@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small_networks import STATE, as_file, put
@@ -32,6 +33,9 @@ from sgbench.runs.delivery import parcels, send
 from sgbench.runs.execute import Job, record_failure, run_here, score_job, stop_signal, train_job
 from sgbench.runs.plan import Data, make_plan
 from sgbench.runs.progress import Lane
+from sgbench.runs.verification import verify
+from sgbench.scoring.evaluation import score_subject
+from sgbench.scoring.subjects import trained
 from sgbench.spec import Degradation, build
 from sgbench.store import Store
 from sgbench.store.layout import has_weights, latest_step
@@ -128,6 +132,25 @@ def a_job(
 def weights(store: Store, job: Job) -> dict[str, bytes]:
     loaded = Checkpoints(store.storage, job.run_id).load_weights()
     return {name: tensor.numpy().tobytes() for name, tensor in loaded.items()}
+
+
+@pytest.fixture
+def validated(data: Data, tmp_path: Path, cache: Path) -> Data:
+    """The same with a validation set of two images."""
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 256, (24, 32, 3), np.uint8)
+        write_png(tmp_path / "mine" / f"{number}.png", pixels)
+    source = resolve(f"Mine={tmp_path / 'mine'}", "test")
+    mine = prepare(source, scale=4, degradation=Degradation(), cache=cache)
+    return dataclasses.replace(data, validation=(mine,))
+
+
+VALIDATE = {"sets": ["Mine"], "every": 2, "metrics": ["psnr_y", "lpips_alex"]}
+
+
+def found(store: Store) -> list[dict[str, Any]]:
+    """Return the validation of the only run, but for times."""
+    return store.validation().drop_columns(["seconds", "upscaling_seconds"]).to_pylist()
 
 
 def test_a_run_leaves_a_row_scores_history_and_weights_and_no_checkpoint(data: Data, store: Store) -> None:
@@ -307,14 +330,17 @@ def test_a_run_checkpoints_as_often_as_its_sweep_says(data: Data, store: Store) 
     assert latest_step(store.storage, job.run_id) > 0
 
 
-def test_of_a_run_whose_process_died_the_history_is_that_of_its_newest_checkpoint(data: Data, store: Store) -> None:
-    job = a_job(data, store)
+def test_of_a_run_whose_process_died_the_curves_are_those_of_its_newest_checkpoint(
+    validated: Data, store: Store
+) -> None:
+    job = a_job(validated, store, validate=VALIDATE)
     assert train_job(job, should_stop=iter([False, False, True]).__next__)[0] == "stopped"
     record_failure(job, "its process died", Lane("node2", "0", "NVIDIA H100"))
     row = store.run(job.run_id)
     assert row is not None
     assert (row["node"], row["gpu"]) == ("node2", "NVIDIA H100")
     assert [each["step"] for each in store.history().to_pylist()] == [1, 2, 3]
+    assert [(each["step"], each["metric"]) for each in found(store)] == [(2, "lpips_alex"), (2, "psnr_y")]
 
 
 def test_a_run_that_fails_after_it_was_resumed_keeps_the_history_of_before(data: Data, store: Store) -> None:
@@ -351,6 +377,57 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bits(data: Data, store: St
     assert weights(store, job) == weights(other, straight)
     columns = ["step", "loss", "terms", "lr"]
     assert store.history().select(columns).equals(other.history().select(columns))
+
+
+def test_validation_scores_as_final_weights_are_scored_and_changes_no_bit(
+    validated: Data, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SGBENCH_WEIGHTS", str(tmp_path))
+    job = Job.from_json(a_job(validated, store, validate=VALIDATE).to_json())
+    assert run_here(job, Witness()) == ("done", "")
+    rows, mine = found(store), validated.validation[0]
+    assert [(row["step"], row["metric"], row["status"]) for row in rows] == [
+        (step, *metric) for step in (2, 4, 5) for metric in (("lpips_alex", "no weights"), ("psnr_y", "ok"))
+    ]
+    assert {(row["run_id"], row["dataset"], row["dataset_sha256"], row["n_images"]) for row in rows} == {
+        (job.run_id, "Mine", mine.sha256, 2)
+    }
+    score_subject(trained(job.spec, store), [(mine, ["psnr_y"])], store, locator=Locator(download=False))
+    (final,) = (row for row in store.totals().to_pylist() if row["dataset"] == "Mine")
+    assert {key: final[key] for key in rows[-1].keys() - {"step"}} == {
+        key: value for key, value in rows[-1].items() if key != "step"
+    }
+    assert rows[1]["value"] != rows[-1]["value"]
+
+    without = Store(Storage(str(tmp_path / "without")))
+    assert train_job(a_job(validated, without)) == ("done", "")
+    assert weights(without, job) == weights(store, job)
+    columns = ["step", "loss", "terms", "lr"]
+    assert store.history().select(columns).equals(without.history().select(columns))
+    assert list(verify(store)) == []
+
+
+def test_a_stopped_run_keeps_its_validation_and_ends_with_that_of_one_that_was_not(
+    validated: Data, store: Store, tmp_path: Path
+) -> None:
+    job = a_job(validated, store, validate=VALIDATE | {"metrics": ["psnr_y"]})
+    for stop in (2, 3):
+        asked = iter([False] * (stop - 1 - latest_step(store.storage, job.run_id)) + [True])
+        assert train_job(job, should_stop=asked.__next__)[0] == "stopped"
+        assert found(store) == []
+    assert train_job(job) == ("done", "")
+
+    other = Store(Storage(str(tmp_path / "other")))
+    assert train_job(dataclasses.replace(job, store=other.storage.root)) == ("done", "")
+    assert found(store) == found(other)
+    assert [row["step"] for row in found(store)] == [2, 4, 5]
+    assert weights(store, job) == weights(other, job)
+
+
+def test_a_run_that_fails_keeps_its_validation_of_before(validated: Data, store: Store) -> None:
+    job = a_job(validated, store, "breaks(how=nan)", validate=VALIDATE | {"metrics": ["psnr_y"]})
+    assert train_job(job) == ("failed", "loss is NaN at step 3")
+    assert [row["step"] for row in found(store)] == [2]
 
 
 def test_a_score_that_fails_is_told_and_the_run_is_done(

@@ -98,6 +98,18 @@ def test_a_run_with_a_checkpoint_is_resumable_from_its_newest_step(store: Store,
     assert made.pending
 
 
+def test_a_validation_set_shares_no_image_with_the_others(
+    train_folder: Path, test_folder: Path, tmp_path: Path, cache: Path
+) -> None:
+    fields = {"grids": [{"backbones": ["edsr-tiny"], "losses": ["l1"]}], "metrics": ["psnr_y"]}
+    fields |= {"train": f"Photos={train_folder}", "tests": [f"Photos={test_folder}"], "recipe": {"patch": 8}}
+    for folder, refused, of in ((train_folder, "training", "Photos"), (test_folder, "test", "Mine")):
+        sweep = build(fields | {"validate": {"sets": [f"Mine={folder}"]}}, "tiny")
+        said = f"^validation on {refused} images is refused: image 'photo0' of {of} is 'photo0' of .*, and so are? "
+        with pytest.raises(InputError, match=said):
+            pack(sweep)
+
+
 def test_a_run_with_row_weights_and_scores_is_done(store: Store, data: Data) -> None:
     sweep = a_sweep()
     finish(store, the_run(sweep, data), data)

@@ -302,6 +302,12 @@ def grid(**changes: Any) -> dict[str, Any]:
             "recipe.init gives the weights of one network, but the grids name 2, such as 'edsr-tiny' and 'rdn-tiny'; ",
         ),
         (fields(workers=-1), "workers is -1: "),
+        (fields(validate={"sets": ["a"], "evry": 1}), "validate: unknown key 'evry': did you mean 'every'?"),
+        (fields(validate={"sets": ["a"], "every": 0}), "validate.every is 0: input should be greater than or equal"),
+        (fields(validate={"every": 1}), "'validate.sets' is missing."),
+        (fields(validate={"sets": ["a", "a=b"]}), "validate.sets: validation set 'a' is given twice"),
+        (fields(validate={"sets": ["a", "demo=b"]}), "'demo' is a validation set and a test set; validate on other"),
+        (fields(validation={"sets": ["a"]}), "unknown key 'validation': did you mean 'validate'? Valid: "),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence_with_its_place(wrong, message):
@@ -310,6 +316,16 @@ def test_what_is_wrong_is_said_in_one_sentence_with_its_place(wrong, message):
     assert str(error.value).startswith("preset quick: ")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_validation_is_no_identity_and_can_be_set_field_by_field():
+    changed = fields()
+    override(changed, "validate.sets", ["mine=photos"])
+    override(changed, "validate.every", 7)
+    sweep, data = build(changed, "mine.yaml"), TrainingData(name="demo", sha256=HASH)
+    assert sweep.named_runs(data) == build(fields(), "mine.yaml").named_runs(data)
+    assert build(sweep.model_dump(mode="json", by_alias=True), "again") == sweep
+    assert sweep.sets()[-1] == ("mine=photos", "test")
 
 
 @pytest.mark.parametrize("key", ["grids", "train", "tests", "metrics"])

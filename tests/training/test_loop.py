@@ -2,6 +2,7 @@ import contextlib
 import json
 import shutil
 import statistics
+import time
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,19 @@ class FirstWorkerInfinite(Poison):
 
     def __init__(self, *, at: int = 1):
         super().__init__(at=at if dist.is_initialized() and dist.get_rank() == 0 else 0, value="inf")
+
+
+class SumOfWeights:
+    """Validates by the sum of all weights, at steps at which a run may not report, and draws random numbers."""
+
+    every = 5
+
+    def __call__(self, weights, step, on_image):
+        for _ in range(3):
+            on_image()
+        value = float(torch.cat([weight.flatten() for weight in weights.values()]).double().sum())
+        torch.rand(step)
+        return [{"run_id": "r", "step": step, "dataset": "Set", "metric": "sum", "value": value}]
 
 
 def newest_step(checkpoints):
@@ -326,14 +340,18 @@ def test_images_too_small_for_a_patch_are_refused_and_nothing_is_written(train_i
     ],
 )
 def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(train_images, place, length, stops, changes):
-    spec = run(train_images, steps=length, **changes)
+    """The parts are validated too, which changes no bit."""
+    spec, validator, validated = run(train_images, steps=length, **changes), SumOfWeights(), []
     parts = place("parts")
     for stop in stops:
         asked = stop_after(stop - newest_step(parts))
-        outcome = train(spec, train_images, parts, device=CPU, should_stop=asked)
+        outcome = train(spec, train_images, parts, device=CPU, should_stop=asked, validator=validator)
         assert (outcome.finished, outcome.step, newest_step(parts)) == (False, stop, stop)
         assert not finished(parts)
-    assert trained(spec, train_images, parts) == trained(spec, train_images, place("whole"))
+    ended = trained(spec, train_images, parts, validator=validator, validated=validated)
+    assert ended == trained(spec, train_images, place("whole"))
+    assert [row["step"] for row in validated] == sorted({*range(5, length, 5), length})
+    assert validated[-1:] == validator(parts.load_weights(), length, lambda: None)
 
 
 @pytest.mark.parametrize("checkpoint_seconds", [0.0, 1e9])
@@ -391,6 +409,27 @@ def test_a_checkpoint_with_no_step_left_only_gives_its_weights(train_images, pla
     assert (finished, step, history) == first[:3]
     expected = {key: value.numpy().tobytes() for key, value in checkpoints.load()["params"].items()}
     assert weights == expected
+
+
+def test_what_validation_finds_is_reported_once_and_its_time_is_none_of_the_run(train_images, place, monkeypatch):
+    class AnHour(SumOfWeights):
+        def __call__(self, weights, step, on_image):
+            clock["slept"] += 3600
+            return super().__call__(weights, step, on_image)
+
+    clock, real = {"slept": 0}, time.perf_counter
+    monkeypatch.setattr(time, "perf_counter", lambda: real() + clock["slept"])
+    spec, seen, validator = run(train_images, steps=250), [], AnHour()
+    for stop in (11, 20):
+        asked = stop_after(stop - newest_step(place()))
+        outcome = train(
+            spec, train_images, place(), device=CPU, on_progress=seen.append, should_stop=asked, validator=validator
+        )
+    assert clock["slept"] == 4 * 3600
+    assert outcome.wall_seconds < 3600
+    assert all(row["steps_per_second"] > 2 / 3600 for row in outcome.history)
+    reported = {progress.step: [row["step"] for row in progress.validation] for progress in seen}
+    assert {step: steps for step, steps in reported.items() if steps} == {6: [5], 10: [10], 16: [15], 20: [20]}
 
 
 def test_the_time_of_interrupted_calls_counts(train_images, place):
@@ -490,12 +529,16 @@ def worker(rank, meeting, root, images_path, specs, stops):
         if name == "unreadable" and rank == 0:
             checkpoints.load = fail
         should_stop = stop_after(stops[name]) if name in stops and rank == 1 else lambda: False
+        rows = []
+        options = {"validator": SumOfWeights(), "validated": rows} if name.startswith("continued/") else {}
         try:
-            outcome = train(RunSpec.model_validate(spec), images, checkpoints, device=CPU, should_stop=should_stop)
+            spec = RunSpec.model_validate(spec)
+            outcome = train(spec, images, checkpoints, device=CPU, should_stop=should_stop, **options)
             told = {"finished": outcome.finished, "step": outcome.step, "history": outcome.history}
         except (NotFiniteError, OSError) as error:
             told = {"error": str(error)}
         Storage(root).write(f"told/{rank}/{name}.json", json.dumps(told).encode())
+        Storage(root).write(f"validated/{rank}/{name}.json", json.dumps(rows).encode())
     dist.barrier()
     dist.destroy_process_group()
 
@@ -530,6 +573,7 @@ def group(tmp_path_factory):
             storage = Storage(str(folder / "store"))
             made["specs"] = specs
             made["told"] = lambda name, rank=0: json.loads(storage.read(f"told/{rank}/{name}.json"))
+            made["validated"] = lambda name, rank: json.loads(storage.read(f"validated/{rank}/{name}.json"))
             made["place"] = lambda name: Checkpoints(storage, name)
         return made
 
@@ -589,6 +633,15 @@ def test_two_workers_that_were_stopped_end_with_the_bits_of_two_that_were_not(gr
     assert without_speed(both["told"]("continued/2")["history"]) == without_speed(both["told"]("odd")["history"])
     one, other = (both["place"](name).load_weights() for name in ("continued", "odd"))
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_of_two_workers_the_first_validates_while_the_other_waits(group, train_images):
+    both = group(train_images)
+    rows = both["validated"]("continued/2", 0)
+    assert [row["step"] for row in rows] == [5, 10, 12]
+    weights = both["place"]("continued").load_weights()
+    assert rows[-1]["value"] == SumOfWeights()(weights, 12, lambda: None)[0]["value"]
+    assert both["validated"]("continued/2", 1) == []
 
 
 def test_one_worker_continues_what_two_began(group, train_images):
