@@ -228,7 +228,7 @@ def as_sent(sweep: SweepSpec, found: Iterable[Supply]) -> SweepSpec:
 
     validation = sweep.validation
     if validation:
-        validation = validation.model_copy(update={"sets": all_sent("validation set", validation.sets)})
+        validation = validation.model_copy(update={"sets": all_sent("validation set", sweep.validation_sets)})
     (train,) = all_sent("training set", [sweep.train])
     return sweep.model_copy(
         update={

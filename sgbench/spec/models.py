@@ -31,7 +31,7 @@ from sgbench.core.registry import BACKBONES
 from sgbench.core.words import quoted, shortened
 from sgbench.spec import expression
 from sgbench.spec.expression import Expression
-from sgbench.spec.reference import as_text, packed_digest, set_name
+from sgbench.spec.reference import as_text, held_out, packed_digest, set_name
 from sgbench.spec.resolve import check_backbone, check_loss, check_metric, check_trackers, split_backbone
 from sgbench.spec.text import read_yaml
 
@@ -309,11 +309,15 @@ class Grid(_Model):
     seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
 
 
+HELD_OUT = "held-out"
+"""The validation set of the images that a split has held out of the training set."""
+
+
 class Validation(_Model):
     """How runs are validated while they train. It costs time and changes no bit of a run, so it is not identity."""
 
     sets: tuple[str, ...] = Field(min_length=1)
-    """Validation sets, written like test sets; their images must be in no training or test set."""
+    """Validation sets, written like test sets, or `HELD_OUT`; no image may be in the training set or a test set."""
     every: LongCount = 500
     """Steps between two validations; there is one more at the last step."""
     metrics: tuple[NamedMetric, ...] = Field(default=("psnr_y",), min_length=1)
@@ -378,7 +382,7 @@ class SweepSpec(_Model):
         if self.recipe.init_partial and not self.recipe.init:
             raise ValueError("recipe.init_partial is on, but recipe.init is not given")
         tested = set(map(set_name, self.tests))
-        for name in map(set_name, self.validation.sets if self.validation else ()):
+        for name in map(set_name, self.validation_sets):
             if name in tested:
                 raise ValueError(f"{quoted(name)} is a validation set and a test set; validate on other images")
         for grid in self.grids:
@@ -393,8 +397,17 @@ class SweepSpec(_Model):
 
         The training set comes first, then the test sets, then the validation sets, which are prepared like test sets.
         """
-        scored = (*self.tests, *(self.validation.sets if self.validation else ()))
-        return [(self.train, "train"), *((reference, "test") for reference in scored)]
+        return [(self.train, "train"), *((each, "test") for each in (*self.tests, *self.validation_sets))]
+
+    @property
+    def validation_sets(self) -> tuple[str, ...]:
+        """The references to its validation sets.
+
+        Raises:
+            InputError: If images that are held out of the training set are to be used, and none are.
+        """
+        sets = self.validation.sets if self.validation else ()
+        return tuple(held_out(self.train) if each == HELD_OUT else each for each in sets)
 
     def all_metrics(self) -> list[str]:
         """Return the metrics by which it scores and validates, each once."""

@@ -307,6 +307,7 @@ def grid(**changes: Any) -> dict[str, Any]:
         (fields(validate={"every": 1}), "'validate.sets' is missing."),
         (fields(validate={"sets": ["a", "a=b"]}), "validate.sets: validation set 'a' is given twice"),
         (fields(validate={"sets": ["a", "demo=b"]}), "'demo' is a validation set and a test set; validate on other"),
+        (fields(validate={"sets": ["held-out"]}), "nothing is held out of the training set 'demo': add ',split=0.05'."),
         (fields(validation={"sets": ["a"]}), "unknown key 'validation': did you mean 'validate'? Valid: "),
     ],
 )
@@ -326,6 +327,8 @@ def test_validation_is_no_identity_and_can_be_set_field_by_field():
     assert sweep.named_runs(data) == build(fields(), "mine.yaml").named_runs(data)
     assert build(sweep.model_dump(mode="json", by_alias=True), "again") == sweep
     assert sweep.sets()[-1] == ("mine=photos", "test")
+    split = {"train": "demo,split=0.5", "validate": {"sets": ["held-out"]}}
+    assert build(fields(**split), "mine.yaml").sets()[-1] == ("demo,split=0.5,held-out", "test")
 
 
 @pytest.mark.parametrize("key", ["grids", "train", "tests", "metrics"])
