@@ -53,8 +53,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n 2 -m "not ray"
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m ray
+	$(BIN)/python -m pytest -n 3 --dist loadgroup
 
 bench: $(BENCHMARKS)
 
