@@ -231,7 +231,7 @@ def _choices(
 
 def _read(what: Sweep, choices: Choices) -> tuple[str, SweepSpec]:
     if isinstance(what, SweepSpec):
-        what = what.model_dump(mode="json", by_alias=True)
+        what = what.model_dump(mode="json")
     return read_sweep(os.fspath(what) if isinstance(what, os.PathLike) else what, choices)
 
 

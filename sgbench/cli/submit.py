@@ -63,7 +63,7 @@ def submit(
     else:
         _say_supplies(found)
     _say_code(code)
-    sent = as_sent(asked.sweep, found).model_dump(mode="json", by_alias=True)
+    sent = as_sent(asked.sweep, found).model_dump(mode="json")
     sweep = yaml.safe_dump(sent, sort_keys=False, allow_unicode=True)
     flags = [flag for flag, given in {"--retry": retry, "--retrain": retrain, "--rerun": rerun}.items() if given]
     job = jobs.submit(asked.name, sweep, results, flags, flags=asked.flags, modules=code.modules)

@@ -210,9 +210,10 @@ class _Events(Unsaved, tune.Callback):
                     self._placed(run_id, Lane(*result["lane"]))
             case "progress":
                 self._placed(run_id, Lane(*result["lane"]))
+                for step, values in result["curves"]:
+                    self.watcher.measured(run_id, step, values)
                 keys = ("step", "steps", "loss", "steps_per_second")
                 self.watcher.progress(run_id, **{key: result[key] for key in keys})
-                self.watcher.measured(run_id, result["step"], result["values"])
             case "scoring":
                 self.watcher.scoring(run_id)
             case "finished":

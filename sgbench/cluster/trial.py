@@ -164,11 +164,11 @@ def _train(job: Job, config: dict[str, Any]) -> tuple[RunEnd, str]:
         if pace.is_due(progress.step / progress.steps) or progress.step == progress.steps:
             told = line(progress.step, progress.steps, progress.loss, progress.steps_per_second)
             sys.stderr.write(f"{told}\n")
-        if local and now - reported < REPORT_SECONDS and progress.step < progress.steps:
+        if local and now - reported < REPORT_SECONDS and progress.step < progress.steps and not progress.validation:
             return
         reported = now
         shown = {key: getattr(progress, key) for key in ("step", "steps", "loss", "steps_per_second")}
-        report = {"event": "progress", "run_id": job.run_id, "lane": list(lane), **shown, "values": curves(progress)}
+        report = {"event": "progress", "run_id": job.run_id, "lane": list(lane), **shown, "curves": curves(progress)}
         if local:
             tune.report(report)
         else:

@@ -92,10 +92,12 @@ class Display:
             is_due = run and not self._live and self._paces[run_id].is_due(run.share)
         if run and is_due:
             where = f", on {run.lane}" if run.lane and str(run.lane) else ""
-            self._say(f"{run.label}: {line(step, steps, loss, steps_per_second)}{where}")
+            self._say(f"{run.label}: {', '.join([line(step, steps, loss, steps_per_second), *run.scores])}{where}")
 
     def measured(self, run_id: str, step: int, values: Mapping[str, float]) -> None:
-        """Show nothing: `progress` has what is shown of training curves, and the table at the end has the scores."""
+        """A run has values of its curves, of which scores on validation sets are shown; others, `progress` has."""
+        with self._lock:
+            self._course.measured(run_id, {_one_line(name): value for name, value in values.items()})
 
     def scoring(self, run_id: str) -> None:
         """A run has finished its training and is being evaluated; ignored for a run that is not running."""
@@ -129,7 +131,8 @@ class Display:
             has_bars = self._console.width >= BAR_WIDTH
             grid = Table.grid(padding=(0, 1 + has_bars, 0, 0), expand=True)
             grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-            for _ in range(5):
+            validated = has_bars and any(run.scores for run in self._course.running.values())
+            for _ in range(5 + validated):
                 grid.add_column(justify="right", no_wrap=True)
             if has_bars:
                 grid.add_column(width=10)
@@ -143,8 +146,9 @@ class Display:
                     count = [plural(len(runs), "run")] if len(runs) > len(here) else []
                     grid.add_row(Text(" · ".join((node, *kinds, *count)), "bold"))
                 for run in here:
+                    score = [run.scores[0] if run.scores else ""] if validated else []
                     bar = [ProgressBar(total=run.steps or 1, completed=run.step, width=10)] if has_bars else []
-                    grid.add_row(*_label(run, indented=bool(node)), *_numbers(run), *bar)
+                    grid.add_row(*_label(run, indented=bool(node)), *_numbers(run), *score, *bar)
             parts: list[RenderableType] = [grid] if shown else []
             if more := len(self._course.running) - shown:
                 parts.append(Text(f"… and {more} more running"))

@@ -352,8 +352,9 @@ def run_here(job: Job, watcher: Watcher) -> tuple[RunEnd, str]:
 
 def _train_and_score(job: Job, watcher: Watcher) -> tuple[RunEnd, str]:
     def on_progress(p: Progress) -> None:
+        for step, values in curves(p):
+            watcher.measured(job.run_id, step, values)
         watcher.progress(job.run_id, p.step, p.steps, p.loss, p.steps_per_second)
-        watcher.measured(job.run_id, p.step, curves(p))
 
     def on_rows(rows: Sequence[ScoreRow]) -> None:
         watcher.measured(job.run_id, job.spec.recipe.steps, scores_in(rows))

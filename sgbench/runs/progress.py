@@ -19,6 +19,7 @@ from sgbench.core.errors import InterruptionError
 from sgbench.core.lease import Claim
 from sgbench.core.storage import Storage
 from sgbench.core.words import duration
+from sgbench.metrics.display import display_of
 from sgbench.store.layout import PROGRESS, progress_of
 from sgbench.store.rows import RunEnd
 
@@ -62,10 +63,23 @@ def line(step: int, steps: int, loss: float, rate: float) -> str:
     return f"step {step}/{steps}, loss {loss:.4g}, {rate:.3g} steps/s, ETA {eta}"
 
 
-def curves(progress: "Progress") -> dict[str, float]:
-    """Return the values of a run's training curves, by name: ``loss``, ``lr``, ``steps_per_second``, ``terms/l1``."""
+VALIDATED = "validation/"
+"""How the names of scores on validation sets begin among the curves of a run."""
+
+
+def curves(progress: "Progress") -> list[tuple[int, dict[str, float]]]:
+    """Return points of a run's training curves, in order: steps, and values by name.
+
+    Names are ``loss``, ``lr``, ``steps_per_second``, ``terms/l1`` and so on, and ``validation/Set5/psnr_y``.
+    """
+    points: dict[int, dict[str, float]] = {}
+    for row in progress.validation:
+        if row["value"] is not None:
+            points.setdefault(row["step"], {})[f"{VALIDATED}{row['dataset']}/{row['metric']}"] = row["value"]
     terms = {f"terms/{term}": value for term, value in progress.terms.items()}
-    return {"loss": progress.loss, "lr": progress.lr, "steps_per_second": progress.steps_per_second, **terms}
+    means = {"loss": progress.loss, "lr": progress.lr, "steps_per_second": progress.steps_per_second, **terms}
+    points[progress.step] = points.get(progress.step, {}) | means
+    return list(points.items())
 
 
 class Pace:
@@ -105,6 +119,14 @@ class Running:
     rate: float = 0.0
     """Steps per second."""
     scoring: bool = False
+    validated: dict[str, float] = field(default_factory=dict)
+    """The newest scores on validation sets, by set and metric: ``Set5/psnr_y``."""
+
+    @property
+    def scores(self) -> list[str]:
+        """The newest scores on validation sets, in words: ``Set5 psnr_y 29.12``."""
+        named = ((*name.rpartition("/"), value) for name, value in self.validated.items())
+        return [f"{dataset} {metric} {display_of(metric).number(value)}" for dataset, _, metric, value in named]
 
     @property
     def doing(self) -> str:
@@ -158,6 +180,12 @@ class Course:
             if not first:  # the earlier steps of a resumed run say nothing about today's speed
                 self._worked += run.share - before
         return run
+
+    def measured(self, run_id: str, values: Mapping[str, float]) -> None:
+        """A run has values of its curves, of which only scores on validation sets are kept."""
+        if run := self.running.get(run_id):
+            found = {name: value for name, value in values.items() if name.startswith(VALIDATED)}
+            run.validated |= {name.removeprefix(VALIDATED): value for name, value in found.items()}
 
     def scoring(self, run_id: str) -> Running | None:
         """A run's scores are being computed; return it, or None if it is not running."""
@@ -262,6 +290,8 @@ class Recorder:
 
     def measured(self, run_id: str, step: int, values: Mapping[str, float]) -> None:
         """A run has values at a step."""
+        with self._lock:
+            self._course.measured(run_id, values)
         self._watcher.measured(run_id, step, values)
 
     def scoring(self, run_id: str) -> None:

@@ -105,7 +105,7 @@ NamedTrackers = Annotated[tuple[str, ...], BeforeValidator(_several), AfterValid
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False, serialize_by_alias=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -199,6 +199,20 @@ def test_many_runs_are_counted_not_listed(clock: Clock) -> None:
     assert lines[-2] == "… and 5 more running"
 
 
+def test_the_newest_scores_of_validation_are_shown(clock: Clock) -> None:
+    values = {"loss": 1.0, "validation/Mine/psnr_y": 29.123, "validation/Mine/lpips_alex": 0.21345}
+    for display, seen in (plain(clock), terminal(clock, width=BAR_WIDTH)):
+        display.started("a", LOSS)
+        for values["validation/Mine/psnr_y"] in (28.0, 29.123):
+            display.measured("a", 500, values)
+        display.measured("b", 500, values)
+        display.progress("a", 600, 1200, 0.0312345, 12.34)
+        if isinstance(seen, Console):
+            assert "  Mine psnr_y 29.12  ━" in frame(display, seen)[0]
+        else:
+            assert ", ETA 0:49, Mine psnr_y 29.12, Mine lpips_alex 0.2135" in seen.getvalue()
+
+
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_no_line_wraps_and_no_number_is_cut(clock: Clock, width: int) -> None:
     display, console = terminal(clock, total=3, width=width)

@@ -325,7 +325,7 @@ def test_validation_is_no_identity_and_can_be_set_field_by_field():
     override(changed, "validate.every", 7)
     sweep, data = build(changed, "mine.yaml"), TrainingData(name="demo", sha256=HASH)
     assert sweep.named_runs(data) == build(fields(), "mine.yaml").named_runs(data)
-    assert build(sweep.model_dump(mode="json", by_alias=True), "again") == sweep
+    assert build(sweep.model_dump(mode="json"), "again") == sweep
     assert sweep.sets()[-1] == ("mine=photos", "test")
     split = {"train": "demo,split=0.5", "validate": {"sets": ["held-out"]}}
     assert build(fields(**split), "mine.yaml").sets()[-1] == ("demo,split=0.5,held-out", "test")
