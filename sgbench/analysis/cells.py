@@ -66,7 +66,7 @@ def summarised(outcomes: Sequence[Outcome], place: Mapping[str, Any], *, signifi
 
 def _in_a_cell(fate: Fate) -> Fate:
     """Return what a cell says about a missing score; which weights are missing is said once, in a note."""
-    return Fate(fate.why) if fate.why is Why.NO_WEIGHTS else fate
+    return Fate(fate.why) if fate.why in (Why.NO_WEIGHTS, Why.NEEDS_HR) else fate
 
 
 def best(cells: Sequence[Cell], directions: Mapping[str, str | None]) -> list[bool]:

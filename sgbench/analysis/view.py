@@ -57,6 +57,7 @@ class Why(StrEnum):
     PENDING = "pending"
     NOT_SCORED = "not scored"
     NO_WEIGHTS = ScoreStatus.NO_WEIGHTS
+    NEEDS_HR = ScoreStatus.NEEDS_HR
     UNDEFINED = ScoreStatus.UNDEFINED
     FAILED = ScoreStatus.FAILED
 

@@ -2,7 +2,8 @@
 
 A prepared set is a folder of three files:
 
-- ``hr.bin`` and ``lr.bin``: the uint8 H×W×3 pixels of all images, one after the other;
+- ``hr.bin`` and ``lr.bin``: the uint8 H×W×3 pixels of all images, one after the other; the first is empty for a test
+  set without high-resolution images;
 - ``manifest.json``: where each image lies in them, hashes of its pixels, and where low-resolution files were taken from
   if they were not made.
 
@@ -58,15 +59,15 @@ class PackedImage:
     file: str
     """The file's name."""
     height: int
-    """Height of the high-resolution image in pixels, a multiple of the scale."""
+    """Height of the high-resolution or, without one, of the super-resolved image in pixels, a multiple of the scale."""
     width: int
-    """Width of the high-resolution image in pixels, a multiple of the scale."""
+    """Its width in pixels, a multiple of the scale."""
     hr_offset: int
     """First byte in ``hr.bin``."""
     lr_offset: int
     """First byte in ``lr.bin``."""
     hr_sha256: str
-    """SHA-256 of the high-resolution pixels, hexadecimal."""
+    """SHA-256 of the high-resolution pixels, hexadecimal; empty if there are none."""
     lr_sha256: str
     """SHA-256 of the low-resolution pixels, hexadecimal."""
 
@@ -84,6 +85,7 @@ class PackedImages:
         scale: HR pixels for each LR pixel.
         degradation: How the LR images were made, unless they were taken from files.
         images: Where each image lies.
+        has_hr: Whether it has high-resolution images, as all but some test sets do.
         lr_folder: The folder of the files that the LR images were taken from; None if they were made.
         held_out: How many images a split has kept out of it.
         sha256: The manifest hash: which pixels the set holds, in order, whatever the files are called.
@@ -106,6 +108,7 @@ class PackedImages:
         self.scale = scale
         self.degradation = degradation
         self.images = tuple(images)
+        self.has_hr = all(image.hr_sha256 for image in self.images)
         self.lr_folder = lr_folder
         self.held_out = held_out
         self.sha256 = _manifest_sha256(self.images, scale)
@@ -134,6 +137,8 @@ class PackedImages:
             for name in (opened.name, *(image.name for image in opened.images)):
                 if not re.fullmatch(PART, name):
                     raise ValueError(f"it contains the name {name[:80]!r}; {PART_IN_WORDS} is needed")
+            if not opened.has_hr and any(image.hr_sha256 for image in opened.images):
+                raise ValueError("it has high-resolution pixels of some images only")
             if opened.sha256 != manifest["sha256"]:
                 raise ValueError("its records do not match their hash")
             for file, expected in zip(PIXEL_FILES, opened.byte_counts(), strict=True):
@@ -157,7 +162,11 @@ class PackedImages:
         return len(self.images)
 
     def hr(self, index: int) -> Pixels:
-        """Return a high-resolution image, a read-only view of the memory map, uint8, H×W×3."""
+        """Return a high-resolution image, a read-only view of the memory map, uint8, H×W×3.
+
+        Raises:
+            ValueError: If the set has none.
+        """
         image = self.images[index]
         return _view(self._hr, image.hr_offset, image.height, image.width)
 
@@ -178,7 +187,8 @@ class PackedImages:
 
         def intact(index: int) -> bool:
             image = self.images[index]
-            return (_sha256(self.hr(index)), _sha256(self.lr(index))) == (image.hr_sha256, image.lr_sha256)
+            hr_sha256 = _sha256(self.hr(index)) if self.has_hr else ""
+            return (hr_sha256, _sha256(self.lr(index))) == (image.hr_sha256, image.lr_sha256)
 
         with _threads() as pool:
             for index, sound in enumerate(pool.map(intact, range(len(self)))):
@@ -192,8 +202,8 @@ class PackedImages:
 
     def byte_counts(self) -> tuple[int, int]:
         """Return the bytes of all high-resolution pixels and of all low-resolution ones."""
-        hr = sum(image.height * image.width * CHANNELS for image in self.images)
-        return hr, hr // self.scale**2
+        whole = sum(image.height * image.width * CHANNELS for image in self.images)
+        return whole * self.has_hr, whole // self.scale**2
 
     @functools.cached_property
     def _hr(self) -> Pixels:
@@ -219,7 +229,8 @@ def prepare(
     the same set at once: the slower one uses the other's result.
 
     Args:
-        source: The image files. The high-resolution images are cropped from the top left to a multiple of the scale.
+        source: The image files. The high-resolution images are cropped from the top left to a multiple of the scale; if
+            there are none, the set has only low-resolution ones.
         scale: 2, 3 or 4.
         degradation: How the low-resolution images are made if the source has no files of them.
         cache: Folder for prepared sets, created if it does not exist.
@@ -246,7 +257,7 @@ def prepare(
         with replacing(target) as folder:
             folder.mkdir()
             images = _pack(source, plan, folder, degradation, scale, workers, progress)
-            images.sort(key=lambda image: (image.file, image.hr_sha256))
+            images.sort(key=lambda image: (image.file, image.hr_sha256 or image.lr_sha256))
             _warn_of_duplicates(source.name, images)
             manifest = {
                 "format": FORMAT_VERSION,
@@ -287,11 +298,18 @@ def folder_name(source: Source, scale: int, degradation: Degradation) -> str:
 
 
 def shared_images(a: PackedImages, b: PackedImages) -> list[tuple[str, str]]:
-    """Return the names of images with the same high-resolution pixels in two sets, as pairs, in the order of ``a``."""
+    """Return the names of images with the same pixels in two sets, as pairs, in the order of ``a``.
+
+    The high-resolution pixels are compared, or the low-resolution ones if a set has no others.
+    """
+
+    def pixels(image: PackedImage) -> str:
+        return image.hr_sha256 if a.has_hr and b.has_hr else image.lr_sha256
+
     names: dict[str, list[str]] = {}
     for image in b.images:
-        names.setdefault(image.hr_sha256, []).append(image.name)
-    return [(image.name, other) for image in a.images for other in names.get(image.hr_sha256, ())]
+        names.setdefault(pixels(image), []).append(image.name)
+    return [(image.name, other) for image in a.images for other in names.get(pixels(image), ())]
 
 
 def _file_identity(path: Path) -> tuple[str, int, int, int]:
@@ -304,14 +322,15 @@ def _plan(source: Source, scale: int) -> list[PackedImage]:
     plan: list[PackedImage] = []
     files: dict[str, Path] = {}
     offset = 0
-    for path, name in zip(source.images, source.names or [path.stem for path in source.images], strict=True):
+    paths = source.images or source.lr
+    for path, name in zip(paths, source.names or [path.stem for path in paths], strict=True):
         if not re.fullmatch(PART, name):
             raise InputError(f"'{path.parent}' has an image named {path.name[:80]!r}; {PART_IN_WORDS} is needed.")
         if (taken := files.setdefault(name, path)) is not path:
             raise InputError(
                 f"'{taken.name}' and '{path.name}' in '{path.parent}' would have the same name; rename one."
             )
-        height, width = (side // scale * scale for side in image_size(path))
+        height, width = (side // scale * scale if source.images else side * scale for side in image_size(path))
         if not height or not width:
             raise InputError(f"'{path}' is smaller than {scale}×{scale} pixels, which scale {scale} needs.")
         plan.append(PackedImage(name, path.name, height, width, offset, offset // scale**2, "", ""))
@@ -347,16 +366,19 @@ def _pack(
             remarks.setdefault(remark, []).append(path)
         return pixels
 
-    def pack(image: PackedImage, path: Path, lr_path: Path | None) -> PackedImage:
-        hr = crop_to_multiple(read(path), scale)
+    def pack(image: PackedImage, path: Path | None, lr_path: Path | None) -> PackedImage:
+        if path:
+            hr = crop_to_multiple(read(path), scale)
+            _write(folder / "hr.bin", image.hr_offset, hr)
+            image = replace(image, hr_sha256=_sha256(hr))
         lr = read(lr_path) if lr_path else downscale(hr, scale, degradation)
-        _write(folder / "hr.bin", image.hr_offset, hr)
         _write(folder / "lr.bin", image.lr_offset, lr)
-        return replace(image, hr_sha256=_sha256(hr), lr_sha256=_sha256(lr))
+        return replace(image, lr_sha256=_sha256(lr))
 
     packed: list[PackedImage] = []
+    nothing = [None] * len(plan)
     with _threads(workers) as pool:
-        for image in pool.map(pack, plan, source.images, source.lr or [None] * len(plan)):
+        for image in pool.map(pack, plan, source.images or nothing, source.lr or nothing):
             packed.append(image)
             if progress is not None:
                 progress(len(packed), len(plan))
@@ -369,7 +391,8 @@ def _pack(
 
 def _warn_of_duplicates(name: str, images: Sequence[PackedImage]) -> None:
     first: dict[str, PackedImage] = {}
-    pairs = [(other, image) for image in images if (other := first.setdefault(image.hr_sha256, image)) is not image]
+    pixels = ((image.hr_sha256 or image.lr_sha256, image) for image in images)
+    pairs = [(other, image) for sha256, image in pixels if (other := first.setdefault(sha256, image)) is not image]
     if pairs:
         (one, two), more = pairs[0], len(pairs) - 1
         others = f", and so {'do' if more > 1 else 'does'} {plural(more, 'other image')}" if more else ""

@@ -41,7 +41,7 @@ class Source:
     name: str
     role: Role
     images: tuple[Path, ...]
-    """Absolute paths, sorted by file name."""
+    """Absolute paths, sorted by file name; none for a test set that has only low-resolution images."""
     lr: tuple[Path, ...] = ()
     """The low-resolution file of each image, absolute; empty if they are to be made."""
     names: tuple[str, ...] = ()
@@ -71,6 +71,8 @@ def resolve(reference: str, role: Role, scale: int = 4) -> Source:
             low-resolution files are missing or too many, or a split holds out all images or none.
     """
     asked, places = Reference.read(reference), places_of(reference)
+    if role == "train" and not asked.has_hr:
+        raise InputError(f"{quoted(reference)} has no high-resolution images, and training needs them.")
     found = [_found(asked, place, "train" if asked.held_out else role, scale) for place in places]
     if len(places) > 1 or asked.recursive or any(place.given.endswith(LIST) for place in places):
         _refuse_repeated(asked, itertools.chain(*found))
@@ -84,11 +86,12 @@ def resolve(reference: str, role: Role, scale: int = 4) -> Source:
     everything = zip(itertools.chain(*found), _names(places, found), sides, strict=True)
     chosen = [(image, name) for image, name, side in everything if side == asked.held_out]
     chosen.sort(key=lambda each: each[0].path.name)
+    images = tuple(image.path for image, _ in chosen)
     return Source(
         set_name(reference),
         role,
-        tuple(image.path for image, _ in chosen),
-        tuple(image.lr for image, _ in chosen if image.lr),
+        images if asked.has_hr else (),
+        tuple(image.lr for image, _ in chosen if image.lr) if asked.has_hr else images,
         tuple(name for _, name in chosen) if any(name != image.path.stem for image, name in chosen) else (),
         0 if asked.held_out else held_out,
     )
@@ -140,6 +143,12 @@ def places_of(reference: str) -> list[Place]:
         InputError: If the reference is malformed, or its name is that of a catalogued set and may not be.
     """
     asked = Reference.read(reference)
+    if not asked.has_hr:
+        if asked.name in CATALOG:
+            raise InputError(
+                f"{quoted(reference)} has the name of a known set, which has HR images; give it another name."
+            )
+        return [Place(asked.name, None, asked.lr_folders[0], "", ())]
     several = len(asked.places) > 1
     if asked.places:
         _refuse_other_case(asked.name)
@@ -235,10 +244,10 @@ def _found(asked: Reference, place: Place, role: Role, scale: int) -> list[_Imag
     """Return the images of a place, sorted by name, then by path."""
     root, paths = _files(asked, place, role)
     folders = [_below(root, path.parent) for path in paths]
-    lr = _lr_files(asked, place, role, root, list(zip(paths, folders, strict=True)), scale) if asked.lr else paths
+    with_lr = asked.lr and asked.has_hr
+    lr = _lr_files(asked, place, role, root, list(zip(paths, folders, strict=True)), scale) if with_lr else paths
     return [
-        _Image(path, folder, small if asked.lr else None)
-        for path, folder, small in zip(paths, folders, lr, strict=True)
+        _Image(path, folder, small if with_lr else None) for path, folder, small in zip(paths, folders, lr, strict=True)
     ]
 
 

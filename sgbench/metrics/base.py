@@ -1,8 +1,9 @@
 """The contract of a metric, its input and its results.
 
 A metric is a small frozen object that several threads may use at once. An `ImageMetric` gives a number for one pair of
-images. A `SetMetric` reduces each image to a vector and gives a number for two sets of vectors. Neither invents a
-number: what cannot be computed is a `Score` without a value that says why.
+images or, if it is a no-reference metric (``needs_hr=False``), for a super-resolved image alone. A `SetMetric` reduces
+each image to a vector and gives a number for two sets of vectors. Neither invents a number: what cannot be computed is
+a `Score` without a value that says why.
 """
 
 from __future__ import annotations
@@ -102,21 +103,38 @@ class Pair:
     Args:
         name: What the image is called in results.
         sr: The super-resolved image, an `Image` or its pixels.
-        hr: The reference, of the same size.
+        hr: The reference, of the same size; None if there is none.
         crop: Pixels that PSNR and SSIM leave out on each side; usually the scale.
 
     Raises:
         InputError: If the sizes differ, or an image is not uint8 [3, H, W].
     """
 
-    def __init__(self, name: str, sr: Image | ArrayLike, hr: Image | ArrayLike, crop: int) -> None:
+    def __init__(self, name: str, sr: Image | ArrayLike, hr: Image | ArrayLike | None, crop: int) -> None:
         self.name = name
         self.sr = sr if isinstance(sr, Image) else Image(sr)
-        self.hr = hr if isinstance(hr, Image) else Image(hr)
+        self._hr = Image(hr) if hr is not None and not isinstance(hr, Image) else hr
         self.crop = crop
-        check_sizes(name, self.sr.size, self.hr.size, crop)
+        if self._hr is not None:
+            check_sizes(name, self.sr.size, self._hr.size, crop)
         if crop < 0:
             raise InputError(f"crop is {crop}; 0 or more pixels are needed.")
+
+    @property
+    def hr(self) -> Image:
+        """The reference.
+
+        Raises:
+            InputError: If there is none.
+        """
+        if self._hr is None:
+            raise InputError("there is no HR image to compare with; a metric that uses it declares needs_hr=True.")
+        return self._hr
+
+    @property
+    def alone(self) -> Pair:
+        """The super-resolved image without its reference, as a no-reference metric gets it."""
+        return Pair(self.name, self.sr, None, self.crop)
 
     def cropped(self, view: Callable[[Image], NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return a view [..., H, W] of SR and of HR without the border.
@@ -124,14 +142,21 @@ class Pair:
         Raises:
             Undefined: If nothing is left of the image.
         """
+        return self._cropped(view(self.sr)), self._cropped(view(self.hr))
+
+    def cropped_sr(self, view: Callable[[Image], NDArray[Any]]) -> NDArray[Any]:
+        """Return a view [..., H, W] of SR without the border; see `cropped`."""
+        return self._cropped(view(self.sr))
+
+    def _cropped(self, values: NDArray[Any]) -> NDArray[Any]:
         width, height = self.sr.size
         if min(width, height) <= 2 * self.crop:
             raise Undefined(f"nothing is left of {width}×{height} pixels after a border of {self.crop} is cropped")
         rows, columns = slice(self.crop, height - self.crop), slice(self.crop, width - self.crop)
-        return view(self.sr)[..., rows, columns], view(self.hr)[..., rows, columns]
+        return values[..., rows, columns]
 
 
-def check_sizes(name: str, sr: tuple[int, int], hr: tuple[int, int], crop: int) -> None:
+def check_sizes(name: str, sr: tuple[int, int], hr: tuple[int, int], crop: int, *, reference: str = "HR") -> None:
     """Refuse a super-resolved image whose size differs from that of its reference.
 
     Args:
@@ -139,6 +164,7 @@ def check_sizes(name: str, sr: tuple[int, int], hr: tuple[int, int], crop: int) 
         sr: Its width and height.
         hr: Those of its reference.
         crop: Usually the scale; if the sizes differ by less, the message suggests cropping.
+        reference: What the reference is, for the message.
 
     Raises:
         InputError: If the sizes differ, stating both.
@@ -147,7 +173,7 @@ def check_sizes(name: str, sr: tuple[int, int], hr: tuple[int, int], crop: int) 
         width, height = (min(sides) for sides in zip(sr, hr, strict=True))
         close = all(abs(a - b) < max(crop, 1) for a, b in zip(sr, hr, strict=True))
         hint = f"; crop both from the top left to {width}×{height}" if close else ""
-        raise InputError(f"image '{name}': SR is {sr[0]}×{sr[1]} pixels and HR is {hr[0]}×{hr[1]}{hint}.")
+        raise InputError(f"image '{name}': SR is {sr[0]}×{sr[1]} pixels and {reference} is {hr[0]}×{hr[1]}{hint}.")
 
 
 class Estimate(NamedTuple):
@@ -213,12 +239,10 @@ def incomplete(images: Mapping[str, Score]) -> Score:
     causes: dict[tuple[ScoreStatus, str | None], list[str]] = {}
     for name, score in images.items():
         causes.setdefault((score.status, score.reason), []).append(name)
-    worst = [ScoreStatus.FAILED, ScoreStatus.NO_WEIGHTS, ScoreStatus.UNDEFINED]
+    worst = [ScoreStatus.FAILED, ScoreStatus.NO_WEIGHTS, ScoreStatus.NEEDS_HR, ScoreStatus.UNDEFINED]
+    of_all = (ScoreStatus.NO_WEIGHTS, ScoreStatus.NEEDS_HR)
     ordered = sorted(causes, key=lambda cause: worst.index(cause[0]))
-    said = [
-        str(cause[1]) if cause[0] == ScoreStatus.NO_WEIGHTS else f"{_some(causes[cause])}: {cause[1]}"
-        for cause in ordered
-    ]
+    said = [str(cause[1]) if cause[0] in of_all else f"{_some(causes[cause])}: {cause[1]}" for cause in ordered]
     left = sum(len(causes[cause]) for cause in ordered[CAUSES:])
     return Score(None, ordered[0][0], "; ".join(said[:CAUSES] + [f"and {left} more images"] * bool(left)))
 
@@ -263,6 +287,9 @@ class Metric(ABC):
     """Place among other metrics: tables begin with the lowest, ties are sorted by name; built-in: 10 to 120."""
     networks: tuple[str, ...] = ()
     """Names of the pretrained networks that it needs, see `sgbench.assets`."""
+    needs_hr: bool = True
+    """Whether it compares with HR. One that does not, a no-reference metric, gets SR alone, even where there is HR, and
+    also has a value for test sets without HR."""
     description: str
     """One line for lists."""
     source: str
@@ -279,6 +306,7 @@ class Metric(ABC):
         fits = self.digits is None or (type(self.digits) is int and 0 <= self.digits <= MAX_DIGITS)
         self._require(fits, "digits", self.digits, f"a number from 0 to {MAX_DIGITS}, or None,")
         self._require(type(self.rank) is int, "rank", self.rank, "an integer")
+        self._require(type(self.needs_hr) is bool, "needs_hr", self.needs_hr, "True or False")
         try:
             json.dumps(dict(self.protocol), allow_nan=False)
         except (TypeError, ValueError):
@@ -295,7 +323,7 @@ class ImageMetric(Metric):
 
     @abstractmethod
     def score(self, pair: Pair, runtime: Runtime) -> float:
-        """Return the value for one pair of images.
+        """Return the value for one pair of images, or, without ``needs_hr``, for its SR.
 
         Raises:
             Undefined: If there is none for these images.
@@ -304,7 +332,11 @@ class ImageMetric(Metric):
 
 @dataclass(frozen=True, kw_only=True)
 class SetMetric(Metric):
-    """A metric with a value for a set of images only."""
+    """A metric with a value for a set of images only, compared with the set of their references."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(self.needs_hr, "needs_hr", self.needs_hr, "True, as for every metric of sets,")
 
     @abstractmethod
     def features(self, image: Image, runtime: Runtime) -> Array:

@@ -66,26 +66,35 @@ class Measured:
 class Suite:
     """Several metrics over one set of images, which are measured one at a time and may differ in size.
 
-    A metric whose weights are missing scores ``no weights``, one that fails scores ``failed``, and the others go on.
+    A metric whose weights are missing scores ``no weights``, one that fails ``failed``, one that compares with HR where
+    there is none ``needs HR``, and the others go on.
 
     Args:
         metrics: Names in `sgbench.metrics.METRICS`, in the order of the results; a repeated one counts once.
         locator: Finds the weights of networks; asked once per network, and not at all if no metric needs one.
         device: Where networks run, as torch names it.
         hr_cache: Keeps what is computed of references between suites.
+        has_hr: Whether the images have references.
 
     Raises:
         InputError: If a name is unknown, or a weights file has the wrong content.
     """
 
     def __init__(
-        self, metrics: Iterable[str], locator: Locator, device: str = "cpu", hr_cache: HrCache | None = None
+        self,
+        metrics: Iterable[str],
+        locator: Locator,
+        device: str = "cpu",
+        hr_cache: HrCache | None = None,
+        *,
+        has_hr: bool = True,
     ) -> None:
         self.metrics: list[Metric] = [METRICS.load(name) for name in dict.fromkeys(metrics)]
+        self._has_hr = has_hr
         self._hr_cache = HrCache() if hr_cache is None else hr_cache
         weights: dict[str, LoadedWeights] = {}
         self._missing: dict[str, str] = {}
-        for network in networks_of(metric.name for metric in self.metrics):
+        for network in networks_of(metric.name for metric in self.metrics if has_hr or not metric.needs_hr):
             try:
                 weights[network] = locator.load(network)
             except MissingWeights as reason:
@@ -95,16 +104,18 @@ class Suite:
 
     def measure(self, pair: Pair) -> Measured:
         """Apply every metric to one pair; several threads may do so at once."""
-        pair.hr.keep_views(self._hr_cache)
+        if self._has_hr:
+            pair.hr.keep_views(self._hr_cache)
         results = []
         features: dict[str, tuple[Array, Array] | Score] = {}
         seconds: dict[str, float] = {}
         for metric in self.metrics:
             began = time.perf_counter()
             if isinstance(metric, ImageMetric):
-                score = self._no_weights(metric) or Score.of(partial(metric.score, pair, self._runtime))
+                given = pair if metric.needs_hr else pair.alone
+                score = self._impossible(metric) or Score.of(partial(metric.score, given, self._runtime))
                 results.append(self._result(metric, pair.name, 1, score, time.perf_counter() - began))
-            elif isinstance(metric, SetMetric) and not self._no_weights(metric):
+            elif isinstance(metric, SetMetric) and not self._impossible(metric):
                 features[metric.name] = self._features(metric, pair)
                 seconds[metric.name] = time.perf_counter() - began
         return Measured(pair.name, tuple(results), features, seconds)
@@ -121,7 +132,7 @@ class Suite:
         """
         score = Score(None, ScoreStatus.FAILED, reason)
         images = [metric for metric in self.metrics if isinstance(metric, ImageMetric)]
-        results = tuple(self._result(metric, name, 1, self._no_weights(metric) or score, 0.0) for metric in images)
+        results = tuple(self._result(metric, name, 1, self._impossible(metric) or score, 0.0) for metric in images)
         return Measured(name, results, {metric.name: score for metric in self.metrics if metric not in images}, {})
 
     def add(self, measured: Measured) -> None:
@@ -152,7 +163,7 @@ class Suite:
         return self._result(metric, None, len(self._measured), score, seconds)
 
     def _set_score(self, metric: SetMetric) -> Score:
-        if score := self._no_weights(metric):
+        if score := self._impossible(metric):
             return score
         if not self._measured:
             return Score(None, ScoreStatus.UNDEFINED, "there are no images")
@@ -168,7 +179,9 @@ class Suite:
         sr, hr = (np.stack(side) for side in zip(*pairs, strict=True))
         return Score.of(partial(metric.distance, sr, hr))
 
-    def _no_weights(self, metric: Metric) -> Score | None:
+    def _impossible(self, metric: Metric) -> Score | None:
+        if metric.needs_hr and not self._has_hr:
+            return Score(None, ScoreStatus.NEEDS_HR, "the test set has no HR images")
         reasons = [self._missing[network] for network in metric.networks if network in self._missing]
         return Score(None, ScoreStatus.NO_WEIGHTS, " ".join(reasons)) if reasons else None
 

@@ -12,7 +12,7 @@ from sgbench.runs.sweep import Observer, fetch_networks
 from sgbench.scoring.evaluation import score_subject, unscored
 from sgbench.scoring.subjects import Subject, find_subject, merged, pack_test
 from sgbench.scoring.upscaling import WHOLE, FromFolder, Inference
-from sgbench.spec import check_distinct, check_metrics
+from sgbench.spec import check_distinct, check_metrics, check_scorable
 from sgbench.store import Store
 
 METRICS = ("lpips_alex", "fid", "fd_alex", "psnr_y", "psnr_rgb", "ssim_y", "ssim_rgb")
@@ -70,6 +70,7 @@ def evaluate(
     store.refuse_other_folders()
     metrics = check_metrics(metrics)
     check_distinct(tests, "test set")
+    check_scorable(tests, metrics)
     left_out: list[tuple[str, InputError]] = []
     found = []
     for each in what:

@@ -19,7 +19,7 @@ from sgbench.metrics import METRICS, HrCache, Measured, Pair, Score, Suite, inco
 from sgbench.scoring.outcomes import Outcomes
 from sgbench.scoring.provenance import provenance
 from sgbench.scoring.subjects import Subject
-from sgbench.scoring.upscaling import FromFolder, Upscaler
+from sgbench.scoring.upscaling import FromFolder, Upscaler, check_size
 from sgbench.spec import canonical_json
 from sgbench.store import Dataset, Store
 from sgbench.store.layout import image_of
@@ -156,16 +156,18 @@ def score(
     Raises:
         Exception: A fault of storage or machine; no score is to be recorded then.
     """
-    suite = Suite(metrics, locator, str(device), hr_cache)
+    suite = Suite(metrics, locator, str(device), hr_cache, has_hr=images.has_hr)
     upscaling: dict[str | None, float] = {}
 
     def measure(index: int) -> Measured:
-        name, hr = images.images[index].name, images.hr(index)
+        image = images.images[index]
+        name, hr = image.name, images.hr(index).transpose(2, 0, 1) if images.has_hr else None
         began = time.perf_counter()
         try:
             sr = upscaler(images, index)
             upscaling[name] = time.perf_counter() - began
-            pair = Pair(name, sr.transpose(2, 0, 1), hr.transpose(2, 0, 1), images.scale)
+            pair = Pair(name, sr.transpose(2, 0, 1), hr, images.scale)
+            check_size(image, pair.sr.size, images)
         except Exception as error:  # such as a GPU that runs out of memory
             if machine_fault(error):
                 raise

@@ -143,7 +143,7 @@ def from_folder(folder: Path, test: PackedImages) -> FromFolder:
     pairing = pair_by_name([image.name for image in test.images], folder, SUFFIXES, test.scale)
     for image in test.images:
         if image.name in pairing.files:
-            _check_file(pairing.files[image.name], image, test.scale)
+            _check_file(pairing.files[image.name], image, test)
     if missing := [image.name for image in test.images if image.name not in pairing.files]:
         unused = [path.name for path in pairing.unused]
         left = f", and no reference for {some(unused, 3)}" if unused else ""
@@ -154,14 +154,24 @@ def from_folder(folder: Path, test: PackedImages) -> FromFolder:
     return FromFolder(pairing)
 
 
-def _check_file(path: Path, reference: PackedImage, scale: int) -> None:
+def check_size(image: PackedImage, size: tuple[int, int], images: PackedImages) -> None:
+    """Refuse a super-resolved image, by its width and height, that does not fit an image of a test set.
+
+    Raises:
+        InputError: Stating both sizes.
+    """
+    reference = "HR" if images.has_hr else f"LR ×{images.scale}"
+    check_sizes(image.name, size, (image.width, image.height), images.scale, reference=reference)
+
+
+def _check_file(path: Path, image: PackedImage, images: PackedImages) -> None:
     """Refuse a super-resolved file of the wrong size; an unreadable one is left to become a failed score."""
     try:
         height, width = image_size(path)
     except InputError:
         return
     try:
-        check_sizes(reference.name, (width, height), (reference.width, reference.height), scale)
+        check_size(image, (width, height), images)
     except InputError as error:
         raise InputError(f"'{path}': {error}") from error
 

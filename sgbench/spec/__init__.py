@@ -20,6 +20,7 @@ from sgbench.spec.models import (
     build,
     canonical_json,
     check_distinct,
+    check_scorable,
     override,
     read_setting,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "check_distinct",
     "check_loss",
     "check_metrics",
+    "check_scorable",
     "held_out",
     "override",
     "packed_digest",

@@ -27,11 +27,11 @@ from pydantic import (
 )
 
 from sgbench.core.errors import InputError, unknown
-from sgbench.core.registry import BACKBONES
+from sgbench.core.registry import BACKBONES, METRICS
 from sgbench.core.words import quoted, shortened
 from sgbench.spec import expression
 from sgbench.spec.expression import Expression
-from sgbench.spec.reference import as_text, held_out, packed_digest, set_name
+from sgbench.spec.reference import as_text, held_out, lacks_hr, packed_digest, set_name
 from sgbench.spec.resolve import check_backbone, check_loss, check_metric, check_trackers, split_backbone
 from sgbench.spec.text import read_yaml
 
@@ -381,6 +381,9 @@ class SweepSpec(_Model):
             )
         if self.recipe.init_partial and not self.recipe.init:
             raise ValueError("recipe.init_partial is on, but recipe.init is not given")
+        check_scorable(self.tests, self.metrics)
+        if self.validation:
+            check_scorable(self.validation.sets, self.validation.metrics)
         tested = set(map(set_name, self.tests))
         for name in map(set_name, self.validation_sets):
             if name in tested:
@@ -452,6 +455,20 @@ def check_distinct(references: Sequence[str], what: str) -> None:
     for name, count in Counter(map(set_name, references)).items():
         if count > 1:
             raise InputError(f"{what} {quoted(name)} is given twice; give one of them another name, as in 'mine=DIR'.")
+
+
+def check_scorable(references: Iterable[str], metrics: Sequence[str]) -> None:
+    """Refuse a set without HR images if every metric needs them.
+
+    Raises:
+        InputError: Naming it.
+    """
+    lacking = [reference for reference in references if lacks_hr(reference)]
+    if lacking and all(METRICS.load(metric).needs_hr for metric in metrics):
+        raise InputError(
+            f"{quoted(set_name(lacking[0]))} has no HR images, and {shortened(', '.join(metrics))} need them; add a "
+            "no-reference metric, as 'sgbench metrics' lists them, or one of your own."
+        )
 
 
 def build(fields: Mapping[str, Any], source: str, flags: Mapping[str, str] | None = None) -> SweepSpec:

@@ -4,6 +4,8 @@
 
 A place is a folder or a list of files. Where there are several, one may also be the name of a known set, or
 ``NAME=DIR``. A ``+`` in a path is written ``++``. The options at the end, in any order, are those of the whole set.
+
+``NAME=none,lr=DIR`` is a test set that has only low-resolution images, for no-reference metrics.
 """
 
 import re
@@ -20,6 +22,8 @@ NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
 
 _KEYS = ("name", "of", "recursive", "split", "lr")
 _HELD_OUT = "-held-out"
+_NONE = "none"
+"""Stands for the place of high-resolution images where there are none."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,18 @@ class Reference:
         """The share of images that is held out; 0 if none is."""
         return _share(self.split) if self.split is not None else Fraction(0)
 
+    @property
+    def has_hr(self) -> bool:
+        """Whether there are high-resolution images; if not, there is one folder of low-resolution ones."""
+        return self.places != (_NONE,)
+
     def _check(self) -> None:
         text = quoted(self.text)
+        if not self.has_hr and not self.lr_folders:
+            raise InputError(
+                f"{text} names no images: write NAME=none,lr=DIR, with the folder of the low-resolution images, or "
+                "NAME=./none for a folder of that name."
+            )
         for places in (self.places, self.lr_folders):
             if "" in places:
                 raise InputError(f"{text} gives no folder after '{'+' if any(places) else '='}'; write NAME=DIR.")
@@ -110,6 +124,12 @@ def set_name(reference: str) -> str:
     """
     images, options = _cut(reference)
     return images.partition("=")[0].partition(",")[0] + (_HELD_OUT if "held-out" in options else "")
+
+
+def lacks_hr(reference: str) -> bool:
+    """Return whether a reference is to a test set that has only low-resolution images, as far as it tells."""
+    images, _ = _cut(reference)
+    return images.partition("=")[2] == _NONE
 
 
 def held_out(reference: str) -> str:
