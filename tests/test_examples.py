@@ -17,12 +17,15 @@ import numpy as np
 import pytest
 import torch
 from notebook_cells import run, sources
+from scipy.ndimage import laplace
 
 import sgbench
 from sgbench.backbones import build_backbone, count_parameters
 from sgbench.cli import main
-from sgbench.core.registry import BACKBONES, LOSSES
+from sgbench.core.registry import BACKBONES, LOSSES, METRICS
+from sgbench.data import upscale, write_png
 from sgbench.losses import Batch, build_loss
+from sgbench.metrics import Image
 from sgbench.spec import check_backbone, check_loss
 
 ROOT = Path(sgbench.__file__).parent.parent
@@ -46,10 +49,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("SGBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr(sys, "path", [*sys.path, ""])
-    for registry in (LOSSES, BACKBONES):
+    for registry in (LOSSES, BACKBONES, METRICS):
         monkeypatch.setattr(registry, "_loaded", {})
     yield tmp_path / "examples"
-    for module in ("custom_loss", "custom_backbone"):
+    for module in ("custom_loss", "custom_backbone", "custom_metric"):
         sys.modules.pop(module, None)
 
 
@@ -100,6 +103,25 @@ def test_what_is_swept_can_also_be_trained_alone(folder: Path, command: str, mon
 @pytest.mark.parametrize(("module", "command"), [("custom_loss", COMMANDS[0]), ("custom_backbone", COMMANDS[1])])
 def test_each_example_names_its_command(module: str, command: str) -> None:
     assert f"\n    {command}\n" in (ROOT / "examples" / f"{module}.py").read_text(encoding="utf-8")
+
+
+def test_the_metric_scores_images_without_hr(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (10, 12, 3), np.uint8)
+    write_png(folder / "photos" / "photo.png", photo)
+    command = "sgbench eval bicubic --test real=none,lr=photos --metric custom_metric:sharpness"
+    assert command in README
+    assert f"\n    {command}\n" in (folder / "custom_metric.py").read_text(encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", shlex.split(command))
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    luma = Image(upscale(photo, 4).transpose(2, 0, 1)).luma[4:-4, 4:-4]
+    expected = laplace(luma)[1:-1, 1:-1].var()
+    scores = sgbench.load_results(str(folder / "results" / "eval")).scores.to_pylist()
+    assert [(row["image"], row["value"]) for row in scores] == [
+        (each, pytest.approx(expected)) for each in ("photo", None)
+    ]
 
 
 def test_the_entry_points_give_the_names_that_the_readme_says(

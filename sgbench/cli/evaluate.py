@@ -10,7 +10,7 @@ from sgbench.core.streams import nothing_on_stdout
 EXAMPLES = (
     "sgbench eval bicubic --test Set5=data/Set5/HR",
     "sgbench eval 3f2a9c --results results/quick --test Set14=data/Set14/HR",
-    "sgbench eval my_sr_images --test Set5=data/Set5/HR --metric lpips_alex",
+    "sgbench eval results/SwinIR results/HAT --test Set5=data/Set5/HR --metric lpips_alex",
     "sgbench eval EDSR_x4.pth --backbone edsr-paper --test Set5 --self-ensemble",
 )
 
@@ -20,7 +20,12 @@ def evaluate(
         list[str],
         typer.Argument(metavar="WHAT...", help="A run id, a checkpoint file, a folder of SR images, or 'bicubic'."),
     ],
-    test: Annotated[list[str], typer.Option("--test", metavar=options.REFERENCE, help="A test set (repeatable).")],
+    test: Annotated[
+        list[str],
+        typer.Option(
+            "--test", metavar=options.REFERENCE, help="A test set (repeatable); NAME=none,lr=DIR has no HR images."
+        ),
+    ],
     results: Annotated[
         str, typer.Option("--results", metavar="DIR", help="Results store, a folder or URI.")
     ] = "results/eval",
@@ -46,7 +51,9 @@ def evaluate(
     """Score runs, checkpoints, image folders or built-in methods on test sets, and keep the scores in a store.
 
     A run must be in the store; its final weights are scored with the scale and degradation of its training. With
-    --self-ensemble or --tile, the scores have their own row and do not count as the run's.
+    --self-ensemble or --tile, the scores have their own row and do not count as the run's. Files of a folder are
+    matched with the images by their names (baby.png, babyx4.png, baby_SwinIR.png). What cannot be used of several
+    things is reported, and the rest is scored.
     """
     from sgbench.analysis import Filters, View, load_results
     from sgbench.cli import output

@@ -17,7 +17,8 @@ SHORT = ("colour_space", "border_crop", "resize")
 def metrics(as_json: options.Json = False) -> None:
     """List registered metrics: which values are better, how each is computed, and which networks it needs.
 
-    ↓ means that lower values are better. A metric whose network is not available locally scores 'no weights'.
+    ↓ means that lower values are better; 'no HR' that the metric needs no reference, and also scores test sets without
+    HR images. A metric whose network is not available locally scores 'no weights'.
     """
     from sgbench.assets.locator import Locator
     from sgbench.cli import output
@@ -45,7 +46,7 @@ def _where(status: Any) -> str:
 def _row(name: str, networks: dict[str, str]) -> dict[str, Any]:
     from sgbench.metrics import SetMetric
 
-    plain = ("direction", "version", "unit", "digits", "rank", "description", "source")
+    plain = ("direction", "version", "unit", "digits", "rank", "needs_hr", "description", "source")
     row: dict[str, Any] = dict.fromkeys((*plain, "of", "networks", "protocol"))
     try:
         metric = METRICS.load(name)
@@ -66,7 +67,7 @@ def _readable(row: dict[str, Any]) -> dict[str, Any]:
     protocol = {key.replace("_", " "): row["protocol"].get(key) for key in SHORT}
     return {
         "metric": f"{row['name']} {'↓' if row['direction'] == 'lower' else '↑'}",
-        "of each": row["of"],
+        "of each": row["of"] if row["needs_hr"] else f"{row['of']}, no HR",
         "what it is": "; ".join([row["description"], *(f"{key} {value}" for key, value in protocol.items() if value)]),
         "version and networks": "; ".join(
             [row["version"], *(f"{name}: {where}" for name, where in row["networks"].items())]

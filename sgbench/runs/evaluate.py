@@ -70,7 +70,8 @@ def evaluate(
     store.refuse_other_folders()
     metrics = check_metrics(metrics)
     check_distinct(tests, "test set")
-    check_scorable(tests, metrics)
+    if not save_images:
+        check_scorable(tests, metrics)
     left_out: list[tuple[str, InputError]] = []
     found = []
     for each in what:

@@ -128,6 +128,22 @@ def test_a_packed_set_is_pickled_as_its_path(source, pack):
     np.testing.assert_array_equal(pickle.loads(pickled).hr(2), packed.hr(2))
 
 
+def test_a_set_without_hr_is_its_low_resolution_images(source, pack, tmp_path):
+    packed = pack(source)
+    for i in range(3):
+        write_png(tmp_path / "lr" / f"{i}.png", packed.lr(i))
+    alone = pack(resolve(f"real=none,lr={tmp_path / 'lr'}", "test"))
+    assert (packed.has_hr, alone.has_hr) == (True, False)
+    assert alone.byte_counts() == (0, packed.byte_counts()[1])
+    for i, (image, whole) in enumerate(zip(alone.images, packed.images, strict=True)):
+        np.testing.assert_array_equal(alone.lr(i), packed.lr(i))
+        assert (image.height, image.width, image.hr_sha256) == (whole.height, whole.width, "")
+    alone.verify()
+    assert shared_images(packed, alone) == [("photo0", "0"), ("photo1", "1"), ("photo2", "2")]
+    assert shared_images(alone, alone) == [(name, name) for name in "012"]
+    assert alone.sha256 != packed.sha256
+
+
 def test_shared_images_are_found_by_their_pixels(source, pack, tmp_path):
     write_png(tmp_path / "test" / "same.png", noise(1))
     write_png(tmp_path / "test" / "another.png", noise(1)[::-1])

@@ -100,6 +100,7 @@ def test_every_metric_says_what_it_is(name):
         ("digits", -1, "a number from 0 to 15, or None,"),
         ("digits", 2.0, "a number from 0 to 15, or None,"),
         ("rank", "first", "an integer"),
+        ("needs_hr", 0, "True or False"),
         ("protocol", {"range": {1, 2}}, "a mapping that JSON can hold"),
         ("protocol", {"peak": float("inf")}, "a mapping that JSON can hold"),
         ("protocol", "RGB", "a mapping that JSON can hold"),
@@ -109,6 +110,43 @@ def test_what_a_metric_says_of_itself_is_checked(field, value, needed):
     fields = {"name": "one", "value": 1.0, **COMMON, field: value}
     with pytest.raises(InputError, match=re.escape(f": {field} is {value!r}; {needed} is needed.")):
         OneNumber(**fields)
+
+
+def test_a_metric_of_sets_needs_hr():
+    with pytest.raises(InputError, match="needs_hr is False; True, as for every metric of sets, is needed"):
+        MeanColour(name="colour", seen=[], needs_hr=False, **COMMON)
+
+
+def test_without_hr_only_no_reference_metrics_have_a_value(add_metric):
+    locator = NoWeights()
+    add_metric(OneNumber(name="full", value=1.5, **COMMON))
+    add_metric(OneNumber(name="none", value=2.5, needs_hr=False, **COMMON))
+    add_metric(MeanColour(name="colour", seen=[], **COMMON))
+    suite = Suite(["full", "none", "colour", "lpips_alex"], locator, has_hr=False)
+    suite.add(suite.measure(Pair("a", flat(1), None, 4)))
+    suite.add(suite.failed("b", "unreadable"))
+    found = {(result.metric, result.image): (result.score.status, result.score.value) for result in suite.results()}
+    needs = ("needs HR", None)
+    assert found == {
+        **{("full", image): needs for image in "ab"},
+        **{("lpips_alex", image): needs for image in "ab"},
+        ("none", "a"): ("ok", 2.5),
+        ("none", "b"): ("failed", None),
+        ("colour", None): needs,
+    }
+    assert locator.asked == []
+
+
+def test_a_no_reference_metric_is_not_shown_the_reference(add_metric):
+    @dataclass(frozen=True, kw_only=True)
+    class Cheat(OneNumber):
+        def score(self, pair, runtime):
+            return float(pair.hr.pixels.mean())
+
+    add_metric(Cheat(name="cheat", value=0, needs_hr=False, **COMMON))
+    (result,) = Suite(["cheat"], NoWeights()).measure(Pair("a", flat(1), flat(2), 4)).results
+    assert result.score.status == "failed"
+    assert "a metric that uses it declares needs_hr=True" in result.score.reason
 
 
 def test_a_registered_metric_is_scored_by_its_name(monkeypatch):

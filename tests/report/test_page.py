@@ -403,7 +403,7 @@ def test_hr_images_of_other_pixels_are_left_out_and_that_is_said(store: Path, pa
     other.sha256 = "ef" * 32
     shown = page_store.images(store, other)
     assert "HR" not in shown.labels
-    assert "The HR images of Photos that were given are not those of any saved image" in shown.notes[0]
+    assert "The images of Photos that were given are not those of any saved image" in shown.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from sgbench.assets.base import networks_folder
 from sgbench.assets.catalogue import NETWORKS
 from sgbench.core.errors import InputError, MissingDataError
 from sgbench.core.storage import Storage
-from sgbench.data import PackedImages, default_cache, pack_set
+from sgbench.data import PackedImages, default_cache, pack_set, write_png
 from sgbench.runs import delivery
 from sgbench.runs.delivery import Packed, Parcel, open_packed, parcels, receive, receive_networks, send
 from sgbench.spec import Degradation, Recipe
@@ -97,6 +97,21 @@ def test_what_is_there_is_not_sent_again_and_progress_is_told(
     assert told == sorted(told)
     assert max(storage.sizes("packed").values()) <= max(LITTLE, (train_images.path / "manifest.json").stat().st_size)
     assert sizes(parcels([train_images], ["alexnet"], storage)) == [("Photos", 0), ("alexnet", 0)]
+
+
+def test_a_set_without_hr_arrives_as_it_is(
+    test_images: PackedImages, storage: Storage, tmp_path: Path, to_node: Callable[[], None]
+) -> None:
+    for index in range(len(test_images)):
+        write_png(tmp_path / "photos" / f"{index}.png", test_images.lr(index))
+    images = pack_set(f"real=none,lr={tmp_path / 'photos'}", "test", Recipe())
+    send(parcels([images], [], storage), storage)
+    to_node()
+    reference = f"real=packed:{images.digest}"
+    received = receive([(reference, "test")], Recipe(), storage, lambda *moved: None)[reference]
+    assert received.path != images.path
+    assert (received.has_hr, received.sha256) == (False, images.sha256)
+    assert (received.lr(1) == test_images.lr(1)).all()
 
 
 @in_one_thread

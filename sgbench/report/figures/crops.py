@@ -18,7 +18,7 @@ from sgbench.core.words import natural
 from sgbench.data import Pixels
 from sgbench.metrics import display_of
 from sgbench.report.figures.regions import SEEN, STRIDE, WINDOW, Box, Region, extreme_regions
-from sgbench.report.figures.saved_images import SavedImages
+from sgbench.report.figures.saved_images import SavedImages, given
 from sgbench.report.figures.selection import left_out, title
 from sgbench.report.figures.style import COLOURS, MARGIN, TEXT, WIDTHS, add_foot, characters, in_style
 from sgbench.spec import Recipe
@@ -140,7 +140,7 @@ def draw_crops(
     rows = _rows(crops, saved, image, box, regions)
     scores = _scores(view, crops, saved, names, {saved.name(region.index) for _, region in rows})
     layout = _Layout.of(WIDTHS[columns or 2], len(crops.losses), _widest(saved, rows), rows[0][1].box)
-    heads = [layout.wrapped(head, 1) for head in ["HR", *crops.losses]]
+    heads = [layout.wrapped(head, 1) for head in [given(saved.images), *crops.losses]]
     told = [layout.wrapped(_about(crops, saved, *row), 0) for row in rows]
     above, below = _lines(heads), _lines([*told, "\n" * (len(names) - 1)])
     figure = Figure((layout.width, above + len(rows) * (layout.height + below)))
@@ -149,9 +149,9 @@ def draw_crops(
     for at, (backbone, region) in enumerate(rows):
         top = above + at * (layout.height + below)
         panels = [layout.panel(figure, column, top) for column in range(2 + len(crops.losses))]
-        whole, hr, *others = panels
-        _draw_whole(whole, saved.hr(region.index), region.box, told[at])
-        hr.imshow(region.box.of(saved.hr(region.index)), interpolation="nearest")
+        marked, part, *others = panels
+        _draw_whole(marked, saved.whole(region.index), region.box, told[at])
+        part.imshow(region.box.of(saved.whole(region.index)), interpolation="nearest")
         for axes, loss in zip(others, crops.losses, strict=True):
             if run := crops.runs[backbone].get(loss):
                 axes.imshow(region.box.of(saved.sr(run.run_id, region.index)), interpolation="nearest")
@@ -216,7 +216,7 @@ def _about(crops: Crops, saved: SavedImages, backbone: str, region: Region) -> s
 
 def _widest(saved: SavedImages, rows: Sequence[tuple[str, Region]]) -> float:
     """Return the width of the column of whole images by that of a crop, so that they are about as high as crops."""
-    shapes = [saved.hr(region.index).shape for _, region in rows]
+    shapes = [saved.whole(region.index).shape for _, region in rows]
     return min(max(float(width / height) for height, width, _ in shapes), WIDEST)
 
 
@@ -232,12 +232,17 @@ def _rows(
         _check_box(box, saved, indices[0])
         saved.check(run_ids, indices)
         return [(backbone, Region(indices[0], box)) for backbone in crops.runs]
+    if not saved.images.has_hr:
+        raise InputError(
+            f"parts are chosen by LPIPS, which needs HR, and {saved.images.name} has none; choose one with --image and "
+            "--box."
+        )
     from sgbench.report.figures.differences import lpips_differences  # here, so that only who seeks waits for torch
 
     a, b = _pair(crops)
     saved.check(run_ids, indices)
     border = saved.images.scale
-    roomy = [index for index in indices if min(saved.hr(index).shape[:2]) >= WINDOW + 2 * border]
+    roomy = [index for index in indices if min(saved.whole(index).shape[:2]) >= WINDOW + 2 * border]
     rows = [
         (backbone, region)
         for backbone, runs in crops.runs.items()
@@ -266,7 +271,7 @@ def _pair(crops: Crops) -> tuple[str, str]:
 
 
 def _check_box(box: Box, saved: SavedImages, index: int) -> None:
-    height, width, _ = saved.hr(index).shape
+    height, width, _ = saved.whole(index).shape
     inside = 0 <= box.left <= width - box.width and 0 <= box.top <= height - box.height
     if not (inside and box.width > 0 and box.height > 0):
         raise InputError(

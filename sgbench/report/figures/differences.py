@@ -30,7 +30,7 @@ def lpips_differences(saved: SavedImages, a: str, b: str, indices: Iterable[int]
     """
     runtime = _runtime()
     for index in indices:
-        hr = Image(saved.hr(index).transpose(2, 0, 1))
+        hr = Image(saved.images.hr(index).transpose(2, 0, 1))
         pairs = [Pair(saved.name(index), saved.sr(run, index).transpose(2, 0, 1), hr, 0) for run in (a, b)]
         of_a, of_b = (lpips_alex.map(pair, runtime) for pair in pairs)
         errors = [np.abs(pair.sr.pixels.astype(np.int16) - hr.pixels).mean(axis=0) for pair in pairs]

@@ -11,6 +11,18 @@ from sgbench.store import Dataset
 from sgbench.store.layout import has_weights, image_of
 
 
+def given(images: PackedImages) -> str:
+    """Return what the images of a set are: ``HR``, or ``LR`` if there are no others."""
+    return "HR" if images.has_hr else "LR"
+
+
+def whole(images: PackedImages, index: int) -> Pixels:
+    """Return an image of a set in the size of HR: HR or, without it, LR with its pixels repeated."""
+    if images.has_hr:
+        return images.hr(index)
+    return images.lr(index).repeat(images.scale, 0).repeat(images.scale, 1)
+
+
 @dataclass(frozen=True)
 class SavedImages:
     """A test set, and the images that a store keeps for it.
@@ -59,9 +71,9 @@ class SavedImages:
             command += ["--metric", "psnr_y", "--save-images"]
             raise InputError(f"images of {runs} were not kept; this keeps them: {shlex.join(command)}")
 
-    def hr(self, index: int) -> Pixels:
-        """Return an image of the set."""
-        return self.images.hr(index)
+    def whole(self, index: int) -> Pixels:
+        """Return `whole` of an image of the set."""
+        return whole(self.images, index)
 
     def sr(self, run_id: str, index: int) -> Pixels:
         """Return a run's version of an image.
@@ -71,8 +83,8 @@ class SavedImages:
         """
         path = self.storage.address(self._file(run_id, index))
         pixels = decode_image(self.storage.read(self._file(run_id, index)), path)
-        if pixels.shape != self.hr(index).shape:
-            height, width, _ = self.hr(index).shape
+        height, width, _ = self.whole(index).shape
+        if pixels.shape[:2] != (height, width):
             raise InputError(f"'{path}' is not {width}×{height} pixels; it was made of another {self.images.name}.")
         return pixels
 

@@ -187,8 +187,17 @@ def _tables(view: View, filters: Filters) -> list[Table]:
     """Return the tables of the paper for which every loss has numbers, and one of everything shown."""
     tables = [pivot(view, filters)]
     if filters.losses is None and filters.lambdas is None and filters.seeds is None:
-        tables = [*filter(_is_filled, (paper_table(number, view, filters=filters) for number in OF)), *tables]
+        tables = [*(table for number in OF for table in _of_paper(number, view, filters)), *tables]
     return tables
+
+
+def _of_paper(number: str, view: View, filters: Filters) -> list[Table]:
+    """Return a table of the paper, if it has a place for what is shown and every loss in it has numbers."""
+    try:
+        table = paper_table(number, view, filters=filters)
+    except InputError:  # of one backbone or test set too many, or of none
+        return []
+    return [table] if _is_filled(table) else []
 
 
 def _is_filled(table: Table) -> bool:

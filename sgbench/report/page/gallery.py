@@ -1,4 +1,4 @@
-"""Saved images of a store, embedded in a page for comparison with each other and with HR."""
+"""Saved images of a store, embedded in a page for comparison with each other and with HR, or without it LR."""
 
 import base64
 import dataclasses
@@ -18,6 +18,7 @@ from sgbench.core.storage import Storage
 from sgbench.core.words import listed, natural, plural
 from sgbench.data import PackedImages, decode_image
 from sgbench.report.compare import shown_number
+from sgbench.report.figures.saved_images import given, whole
 from sgbench.report.tables.model import metric_order
 from sgbench.report.tables.paper_layouts import SG
 from sgbench.spec import Recipe
@@ -31,8 +32,8 @@ IMAGES = 5
 MOST_BYTES = 20_000_000
 """Maximum size of all encoded images together, so that a page can be sent around."""
 
-HR = "HR"
-"""The key of the reference image."""
+GIVEN = ("HR", "LR")
+"""The keys of the image of the test set: with HR, and without."""
 
 _WEBP_SIDE = 16383
 """The longest side of a WebP image, in pixels."""
@@ -46,7 +47,7 @@ class Shown:
         name: Its own.
         width: In pixels.
         height: In pixels.
-        sources: Data URIs, by run id or `HR`.
+        sources: Data URIs, by run id or one of `GIVEN`.
         scores: By run id and metric: as it is read, and its value.
     """
 
@@ -63,7 +64,7 @@ class Gallery:
 
     Attributes:
         sets: Images by test set.
-        labels: What each side is called, by run id or `HR`, in reading order.
+        labels: What each side is called, by run id or one of `GIVEN`, in reading order.
         directions: Of the metrics of single images: ``lower``, ``higher``, or none.
         pair: The sides that are shown first.
         notes: What was left out, one sentence each.
@@ -100,26 +101,26 @@ def degradations(view: View, filters: Filters, storage: Storage) -> list[Recipe]
     return list({(recipe.scale, str(recipe.degradation)): recipe for recipe in recipes}.values())
 
 
-def gallery(view: View, filters: Filters, storage: Storage, hr: Sequence[PackedImages], images: int) -> Gallery:
+def gallery(view: View, filters: Filters, storage: Storage, tests: Sequence[PackedImages], images: int) -> Gallery:
     """Collect the saved images of a store.
 
     Args:
         view: The store.
         filters: What of it is shown.
         storage: Where it lies.
-        hr: Test sets whose HR images are available locally; those of other pixels than the saved images are left out.
+        tests: Test sets whose images are available locally; those of other pixels than the saved images are left out.
         images: The most of each test set, in the order of their names.
 
     Raises:
         InputError: If an image cannot be read, or has not the size of its others.
     """
     groups = view.groups(filters)
-    labels = {HR: HR}
+    labels = dict(zip(GIVEN, GIVEN, strict=True))
     labels |= {run.run_id: g.named(run) for g in sorted(groups, key=lambda g: not g.loss) for run in g.runs}
     runs = {run.run_id: run for group in groups for run in group.runs}
     names = _set_names(view, filters)
     there = _files(storage, set(runs), set(names))
-    packed = {Dataset(each.name, each.sha256).versioned: each for each in hr}
+    packed = {Dataset(each.name, each.sha256).versioned: each for each in tests}
     if not there:
         return Gallery()
     sets: defaultdict[str, list[Shown]] = defaultdict(list)
@@ -178,9 +179,9 @@ def _read(
     sizes: dict[tuple[int, int], str] = {}
     at = next((at for at, each in enumerate(packed.images if packed else ()) if each.name == place.image), None)
     if packed and at is not None:
-        pixels = packed.hr(at)
-        sources[HR] = _uri(Image.fromarray(np.asarray(pixels)), None)
-        sizes[pixels.shape[1], pixels.shape[0]] = HR
+        pixels = whole(packed, at)
+        sources[given(packed)] = _uri(Image.fromarray(np.asarray(pixels)), None)
+        sizes[pixels.shape[1], pixels.shape[0]] = given(packed)
     for run_id in runs:
         file = image_of(run_id, place.folder, place.image)
         content = storage.read(file)
@@ -272,4 +273,4 @@ def _notes(
     there = {place.folder for place in kept}
     for folder, images in packed.items():
         if folder not in there:
-            yield f"The HR images of {images.name} that were given are not those of any saved image, and are left out."
+            yield f"The images of {images.name} that were given are not those of any saved image, and are left out."

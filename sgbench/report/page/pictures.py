@@ -45,7 +45,7 @@ def pictures(view: View, filters: Filters, saved: Sequence[SavedImages], pair: t
     Args:
         view: The store.
         filters: What of it is shown.
-        saved: Test sets whose HR images are available locally.
+        saved: Test sets whose images are available locally; parts of those with HR are shown.
         pair: The losses that are compared: their differences, and parts of images where they differ most.
     """
     fewer = with_losses_told_apart(view, filters)
@@ -59,7 +59,7 @@ def pictures(view: View, filters: Filters, saved: Sequence[SavedImages], pair: t
         _drawn(plane + only, lambda: draw_plane(view, fewer, columns=2)),
         _drawn(curves + only, lambda: draw_curves(view, fewer, columns=2)),
     ]
-    for each in saved:
+    for each in (each for each in saved if each.images.has_hr):
         caption = f"{each.images.name}: parts where {pair[1]} gains most over {pair[0]} in LPIPS, and loses most."
         drawn.append(_drawn(caption, functools.partial(_crops, view, filters, each, pair)))
     return drawn
