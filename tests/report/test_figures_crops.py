@@ -204,7 +204,7 @@ def test_differences_are_those_of_lpips_and_negative_where_the_second_is_nearer(
     assert index == 0
     sides = [
         pixels.transpose(2, 0, 1)
-        for pixels in (restored(saved.images, 0, L1), restored(saved.images, 0, SG), saved.hr(0))
+        for pixels in (restored(saved.images, 0, L1), restored(saved.images, 0, SG), saved.images.hr(0))
     ]
     runtime = Runtime({"alexnet": alexnet_weights})
     of_l1, of_sg = (lpips_alex.map(Pair("a", sr, sides[2], SCALE), runtime) for sr in sides[:2])
