@@ -100,7 +100,7 @@ def test_results_of_other_tools_are_matched_with_the_low_resolution_files(run: R
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        (("eval", "bicubic", *REAL), "test set 'real' has no HR images, and lpips_alex, fid, "),
+        (("eval", "bicubic", *REAL), "'real' has no HR images, and lpips_alex, fid, "),
         (
             ("eval", "bicubic", "--test", "real=none", "--metric", "spread"),
             "'real=none' names no images: write NAME=none",
@@ -108,10 +108,10 @@ def test_results_of_other_tools_are_matched_with_the_low_resolution_files(run: R
         (("eval", "bicubic", "--test", "real=none,lr=nowhere", "--metric", "spread"), "there is no folder '"),
         (
             ("eval", "bicubic", "--test", "Set5=none,lr=photos", "--metric", "spread"),
-            "Set5 has high-resolution images;",
+            "has the name of a known set, which has HR images",
         ),
-        (("train", "tiny.yaml", "--train", "x=none,lr=photos", "--loss", "l1"), "training needs them, as in NAME=DIR"),
-        (("plan", "tiny.yaml", "--metric", "psnr_y"), "test set 'real' has no HR images, and psnr_y need them"),
+        (("train", "tiny.yaml", "--train", "x=none,lr=photos", "--loss", "l1"), "and training needs them"),
+        (("plan", "tiny.yaml", "--metric", "psnr_y"), "'real' has no HR images, and psnr_y need them"),
         (("plan", "tiny.yaml", "--train", "mine=test"), "training on test images is refused: image 'photo0' of mine"),
     ],
 )
