@@ -10,6 +10,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,9 @@ from torch import Tensor, nn
 
 from sgbench.assets.tensors import fingerprint
 from sgbench.backbones import Fit, build_backbone, load_fitting, load_weights, refuse_not_finite
+from sgbench.core.download import DownloadError, Progress, download
 from sgbench.core.errors import InputError, MissingDataError
+from sgbench.core.files import cache_folder
 from sgbench.core.storage import Storage
 from sgbench.core.words import listed, quoted
 from sgbench.data import refuse_overlap
@@ -31,6 +34,11 @@ from sgbench.training import read_init, read_weights_file, write_init
 RUN = "run:"
 """Begins the name of a run of the store whose final weights are meant."""
 
+
+_ADDRESS = re.compile("https?://", re.IGNORECASE)
+
+_HASHED = re.compile(r"https?://([^/@?#]+)/(?:[^?#]*/)?([\w.-]*-([0-9a-f]{8,64})\.\w+)", re.IGNORECASE)
+"""Addresses of checkpoints whose names end in the first digits of their SHA-256, as those of torch hub do."""
 
 _NAMED = 3
 """Tensors that a remark names."""
@@ -48,7 +56,7 @@ class Start:
     """What a person must know: which tensors are drawn from the seed, or that the checkpoint was not found."""
 
     @classmethod
-    def of(cls, sweep: SweepSpec, storage: Storage) -> "Start":
+    def of(cls, sweep: SweepSpec, storage: Storage, fetching: Progress | None = None) -> "Start":
         """Find the weights with which the runs of a sweep start, and check that they fit its backbone.
 
         A checkpoint that does not exist is looked up by its name in the store's record of its runs.
@@ -56,18 +64,19 @@ class Start:
         Args:
             sweep: The sweep.
             storage: The results store.
+            fetching: Called as the bytes of a checkpoint arrive; without it, none is downloaded.
 
         Raises:
-            MissingDataError: If the checkpoint does not exist and is not on record.
+            MissingDataError: If the checkpoint does not exist, or is not downloaded, and is not on record.
             InputError: If it cannot be read, does not fit, has values that are not finite, or was trained on test
                 images.
         """
         init = sweep.recipe.init
         if init is None or init.sha256 is not None:
             return cls(sweep)
-        with _explained():
+        with explained():
             try:
-                source, (weights, fields) = _read(init.name, storage)
+                source, (weights, fields) = _read(init.name, storage, fetching)
             except MissingDataError as error:
                 if (known := _on_record(sweep, init.name, Store(storage))) is None:
                     raise
@@ -96,7 +105,7 @@ class Start:
                 raise InputError(f"recipe.init: the store lacks the weights of {quoted(init.name)}: {error}") from error
             self.write(storage)
             return
-        with _explained():
+        with explained():
             _, fit = _load(kept, init.name, self.sweep)
             if fit.unused:
                 raise InputError(f"the weights of {quoted(init.name)} in the store are of another network.")
@@ -105,6 +114,15 @@ class Start:
         """Write the weights, which must be known, and return the name of their file."""
         assert self.weights is not None
         return write_init(storage, self.weights)
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Say in an error which field of the sweep it is about."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"recipe.init: {error}") from error
 
 
 def first_weights(spec: RunSpec, storage: Storage) -> dict[str, Tensor] | None:
@@ -129,20 +147,13 @@ def label(name: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
 
 
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """Say in an error which field of the sweep it is about."""
-    try:
-        yield
-    except InputError as error:
-        raise type(error)(f"recipe.init: {error}") from error
-
-
 def _with(sweep: SweepSpec, init: Init) -> SweepSpec:
     return sweep.model_copy(update={"recipe": sweep.recipe.model_copy(update={"init": init})})
 
 
-def _read(name: str, storage: Storage) -> tuple[str, tuple[dict[str, Tensor], dict[str, Any] | None]]:
+def _read(
+    name: str, storage: Storage, fetching: Progress | None
+) -> tuple[str, tuple[dict[str, Tensor], dict[str, Any] | None]]:
     """Return what a checkpoint is called, its tensors, and the specification of the run that made it, if it has one.
 
     Raises:
@@ -152,11 +163,53 @@ def _read(name: str, storage: Storage) -> tuple[str, tuple[dict[str, Tensor], di
     if name.startswith(RUN):
         run_id = _finished(name.removeprefix(RUN), Store(storage))
         return f"{RUN}{run_id}", read_weights_file(weights_of(run_id), storage)
-    if re.match("https?://", name, re.IGNORECASE):
-        raise MissingDataError(
-            f"{quoted(name, 150)} is not downloaded by sgbench; download it and give --set recipe.init=FILE."
+    path = str(_downloaded(name, fetching)) if _ADDRESS.match(name) else name
+    return label(name), read_weights_file(path)
+
+
+def server_of(address: str) -> str | None:
+    """Return the server from which a checkpoint can be downloaded; None for what has no ``http`` address.
+
+    Raises:
+        InputError: If it has one and cannot be checked.
+    """
+    return _parts(address)[0] if _ADDRESS.match(address) else None
+
+
+def _parts(address: str) -> tuple[str, str, str]:
+    """Return the server, the name of the file, and the first digits of its hash.
+
+    Raises:
+        InputError: If the name does not have them.
+    """
+    if not (match := _HASHED.fullmatch(address)):
+        raise InputError(
+            f"{quoted(address, 150)} does not end in digits of its SHA-256, as in 'net-6b446fab.pt', so it cannot be "
+            "checked; download it yourself, and give its path."
         )
-    return label(name), read_weights_file(name)
+    return match[1], match[2], match[3].lower()
+
+
+def _downloaded(address: str, fetching: Progress | None) -> Path:
+    """Return the file of a checkpoint that has an address, which is downloaded if it is not in the cache.
+
+    Raises:
+        MissingDataError: If it is not there and is not to be downloaded, or cannot be.
+        InputError: As `server_of` raises it, or if another file arrives.
+    """
+    _, file, digits = _parts(address)
+    path = cache_folder() / "checkpoints" / file
+    if path.exists():
+        return path
+    by_hand = "download it yourself, and give --set recipe.init=FILE"
+    if fetching is None:
+        why = f"{quoted(address, 150)} is not on this machine: 'sgbench sweep --fetch' downloads it"
+        raise MissingDataError(f"{why}, or {by_hand}.")
+    try:
+        download(address, path, digest=f"sha256:{digits}", progress=fetching)
+    except DownloadError as error:
+        raise MissingDataError(f"{error}; run the same command again to resume, or {by_hand}.") from error
+    return path
 
 
 def _finished(beginning: str, store: Store) -> str:
@@ -215,7 +268,7 @@ def _refuse_tested(fields: dict[str, Any] | None, source: str, sweep: SweepSpec)
     with contextlib.suppress(InputError):  # another version may have written it, or another program
         trained = read_spec(fields, source)
     if trained:
-        refuse_overlap(trained.train.name, sweep.tests)
+        refuse_overlap([trained.train.name], sweep.tests)
 
 
 def _backbone(sweep: SweepSpec) -> str:

@@ -32,7 +32,7 @@ from sgbench.data import (
     uses_shipped_lr,
 )
 from sgbench.runs.delivery import Parcel
-from sgbench.runs.initial import RUN, Start, is_remote, label
+from sgbench.runs.initial import RUN, Start, explained, is_remote, label, server_of
 from sgbench.spec import Recipe, SweepSpec, packed_digest, set_name
 
 SENT = "sent from here"
@@ -139,7 +139,9 @@ def initial_supplies(sweep: SweepSpec, store: Storage | None) -> list[Supply]:
             f"recipe.init {quoted(init.name)} is a file of this machine: {_CHOICES}, or the absolute path of a file on "
             "the cluster."
         )
-    return [replace(supply, how=elsewhere, source=init.name)]
+    with explained():
+        server = server_of(init.name)
+    return [replace(supply, how=DOWNLOADED if server else elsewhere, source=server or init.name)]
 
 
 def _of_cluster(supply: Supply, reference: str, place: Place, recipe: Recipe, before: Iterable[Supply]) -> Supply:

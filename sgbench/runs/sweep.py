@@ -164,7 +164,7 @@ def carry_out(
         observer: Shows what happens.
         command: ``sweep`` or ``train``. The plan of a sweep is kept in the store, so that tables and `status` know
             about pending runs.
-        download: Download catalogued sets that are not available locally.
+        download: Download catalogued sets, and a checkpoint with an address, that are not available locally.
         shard: The part of the sweep; None if it is the whole.
         retry: Repeat failed runs and scores.
         retrain: Retrain finished runs that lack scores and have no final weights.
@@ -181,12 +181,12 @@ def carry_out(
     """
     store = Store(storage)
     store.refuse_other_folders()
+    start = _start(sweep, storage, observer, download=download)
+    sweep = start.sweep
     if download:
         with observer.fetching() as progress:
             fetch_missing(sweep.sets(), sweep.recipe.scale, observer.say, progress)
     data = gather(sweep, storage, observer)
-    start = _start(sweep, storage, observer)
-    sweep = start.sweep
     mine = list(dict.fromkeys(sweep.named_runs(data.training)))
     mine = shard.among(mine) if shard else mine
     alone = command == "sweep" and shard is None
@@ -349,13 +349,14 @@ def gather(sweep: SweepSpec, storage: Storage, observer: Observer) -> Data:
         return pack(sweep, progress, received)
 
 
-def _start(sweep: SweepSpec, storage: Storage, observer: Observer) -> Start:
+def _start(sweep: SweepSpec, storage: Storage, observer: Observer, *, download: bool = False) -> Start:
     """Return how the runs of a sweep start, and say what a person must know of that.
 
     Raises:
         InputError: As `Start.of` does.
     """
-    start = Start.of(sweep, storage)
+    with observer.fetching() as progress:
+        start = Start.of(sweep, storage, functools.partial(progress, "checkpoint") if download else None)
     if init := start.sweep.recipe.init:
         observer.say(f"initial weights: {init.name} ({str(init.sha256)[:8]})")
     if start.remark:

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import torch
 from small_networks import STATE, as_file, put
 
 from sgbench.assets.catalogue import NETWORKS
+from sgbench.backbones import build_backbone
 from sgbench.core.modules import Module
 from sgbench.core.storage import Storage
 from sgbench.runs.plan import Choices, read_sweep
@@ -258,6 +260,37 @@ def test_what_is_on_this_machine_is_put_into_the_store_once_and_is_what_the_job_
     _, err = run("submit", "there/tiny.yaml", "--results", str(tmp_path / "other"), code=2)
     assert f"{train[:20]}" in err
     assert "is not in the store" in err
+
+
+@pytest.mark.usefixtures("place")
+def test_the_weights_to_start_with_are_sent_once_and_are_those_of_the_job(
+    tmp_path: Path, run: Run, submitted: dict[str | None, Submitted]
+) -> None:
+    torch.save(build_backbone("edsr-tiny", 4).state_dict(), tmp_path / "net.pt")
+    store, sets = str(tmp_path / "store"), ("--train", "demo", "--test", "demo", "--metric", "psnr_y")
+    init = ("--set", "recipe.init=net.pt")
+    _, err = run("submit", "tiny.yaml", *sets, *init, "--results", store, code=2)
+    assert err.startswith(
+        "error: recipe.init 'net.pt' is a file of this machine: give --upload-data to send it, or the "
+    )
+    for how in (["sent from here", "169 kB", "net.pt"], ["in the store"]):
+        _, err = run("submit", "tiny.yaml", *sets, *init, "--results", store, "--upload-data")
+        assert table(err)["net.pt initial weights"] == how
+    here = run("plan", "tiny.yaml", *sets, *init, "--json")[0]
+    (tmp_path / "net.pt").unlink()
+    (tmp_path / "sent.yaml").write_text(submitted[None][1])
+    there = run("plan", "sent.yaml", "--results", store, "--json")[0]
+    assert [row["run_id"] for row in json.loads(there)] == [row["run_id"] for row in json.loads(here)]
+    cluster = {
+        "/no/net.pt": ["file on the cluster", "/no/net.pt"],
+        "s3://bucket/net.pt": ["read by the cluster", "s3://bucket/net.pt"],
+        "https://a.org/net-0123abcd.pt": ["downloaded by the cluster", "a.org"],
+        "run:0123": ["in the store"],
+    }
+    for name, how in cluster.items():
+        _, err = run("submit", "tiny.yaml", *sets, "--set", f"recipe.init={name}", "--results", "s3://bucket/results")
+        (told,) = (row for what, row in table(err).items() if what.endswith("initial weights"))
+        assert told == how
 
 
 @pytest.mark.usefixtures("place", "alexnet")

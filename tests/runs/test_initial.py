@@ -1,12 +1,16 @@
 """The weights with which runs start, from a checkpoint to the networks."""
 
 import contextlib
+import functools
+import hashlib
+import http.server
 import json
 import os
 import pickle
 import signal
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +28,7 @@ from sgbench.runs.maintenance import Merge, clean
 from sgbench.runs.plan import make_plan, pack
 from sgbench.runs.sweep import Outcome, Quiet, carry_out, look, run_all_here
 from sgbench.runs.verification import verify
-from sgbench.spec import SweepSpec, build
+from sgbench.spec import SweepSpec, build, presets
 from sgbench.store import Store
 from sgbench.store.layout import inits, weights_of
 from sgbench.training import Checkpoints, read_weights_file
@@ -328,8 +332,51 @@ def test_without_the_checkpoint_a_plan_says_what_is_missing_and_a_sweep_refuses(
     assert (run.spec.run_id, run.status) == (None, "to do")
     with pytest.raises(MissingDataError, match=r"^recipe\.init: checkpoint '.*' does not exist\.$"):
         here(sweep, storage)
-    with pytest.raises(MissingDataError, match=r"^recipe\.init: 'https://a\.org/x\.pt' is not downloaded by sgbench; "):
+    with pytest.raises(
+        MissingDataError, match=r"x4-6b446fab\.pt' is not on this machine: 'sgbench sweep --fetch' down"
+    ):
+        here(make(init=presets.load("finetune")[1]["recipe"]["init"]), storage)
+    with pytest.raises(
+        InputError, match=r"^recipe\.init: 'https://a\.org/x\.pt' does not end in digits of its SHA-256, "
+    ):
         here(make(init="https://a.org/x.pt"), storage)
+
+
+@pytest.fixture
+def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Of a folder of this test, by loopback."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    made = functools.partial(Handler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), made) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_checkpoint_with_an_address_is_downloaded_once_on_request_and_checked_by_its_name(
+    make: Make, storage: Storage, file: Path, address: str
+) -> None:
+    digits = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+    right, wrong, away = (file.with_name(f"net-{digits}.{ending}") for ending in ("pt", "bad", "gone"))
+    file.rename(right)
+    wrong.write_bytes(b"another")
+    sizes = list[int]()
+    start = Start.of(make(init=f"{address}/{right.name}"), storage, lambda done, total: sizes.append(done))
+    assert sizes[-1] == right.stat().st_size
+    right.unlink()
+    again = Start.of(make(init=f"{address}/{right.name}"), storage)
+    assert again.sweep.recipe.init == start.sweep.recipe.init
+    with pytest.raises(InputError, match=r"^recipe\.init: 'http.*\.bad' has the sha256 .* the download was deleted\.$"):
+        Start.of(make(init=f"{address}/{wrong.name}"), storage, lambda done, total: None)
+    with pytest.raises(
+        MissingDataError, match=r"^recipe\.init: .*404 .* again to resume, or download it yourself, and "
+    ):
+        Start.of(make(init=f"{address}/{away.name}"), storage, lambda done, total: None)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ def test_every_preset_is_valid_and_describes_itself(name):
 
 
 IDS = {
+    "finetune": (9, "f8237153d468"),
     "operators": (18, "aee56312b1d4"),
     "paper": (18, "7e25f012ab7e"),
     "paper-mini": (58, "90985ca626bf"),
@@ -32,13 +33,19 @@ IDS = {
     "table3": (5, "342238d28da5"),
     "table5": (5, "48981d1d59fd"),
 }
-"""Of each preset the runs, and a hash of their ids in the order in which 27d0b6c planned them on BSDS400."""
+"""Of each preset the runs, and a hash of their ids in the order in which its first version planned them on BSDS400.
+
+Those before `finetune` are as 27d0b6c planned them; the first weights of that are given a made-up hash.
+"""
 
 
 @pytest.mark.parametrize("name", presets.names())
 def test_the_ids_of_every_preset_stay_what_they_are(name):
     train = TrainingData(name="BSDS400", sha256="d3f5685d7babe560defe60489a3e537bda0f30c90d86d04bf1e8adbb61b0ddc4")
-    runs = dict.fromkeys(build(presets.load(name)[1], name).named_runs(train))
+    fields = presets.load(name)[1]
+    if init := fields["recipe"].get("init"):
+        fields["recipe"]["init"] = {"name": init, "sha256": "ab" * 32}
+    runs = dict.fromkeys(build(fields, name).named_runs(train))
     ids = [run.run_id for run in runs]
     assert (len(ids), hashlib.sha256(" ".join(ids).encode()).hexdigest()[:12]) == IDS[name]
 
