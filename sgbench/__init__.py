@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sgbench.metrics import register_metric as register_metric
     from sgbench.report.summaries import compare as compare
     from sgbench.report.summaries import table as table
+    from sgbench.trackers import register_tracker as register_tracker
 
 __version__ = "0.1.0"
 
@@ -25,6 +26,7 @@ _PUBLIC = {
     "register_backbone": "sgbench.backbones",
     "register_loss": "sgbench.losses",
     "register_metric": "sgbench.metrics",
+    "register_tracker": "sgbench.trackers",
     "sweep": "sgbench.api",
     "table": "sgbench.report.summaries",
 }
@@ -39,6 +41,7 @@ __all__ = [
     "register_backbone",
     "register_loss",
     "register_metric",
+    "register_tracker",
     "sweep",
     "table",
 ]

@@ -164,7 +164,7 @@ class _Teller:
         """Wait for that, until a time of the monotonic clock."""
         self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._thread.is_alive():
-            self._warn(f"tracker '{self._name}' has not received everything: it is still sending")
+            self._warn(f"tracker '{self._name}' has not received everything: it is still busy")
 
     def _work(self) -> None:
         while told := self._told.get():

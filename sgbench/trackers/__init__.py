@@ -4,6 +4,6 @@ A tracker knows nothing of sweeps, stores or Ray: `sgbench.runs.tracking` makes 
 command, and tells it what happens.
 """
 
-from sgbench.trackers.base import TRACKERS, TrackedRun, Tracker
+from sgbench.trackers.base import TRACKERS, TrackedRun, Tracker, register_tracker
 
-__all__ = ["TRACKERS", "TrackedRun", "Tracker"]
+__all__ = ["TRACKERS", "TrackedRun", "Tracker", "register_tracker"]

@@ -55,6 +55,9 @@ class Tracker(Protocol):
 TRACKERS: registry.Registry[type[Tracker]] = registry.TRACKERS
 """The registry of trackers, with their type."""
 
+register_tracker = TRACKERS.register
+"""Register a tracker in this process: ``@register_tracker("name")``."""
+
 
 def check(name: str, entry: object) -> None:
     """Check the entry of a tracker's name in the registry.

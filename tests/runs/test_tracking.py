@@ -18,6 +18,7 @@ from sgbench.core.errors import InputError
 from sgbench.core.registry import TRACKERS
 from sgbench.core.storage import Storage
 from sgbench.runs import tracking as module
+from sgbench.runs.code import code_of, names_of_command, names_of_sweep
 from sgbench.runs.delivery import Packed
 from sgbench.runs.execute import Job
 from sgbench.runs.sweep import Quiet, carry_out, run_all_here
@@ -182,7 +183,7 @@ def test_a_tracker_that_fails_hears_no_more_of_the_run_but_of_the_next_and_the_o
 
 def test_a_tracker_whose_server_does_not_answer_keeps_nobody_waiting(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CLOSE_SECONDS", 0.05)
-    with pytest.warns(UserWarning, match=r"^tracker 'stuck' has not received everything: it is still sending$"):
+    with pytest.warns(UserWarning, match=r"^tracker 'stuck' has not received everything: it is still busy$"):
         follow(job, trackers={"stuck": Stuck, "sound": Noting}, end=None)
     Stuck.answers.set()
     assert [told[0] for told in Noting.told] == ["started", "log", "log", "finished"]
@@ -199,7 +200,7 @@ def test_trackers_are_one_name_or_several_and_tensorboard_is_always_one(job: Job
         found = trackers_of(a_sweep(track))
         assert list(found) == names
         assert found["tensorboard"] is TensorBoard
-    assert build(a_sweep(own).model_dump(mode="json"), "mine") == a_sweep([own])
+    assert build(a_sweep(own).model_dump(mode="json", by_alias=True), "mine") == a_sweep([own])
     assert TRACKERS.names() == ["mlflow", "tensorboard", "wandb"]
 
 
@@ -208,6 +209,28 @@ def test_a_service_whose_extra_is_missing_is_bad_input(service: str, monkeypatch
     monkeypatch.setitem(sys.modules, service, None)
     with pytest.raises(InputError, match=rf"^track is '{service}', which needs an extra: .*'sgbench\[{service}\]'\.$"):
         trackers_of(a_sweep(service))
+
+
+def test_a_tracker_of_an_installed_package_has_a_name_and_one_of_a_module_goes_along_with_a_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, lines = tmp_path / "site", "from runs_trackers_base import Base\nclass Lines(Base): pass\n"
+    metadata = site / "their_trackers-1.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: their-trackers\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text("[sgbench.trackers]\nlines = their_lines:Lines\n")
+    methods = "".join(f"    def {name}(self, *told): pass\n" for name in ("started", "log", "finished"))
+    (tmp_path / "runs_trackers_base.py").write_text(f"class Base:\n{methods}")
+    for path in (site / "their_lines.py", tmp_path / "my_lines.py"):
+        path.write_text(lines)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(site)
+    sweep = a_sweep(["lines", "my_lines:Lines"])
+    assert list(trackers_of(sweep)) == ["tensorboard", "lines", "my_lines:Lines"]
+    code = code_of(names_of_command(sweep))
+    assert code.packages == ("their-trackers",)
+    assert {"my_lines.py", "runs_trackers_base.py"} <= {Path(module.file).name for module in code.modules}
+    assert code_of(names_of_sweep(sweep)) == code_of([])
 
 
 def test_the_tracker_of_the_documentation_says_what_happens(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
