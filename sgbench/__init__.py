@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from sgbench.api import sweep as sweep
     from sgbench.backbones import register_backbone as register_backbone
     from sgbench.losses import register_loss as register_loss
+    from sgbench.losses.discriminators import register_discriminator as register_discriminator
     from sgbench.metrics import register_metric as register_metric
     from sgbench.report.summaries import compare as compare
     from sgbench.report.summaries import table as table
@@ -24,6 +25,7 @@ _PUBLIC = {
     "load_results": "sgbench.analysis",
     "plan": "sgbench.api",
     "register_backbone": "sgbench.backbones",
+    "register_discriminator": "sgbench.losses.discriminators",
     "register_loss": "sgbench.losses",
     "register_metric": "sgbench.metrics",
     "register_tracker": "sgbench.trackers",
@@ -39,6 +41,7 @@ __all__ = [
     "load_results",
     "plan",
     "register_backbone",
+    "register_discriminator",
     "register_loss",
     "register_metric",
     "register_tracker",

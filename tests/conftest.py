@@ -11,6 +11,8 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torchvision.models.vgg import make_layers
 
 # Ray looks at these once, when it is imported. The cluster that tests share lets in only who has this token.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "the-token-of-the-tests-of-sgbench"}
@@ -165,3 +167,29 @@ def alexnet(alexnet_weights: LoadedWeights) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Locator, "load", lambda self, name: {"alexnet": alexnet_weights}[name])
         yield
+
+
+VGG = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+"""Convolutions in each block of a network of torchvision."""
+
+
+@pytest.fixture(scope="module")
+def vgg() -> Iterator[dict[str, nn.Module]]:
+    """The features of torchvision's VGG networks, available with few channels and random weights."""
+    networks = {}
+    for name, blocks in VGG.items():
+        layers = [
+            layer
+            for number, channels in zip(blocks, (4, 4, 6, 6, 8), strict=True)
+            for layer in [channels] * number + ["M"]
+        ]
+        torch.manual_seed(0)
+        networks[name] = make_layers(layers)
+
+    def load(self: Locator, name: str) -> LoadedWeights:
+        state = {f"features.{key}": tensor.clone() for key, tensor in networks[name].state_dict().items()}
+        return LoadedWeights(fingerprint(state), Path("random"), state)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Locator, "load", load)
+        yield networks

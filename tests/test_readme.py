@@ -13,7 +13,7 @@ import yaml
 
 import sgbench
 from sgbench.cli import app
-from sgbench.core.registry import LOSSES
+from sgbench.core.registry import DISCRIMINATORS, LOSSES
 from sgbench.core.storage import Storage
 from sgbench.spec import build
 from sgbench.store import HISTORY, RUNS, SCORES, VALIDATION, Store
@@ -51,11 +51,12 @@ def test_the_python_block_runs(page: str, quick: Store, capsys: pytest.CaptureFi
     assert re.search(r"demo\s+edsr-tiny\s+l1\s+0\.41\s+0\.014142\s+2", printed), printed
 
 
-def test_the_python_block_with_a_loss_runs(
+def test_the_python_blocks_with_a_loss_and_a_discriminator_run(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(LOSSES, "_loaded", dict(LOSSES._loaded))
+    for registry in (LOSSES, DISCRIMINATORS):
+        monkeypatch.setattr(registry, "_loaded", dict(registry._loaded))
     settings = {"recipe.steps": 1, "recipe.batch": 1, "recipe.patch": 8}
     quick = functools.partial(sgbench.sweep, settings=settings, metrics=["psnr_y"], local=True)
     monkeypatch.setattr("sgbench.api.sweep", quick)
@@ -64,6 +65,11 @@ def test_the_python_block_with_a_loss_runs(
     printed = capsys.readouterr().out
     assert "A is l1, B is l1 + 0.1*sharp." in printed
     assert re.search(r"demo +edsr-tiny +l1", printed), printed
+    (block,) = (block for block in blocks("python", "training.md") if "register_discriminator" in block)
+    exec(block, names := {})
+    runs = names["results"].runs.to_pylist()
+    assert "0.005*gan(discriminator=shallow, features=8) + 1.0*l1" in {row["loss"] for row in runs}
+    assert {row["status"] for row in runs} == {"done"}
 
 
 def test_the_sql_line_runs(quick: Store) -> None:

@@ -93,6 +93,7 @@ NETWORKS: Registry[Network] = Registry(
         "inception": f"{__name__}:INCEPTION",
         "squeezenet": f"{__name__}:SQUEEZENET",
         "vgg16": f"{__name__}:VGG16",
+        "vgg19": f"{__name__}:VGG19",
     },
     check=f"{__name__}:check",
 )
@@ -177,6 +178,15 @@ VGG16 = Network(
         file="vgg16-features.pth",
         tensors_sha256="4445ae0b5073cf037e24168af9c1eb7a4e3cd814596034ae94ab72cc7d7bcc4a",
     ),
+)
+VGG19 = Network(
+    name="vgg19",
+    file="vgg19-dcbb9e9d.pth",
+    url="https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
+    sha256="dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44",
+    size=574_673_361,
+    licence="BSD-3-Clause (torchvision)",
+    prefix="features.",
 )
 SQUEEZENET = Network(
     name="squeezenet",

@@ -255,14 +255,29 @@ LOSSES: "Registry[type[nn.Module]]" = Registry(
     "sgbench.losses",
     {
         "charbonnier": "sgbench.losses.pixel:Charbonnier",
+        "gan": "sgbench.losses.adversarial:Adversarial",
         "l1": "sgbench.losses.pixel:L1",
         "l2": "sgbench.losses.pixel:L2",
         "sg": "sgbench.losses.gradient:SecondOrderGradient",
         "ssim": "sgbench.losses.structural:SSIM",
+        "vgg": "sgbench.losses.perceptual:VGG16",
+        "vgg19": "sgbench.losses.perceptual:VGG19",
     },
     check="sgbench.losses:check",
 )
 """Classes of `torch.nn.Module` with keyword-only options, called as ``loss(sr, hr) -> scalar``."""
+
+DISCRIMINATORS: "Registry[type[nn.Module]]" = Registry(
+    "discriminator",
+    "sgbench.discriminators",
+    {
+        "patch": "sgbench.losses.discriminators:Patch",
+        "unet": "sgbench.losses.discriminators:UNet",
+        "vgg": "sgbench.losses.discriminators:VGG",
+    },
+    check="sgbench.losses.discriminators:check",
+)
+"""Classes of `torch.nn.Module` whose constructor takes ``features``, called as ``discriminator(images) -> logits``."""
 
 BACKBONES: "Registry[type[nn.Module]]" = Registry(
     "backbone",

@@ -13,7 +13,8 @@ trained, by the optimizer that the loss's ``optimizer(parameters)`` returns or, 
 * together with the network, to lower the sum of all losses; or
 * for a loss that has ``own_terms``, in a step of their own after the network's, in which the sum of the terms that it
   returns is lowered. It is called like ``forward``, with an SR that leads no gradient to the network, and returns a
-  scalar for each name in the loss's ``own_names``. While the network is trained these parameters are constants.
+  scalar for each name in the loss's ``own_names``. While the network is trained these parameters are constants. In a
+  step for which the loss's ``waits(step)`` is true, if it has such a method, only such parameters are trained.
 
 A class that uses pretrained networks names them in its ``networks``, a tuple of names in `sgbench.assets.catalogue`:
 they are downloaded before a sweep starts and sent to every node, where `sgbench.assets.locator.Locator` loads them. A
@@ -96,6 +97,19 @@ class WeightedSum(nn.Module):
             ]
         total = torch.stack([weight * value for weight, value in zip(self.weights, values, strict=True)]).sum()
         return total, torch.stack([value.detach() for value in values])
+
+    def waits(self, step: int) -> bool:
+        """Return whether the network is not trained in a step, counted from 0, because a loss is not ready.
+
+        Raises:
+            InputError: If a loss raises an exception.
+        """
+        for name, loss in zip(self.names, self.losses, strict=True):
+            asked = getattr(loss, "waits", None)
+            with foreign(f"loss '{name}'"):
+                if asked is not None and asked(step):
+                    return True
+        return False
 
     def changing_state(self) -> dict[str, Any]:
         """Return what may change while the losses are in use: their ``state_dict`` without constant parameters."""

@@ -4,19 +4,19 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sgbench.core.modules import Code, collect
-from sgbench.core.registry import BACKBONES, LOSSES, TRACKERS, Registry, module_of
+from sgbench.core.registry import BACKBONES, DISCRIMINATORS, LOSSES, TRACKERS, Registry, module_of
 from sgbench.metrics import METRICS
 from sgbench.runs.execute import Job
-from sgbench.spec import SweepSpec, split_backbone
+from sgbench.spec import Expression, SweepSpec, split_backbone
+from sgbench.spec.resolve import discriminators_of
 
 Names = Sequence[tuple[Registry[Any], str]]
 """Names in registries."""
 
 
 def names_of_sweep(sweep: SweepSpec) -> Names:
-    """Return the losses, backbones and metrics that a sweep names."""
-    losses = (term.name for grid in sweep.grids for loss in grid.losses for term in loss.terms)
-    return _named(losses, (name for grid in sweep.grids for name in grid.backbones), sweep.all_metrics())
+    """Return the losses, discriminators, backbones and metrics that a sweep names."""
+    return _named(sweep.losses(), (name for grid in sweep.grids for name in grid.backbones), sweep.all_metrics())
 
 
 def names_of_command(sweep: SweepSpec) -> Names:
@@ -25,14 +25,18 @@ def names_of_command(sweep: SweepSpec) -> Names:
 
 
 def names_of_jobs(jobs: Sequence[Job]) -> Names:
-    """Return the losses, backbones and metrics that jobs use."""
-    losses = (term.name for job in jobs for term in job.spec.loss.terms)
+    """Return the losses, discriminators, backbones and metrics that jobs use."""
+    losses = [job.spec.loss for job in jobs]
     return _named(losses, (job.spec.backbone for job in jobs), (metric for job in jobs for metric in job.metrics))
 
 
-def _named(losses: Iterable[str], backbones: Iterable[str], metrics: Iterable[str]) -> Names:
-    families = (split_backbone(name)[0] for name in backbones)
-    named = ((LOSSES, losses), (BACKBONES, families), (METRICS, metrics))
+def _named(losses: Sequence[Expression], backbones: Iterable[str], metrics: Iterable[str]) -> Names:
+    named = (
+        (LOSSES, (term.name for loss in losses for term in loss.terms)),
+        (DISCRIMINATORS, discriminators_of(losses)),
+        (BACKBONES, (split_backbone(name)[0] for name in backbones)),
+        (METRICS, metrics),
+    )
     return [(registry, name) for registry, names in named for name in sorted(set(names))]
 
 

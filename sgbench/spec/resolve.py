@@ -6,13 +6,13 @@ Names here are meant to be run, so the code of plug-ins is imported, once per pr
 
 import contextlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from sgbench.core.errors import InputError, unknown
 from sgbench.core.plugins import foreign
-from sgbench.core.registry import BACKBONES, LOSSES, METRICS, TRACKERS, Registry
+from sgbench.core.registry import BACKBONES, DISCRIMINATORS, LOSSES, METRICS, TRACKERS, Registry
 from sgbench.core.words import quoted, shortened
 from sgbench.spec.expression import Expression, Term, Value, parse
 
@@ -26,11 +26,21 @@ def check_loss(text: str) -> Expression:
     """Return the canonical form of a loss that exists: options checked, and left out where equal to a default.
 
     Raises:
-        InputError: For an expression that cannot be parsed, an unknown loss or option, or a value of another type than
-            the option's default.
+        InputError: For an expression that cannot be parsed, an unknown loss, option or discriminator, or a value of
+            another type than the option's default.
     """
     written = parse(text)
-    return Expression.of((checked(term, _options(term.name)) for term in written.terms), source=text)
+    loss = Expression.of((checked(term, _options(term.name)) for term in written.terms), source=text)
+    for name in discriminators_of([loss]):
+        if not DISCRIMINATORS.is_built_in(name):
+            _load(DISCRIMINATORS, name)
+    return loss
+
+
+def discriminators_of(losses: Iterable[Expression]) -> list[str]:
+    """Return the names of the discriminators that the terms ``gan`` of losses are given, each once, sorted."""
+    given = (term.options.get("discriminator") for loss in losses for term in loss.terms if term.name == "gan")
+    return sorted({str(name) for name in given if name is not None})
 
 
 def checked(term: Term, defaults: Mapping[str, Any]) -> Term:

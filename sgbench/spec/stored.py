@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from sgbench.core.errors import InputError
-from sgbench.core.registry import BACKBONES, LOSSES
+from sgbench.core.registry import BACKBONES, DISCRIMINATORS, LOSSES
 from sgbench.spec.expression import Expression, Term, parse
 from sgbench.spec.models import SCHEDULES, Recipe, RunSpec, path_of
-from sgbench.spec.resolve import checked, split_backbone
+from sgbench.spec.resolve import checked, discriminators_of, split_backbone
 from sgbench.spec.text import read_json
 
 
@@ -77,8 +77,12 @@ def plugins_of(backbone: str, loss: str) -> list[tuple[str, str]]:
     """
     family, _ = split_backbone(backbone)
     known = BACKBONES.is_built_in(family) or BACKBONES.is_provided(family)
-    losses = [term.name for term in parse(loss).terms if not LOSSES.is_built_in(term.name)]
-    return [*([] if known else [("backbone", family)]), *(("loss", name) for name in losses)]
+    expression = parse(loss)
+    return [
+        *([] if known else [("backbone", family)]),
+        *(("loss", term.name) for term in expression.terms if not LOSSES.is_built_in(term.name)),
+        *(("discriminator", name) for name in discriminators_of([expression]) if not DISCRIMINATORS.is_built_in(name)),
+    ]
 
 
 def _without_defaults(term: Term) -> Term:

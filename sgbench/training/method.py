@@ -101,17 +101,21 @@ class Supervised:
         Raises:
             InputError: If the network returns another shape, or the code of a loss or backbone raises an exception.
         """
-        batch = self._upscaled(lr, hr, done)
+        waits = self.criterion.waits(done)
+        with torch.set_grad_enabled(not waits):
+            batch = self._upscaled(lr, hr, done)
         loss, terms = self.criterion(batch)
-        self.optimizer.zero_grad()
-        for learner in self.learners:
-            learner.optimizer.zero_grad()
-        with foreign(f"the gradient of '{self.spec.loss}' through '{self.spec.backbone}'"):
-            _backward(loss, share)
-        self.optimizer.step()
+        if not waits:
+            self.optimizer.zero_grad()
+            for learner in self.learners:
+                learner.optimizer.zero_grad()
+            with foreign(f"the gradient of '{self.spec.loss}' through '{self.spec.backbone}'"):
+                _backward(loss, share)
+            self.optimizer.step()
         if self.learners:
             seen = _without_gradients(batch)
-            terms = torch.cat([terms, *(learner.step(seen, share) for learner in self.learners)])
+            learners = [learner for learner in self.learners if learner.own_terms or not waits]
+            terms = torch.cat([terms, *(learner.step(seen, share) for learner in learners)])
         self.features.clear()
         if self.world > 1:
             _broadcast(self._buffers)

@@ -21,7 +21,8 @@ NEEDED_BY = {
     "alexnet": ["fd_alex", "lpips_alex"],
     "inception": ["fid", "kid", "kid_standard"],
     "squeezenet": ["lpips_squeeze"],
-    "vgg16": ["lpips_vgg"],
+    "vgg16": ["lpips_vgg", "vgg"],
+    "vgg19": ["vgg19"],
 }
 
 CONTENT = hashlib.shake_256(b"sgbench").digest(1000)

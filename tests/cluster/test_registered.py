@@ -58,6 +58,16 @@ class Net(torch.nn.Module):
         return self.body(lr)
 
 
+@sgbench.register_discriminator("judge")
+class Judge(torch.nn.Module):
+    def __init__(self, features):
+        super().__init__()
+        self.layer = torch.nn.Conv2d(3, features, 3)
+
+    def forward(self, images):
+        return FACTOR * self.layer(images)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Distance(ImageMetric):
     def score(self, pair, runtime):
@@ -71,8 +81,9 @@ sgbench.register_metric(
 )
 
 if __name__ == "__main__":
+    losses = ["l1", "0.5*mine", "l1 + gan(discriminator=judge, features=2)"]
     fields = {
-        "grids": [{"backbones": ["net"], "losses": ["l1", "0.5*mine"], "seeds": [0]}],
+        "grids": [{"backbones": ["net"], "losses": losses, "seeds": [0]}],
         "train": "mine=train", "tests": ["few=test"], "metrics": ["distance"],
         "recipe": {"steps": 3, "batch": 2, "patch": 8},
     }
@@ -80,7 +91,11 @@ if __name__ == "__main__":
         results = sgbench.sweep(fields, settings={"workers": workers}, results=f"results/{workers}")
         frame = results.to_pandas()
         whole = frame[frame.image.isna()].sort_values("loss")
-        versions = [json.loads(row["versions"]).get("loss mine") for row in results.runs.to_pylist()]
+        versions = [
+            json.loads(row["versions"]).get(plugin)
+            for row in results.runs.to_pylist()
+            for plugin in ("loss mine", "discriminator judge")
+        ]
         print(json.dumps([list(whole.run_id), list(whole.metric), list(whole.value), sorted(filter(None, versions))]))
 """
 
@@ -96,10 +111,11 @@ def test_a_sweep_trains_and_scores_with_what_a_script_registers(
     )
     assert command.returncode == 0, command.stderr
     alone, grouped = map(json.loads, command.stdout.splitlines())
-    assert alone[1] == ["distance", "distance"]
+    assert alone[1] == ["distance"] * 3
     assert grouped == alone
-    assert alone[2][0] == alone[2][1] > 0  # 0.5*mine is l1
-    assert alone[3] == [hashlib.sha256(SCRIPT.encode()).hexdigest()[:12]]
+    assert alone[2][0] == alone[2][2] > 0  # 0.5*mine is l1
+    assert alone[2][1] != alone[2][0]
+    assert alone[3] == [hashlib.sha256(SCRIPT.encode()).hexdigest()[:12]] * 2
 
 
 class Held(nn.Module):

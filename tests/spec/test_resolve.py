@@ -68,6 +68,7 @@ def test_spellings_of_one_loss(text):
         (f"{OPTIONS}(rate=0.50, count=3, flag=false, mode=same)", OPTIONS),
         (f"{OPTIONS}(flag=TRUE)", f"{OPTIONS}(flag=true)"),
         (f"{OPTIONS}(rate=-1e-3)", f"{OPTIONS}(rate=-0.001)"),
+        ("0.005*gan(kind=vanilla, lr=1e-4, discriminator=unet) + vgg(conv5=1) + l1", "0.005*gan + 1.0*l1 + 1.0*vgg"),
     ],
 )
 def test_canonical_form(text, canonical):
@@ -77,7 +78,7 @@ def test_canonical_form(text, canonical):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("tv", "unknown loss 'tv'; valid: charbonnier, l1, l2, sg, ssim"),
+        ("tv", "unknown loss 'tv'; valid: charbonnier, gan, l1, l2, sg, ssim, vgg, vgg19"),
         ("sg(ordr=1)", "unknown option of loss 'sg' 'ordr': did you mean 'order'\\? Valid: eps, operator, order"),
         ("l1(order=1)", "loss 'l1' takes no options, but was given 'order'"),
         ("sg(order=two)", "loss 'sg': order is 'two'; a number is needed\\.$"),
@@ -85,6 +86,9 @@ def test_canonical_form(text, canonical):
         (f"{__name__}:NeedsWidth", "needs its option 'width': .*NeedsWidth\\(width=…\\)"),
         (f"{__name__}:Missing", "cannot be imported from"),
         (f"{__name__}:half", "is a function; a class of torch.nn.Module is needed"),
+        ("gan(discriminator=unte)", "unknown discriminator 'unte': did you mean 'unet'\\? Valid: patch, unet, vgg"),
+        ("gan(discriminator=3)", "unknown discriminator '3'; valid: patch, unet, vgg"),
+        ("gan(discriminator=math:pi)", "is a float; a class of torch.nn.Module is needed"),
         ("math:pi", "is a float; a class of torch.nn.Module is needed"),
     ],
 )

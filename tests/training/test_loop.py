@@ -33,6 +33,7 @@ DEVICES = [
         marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
     ),
 ]
+ADVERSARIES = "l1 + 0.1*gan(features=2, ahead=2) + 0.1*gan(discriminator=patch, features=2, kind=relativistic, ratio=2)"
 QUICK = {"batch": 4, "patch": 8, "optimizer": {"lr": 1e-3}, "schedule": {"name": "cosine"}}
 
 
@@ -337,8 +338,10 @@ def test_images_too_small_for_a_patch_are_refused_and_nothing_is_written(train_i
         (12, [5], {"backbone": "edsr-tiny", "precision": "bf16", "compiled": True}),
         (12, [5], {"backbone": "edsr-tiny", "augment": False, "schedule": {"halve_every": 5}}),
         (12, [1, 5], {"backbone": "edsr-tiny", "loss": f"l1 + {__name__}:Learned + 0.1*{__name__}:Adversary"}),
+        (12, [1, 5], {"loss": ADVERSARIES + " + vgg(conv1=1, conv5=0)"}),
     ],
 )
+@pytest.mark.usefixtures("vgg")
 def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(train_images, place, length, stops, changes):
     """The parts are validated too, which changes no bit."""
     spec, validator, validated = run(train_images, steps=length, **changes), SumOfWeights(), []
@@ -557,6 +560,7 @@ def group(tmp_path_factory):
             specs["compiled"] = run(images, backbone="edsr-tiny", compiled=True)
             specs["idle"] = run(images, backbone=f"{__name__}:Idle")
             specs["learned"] = run(images, f"l1 + {__name__}:Learned + 0.1*{__name__}:Adversary", "edsr-tiny", batch=5)
+            specs["adversaries"] = run(images, ADVERSARIES, "edsr-tiny", batch=5)
             specs["unreadable"] = even
             specs["poisoned"] = run(images, f"{__name__}:FirstWorkerInfinite(at=3)", "edsr-tiny", steps=250)
             torch.multiprocessing.spawn(
@@ -598,7 +602,7 @@ def assert_same_training(history, weights, alone, alone_weights):
         torch.testing.assert_close(weights[key], value, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["even", "odd", "compiled", "idle", "learned"])
+@pytest.mark.parametrize("name", ["even", "odd", "compiled", "idle", "learned", "adversaries"])
 def test_two_workers_train_on_the_patches_of_one(group, train_images, place, name):
     both = group(train_images)
     alone = train(both["specs"][name], train_images, place(), device=CPU)

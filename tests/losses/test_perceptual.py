@@ -1,0 +1,83 @@
+import pytest
+import torch
+from torch.nn.functional import l1_loss
+from torchvision.transforms.functional import normalize
+
+from sgbench.assets.catalogue import NETWORKS
+from sgbench.core.errors import InputError
+from sgbench.losses import build_loss
+from sgbench.spec import check_loss
+
+pytestmark = pytest.mark.usefixtures("vgg")
+
+LAYERS = {"vgg": ("vgg16", (2, 7, 14, 21, 28)), "vgg19": ("vgg19", (2, 7, 16, 25, 34))}
+"""The numbers in torchvision of conv1_2, conv2_2, conv3_3 or conv3_4, and so on."""
+
+
+def loss_of(text):
+    return build_loss(check_loss(text)).losses[0]
+
+
+@pytest.fixture
+def pair():
+    return torch.rand((2, 2, 3, 24, 17), generator=torch.Generator().manual_seed(0))
+
+
+def by_torchvision(features, layer, pair):
+    sr, hr = (features[: layer + 1](normalize(image, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))) for image in pair)
+    return l1_loss(sr, hr)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("block", range(5))
+@pytest.mark.parametrize("relu", [False, True])
+def test_it_compares_what_torchvisions_network_computes(name, block, relu, pair, vgg):
+    network, layers = LAYERS[name]
+    expected = by_torchvision(vgg[network], layers[block] + relu, pair)
+    other = "" if block == 4 else ", conv5=0"
+    loss = loss_of(f"{name}(conv{block + 1}=1, relu={relu}{other})")
+    torch.testing.assert_close(loss(*pair), expected)
+
+
+def test_the_default_is_the_last_convolution_before_its_activation(pair, vgg):
+    torch.testing.assert_close(loss_of("vgg")(*pair), by_torchvision(vgg["vgg16"], 28, pair))
+    assert str(check_loss("vgg(conv5=1, relu=false)")) == "vgg"
+
+
+def test_layers_are_weighted(pair, vgg):
+    """The weights of Real-ESRGAN."""
+    loss = loss_of("vgg19(conv1=0.1, conv2=0.1, conv3=1, conv4=1)")
+    weights = zip((0.1, 0.1, 1, 1, 1), LAYERS["vgg19"][1], strict=True)
+    expected = sum(weight * by_torchvision(vgg["vgg19"], layer, pair) for weight, layer in weights)
+    torch.testing.assert_close(loss(*pair), expected)
+
+
+def test_no_layer_behind_the_last_that_is_compared_is_kept_and_none_is_trained():
+    loss = loss_of("vgg(conv2=1, conv5=0)")
+    assert sum(1 for _ in loss.parameters()) == 2 * 4
+    assert not any(parameter.requires_grad for parameter in loss.parameters())
+    assert not build_loss(check_loss("vgg")).changing_state()
+
+
+def test_it_is_declared_which_network_it_needs():
+    for name, (network, _) in LAYERS.items():
+        assert type(loss_of(name)).networks == (network,)
+        assert network in NETWORKS.names()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("conv3=-1", "conv3 is -1.0; a finite number from 0 is needed."),
+        ("conv5=0", "conv1 to conv5 are all 0; one above 0 is needed."),
+        ("relu=2", "relu is 2; true or false is needed."),
+        (
+            "conv5_4=1",
+            "did you mean 'conv5'? Valid: conv1, conv2, conv3, conv4, conv5, relu.",
+        ),
+    ],
+)
+def test_what_it_cannot_compare_is_refused(options, message):
+    with pytest.raises(InputError) as error:
+        build_loss(check_loss(f"vgg({options})"))
+    assert str(error.value).endswith(message)
