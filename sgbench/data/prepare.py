@@ -88,6 +88,7 @@ class PackedImages:
         has_hr: Whether it has high-resolution images, as all but some test sets do.
         lr_folder: The folder of the files that the LR images were taken from; None if they were made.
         held_out: How many images a split has kept out of it.
+        of: Catalogued sets among its parts, if it has several.
         sha256: The manifest hash: which pixels the set holds, in order, whatever the files are called.
     """
 
@@ -101,6 +102,7 @@ class PackedImages:
         images: Sequence[PackedImage],
         lr_folder: str | None = None,
         held_out: int = 0,
+        of: Sequence[str] = (),
     ) -> None:
         self.path = path
         self.name = name
@@ -111,6 +113,7 @@ class PackedImages:
         self.has_hr = all(image.hr_sha256 for image in self.images)
         self.lr_folder = lr_folder
         self.held_out = held_out
+        self.of = tuple(of)
         self.sha256 = _manifest_sha256(self.images, scale)
 
     @classmethod
@@ -133,6 +136,7 @@ class PackedImages:
                 images=[PackedImage(**record) for record in manifest["images"]],
                 lr_folder=manifest.get("lr_folder"),
                 held_out=manifest.get("held_out", 0),
+                of=manifest.get("of", ()),
             )
             for name in (opened.name, *(image.name for image in opened.images)):
                 if not re.fullmatch(PART, name):
@@ -251,7 +255,7 @@ def prepare(
     target = cache / folder_name(source, scale, degradation)
     if target.is_dir():
         return PackedImages.open(target)
-    plan = _plan(source, scale)
+    plan, told = _plan(source, scale), _told(source)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with replacing(target) as folder:
@@ -266,7 +270,7 @@ def prepare(
                 "scale": scale,
                 "degradation": degradation.model_dump(),
                 "lr_folder": os.path.commonpath([path.parent for path in source.lr]) if source.lr else None,
-                **({"held_out": source.held_out} if source.held_out else {}),
+                **told,
                 "sha256": _manifest_sha256(images, scale),
                 "images": [asdict(image) for image in images],
             }
@@ -291,7 +295,7 @@ def folder_name(source: Source, scale: int, degradation: Degradation) -> str:
         images, lr = ([_file_identity(path) for path in paths] for paths in (source.images, source.lr))
     except OSError as error:
         raise InputError(f"an image of {source.name} cannot be read: {error}.") from error
-    told = {"names": source.names, "held_out": source.held_out} if source.names or source.held_out else None
+    told = _told(source) | ({"names": source.names} if source.names else {})
     identity = [FORMAT_VERSION, images, scale, degradation.model_dump(), *filter(None, (lr, told))]
     key = hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:12]
     return f"{source.name}-{source.role}-x{scale}-{key}"
@@ -315,6 +319,12 @@ def shared_images(a: PackedImages, b: PackedImages) -> list[tuple[str, str]]:
 def _file_identity(path: Path) -> tuple[str, int, int, int]:
     stat = path.stat()
     return str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _told(source: Source) -> dict[str, object]:
+    """Return what a manifest says of a set besides its images, if there is anything to say."""
+    said = {"held_out": source.held_out, "of": source.of}
+    return {key: value for key, value in said.items() if value}
 
 
 def _plan(source: Source, scale: int) -> list[PackedImage]:

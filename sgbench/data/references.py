@@ -48,6 +48,8 @@ class Source:
     """What each image is called; empty if that is its file's name, without the extension."""
     held_out: int = 0
     """How many images a split has kept out of it."""
+    of: tuple[str, ...] = ()
+    """Catalogued sets among its parts, if it has several."""
 
 
 def resolve(reference: str, role: Role, scale: int = 4) -> Source:
@@ -94,6 +96,7 @@ def resolve(reference: str, role: Role, scale: int = 4) -> Source:
         tuple(image.lr for image, _ in chosen if image.lr) if asked.has_hr else images,
         tuple(name for _, name in chosen) if any(name != image.path.stem for image, name in chosen) else (),
         0 if asked.held_out else held_out,
+        tuple(place.name for place in places if place.entry and len(places) > 1),
     )
 
 
@@ -314,7 +317,9 @@ def _files(asked: Reference, place: Place, role: Role) -> tuple[Path, list[Path]
 
 def _listed(asked: Reference, place: Place, folder: Path) -> tuple[Path, list[Path]]:
     """Return the folder that paths are relative to, and the image files in a folder or list."""
-    if folder.suffix == LIST and folder.is_file():
+    if folder.is_file():
+        if folder.suffix != LIST:
+            raise InputError(f"'{folder}' is a file; a folder of images is needed, or a list of them ending in {LIST}.")
         return folder.parent, read_list(folder)
     if not folder.exists():
         hint = f"; the known set is {place.given} alone" if place.given in CATALOG else ""

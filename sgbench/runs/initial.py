@@ -268,7 +268,7 @@ def _refuse_tested(fields: dict[str, Any] | None, source: str, sweep: SweepSpec)
     with contextlib.suppress(InputError):  # another version may have written it, or another program
         trained = read_spec(fields, source)
     if trained:
-        refuse_overlap([trained.train.name], sweep.tests)
+        refuse_overlap(trained.train.sets, sweep.tests)
 
 
 def _backbone(sweep: SweepSpec) -> str:

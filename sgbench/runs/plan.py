@@ -25,7 +25,18 @@ from sgbench.data import (
 )
 from sgbench.runs.progress import Course, Running
 from sgbench.runs.status import Judge, RunStatus
-from sgbench.spec import RunSpec, SweepSpec, TrainingData, build, expression, override, presets, set_name
+from sgbench.spec import (
+    Reference,
+    RunSpec,
+    SweepSpec,
+    TrainingData,
+    build,
+    expression,
+    override,
+    packed_digest,
+    presets,
+    set_name,
+)
 from sgbench.spec.stored import read_spec
 from sgbench.store import Dataset, Planned, Replaced, Store, identity_columns
 from sgbench.store.rows import RunKind
@@ -107,7 +118,7 @@ class Data:
     @property
     def training(self) -> TrainingData:
         """The part of the training images that enters a run's identity."""
-        return TrainingData(name=self.train.name, sha256=self.train.sha256)
+        return TrainingData(name=self.train.name, sha256=self.train.sha256, of=self.train.of)
 
 
 @dataclass(frozen=True)
@@ -126,8 +137,11 @@ def recorded(sweep: SweepSpec, store: Store) -> Recorded | None:
         store: The store; only its runs with the same scale and degradation count, including planned ones.
 
     Returns:
-        The record, or None unless the store has exactly one training set and one test set of each name.
+        The record, or None unless the store has exactly one training set and one test set of each name, or if images
+        are held out.
     """
+    if packed_digest(sweep.train) is None and Reference.read(sweep.train).split is not None:
+        return None  # the record does not say what was held out
     planned, recipe = store.planned(), sweep.recipe
     runs = [row for row in store.runs().to_pylist() if row["kind"] == RunKind.TRAIN] + [each.run for each in planned]
     specs = {row["run_id"]: read_spec(row["spec"], f"run {row['run_id']}") for row in runs}
@@ -138,11 +152,11 @@ def recorded(sweep: SweepSpec, store: Store) -> Recorded | None:
         for row in store.totals().select(["run_id", "dataset", "dataset_sha256"]).to_pylist()
     }
     scored |= {(each.run_id, test) for each in planned for test in each.tests}
-    training = {spec.train for spec in alike.values() if spec.train.name == set_name(sweep.train)}
+    training = {spec.train.sha256: spec.train for spec in alike.values() if spec.train.name == set_name(sweep.train)}
     tests = [{test for run, test in scored if run in alike and test.name == set_name(name)} for name in sweep.tests]
     if len(training) != 1 or any(len(found) != 1 for found in tests):
         return None
-    return Recorded(training.pop(), tuple(found.pop() for found in tests))
+    return Recorded(training.popitem()[1], tuple(found.pop() for found in tests))
 
 
 def pack(

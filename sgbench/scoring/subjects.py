@@ -33,8 +33,8 @@ class Subject:
     """Its scale and degradation determine how test sets are prepared."""
     row: RunRow | None
     """Row for the table ``runs``; None for a run, which already has one."""
-    train: str | None
-    """Its training set, if known; then the recipe is that of its training."""
+    train: tuple[str, ...]
+    """Names of its training set and of known sets in it, if known; then the recipe is that of its training."""
     upscaler: Callable[[PackedImages], Upscaler]
     """Returns an upscaler for a test set; refuses one for which a folder lacks images."""
     side_by_side: bool = False
@@ -96,7 +96,7 @@ def pack_test(subject: Subject, test: str, progress: PackProgress | None = None)
         InputError: If the set is not available, or the subject was trained on it.
     """
     if subject.train:
-        refuse_overlap([subject.train], [test])
+        refuse_overlap(subject.train, [test])
     return pack_set(test, "test", subject.recipe, progress)
 
 
@@ -114,7 +114,7 @@ def trained(spec: RunSpec, store: Store) -> Subject:
         name=str(spec),
         recipe=spec.recipe,
         row=None,
-        train=spec.train.name,
+        train=spec.train.sets,
         upscaler=lambda images: from_network(network, spec.recipe, device),
     )
 
@@ -139,7 +139,7 @@ def _described(
     run_id = _content_id(kind, scale, content)
     row: RunRow = {"run_id": run_id, "kind": kind, "name": name, "scale": scale, "status": RunEnd.DONE}
     # The degradation of the test sets is the default, that of the published benchmarks.
-    return Subject(run_id, name, Recipe.model_validate({"scale": scale}), row, None, upscaler, side_by_side=True)
+    return Subject(run_id, name, Recipe.model_validate({"scale": scale}), row, (), upscaler, side_by_side=True)
 
 
 def _checkpoint(path: str, backbone: str | None, scale: int, inference: Inference, device: torch.device) -> Subject:
@@ -184,7 +184,7 @@ def _network(
         name=row["name"],
         recipe=recipe,
         row=row,
-        train=made.train.name if made else None,
+        train=made.train.sets if made else (),
         upscaler=lambda images: from_network(network, recipe, device, inference),
     )
 

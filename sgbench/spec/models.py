@@ -263,9 +263,16 @@ class TrainingData(_Model):
     """The set's name; not part of the identity."""
     sha256: str | None = None
     """Hash of the packed pixels; None until the data is available locally."""
+    of: tuple[str, ...] = ()
+    """Known sets among its parts, if it has several; not part of the identity."""
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """The names by which the catalogue may know its images."""
+        return (self.name, *self.of)
 
 
-_NO_IDENTITY: Any = {"train": {"name"}, "recipe": {"init": {"name", "drawn"}, "init_partial": True}}
+_NO_IDENTITY: Any = {"train": {"name", "of"}, "recipe": {"init": {"name", "drawn"}, "init_partial": True}}
 """Fields of a run that its id does not depend on: names of what is hashed, and what follows from a hash."""
 
 

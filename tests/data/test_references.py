@@ -248,7 +248,7 @@ def test_several_places_are_one_set_in_the_order_of_names(make, monkeypatch):
         source = resolve("mine=a+BSDS400+other=b", "train")
     expected = ("sets/BSDS400/HR/0.png", "a/1.png", "b/2.png", "a/3.png")
     assert (source.name, source.images) == ("mine", tuple(root / name for name in expected))
-    assert (source.names, source.lr, source.held_out) == ((), (), 0)
+    assert (source.names, source.lr, source.held_out, source.of) == ((), (), 0, ("BSDS400",))
 
 
 def test_names_that_several_folders_have_are_told_by_their_folders(make):

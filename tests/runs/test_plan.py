@@ -233,7 +233,12 @@ def test_what_a_store_has_on_record_of_images_stands_for_them_if_it_is_one_set_o
     assert there == Recorded(data.training, (Dataset("Photos", data.tests[0].sha256),))
     assert make_plan("tiny", sweep, there, store) == make_plan("tiny", sweep, data, store)
 
-    for other in ({"train": "Others"}, {"tests": ["Photos", "Others"]}, {"recipe": {"scale": 2}}):
+    for other in (
+        {"train": "Others"},
+        {"train": "Photos,split=0.5"},
+        {"tests": ["Photos", "Others"]},
+        {"recipe": {"scale": 2}},
+    ):
         assert recorded(a_sweep(**other), store) is None
 
     train = data.train

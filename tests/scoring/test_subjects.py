@@ -1,5 +1,6 @@
 """What can be scored besides a sweep's runs: built-in methods, checkpoints, folders, and runs on new test sets."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -229,12 +230,14 @@ def test_a_run_is_found_by_the_beginning_of_its_id_if_that_is_enough(store: Stor
         find_subject(finished, store)
 
 
+@pytest.mark.parametrize("train", [{"name": "BSDS500"}, {"name": "mix", "of": ["DIV2K", "BSDS500"]}])
 def test_a_run_is_not_scored_on_a_set_that_lies_inside_its_training_set(
-    store: Store, few: str, finished: str, test_folder: Path
+    store: Store, few: str, finished: str, test_folder: Path, train: dict[str, Any]
 ) -> None:
     row = store.run(finished)
     assert row is not None
-    store.write_run({**row, "spec": row["spec"].replace('"mine"', '"BSDS500"')})
+    spec = json.loads(row["spec"])
+    store.write_run({**row, "spec": json.dumps(spec | {"train": spec["train"] | train})})
     with pytest.raises(InputError, match="B100 lies inside BSDS500"):
         pack_test(find_subject(finished, store), f"B100={test_folder}")
 

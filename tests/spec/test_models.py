@@ -71,6 +71,7 @@ def test_the_identity_is_pinned():
     )
     assert run(recipe=recipe).run_id == hashlib.sha256(identity.encode()).hexdigest()[:12] == "772a7704ae73"
     assert run().run_id == "a93b41ff00c4"
+    assert run(train={"name": "DF2K", "sha256": HASH, "of": ["DIV2K"]}).run_id == "a93b41ff00c4"
 
 
 def test_no_id_has_changed():
