@@ -105,6 +105,8 @@ def sweep(
     ):
         for reason in list(failed.values())[:1]:
             _warn(f"{len(failed)} of {len(outcome.plan.runs)} runs failed, the first because {reason}; {consequence}")
+    if told := outcome.out_of_budget():
+        _warn(told)
     if remark := outcome.plan.to_retrain("retrain=True does that"):
         _warn(remark)
     return load_results(storage.root).of_runs(str(run.spec.run_id) for run in outcome.plan.runs)

@@ -10,6 +10,9 @@ from sgbench.store import RUNS
 RECIPE: tuple[str, ...] = tuple(RUNS.names[RUNS.names.index("train_sha256") : RUNS.names.index("spec")])
 """The columns that, with backbone, loss, scale and seed, make up the identity of a run."""
 
+_OF_KINDS = ("optimizer_", "schedule_")
+"""How columns begin that depend on which optimizer or schedule a recipe has."""
+
 LONG = 30
 """Above this number of characters, recipes are named by letters."""
 
@@ -58,7 +61,10 @@ class Recipes:
         """Name the recipes of some runs; only trained runs have one."""
         firsts = {run.recipe: run for run in runs if run.recipe is not None}
         differing = [at for at in range(len(RECIPE)) if len({str(recipe[at]) for recipe in firsts}) > 1]
-        names = {recipe: ", ".join(_setting(run, recipe, at) for at in differing) for recipe, run in firsts.items()}
+        names = {
+            recipe: ", ".join(filter(None, (_setting(run, recipe, at) for at in differing)))
+            for recipe, run in firsts.items()
+        }
         if max(map(len, names.values()), default=0) <= LONG:
             return cls(names, names, ())
         letters = {
@@ -72,7 +78,10 @@ def _setting(run: Run, recipe: tuple[Any, ...], at: int) -> str:
         return f"train={run.train}@{str(recipe[at])[:8]}"
     if RECIPE[at] == "init_sha256" and recipe[at] is not None:
         return f"init={run.init}@{str(recipe[at])[:8]}"
-    return f"{RECIPE[at].removesuffix('_sha256')}={recipe[at]}"
+    name = RECIPE[at].removesuffix("_sha256")
+    if recipe[at] is None:  # what another optimizer or schedule has needs no word
+        return "" if name.startswith(_OF_KINDS) else f"no {name}"
+    return f"{name}={recipe[at]}"
 
 
 def _letter(at: int) -> str:

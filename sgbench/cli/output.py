@@ -212,7 +212,7 @@ def print_outcome(outcome: "Outcome", root: str, *, as_json: bool, again: str) -
         again: How to repeat failed runs, for the person.
 
     Raises:
-        typer.Exit: With 130 if it was interrupted, and 1 if runs failed or need to be retrained.
+        typer.Exit: With 130 if it was interrupted, and 1 if runs failed, are out of budget or need to be retrained.
     """
     plan = outcome.plan
     if any(map(Storage(root).exists, SIGNS)):  # an interrupted first `train` leaves neither
@@ -224,9 +224,11 @@ def print_outcome(outcome: "Outcome", root: str, *, as_json: bool, again: str) -
         say(f"{failed} of {len(plan.runs)} runs failed: {again}.")
     if kept := len(outcome.kept):
         say(f"{kept} of {len(plan.runs)} runs failed when they were retrained; they keep their previous results.")
+    if told := outcome.out_of_budget():
+        say(told)
     if remark := plan.to_retrain():
         say(remark)
-    if failed or kept or remark:
+    if failed or kept or told or remark:
         raise typer.Exit(1)
 
 

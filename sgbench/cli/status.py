@@ -1,5 +1,6 @@
 """``sgbench status``: the progress of sweeps, read from their store or from the cluster they were submitted to."""
 
+import itertools
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -89,7 +90,7 @@ def _show_store(root: str, *, as_json: bool) -> None:
     holders = storage.holders()
     at_work = list(read_progress(storage, holders))
     running = {run_id: run for each in at_work for run_id, run in each.runs.items()}
-    rows, unchecked = _counts(store, running), _unchecked(store)
+    (rows, exhausted), unchecked = _counts(store, running), _unchecked(store)
     holder, kind = (in_words(holders), storage.locks.kind) if holders else (None, None)
     seconds: dict[str, float | None] = {}
     for each in at_work:  # several shards of a sweep may be
@@ -104,6 +105,8 @@ def _show_store(root: str, *, as_json: bool) -> None:
     output.print_rows(rows, as_json=False)
     if running:
         output.print_rows([_line(run_id, run) for run_id, run in running.items()], as_json=False)
+    for remark in exhausted:
+        output.say(f"{remark}.")
     if unchecked:
         output.say(
             f"note: scores of any version count for {', '.join(unchecked)}, because status does not run plug-in code."
@@ -148,18 +151,29 @@ def _line(run_id: str, run: "Running") -> dict[str, Any]:
     }
 
 
-def _counts(store: "Store", running: "Mapping[str, Running]") -> list[dict[str, Any]]:
-    """Return a row for each sweep of a store: how many of its runs have which status."""
+def _counts(store: "Store", running: "Mapping[str, Running]") -> tuple[list[dict[str, Any]], list[str]]:
+    """Return a row for each sweep of a store: how many of its runs have which status.
+
+    Also a sentence for each sweep that has used up its budget of hours, on one of its runs.
+    """
     from sgbench.assets.locator import Locator
     from sgbench.runs.status import Judge, RunStatus
+    from sgbench.spec.stored import read_recipe
 
     judge = Judge(store, locator=Locator(download=False), plugins=False, running=running)
     shown = [status for status in RunStatus if status is not RunStatus.UNKNOWN]  # what is planned has an id
-    sweeps = []
+    sweeps, exhausted = [], []
     for name, runs in store.plans().items():
-        counts = Counter(judge.standing(run.run_id, run.tests, run.metrics).status for run in runs)
+        recipes = (read_recipe(run.run.get("spec"), f"run {run.run_id}") for run in runs)
+        standings = [
+            judge.standing(run.run_id, recipe, run.tests, run.metrics)
+            for run, recipe in zip(runs, recipes, strict=True)
+        ]
+        counts = Counter(standing.status for standing in standings)
         sweeps.append({"sweep": name, "runs": len(runs), **{str(status): counts[status] for status in shown}})
-    return sweeps
+        told = (standing.error for standing in standings if standing.status is RunStatus.EXHAUSTED)
+        exhausted += [f"{name}: {first}" for first in itertools.islice(told, 1)]
+    return sweeps, exhausted
 
 
 def _unchecked(store: "Store") -> list[str]:

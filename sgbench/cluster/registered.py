@@ -1,4 +1,4 @@
-"""The code of losses, discriminators, backbones and metrics on its way to workers that may be on other machines.
+"""The code of losses, backbones, metrics and other plug-ins on its way to workers that may be on other machines.
 
 What was registered in the driver's process may be a class of a script or of a notebook's cell, which is in no module
 that a worker could import, so it travels by value. The modules that no package installs travel as files. What an
@@ -15,13 +15,13 @@ from ray import cloudpickle
 
 from sgbench.core.errors import InputError
 from sgbench.core.modules import Code, install, is_local
-from sgbench.core.registry import BACKBONES, DISCRIMINATORS, LOSSES, Registry
+from sgbench.core.registry import BACKBONES, DISCRIMINATORS, LOSSES, OPTIMIZERS, Registry
 from sgbench.metrics import METRICS
 from sgbench.runs.code import code_of, names_of_jobs
 from sgbench.runs.execute import Job
 
 REGISTRIES: dict[str, Registry[Any]] = {
-    registry.kind: registry for registry in (LOSSES, DISCRIMINATORS, BACKBONES, METRICS)
+    registry.kind: registry for registry in (LOSSES, DISCRIMINATORS, BACKBONES, METRICS, OPTIMIZERS)
 }
 
 

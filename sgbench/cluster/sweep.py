@@ -254,9 +254,15 @@ class _Events(Unsaved, tune.Callback):
 
     def _finished(self, run_id: str, end: RunEnd, message: str) -> None:
         self.running.discard(run_id)
-        told = {RunEnd.FAILED: self.summary.failed, RunEnd.INTERRUPTED: self.summary.cut}
+        summary = self.summary
+        told = {
+            RunEnd.FAILED: summary.failed,
+            RunEnd.INTERRUPTED: summary.cut,
+            RunEnd.EXHAUSTED: summary.exhausted,
+        }
         if end in told:
             told[end][run_id] = message
+        if end in (RunEnd.FAILED, RunEnd.INTERRUPTED):
             message = f"{message.rstrip('.')}; its log: {log_address(Storage(self.jobs[run_id].store), run_id)}"
         self.watcher.finished(run_id, end, message)
 

@@ -1,4 +1,4 @@
-"""Named things that a person can choose and a plug-in can add: losses, backbones, metrics, trackers.
+"""Named things that a person can choose and a plug-in can add: losses, backbones, metrics, optimizers, trackers.
 
 A registry maps a name to a *target*, ``"package.module:attribute"``, and imports it only when it is asked for, so that
 listing what exists loads neither torch nor a plug-in. Names come from four places, looked at in this order:
@@ -27,6 +27,7 @@ from sgbench.core.words import quoted
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.optim import Optimizer
 
 T = TypeVar("T")
 
@@ -292,6 +293,14 @@ BACKBONES: "Registry[type[nn.Module]]" = Registry(
     check="sgbench.backbones:check",
 )
 """Classes of `torch.nn.Module` whose constructor takes ``scale`` and which may carry named ``sizes``."""
+
+OPTIMIZERS: "Registry[type[Optimizer]]" = Registry(
+    "optimizer",
+    "sgbench.optimizers",
+    {"adam": "torch.optim:Adam", "adamw": "torch.optim:AdamW", "sgd": "torch.optim:SGD"},
+    check="sgbench.training.optimizers:check",
+)
+"""Classes of `torch.optim.Optimizer`, constructed as ``optimizer(parameters, lr=…, **options)``."""
 
 METRICS: Registry[Any] = Registry(
     "metric",

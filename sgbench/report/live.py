@@ -23,6 +23,7 @@ VERDICTS = {
     RunEnd.DONE: ("done", "green"),
     RunEnd.FAILED: ("FAILED", "bold red"),
     RunEnd.STOPPED: ("stopped", "yellow"),
+    RunEnd.EXHAUSTED: ("stopped", "yellow"),
     RunEnd.INTERRUPTED: ("interrupted", "yellow"),
 }
 """The word for a run's end, and its style."""
@@ -157,7 +158,12 @@ class Display:
     def _summary(self) -> str:
         course = self._course
         parts = [f"{course.done} of {course.total} done"]
-        counts = {"failed": course.failed, "running": len(course.running), "waiting": course.waiting}
+        counts = {
+            "failed": course.failed,
+            "out of budget": course.exhausted,
+            "running": len(course.running),
+            "waiting": course.waiting,
+        }
         parts += [f"{count} {what}" for what, count in counts.items() if count]
         parts.append(f"elapsed {duration(course.seconds)}")
         if course.seconds_left is not None:

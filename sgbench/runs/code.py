@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sgbench.core.modules import Code, collect
-from sgbench.core.registry import BACKBONES, DISCRIMINATORS, LOSSES, TRACKERS, Registry, module_of
+from sgbench.core.registry import BACKBONES, DISCRIMINATORS, LOSSES, OPTIMIZERS, TRACKERS, Registry, module_of
 from sgbench.metrics import METRICS
 from sgbench.runs.execute import Job
 from sgbench.spec import Expression, SweepSpec, split_backbone
@@ -15,8 +15,9 @@ Names = Sequence[tuple[Registry[Any], str]]
 
 
 def names_of_sweep(sweep: SweepSpec) -> Names:
-    """Return the losses, discriminators, backbones and metrics that a sweep names."""
-    return _named(sweep.losses(), (name for grid in sweep.grids for name in grid.backbones), sweep.all_metrics())
+    """Return the losses, discriminators, backbones, metrics and the optimizer that a sweep names."""
+    backbones = (name for grid in sweep.grids for name in grid.backbones)
+    return _named(sweep.losses(), backbones, sweep.all_metrics(), [sweep.recipe.optimizer.name])
 
 
 def names_of_command(sweep: SweepSpec) -> Names:
@@ -25,17 +26,21 @@ def names_of_command(sweep: SweepSpec) -> Names:
 
 
 def names_of_jobs(jobs: Sequence[Job]) -> Names:
-    """Return the losses, discriminators, backbones and metrics that jobs use."""
-    losses = [job.spec.loss for job in jobs]
-    return _named(losses, (job.spec.backbone for job in jobs), (metric for job in jobs for metric in job.metrics))
+    """Return the losses, discriminators, backbones, metrics and optimizers that jobs use."""
+    losses, optimizers = [job.spec.loss for job in jobs], [job.spec.recipe.optimizer.name for job in jobs]
+    metrics = (metric for job in jobs for metric in job.metrics)
+    return _named(losses, (job.spec.backbone for job in jobs), metrics, optimizers)
 
 
-def _named(losses: Sequence[Expression], backbones: Iterable[str], metrics: Iterable[str]) -> Names:
+def _named(
+    losses: Sequence[Expression], backbones: Iterable[str], metrics: Iterable[str], optimizers: Iterable[str]
+) -> Names:
     named = (
         (LOSSES, (term.name for loss in losses for term in loss.terms)),
         (DISCRIMINATORS, discriminators_of(losses)),
         (BACKBONES, (split_backbone(name)[0] for name in backbones)),
         (METRICS, metrics),
+        (OPTIMIZERS, optimizers),
     )
     return [(registry, name) for registry, names in named for name in sorted(set(names))]
 

@@ -26,6 +26,7 @@ from sgbench.runs.delivery import Packed, open_packed, receive_networks
 from sgbench.runs.initial import first_weights
 from sgbench.runs.plan import Data, PlannedRun
 from sgbench.runs.progress import Lane, curves
+from sgbench.runs.status import note_budget, out_of_budget
 from sgbench.scoring.evaluation import score_subject
 from sgbench.scoring.provenance import provenance
 from sgbench.scoring.subjects import trained
@@ -289,6 +290,10 @@ def train_job(
             raise
         traceback.print_exc()
         return end
+    if outcome.exhausted:
+        if first:
+            note_budget(storage, job.run_id, outcome.wall_seconds)
+        return RunEnd.EXHAUSTED, out_of_budget(storage, job.run_id, outcome.step, job.spec.recipe)
     if not outcome.finished:
         return RunEnd.STOPPED, STOPPED
     if first:

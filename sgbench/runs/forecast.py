@@ -25,7 +25,18 @@ from sgbench.store import Dataset, Store
 from sgbench.store.rows import RunEnd, RunKind
 from sgbench.store.times import StepTime, read_times
 
-_SPEED = ("scale", "batch", "patch", "precision", "memory_format", "threads", "deterministic", "compiled")
+_SPEED = (
+    "scale",
+    "batch",
+    "patch",
+    "accumulate",
+    "optimizer",
+    "precision",
+    "memory_format",
+    "threads",
+    "deterministic",
+    "compiled",
+)
 """Fields of a recipe that affect the time per step."""
 
 _WORK = ("scale", "batch", "patch")
@@ -52,7 +63,8 @@ class _Step(NamedTuple):
 
     @classmethod
     def of(cls, spec: RunSpec, workers: int) -> "_Step":
-        speed = tuple(getattr(spec.recipe, field) for field in _SPEED)
+        values = {field: getattr(spec.recipe, field) for field in _SPEED} | {"optimizer": spec.recipe.optimizer.name}
+        speed = tuple(values.values())
         return cls(spec.backbone, speed, workers, _costly(spec.loss))
 
     @property

@@ -357,7 +357,9 @@ def _refuse_other_code(pairs: Sequence[tuple[RunRow, RunRow]], into: Store, sour
 def _code(row: RunRow) -> dict[str, str | None]:
     """Return the recorded hashes of the plug-ins of a run; None for one that has none."""
     versions = json.loads(row["versions"] or "{}")
-    names = (f"{kind} {name}" for kind, name in plugins_of(str(row["backbone"]), str(row["loss"])))
+    names = (
+        f"{kind} {name}" for kind, name in plugins_of(str(row["backbone"]), str(row["loss"]), row["optimizer_name"])
+    )
     return {name: versions.get(name) for name in names}
 
 

@@ -42,8 +42,8 @@ FIRST_STEPS = 5
 IMAGES = 2
 """Images of a test set that are scored; the time of all is taken to grow with their pixels."""
 
-_DRAWN = {"init": None, "init_partial": False}
-"""Of a recipe: all weights are drawn from the seed, as their values affect no time."""
+_TIMELESS = {"init": None, "init_partial": False, "max_hours": None}
+"""Defaults of what affects no time of a step: the values of weights, and a budget."""
 
 Measurer = Callable[[Sequence[Job], SweepSpec, Storage], Iterator[list[Time] | str]]
 """Measures jobs one after another and yields, for each, its times or why it cannot be measured."""
@@ -114,7 +114,7 @@ def measure_job(job: Job, *, workers: int, locator: Locator) -> list[Time] | str
         Exception: A fault of storage or machine, see `sgbench.core.errors.machine_fault`.
     """
     recipe = job.spec.recipe
-    share = {"steps": FIRST_STEPS + STEPS, "batch": math.ceil(recipe.batch / workers), **_DRAWN}
+    share = {"steps": FIRST_STEPS + STEPS, "batch": math.ceil(recipe.batch / workers), **_TIMELESS}
     spec = job.spec.model_copy(update={"recipe": recipe.model_copy(update=share)})
     try:
         with tempfile.TemporaryDirectory(prefix="sgbench-") as folder:
@@ -189,7 +189,7 @@ def _pixels(images: PackedImages) -> int:
 
 def _general(spec: RunSpec) -> RunSpec:
     """Return a run without what affects no time, so that a measurement replaces an earlier one."""
-    recipe = spec.recipe.model_copy(update={"steps": 1, **_DRAWN})
+    recipe = spec.recipe.model_copy(update={"steps": 1, **_TIMELESS})
     return spec.model_copy(update={"seed": 0, "train": TrainingData(name="any"), "recipe": recipe})
 
 

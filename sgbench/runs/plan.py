@@ -278,7 +278,8 @@ class Plan:
 
     def course(self) -> Course:
         """Return the course of a sweep that is about to carry it out."""
-        return Course(len(self.runs) - self.count(RunStatus.TO_RETRAIN), self.count(RunStatus.DONE))
+        idle = self.count(RunStatus.TO_RETRAIN) + self.count(RunStatus.EXHAUSTED)
+        return Course(len(self.runs) - idle, self.count(RunStatus.DONE))
 
     def to_pandas(self) -> "pandas.DataFrame":
         """Return a table of the runs: id, backbone, loss, seed, status, steps done, and why it failed."""
@@ -345,7 +346,9 @@ def make_plan(
     tests = tuple(Dataset(test.name, test.sha256) for test in data.tests)
     judge = Judge(store, retry=retry, retrain=retrain, rerun=rerun, locator=locator, running=running)
     chosen = unique if only is None else [spec for spec in unique if spec in only]
-    planned = (PlannedRun(spec, *judge.standing(str(spec.run_id), tests, sweep.metrics)) for spec in chosen)
+    planned = (
+        PlannedRun(spec, *judge.standing(str(spec.run_id), spec.recipe, tests, sweep.metrics)) for spec in chosen
+    )
     train = data.train if isinstance(data, Data) else None
     return Plan(name, sweep, len(named), tuple(planned), tests, tuple(unique), train)
 

@@ -154,7 +154,7 @@ class Course:
     """
 
     def __init__(self, total: int, done: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.total, self.done, self.failed = total, done, 0
+        self.total, self.done, self.failed, self.exhausted = total, done, 0, 0
         self.running: dict[str, Running] = {}
         self.clock = clock
         self._begin = clock()
@@ -201,12 +201,13 @@ class Course:
         self._worked += 1.0 - (run.share if run else 0.0)
         self.done += end is RunEnd.DONE
         self.failed += end is RunEnd.FAILED
+        self.exhausted += end is RunEnd.EXHAUSTED
         return run
 
     @property
     def waiting(self) -> int:
         """Number of runs that have not started."""
-        return max(0, self.total - self.done - self.failed - len(self.running))
+        return max(0, self.total - self.done - self.failed - self.exhausted - len(self.running))
 
     @property
     def seconds(self) -> float:

@@ -5,6 +5,8 @@ options. Everything else is run once.
 """
 
 import copy
+import io
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -13,17 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sgbench.assets import tensors
 from sgbench.assets.locator import Locator
 from sgbench.assets.needs import networks_of
 from sgbench.backbones import build_backbone
 from sgbench.core.errors import InputError
 from sgbench.core.plugins import foreign
-from sgbench.core.registry import BACKBONES, LOSSES
+from sgbench.core.registry import BACKBONES, LOSSES, OPTIMIZERS
 from sgbench.core.status import ScoreStatus
 from sgbench.losses import Batch, WeightedSum, build_loss
 from sgbench.metrics import METRICS, Pair, Suite
-from sgbench.spec import Expression, Recipe, SweepSpec, split_backbone
+from sgbench.spec import Expression, Optimizer, Recipe, SweepSpec, split_backbone
 from sgbench.training.method import kept_outputs
+from sgbench.training.optimizers import build_optimizer
 
 ODD = (37, 29)
 """Height and width of the image for a backbone: odd, as test images may be."""
@@ -36,7 +40,7 @@ SIDE = 64
 
 
 def rehearse(sweep: SweepSpec) -> None:
-    """Try each term of a sweep's losses, each backbone and each metric once.
+    """Try each term of a sweep's losses, each backbone, each metric and the optimizer once.
 
     A loss or metric whose pretrained networks are not available locally is skipped; a sweep fetches them first.
 
@@ -60,6 +64,8 @@ def rehearse(sweep: SweepSpec) -> None:
     for metric in sweep.all_metrics():
         if not METRICS.is_built_in(metric):
             _try_metric(metric, sweep.recipe.scale)
+    if not OPTIMIZERS.is_built_in(sweep.recipe.optimizer.name):
+        _try_optimizer(sweep.recipe.optimizer)
 
 
 def _try_loss(name: str, loss: WeightedSum, recipe: Recipe, backbone: str) -> None:
@@ -168,6 +174,52 @@ def _check_output(name: str, sr: Any, scale: int) -> None:
         )
     if not sr.isfinite().all():
         raise InputError(f"backbone '{name}' returns values that are not finite for a random image in [0, 1].")
+
+
+def _try_optimizer(options: Optimizer) -> None:
+    """Try an optimizer on a small network with random gradients, and whether one that is restored does the same."""
+    called = f"optimizer '{options.name}'"
+    with foreign(called), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        first, second = (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 3)) for _ in range(2))
+        begun = copy.deepcopy(first.state_dict())
+        optimizer = build_optimizer(options, first.parameters())
+        if any("lr" not in group for group in optimizer.param_groups):
+            raise InputError("its groups of parameters have no 'lr', which a schedule could set.")
+        _take_steps(optimizer, first, range(3))
+        if all(torch.equal(value, begun[name]) for name, value in first.state_dict().items()):
+            raise InputError("three steps change no parameter.")
+        second.load_state_dict(first.state_dict())
+        restored = build_optimizer(options, second.parameters())
+        restored.load_state_dict(_from_file(optimizer.state_dict()))
+        for each, network in ((optimizer, first), (restored, second)):
+            _take_steps(each, network, range(3, 5))
+        if not all(map(torch.equal, first.parameters(), second.parameters())):
+            raise InputError(
+                "saved and restored, it does other steps; what its state_dict lacks is not saved, so that a resumed "
+                "run would differ."
+            )
+
+
+def _take_steps(optimizer: torch.optim.Optimizer, network: nn.Module, steps: Iterable[int]) -> None:
+    for step in steps:
+        torch.manual_seed(step)
+        for parameter in network.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+
+
+def _from_file(state: dict[str, Any]) -> Any:
+    """Return a state as a checkpoint gives it back."""
+    with io.BytesIO() as file:
+        torch.save(state, file)
+        file.seek(0)
+        try:
+            return tensors.load(file)
+        except Exception as error:  # torch.load raises whatever a pickle provokes
+            raise InputError(
+                "its state has more than tensors and plain values, which a checkpoint cannot hold."
+            ) from error
 
 
 def _try_metric(name: str, scale: int) -> None:

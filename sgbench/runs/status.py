@@ -1,15 +1,20 @@
 """The status of a run, determined in one place for `plan`, `sweep` and `status`."""
 
+import contextlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
 from sgbench.assets.locator import Locator
+from sgbench.core.storage import Storage
 from sgbench.metrics import METRICS
 from sgbench.runs.progress import Running
 from sgbench.scoring.outcomes import Outcomes
+from sgbench.spec import Recipe
+from sgbench.spec.text import read_json
 from sgbench.store import Dataset, Replaced, Store, stamp
-from sgbench.store.layout import has_weights, latest_step
+from sgbench.store.layout import budget_of, checkpoint_of, has_weights, latest_step
 from sgbench.store.rows import RunEnd
 
 
@@ -24,6 +29,8 @@ class RunStatus(StrEnum):
     """A process is at work on it now."""
     RESUMABLE = "resumable"
     """There is a checkpoint."""
+    EXHAUSTED = "out of budget"
+    """There is a checkpoint, and its budget of hours is used up; resumed only with a larger one."""
     TO_DO = "to do"
     """There is nothing yet."""
     TO_RETRAIN = "to retrain"
@@ -84,8 +91,8 @@ class Judge:
         self._outcomes = Outcomes(store, retry=retry, locator=locator, plugins=plugins)
         self._replaced = store.replaced()
 
-    def standing(self, run_id: str, tests: Sequence[Dataset], metrics: Sequence[str]) -> Standing:
-        """Return the status of a run that is to be scored on test sets by metrics."""
+    def standing(self, run_id: str, recipe: Recipe, tests: Sequence[Dataset], metrics: Sequence[str]) -> Standing:
+        """Return the status of a run with a recipe that is to be scored on test sets by metrics."""
         row, before = self._rows.get(run_id), self._replaced.get(run_id)
         done = row is not None and row["status"] == RunEnd.DONE
         stands = before is not None and before.row == stamp(row)  # what is to be replaced is still complete
@@ -99,7 +106,7 @@ class Judge:
             )
         if self._rerun and (stands or not (before and before.rerun)):
             step = latest_step(self._storage, run_id) if before and before.rerun else 0
-            return _training(step, everything, Replaced(stamp(row), rerun=True, scores=had))
+            return self._training(run_id, recipe, step, everything, Replaced(stamp(row), rerun=True, scores=had))
         if row and row["status"] == RunEnd.FAILED and not self._retry:
             return Standing(RunStatus.FAILED, row["step"], row["error"])
         if row and done and (not wanted or has_weights(self._storage, run_id)):
@@ -109,11 +116,37 @@ class Judge:
         if row and done and not self._retrain:
             return Standing(RunStatus.TO_RETRAIN, row["step"], None, wanted)
         again = Replaced(stamp(row), rerun=False, scores=had) if row else None
-        return _training(latest_step(self._storage, run_id), everything, again)
+        return self._training(run_id, recipe, latest_step(self._storage, run_id), everything, again)
+
+    def _training(
+        self, run_id: str, recipe: Recipe, step: int, scores: tuple[tuple[str, str], ...], replaced: Replaced | None
+    ) -> Standing:
+        if step and recipe.max_hours and _seconds_used(self._storage, run_id) >= recipe.max_hours * 3600:
+            ended = out_of_budget(self._storage, run_id, step, recipe)
+            return Standing(RunStatus.EXHAUSTED, step, ended, scores, replaced)
+        return Standing(RunStatus.RESUMABLE if step else RunStatus.TO_DO, step, None, scores, replaced)
 
 
-def _training(step: int, scores: tuple[tuple[str, str], ...], replaced: Replaced | None) -> Standing:
-    return Standing(RunStatus.RESUMABLE if step else RunStatus.TO_DO, step, None, scores, replaced)
+def note_budget(storage: Storage, run_id: str, seconds: float) -> None:
+    """Record, for whoever does not read checkpoints, that a run has ended by its budget after seconds of training."""
+    storage.write(budget_of(run_id), json.dumps({"seconds": seconds}).encode())
+
+
+def _seconds_used(storage: Storage, run_id: str) -> float:
+    """Return what `note_budget` has recorded last; 0 if there is nothing that can be read."""
+    with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+        return float(read_json(storage.read(budget_of(run_id)))["seconds"])
+    return 0.0
+
+
+def out_of_budget(storage: Storage, run_id: str, step: int, recipe: Recipe) -> str:
+    """Return what a person is told of a run whose budget of hours is used up."""
+    hours = f"{recipe.max_hours:g} hour{'' if recipe.max_hours == 1 else 's'}"
+    checkpoint = storage.address(checkpoint_of(run_id, step))
+    return (
+        f"budget of {hours} used up at step {step} of {recipe.steps}; raise recipe.max_hours to go on, or "
+        f"'sgbench eval {checkpoint} --test SET' scores the checkpoint as it is"
+    )
 
 
 def _pairs(

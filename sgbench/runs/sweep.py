@@ -47,6 +47,8 @@ class Summary:
     """Why runs failed, or some of their scores."""
     cut: dict[str, str] = field(default_factory=dict)
     """Which fault of storage or machine interrupted runs, by run id."""
+    exhausted: dict[str, str] = field(default_factory=dict)
+    """Which runs have used up their budget of hours, and what a person is told of each."""
     interrupted: bool = False
     """Whether somebody asked to stop before all was done."""
 
@@ -133,8 +135,18 @@ class Outcome:
     """Why runs or some of their scores failed, now or in an earlier sweep, by run id."""
     kept: dict[str, str] = field(default_factory=dict)
     """Why runs failed that were retrained and keep their previous results."""
+    exhausted: dict[str, str] = field(default_factory=dict)
+    """Which runs have used up their budget of hours, now or earlier, and what a person is told of each."""
     interrupted: bool = False
     """Whether somebody asked to stop before all was done; the same sweep resumes."""
+
+    def out_of_budget(self) -> str | None:
+        """Return a sentence on the runs that have used up their budget of hours; None if there are none."""
+        for first in self.exhausted.values():
+            count = len(self.exhausted)
+            which = "1 run is not done" if count == 1 else f"{count} runs are not done, such as one"
+            return f"{which}: {first}."
+        return None
 
 
 def carry_out(
@@ -218,7 +230,8 @@ def carry_out(
                 work.do(plan, pending)
                 if work.interrupted:
                     break
-                conclude(store, _ids(run.spec for run in (ours if rerun and plan is first else pending)))
+                ended = _ids(run.spec for run in (ours if rerun and plan is first else pending))
+                conclude(store, (run_id for run_id in ended if run_id not in work.exhausted))
                 if not (mine := [run.spec for run in plan.pending if run.spec.run_id in taken]):
                     break
                 if pending or plan is first:
@@ -235,7 +248,7 @@ def carry_out(
             _compact_many(store, observer)
     if not alone and not work.interrupted:
         _tidy_up(store, purpose, observer)
-    return Outcome(first, work.failed, work.kept, work.interrupted)
+    return Outcome(first, work.failed, work.kept, work.exhausted, work.interrupted)
 
 
 class _Work:
@@ -267,6 +280,7 @@ class _Work:
         self.failed: dict[str, str] = {}
         """See `Outcome`, also for the others."""
         self.kept: dict[str, str] = {}
+        self.exhausted: dict[str, str] = {}
         self.interrupted = False
 
     def do(self, plan: Plan, pending: Sequence[PlannedRun]) -> None:
@@ -275,7 +289,8 @@ class _Work:
         Raises:
             InterruptionError: If storage or machine failed, so that some are not done.
         """
-        self.failed |= {str(run.spec.run_id): str(run.error) for run in plan.runs if run.status is RunStatus.FAILED}
+        for status, ended in ((RunStatus.FAILED, self.failed), (RunStatus.EXHAUSTED, self.exhausted)):
+            ended |= {str(run.spec.run_id): str(run.error) for run in plan.runs if run.status is status}
         if not pending:
             return
         sweep, storage = plan.sweep, self._store.storage
@@ -294,6 +309,7 @@ class _Work:
         stands = unreplaced(jobs, self._store)
         for run_id, why in summary.failed.items():
             (self.kept if run_id in stands else self.failed)[run_id] = why
+        self.exhausted |= summary.exhausted
         self.interrupted = summary.interrupted
 
 
@@ -450,6 +466,8 @@ def run_all_here(name: str, jobs: Sequence[Job], sweep: SweepSpec, storage: Stor
             end, message = run_here(job, watcher)
             if end is RunEnd.FAILED:
                 summary.failed[job.run_id] = message
+            if end is RunEnd.EXHAUSTED:
+                summary.exhausted[job.run_id] = message
             if end is RunEnd.INTERRUPTED:
                 summary.cut[job.run_id] = message
                 break

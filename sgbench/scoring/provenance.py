@@ -7,10 +7,11 @@ import platform
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from sgbench.core.registry import BACKBONES, DISCRIMINATORS, LOSSES, Registry
+from sgbench.core.registry import BACKBONES, DISCRIMINATORS, LOSSES, OPTIMIZERS, Registry
 from sgbench.spec import RunSpec
 from sgbench.spec.stored import plugins_of
 from sgbench.store.rows import RunRow
@@ -30,9 +31,10 @@ def _versions() -> dict[str, str]:
 
 def _sources(spec: RunSpec) -> dict[str, str]:
     """Return the hash of the module of each plug-in of a run, by its kind and name; a notebook's cell has none."""
-    registries: dict[str, Registry[type[torch.nn.Module]]]
-    registries = {registry.kind: registry for registry in (BACKBONES, DISCRIMINATORS, LOSSES)}
-    found = {(kind, name): registries[kind].source(name) for kind, name in plugins_of(spec.backbone, str(spec.loss))}
+    registries: dict[str, Registry[Any]]
+    registries = {registry.kind: registry for registry in (BACKBONES, DISCRIMINATORS, LOSSES, OPTIMIZERS)}
+    plugins = plugins_of(spec.backbone, str(spec.loss), spec.recipe.optimizer.name)
+    found = {(kind, name): registries[kind].source(name) for kind, name in plugins}
     return {f"{kind} {name}": source for (kind, name), source in found.items() if source is not None}
 
 

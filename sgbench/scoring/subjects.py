@@ -67,6 +67,8 @@ def find_subject(
         files = list_images(path)
         content = " ".join(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files)
         return _described(RunKind.FOLDER, content, path.resolve().name, scale, lambda images: from_folder(path, images))
+    if "://" in what:
+        return _checkpoint(what, backbone, scale, inference, device)
     if path.is_file():
         return _checkpoint(str(path.absolute()), backbone, scale, inference, device)
     if path.exists():

@@ -2,13 +2,18 @@
 
 from sgbench.spec.expression import Expression
 from sgbench.spec.models import (
+    OPTIMIZER_KINDS,
     SCHEDULES,
     SPEC_VERSION,
     Adam,
+    Constant,
     Cosine,
     Degradation,
     Grid,
     Init,
+    Milestones,
+    Optimizer,
+    PluginOptimizer,
     Recipe,
     RunSpec,
     Schedule,
@@ -28,14 +33,19 @@ from sgbench.spec.reference import Reference, held_out, packed_digest, set_name
 from sgbench.spec.resolve import backbone_sizes, check_backbone, check_loss, check_metrics, split_backbone
 
 __all__ = [
+    "OPTIMIZER_KINDS",
     "SCHEDULES",
     "SPEC_VERSION",
     "Adam",
+    "Constant",
     "Cosine",
     "Degradation",
     "Expression",
     "Grid",
     "Init",
+    "Milestones",
+    "Optimizer",
+    "PluginOptimizer",
     "Recipe",
     "Reference",
     "RunSpec",

@@ -6,10 +6,12 @@ plug-ins. A run's specification is a value that holds names, and reading one imp
 
 import hashlib
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -22,6 +24,7 @@ from pydantic import (
     PlainSerializer,
     Tag,
     ValidationError,
+    ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
 )
@@ -32,7 +35,15 @@ from sgbench.core.words import quoted, shortened
 from sgbench.spec import expression
 from sgbench.spec.expression import Expression
 from sgbench.spec.reference import as_text, held_out, lacks_hr, packed_digest, set_name
-from sgbench.spec.resolve import check_backbone, check_loss, check_metric, check_trackers, split_backbone
+from sgbench.spec.resolve import (
+    check_backbone,
+    check_loss,
+    check_metric,
+    check_optimizer,
+    check_options,
+    check_trackers,
+    split_backbone,
+)
 from sgbench.spec.text import read_yaml
 
 SPEC_VERSION = 1
@@ -111,7 +122,8 @@ class _Model(BaseModel):
     @classmethod
     def _has_only_known_keys(cls, fields: Any) -> Any:
         known = [field.alias or name for name, field in cls.model_fields.items()]
-        for key in fields if isinstance(fields, Mapping) else ():
+        closed = cls.model_config.get("extra") != "allow"
+        for key in fields if closed and isinstance(fields, Mapping) else ():
             if key not in known:
                 raise unknown(cls._key(), str(key), known)
         return fields
@@ -137,59 +149,212 @@ class Degradation(_Model):
     """Round to uint8 after each of the two passes, as MATLAB does, or once at the end."""
 
 
-class Adam(_Model):
-    """Adam; the defaults are the paper's (Section 4.2)."""
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if (value is None or isinstance(value, bool | int | float | str)) and finite:
+        return value
+    raise ValueError("a number, a text, true, false, null or a list of these is needed")
 
-    name: Literal["adam"] = "adam"
+
+Option = Annotated[Any, BeforeValidator(_plain)]
+"""An option of code that sgbench does not know."""
+
+
+class _Kind(_Model):
+    """One of several models that have a ``name`` each, a `Literal`."""
+
+    _WHAT: ClassVar[str]
+
+    @classmethod
+    def _key(cls) -> str:
+        (name,) = get_args(cls.model_fields["name"].annotation)
+        return f"key of {cls._WHAT} {quoted(name)}"
+
+
+class _Optimizer(_Kind):
+    _WHAT = "optimizer"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the optimizer's class in `torch.optim`."""
+        return self.model_dump(exclude={"name"})
+
+
+class _Adaptive(_Optimizer):
     lr: Number = Field(default=1e-4, gt=0)
     beta1: Number = Field(default=0.9, ge=0, lt=1)
     beta2: Number = Field(default=0.999, ge=0, lt=1)
     eps: Number = Field(default=1e-8, gt=0)
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the optimizer's class in `torch.optim`."""
+        return {**self.model_dump(exclude={"name", "beta1", "beta2"}), "betas": (self.beta1, self.beta2)}
 
-class Step(_Model):
+
+class Adam(_Adaptive):
+    """Adam (Kingma and Ba, ICLR 2015); the defaults are the paper's (Section 4.2)."""
+
+    name: Literal["adam"] = "adam"
+    weight_decay: Number = Field(default=0.0, ge=0)
+    """Factor of an L2 penalty, whose gradient is added to that of the loss."""
+
+
+class AdamW(_Adaptive):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019)."""
+
+    name: Literal["adamw"]
+    """It has no default, so that it is part of a run's identity, as in every kind but the first."""
+    weight_decay: Number = Field(default=0.01, ge=0)
+    """The share of each weight that a step takes away, times the rate; the default is torch's."""
+
+
+class SGD(_Optimizer):
+    """Stochastic gradient descent, with momentum if asked for."""
+
+    name: Literal["sgd"]
+    lr: Number = Field(gt=0)
+    momentum: Number = Field(default=0.0, ge=0, lt=1)
+    nesterov: bool = False
+    """Nesterov's momentum (Sutskever et al., ICML 2013)."""
+    weight_decay: Number = Field(default=0.0, ge=0)
+    """As that of `Adam`."""
+
+    @model_validator(mode="after")
+    def _has_momentum(self) -> "SGD":
+        if self.nesterov and not self.momentum:
+            raise InputError("nesterov is true, which needs a momentum above 0.")
+        return self
+
+
+class PluginOptimizer(_Model):
+    """An optimizer of another package; every other key is an option of its class."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Option]
+
+    name: str
+    """``module:Class``, or a registered name."""
+    lr: Number = Field(gt=0)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of its class apart from the rate."""
+        return dict(self.__pydantic_extra__)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of its class."""
+        return {"lr": self.lr, **self.options}
+
+
+OPTIMIZER_KINDS: Mapping[str, type[_Optimizer]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
+"""By name, without those of other packages."""
+
+_OPTIMIZER_NEEDED = "an optimizer whose name is adam, adamw, sgd or module:Class is needed"
+
+
+def _optimizer_of(value: Any) -> str | None:
+    name = _name_in(value, "adam")
+    if not isinstance(name, str):
+        return None
+    return f"({name})" if name in OPTIMIZER_KINDS else "(plug-in)"
+
+
+def _name_in(value: Any, default: str) -> Any:
+    return value.get("name", default) if isinstance(value, Mapping) else getattr(value, "name", None)
+
+
+Optimizer = Annotated[
+    Annotated[Adam, Tag("(adam)")]
+    | Annotated[AdamW, Tag("(adamw)")]
+    | Annotated[SGD, Tag("(sgd)")]
+    | Annotated[PluginOptimizer, Tag("(plug-in)")],
+    Discriminator(_optimizer_of, custom_error_type="optimizer", custom_error_message=_OPTIMIZER_NEEDED),
+]
+"""How gradients become steps. Tags are in brackets, which tells them from fields in an error."""
+
+
+class _Schedule(_Kind):
+    _WHAT = "schedule"
+
+    warmup: Whole = Field(default=0, ge=0, lt=2**63)
+    """Steps in which the rate rises by equal amounts, up to that of the schedule in the last of them."""
+    warmup_from: Number = Field(default=0.0, ge=0, lt=1)
+    """Share of the schedule's rate from which it rises, and which no step has."""
+
+    @model_validator(mode="after")
+    def _warms_up(self) -> "_Schedule":
+        if self.warmup_from and not self.warmup:
+            raise InputError(f"warmup_from is {self.warmup_from:g}, which needs a warmup of 1 step or more.")
+        return self
+
+
+class Step(_Schedule):
     """A learning rate that is halved in steps; the default is the paper's (Section 4.2)."""
 
     name: Literal["step"] = "step"
     halve_every: LongCount = 200_000
     """Steps after which the rate is halved each time."""
 
-    @classmethod
-    def _key(cls) -> str:
-        return "key of schedule 'step'"
+
+class Milestones(_Schedule):
+    """A learning rate that is multiplied by a factor at some steps."""
+
+    name: Literal["milestones"]
+    milestones: tuple[LongCount, ...] = Field(min_length=1)
+    """Steps done before each change, in order."""
+    gamma: Number = Field(default=0.1, gt=0, le=1)
+    """The factor; the default is that of `torch.optim.lr_scheduler.MultiStepLR`."""
+
+    @model_validator(mode="after")
+    def _rise(self) -> "Milestones":
+        if any(first >= second for first, second in pairwise(self.milestones)):
+            raise InputError(f"milestones is {list(self.milestones)}; steps in rising order are needed, each once.")
+        return self
 
 
-class Cosine(_Model):
+class Cosine(_Schedule):
     """A learning rate that falls along half a cosine."""
 
     name: Literal["cosine"]
-    """It has no default, so that it is part of a run's identity."""
     final: Number = Field(default=0.0, ge=0, le=1)
     """The last rate as a share of the first."""
 
-    @classmethod
-    def _key(cls) -> str:
-        return "key of schedule 'cosine'"
+
+class Constant(_Schedule):
+    """A learning rate that stays the same."""
+
+    name: Literal["constant"]
 
 
-SCHEDULES: Mapping[str, type[Step] | type[Cosine]] = {"step": Step, "cosine": Cosine}
+SCHEDULES: Mapping[str, type[_Schedule]] = {
+    "step": Step,
+    "milestones": Milestones,
+    "cosine": Cosine,
+    "constant": Constant,
+}
 """By name."""
 
 
 def _schedule_of(value: Any) -> str | None:
-    name = value.get("name", "step") if isinstance(value, Mapping) else getattr(value, "name", None)
-    return f"({name})"
+    return f"({_name_in(value, 'step')})"
 
 
 Schedule = Annotated[
-    Annotated[Step, Tag("(step)")] | Annotated[Cosine, Tag("(cosine)")],
+    Annotated[Step, Tag("(step)")]
+    | Annotated[Milestones, Tag("(milestones)")]
+    | Annotated[Cosine, Tag("(cosine)")]
+    | Annotated[Constant, Tag("(constant)")],
     Discriminator(
         _schedule_of,
         custom_error_type="schedule",
-        custom_error_message=f"a schedule whose name is {' or '.join(SCHEDULES)} is needed",
+        custom_error_message=f"a schedule whose name is {', '.join([*SCHEDULES][:-1])} or {[*SCHEDULES][-1]} is needed",
     ),
 ]
-"""The learning rate as a function of the step. Tags are in brackets, which tells them from fields in an error."""
+"""The learning rate as a function of the step; tags are in brackets as those of `Optimizer`."""
 
 
 class Window(_Model):
@@ -226,16 +391,22 @@ def _named_init(value: object) -> object:
 
 
 class Recipe(_Model):
-    """How a network is trained, apart from the network, the loss and the seed. All of it is identity."""
+    """How a network is trained, apart from the network, the loss and the seed. All but `max_hours` is identity."""
 
     scale: Literal[2, 3, 4] = 4
     degradation: Degradation = Degradation()
-    optimizer: Adam = Adam()
+    optimizer: Optimizer = Adam()
     schedule: Schedule = Step()
     steps: LongCount = 500_000
     """Optimiser steps; the paper does not state its number."""
     batch: Count = 16
     """Patches per step, over all workers together."""
+    accumulate: Count = 1
+    """Parts in which a worker computes its patches of a step one after another, for less memory."""
+    clip_norm: Number | None = Field(default=None, gt=0)
+    """Largest norm of the gradient of all the network's parameters together; None means any."""
+    ema: Number | None = Field(default=None, gt=0, lt=1)
+    """Decay of an exponential moving average of the weights, which is what is scored; None means no average."""
     patch: Whole = Field(default=48, ge=8, lt=2**31)
     """Side of a patch in LR pixels."""
     window: Window | None = None
@@ -254,6 +425,8 @@ class Recipe(_Model):
     """The weights with which training starts; None means that all are drawn from the seed."""
     init_partial: bool = False
     """Whether ``init`` may give only some of them, as that of another scale; what it gives is what the hash is of."""
+    max_hours: Number | None = Field(default=None, gt=0)
+    """Hours of training, interruptions not counted, after which a run ends at a checkpoint; None means any."""
 
 
 class TrainingData(_Model):
@@ -293,7 +466,8 @@ class RunSpec(_Model):
         """
         if self.train.sha256 is None or (self.recipe.init and self.recipe.init.sha256 is None):
             return None
-        identity = self.model_dump(mode="json", exclude_defaults=True, exclude=_NO_IDENTITY)
+        unlimited = self.model_copy(update={"recipe": self.recipe.model_copy(update={"max_hours": None})})
+        identity = unlimited.model_dump(mode="json", exclude_defaults=True, exclude=_NO_IDENTITY)
         identity["spec_version"] = SPEC_VERSION
         return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:12]
 
@@ -376,17 +550,37 @@ class SweepSpec(_Model):
         check_distinct(tests, "test set")
         return tests
 
+    @field_validator("recipe", mode="wrap")
+    @classmethod
+    def _has_an_optimizer(cls, fields: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        named = _name_in(fields.get("optimizer"), "adam") if isinstance(fields, Mapping) else None
+        if isinstance(named, str):
+            check_optimizer(named)
+        recipe = validate(fields)
+        if isinstance(optimizer := recipe.optimizer, PluginOptimizer):
+            checked = check_options(optimizer.name, optimizer.arguments)
+            return recipe.model_copy(update={"optimizer": PluginOptimizer(name=optimizer.name, **checked)})
+        return recipe
+
     @model_validator(mode="after")
     def _can_be_run(self) -> "SweepSpec":
-        if self.workers > self.recipe.batch:
-            raise ValueError(f"workers is {self.workers}, which is more than the batch of {self.recipe.batch}")
+        recipe = self.recipe
+        if self.workers > recipe.batch:
+            raise ValueError(f"workers is {self.workers}, which is more than the batch of {recipe.batch}")
+        if recipe.accumulate > (share := recipe.batch // max(1, self.workers)):
+            whose = f"the {share} patches of a worker in a step" if self.workers > 1 else f"the batch of {share}"
+            raise ValueError(f"recipe.accumulate is {recipe.accumulate}, which is more than {whose}")
+        if recipe.schedule.warmup > recipe.steps:
+            raise ValueError(
+                f"recipe.schedule.warmup is {recipe.schedule.warmup}, which is more than the {recipe.steps} steps"
+            )
         backbones = list(dict.fromkeys(backbone for grid in self.grids for backbone in grid.backbones))
-        if self.recipe.init and len(backbones) > 1:
+        if recipe.init and len(backbones) > 1:
             raise ValueError(
                 f"recipe.init gives the weights of one network, but the grids name {len(backbones)}, such as "
                 f"'{backbones[0]}' and '{backbones[1]}'; choose one with --backbone"
             )
-        if self.recipe.init_partial and not self.recipe.init:
+        if recipe.init_partial and not recipe.init:
             raise ValueError("recipe.init_partial is on, but recipe.init is not given")
         check_scorable(self.tests, self.metrics)
         if self.validation:

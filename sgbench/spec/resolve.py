@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 from sgbench.core.errors import InputError, unknown
 from sgbench.core.plugins import foreign
-from sgbench.core.registry import BACKBONES, DISCRIMINATORS, LOSSES, METRICS, TRACKERS, Registry
+from sgbench.core.registry import BACKBONES, DISCRIMINATORS, LOSSES, METRICS, OPTIMIZERS, TRACKERS, Registry
 from sgbench.core.words import quoted, shortened
-from sgbench.spec.expression import Expression, Term, Value, parse
+from sgbench.spec.expression import Expression, Term, number, parse
 
 T = TypeVar("T")
 
@@ -53,20 +53,32 @@ def checked(term: Term, defaults: Mapping[str, Any]) -> Term:
     Raises:
         InputError: For an unknown option, or a value of another type.
     """
-    called = f"loss {quoted(term.name)}"
-    for key in term.options:
+    values = _checked(f"loss {quoted(term.name)}", term.options, defaults, example=f"{shortened(term.name)}({{}}=…)")
+    return replace(term, options=values)
+
+
+def _checked(called: str, given: Mapping[str, Any], defaults: Mapping[str, Any], example: str) -> dict[str, Any]:
+    """Return options without those equal to their defaults, the others converted to the types of their defaults.
+
+    Args:
+        called: Whose options they are, for messages.
+        given: The options as they are written.
+        defaults: Every option that there is; `REQUIRED` for one without a default.
+        example: How an option is given, with ``{}`` for its name.
+
+    Raises:
+        InputError: For an unknown option, a missing one, or a value of another type.
+    """
+    for key in given:
         if key not in defaults:
             if not defaults:
                 raise InputError(f"{called} takes no options, but was given {quoted(key)}.")
             raise unknown(f"option of {called}", key, defaults)
     for key, default in defaults.items():
-        if default is REQUIRED and key not in term.options:
-            raise InputError(
-                f"loss {quoted(term.name)} needs its option {quoted(key)}: {shortened(term.name)}({key}=…)."
-            )
-    called = f"loss {quoted(term.name)}"
-    values = {key: _like(value, defaults[key], f"{called}: {key}") for key, value in term.options.items()}
-    return replace(term, options={key: value for key, value in values.items() if value != defaults[key]})
+        if default is REQUIRED and key not in given:
+            raise InputError(f"{called} needs its option {quoted(key)}: {example.format(key)}.")
+    values = {key: _like(value, defaults[key], f"{called}: {key}") for key, value in given.items()}
+    return {key: value for key, value in values.items() if value != defaults[key]}
 
 
 def _options(name: str) -> Mapping[str, Any]:
@@ -80,8 +92,10 @@ def _options(name: str) -> Mapping[str, Any]:
     }
 
 
-def _like(value: Value, default: Any, what: str) -> Value:
+def _like(value: Any, default: Any, what: str) -> Any:
     """Return ``value`` as the type of the option's default, so that ``eps=1`` and ``eps=1.0`` are one loss."""
+    if isinstance(value, tuple) and isinstance(default, tuple | list) and len(value) == len(default):
+        return tuple(_like(one, other, what) for one, other in zip(value, default, strict=True))
     if isinstance(default, float) and type(value) is int:
         return float(value)
     if isinstance(default, int) and isinstance(value, float) and value.is_integer():
@@ -89,6 +103,46 @@ def _like(value: Value, default: Any, what: str) -> Value:
     if isinstance(default, int | float) and isinstance(value, str):
         needed = "true or false" if isinstance(default, bool) else "a number"
         raise InputError(f"{what} is {quoted(value)}; {needed} is needed.")
+    return value
+
+
+def check_optimizer(name: str) -> None:
+    """Refuse the name of an optimizer that does not exist; what torch has is not imported.
+
+    Raises:
+        InputError: With the nearest name, or with what is there if that is no optimizer.
+    """
+    if not OPTIMIZERS.is_built_in(name):
+        _load(OPTIMIZERS, name)
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of an optimizer that is not built in, checked, and left out where equal to a default.
+
+    Args:
+        name: A registered name, or ``module:Class``.
+        options: With ``lr``, which is always kept. Texts that are numbers, such as YAML's ``1e-8``, become numbers
+            unless the default is a text.
+
+    Raises:
+        InputError: For an unknown option, a missing one, or a value of another type than the option's default.
+    """
+    own = list(inspect.signature(_load(OPTIMIZERS, name)).parameters.values())[1:]  # after the network's parameters
+    defaults = {each.name: each.default for each in own if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)}
+    if any(each.kind is each.VAR_KEYWORD for each in own):
+        defaults |= {key: None for key in options if key not in defaults}
+    given = {key: value if isinstance(defaults.get(key), str) else _read(value) for key, value in options.items()}
+    called = f"optimizer {quoted(name)}"
+    return _checked(called, given, defaults, example="recipe.optimizer.{}=…") | {"lr": options["lr"]}
+
+
+def _read(value: Any) -> Any:
+    """Return a text that is a number as one, also inside tuples."""
+    if isinstance(value, tuple):
+        return tuple(map(_read, value))
+    for read in (int, number) if isinstance(value, str) else ():
+        with contextlib.suppress(ValueError):
+            return read(value)
     return value
 
 

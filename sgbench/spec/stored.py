@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from sgbench.core.errors import InputError
-from sgbench.core.registry import BACKBONES, DISCRIMINATORS, LOSSES
+from sgbench.core.registry import BACKBONES, DISCRIMINATORS, LOSSES, OPTIMIZERS
 from sgbench.spec.expression import Expression, Term, parse
-from sgbench.spec.models import SCHEDULES, Recipe, RunSpec, path_of
+from sgbench.spec.models import Recipe, RunSpec, path_of
 from sgbench.spec.resolve import checked, discriminators_of, split_backbone
 from sgbench.spec.text import read_json
 
@@ -68,20 +68,23 @@ def find_loss(text: str, stored: Iterable[str]) -> str:
     return next((loss for loss in there if _same(asked, loss)), str(asked))
 
 
-def plugins_of(backbone: str, loss: str) -> list[tuple[str, str]]:
+def plugins_of(backbone: str, loss: str, optimizer: str | None) -> list[tuple[str, str]]:
     """Return the kind and name of what a run uses that is neither built in nor made by a provider.
 
     Args:
         backbone: Its backbone, in canonical form.
         loss: Its loss, in canonical form.
+        optimizer: The name of its optimizer; None in rows of older stores, which is Adam.
     """
     family, _ = split_backbone(backbone)
     known = BACKBONES.is_built_in(family) or BACKBONES.is_provided(family)
     expression = parse(loss)
+    optimizers = [] if optimizer is None or OPTIMIZERS.is_built_in(optimizer) else [optimizer]
     return [
         *([] if known else [("backbone", family)]),
         *(("loss", term.name) for term in expression.terms if not LOSSES.is_built_in(term.name)),
         *(("discriminator", name) for name in discriminators_of([expression]) if not DISCRIMINATORS.is_built_in(name)),
+        *(("optimizer", name) for name in optimizers),
     ]
 
 
@@ -109,12 +112,15 @@ def _fields(spec: object) -> object:
     return fields
 
 
+_OF_OLDER = {"halve_every": ("step", 200_000), "final": ("cosine", 0.0)}
+"""Fields that older specifications give to every schedule: whose they are, and their defaults."""
+
+
 def _of_one_kind(schedule: Any) -> Any:
     """Leave out the defaults of other schedules, which older specifications hold."""
     if not isinstance(schedule, dict):
         return schedule
-    kinds = [kind for name, kind in SCHEDULES.items() if name != schedule.get("name", "step")]
-    others = {key: field.default for kind in kinds for key, field in kind.model_fields.items() if key != "name"}
+    others = {key: default for key, (kind, default) in _OF_OLDER.items() if schedule.get("name", "step") != kind}
     return {key: value for key, value in schedule.items() if key not in others or value != others[key]}
 
 

@@ -71,13 +71,14 @@ _INIT = re.compile(rf"{INIT}/([0-9a-f]{{64}})\.pt")
 _PROGRESS = re.compile(rf"{PROGRESS}/[0-9a-f]+\.json")
 
 _BESIDE = re.compile(
-    rf"{WEIGHTS}/({RUN_ID})\.pt|{CHECKPOINTS}/({RUN_ID})/\d+\.pt|{IMAGES}/({RUN_ID})/[^/]+/[^/]+\.png"
+    rf"{WEIGHTS}/({RUN_ID})\.pt|{CHECKPOINTS}/({RUN_ID})/(?:\d+\.pt|budget\.json)|{IMAGES}/({RUN_ID})/[^/]+/[^/]+\.png"
     rf"|{LOGS}/({RUN_ID})/.+|{CURVES}/[^/]+ ({RUN_ID})/.+"
 )
 
 _WRITTEN = re.compile(
-    rf"(runs|scores|history|validation)/[^/]+\.parquet|{PLANS}/[^/]+\.json|{WEIGHTS}/{RUN_ID}\.pt|{CHECKPOINTS}/{RUN_ID}/\d+\.pt"
-    rf"|{IMAGES}/{RUN_ID}/[^/]+/[^/]+\.png|{REPLACED}|{_PROGRESS.pattern}|{MEASURED}"
+    rf"(runs|scores|history|validation)/[^/]+\.parquet|{PLANS}/[^/]+\.json|{WEIGHTS}/{RUN_ID}\.pt"
+    rf"|{CHECKPOINTS}/{RUN_ID}/(?:\d+\.pt|budget\.json)|{IMAGES}/{RUN_ID}/[^/]+/[^/]+\.png|{REPLACED}"
+    rf"|{_PROGRESS.pattern}|{MEASURED}"
     rf"|{PACKED}/[0-9a-f]{{64}}/(manifest\.json|(hr|lr)\.bin\.\d{{5}})|{SENT_NETWORKS}/[^/]+\.\d{{5}}"
     rf"|{_INIT.pattern}"
 )
@@ -95,6 +96,11 @@ def checkpoints_of(run_id: str) -> str:
 def checkpoint_of(run_id: str, step: int) -> str:
     """Return the file of a run's checkpoint."""
     return f"{checkpoints_of(run_id)}/{step:012d}.pt"
+
+
+def budget_of(run_id: str) -> str:
+    """Return the file of a run whose budget of hours was used up; it says how many seconds it had trained for."""
+    return f"{checkpoints_of(run_id)}/budget.json"
 
 
 def checkpoint_steps(storage: Storage, run_id: str) -> list[int]:

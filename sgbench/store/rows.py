@@ -34,6 +34,8 @@ class RunEnd(StrEnum):
     """By a fault of its own, with a row that has the error."""
     STOPPED = "stopped"
     """On request, with a checkpoint and no row."""
+    EXHAUSTED = "out of budget"
+    """By its budget of hours, with a checkpoint and no row."""
     INTERRUPTED = "interrupted"
     """By a fault of storage or machine, without a row; its checkpoints stay."""
 
@@ -62,11 +64,22 @@ RunRow = TypedDict(
         "optimizer_beta1": float | None,
         "optimizer_beta2": float | None,
         "optimizer_eps": float | None,
+        "optimizer_weight_decay": float | None,
+        "optimizer_momentum": float | None,
+        "optimizer_nesterov": bool | None,
+        "optimizer_options": Json | None,  # of an optimizer that is not built in
         "schedule_name": str | None,
         "schedule_halve_every": int | None,
+        "schedule_milestones": Json | None,
+        "schedule_gamma": float | None,
         "schedule_final": float | None,
+        "schedule_warmup": int | None,
+        "schedule_warmup_from": float | None,
         "steps": int | None,
         "batch": Int32 | None,
+        "accumulate": Int32 | None,
+        "clip_norm": float | None,
+        "ema": float | None,
         "patch": Int32 | None,
         "window": Json | None,  # null = whole images
         "augment": bool | None,

@@ -11,7 +11,17 @@ import pyarrow.compute as pc
 
 from sgbench.core.status import ScoreStatus
 from sgbench.core.storage import PART, PART_IN_WORDS
-from sgbench.spec import SCHEDULES, Recipe, RunSpec, canonical_json, split_backbone
+from sgbench.spec import (
+    OPTIMIZER_KINDS,
+    SCHEDULES,
+    Cosine,
+    PluginOptimizer,
+    Recipe,
+    RunSpec,
+    Step,
+    canonical_json,
+    split_backbone,
+)
 from sgbench.store.layout import RUN_ID
 from sgbench.store.rows import HistoryRow, Int32, Row, RunEnd, RunKind, RunRow, ScoreRow, ValidationRow
 
@@ -78,7 +88,7 @@ _WORDS = {
 }
 """Columns with a closed list of values."""
 
-_OBJECTS = {"versions", "window", "protocol", "files"}
+_OBJECTS = {"versions", "window", "protocol", "files", "optimizer_options"}
 """Columns with a JSON object."""
 
 _OF_TRAINED = ("backbone", "loss", "seed")
@@ -109,19 +119,37 @@ def identity_columns(spec: RunSpec) -> RunRow:
 
 
 def recipe_columns(recipe: Recipe) -> RunRow:
-    """Return the columns of a row that describe how a network was trained."""
-    fields = recipe.model_dump(mode="json")
-    window, init = fields.pop("window"), fields.pop("init")
-    of_schedules = (field for schedule in SCHEDULES.values() for field in schedule.model_fields.items())
-    columns = {f"schedule_{key}": field.default for key, field in of_schedules}  # also of those that the recipe has not
-    columns["window"] = None if window is None else canonical_json(window)
+    """Return the columns of a row that describe how a network was trained; null is what its optimizer has not."""
+    fields = recipe.model_dump(mode="json", exclude={"max_hours"})
+    init = fields.pop("init")
+    columns = dict.fromkeys(_OF_KINDS) | _IN_EVERY_ROW
     columns |= {"init": init and init["name"], "init_sha256": init and init["sha256"]}
+    if isinstance(recipe.optimizer, PluginOptimizer):
+        options = {key: fields["optimizer"].pop(key) for key in recipe.optimizer.options}
+        columns["optimizer_options"] = canonical_json(options)
     for key, value in fields.items():
-        if isinstance(value, dict):
-            columns |= {f"{key}_{inner}": inner_value for inner, inner_value in value.items()}
-        else:
-            columns[key] = value
+        inner = {key: value} if key == "window" or not isinstance(value, dict) else _prefixed(key, value)
+        columns |= {
+            name: canonical_json(each) if isinstance(each, dict | list) else each for name, each in inner.items()
+        }
     return cast(RunRow, columns)
+
+
+def _prefixed(key: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{key}_{inner}": value for inner, value in fields.items()}
+
+
+_OF_KINDS = [
+    *(f"optimizer_{key}" for kind in OPTIMIZER_KINDS.values() for key in kind.model_fields),
+    "optimizer_options",
+    *(f"schedule_{key}" for kind in SCHEDULES.values() for key in kind.model_fields),
+]
+"""Columns that some optimizers and schedules have."""
+
+_IN_EVERY_ROW = {
+    f"schedule_{key}": kind.model_fields[key].default for kind, key in ((Step, "halve_every"), (Cosine, "final"))
+}
+"""Columns of the first schedules, which rows of others have always had too, with their defaults."""
 
 
 def of_today(name: str, part: pa.Table) -> pa.Table:

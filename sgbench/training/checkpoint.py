@@ -73,12 +73,15 @@ class Checkpoints:
         for each in earlier[:-KEEP]:
             self.storage.delete(checkpoint_of(self.run_id, each))
 
-    def save_weights(self, weights: dict[str, Tensor], spec: dict[str, Any]) -> None:
-        """Write the final weights, with the specification of the run that made them."""
-        self.storage.write(self._weights, _dump({"format": "sgbench/1", "spec": spec, "params": weights}))
+    def save_weights(
+        self, weights: dict[str, Tensor], spec: dict[str, Any], averaged: dict[str, Tensor] | None = None
+    ) -> None:
+        """Write the final weights and, if there is one, their average, with the specification of the run."""
+        content = {"format": "sgbench/1", "spec": spec, "params": weights}
+        self.storage.write(self._weights, _dump(content if averaged is None else {**content, "params_ema": averaged}))
 
     def load_weights(self) -> dict[str, Tensor]:
-        """Return the final weights.
+        """Return the final weights that are scored: the average if there is one.
 
         Raises:
             FileNotFoundError: If there are none.

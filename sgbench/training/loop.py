@@ -20,13 +20,14 @@ from torch import Tensor
 from sgbench.core.errors import NotFiniteError
 from sgbench.core.seeding import derive
 from sgbench.data import PackedImages, PatchSampler
-from sgbench.spec import RunSpec, Schedule, Step
+from sgbench.spec import RunSpec
 from sgbench.store.rows import HistoryRow, ValidationRow
 from sgbench.training.checkpoint import Checkpoints
 from sgbench.training.feeding import nearest
 from sgbench.training.memory import kept_memory
 from sgbench.training.method import Supervised
 from sgbench.training.numerics import FORMATS, pinned
+from sgbench.training.schedules import rate_factor
 
 CHECKPOINT_SHARE = 50
 """Training goes on for at least this many times as long as the last checkpoint took to write."""
@@ -61,6 +62,7 @@ class Outcome:
 
     Attributes:
         finished: Whether all steps are done and the final weights written; otherwise a checkpoint was.
+        exhausted: Whether it is not finished because the recipe's budget of hours is used up.
         step: Steps done.
         history: The training curve.
         wall_seconds: Time in the loop, that of interrupted calls included.
@@ -68,6 +70,7 @@ class Outcome:
     """
 
     finished: bool
+    exhausted: bool
     step: int
     history: list[HistoryRow]
     wall_seconds: float
@@ -172,15 +175,20 @@ def train(
                         "history": history,
                         **({"validation": validated} if validated else {}),
                         "step": done,
-                        "seconds": earlier_seconds + time.perf_counter() - began,
+                        "seconds": seconds(),
                     },
                 )
+
+        def seconds() -> float:
+            return earlier_seconds + time.perf_counter() - began
 
         began = saved = ticked = time.perf_counter()
         wait = checkpoint_seconds
         ticked_step = done
-        while done < recipe.steps:
-            lr = method.set_rates(learning_rate(recipe.schedule, 1.0, done, recipe.steps))
+        budget = math.inf if recipe.max_hours is None else 3600 * recipe.max_hours
+        stop, spent = False, earlier_seconds >= budget
+        while done < recipe.steps and not (stop or spent):
+            lr = method.set_rates(rate_factor(recipe.schedule, done, recipe.steps))
             # Noise inside a model, such as stochastic depth, is the one thing in which ranks differ.
             torch.manual_seed(derive(spec.seed, "noise", done, rank) % 2**63)
             lr_patches, hr_patches = (
@@ -194,13 +202,16 @@ def train(
 
             at_interval = done % interval == 0 or done == recipe.steps
             due = validator if validator and (done % validator.every == 0 or done == recipe.steps) else None
-            stop = should_stop() if world == 1 else at_interval and _any(should_stop(), device)
-            if not (at_interval or due or stop):
+            if world == 1:
+                stop, spent = should_stop(), seconds() >= budget
+            elif at_interval:
+                stop, spent = _any(should_stop(), device), _any(seconds() >= budget, device)
+            if not (at_interval or due or stop or spent):
                 continue
             meter.check()
             now = time.perf_counter()
             if due:
-                validated += _validated(due, method.weights(), done, device)
+                validated += _validated(due, method.averaged() or method.weights(), done, device)
                 pause = time.perf_counter() - now
                 now, began, ticked = now + pause, began + pause, ticked + pause
             if at_interval:
@@ -210,17 +221,15 @@ def train(
                 history.append({"run_id": str(spec.run_id), "step": done, "lr": lr, "steps_per_second": speed, **means})
                 new, told = tuple(validated[told:]), len(validated)
                 on_progress(Progress(done, recipe.steps, lr=lr, steps_per_second=speed, validation=new, **means))
-            if stop or done == recipe.steps or now - saved > wait:
+            if stop or spent or done == recipe.steps or now - saved > wait:
                 save()
                 saved = time.perf_counter()
                 wait = max(checkpoint_seconds, CHECKPOINT_SHARE * (saved - now))
-            if stop and done < recipe.steps:
-                break
         finished = done == recipe.steps
         if finished and rank == 0:
             on_complete()
-            checkpoints.save_weights(method.weights(), spec.model_dump(mode="json"))
-    return Outcome(finished, done, history, earlier_seconds + time.perf_counter() - began, peak_memory(device))
+            checkpoints.save_weights(method.weights(), spec.model_dump(mode="json"), method.averaged())
+    return Outcome(finished, spent and not finished, done, history, seconds(), peak_memory(device))
 
 
 def _validated(
@@ -238,21 +247,6 @@ def _validated(
     while _any(False, device):
         pass
     return rows
-
-
-def learning_rate(schedule: Schedule, first: float, step: int, steps: int) -> float:
-    """Return the learning rate of a step, counted from 0.
-
-    Args:
-        schedule: Halving in steps (the paper's Section 4.2) or half a cosine (Loshchilov and Hutter, ICLR 2017).
-        first: The rate of step 0.
-        step: Steps done before.
-        steps: Steps of the whole run.
-    """
-    if isinstance(schedule, Step):
-        return float(first * 0.5 ** (step // schedule.halve_every))
-    cosine = 0.5 * (1.0 + math.cos(math.pi * step / steps))
-    return first * (schedule.final + (1.0 - schedule.final) * cosine)
 
 
 def as_images(patches: Any, device: torch.device, memory_format: str) -> Tensor:

@@ -1,5 +1,6 @@
 """What one step of training does."""
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,12 @@ from sgbench.core.registry import BACKBONES
 from sgbench.core.seeding import derive
 from sgbench.losses import Batch, build_loss, call, in_single_precision, scalar, wishes
 from sgbench.spec import Recipe, RunSpec, split_backbone
+from sgbench.training.averaging import Average
 from sgbench.training.numerics import FORMATS, compiler_options
+from sgbench.training.optimizers import build_optimizer
+
+Part = tuple[float, Batch]
+"""A part of a process's patches of a step, and its weight in their mean."""
 
 
 class Supervised:
@@ -64,7 +70,8 @@ class Supervised:
         self.features = kept_outputs(self.network, self.criterion.layers, spec.backbone)
         if recipe.compiled:
             self.network.compile(dynamic=False, options=compiler_options(recipe))
-        self.optimizer = _optimizer(recipe, self.network.parameters())
+        self.optimizer = build_optimizer(recipe.optimizer, self.network.parameters())
+        self.average = Average(self.network, recipe.ema) if recipe.ema else None
         self.learners = [
             Learner(name, loss, recipe)
             for name, loss in zip(self.criterion.names, self.criterion.losses, strict=True)
@@ -77,7 +84,10 @@ class Supervised:
         saved = self.criterion.state_dict()
         self._buffers = [buffer for name, buffer in self.criterion.named_buffers() if name in saved]
         self.world = dist.get_world_size() if dist.is_initialized() else 1
-        self.model = _distributed(self.network, spec.backbone) if self.world > 1 else self.network
+        distributed = _distributed(self.network, spec.backbone) if self.world > 1 else None
+        self.model = distributed or self.network
+        self._unsynchronised = distributed.no_sync if distributed else contextlib.nullcontext
+        """In this context gradients gather in each process; outside, they are averaged together with the next ones."""
 
     def set_rates(self, factor: float) -> float:
         """Set every learning rate to its first value times a factor, and return the network's."""
@@ -101,25 +111,38 @@ class Supervised:
         Raises:
             InputError: If the network returns another shape, or the code of a loss or backbone raises an exception.
         """
+        recipe = self.spec.recipe
         waits = self.criterion.waits(done)
-        with torch.set_grad_enabled(not waits):
-            batch = self._upscaled(lr, hr, done)
-        loss, terms = self.criterion(batch)
+        self.optimizer.zero_grad()
+        for learner in self.learners:
+            learner.optimizer.zero_grad()
+        images = list(zip(lr.tensor_split(recipe.accumulate), hr.tensor_split(recipe.accumulate), strict=True))
+        losses, terms, seen = [], [], list[Part]()
+        for part in images:
+            weight = len(part[0]) / len(lr)
+            with contextlib.nullcontext() if part is images[-1] else self._unsynchronised():
+                with torch.set_grad_enabled(not waits):
+                    batch = self._upscaled(*part, done)
+                loss, values = self.criterion(batch)
+                if not waits:
+                    with foreign(f"the gradient of '{self.spec.loss}' through '{self.spec.backbone}'"):
+                        _backward(loss, share * weight)
+            losses.append(loss.detach() * weight)
+            terms.append(values * weight)
+            if self.learners:
+                seen.append((weight, _without_gradients(batch)))
         if not waits:
-            self.optimizer.zero_grad()
-            for learner in self.learners:
-                learner.optimizer.zero_grad()
-            with foreign(f"the gradient of '{self.spec.loss}' through '{self.spec.backbone}'"):
-                _backward(loss, share)
-            self.optimizer.step()
-        if self.learners:
-            seen = _without_gradients(batch)
-            learners = [learner for learner in self.learners if learner.own_terms or not waits]
-            terms = torch.cat([terms, *(learner.step(seen, share) for learner in learners)])
+            if recipe.clip_norm:
+                nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_norm)
+            with foreign(f"optimizer '{recipe.optimizer.name}'"):
+                self.optimizer.step()
+        if self.average:
+            self.average.update()
+        own = [learner.step(seen, share) for learner in self.learners if learner.own_terms or not waits]
         self.features.clear()
         if self.world > 1:
             _broadcast(self._buffers)
-        return loss.detach(), terms
+        return torch.stack(losses).sum(), torch.cat([torch.stack(terms).sum(0), *own])
 
     def _upscaled(self, lr: Tensor, hr: Tensor, done: int) -> Batch:
         recipe = self.spec.recipe
@@ -135,6 +158,8 @@ class Supervised:
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint must hold of the method."""
         state: dict[str, Any] = {"params": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        if self.average:
+            state["params_ema"] = self.average.weights()
         if losses := self.criterion.changing_state():
             state["losses"] = losses
         if self.learners:
@@ -145,14 +170,20 @@ class Supervised:
         """Continue from what `state` returned."""
         self.network.load_state_dict(state["params"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.average:
+            self.average.load(state["params_ema"])
         if "losses" in state:
             self.criterion.load_changing_state(state["losses"])
         for learner, saved in zip(self.learners, state.get("loss_optimizers", ()), strict=True):
             learner.optimizer.load_state_dict(saved)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the weights that are scored once training is done."""
+        """Return the weights of the network."""
         return self.network.state_dict()
+
+    def averaged(self) -> dict[str, Tensor] | None:
+        """Return their average, which is scored instead; None if the recipe asks for none."""
+        return self.average.weights() if self.average else None
 
 
 class Learner:
@@ -174,7 +205,7 @@ class Learner:
         self.name = name
         self.parameters = [parameter for parameter in loss.parameters() if parameter.requires_grad]
         with foreign(f"the optimizer of loss '{name}'"):
-            make = getattr(loss, "optimizer", partial(_optimizer, recipe))
+            make = getattr(loss, "optimizer", partial(build_optimizer, recipe.optimizer))
             self.optimizer: torch.optim.Optimizer = make(self.parameters)
         self.own_terms = getattr(loss, "own_terms", None)
         self.own_names = tuple(getattr(loss, "own_names", ())) if self.own_terms else ()
@@ -183,11 +214,11 @@ class Learner:
         if self.own_terms:
             self._require_gradients(False)
 
-    def step(self, batch: Batch, share: float) -> Tensor:
+    def step(self, parts: Iterable[Part], share: float) -> Tensor:
         """Train the parameters, after the network's step.
 
         Args:
-            batch: The batch of the network's step, without gradients.
+            parts: The batch of the network's step, without gradients.
             share: See `Supervised.step`.
 
         Returns:
@@ -195,24 +226,32 @@ class Learner:
         """
         if not self.own_terms:
             self._update()
-            return batch.sr.new_empty(0, dtype=torch.float32)
+            return torch.empty(0, device=self.parameters[0].device)
         self._require_gradients(True)
+        self.optimizer.zero_grad()
+        terms = []
+        for weight, batch in parts:
+            values = self._own_values(batch)
+            with foreign(f"the gradient of own_terms of loss '{self.name}'"):
+                _backward(values.sum(), share * weight)
+            terms.append(values.detach() * weight)
+        self._update()
+        self._require_gradients(False)
+        return torch.stack(terms).sum(0)
+
+    def _own_values(self, batch: Batch) -> Tensor:
+        assert self.own_terms
         with torch.autocast(batch.sr.device.type, enabled=False):
             found = call(self.name, self.own_terms, self.asked, in_single_precision(batch))
         if not (isinstance(found, dict) and set(found) == set(self.own_names)):
             raise InputError(f"own_terms of loss '{self.name}' needs to return a dict of {', '.join(self.own_names)}.")
-        terms = torch.stack([scalar(f"own term '{name}' of '{self.name}'", found[name]) for name in self.own_names])
-        self.optimizer.zero_grad()
-        with foreign(f"the gradient of own_terms of loss '{self.name}'"):
-            _backward(terms.sum(), share)
-        self._update()
-        self._require_gradients(False)
-        return terms.detach()
+        return torch.stack([scalar(f"own term '{name}' of '{self.name}'", found[name]) for name in self.own_names])
 
     def _update(self) -> None:
         if dist.is_initialized():
             _average_gradients(self.parameters)
-        self.optimizer.step()
+        with foreign(f"the optimizer of loss '{self.name}'"):
+            self.optimizer.step()
 
     def _require_gradients(self, required: bool) -> None:
         for parameter in self.parameters:
@@ -243,17 +282,6 @@ def kept_outputs(network: nn.Module, layers: Iterable[str], backbone: str) -> di
     return outputs
 
 
-def _optimizer(recipe: Recipe, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    options, parameters = recipe.optimizer, list(parameters)
-    return torch.optim.Adam(
-        parameters,
-        lr=options.lr,
-        betas=(options.beta1, options.beta2),
-        eps=options.eps,
-        fused=any(parameter.is_cuda for parameter in parameters),
-    )
-
-
 def _backward(loss: Tensor, share: float) -> None:
     torch.autograd.backward(loss if share == 1 else loss * share)
 
@@ -281,7 +309,7 @@ def _broadcast(buffers: Sequence[Tensor]) -> None:
         buffer.copy_(dense)
 
 
-def _distributed(network: nn.Module, backbone: str) -> nn.Module:
+def _distributed(network: nn.Module, backbone: str) -> nn.parallel.DistributedDataParallel:
     """Return a network whose gradients are averaged over the process group.
 
     Each step looks for parameters that got no gradient, for which the others would wait, if a plug-in may have such.

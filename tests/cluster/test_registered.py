@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import sgbench
 from sgbench.cluster.registered import pack, unpack
 from sgbench.core.errors import InputError
-from sgbench.core.registry import BACKBONES, LOSSES
+from sgbench.core.registry import BACKBONES, LOSSES, OPTIMIZERS
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
 from sgbench.metrics import METRICS
@@ -130,15 +130,15 @@ class Held(nn.Module):
 
 @pytest.fixture(autouse=True)
 def _registries(monkeypatch: pytest.MonkeyPatch) -> None:
-    for registry in (LOSSES, BACKBONES, METRICS):
+    for registry in (LOSSES, BACKBONES, METRICS, OPTIMIZERS):
         monkeypatch.setattr(registry, "_loaded", dict(registry._loaded))
         monkeypatch.setattr(registry, "_sources", dict(registry._sources))
     unpack.cache_clear()
 
 
-def jobs_of(loss: str, tmp_path: Path, train: PackedImages, test: PackedImages) -> list[Job]:
+def jobs_of(loss: str, tmp_path: Path, train: PackedImages, test: PackedImages, **recipe: dict[str, Any]) -> list[Job]:
     fields: dict[str, Any] = {"grids": [{"backbones": ["edsr-tiny"], "losses": [loss]}], "metrics": ["psnr_y"]}
-    fields |= {"train": "Photos", "tests": ["Photos"], "recipe": {"steps": 3, "batch": 2, "patch": 8}}
+    fields |= {"train": "Photos", "tests": ["Photos"], "recipe": {"steps": 3, "batch": 2, "patch": 8} | recipe}
     sweep, data, store = build(fields, "tiny"), Data(train, (test,)), Store(Storage(str(tmp_path / "store")))
     return [Job.of(run, data, sweep, store.storage) for run in make_plan("tiny", sweep, data, store).runs]
 
@@ -147,6 +147,8 @@ BESIDE = {
     "beside.py": "import torch\nimport factors\n\nclass Own(torch.nn.Module):\n    def forward(self, sr, hr):\n"
     "        return factors.THREE * sr.mean()\n",
     "factors.py": "THREE = 3\n",
+    "signs.py": "import torch\n\nclass Signs(torch.optim.Optimizer):\n    def __init__(self, params, lr):\n"
+    "        super().__init__(params, {'lr': lr})\n",
     "of_cells.py": "def twice(value):\n    return 2 * value\n",
     "of_a_cell.py": "FIVE = 5\n",
 }
@@ -166,16 +168,17 @@ import sys
 from pathlib import Path
 import torch
 from sgbench.cluster.registered import unpack
-from sgbench.core.registry import LOSSES
+from sgbench.core.registry import LOSSES, OPTIMIZERS
 
 unpack(Path(sys.argv[1]).read_bytes())
 one = torch.ones(1)
 for name in ("own", "celled", "beside:Own"):
     print(float(LOSSES.load(name)()(one, one)), LOSSES.source(name))
+print(OPTIMIZERS.load("signs:Signs")([one], lr=0.5).param_groups[0]["lr"])
 """
 
 
-def test_the_code_of_every_loss_travels_with_the_modules_beside_the_person_that_it_imports(
+def test_the_code_of_losses_and_optimizer_travels_with_the_modules_beside_the_person_that_it_imports(
     tmp_path: Path, train_images: PackedImages, test_images: PackedImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = tmp_path / "mine"
@@ -190,7 +193,8 @@ def test_the_code_of_every_loss_travels_with_the_modules_beside_the_person_that_
     exec(CELL, cell)
     sgbench.register_loss("celled")(cell["Celled"])
     cell["Celled"]()(torch.ones(1), torch.ones(1))  # as it is tried before a sweep
-    jobs = jobs_of("own + 1.0*celled + 1.0*beside:Own", tmp_path, train_images, test_images)
+    signs = {"name": "signs:Signs", "lr": 1}
+    jobs = jobs_of("own + 1.0*celled + 1.0*beside:Own", tmp_path, train_images, test_images, optimizer=signs)
     (tmp_path / "packed").write_bytes(pack(jobs, remote=True)[0])
     shutil.rmtree(mine)
     command = subprocess.run(
@@ -202,7 +206,7 @@ def test_the_code_of_every_loss_travels_with_the_modules_beside_the_person_that_
     )
     assert command.returncode == 0, command.stderr
     known = hashlib.sha256(BESIDE["beside.py"].encode()).hexdigest()[:12]
-    assert command.stdout.splitlines() == [f"3.0 {known}", "10.0 None", f"3.0 {known}"]
+    assert command.stdout.splitlines() == [f"3.0 {known}", "10.0 None", f"3.0 {known}", "0.5"]
 
 
 def test_what_is_not_used_is_not_sent_and_what_cannot_be_sent_is_refused(

@@ -120,6 +120,14 @@ def test_a_long_recipe_is_a_letter_that_a_note_explains() -> None:
     assert table.lines[1].fields["recipe"] == "optimizer_lr=0.001, schedule_name=cosine, steps=2400"
 
 
+def test_a_recipe_without_what_the_other_has_says_so_but_for_options_of_another_optimizer() -> None:
+    sgd = {"optimizer_name": "sgd", "optimizer_momentum": 0.9, "ema": 0.999}
+    runs = [run("a", optimizer_name="adam", optimizer_beta1=0.9), run("b", **sgd)]
+    notes = pivot(results(runs, [score("a", 0.3), score("b", 0.2)])).notes
+    assert "Recipe A: optimizer_name=adam, optimizer_beta1=0.9, no ema." in notes
+    assert "Recipe B: optimizer_name=sgd, optimizer_momentum=0.9, ema=0.999." in notes
+
+
 def test_what_was_not_trained_has_a_name_and_no_backbone() -> None:
     table = pivot(results([other("a", "builtin", "bicubic")], [score("a", 0.4)]))
     assert table.titles == ("dataset", "name")

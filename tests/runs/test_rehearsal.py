@@ -238,6 +238,31 @@ class Scored(type(psnr_y)):  # type: ignore[misc]
         return self.outcome  # type: ignore[no-any-return]
 
 
+class Momentum(torch.optim.Optimizer):
+    """Keeps the rules, or breaks one of them."""
+
+    def __init__(self, params: Any, lr: float, momentum: float = 0.9, broken: str = "", fallen: Any = None) -> None:
+        super().__init__(params, {"rate" if broken == "rate" else "lr": lr, "momentum": momentum})
+        self.broken = broken
+        self.beside = 0.0
+        self.fallen = fallen
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        if self.broken == "closure":
+            closure()
+        for group in self.param_groups:
+            for each in group["params"]:
+                state = self.state[each]
+                before = state.get("mean", torch.zeros_like(each))
+                state["mean"] = group["momentum"] * before + each.grad + self.beside
+                if self.broken == "plain":
+                    state["rule"] = self.__class__
+                if self.broken != "idle":
+                    each.sub_(group.get("lr", 1.0) * state["mean"])
+        self.beside += self.broken == "hidden"
+
+
 def sweep(**changes: Any) -> SweepSpec:
     grid = {"backbones": ["edsr-tiny"], "losses": ["l1"]} | {
         key: changes.pop(key) for key in ("backbones", "losses") if key in changes
@@ -369,3 +394,34 @@ def test_a_loss_is_constructed_once_to_try_it_and_once_for_each_run(
     for done, job in enumerate(jobs, 1):
         assert train_job(job)[0] == "done"
         assert Plain.constructed == 1 + done
+
+
+def optimizer(broken: str) -> dict[str, Any]:
+    return {"name": named("Momentum"), "lr": 0.1, "broken": broken}
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ("rate", "its groups of parameters have no 'lr', which a schedule could set."),
+        ("closure", "TypeError: 'NoneType' object is not callable."),
+        ("idle", "three steps change no parameter."),
+        ("plain", "its state has more than tensors and plain values, which a checkpoint cannot hold."),
+        (
+            "hidden",
+            "saved and restored, it does other steps; what its state_dict lacks is not saved, so that a resumed ",
+        ),
+    ],
+)
+def test_an_optimizer_that_cannot_be_trained_with_is_refused_by_name(broken: str, reason: str) -> None:
+    with pytest.raises(InputError) as error:
+        rehearse(sweep(recipe={"optimizer": optimizer(broken)}))
+    assert str(error.value).startswith(f"optimizer '{named('Momentum')}': {reason}")
+    assert "\n" not in str(error.value)
+
+
+def test_an_optimizer_that_keeps_the_rules_is_accepted_and_leaves_the_random_state() -> None:
+    before = torch.random.get_rng_state()
+    for fields in (optimizer(""), {"name": "torch.optim:NAdam", "lr": 0.1}):
+        rehearse(sweep(recipe={"optimizer": fields}))
+    assert torch.equal(torch.random.get_rng_state(), before)

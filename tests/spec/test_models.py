@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -42,6 +43,11 @@ class Backbone(nn.Module):
 
     def __init__(self, *, scale: int):
         super().__init__()
+
+
+class Greedy(torch.optim.Optimizer):
+    def __init__(self, params, lr, memory, rates=(0.5, 1.0), eps=1e-8, kind="fast"):
+        super().__init__(params, {"lr": lr})
 
 
 def run(**changes: Any) -> RunSpec:
@@ -88,7 +94,7 @@ def test_a_field_added_later_with_its_default_changes_no_id():
 
     class LaterRecipe(Recipe):
         degradation: LaterDegradation = LaterDegradation()
-        ema: float | None = None
+        later: float | None = None
 
     class LaterRunSpec(RunSpec):
         recipe: LaterRecipe = LaterRecipe()
@@ -96,7 +102,7 @@ def test_a_field_added_later_with_its_default_changes_no_id():
 
     for recipe in ({}, {"steps": 7}, {"degradation": {"edges": "mirror"}}):
         assert LaterRunSpec.model_validate(FIELDS | {"recipe": recipe}).run_id == run(recipe=recipe).run_id
-    for changed in ({"student_of": "x"}, {"recipe": {"ema": 0.9}}, {"recipe": {"degradation": {"noise": 1.0}}}):
+    for changed in ({"student_of": "x"}, {"recipe": {"later": 0.9}}, {"recipe": {"degradation": {"noise": 1.0}}}):
         assert LaterRunSpec.model_validate(FIELDS | changed).run_id != run().run_id
 
 
@@ -113,11 +119,26 @@ CHANGES = {
     "optimizer ": {"beta1": 0.5},
     "optimizer  ": {"beta2": 0.5},
     "optimizer   ": {"eps": 1e-6},
+    "optimizer    ": {"weight_decay": 0.1},
+    "optimizer     ": {"name": "adamw"},
+    "optimizer      ": {"name": "sgd", "lr": 1e-4},
+    "optimizer       ": {"name": "sgd", "lr": 1e-4, "momentum": 0.9},
+    "optimizer        ": {"name": "sgd", "lr": 1e-4, "momentum": 0.9, "nesterov": True},
+    "optimizer         ": {"name": "m:Lion", "lr": 1e-4},
+    "optimizer          ": {"name": "m:Lion", "lr": 1e-4, "betas": [0.9, 0.99]},
     "schedule": {"name": "cosine"},
     "schedule ": {"halve_every": 1},
     "schedule  ": {"name": "cosine", "final": 0.1},
+    "schedule   ": {"name": "constant"},
+    "schedule    ": {"name": "milestones", "milestones": [3]},
+    "schedule     ": {"name": "milestones", "milestones": [3], "gamma": 0.5},
+    "schedule      ": {"warmup": 5},
+    "schedule       ": {"warmup": 5, "warmup_from": 0.5},
     "steps": 1,
     "batch": 1,
+    "accumulate": 2,
+    "clip_norm": 1.0,
+    "ema": 0.999,
     "patch": 32,
     "window": {},
     "window ": {"size": 96},
@@ -133,10 +154,13 @@ CHANGES = {
 }
 
 
-def test_every_field_of_the_recipe_is_identity():
-    assert {key.strip() for key in CHANGES} == set(Recipe.model_fields) - {"init_partial"}  # which a hash implies
+def test_every_field_of_the_recipe_that_changes_weights_is_identity():
+    implied = {"init_partial", "max_hours"}  # a hash implies the former, and the latter changes no weights
+    assert {key.strip() for key in CHANGES} == set(Recipe.model_fields) - implied
     ids = {run(recipe={key.strip(): value}).run_id for key, value in CHANGES.items()}
     assert len(ids | {run().run_id}) == len(CHANGES) + 1
+    assert run(recipe={"max_hours": 2}).run_id == run().run_id
+    assert run(recipe={"steps": 1, "max_hours": 2}).run_id == run(recipe={"steps": 1}).run_id
 
 
 def test_backbone_loss_seed_and_pixels_are_identity_and_the_name_of_the_data_is_not():
@@ -237,10 +261,10 @@ def grid(**changes: Any) -> dict[str, Any]:
             "unknown key 'metric': did you mean 'metrics'? Valid: checkpoint_seconds, description, ",
         ),
         (grid(lamdas=[1]), "grids.0: unknown key 'lamdas': did you mean 'lambdas'? Valid: backbones, "),
-        (fields(recipe={"stepz": 1}), "recipe: unknown key 'stepz': did you mean 'steps'? Valid: augment"),
+        (fields(recipe={"stepz": 1}), "recipe: unknown key 'stepz': did you mean 'steps'? Valid: accumulate"),
         (
             fields(recipe={"optimizer": {"l_r": 1}}),
-            "recipe.optimizer: unknown key 'l_r': did you mean 'lr'?",
+            "recipe.optimizer: unknown key of optimizer 'adam' 'l_r': did you mean 'lr'?",
         ),
         (
             fields(recipe={"schedule": {"every": 1}}),
@@ -264,28 +288,93 @@ def grid(**changes: Any) -> dict[str, Any]:
         ({"grids": []} | {key: fields()[key] for key in ("tests", "metrics")}, "grids is []: "),
         (
             fields(recipe={"schedule": {"name": "cosine", "halve_every": 200_000}}),
-            "recipe.schedule: unknown key of schedule 'cosine' 'halve_every'; valid: final, name.",
+            "recipe.schedule: unknown key of schedule 'cosine' 'halve_every'; valid: final, name, warmup, warmup_from.",
         ),
         (
             fields(recipe={"schedule": {"final": 0.0}}),
-            "recipe.schedule: unknown key of schedule 'step' 'final'; valid: halve_every, name.",
+            "recipe.schedule: unknown key of schedule 'step' 'final'; valid: halve_every, name, warmup, warmup_from.",
         ),
         (
             fields(recipe={"schedule": {"name": "linear"}}),
-            "recipe.schedule is {'name': 'linear'}: a schedule whose name is step or cosine is needed.",
+            "{'name': 'linear'}: a schedule whose name is step, milestones, cosine or constant is needed.",
         ),
         (
             fields(recipe={"schedule": {"name": ["step"]}}),
-            "recipe.schedule is {'name': ['step']}: a schedule whose name is step or cosine is needed.",
+            "{'name': ['step']}: a schedule whose name is step, milestones, cosine or constant is needed.",
         ),
-        (fields(recipe={"schedule": 3}), "recipe.schedule is 3: a schedule whose name is step or cosine is needed."),
+        (
+            fields(recipe={"schedule": 3}),
+            "recipe.schedule is 3: a schedule whose name is step, milestones, cosine or constant is needed.",
+        ),
         (fields(recipe={"schedule": {"halve_every": 0}}), "recipe.schedule.halve_every is 0: input should be greater"),
         (
             fields(recipe={"schedule": {"halve_every": 99999999999999999999}}),
             "recipe.schedule.halve_every is 99999999999999999999: input should be less than 9223372036854775808.",
         ),
         (fields(recipe={"batch": 2**31}), "recipe.batch is 2147483648: input should be less than 2147483648."),
-        (fields(recipe={"optimizer": {"name": "sgd"}}), "recipe.optimizer.name is 'sgd': input should be 'adam'."),
+        (fields(recipe={"optimizer": {"name": "sgd"}}), "'recipe.optimizer.lr' is missing."),
+        (
+            fields(recipe={"optimizer": {"name": "sdg", "lr": 1}}),
+            "recipe: unknown optimizer 'sdg': did you mean 'sgd'? Valid: adam, adamw, sgd.",
+        ),
+        (
+            fields(recipe={"optimizer": {"name": ["adam"]}}),
+            "recipe.optimizer is {'name': ['adam']}: an optimizer whose name is adam, adamw, sgd or module:Class is",
+        ),
+        (
+            fields(recipe={"optimizer": {"name": "adamw", "momentum": 0.9}}),
+            "recipe.optimizer: unknown key of optimizer 'adamw' 'momentum'; valid: beta1, beta2, eps, lr, name, ",
+        ),
+        (
+            fields(recipe={"optimizer": {"name": "sgd", "lr": 1, "nesterov": True}}),
+            "recipe.optimizer: nesterov is true, which needs a momentum above 0.",
+        ),
+        (fields(recipe={"optimizer": {"name": "adamw", "weight_decay": -1}}), "recipe.optimizer.weight_decay is -1: "),
+        (fields(recipe={"optimizer": {"name": "torch.optim:NAdam"}}), "'recipe.optimizer.lr' is missing."),
+        (
+            fields(recipe={"optimizer": {"name": "torch.optim:NAdam", "lr": 1, "beta": 1}}),
+            "recipe: unknown option of optimizer 'torch.optim:NAdam' 'beta': did you mean 'betas'?",
+        ),
+        (
+            fields(recipe={"optimizer": {"name": "torch.optim:NAdam", "lr": 1, "eps": "small"}}),
+            "recipe: optimizer 'torch.optim:NAdam': eps is 'small'; a number is needed.",
+        ),
+        (
+            fields(recipe={"optimizer": {"name": "torch.optim:NAdam", "lr": 1, "betas": {"first": 0.9}}}),
+            "betas is {'first': 0.9}: a number, a text, true, false, null or a list of these is needed.",
+        ),
+        (
+            fields(recipe={"optimizer": {"name": f"{__name__}:Greedy", "lr": 1}}),
+            "Greedy' needs its option 'memory': recipe.optimizer.memory=….",
+        ),
+        (
+            fields(recipe={"optimizer": {"name": f"{__name__}:Backbone", "lr": 1}}),
+            "is a Backbone; a class of torch.optim.Optimizer is needed.",
+        ),
+        (
+            fields(recipe={"schedule": {"name": "milestones", "milestones": [7, 5]}}),
+            "recipe.schedule: milestones is [7, 5]; steps in rising order are needed, each once.",
+        ),
+        (
+            fields(recipe={"schedule": {"name": "constant", "warmup_from": 0.1}}),
+            "recipe.schedule: warmup_from is 0.1, which needs a warmup of 1 step or more.",
+        ),
+        (
+            fields(recipe={"steps": 10, "schedule": {"warmup": 11}}),
+            "recipe.schedule.warmup is 11, which is more than the 10 steps.",
+        ),
+        (
+            fields(recipe={"batch": 7, "accumulate": 4}, workers=2),
+            "recipe.accumulate is 4, which is more than the 3 patches of a worker in a step.",
+        ),
+        (
+            fields(recipe={"batch": 7, "accumulate": 8}),
+            "recipe.accumulate is 8, which is more than the batch of 7.",
+        ),
+        (fields(recipe={"ema": 1}), "recipe.ema is 1: input should be less than 1."),
+        (fields(recipe={"ema": 0}), "recipe.ema is 0: input should be greater than 0."),
+        (fields(recipe={"clip_norm": 0}), "recipe.clip_norm is 0: input should be greater than 0."),
+        (fields(recipe={"max_hours": 0}), "recipe.max_hours is 0: input should be greater than 0."),
         (fields(recipe={"scale": 5}), "recipe.scale is 5: input should be 2, 3 or 4."),
         (fields(recipe={"steps": 0}), "recipe.steps is 0: "),
         (fields(recipe={"steps": 1.5}), "recipe.steps is 1.5: "),
@@ -330,6 +419,21 @@ def test_validation_is_no_identity_and_can_be_set_field_by_field():
     assert sweep.sets()[-1] == ("mine=photos", "test")
     split = {"train": "demo,split=0.5", "validate": {"sets": ["held-out"]}}
     assert build(fields(**split), "mine.yaml").sets()[-1] == ("demo,split=0.5,held-out", "test")
+
+
+def test_spellings_of_one_optimizer_of_another_package_are_one_run():
+    """YAML reads 1e-8 as a text."""
+    ids = set()
+    for spelled in (
+        {"memory": 3, "lr": 1e-3},
+        {"memory": "3", "lr": "1e-3", "eps": "1e-8"},
+        {"memory": 3, "lr": 0.001, "rates": [0.5, "1"], "kind": "fast"},
+    ):
+        sweep = build(fields(recipe={"optimizer": {"name": f"{__name__}:Greedy", **spelled}}), "preset")
+        assert sweep.recipe.optimizer.arguments == {"memory": 3, "lr": 1e-3}
+        assert build(sweep.model_dump(mode="json", by_alias=True), "again") == sweep
+        ids |= {spec.run_id for spec in sweep.named_runs(TrainingData(name="demo", sha256=HASH))}
+    assert len(ids) == 1
 
 
 @pytest.mark.parametrize("key", ["grids", "train", "tests", "metrics"])

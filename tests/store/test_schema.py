@@ -5,6 +5,7 @@ import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import annotated_types
 import pyarrow as pa
@@ -38,11 +39,22 @@ optimizer_lr: double
 optimizer_beta1: double
 optimizer_beta2: double
 optimizer_eps: double
+optimizer_weight_decay: double
+optimizer_momentum: double
+optimizer_nesterov: bool
+optimizer_options: string
 schedule_name: string
 schedule_halve_every: int64
+schedule_milestones: string
+schedule_gamma: double
 schedule_final: double
+schedule_warmup: int64
+schedule_warmup_from: double
 steps: int64
 batch: int32
+accumulate: int32
+clip_norm: double
+ema: double
 patch: int32
 window: string
 augment: bool
@@ -114,6 +126,9 @@ UNUSUAL = RunSpec(
         schedule=Cosine(name="cosine", final=0.1),
         steps=7,
         batch=3,
+        accumulate=2,
+        clip_norm=0.5,
+        ema=0.99,
         patch=9,
         window=Window(size=96, step=48),
         augment=False,
@@ -156,7 +171,7 @@ def test_the_schema_is_frozen(schema: pa.Schema, snapshot: str) -> None:
 
 
 def test_every_field_of_a_recipe_has_a_column_and_fills_it() -> None:
-    columns = set(leaves(Recipe))
+    columns = set(leaves(Recipe)) - {"max_hours"}  # which changes no weights
     assert {"optimizer_beta2", "window", "scale"} <= columns
     assert columns <= set(RUNS.names)
     assert columns <= identity_columns(UNUSUAL).keys()
@@ -172,22 +187,22 @@ def test_a_row_has_the_fields_of_every_schedule_as_rows_had_before_each_had_its_
 def test_the_columns_hold_the_largest_number_that_a_recipe_may_have() -> None:
     checked = set()
     for name, field in Recipe.model_fields.items():
-        for limit in (each.lt for each in field.metadata if isinstance(each, annotated_types.Lt)):
+        for limit in (each.lt for each in field.metadata if isinstance(each, annotated_types.Lt) and each.lt > 1):
             checked.add(name)
             pa.scalar(limit - 1, RUNS.field(name).type)
             with pytest.raises((OverflowError, pa.ArrowInvalid)):
                 pa.scalar(limit, RUNS.field(name).type)
-    assert checked == {"steps", "batch", "patch", "threads"}
+    assert checked == {"steps", "batch", "accumulate", "patch", "threads"}
     row = recipe_columns(Recipe(schedule=Step(halve_every=2**63 - 1)))
     assert pa.scalar(row["schedule_halve_every"], RUNS.field("schedule_halve_every").type).as_py() == 2**63 - 1
 
 
 def test_the_search_for_columns_would_see_a_new_field() -> None:
     class Richer(Recipe):
-        warmup: int = 0
-        ema: Window = Window()
+        later: int = 0
+        other: Window = Window()
 
-    assert set(leaves(Richer)) - set(leaves(Recipe)) == {"warmup", "ema_size", "ema_step"}
+    assert set(leaves(Richer)) - set(leaves(Recipe)) == {"later", "other_size", "other_step"}
 
 
 def test_identity_survives_the_table() -> None:
@@ -196,6 +211,38 @@ def test_identity_survives_the_table() -> None:
     assert {key: stored[key] for key in row} == row
     assert (stored["lambda"], stored["seed"], stored["window"]) == (0.5, 0, '{"size":96,"step":48}')
     assert RunSpec.model_validate_json(stored["spec"]) == UNUSUAL
+
+
+@pytest.mark.parametrize(
+    ("recipe", "columns"),
+    [
+        (
+            {"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9}},
+            {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0},
+        ),
+        (
+            {"optimizer": {"name": "m:Lion", "lr": 0.1, "betas": (0.9, 0.99), "maximize": True}},
+            {"name": "m:Lion", "lr": 0.1, "options": '{"betas":[0.9,0.99],"maximize":true}'},
+        ),
+        (
+            {},
+            {"name": "adam", "lr": 1e-4, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0},
+        ),
+    ],
+)
+def test_what_an_optimizer_has_not_is_null(recipe: dict[str, Any], columns: dict[str, Any]) -> None:
+    row = recipe_columns(Recipe.model_validate(recipe))
+    found = {key: value for key, value in row.items() if key.startswith("optimizer_") and value is not None}
+    assert found == {f"optimizer_{key}": value for key, value in columns.items()}
+    assert {key for key in row if key.startswith("optimizer_")} == {
+        name for name in RUNS.names if name.startswith("optimizer_")
+    }
+
+
+def test_milestones_are_a_list_in_their_column() -> None:
+    row = recipe_columns(Recipe.model_validate({"schedule": {"name": "milestones", "milestones": [5, 7], "warmup": 2}}))
+    assert (row["schedule_milestones"], row["schedule_gamma"], row["schedule_warmup"]) == ("[5,7]", 0.1, 2)
+    assert (row["schedule_halve_every"], row["schedule_final"]) == (200_000, 0.0)
 
 
 def test_a_column_that_the_schema_lacks_is_refused() -> None:

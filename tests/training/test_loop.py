@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.functional import interpolate, softplus
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sgbench.backbones import build_backbone
 from sgbench.core.errors import InputError, NotFiniteError
@@ -18,12 +19,13 @@ from sgbench.core.seeding import derive
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, PatchSampler
 from sgbench.losses import Batch, build_loss
-from sgbench.spec import Adam, Cosine, RunSpec, Step, check_loss
+from sgbench.spec import RunSpec, check_loss
 from sgbench.store.layout import has_weights, latest_step
 from sgbench.store.schema import to_table
 from sgbench.training import Checkpoints, loop, train
-from sgbench.training.loop import as_images, learning_rate
+from sgbench.training.loop import as_images
 from sgbench.training.numerics import FORMATS, pinned
+from sgbench.training.schedules import rate_factor
 
 CPU = torch.device("cpu")
 DEVICES = [
@@ -35,6 +37,15 @@ DEVICES = [
 ]
 ADVERSARIES = "l1 + 0.1*gan(features=2, ahead=2) + 0.1*gan(discriminator=patch, features=2, kind=relativistic, ratio=2)"
 QUICK = {"batch": 4, "patch": 8, "optimizer": {"lr": 1e-3}, "schedule": {"name": "cosine"}}
+
+
+ALL_AT_ONCE = {
+    "optimizer": {"name": "adamw", "lr": 1e-3},
+    "schedule": {"name": "milestones", "milestones": [6, 9], "gamma": 0.5, "warmup": 4},
+    "clip_norm": 0.027,
+    "accumulate": 2,
+    "ema": 0.9,
+}
 
 
 class Noisy(nn.Module):
@@ -176,7 +187,9 @@ def stop_after(steps):
 def left(outcome, checkpoints):
     """What two runs that are the same run must agree on, to the bit."""
     history = [{key: value for key, value in row.items() if key != "steps_per_second"} for row in outcome.history]
-    weights = {key: value.numpy().tobytes() for key, value in checkpoints.load_weights().items()}
+    file = torch.load(f"{checkpoints.storage.root}/weights/{checkpoints.run_id}.pt", weights_only=True)
+    kinds = [kind for kind in ("params", "params_ema") if kind in file]
+    weights = {f"{kind} {key}": value.numpy().tobytes() for kind in kinds for key, value in file[kind].items()}
     return outcome.finished, outcome.step, history, weights
 
 
@@ -276,7 +289,7 @@ def test_what_a_run_reports(train_images, place):
     for row in outcome.history:
         assert row["run_id"] == spec.run_id
         assert row["loss"] == pytest.approx(2.0 * row["terms"]["l1"] + 0.5 * row["terms"]["sg"], rel=1e-5)
-        assert row["lr"] == learning_rate(spec.recipe.schedule, 1e-3, row["step"] - 1, 250)
+        assert row["lr"] == 1e-3 * rate_factor(spec.recipe.schedule, row["step"] - 1, 250)
         assert row["steps_per_second"] > 0
     assert [(p.step, p.loss, p.lr) for p in seen] == [(row["step"], row["loss"], row["lr"]) for row in outcome.history]
     assert {p.steps for p in seen} == {250}
@@ -325,6 +338,53 @@ def test_images_too_small_for_a_patch_are_refused_and_nothing_is_written(train_i
     assert not (tmp_path / "store").exists()
 
 
+# Options of the recipe
+
+
+def test_clipping_parts_and_the_average_are_those_of_torch(train_images, place):
+    spec = run(train_images, "l1 + 0.5*sg", "edsr-tiny", steps=4, batch=5, memory_format="contiguous", **ALL_AT_ONCE)
+    checkpoints = place()
+    outcome = train(spec, train_images, checkpoints, device=CPU)
+
+    torch.manual_seed(derive(0, "weights") % 2**63)
+    network, loss = build_backbone("edsr-tiny", 4), build_loss(check_loss("l1 + 0.5*sg"))
+    sampler = PatchSampler(train_images, patch=8, batch=5, seed=0, augment=True, window=None)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    linear = torch.optim.lr_scheduler.LinearLR(optimizer, 0.25, total_iters=3)
+    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    norms = []
+    with pinned(spec.recipe):
+        for step in range(4):
+            lr, hr = (torch.from_numpy(patches) / 255 for patches in sampler.batch(step))
+            optimizer.zero_grad()
+            for part, share in ((slice(3), 0.6), (slice(3, 5), 0.4)):
+                (share * loss(Batch(lr[part], network(lr[part]), hr[part], 4, step, 4))[0]).backward()
+            norms.append(torch.nn.utils.clip_grad_norm_(network.parameters(), 0.027).item())
+            optimizer.step()
+            linear.step()
+            averaged.update_parameters(network)
+    assert min(norms) < 0.027 < max(norms)
+    file = torch.load(f"{checkpoints.storage.root}/weights/run.pt", weights_only=True)
+    for kind, theirs in (("params", network), ("params_ema", averaged.module)):
+        for key, value in theirs.state_dict().items():
+            torch.testing.assert_close(file[kind][key], value, rtol=0, atol=1e-6)
+    assert all(torch.equal(value, file["params_ema"][key]) for key, value in checkpoints.load_weights().items())
+    assert [row["lr"] for row in outcome.history] == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3])
+
+
+def test_a_run_ends_when_its_budget_is_used_up_and_continues_with_a_larger_one(train_images, place):
+    spec, checkpoints = run(train_images, max_hours=0.5), place()
+    train(spec, train_images, checkpoints, device=CPU, should_stop=stop_after(3))
+    checkpoints.save(3, checkpoints.load() | {"seconds": 1799.0})
+    larger = run(train_images, max_hours=0.6)
+    ended = train(run(train_images, max_hours=1799.0001 / 3600), train_images, checkpoints, device=CPU)
+    assert (ended.finished, ended.exhausted, ended.step, newest_step(checkpoints)) == (False, True, 4, 4)
+    again = train(run(train_images, max_hours=0.4), train_images, checkpoints, device=CPU)
+    assert (again.finished, again.exhausted, again.step) == (False, True, 4)
+    assert larger.run_id == spec.run_id == run(train_images).run_id
+    assert trained(larger, train_images, checkpoints) == trained(run(train_images), train_images, place("whole"))
+
+
 # Interrupted and continued
 
 
@@ -337,6 +397,11 @@ def test_images_too_small_for_a_patch_are_refused_and_nothing_is_written(train_i
         (12, [1, 5], {"backbone": "edsr-tiny", "memory_format": "contiguous"}),
         (12, [5], {"backbone": "edsr-tiny", "precision": "bf16", "compiled": True}),
         (12, [5], {"backbone": "edsr-tiny", "augment": False, "schedule": {"halve_every": 5}}),
+        (
+            12,
+            [1, 5, 7],
+            {"backbone": "edsr-tiny", "loss": f"l1 + {__name__}:Learned + 0.1*{__name__}:Adversary", **ALL_AT_ONCE},
+        ),
         (12, [1, 5], {"backbone": "edsr-tiny", "loss": f"l1 + {__name__}:Learned + 0.1*{__name__}:Adversary"}),
         (12, [1, 5], {"loss": ADVERSARIES + " + vgg(conv1=1, conv5=0)"}),
     ],
@@ -410,7 +475,7 @@ def test_a_checkpoint_with_no_step_left_only_gives_its_weights(train_images, pla
     first = trained(spec, train_images, checkpoints)
     finished, step, history, weights = trained(spec, train_images, checkpoints)
     assert (finished, step, history) == first[:3]
-    expected = {key: value.numpy().tobytes() for key, value in checkpoints.load()["params"].items()}
+    expected = {f"params {key}": value.numpy().tobytes() for key, value in checkpoints.load()["params"].items()}
     assert weights == expected
 
 
@@ -495,27 +560,6 @@ def test_a_learning_rate_that_is_too_high_is_noticed(train_images, place):
         train(spec, train_images, place(), device=CPU)
 
 
-# Learning rates
-
-
-def test_the_papers_rate_is_halved_every_200_000_steps():
-    schedule, first = Step(), Adam().lr
-    rates = [learning_rate(schedule, first, step, 500_000) for step in (0, 199_999, 200_000, 399_999, 400_000, 499_999)]
-    assert rates == [1e-4, 1e-4, 5e-5, 5e-5, 2.5e-5, 2.5e-5]
-
-
-@pytest.mark.parametrize(("steps", "final"), [(100, 0.0), (77, 0.1), (1, 0.0), (10, 1.0)])
-def test_cosine_is_that_of_torch(steps, final):
-    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=1e-3)
-    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps, eta_min=1e-3 * final)
-    schedule = Cosine(name="cosine", final=final)
-    for step in range(steps + 1):
-        rate = learning_rate(schedule, 1e-3, step, steps)
-        assert rate == pytest.approx(theirs.get_last_lr()[0], rel=1e-9, abs=1e-15)
-        optimizer.step()
-        theirs.step()
-
-
 # Several workers
 
 
@@ -538,6 +582,7 @@ def worker(rank, meeting, root, images_path, specs, stops):
             spec = RunSpec.model_validate(spec)
             outcome = train(spec, images, checkpoints, device=CPU, should_stop=should_stop, **options)
             told = {"finished": outcome.finished, "step": outcome.step, "history": outcome.history}
+            told["exhausted"] = outcome.exhausted
         except (NotFiniteError, OSError) as error:
             told = {"error": str(error)}
         Storage(root).write(f"told/{rank}/{name}.json", json.dumps(told).encode())
@@ -557,6 +602,8 @@ def group(tmp_path_factory):
             shutil.copytree(images.path, folder / "images")
             even, odd = run(images, backbone="edsr-tiny"), run(images, backbone="edsr-tiny", batch=5)
             specs = {"even": even, "odd": odd, "cut": odd, "continued/1": odd, "continued/2": odd}
+            specs["all at once"] = run(images, backbone="edsr-tiny", batch=5, **ALL_AT_ONCE)
+            specs["spent"] = run(images, backbone="edsr-tiny", max_hours=1e-9)
             specs["compiled"] = run(images, backbone="edsr-tiny", compiled=True)
             specs["idle"] = run(images, backbone=f"{__name__}:Idle")
             specs["learned"] = run(images, f"l1 + {__name__}:Learned + 0.1*{__name__}:Adversary", "edsr-tiny", batch=5)
@@ -602,7 +649,7 @@ def assert_same_training(history, weights, alone, alone_weights):
         torch.testing.assert_close(weights[key], value, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["even", "odd", "compiled", "idle", "learned", "adversaries"])
+@pytest.mark.parametrize("name", ["even", "odd", "all at once", "compiled", "idle", "learned", "adversaries"])
 def test_two_workers_train_on_the_patches_of_one(group, train_images, place, name):
     both = group(train_images)
     alone = train(both["specs"][name], train_images, place(), device=CPU)
@@ -629,6 +676,12 @@ def test_a_stop_that_one_worker_asks_for_stops_all(group, train_images):
     both = group(train_images)
     assert (both["told"]("cut")["finished"], both["told"]("cut")["step"]) == (False, 4)
     assert newest_step(both["place"]("cut")) == 4
+
+
+def test_a_budget_that_is_used_up_ends_all_workers(group, train_images):
+    both = group(train_images)
+    assert (both["told"]("spent")["exhausted"], both["told"]("spent")["step"]) == (True, 1)
+    assert newest_step(both["place"]("spent")) == 1
 
 
 def test_two_workers_that_were_stopped_end_with_the_bits_of_two_that_were_not(group, train_images):

@@ -140,3 +140,17 @@ def test_the_state_of_losses_is_saved_without_their_constants(patches):
 
 def test_a_loss_without_state_leaves_checkpoints_as_they_were():
     assert set(method("l1 + 0.1*ssim + sg").state()) == {"params", "optimizer"}
+
+
+def test_the_parts_of_a_batch_add_up_to_it():
+    generator = torch.Generator().manual_seed(0)
+    lr, hr = torch.rand(5, 3, 8, 8, generator=generator), torch.rand(5, 3, 32, 32, generator=generator)
+    loss = f"l1 + {__name__}:Adversary + {__name__}:Weighing"
+    whole, parts = (method(loss, optimizer={"name": "sgd", "lr": 0.1}, accumulate=n) for n in (1, 3))
+    for step in range(3):
+        expected = whole.step(lr, hr, step, 1.0)
+        torch.testing.assert_close(parts.step(lr, hr, step, 1.0), expected)
+    for ours, theirs in zip(parts.network.parameters(), whole.network.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    for ours, theirs in zip(parts.criterion.parameters(), whole.criterion.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
