@@ -72,7 +72,8 @@ def prepare(
 ) -> None:
     """Decode images, make the low-resolution ones and pack both, once; sweeps do this automatically.
 
-    ',lr' packs the low-resolution files that a set ships instead, ',lr=DIR' those in a folder.
+    ',lr' packs the low-resolution files that a set ships instead, ',lr=DIR' those in a folder. NAME=DIR+DIR is a set of
+    several folders; ',recursive' searches the folders in them, and ',split=0.05' leaves out every 20th image.
     """
     from sgbench.cli import output
     from sgbench.data import pack_set
@@ -85,6 +86,7 @@ def prepare(
         {
             "name": each.name,
             "images": len(each),
+            "held_out": each.held_out or None,
             "lr": each.lr_folder or "made",
             "sha256": each.sha256[:12],
             "folder": str(each.path),

@@ -27,6 +27,9 @@ T = TypeVar("T")
 REFERENCE = "NAME[=DIR][,lr[=DIR]]"
 """How a data set is written; see `sgbench.data.resolve`."""
 
+TRAINING = "NAME[=DIR[+DIR]][,OPTION]"
+"""How a training set is written, if it may have several parts; see `sgbench.spec.reference`."""
+
 
 def _scale(value: int) -> int:
     if value not in (2, 3, 4):
@@ -182,7 +185,11 @@ def _read(
     ] = None,
     train: Annotated[
         list[str] | None,
-        typer.Option("--train", metavar=REFERENCE, help="Training images; repeated, the parts of one set."),
+        typer.Option(
+            "--train",
+            metavar=TRAINING,
+            help="Training images; repeated, the parts of one set. Options: recursive, split, lr.",
+        ),
     ] = None,
     test: Tests = None,
     metric: Metrics = None,

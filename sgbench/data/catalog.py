@@ -55,7 +55,7 @@ class DataSet:
     contains: frozenset[str] = field(default_factory=frozenset)
     """Names of other sets that this one contains."""
     archives: tuple[Archive, ...] = ()
-    """Where it can be downloaded; empty if its authors give it out on request only."""
+    """Where it can be downloaded; empty if a person must get it, because its authors are to be asked, say."""
 
     def folders(self, scales: Iterable[int] = ()) -> dict[str, int]:
         """Return the folders below `sets_folder` where its images belong, and how many belong in each.
@@ -179,6 +179,17 @@ CATALOG: Mapping[str, DataSet] = MappingProxyType(
                 homepage="https://data.vision.ee.ethz.ch/cvl/DIV2K/",
                 instructions="Unpack DIV2K_train_HR.zip and DIV2K_valid_HR.zip into {folder}.",
                 archives=_DIV2K,
+            ),
+            DataSet(
+                name="Flickr2K",
+                description="2,650 photographs in 2K from Flickr; with DIV2K's they are the training set DF2K.",
+                terms="For research use; photographs from Flickr, which belong to their owners.",
+                parts={"train": Part(2650, "Flickr2K_HR", "Flickr2K_LR_bicubic/X{scale}")},
+                homepage=_EDSR,
+                instructions=(
+                    "Unpack https://cv.snu.ac.kr/research/EDSR/Flickr2K.tar and put what is in its folder Flickr2K "
+                    "into {folder}."
+                ),
             ),
             DataSet(
                 name="Set5",

@@ -39,7 +39,7 @@ class Fetched:
 
     name: str
     outcome: Literal["fetched", "here", "by hand", "failed"]
-    """``here``: it was available already; ``by hand``: its authors give it out on request only."""
+    """``here``: it was available already; ``by hand``: a person must get it."""
     folder: Path
     """Where it is or belongs."""
     remark: str = ""
@@ -288,7 +288,7 @@ def _outcome(entry: DataSet, root: Path, wanted: set[str], failures: Mapping[str
     if not wanted & entry.folders(SCALES).keys():
         return Fetched(name, "here", folder)
     if not entry.archives:
-        remark = f"{name} is given out on request only ({entry.homepage}): {entry.by_hand()}"
+        remark = f"{name} must be got by hand ({entry.homepage}): {entry.by_hand()}"
         return Fetched(name, "by hand", folder, remark)
     for archive in entry.archives:
         if archive.url in failures:

@@ -166,7 +166,7 @@ def test_fetch_puts_sets_where_their_names_find_them(place: Path, run: Run, serv
 def test_fetch_of_what_is_given_out_on_request_is_no_failure(run: Run) -> None:
     out, err = run("data", "fetch", "Manga109", "demo")
     assert "by hand" in out
-    assert "Manga109 is given out on request only (http://www.manga109.org/en/): Request it from its authors" in err
+    assert "Manga109 must be got by hand (http://www.manga109.org/en/): Request it from its authors" in err
 
 
 def test_fetch_that_cannot_reach_a_server_says_what_to_do_and_fetches_the_others(

@@ -183,7 +183,7 @@ def test_what_is_given_out_on_request_says_how_to_get_it(root):
     (fetched,) = fetch(["Manga109"])
     assert fetched.outcome == "by hand"
     assert fetched.remark == (
-        "Manga109 is given out on request only (http://www.manga109.org/en/): "
+        "Manga109 must be got by hand (http://www.manga109.org/en/): "
         f"Request it from its authors, and put one page of each volume into '{root}/Manga109'."
     )
     fetched.folder.mkdir()

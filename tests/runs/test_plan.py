@@ -348,6 +348,22 @@ def test_what_is_packed_can_be_trained_and_tested_on(
         pack(sweep)
 
 
+def test_images_that_are_held_out_are_validated_on_unless_they_are_trained_on_as_well(
+    train_folder: Path, test_folder: Path, cache: Path
+) -> None:
+    sweep = a_sweep(
+        train=[f"mine={train_folder}", f"more={test_folder},split=1/3"], tests=["demo"], validate={"sets": ["held-out"]}
+    )
+    data = pack(sweep)
+    (out,) = data.validation
+    assert (len(data.train), data.train.held_out, out.name) == (4, 1, "mine-more-held-out")
+    assert [image.name for image in out.images] == ["photo2"]
+
+    write_png(test_folder / "copy.png", out.hr(0))
+    with pytest.raises(InputError, match="validation on training images is refused: image 'copy' of mine-more is 'ph"):
+        pack(sweep)
+
+
 def test_an_id_depends_on_pixels_and_not_on_names(train_folder: Path, test_folder: Path, cache: Path) -> None:
     def run_id(name: str) -> str | None:
         sweep = a_sweep(train=f"{name}={train_folder}", tests=[f"few={test_folder}"])
