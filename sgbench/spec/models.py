@@ -585,6 +585,7 @@ class SweepSpec(_Model):
         check_scorable(self.tests, self.metrics)
         if self.validation:
             check_scorable(self.validation.sets, self.validation.metrics)
+        check_distinct(self.validation_sets, "validation set")  # also of what 'held-out' means
         tested = set(map(set_name, self.tests))
         for name in map(set_name, self.validation_sets):
             if name in tested:
@@ -732,6 +733,19 @@ def _index(place: list[Any], key: str, called: str) -> int:
     return int(key)
 
 
+_NEEDED = {
+    "bool_parsing": "true or false is needed",
+    "bool_type": "true or false is needed",
+    "dict_type": "a mapping such as {key: value} is needed",
+    "model_type": "a mapping such as {key: value} is needed",
+    "string_too_short": "it may not be empty",
+    "string_type": "a text is needed",
+    "too_short": "at least one is needed",
+    "tuple_type": "a list is needed",
+}
+"""What pydantic says in the words of Python, by the kind of error."""
+
+
 def _sentence(error: ValidationError, source: str, flags: Mapping[str, str]) -> str:
     """Turn pydantic's first complaint into one sentence naming the key, the value and what is valid."""
     first = error.errors()[0]
@@ -744,7 +758,8 @@ def _sentence(error: ValidationError, source: str, flags: Mapping[str, str]) -> 
     place = next((flags[str(part)] for part in first["loc"] if part in flags), f"{source}: {where}")
     if isinstance(cause, InputError):
         return f"{place}: {cause}"
-    message = str(cause) if cause is not None else first["msg"][0].lower() + first["msg"][1:]
+    said = _NEEDED.get(first["type"]) or first["msg"][0].lower() + first["msg"][1:]
+    message = str(cause) if cause is not None else said
     return f"{place} is {quoted(first['input'])}: {message}."
 
 

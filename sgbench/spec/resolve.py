@@ -212,7 +212,7 @@ def check_metric(name: str) -> str:
 
 
 def check_trackers(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of trackers, each of which exists; the package of a built-in one may be missing here.
+    """Return the names of trackers, each once; all exist, but the package of a built-in one may be missing here.
 
     Raises:
         InputError: With the nearest name for one that does not, or with what is there if that is no tracker.
@@ -220,7 +220,7 @@ def check_trackers(names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         if not TRACKERS.is_built_in(name):
             _load(TRACKERS, name)
-    return tuple(names)
+    return tuple(dict.fromkeys(names))
 
 
 def _load(registry: Registry[T], name: str) -> T:

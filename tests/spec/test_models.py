@@ -395,6 +395,13 @@ def grid(**changes: Any) -> dict[str, Any]:
         (fields(validate={"sets": ["a"], "evry": 1}), "validate: unknown key 'evry': did you mean 'every'?"),
         (fields(validate={"sets": ["a"], "every": 0}), "validate.every is 0: input should be greater than or equal"),
         (fields(validate={"every": 1}), "'validate.sets' is missing."),
+        (fields(validate=5), "validate is 5: a mapping such as {key: value} is needed."),
+        (fields(validate={"sets": "a"}), "validate.sets is 'a': a list is needed."),
+        (
+            fields(train="a=b,split=0.5", validate={"sets": ["held-out", "a=b,split=0.5,held-out"]}),
+            "validation set 'a-held-out' is given twice",
+        ),
+        (fields(recipe={"init": "a", "init_partial": "2"}), "recipe.init_partial is '2': true or false is needed."),
         (fields(validate={"sets": ["a", "a=b"]}), "validate.sets: validation set 'a' is given twice"),
         (fields(validate={"sets": ["a", "demo=b"]}), "'demo' is a validation set and a test set; validate on other"),
         (fields(validate={"sets": ["held-out"]}), "nothing is held out of the training set 'demo': add ',split=0.05'."),
@@ -407,6 +414,10 @@ def test_what_is_wrong_is_said_in_one_sentence_with_its_place(wrong, message):
     assert str(error.value).startswith("preset quick: ")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_tracker_that_is_named_twice_is_told_once():
+    assert build(fields(track=["mlflow", "wandb", "mlflow"]), "mine.yaml").track == ("mlflow", "wandb")
 
 
 def test_validation_is_no_identity_and_can_be_set_field_by_field():

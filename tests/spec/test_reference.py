@@ -96,7 +96,7 @@ def test_a_mapping_means_what_its_text_means(of: list[str], recursive: bool, spl
         (["a=x,split=.1", "b=y,split=.2"], "split is given as '.1' and as '.2'; it is one for the whole set"),
         (["a=x,lr=y", "b=z"], "low-resolution files are given for a part of the images only"),
         (["a=x", "b=packed:" + 64 * "0"], "data set 'b=packed:0.*' is in a results store"),
-        (7, "mine.yaml: train is 7: input should be a valid string"),
+        (7, "mine.yaml: train is 7: a text is needed"),
         ([], "train: the list is empty"),
     ],
 )
