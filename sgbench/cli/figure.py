@@ -150,10 +150,10 @@ def curves(
     loss: options.Losses = None,
     columns: Columns = None,
 ) -> None:
-    """Plot training curves: each term of the losses, unweighted, against steps.
+    """Plot training curves: each term of the losses, unweighted, and scores on validation sets, against steps.
 
-    Backbones are columns, and terms that several losses share are rows with a common scale. If there are too many
-    losses to tell apart, those of the paper are drawn; --loss chooses others.
+    Backbones are columns, and terms or scores that several of them share are rows with a common scale. If there
+    are too many losses to tell apart, those of the paper are drawn; --loss chooses others.
     """
     from sgbench.analysis import Filters
     from sgbench.report.figures.curves import draw_curves

@@ -63,10 +63,12 @@ def results(
     runs: list[dict[str, Any]],
     scores: list[dict[str, Any]] | None = None,
     history: list[dict[str, Any]] | None = None,
+    validation: list[dict[str, Any]] | None = None,
     planned: list[Planned] | None = None,
 ) -> View:
     tables = {"runs": runs, "scores": scores or [], "history": history or []}
-    return View(Results.of(*(to_table(name, rows) for name, rows in tables.items()), planned or []))
+    validated = to_table("validation", validation or [])
+    return View(Results.of(*(to_table(name, rows) for name, rows in tables.items()), planned or [], validated))
 
 
 def ablation(seeds: int = 1, metrics: tuple[str, ...] = ("lpips_alex",), dataset: Dataset = SET5) -> View:
@@ -350,6 +352,30 @@ def test_curves_are_the_terms_of_the_history() -> None:
     drawn = [[list(zip(*line.get_data(), strict=True)) for line in axes.lines] for axes in figure.axes]
     assert drawn == [[[(10, 0.2), (20, 0.1)], [(10, 0.3), (20, 0.2)]], [[(10, 0.06), (20, 0.05)]]]
     assert legend(figure) == ["l1", "l1 + 1.0*sg"]
+
+
+def test_scores_on_validation_sets_follow_the_terms() -> None:
+    runs = [run("a"), run("b", backbone="rdn-tiny")]
+    history = course("a", {"l1": [0.2, 0.1]}) + course("b", {"l1": [0.3, 0.2]})
+    scores = [("a", 10, 28.0, "psnr_y"), ("a", 20, 29.0, "psnr_y"), ("b", 20, 27.0, "psnr_y"), ("b", 20, None, "fid")]
+    validation = [score(run_id, value, metric, step=step) for run_id, step, value, metric in scores]
+    for row in validation:
+        del row["scored"]
+    figure = draw_curves(results(runs, history=history, validation=validation))
+    titles = [
+        f"{backbone}, {shown}" for shown in ("l1", "Set5: psnr_y (dB) ↑") for backbone in ("edsr-tiny", "rdn-tiny")
+    ]
+    assert [axes.get_title() for axes in figure.axes] == titles
+    drawn = [[list(zip(*line.get_data(), strict=True)) for line in axes.lines] for axes in figure.axes[2:]]
+    assert drawn == [[[(10, 28.0), (20, 29.0)]], [[(20, 27.0)]]]
+    assert [axes.get_yscale() for axes in figure.axes] == ["log", "log", "linear", "linear"]
+    assert "Scores on validation sets are those of the network after these steps." in said(figure)
+    apart = [row | {"dataset_sha256": row["run_id"] * 64} for row in validation]
+    figure = draw_curves(results(runs, history=history, validation=apart))
+    assert {axes.get_title() for axes in figure.axes[2:]} == {
+        "edsr-tiny, Set5@aaaaaaaa: psnr_y (dB) ↑",
+        "rdn-tiny, Set5@bbbbbbbb: psnr_y (dB) ↑",
+    }
 
 
 def test_l1_comes_first_whatever_the_names_of_the_others() -> None:

@@ -1,9 +1,10 @@
-"""Training curves: each term of the losses against steps."""
+"""Training curves: each term of the losses, and scores on validation sets, against steps."""
 
 import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,20 +13,30 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from sgbench.analysis import Filters, View
 from sgbench.analysis.stats import summarise
-from sgbench.analysis.view import ALL, Group
+from sgbench.analysis.view import ALL, Group, direction
 from sgbench.core.errors import InputError
 from sgbench.core.words import natural, printable
-from sgbench.report.figures.selection import BAND, counted, left_out, select
+from sgbench.report.figures.selection import BAND, counted, left_out, select, title
 from sgbench.report.figures.style import COLOURS, MARKERS, Look, add_foot, in_style, looks, new_figure, new_grid
+from sgbench.store import Dataset
 
 Course = dict[int, float]
 """Values by step."""
 
-Courses = Mapping[tuple[str, str], Course]
-"""By run and term."""
 
-Panel = tuple[str, str]
-"""A backbone and a term."""
+class Quantity(NamedTuple):
+    """What curves show against steps; terms come before scores."""
+
+    is_score: bool
+    """Whether it is a score on a validation set, not a term of a loss."""
+    title: str
+
+
+Courses = Mapping[tuple[str, Quantity], Course]
+"""By run and quantity."""
+
+Panel = tuple[str, Quantity]
+"""A backbone and a quantity."""
 
 ACROSS = 4
 """The most backbones side by side."""
@@ -35,9 +46,10 @@ ACROSS = 4
 def draw_curves(view: View, filters: Filters = ALL, *, columns: int | None = None) -> Figure:
     """Draw each term of the losses, unweighted, against steps: a column for each backbone, a row for each term.
 
-    One backbone alone has its terms in reading order, and so has what is one column of a paper wide. A term means the
-    same in every loss that has it, which a weighted sum does not; its panels have one scale. Three seeds or more are
-    their mean and a band of one sample standard deviation; fewer are a line each.
+    Scores on validation sets follow in the same way. One backbone alone has its panels in reading order, and so has
+    what is one column of a paper wide. A term means the same in every loss that has it, which a weighted sum does not;
+    its panels have one scale. Three seeds or more are their mean and a band of one sample standard deviation; fewer are
+    a line each.
 
     Args:
         view: A store.
@@ -56,19 +68,21 @@ def draw_curves(view: View, filters: Filters = ALL, *, columns: int | None = Non
     kinds = list(dict.fromkeys(group.trained_with for group in drawn))
     panels = _panels(drawn, courses)
     figure, placed = _figure(list(panels), columns)
-    first: dict[str, Axes] = {}
-    for (backbone, term), axes in placed.items():
-        axes.set(title=f"{backbone}, {term}", xlabel="step", yscale="log")
-        for group in panels[backbone, term]:
-            seeds = [courses[run.run_id, term] for run in group.runs if (run.run_id, term) in courses]
+    first: dict[Quantity, Axes] = {}
+    for (backbone, shown), axes in placed.items():
+        axes.set(title=f"{backbone}, {shown.title}", xlabel="step", yscale="linear" if shown.is_score else "log")
+        for group in panels[backbone, shown]:
+            seeds = [courses[run.run_id, shown] for run in group.runs if (run.run_id, shown) in courses]
             _draw(axes, seeds, _look(kinds, group.trained_with))
-        if first.setdefault(term, axes) is not axes:
-            axes.sharey(first[term])
-    for axes in placed.values():
-        _readable_ticks(axes)
+        if first.setdefault(shown, axes) is not axes:
+            axes.sharey(first[shown])
+    for (_, shown), axes in placed.items():
+        if not shown.is_score:
+            _readable_ticks(axes)
     counts = [sum(run.run_id in there for run in group.runs) for group in drawn]
     handles = [Line2D([], [], label=kind, **_look(kinds, kind)) for kind in kinds]
-    add_foot(figure, handles, [_explanation(counts), *_absent(groups, there)])
+    validated = any(shown.is_score for _, shown in panels)
+    add_foot(figure, handles, [_explanation(counts, validated=validated), *_absent(groups, there)])
     return figure
 
 
@@ -101,32 +115,42 @@ def _figure(panels: Sequence[Panel], columns: int | None) -> tuple[Figure, dict[
 
 
 def _rows(panels: Sequence[Panel], across: int) -> list[list[Panel]]:
-    """Return a row for each term that several backbones share, most common first, then all other panels."""
+    """Return a row for each quantity that several backbones share, most common first, then all other panels."""
     backbones = list(dict.fromkeys(backbone for backbone, _ in panels))
-    counts = Counter(term for _, term in panels)
-    shared = [term for term in sorted(counts, key=lambda term: (-counts[term], term)) if counts[term] > 1]
+    counts = Counter(shown for _, shown in panels)
+    order = sorted(counts, key=lambda shown: (shown.is_score, -counts[shown], shown))
+    shared = [shown for shown in order if counts[shown] > 1]
     alone = sorted((panel for panel in panels if panel[1] not in shared), key=lambda panel: panel[1])
     return [
-        *([(backbone, term) for backbone in backbones] for term in shared),
+        *([(backbone, shown) for backbone in backbones] for shown in shared),
         *(alone[at : at + across] for at in range(0, len(alone), across)),
     ]
 
 
 def _panels(groups: Iterable[Group], courses: Courses) -> dict[Panel, list[Group]]:
-    """Return the groups of each panel: those of a backbone whose loss has a term."""
+    """Return the groups of each panel: those of a backbone that have such a curve."""
     panels: defaultdict[Panel, list[Group]] = defaultdict(list)
     for group in groups:
         ids = {run.run_id for run in group.runs}
-        for term in dict.fromkeys(term for run_id, term in courses if run_id in ids):
-            panels[group.backbone, term].append(group)
+        for shown in dict.fromkeys(shown for run_id, shown in courses if run_id in ids):
+            panels[group.backbone, shown].append(group)
     return dict(sorted(panels.items(), key=lambda item: (natural(item[0][0]), item[0][1])))
 
 
 def _courses(view: View, ids: set[str]) -> Courses:
-    courses: defaultdict[tuple[str, str], Course] = defaultdict(dict)
+    courses: defaultdict[tuple[str, Quantity], Course] = defaultdict(dict)
     for row in view.history(Filters(runs=ids)).select(["run_id", "step", "terms"]).to_pylist():
         for term, value in row["terms"]:
-            courses[row["run_id"], printable(term)][row["step"]] = value
+            courses[row["run_id"], Quantity(False, printable(term))][row["step"]] = value
+    validation = view.validation(Filters(runs=ids)).to_pylist()
+    sets = {Dataset(row["dataset"], row["dataset_sha256"]) for row in validation}
+    repeated = {name for name, count in Counter(images.name for images in sets).items() if count > 1}
+    for row in validation:
+        if row["value"] is not None:
+            images = Dataset(row["dataset"], row["dataset_sha256"])
+            named = images.versioned if images.name in repeated else images.name
+            shown = f"{printable(named)}: {printable(title(row['metric'], direction(row['protocol'])))}"
+            courses[row["run_id"], Quantity(True, shown)][row["step"]] = row["value"]
     return courses
 
 
@@ -155,11 +179,12 @@ def _readable_ticks(axes: Axes) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def _explanation(counts: Sequence[int]) -> str:
+def _explanation(counts: Sequence[int], *, validated: bool) -> str:
     many = " Bands: mean ± sample standard deviation over seeds." * (max(counts) >= BAND)
     few = f" Where n < {BAND}, each seed is a line." * (min(counts) < BAND)
+    scores = "Scores on validation sets are those of the network after these steps. " * validated
     return (
-        "Each term of the losses, unweighted; a point is the mean since the point before. "
+        f"Each term of the losses, unweighted; a point is the mean since the point before. {scores}"
         f"Number of seeds: {counted(counts)}.{many}{few}"
     )
 
