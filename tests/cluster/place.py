@@ -316,7 +316,7 @@ def assert_clean(place: Place, store: str) -> None:
     if storage.is_local:
         left |= {path.name for path in Path(storage.path()).iterdir()}
     usual = {".lock", "history", "logs", "plans", "runs", "scores", "sgbench.json", "tensorboard", "weights"}
-    assert left - {"checkpoints", "packed", "progress"} == usual, left ^ usual
+    assert left - {"checkpoints", "packed", "progress", "validation"} == usual, left ^ usual
     assert [name for name in names if name.startswith("checkpoints/") and name.endswith(".pt")] == []
     assert [name for name in names if name.startswith("progress/")] == []
     assert [name for name in names if UNFINISHED.fullmatch(name.rpartition("/")[2])] == []

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import sgbench
 from sgbench.core.storage import Storage
-from sgbench.data import PackedImages
+from sgbench.data import PackedImages, read_image, write_png
 from sgbench.runs.execute import Job
 from sgbench.runs.plan import Data, make_plan
 from sgbench.runs.progress import Lane
@@ -235,11 +235,20 @@ def test_a_worker_group_trains_what_one_process_trains(
         pytest.skip(f"{workers} workers need as many cores")
     store = f"workers{workers}"
     run = ("--loss", "l1 + 1.0*sg", "--seeds", "0", "--metric", "psnr_y", "--metric", "ssim_y")
-    command = head.call("sweep", "tiny.yaml", "--results", store, "--set", f"workers={workers}", *run)
+    validated = ("--set", "validate.sets=[apart=apart]", "--set", "validate.every=7")  # which changes nothing
+    for image in sorted((place.folder / "test").iterdir()):
+        write_png(place.folder / "apart" / image.name, read_image(image)[::-1])
+    command = head.call("sweep", "tiny.yaml", "--results", store, "--set", f"workers={workers}", *run, *validated)
     assert_quiet(command)
     assert_clean(place, store)
-    assert sgbench.load_results(str(place.folder / store)).runs.column("workers").to_pylist() == [workers]
+    results = sgbench.load_results(str(place.folder / store))
+    assert results.runs.column("workers").to_pylist() == [workers]
     ((run_id, group),) = place.outcome(store).items()
+    validation = {row["step"]: row["value"] for row in results.validation.to_pylist()}
+    assert list(validation) == [7, 14, 21, 28, STEPS]
+    (folder,) = (place.folder / store / "tensorboard").glob(f"* {run_id}")
+    points = EventAccumulator(str(folder)).Reload().Scalars("validation/apart/psnr_y")
+    assert {point.step: point.value for point in points} == pytest.approx(validation)
     logs = {path.name for path in (place.folder / store / "logs" / run_id).glob("*.log")}
     assert logs == {"run.log", "scoring.log", *(f"worker{rank}.log" for rank in range(workers))}
     alone = place.outcome("results/tiny")[run_id]

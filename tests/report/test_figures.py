@@ -369,7 +369,7 @@ def test_scores_on_validation_sets_follow_the_terms() -> None:
     drawn = [[list(zip(*line.get_data(), strict=True)) for line in axes.lines] for axes in figure.axes[2:]]
     assert drawn == [[[(10, 28.0), (20, 29.0)]], [[(20, 27.0)]]]
     assert [axes.get_yscale() for axes in figure.axes] == ["log", "log", "linear", "linear"]
-    assert "Scores on validation sets are those of the network after these steps." in said(figure)
+    assert "Scores on validation sets are those of the network at that step." in said(figure)
     apart = [row | {"dataset_sha256": row["run_id"] * 64} for row in validation]
     figure = draw_curves(results(runs, history=history, validation=apart))
     assert {axes.get_title() for axes in figure.axes[2:]} == {

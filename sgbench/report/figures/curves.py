@@ -182,7 +182,7 @@ def _readable_ticks(axes: Axes) -> None:
 def _explanation(counts: Sequence[int], *, validated: bool) -> str:
     many = " Bands: mean ± sample standard deviation over seeds." * (max(counts) >= BAND)
     few = f" Where n < {BAND}, each seed is a line." * (min(counts) < BAND)
-    scores = "Scores on validation sets are those of the network after these steps. " * validated
+    scores = "Scores on validation sets are those of the network at that step. " * validated
     return (
         f"Each term of the losses, unweighted; a point is the mean since the point before. {scores}"
         f"Number of seeds: {counted(counts)}.{many}{few}"

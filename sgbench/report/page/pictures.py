@@ -51,7 +51,7 @@ def pictures(view: View, filters: Filters, saved: Sequence[SavedImages], pair: t
     fewer = with_losses_told_apart(view, filters)
     only = "" if fewer is filters else f" {ONLY_OF_THE_PAPER}"
     plane = "PSNR against LPIPS."
-    curves = "Training curves: each term of the losses, unweighted, and scores on validation sets."
+    curves = "Training curves: each term of the losses, unweighted, and scores on validation sets, if any."
     lambdas = "Metrics against λ, the coefficient of sg, and the paper’s curve."
     differences = f"Differences between {pair[1]} and {pair[0]}, with confidence intervals."
     drawn = [
