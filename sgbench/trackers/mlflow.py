@@ -12,7 +12,8 @@ from mlflow.exceptions import MlflowException
 from sgbench.store.rows import RunEnd
 from sgbench.trackers.base import TrackedRun
 
-ENDS = {RunEnd.DONE: "FINISHED", RunEnd.FAILED: "FAILED", RunEnd.STOPPED: "KILLED", RunEnd.INTERRUPTED: "KILLED"}
+ENDS = {RunEnd.DONE: "FINISHED", RunEnd.FAILED: "FAILED"}
+"""What MLflow calls ends of runs; the others are ``KILLED``."""
 
 
 class MLflow:
@@ -44,7 +45,7 @@ class MLflow:
     def finished(self, end: RunEnd, message: str) -> None:
         """End the run of MLflow."""
         self._client.set_tag(self._id, "sgbench.message", message)
-        self._client.set_terminated(self._id, ENDS[end])
+        self._client.set_terminated(self._id, ENDS.get(end, "KILLED"))
 
     def _experiment(self, name: str) -> str:
         with contextlib.suppress(MlflowException):  # there is one, which another process may have just made

@@ -15,8 +15,14 @@ from sgbench.trackers.base import TrackedRun
 class TensorBoard:
     """Writes a file for each time that a run is started; TensorBoard hides what a resumed run has written twice."""
 
-    SHOWN: ClassVar = {"backbone", "loss", "lambda", "seed", "scale", "train", "steps", "batch", "patch", "precision"}
-    """Fields of a run that are hyperparameters under their own name."""
+    SHOWN: ClassVar = {
+        **{name: name for name in ("backbone", "loss", "lambda", "seed", "scale", "train", "init")},
+        **{name: name for name in ("steps", "batch", "patch", "precision", "ema")},
+        "optimizer_name": "optimizer",
+        "optimizer_lr": "learning rate",
+        "schedule_name": "schedule",
+    }
+    """Fields of a run that are hyperparameters, and what they are called."""
 
     def started(self, run: TrackedRun) -> None:
         """Begin a file, which ends the earlier ones of the run at the step that it resumes from."""
@@ -25,8 +31,7 @@ class TensorBoard:
         earlier = sum(1 for _ in run.folder.iterdir())  # files are named by seconds, which alone are not distinct
         self._file = EventsWriter(str(run.folder / "events"), f".{earlier:04}")
         self._write(step=run.step + 1, session_log=SessionLog(status=SessionLog.START))
-        named = {key: value for key, value in run.config.items() if key in self.SHOWN}
-        shown = named | {"learning rate": run.config["optimizer_lr"], "schedule": run.config["schedule_name"]}
+        shown = {name: run.config[key] for key, name in self.SHOWN.items() if key in run.config}
         experiment, start, self._done = hparams(shown, dict.fromkeys(run.scores, 0.0))
         for summary in (experiment, start):
             self._write(summary=summary)

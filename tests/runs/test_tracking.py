@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from crash_points import Frail
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sgbench.core.errors import InputError
@@ -25,7 +27,7 @@ from sgbench.runs.sweep import Quiet, carry_out, run_all_here
 from sgbench.runs.tracking import Tracking, title, tracked, trackers_of
 from sgbench.spec import Recipe, RunSpec, SweepSpec, TrainingData, build
 from sgbench.spec.expression import parse
-from sgbench.store import Store
+from sgbench.store import Store, identity_columns
 from sgbench.store.layout import discard, runs_beside
 from sgbench.store.rows import RunEnd
 from sgbench.trackers import TrackedRun
@@ -143,6 +145,7 @@ def test_a_tracker_is_told_of_a_run_each_value_of_a_step_once(job: Job) -> None:
     assert run.scores == ("scores/b_2/psnr_y",)
     assert run.config.items() >= {"backbone": "edsr-tiny", "loss": "l1", "seed": 0, "lambda": 0.0}.items()
     assert not {"spec", "name"} & run.config.keys()
+    assert TensorBoard.SHOWN.keys() <= identity_columns(job.spec).keys()
     assert all(isinstance(value, str | int | float) for value in run.config.values())
 
 
@@ -170,6 +173,28 @@ def test_the_files_of_a_run_are_deleted_with_it_and_not_those_of_its_namesakes(j
     assert runs_beside(storage) == folders.keys()
     discard(storage, job.run_id)
     assert storage.folders("tensorboard") == [folders[other.run_id]]
+
+
+def test_the_files_reach_an_object_store_when_the_command_ends_and_a_fault_of_that_stops_nothing(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, trackers = Frail(), {"tensorboard": TensorBoard}
+
+    def upload() -> None:
+        with tracked(Quiet(), "mine", a_sweep(), [job], trackers, storage) as tracking:
+            tracking.started(job.run_id, "")
+            tracking.finished(job.run_id, RunEnd.DONE, "")
+
+    upload()
+    (name,) = storage.sizes("tensorboard")
+    assert name.startswith(f"tensorboard/{TITLE} {job.run_id}/events.out.tfevents.")
+    monkeypatch.setattr(Frail, "upload", lambda *_: full())
+    with pytest.warns(UserWarning, match=r"^training curves are incomplete: OSError: .*No space left on device$"):
+        upload()
+
+
+def full() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_tracker_that_fails_hears_no_more_of_the_run_but_of_the_next_and_the_others_of_all(job: Job) -> None:

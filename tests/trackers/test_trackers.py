@@ -26,11 +26,18 @@ Run = Callable[..., TrackedRun]
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """A function that returns a run, of which some steps are done."""
-    config = {"run_id": "0123456789ab", "backbone": "edsr-tiny", "lambda": 0.0, "seed": 0, "optimizer_lr": 1e-4}
+    config = {"run_id": "0123456789ab", "backbone": "edsr-tiny", "lambda": 0.0, "seed": 0}
+    config |= {"ema": 0.999, "optimizer_name": "adam", "optimizer_lr": 1e-4}
     (tmp_path / "store").mkdir()
     folder = tmp_path / "store/tensorboard" / NAME
     return lambda step=0: TrackedRun(
-        "0123456789ab", NAME, "mine", {**config, "schedule_name": "step"}, step, ("scores/few/psnr_y",), folder
+        "0123456789ab",
+        NAME,
+        "mine",
+        config,
+        step,
+        ("scores/few/psnr_y",),
+        folder,
     )
 
 
@@ -68,8 +75,8 @@ def test_tensorboard_has_curves_hyperparameters_and_scores_of_a_run(run: Run) ->
     assert curves(folder) == expected(10, 20)
     begun = shown(folder, "session_start_info")
     values = {name: value.string_value or value.number_value for name, value in begun.hparams.items()}
-    hyperparameters = {"backbone": "edsr-tiny", "lambda": 0.0, "seed": 0.0, "learning rate": 1e-4, "schedule": "step"}
-    assert values == hyperparameters
+    hyperparameters = {"backbone": "edsr-tiny", "lambda": 0.0, "seed": 0.0, "ema": 0.999}
+    assert values == {**hyperparameters, "optimizer": "adam", "learning rate": 1e-4}
     assert [info.name.tag for info in shown(folder, "experiment").metric_infos] == ["scores/few/psnr_y"]
     assert shown(folder, "session_end_info").status == api_pb2.STATUS_SUCCESS
 
