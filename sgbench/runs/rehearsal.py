@@ -1,12 +1,12 @@
 """Trying everything that a sweep names on a tiny batch, in the planning process, before anything starts.
 
 Built-ins are held to the same rules by sgbench's tests, so only losses among them are constructed, to check their
-options. Everything else is run once.
+options, and called without numbers, to check that they take patches of the recipe's size. Everything else is run.
 """
 
 import copy
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -21,12 +21,14 @@ from sgbench.assets.needs import networks_of
 from sgbench.backbones import build_backbone
 from sgbench.core.errors import InputError
 from sgbench.core.plugins import foreign
-from sgbench.core.registry import BACKBONES, LOSSES, OPTIMIZERS
+from sgbench.core.registry import BACKBONES, DISCRIMINATORS, LOSSES, OPTIMIZERS
 from sgbench.core.status import ScoreStatus
-from sgbench.losses import Batch, WeightedSum, build_loss
+from sgbench.losses import Batch, WeightedSum, build_loss, call
 from sgbench.metrics import METRICS, Pair, Suite
 from sgbench.spec import Expression, Optimizer, Recipe, SweepSpec, split_backbone
-from sgbench.training.method import kept_outputs
+from sgbench.spec.expression import Term
+from sgbench.spec.resolve import discriminators_of
+from sgbench.training.method import Learner, kept_outputs, learners_of
 from sgbench.training.optimizers import build_optimizer
 
 ODD = (37, 29)
@@ -49,15 +51,9 @@ def rehearse(sweep: SweepSpec) -> None:
     """
     terms = {term.call: term for grid in sweep.grids for loss in grid.losses for term in loss.terms}
     backbones = list(dict.fromkeys(name for grid in sweep.grids for name in grid.backbones))
-    local = Locator(download=False)
-    for term in terms.values():
-        alone = Expression((replace(term, weight=1.0),))
-        if not all(map(local.find, networks_of(losses=[alone]))):
-            continue
-        loss = build_loss(alone)
-        if not LOSSES.is_built_in(term.name):
-            for backbone in backbones if loss.layers else backbones[:1]:
-                _try_loss(term.call, loss, sweep.recipe, backbone)
+    with torch.random.fork_rng(devices=[]):
+        for term in terms.values():
+            _try_term(term, sweep.recipe, backbones)
     for backbone in backbones:
         if not BACKBONES.is_built_in(split_backbone(backbone)[0]):
             _try_backbone(backbone, sweep.recipe)
@@ -68,64 +64,99 @@ def rehearse(sweep: SweepSpec) -> None:
         _try_optimizer(sweep.recipe.optimizer)
 
 
-def _try_loss(name: str, loss: WeightedSum, recipe: Recipe, backbone: str) -> None:
-    """Try a loss on two patches of random images, SR in `UNCLAMPED`, and what it asks for of a backbone's layers."""
-    if trainable := [key.split(".", 2)[2] for key, value in loss.named_parameters() if value.requires_grad]:
-        raise InputError(
-            f"loss '{name}' has parameters ({', '.join(map(repr, trainable))}), which sgbench neither trains nor saves "
-            "yet; with requires_grad_(False) they are constants."
-        )
+def _try_term(term: Term, recipe: Recipe, backbones: Sequence[str]) -> None:
+    alone = Expression((replace(term, weight=1.0),))
+    if not all(map(Locator(download=False).find, networks_of(losses=[alone]))):
+        return
+    torch.manual_seed(0)
+    loss = build_loss(alone)
+    if LOSSES.is_built_in(term.name) and all(map(DISCRIMINATORS.is_built_in, discriminators_of([alone]))):
+        _try_size(loss, recipe)
+        return
+    learners = learners_of(loss, recipe)
+    for backbone in backbones if loss.layers else backbones[:1]:
+        _try_loss(term.call, loss, learners, recipe, backbone)
+
+
+def _try_size(loss: WeightedSum, recipe: Recipe) -> None:
+    """Call a loss on a batch of the recipe's size whose tensors have no values."""
+    sides = recipe.patch, recipe.patch * recipe.scale
+    lr, hr = (torch.empty(recipe.batch, 3, side, side, device="meta") for side in sides)
+    batch = Batch(lr, hr, hr, recipe.scale, 0, recipe.steps)
+    for name, each, asked in zip(loss.names, loss.losses, loss.wishes, strict=True):
+        call(name, each.to("meta"), asked, batch)
+
+
+def _try_loss(name: str, loss: WeightedSum, learners: list[Learner], recipe: Recipe, backbone: str) -> None:
+    """Try a loss on two patches of random images, SR in `UNCLAMPED`, and what it asks for of a backbone's layers.
+
+    It is trained for a step, its state is put back to what a checkpoint of before has, and it is trained again.
+    """
     random = torch.Generator().manual_seed(0)
     low, high = UNCLAMPED
     lr = torch.rand((2, 3, recipe.patch, recipe.patch), generator=random)
-    leaf, hr = torch.rand((2, 2, 3, recipe.patch * recipe.scale, recipe.patch * recipe.scale), generator=random)
-    leaf = (low + (high - low) * leaf).requires_grad_()
-    sr, given = leaf.clone(), (leaf.detach().clone(), hr.clone())
+    sr, hr = torch.rand((2, 2, 3, recipe.patch * recipe.scale, recipe.patch * recipe.scale), generator=random)
+    sr = low + (high - low) * sr
     batch = Batch(lr, sr, hr, recipe.scale, 0, recipe.steps, _features(loss, backbone, recipe.scale, lr))
-    before = {key: value.clone() for key, value in _state(loss)}
-    with foreign(f"loss '{name}'"), torch.random.fork_rng(devices=[]):
-        first = _value(loss, batch)
-        gradient = torch.autograd.grad(first, leaf, allow_unused=True)[0] if first.requires_grad else None
-        again = _value(loss, batch)
-    if not all(map(torch.equal, (sr, hr), given)):
-        raise InputError(f"loss '{name}' writes into the images that it is given, which other terms share.")
-    if not first.isfinite():
+    before = {key: value.clone() for key, value in _tensors(loss)}
+    with foreign(f"loss '{name}'"):
+        saved = _from_file([loss.changing_state(), *(learner.optimizer.state_dict() for learner in learners)])
+        first, gradient = _learn(name, loss, learners, batch)
+        loss.load_changing_state(saved[0])
+        for learner, state in zip(learners, saved[1:], strict=True):
+            learner.optimizer.load_state_dict(state)
+        changed = [key.split(".", 2)[2] for key, value in _tensors(loss) if not torch.equal(value, before[key])]
+        again, _ = _learn(name, loss, learners, batch)
+    if not first.isfinite().all():
+        value = first[~first.isfinite()][0].item()
         raise InputError(
-            f"loss '{name}' is {first.item()} for random images, HR in [0, 1] and SR, as networks give it, in "
+            f"loss '{name}' is {value} for random images, HR in [0, 1] and SR, as networks give it, in "
             f"[{low:g}, {high:g}]; a finite number is needed."
         )
     if gradient is None or not gradient.any():
         raise InputError(f"no gradient reaches the network through '{name}'; a loss that follows from SR is needed.")
-    if changed := [key.split(".", 2)[2] for key, value in _state(loss) if not torch.equal(value, before[key])]:
+    if changed:
         raise InputError(
-            f"loss '{name}' changes its own state ({', '.join(map(repr, changed))}), which sgbench does not save yet, "
-            "so that a resumed run would differ."
+            f"loss '{name}' changes {', '.join(map(repr, changed))}, which its state_dict lacks, so that a resumed run "
+            "would differ."
         )
     if not torch.equal(first, again):
+        one, other = next((one, other) for one, other in zip(first, again, strict=True) if one != other)
         raise InputError(
-            f"loss '{name}' is {first.item()} and then {again.item()} for the same images and seed; what it keeps "
-            "between calls is not saved, so that a resumed run would differ."
+            f"loss '{name}' is {one.item()} and then {other.item()} for the same images, state_dict and seed; what "
+            "else it keeps between calls is not saved, so that a resumed run would differ."
         )
+
+
+def _learn(name: str, loss: WeightedSum, learners: list[Learner], batch: Batch) -> tuple[Tensor, Tensor | None]:
+    """Train a loss for a step, and return its value, its own terms and then its value again, and the gradient to SR."""
+    torch.manual_seed(0)
+    leaf = batch.sr.clone().requires_grad_()
+    given = replace(batch, sr=leaf.clone(), hr=batch.hr.clone())
+    for learner in learners:
+        learner.optimizer.zero_grad()
+    value: Tensor = loss(given)[0]
+    if value.requires_grad:
+        torch.autograd.backward(value)
+    own = [learner.step([(1.0, replace(given, sr=given.sr.detach()))], 1.0) for learner in learners]
+    again: Tensor = loss(given)[0]
+    if not all(map(torch.equal, (given.sr, given.hr), (batch.sr, batch.hr))):
+        raise InputError(f"loss '{name}' writes into the images that it is given, which other terms share.")
+    return torch.cat([value.detach()[None], *own, again.detach()[None]]), leaf.grad
 
 
 def _features(loss: WeightedSum, backbone: str, scale: int, lr: Tensor) -> dict[str, Tensor]:
     """Return what the layers that a loss asks for return."""
     if not loss.layers:
         return {}
-    with foreign(f"backbone '{backbone}'"), torch.random.fork_rng(devices=[]), torch.no_grad():
+    with foreign(f"backbone '{backbone}'"), torch.no_grad():
         network = build_backbone(backbone, scale)
         features = kept_outputs(network, loss.layers, backbone)
         network(lr)
     return features
 
 
-def _value(loss: WeightedSum, batch: Batch) -> Tensor:
-    torch.manual_seed(0)
-    value: Tensor = loss(batch)[0]
-    return value
-
-
-def _state(module: nn.Module) -> chain[tuple[str, Tensor]]:
+def _tensors(module: nn.Module) -> chain[tuple[str, Tensor]]:
     return chain(module.named_parameters(), module.named_buffers())
 
 
@@ -209,7 +240,7 @@ def _take_steps(optimizer: torch.optim.Optimizer, network: nn.Module, steps: Ite
         optimizer.step()
 
 
-def _from_file(state: dict[str, Any]) -> Any:
+def _from_file(state: Any) -> Any:
     """Return a state as a checkpoint gives it back."""
     with io.BytesIO() as file:
         torch.save(state, file)

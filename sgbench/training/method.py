@@ -15,7 +15,7 @@ from sgbench.core.errors import InputError, unknown
 from sgbench.core.plugins import foreign
 from sgbench.core.registry import BACKBONES
 from sgbench.core.seeding import derive
-from sgbench.losses import Batch, build_loss, call, in_single_precision, scalar, wishes
+from sgbench.losses import Batch, WeightedSum, build_loss, call, in_single_precision, scalar, wishes
 from sgbench.spec import Recipe, RunSpec, split_backbone
 from sgbench.training.averaging import Average
 from sgbench.training.numerics import FORMATS, compiler_options
@@ -72,11 +72,7 @@ class Supervised:
             self.network.compile(dynamic=False, options=compiler_options(recipe))
         self.optimizer = build_optimizer(recipe.optimizer, self.network.parameters())
         self.average = Average(self.network, recipe.ema) if recipe.ema else None
-        self.learners = [
-            Learner(name, loss, recipe)
-            for name, loss in zip(self.criterion.names, self.criterion.losses, strict=True)
-            if any(parameter.requires_grad for parameter in loss.parameters())
-        ]
+        self.learners = learners_of(self.criterion, recipe)
         self.names = self.criterion.names + [name for learner in self.learners for name in learner.names]
         optimizers = [self.optimizer, *(learner.optimizer for learner in self.learners)]
         self._rates = [(optimizer, [group["lr"] for group in optimizer.param_groups]) for optimizer in optimizers]
@@ -256,6 +252,19 @@ class Learner:
     def _require_gradients(self, required: bool) -> None:
         for parameter in self.parameters:
             parameter.requires_grad_(required)
+
+
+def learners_of(criterion: WeightedSum, recipe: Recipe) -> list[Learner]:
+    """Return the losses in a sum that have parameters to train.
+
+    Raises:
+        InputError: See `Learner`.
+    """
+    return [
+        Learner(name, loss, recipe)
+        for name, loss in zip(criterion.names, criterion.losses, strict=True)
+        if any(parameter.requires_grad for parameter in loss.parameters())
+    ]
 
 
 def kept_outputs(network: nn.Module, layers: Iterable[str], backbone: str) -> dict[str, Tensor]:

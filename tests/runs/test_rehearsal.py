@@ -51,10 +51,30 @@ class Learned(nn.Module):
         return (self.weight * self.inner(sr - hr)).abs().mean()
 
 
-class Running(nn.Module):
-    def __init__(self) -> None:
+class Duel(nn.Module):
+    """An adversary that breaks the rule which its option names."""
+
+    own_names = ("real",)
+
+    def __init__(self, *, hidden: bool = False, nan: bool = False, idle: bool = False, returns: str = "real") -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(()), persistent=False)
+        self.hidden, self.nan, self.idle, self.returns = hidden, nan, idle, returns
+        self.guess = nn.Parameter(torch.zeros(3, 1, 1))
+        self.calls = 0
+
+    def forward(self, sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+        return (sr - self.guess).square().mean()
+
+    def own_terms(self, sr: torch.Tensor, hr: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.calls += self.hidden
+        error = (hr - (self.guess.detach() if self.idle else self.guess)).square().mean()
+        return {self.returns: error * (math.nan if self.nan else 1 + self.calls)}
+
+
+class Running(nn.Module):
+    def __init__(self, *, persistent: bool = False) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()), persistent=persistent)
 
     def forward(self, sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
         error = (sr - hr).abs().mean()
@@ -70,6 +90,19 @@ class Counting(nn.Module):
     def forward(self, sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
         self.calls += 1
         return (sr - hr).abs().mean() * self.calls
+
+
+class Sets(nn.Module):
+    """Has a state that no checkpoint can hold."""
+
+    def forward(self, sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+        return (sr - hr).abs().mean()
+
+    def get_extra_state(self) -> Any:
+        return math.sqrt
+
+    def set_extra_state(self, state: Any) -> None:
+        pass
 
 
 class Writes(nn.Module):
@@ -278,12 +311,16 @@ def named(what: str) -> str:
 @pytest.mark.parametrize(
     ("loss", "reason"),
     [
+        ("Running", "changes 'mean', which its state_dict lacks, so that a resumed run would differ."),
+        ("Counting", " for the same images, state_dict and seed; what else it keeps between calls is not saved"),
         (
-            "Learned",
-            "has parameters ('weight', 'inner.weight', 'inner.bias'), which sgbench neither trains nor saves yet",
+            "Duel(hidden=true)",
+            " for the same images, state_dict and seed; what else it keeps between calls is not saved",
         ),
-        ("Running", "changes its own state ('mean'), which sgbench does not save yet"),
-        ("Counting", " for the same images and seed; what it keeps between calls is not saved"),
+        ("Sets", ": its state has more than tensors and plain values, which a checkpoint cannot hold."),
+        ("Duel(nan=true)", "is nan for random images"),
+        ("Duel(returns=fake)", "own_terms of loss '"),
+        ("Duel(idle=true)", "the gradient of own_terms of loss '"),
         ("Writes", "writes into the images that it is given"),
         ("Writes(to=sr)", "writes into the images that it is given"),
         ("Writes(hidden=true)", "writes into the images that it is given"),
@@ -315,7 +352,10 @@ def test_a_loss_that_cannot_be_trained_with_is_refused_by_name(loss: str, reason
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("loss", ["Plain", "Plain(factor=2)", "Plain(random=true)"])
+KEEP_THE_RULES = ["Plain", "Plain(factor=2)", "Plain(random=true)", "Learned", "Running(persistent=true)", "Duel"]
+
+
+@pytest.mark.parametrize("loss", KEEP_THE_RULES)
 def test_a_loss_that_keeps_the_rules_is_accepted_and_leaves_the_random_state(loss: str) -> None:
     before = torch.random.get_rng_state()
     backbones = [named("Net"), named("InPlace"), named("Normalised")]
@@ -326,6 +366,55 @@ def test_a_loss_that_keeps_the_rules_is_accepted_and_leaves_the_random_state(los
 def test_a_built_in_loss_refuses_an_option() -> None:
     with pytest.raises(InputError, match=r"^loss 'sg': order is 3; 1 or 2 is needed\.$"):
         rehearse(sweep(losses=["l1 + sg(order=3)"]))
+
+
+class Blind(nn.Module):
+    """A discriminator that breaks the rule which its number of features stands for, or none."""
+
+    def __init__(self, *, features: int) -> None:
+        super().__init__()
+        self.features = features
+        self.weight = nn.Parameter(torch.ones(3, 1, 1))
+        self.calls = 0
+
+    def forward(self, images: torch.Tensor) -> Any:
+        self.calls += 1
+        logits = (images * self.weight).mean((1, 2, 3))
+        return {1: logits, 2: (logits, images), 3: logits.detach(), 4: logits * self.calls, 5: logits / 0}[
+            self.features
+        ]
+
+
+@pytest.mark.parametrize(
+    ("features", "reason"),
+    [
+        (1, None),
+        (2, "TypeError: bad operand type for unary -: 'tuple'"),
+        (3, "RuntimeError: element 0 of tensors does not require grad"),
+        (4, " for the same images, state_dict and seed; what else it keeps between calls is not saved"),
+        (5, "is inf for random images"),
+    ],
+)
+def test_a_discriminator_is_tried_as_a_part_of_its_loss(features: int, reason: str | None) -> None:
+    asked = sweep(losses=[f"l1 + gan(discriminator={named('Blind')}, features={features})"])
+    if reason is None:
+        rehearse(asked)
+    else:
+        with pytest.raises(InputError) as error:
+            rehearse(asked)
+        assert reason in str(error.value)
+        assert f"loss 'gan(discriminator={named('Blind')}, features={features})'" in str(error.value)
+
+
+@pytest.mark.parametrize(("discriminator", "least"), [("vgg", 32), ("patch", 24), ("unet", 16)])
+def test_a_built_in_discriminator_is_asked_whether_it_takes_the_patches(discriminator: str, least: int) -> None:
+    loss = f"gan(discriminator={discriminator}, features=2)"
+    rehearse(sweep(losses=[loss], recipe={"patch": least // 2, "scale": 2}))
+    if least > 16:
+        with pytest.raises(InputError) as error:
+            rehearse(sweep(losses=[loss], recipe={"patch": least // 2 - 1, "scale": 2}))
+        size = f"{least - 2}×{least - 2}"
+        assert str(error.value) == f"loss '{loss}': patches are {size} HR pixels; {least}×{least} or more are needed."
 
 
 @pytest.mark.parametrize(
