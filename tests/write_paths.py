@@ -35,7 +35,7 @@ from sgbench.runs.maintenance import Merge, clean, find_runs, remove
 from sgbench.runs.verification import verify
 from sgbench.spec import Degradation
 from sgbench.store import Replaced, Store
-from sgbench.training import Checkpoints
+from sgbench.training import Checkpoints, write_init
 
 Act = Callable[[Store], object]
 
@@ -72,6 +72,7 @@ def theirs() -> Store:
     source.write_scores(scores(ID[2], 1.0, metric="ssim_y"))
     source.write_plan("quick", [planned(1), planned(3)])
     source.write_plan("other", [planned(2)])
+    write_init(source.storage, {"weight": torch.full((2,), 1.0)}, "x2.pt")
     return source
 
 

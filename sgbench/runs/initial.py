@@ -27,7 +27,7 @@ from sgbench.data import refuse_overlap
 from sgbench.spec import Init, RunSpec, SweepSpec
 from sgbench.spec.stored import read_spec
 from sgbench.store import Store
-from sgbench.store.layout import has_weights, weights_of
+from sgbench.store.layout import has_weights, inits, weights_of
 from sgbench.store.rows import RunEnd, RunKind
 from sgbench.training import read_init, read_weights_file, write_init
 
@@ -99,11 +99,14 @@ class Start:
         if init is None:
             return
         try:
-            kept = read_init(storage, str(init.sha256))
+            kept, source = read_init(storage, str(init.sha256))
         except InputError as error:
             if self.weights is None:
                 raise InputError(f"recipe.init: the store lacks the weights of {quoted(init.name)}: {error}") from error
-            self.write(storage)
+            source = None
+        if self.weights is not None:
+            if source != init.name:  # by which the next command looks for it
+                self.write(storage)
             return
         with explained():
             _, fit = _load(kept, init.name, self.sweep)
@@ -113,7 +116,8 @@ class Start:
     def write(self, storage: Storage) -> str:
         """Write the weights, which must be known, and return the name of their file."""
         assert self.weights is not None
-        return write_init(storage, self.weights)
+        assert self.sweep.recipe.init is not None
+        return write_init(storage, self.weights, self.sweep.recipe.init.name)
 
 
 @contextlib.contextmanager
@@ -131,7 +135,7 @@ def first_weights(spec: RunSpec, storage: Storage) -> dict[str, Tensor] | None:
     Raises:
         InputError: If the store lacks them, or they are damaged.
     """
-    return read_init(storage, str(spec.recipe.init.sha256)) if spec.recipe.init else None
+    return read_init(storage, str(spec.recipe.init.sha256))[0] if spec.recipe.init else None
 
 
 def is_remote(name: str) -> bool:
@@ -242,10 +246,10 @@ def _finished(beginning: str, store: Store) -> str:
 
 
 def _on_record(sweep: SweepSpec, name: str, store: Store) -> Init | None:
-    """Return the weights of a name with which runs of a store have started that are like those of a sweep.
+    """Return the weights of a name that a store has, or with which runs on record in it have started.
 
     Returns:
-        None unless there are exactly one.
+        None unless there are exactly one that fit the sweep.
     """
     recipe, backbone = sweep.recipe, _backbone(sweep)
     rows = [row for row in store.rows().values() if row["kind"] == RunKind.TRAIN]
@@ -256,10 +260,22 @@ def _on_record(sweep: SweepSpec, name: str, store: Store) -> Init | None:
         for spec in specs
         if (spec.backbone, spec.recipe.scale) == (backbone, recipe.scale)
         and spec.recipe.init
-        and (spec.recipe.init.name == label(name) or (name.startswith(RUN) and spec.recipe.init.name.startswith(name)))
+        and _is_called(spec.recipe.init.name, name)
         and (recipe.init_partial or not spec.recipe.init.drawn)
     }
+    for sha256 in inits(store.storage):
+        with contextlib.suppress(InputError):  # it is damaged, or of another network
+            weights, source = read_init(store.storage, sha256)
+            if isinstance(source, str) and _is_called(source, name):
+                _, fit = _load(weights, source, sweep)
+                if not fit.unused:
+                    found.add(Init(name=source, sha256=sha256, drawn=fit.drawn))
     return found.pop() if len(found) == 1 else None
+
+
+def _is_called(kept: str, name: str) -> bool:
+    """Return whether a checkpoint on record is the one that a person names, who may give the beginning of an id."""
+    return kept.startswith(name) if name.startswith(RUN) else kept == label(name)
 
 
 def _refuse_tested(fields: dict[str, Any] | None, source: str, sweep: SweepSpec) -> None:

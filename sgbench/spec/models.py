@@ -7,6 +7,7 @@ plug-ins. A run's specification is a value that holds names, and reading one imp
 import hashlib
 import json
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -383,8 +384,8 @@ class Init(_Model):
 
 
 def _named_init(value: object) -> object:
-    if isinstance(value, str) and value:
-        return {"name": value}
+    if isinstance(value, str | os.PathLike) and (name := os.fspath(value)):
+        return {"name": name}
     if value is not None and not isinstance(value, Mapping | Init):
         raise ValueError("a checkpoint's path or URI, or run:ID, is needed")
     return value

@@ -113,6 +113,39 @@ def read_weights_file(path: str, storage: Storage | None = None) -> tuple[dict[s
         MissingDataError: If there is no such file.
         InputError: If it cannot be read or holds no weights. Code in a pickle is never run.
     """
+    weights, content = _weights_and_more(path, storage)
+    return weights, content.get("spec")
+
+
+def write_init(storage: Storage, weights: Mapping[str, Tensor], source: str) -> str:
+    """Write weights with which runs start, under their hash, and return the name of the file.
+
+    Args:
+        storage: The results store.
+        weights: By a network's own names.
+        source: What the checkpoint is called that they are from.
+    """
+    name = init_of(tensors.fingerprint(weights))
+    storage.write(name, _dump({"format": "sgbench/1", "source": source, "params": dict(weights)}))
+    return name
+
+
+def read_init(storage: Storage, sha256: str) -> tuple[dict[str, Tensor], object]:
+    """Return weights with which runs start, by a network's own names, and what the checkpoint is called.
+
+    Raises:
+        MissingDataError: If the storage does not have them.
+        InputError: If they are damaged, or others.
+    """
+    name = init_of(sha256)
+    weights, content = _weights_and_more(name, storage)
+    if tensors.fingerprint(weights) != sha256:
+        raise InputError(f"'{storage.address(name)}' does not hold the weights of that hash; delete it.")
+    return weights, content.get("source")
+
+
+def _weights_and_more(path: str, storage: Storage | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the weights in a file and all that it holds; see `read_weights_file`."""
     try:
         read = storage.read(path) if storage else _read(path)
     except FileNotFoundError as error:
@@ -120,29 +153,7 @@ def read_weights_file(path: str, storage: Storage | None = None) -> tuple[dict[s
     except (OSError, InputError) as error:
         raise InputError(f"checkpoint '{path}' cannot be read: {str(error).rstrip('.')}.") from error
     content = _content_of(path, read)
-    weights = unwrap(content, source=path)
-    return weights, content.get("spec")
-
-
-def write_init(storage: Storage, weights: Mapping[str, Tensor]) -> str:
-    """Write weights with which runs start, under their hash, and return the name of the file."""
-    name = init_of(tensors.fingerprint(weights))
-    storage.write(name, _dump({"format": "sgbench/1", "params": dict(weights)}))
-    return name
-
-
-def read_init(storage: Storage, sha256: str) -> dict[str, Tensor]:
-    """Return weights with which runs start, by a network's own names.
-
-    Raises:
-        MissingDataError: If the storage does not have them.
-        InputError: If they are damaged, or others.
-    """
-    name = init_of(sha256)
-    weights, _ = read_weights_file(name, storage)
-    if tensors.fingerprint(weights) != sha256:
-        raise InputError(f"'{storage.address(name)}' does not hold the weights of that hash; delete it.")
-    return weights
+    return unwrap(content, source=path), content
 
 
 def _content_of(path: str, read: bytes) -> Any:

@@ -70,15 +70,13 @@ def make(train_folder: Path, test_folder: Path, cache: Path) -> Make:
         fields = {"grids": [{"backbones": ["edsr-tiny"], "losses": losses or ["l1"]}], "metrics": ["psnr_y"]}
         fields |= {"train": f"Mine={train_folder}", "tests": [f"Few={test_folder}"]}
         few = {"steps": STEPS, "batch": 2, "patch": 8, "optimizer": {"lr": RATE}}
-        return build(
-            {**fields, "recipe": few | {key: str(v) if key == "init" else v for key, v in recipe.items()}}, "w"
-        )
+        return build({**fields, "recipe": few | recipe}, "w")
 
     return made
 
 
-def here(sweep: SweepSpec, storage: Storage, observer: Quiet | None = None) -> Outcome:
-    return carry_out("w", sweep, storage, contextlib.nullcontext(run_all_here), observer or Quiet())
+def here(sweep: SweepSpec, storage: Storage, observer: Quiet | None = None, *, command: str = "sweep") -> Outcome:
+    return carry_out("w", sweep, storage, contextlib.nullcontext(run_all_here), observer or Quiet(), command=command)
 
 
 def hashed(sweep: SweepSpec, storage: Storage) -> str:
@@ -134,8 +132,9 @@ def test_training_starts_with_the_weights_and_goes_on_from_the_store_alone(
     make: Make, storage: Storage, weights: State, file: Path, tmp_path: Path
 ) -> None:
     """Adam changes no weight by more than its rate in the first step: Kingma and Ba, ICLR 2015, Section 2.1."""
-    one = here(make(init=file, steps=1), Storage(str(tmp_path / "one")))
-    (moved,) = (final(Storage(str(tmp_path / "one")), str(run.spec.run_id)) for run in one.plan.runs)
+    alone = Storage(str(tmp_path / "one"))
+    one = here(make(init=file, steps=1), alone, command="train")
+    (moved,) = (final(alone, str(run.spec.run_id)) for run in one.plan.runs)
     largest = max(float((moved[key] - weights[key]).abs().max()) for key in weights)
     assert 0.5 * RATE < largest < 1.001 * RATE
 
@@ -161,6 +160,9 @@ def test_training_starts_with_the_weights_and_goes_on_from_the_store_alone(
     assert {(rows[run_id]["init"], rows[run_id]["init_sha256"]) for run_id in ids} == {("net.pt", *inits(storage))}
     with pytest.warns(UserWarning, match="does not exist"):
         assert look("w", sweep, storage, Quiet()).count("done") == 2
+    Store(alone).forget(str(one.plan.runs[0].spec.run_id))  # as if it had been killed, without a plan in the store
+    with pytest.warns(UserWarning, match="does not exist"):
+        assert look("w", make(init=file, steps=1), alone, Quiet()).runs[0].spec == one.plan.runs[0].spec
 
 
 def test_final_weights_of_a_run_of_the_store_and_a_copy_of_their_file_are_the_same_start(
