@@ -10,7 +10,7 @@ from sgbench.core.streams import nothing_on_stdout
 EXAMPLES = (
     "sgbench eval bicubic --test Set5=data/Set5/HR",
     "sgbench eval 3f2a9c --results results/quick --test Set14=data/Set14/HR",
-    "sgbench eval results/SwinIR results/HAT --test Set5=data/Set5/HR --metric lpips_alex",
+    "sgbench eval results/SwinIR HAT=results/HAT/Set5 --test Set5=data/Set5/HR --metric lpips_alex",
     "sgbench eval EDSR_x4.pth --backbone edsr-paper --test Set5 --self-ensemble",
 )
 
@@ -18,7 +18,9 @@ EXAMPLES = (
 def evaluate(
     what: Annotated[
         list[str],
-        typer.Argument(metavar="WHAT...", help="A run id, a checkpoint file, a folder of SR images, or 'bicubic'."),
+        typer.Argument(
+            metavar="WHAT...", help="A run id, a checkpoint file, a folder of SR images, or 'bicubic'; also NAME=WHAT."
+        ),
     ],
     test: Annotated[
         list[str],

@@ -41,7 +41,7 @@ class Pairing:
         """Say which files were found by the longest common stem; empty if none was."""
         if not self.by_stem:
             return ""
-        pairs = some([f"{self.files[name].name} → {name}" for name in self.by_stem])
+        pairs = some([f"{self.files[name].name} → {name}" for name in self.by_stem], 2)
         return f"matched {len(self.by_stem)} of {len(self.files)} by the longest common stem: {pairs}"
 
 

@@ -163,7 +163,8 @@ def check_sizes(name: str, sr: tuple[int, int], hr: tuple[int, int], crop: int, 
         name: What the image is called.
         sr: Its width and height.
         hr: Those of its reference.
-        crop: Usually the scale; if the sizes differ by less, the message suggests cropping.
+        crop: Usually the scale; if the sizes differ by less, the message suggests cropping, and if by that factor, it
+            says so.
         reference: What the reference is, for the message.
 
     Raises:
@@ -173,6 +174,9 @@ def check_sizes(name: str, sr: tuple[int, int], hr: tuple[int, int], crop: int, 
         width, height = (min(sides) for sides in zip(sr, hr, strict=True))
         close = all(abs(a - b) < max(crop, 1) for a, b in zip(sr, hr, strict=True))
         hint = f"; crop both from the top left to {width}×{height}" if close else ""
+        for smaller, larger, said in ((sr, hr, "SR is as large as LR"), (hr, sr, f"{reference} is as large as LR")):
+            if crop > 1 and larger == (crop * smaller[0], crop * smaller[1]):
+                hint = f"; {said}"
         raise InputError(f"image '{name}': SR is {sr[0]}×{sr[1]} pixels and {reference} is {hr[0]}×{hr[1]}{hint}.")
 
 
@@ -223,6 +227,8 @@ class Score:
         return cls(value, standard_error=standard_error)
 
 
+_QUOTED = re.compile(r"'[^']*'")
+
 CAUSES = 5
 """How many causes the score of a set names before it counts the others."""
 
@@ -231,18 +237,20 @@ def incomplete(images: Mapping[str, Score]) -> Score:
     """Return the score of a set from those of its images that have no value.
 
     Then the set has none either: a value of the other images would be that of another set. Its status is the worst of
-    theirs, and its reason lists their causes, the worst first.
+    theirs, and its reason lists their causes, the worst first; causes that differ only in what they quote, such as the
+    name of a file, are one.
 
     Args:
         images: At least one image, by name.
     """
-    causes: dict[tuple[ScoreStatus, str | None], list[str]] = {}
+    causes: dict[tuple[ScoreStatus, str], list[str]] = {}
     for name, score in images.items():
-        causes.setdefault((score.status, score.reason), []).append(name)
+        causes.setdefault((score.status, _QUOTED.sub("", str(score.reason))), []).append(name)
     worst = [ScoreStatus.FAILED, ScoreStatus.NO_WEIGHTS, ScoreStatus.NEEDS_HR, ScoreStatus.UNDEFINED]
     of_all = (ScoreStatus.NO_WEIGHTS, ScoreStatus.NEEDS_HR)
     ordered = sorted(causes, key=lambda cause: worst.index(cause[0]))
-    said = [str(cause[1]) if cause[0] in of_all else f"{_some(causes[cause])}: {cause[1]}" for cause in ordered]
+    reasons = {cause: str(images[names[0]].reason) for cause, names in causes.items()}
+    said = [f"{_some(causes[cause])}: " * (cause[0] not in of_all) + reasons[cause] for cause in ordered]
     left = sum(len(causes[cause]) for cause in ordered[CAUSES:])
     return Score(None, ordered[0][0], "; ".join(said[:CAUSES] + [f"and {left} more images"] * bool(left)))
 

@@ -10,7 +10,7 @@ from sgbench.core.words import some
 from sgbench.data import PackedImages, PackProgress
 from sgbench.runs.sweep import Observer, fetch_networks
 from sgbench.scoring.evaluation import score_subject, unscored
-from sgbench.scoring.subjects import Subject, find_subject, merged, pack_test
+from sgbench.scoring.subjects import Subject, distinct, find_subject, merged, pack_test
 from sgbench.scoring.upscaling import WHOLE, FromFolder, Inference
 from sgbench.spec import check_distinct, check_metrics, check_scorable
 from sgbench.store import Store
@@ -79,7 +79,7 @@ def evaluate(
             found.append(find_subject(each, store, backbone=backbone, scale=scale, inference=inference))
         except InputError as error:
             left_out.append((each, error))
-    subjects = merged(found)
+    subjects = distinct(merged(found), store)
     with observer.packing() as progress:
         packed, refused = _packed(subjects, tests, progress)
     left_out += refused

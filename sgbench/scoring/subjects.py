@@ -2,7 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from torch import nn
 from sgbench.assets.tensors import fingerprint
 from sgbench.backbones import build_backbone, load_weights, refuse_not_finite
 from sgbench.core.errors import InputError, unknown
-from sgbench.data import PackedImages, PackProgress, list_images, pack_set, refuse_overlap
+from sgbench.core.words import MOST_QUOTED, quoted, some
+from sgbench.data import PackedImages, PackProgress, is_image_name, list_images, pack_set, refuse_overlap
 from sgbench.scoring.upscaling import BUILTINS, WHOLE, Inference, Upscaler, from_folder, from_network
 from sgbench.spec import Recipe, RunSpec, check_backbone, split_backbone
 from sgbench.spec.stored import read_spec
@@ -39,6 +41,8 @@ class Subject:
     """Returns an upscaler for a test set; refuses one for which a folder lacks images."""
     side_by_side: bool = False
     """Whether several images may be upscaled at once; a network uses all threads and much memory for one."""
+    path: Path | None = None
+    """The file or folder whose name begins its name; None if it is named otherwise."""
 
 
 def find_subject(
@@ -47,7 +51,9 @@ def find_subject(
     """Find out what a person wants scored.
 
     Args:
-        what: Name of a built-in, a checkpoint file, a folder of super-resolved images, or a run id or its beginning.
+        what: Name of a built-in, a checkpoint file, a folder of super-resolved images or of one such folder for each
+            test set, which has its name, or a run id or its beginning; all but a run may be given a name, as in
+            ``SwinIR=results/Set5``.
         store: The store to look for a run in.
         backbone: Backbone of a checkpoint that names none; or a plug-in, whose code is run only if it is named here.
         scale: Scale of a subject that does not record its own.
@@ -58,19 +64,23 @@ def find_subject(
         InputError: If it is none of these, a checkpoint does not fit, or the inference needs a network.
     """
     path, device = Path(what), device_of_process()
+    name, given, named = what.partition("=")
+    if given and "/" not in name and not path.exists():
+        return _with_name(name, find_subject(named, store, backbone=backbone, scale=scale, inference=inference))
     if inference != WHOLE and (what in BUILTINS or path.is_dir()):
         kind = "a built-in method" if what in BUILTINS else "a folder of images"
         raise InputError(f"only a network can be scored with {inference}; '{what}' is {kind}.")
     if what in BUILTINS:
         return _described(RunKind.BUILTIN, f"builtin {what}", what, scale, lambda images: BUILTINS[what])
     if path.is_dir():
-        files = list_images(path)
-        content = " ".join(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files)
-        return _described(RunKind.FOLDER, content, path.resolve().name, scale, lambda images: from_folder(path, images))
+        return replace(_folder(path, scale), path=path.resolve())
     if "://" in what:
         return _checkpoint(what, backbone, scale, inference, device)
     if path.is_file():
-        return _checkpoint(str(path.absolute()), backbone, scale, inference, device)
+        if is_image_name(path.name):
+            raise InputError(f"single images cannot be scored; give their folder, '{path.parent}'.")
+        subject = _checkpoint(str(path.absolute()), backbone, scale, inference, device)
+        return replace(subject, path=path.absolute())
     if path.exists():
         raise InputError(f"'{what}' is neither a file nor a folder; a checkpoint or a folder of images is needed.")
     if re.fullmatch(r"[0-9a-f]{4,12}", what):
@@ -79,12 +89,93 @@ def find_subject(
     raise InputError(f"{error}, a run id, a checkpoint file, or a folder of images.")
 
 
+def _folder(path: Path, scale: int) -> Subject:
+    """Return a folder of images, or of folders of images that are named after test sets, as a subject."""
+    if direct := any(is_image_name(each.name) for each in path.iterdir()):
+        found = [(file.name, file) for file in list_images(path)]
+    else:
+        found = [(f"{file.parent.name}/{file.name}", file) for file in _images_below(path, "*/*")]
+    if not found:
+        if folders := list(dict.fromkeys(str(file.parent) for file in _images_below(path, "*/*/*"))):
+            raise InputError(f"'{path}' holds no image, but folders in it do; give one of them: {some(folders, 3)}.")
+        list_images(path)  # refuses it
+
+    def upscaler(images: PackedImages) -> Upscaler:
+        folder = path if direct else path / images.name
+        if not folder.is_dir():
+            there = some(sorted({file.parent.name for _, file in found}))
+            raise InputError(f"'{path}' has no images itself, and no folder '{images.name}' of them, only {there}.")
+        return from_folder(folder, images)
+
+    content = " ".join(f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for name, file in found)
+    return _described(RunKind.FOLDER, content, path.resolve().name, scale, upscaler)
+
+
+def _images_below(folder: Path, pattern: str) -> list[Path]:
+    files = sorted(path for path in folder.glob(pattern) if is_image_name(path.name) and path.is_file())
+    return [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+
+
+def distinct(subjects: Sequence[Subject], store: Store) -> list[Subject]:
+    """Return subjects with as much of their paths in their names as distinguishes them from others of a store.
+
+    So the folders ``HAT/visualization/Set5`` and ``SwinIR/visualization/Set5`` are not both called Set5.
+    """
+    taken: defaultdict[str, set[str]] = defaultdict(set)
+    for run_id, row in store.rows().items():
+        taken[row["name"]].add(run_id)
+    names = {subject.run_id: [subject.name, *_longer_names(subject)] for subject in subjects}
+    for run_id, choices in names.items():
+        known = next((at for at, name in enumerate(choices) if run_id in taken[name]), 0)
+        del choices[:known]
+    while True:
+        current = {run_id: choices[0] for run_id, choices in names.items()}
+        counts = Counter(current.values())
+        clashing = [
+            run_id
+            for run_id, name in current.items()
+            if len(names[run_id]) > 1 and (counts[name] > 1 or taken[name] - {run_id})
+        ]
+        if not clashing:
+            return [_named(subject, current[subject.run_id]) for subject in subjects]
+        for run_id in clashing:
+            del names[run_id][0]
+
+
+def _longer_names(subject: Subject) -> list[str]:
+    """Return the names of a subject with ever more of its path, if it is named after that."""
+    if subject.path is None:
+        return []
+    parts, rest = subject.path.parts[1:], subject.name.removeprefix(subject.path.name)
+    return [f"{'/'.join(parts[-length:])}{rest}" for length in range(2, len(parts) + 1)]
+
+
+def _with_name(name: str, subject: Subject) -> Subject:
+    """Return a subject with the name that a person gives it.
+
+    Raises:
+        InputError: If it is a run, or the name cannot be shown.
+    """
+    if subject.row is None:
+        raise InputError(
+            f"'{subject.run_id}' is a run, which has a name already ({subject.name}); leave '{name}=' out."
+        )
+    if not name.strip() or not name.isprintable() or len(name) > MOST_QUOTED:
+        raise InputError(f"{quoted(name)} is no name for a table; up to {MOST_QUOTED} printable characters are needed.")
+    return replace(_named(subject, name), path=None)
+
+
 def merged(subjects: Iterable[Subject]) -> list[Subject]:
     """Return each subject once; a subject named in several ways keeps all names."""
     equal: dict[str, list[Subject]] = {}
     for subject in subjects:
         equal.setdefault(subject.run_id, []).append(subject)
-    return [_named(same[0], " = ".join(dict.fromkeys(each.name for each in same))) for same in equal.values()]
+    return [
+        same[0]
+        if len(names := list(dict.fromkeys(each.name for each in same))) == 1
+        else replace(_named(same[0], " = ".join(names)), path=None)
+        for same in equal.values()
+    ]
 
 
 def _named(subject: Subject, name: str) -> Subject:

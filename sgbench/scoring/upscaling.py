@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sgbench.core.errors import InputError
 from sgbench.core.plugins import foreign
 from sgbench.core.words import some
-from sgbench.data import PackedImage, PackedImages, Pairing, image_size, pair_by_name, read_image, upscale
+from sgbench.data import SCALES, PackedImage, PackedImages, Pairing, image_size, pair_by_name, read_image, upscale
 from sgbench.metrics import check_sizes
 from sgbench.spec import Recipe
 from sgbench.training.numerics import FORMATS
@@ -140,11 +140,17 @@ def from_folder(folder: Path, test: PackedImages) -> FromFolder:
         InputError: If an image has no file, naming the first such images and files without an image, if it is not clear
             which file belongs to which image, or if a file and its reference differ in size.
     """
-    pairing = pair_by_name([image.name for image in test.images], folder, SUFFIXES, test.scale)
+    names = [image.name for image in test.images]
+    pairing = pair_by_name(names, folder, SUFFIXES, test.scale)
     for image in test.images:
         if image.name in pairing.files:
             _check_file(pairing.files[image.name], image, test)
-    if missing := [image.name for image in test.images if image.name not in pairing.files]:
+    if missing := [name for name in names if name not in pairing.files]:
+        for scale in set(SCALES) - {test.scale}:
+            if len(pair_by_name(names, folder, SUFFIXES, scale).files) == len(names):
+                raise InputError(
+                    f"'{folder}' has images of {test.name} at ×{scale}, by their names; give --scale {scale}."
+                )
         unused = [path.name for path in pairing.unused]
         left = f", and no reference for {some(unused, 3)}" if unused else ""
         raise InputError(

@@ -86,7 +86,7 @@ def test_files_of_every_kind(run: Run, mode: str, ending: str, warning: str | No
     if warning:
         assert err.splitlines() == [f"warning: 'sr/{name}.{ending}' {warning}" for name in ("photo0", "photo1")]
     elif reason:
-        assert err.startswith(f"sr: psnr_rgb on few: image 'photo0': {reason}")
+        assert err.startswith(f"sr: psnr_rgb on few: image 'photo0' and 1 more: {reason}")
     else:
         assert err == ""
     assert {status for status, _ in psnr().values()} == {"failed" if reason else "ok"}
@@ -171,3 +171,55 @@ def test_a_folder_without_images_for_one_set_is_scored_on_the_others(run: Run) -
     assert note.startswith("note: 'HAT' has no super-resolved image")
     assert error.startswith("error: unknown subject 'nowhere'")
     assert not Path("none").exists()
+
+
+def test_results_of_another_scale_are_told_by_their_names(run: Run) -> None:
+    for name in ("photo0", "photo1"):
+        write_png(Path(f"sr/{name}_x2_HAT.png"), read_image(Path(f"test/{name}.png"))[::-1])
+    _, err = run("eval", "sr", "--test", "few=test", "--metric", "psnr_rgb", code=2)
+    assert err == "error: 'sr' has images of few at ×2, by their names; give --scale 2.\n"
+    run("eval", "sr", "--test", "few=test", "--metric", "psnr_rgb", "--scale", "2")
+
+
+def test_folders_of_one_name_are_told_apart_and_may_be_given_names(run: Run) -> None:
+    for tool, turned in (("EDSR", slice(None, None, -1)), ("HAT", slice(None))):
+        for name in ("photo0", "photo1"):
+            write_png(
+                Path(f"{tool}/visualization/few/{name}_{tool}.png"), read_image(Path(f"test/{name}.png"))[:, turned]
+            )
+    asked = ("--test", "few=test", "--metric", "ssim_y", "--json")
+
+    def names(*what: str) -> list[str]:
+        return [line["backbone"] for line in json.loads(run("eval", *what, *asked)[0])["lines"]]
+
+    assert names("EDSR/visualization/few", "HAT/visualization/few") == [
+        "EDSR/visualization/few",
+        "HAT/visualization/few",
+    ]
+    assert names("HAT/visualization/few") == ["HAT/visualization/few"]
+    assert names("mine=HAT/visualization/few", "cubic=bicubic") == ["cubic", "mine"]
+    for what, says in (
+        ("HAT", "'HAT' holds no image, but folders in it do; give one of them: HAT/visualization/few."),
+        (
+            "HAT/visualization/few/photo0_HAT.png",
+            "single images cannot be scored; give their folder, 'HAT/visualization/few'",
+        ),
+        (" =bicubic", "' ' is no name for a table; up to 80 printable characters are needed."),
+    ):
+        assert says in run("eval", what, *asked, code=2)[1]
+
+
+def test_a_folder_may_hold_a_folder_of_images_for_each_test_set(run: Run) -> None:
+    write_png(Path("one/photo.png"), read_image(Path("test/photo0.png")))
+    results_of("HAT", "photo0", "photo1")
+    Path("all").mkdir()
+    Path("HAT").rename("all/few")
+    write_png(Path("all/one/photo_HAT.png"), read_image(Path("test/photo0.png"))[::-1])
+    asked = ("--test", "few=test", "--test", "one=one", "--metric", "psnr_rgb")
+    run("eval", "all", *asked)
+    assert {(row["dataset"], row["status"]) for row in sgbench.load_results("results/eval").scores.to_pylist()} == {
+        ("few", "ok"),
+        ("one", "ok"),
+    }
+    _, err = run("eval", "all", *asked, "--test", "cats=one", code=1)
+    assert err.splitlines()[-1] == "'all' has no images itself, and no folder 'cats' of them, only few, one."

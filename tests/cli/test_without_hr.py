@@ -94,7 +94,9 @@ def test_results_of_other_tools_are_matched_with_the_low_resolution_files(run: R
     assert rows[0]["value"] == rows[1]["value"]
     write_png(Path("small/a_LR.png"), read_image(Path("photos/a_LR.png")))
     _, err = run("eval", "small", *REAL, "--metric", "spread", code=2)
-    assert err == "error: 'small/a_LR.png': image 'a_LR': SR is 10×11 pixels and LR ×4 is 40×44.\n"
+    assert (
+        err == "error: 'small/a_LR.png': image 'a_LR': SR is 10×11 pixels and LR ×4 is 40×44; SR is as large as LR.\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -340,7 +340,11 @@ def test_an_image_is_uint8_rgb(pixels):
 def test_sizes_that_differ_are_both_named_with_the_crop_that_would_help():
     with pytest.raises(InputError, match=r"'a': SR is 24×20 pixels and HR is 26×23; crop both .* to 24×20"):
         Pair("a", flat(1), flat(1, 23, 26), 4)
-    with pytest.raises(InputError, match=r"SR is 24×20 pixels and HR is 96×80\.$"):
+    with pytest.raises(InputError, match=r"SR is 24×20 pixels and HR is 97×80\.$"):
+        Pair("a", flat(1), flat(1, 80, 97), 4)
+    with pytest.raises(InputError, match=r"SR is 96×80 pixels and HR is 24×20; HR is as large as LR\.$"):
+        Pair("a", flat(1, 80, 96), flat(1), 4)
+    with pytest.raises(InputError, match=r"SR is 24×20 pixels and HR is 96×80; SR is as large as LR\.$"):
         Pair("a", flat(1), flat(1, 80, 96), 4)
 
 

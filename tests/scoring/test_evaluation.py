@@ -200,7 +200,7 @@ def test_an_image_that_comes_back_with_another_size_fails_and_no_other(scores, s
     torch.set_num_threads(2)
     rows = scores(lambda images, index: (images.lr, images.hr)[index](index), ["ssim_y"], side_by_side=side_by_side)
     assert torch.get_num_threads() == 2
-    reason = "image 'photo0': SR is 10×11 pixels and HR is 40×44"
+    reason = "image 'photo0': SR is 10×11 pixels and HR is 40×44; SR is as large as LR"
     assert (of(rows, "ssim_y", "photo0")["status"], of(rows, "ssim_y", "photo0")["reason"]) == ("failed", reason)
     assert of(rows, "ssim_y", "photo1")["value"] == pytest.approx(1.0)
     assert faults_of(rows) == [f"ssim_y on Photos: image 'photo0': {reason}"]
