@@ -206,17 +206,18 @@ def uses_shipped_lr(reference: str) -> bool:
     return asked.lr and not asked.lr_folders
 
 
-def refuse_overlap(train: Iterable[str], tests: Iterable[str]) -> None:
+def refuse_overlap(train: Iterable[str], tests: Iterable[str], what: str = "test") -> None:
     """Refuse to train on test images or twice on the same, as far as the catalogue knows.
 
     `sgbench.data.shared_images` finds the rest, once the pixels are packed.
 
     Args:
         train: Names of the sets that the training set consists of; see `known_sets`.
-        tests: The test sets.
+        tests: The test sets, or others that must be apart.
+        what: What they are: ``test`` or ``validation`` sets.
 
     Raises:
-        InputError: If a test set or a part lies inside the training set.
+        InputError: If one of them or a part lies inside the training set.
     """
     names, tested = list(train), list(map(set_name, tests))
     for name in names:
@@ -224,8 +225,8 @@ def refuse_overlap(train: Iterable[str], tests: Iterable[str]) -> None:
         for test in tested:
             if test in contains:
                 raise InputError(
-                    f"training on test images is refused: {test} lies inside {name}; "
-                    "leave it out of the test sets or train on another set."
+                    f"training on {what} images is refused: {test} lies inside {name}; "
+                    f"leave it out of the {what} sets or train on another set."
                 )
         for other in names:
             if other in contains:

@@ -175,6 +175,7 @@ def pack(
     """
     recipe = sweep.recipe
     refuse_overlap(known_sets(sweep.train), sweep.tests)
+    refuse_overlap(known_sets(sweep.train), sweep.validation_sets, "validation")
     train, *scored = (
         (received or {}).get(reference) or pack_set(reference, role, recipe, progress)
         for reference, role in sweep.sets()

@@ -80,6 +80,7 @@ def supplies(sweep: SweepSpec, *, upload: bool, progress: PackProgress | None = 
         InputError: If a set or network can be had in none of these ways, or a set cannot be used.
     """
     refuse_overlap(known_sets(sweep.train), sweep.tests)
+    refuse_overlap(known_sets(sweep.train), sweep.validation_sets, "validation")
     sets = sweep.sets()
     kinds = ["training set", *["test set"] * len(sweep.tests)]
     kinds += ["validation set"] * (len(sets) - len(kinds))

@@ -189,6 +189,8 @@ def test_where_everything_comes_from_is_said(run: Run, monkeypatch: pytest.Monke
         "demo",
         "--test",
         "photos=/data/photos",
+        "--set",
+        "validate={sets: [Urban100, own=/data/own], metrics: [lpips_vgg]}",
     )
     _, err = run("submit", "tiny.yaml", "--results", "s3://bucket/results", *sets)
     assert table(err) == {
@@ -198,13 +200,16 @@ def test_where_everything_comes_from_is_said(run: Run, monkeypatch: pytest.Monke
         "Set14 test set": ["downloaded by the cluster", "with Set5"],
         "demo test set": ["part of scikit-image"],
         "photos test set": ["folder on the cluster", "/data/photos"],
+        "Urban100 validation set": ["downloaded by the cluster", "with Set5"],
+        "own validation set": ["folder on the cluster", "/data/own"],
         "alexnet network": ["downloaded by the cluster", "244 MB", "download.pytorch.org"],
         "inception network": ["downloaded by the cluster", "96 MB", "github.com"],
+        "vgg16 network": ["downloaded by the cluster", "553 MB", "download.pytorch.org"],
     }
     assert not (tmp_path / "data").exists()
 
 
-SETS = ("--train", "mine=train,split=1/3", "--test", "few=test")
+SETS = ("--train", "mine=train,split=1/3", "--test", "few=test", "--set", "validate.sets=[held-out]")
 UPLOAD = ("submit", "tiny.yaml", *SETS, "--test", "Set5", "--upload-data")
 
 
@@ -236,16 +241,18 @@ def test_what_is_on_this_machine_is_put_into_the_store_once_and_is_what_the_job_
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "tiny.yaml").write_text(submitted[None][1])
     _, sent = read_sweep(str(tmp_path / "there" / "tiny.yaml"))
-    train, few, set5 = (reference for reference, _ in sent.sets())
+    train, few, set5, held_out = (reference for reference, _ in sent.sets())
     assert re.fullmatch("mine=packed:[0-9a-f]{64}", train)
     assert re.fullmatch("few=packed:[0-9a-f]{64}", few)
     assert set5 == "Set5"
+    assert re.fullmatch("mine-held-out=packed:[0-9a-f]{64}", held_out)
 
     with monkeypatch.context() as patch:
         patch.delattr(Storage, "write")
         _, err = run(*UPLOAD, "--results", store)
     assert [how for _, (how, *_) in sorted(table(err).items())] == [
-        *("downloaded by the cluster", "in the store", "in the store", "downloaded by the cluster", "in the store")
+        *("downloaded by the cluster", "in the store", "in the store", "downloaded by the cluster"),
+        *("in the store", "in the store"),
     ]
     assert "sending" not in err
 

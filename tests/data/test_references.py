@@ -112,6 +112,8 @@ def test_training_on_what_is_tested_is_refused():
         refuse_overlap(known_sets("mix=DIV2K+BSDS500=/a"), ["B100"])
     with pytest.raises(InputError, match="BSDS400 lies inside BSDS500, and its images would count twice"):
         refuse_overlap(known_sets("mix=BSDS400+BSDS500"), ["Set5"])
+    with pytest.raises(InputError, match="training on validation images is refused: B100 lies inside BSDS500; leave"):
+        refuse_overlap(["BSDS500"], ["B100"], "validation")
     refuse_overlap(known_sets("BSDS500"), ["Set5"])
     refuse_overlap(known_sets("BSDS400=/photos"), ["B100"])
     refuse_overlap(["demo"], ["demo"])
