@@ -162,7 +162,7 @@ def train(
             done, earlier_seconds = state["step"], state["seconds"]
             history[:] = state["history"]
             validated[:] = state.get("validation", [])
-        told = len(validated)
+        told = sum(row["step"] <= history[-1]["step"] for row in validated) if history else 0
 
         def save() -> None:
             if rank == 0:

@@ -488,7 +488,7 @@ def test_what_validation_finds_is_reported_once_and_its_time_is_none_of_the_run(
     clock, real = {"slept": 0}, time.perf_counter
     monkeypatch.setattr(time, "perf_counter", lambda: real() + clock["slept"])
     spec, seen, validator = run(train_images, steps=250), [], AnHour()
-    for stop in (11, 20):
+    for stop in (5, 11, 20):
         asked = stop_after(stop - newest_step(place()))
         outcome = train(
             spec, train_images, place(), device=CPU, on_progress=seen.append, should_stop=asked, validator=validator
