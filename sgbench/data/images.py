@@ -20,13 +20,16 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, TiffImagePlugin
 
 from sgbench.core.errors import InputError
 from sgbench.core.files import expanded, replacing
-from sgbench.core.words import plural, quoted
+from sgbench.core.words import in_bytes, plural, quoted
 
 Pixels = npt.NDArray[np.uint8]
 """An image, uint8, H×W×C, values 0 to 255."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 """File extensions of images, in upper or lower case."""
+
+_LARGEST_LIST = 10**8
+"""Bytes of a list of images that is read at once: a million paths."""
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 _NARROW_MODES = ("1", "L", "P", "RGB", "YCbCr", "CMYK")
@@ -145,6 +148,8 @@ def read_list(file: Path) -> list[Path]:
         InputError: If the list cannot be read, is empty, or names something twice, that is no image or does not exist.
     """
     try:
+        if file.stat().st_size > _LARGEST_LIST:
+            raise ValueError(f"it has more than {in_bytes(_LARGEST_LIST)}")
         lines = [re.sub(r"\s+\([\d,\s]*\)$", "", line.strip()) for line in file.read_text("utf-8-sig").splitlines()]
     except (OSError, ValueError) as error:
         raise InputError(f"the list '{file}' cannot be read: {error}.") from error

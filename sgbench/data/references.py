@@ -75,6 +75,10 @@ def resolve(reference: str, role: Role, scale: int = 4) -> Source:
     asked, places = Reference.read(reference), places_of(reference)
     if role == "train" and not asked.has_hr:
         raise InputError(f"{quoted(reference)} has no high-resolution images, and training needs them.")
+    if role == "test" and asked.split is not None and not asked.held_out:
+        raise InputError(
+            f"{quoted(reference)} is a test set without some of its images; only training sets have a split."
+        )
     found = [_found(asked, place, "train" if asked.held_out else role, scale) for place in places]
     if len(places) > 1 or asked.recursive or any(place.given.endswith(LIST) for place in places):
         _refuse_repeated(asked, itertools.chain(*found))

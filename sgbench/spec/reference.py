@@ -222,6 +222,9 @@ def _of_list(values: Iterable[Any]) -> str:
     if len(texts) == 1:
         return str(texts[0])
     parts = [Reference.read(text) for text in texts]
+    for part in parts:
+        if part.held_out:
+            raise InputError(f"{quoted(part.text)} is what is held out of a set and cannot be a part of another.")
     splits = {part.split for part in parts} - {None}
     if len(splits) > 1:
         one, other = sorted(map(str, splits))[:2]

@@ -312,6 +312,12 @@ def test_a_list_that_is_no_list_of_images_is_refused(make, content, sentence):
         resolve("mine=hr/list.txt", "train")
 
 
+def test_a_list_is_read_within_limits(make):
+    os.truncate(make("hr/list.txt") / "hr" / "list.txt", 10**8 + 1)
+    with pytest.raises(InputError, match=r"the list '.*list\.txt' cannot be read: it has more than 100 MB"):
+        resolve("mine=hr/list.txt", "train")
+
+
 @pytest.mark.parametrize(
     ("reference", "sentence"),
     [
@@ -328,11 +334,14 @@ def test_a_list_that_is_no_list_of_images_is_refused(make, content, sentence):
         ("bsds400=a+above", "unknown data set 'bsds400': did you mean 'BSDS400'"),
         ("mine=a+Demo=above", "unknown data set 'Demo': did you mean 'demo'"),
         ("mine=a+Set5", "Set5 has no train part"),
+        ("mine=link.txt", r"the list '.*link\.txt' names no image"),
+        ("mine=note.md", r"note\.md' is a file; a folder of images is needed, or a list of them ending in \.txt"),
         ("mine=a,split=0.4", r"'mine=a,split=0.4' holds out 0 of 1 image, and neither side may be empty"),
     ],
 )
 def test_sets_of_several_folders_that_are_refused(make, reference, sentence):
-    root = make("a/1.png", "loop/1.png", "loop/in/2.png", "empty/note.md")
+    root = make("a/1.png", "loop/1.png", "loop/in/2.png", "empty/note.md", "note.md")
+    (root / "link.txt").symlink_to(root / "note.md")
     (root / "above").mkdir()
     (root / "above" / "link").symlink_to(root / "a")
     (root / "loop" / "in" / "up").symlink_to(root / "loop")
@@ -371,6 +380,8 @@ def test_what_is_held_out_are_training_images_whatever_they_are_for(make, monkey
     assert (out.role, [path.stem for path in out.images]) == ("test", ["grass", "rocket"])
     assert set(out.images) < set(resolve("demo", "train").images)
     assert resolve("demo,split=1/4", "train").held_out == 2
+    with pytest.raises(InputError, match="'demo,split=1/3' is a test set without some of its images"):
+        resolve("demo,split=1/3", "test")
     monkeypatch.setenv("SGBENCH_DATA", str(make("sets/x")))
     assert [entry.name for entry in missing_sets("DIV2K,split=0.05,held-out", "test", 4)] == ["DIV2K"]
 

@@ -97,6 +97,7 @@ def test_a_mapping_means_what_its_text_means(of: list[str], recursive: bool, spl
         (["a=x,lr=y", "b=z"], "low-resolution files are given for a part of the images only"),
         (["a=x", "b=packed:" + 64 * "0"], "data set 'b=packed:0.*' is in a results store"),
         (7, "mine.yaml: train is 7: a text is needed"),
+        (["a=x,split=.1,held-out", "b=y"], "is what is held out of a set and cannot be a part of another"),
         ([], "train: the list is empty"),
     ],
 )
