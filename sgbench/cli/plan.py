@@ -75,6 +75,8 @@ def plan(
         [run for run in made.runs if run.pending or run.status is RunStatus.TO_RETRAIN],
         Store(asked.storage),
         tests=made.tests,
+        validation=asked.sweep.validation,
+        validation_sets=made.validation,
         workers=max(1, asked.sweep.workers),
         others=others,
     )

@@ -19,7 +19,7 @@ from sgbench.core.registry import BACKBONES
 from sgbench.core.words import plural
 from sgbench.runs.plan import PlannedRun
 from sgbench.runs.status import RunStatus
-from sgbench.spec import Expression, RunSpec, split_backbone
+from sgbench.spec import Expression, RunSpec, Validation, split_backbone
 from sgbench.spec.stored import read_spec
 from sgbench.store import Dataset, Store
 from sgbench.store.rows import RunEnd, RunKind
@@ -107,7 +107,7 @@ class Expected:
     training: Estimate | None
     """The rest of its training; None if nothing that is known tells it."""
     scoring: Estimate | None
-    """Computing its missing scores; None if that of one of them is unknown."""
+    """Computing its missing scores, and those on validation sets while it trains; None if one of them is unknown."""
     device: str | None = None
     """The device on which all times were taken that a forecast rests on; None if there are none."""
 
@@ -129,6 +129,8 @@ def expect(
     store: Store,
     *,
     tests: Iterable[Dataset] = (),
+    validation: Validation | None = None,
+    validation_sets: Sequence[Dataset] = (),
     workers: int = 1,
     others: Mapping[str, Store] | None = None,
 ) -> list[Expected]:
@@ -141,6 +143,8 @@ def expect(
         runs: Runs of a plan; one that only needs scoring has no training left.
         store: The store whose finished runs and measurements tell times, before those of other stores.
         tests: The test sets of the plan.
+        validation: How its runs are validated.
+        validation_sets: The sets for that.
         workers: How many share the batch of a run.
         others: Other stores, by name.
     """
@@ -151,7 +155,15 @@ def expect(
     device, sources = _chosen(own, more, {_Step.of(run.spec, workers) for run in asked})
     times = _Times(sources)
     datasets = {test.name: test.sha256 for test in tests}
-    return [Expected(run, times.training(run, workers), times.scoring(run, datasets), device) for run in asked]
+
+    def scoring(run: PlannedRun) -> Estimate | None:
+        pairs = Counter((datasets.get(name, ""), metric) for name, metric in run.missing)
+        if validation:
+            count = _validations_left(run, validation.every)
+            pairs.update({(each.sha256, metric): count for each in validation_sets for metric in validation.metrics})
+        return times.scoring(run.spec, +pairs)
+
+    return [Expected(run, times.training(run, workers), scoring(run), device) for run in asked]
 
 
 def longest_first(expected: Iterable[Expected]) -> list[PlannedRun]:
@@ -204,9 +216,11 @@ def _known(store: Store, name: str, named: set[str]) -> dict[str, _Source]:
                 source = found[row["device"] or UNKNOWN_DEVICE]
                 ran[run_id] = source, spec.backbone
                 source.steps[_Step.of(spec, row["workers"] or 1)].append(row["wall_seconds"] / row["step"])
-    columns = ["run_id", "dataset_sha256", "metric", "seconds", "upscaling_seconds"]
-    totals = store.totals().select(columns).drop_null()  # of older rows no times are known
-    for row in totals.to_pylist():
+    keys, times = ["run_id", "dataset_sha256", "metric"], ["seconds", "upscaling_seconds"]
+    totals = store.totals().select([*keys, *times]).drop_null()  # of older rows no times are known
+    validation = store.validation().group_by(keys).aggregate([(each, "approximate_median") for each in times])
+    validation = validation.rename_columns([*keys, *times]).drop_null()
+    for row in (*totals.to_pylist(), *validation.to_pylist()):
         if row["run_id"] in ran:
             source, backbone = ran[row["run_id"]]
             source.metrics[row["dataset_sha256"], row["metric"]].append(row["seconds"])
@@ -257,26 +271,24 @@ class _Times:
         estimate = self._own(step) or self._put_together(step)
         return estimate and estimate._replace(seconds=steps * estimate.seconds)
 
-    def scoring(self, run: PlannedRun, datasets: Mapping[str, str]) -> Estimate | None:
-        """Estimate what a run's missing scores take, which depends on its backbone only for making the images.
+    def scoring(self, spec: RunSpec, pairs: Mapping[tuple[str, str], int]) -> Estimate | None:
+        """Estimate what scores of a run take, which depends on its backbone only for making the images.
 
         Args:
-            run: The run.
-            datasets: The hash of each test set, by name.
+            spec: The run.
+            pairs: How often each score is computed, by the hash of the set and the metric.
         """
-        by_set: defaultdict[str, list[str]] = defaultdict(list)
-        for name, metric in run.missing:
-            by_set[datasets.get(name, "")].append(metric)
-        parts = [self._upscaling(sha256, run.spec) for sha256 in by_set]
-        for sha256, metrics in by_set.items():
-            found = (
-                self._median([source.metrics.get((sha256, metric)) for source in self._sources]) for metric in metrics
-            )
-            parts += [None if seconds is None else Estimate(seconds, "scored") for seconds in found]
-        known = [part for part in parts if part is not None]
+        times = {sha256: count for (sha256, _), count in pairs.items()}
+        parts = [(count, self._upscaling(sha256, spec)) for sha256, count in times.items()]
+        for pair, count in pairs.items():
+            seconds = self._median([source.metrics.get(pair) for source in self._sources])
+            parts.append((count, None if seconds is None else Estimate(seconds, "scored")))
+        known = [(count, part) for count, part in parts if part is not None]
         if len(known) < len(parts):
             return None
-        return Estimate(sum(part.seconds for part in known), "scored", any(part.scaled for part in known))
+        return Estimate(
+            sum(count * part.seconds for count, part in known), "scored", any(part.scaled for _, part in known)
+        )
 
     def _upscaling(self, sha256: str, spec: RunSpec) -> Estimate | None:
         own = self._median([source.upscaling.get((sha256, spec.backbone)) for source in self._sources])
@@ -330,6 +342,12 @@ class _Times:
 
 def _costly(loss: Expression) -> frozenset[str]:
     return frozenset(term.call for term in loss.terms if term.name not in _CHEAP)
+
+
+def _validations_left(run: PlannedRun, every: int) -> int:
+    steps = run.spec.recipe.steps
+    done = steps - _steps_left(run)
+    return -(-steps // every) - done // every if done < steps else 0
 
 
 def _steps_left(run: PlannedRun) -> int:

@@ -72,13 +72,15 @@ def measure(plan: Plan, storage: Storage, measurer: AbstractContextManager[Measu
     for run in pending:
         runs.setdefault(same_step(run.spec), run)
     with store.writing(f"sgbench plan --measure {plan.name}"):
-        fetch_networks(sweep.metrics, [run.spec.loss for run in pending], storage, observer)
-        everything = tuple((test.name, metric) for test in data.tests for metric in sweep.metrics)
+        fetch_networks(sweep.all_metrics(), [run.spec.loss for run in pending], storage, observer)
+        everything = [(test.name, metric) for test in data.tests for metric in sweep.metrics]
+        if sweep.validation:
+            everything += [(each.name, metric) for each in data.validation for metric in sweep.validation.metrics]
         jobs, scored = list[Job](), set[str]()
         for run in runs.values():
             backbone = run.spec.backbone
             job = Job.of(run, data, sweep, storage)
-            jobs.append(replace(job, missing=() if backbone in scored else everything))
+            jobs.append(replace(job, missing=() if backbone in scored else tuple(everything)))
             scored.add(backbone)
         if not jobs:
             observer.say("nothing to measure: every run is done")
@@ -151,9 +153,9 @@ def _time_steps(spec: RunSpec, job: Job, scratch: Storage) -> float:
 
 
 def _time_scores(spec: RunSpec, job: Job, scratch: Storage, locator: Locator) -> dict[tuple[str, str | None], float]:
-    """Return the seconds of each metric, and of making the images, by the hash of each test set."""
+    """Return the seconds of each metric, and of making the images, by the hash of each set."""
     found: dict[tuple[str, str | None], float] = {}
-    for images in (open_packed(packed, job.storage()) for packed in job.tests):
+    for images in (open_packed(packed, job.storage()) for packed in (*job.tests, *job.validation_sets)):
         metrics = [metric for name, metric in job.missing if name == images.name]
         if not metrics:
             continue

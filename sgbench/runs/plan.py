@@ -256,6 +256,8 @@ class Plan:
     """All runs of the sweep without duplicates, of which ``runs`` may be a part; empty while they have no ids."""
     train: PackedImages | None = field(default=None, compare=False)
     """The training images; None while they are not available locally."""
+    validation: tuple[Dataset, ...] = ()
+    """The validation sets; empty while they are not available locally."""
 
     @property
     def pending(self) -> list[PlannedRun]:
@@ -350,8 +352,9 @@ def make_plan(
     planned = (
         PlannedRun(spec, *judge.standing(str(spec.run_id), spec.recipe, tests, sweep.metrics)) for spec in chosen
     )
-    train = data.train if isinstance(data, Data) else None
-    return Plan(name, sweep, len(named), tuple(planned), tests, tuple(unique), train)
+    train, validated = (data.train, data.validation) if isinstance(data, Data) else (None, ())
+    validation = tuple(Dataset(images.name, images.sha256) for images in validated)
+    return Plan(name, sweep, len(named), tuple(planned), tests, tuple(unique), train, validation)
 
 
 def refuse_losses(made: Plan, locator: Locator) -> None:

@@ -294,7 +294,14 @@ class _Work:
         if not pending:
             return
         sweep, storage = plan.sweep, self._store.storage
-        expected = expect(pending, self._store, tests=plan.tests, workers=max(1, sweep.workers))
+        expected = expect(
+            pending,
+            self._store,
+            tests=plan.tests,
+            validation=sweep.validation,
+            validation_sets=plan.validation,
+            workers=max(1, sweep.workers),
+        )
         jobs = [Job.of(run, self._data, sweep, storage) for run in longest_first(expected)]
         self._run_jobs = self._run_jobs or self.running.enter_context(self._runner)
         with (

@@ -13,7 +13,7 @@ from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.runs.forecast import Estimate, expect, longest_first, makespan
 from sgbench.runs.plan import PlannedRun
-from sgbench.spec import Recipe, RunSpec, TrainingData
+from sgbench.spec import Recipe, RunSpec, TrainingData, Validation
 from sgbench.store import Dataset, Store, identity_columns
 from sgbench.store.layout import MEASURED
 from sgbench.store.times import StepTime, keep_times, read_times
@@ -153,6 +153,25 @@ def test_scoring_takes_what_it_took_before(store: Store) -> None:
     assert scaled.scoring.scaled
     assert scaled.scoring.seconds > 50.0
     assert (without.scoring, without.seconds) == (None, pytest.approx(10.0))
+
+
+def test_validation_takes_what_it_took_before_each_time(store: Store) -> None:
+    mine, run_id = Dataset("mine", "c" * 64), str(record(store, 10.0).run_id)
+    row = {"run_id": run_id, "dataset": mine.name, "dataset_sha256": mine.sha256, "metric": "psnr_y"}
+    row |= {"metric_version": "1", "protocol": "{}", "n_images": 5, "value": 1.0, "status": "ok"}
+    store.write_validation(
+        [row | {"step": step, "seconds": 1.0, "upscaling_seconds": 2.0} for step in (30, 60, 90, 100)]
+    )
+    runs = [planned(seed=1), planned("resumable", 60, seed=1), planned("resumable", 59, seed=1)]
+    runs += [planned("to score", 100, seed=1)]
+
+    def scoring(*metrics: str) -> list[float | None]:
+        validation = Validation(sets=("mine",), every=30, metrics=metrics)
+        expected = expect(runs, store, validation=validation, validation_sets=[mine])
+        return [each.scoring and each.scoring.seconds for each in expected]
+
+    assert scoring("psnr_y") == [4 * 3.0, 2 * 3.0, 3 * 3.0, 0.0]
+    assert scoring("psnr_y", "fid") == [None, None, None, 0.0]
 
 
 def test_what_is_done_of_a_run_is_not_done_again(store: Store) -> None:
