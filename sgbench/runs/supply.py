@@ -12,6 +12,7 @@ from sgbench.assets.catalogue import NETWORKS
 from sgbench.assets.locator import Locator
 from sgbench.assets.needs import networks_of
 from sgbench.core.errors import InputError, MissingDataError
+from sgbench.core.location import Location
 from sgbench.core.storage import Storage
 from sgbench.core.words import quoted
 from sgbench.data import (
@@ -142,6 +143,8 @@ def initial_supplies(sweep: SweepSpec, store: Storage | None) -> list[Supply]:
         )
     with explained():
         server = server_of(init.name)
+        if server is None:
+            Location.of(init.name)  # refuses a URI with credentials, which Ray would keep
     return [replace(supply, how=DOWNLOADED if server else elsewhere, source=server or init.name)]
 
 

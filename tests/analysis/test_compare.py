@@ -315,7 +315,7 @@ def test_runs_trained_otherwise_are_never_paired() -> None:
     [
         ({"scale": 2}, ["scale=2", "scale=4"]),
         ({"train": "mine", "train_sha256": "cd" * 32}, ["train=demo@abababab", "train=mine@cdcdcdcd"]),
-        ({"init": "x2.pt", "init_sha256": "cd" * 32}, ["init=None", "init=x2.pt@cdcdcdcd"]),
+        ({"init": "x2.pt", "init_sha256": "cd" * 32}, ["init=x2.pt@cdcdcdcd", "no init"]),
     ],
 )
 def test_a_loss_that_was_only_trained_otherwise_has_no_partner(columns: dict[str, Any], labels: list[str]) -> None:

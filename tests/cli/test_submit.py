@@ -298,6 +298,10 @@ def test_the_weights_to_start_with_are_sent_once_and_are_those_of_the_job(
         _, err = run("submit", "tiny.yaml", *sets, "--set", f"recipe.init={name}", "--results", "s3://bucket/results")
         (told,) = (row for what, row in table(err).items() if what.endswith("initial weights"))
         assert told == how
+    for name in ("s3://key:secret@bucket/net.pt", "https://user:secret@a.org/net-0123abcd.pt"):
+        _, err = run("submit", "tiny.yaml", *sets, "--set", f"recipe.init={name}", "--results", "s3://b/c", code=2)
+        assert err.startswith("error: recipe.init: ")
+        assert "secret" not in err
 
 
 @pytest.mark.usefixtures("place", "alexnet")
