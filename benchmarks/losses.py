@@ -4,11 +4,13 @@
 
 On a CPU the network is edsr-tiny, batch 8, 32×32 LR patches; on a GPU EDSR as published, batch 16, 48×48. The SG
 loss is compared with straightforward implementations: the same formula by slices or by a grouped convolution,
-differentiated by autograd.
+differentiated by autograd. An adversary's own step counts; on a CPU its discriminator has 8 features, not 64.
+The perceptual loss is left out where VGG-16 is not available locally.
 """
 
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import harness
@@ -16,12 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
+from sgbench.assets.locator import Locator
 from sgbench.backbones import build_backbone
 from sgbench.losses import Batch, WeightedSum, build_loss
 from sgbench.losses.pixel import L1
 from sgbench.spec import Recipe, check_loss
 from sgbench.training.loop import as_images
 from sgbench.training.memory import kept_memory
+from sgbench.training.method import Learner, learners_of
 from sgbench.training.numerics import FORMATS, pinned
 
 BASE = "l1"
@@ -66,10 +70,13 @@ def by_convolution(padded: Tensor) -> tuple[Tensor, Tensor]:
     return both[:, 0::2], both[:, 1::2]
 
 
-def criteria() -> dict[str, WeightedSum]:
+def criteria(device: torch.device) -> dict[str, WeightedSum]:
     """Return the losses to compare, by their names in the table."""
+    losses = [*LOSSES, "l1 + 0.005*gan(features=8)" if device.type == "cpu" else "l1 + 0.005*gan"]
+    if Locator(download=False).find("vgg16"):
+        losses.append("l1 + 1.0*vgg")
     peers = {"l1 + SG by slices": by_slices, "l1 + SG by grouped convolution": by_convolution}
-    return {text: build_loss(check_loss(text)) for text in LOSSES} | {
+    return {text: build_loss(check_loss(text)) for text in losses} | {
         name: WeightedSum([("l1", 1.0, L1()), ("sg", 1.0, PlainSG(differences))]) for name, differences in peers.items()
     }
 
@@ -85,15 +92,21 @@ def measure(backbone: str, recipe: Recipe, device: torch.device, rounds: int) ->
             for side in (recipe.patch, recipe.patch * recipe.scale)
         )
 
-        def step(criterion: WeightedSum) -> None:
+        def step(criterion: WeightedSum, learners: list[Learner]) -> None:
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                 sr = network(lr)
-            loss, _ = criterion(Batch(lr, sr, hr, recipe.scale, step=0, steps=1))
+            batch = Batch(lr, sr, hr, recipe.scale, step=0, steps=1)
+            loss, _ = criterion(batch)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            for learner in learners:
+                learner.step([(1.0, replace(batch, sr=sr.detach()))], 1.0)
 
-        steps = {name: partial(step, criterion.to(device)) for name, criterion in criteria().items()}
+        steps = {
+            name: partial(step, criterion.to(device), learners_of(criterion, recipe))
+            for name, criterion in criteria(device).items()
+        }
         # Several steps per turn, because in a run a step finds the memory as the same loss left it.
         seconds = harness.take_turns(steps, rounds=rounds, calls=3)
     where = f"cpu, {recipe.threads} thread(s)" if device.type == "cpu" else f"gpu, {recipe.precision}"

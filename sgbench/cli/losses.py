@@ -5,7 +5,7 @@ from typing import Any
 
 from sgbench.cli import entries, options
 from sgbench.core.plugins import FAULTS
-from sgbench.core.registry import LOSSES
+from sgbench.core.registry import DISCRIMINATORS, LOSSES
 from sgbench.core.streams import nothing_on_stdout
 
 EXAMPLES = ("sgbench losses", "sgbench losses --json")
@@ -27,6 +27,7 @@ def losses(as_json: options.Json = False) -> None:
         return
     output.print_rows([_readable(row) for row in rows], as_json=False)
     output.say("Also: your own as my_module:MyLoss.")
+    output.say(f"Discriminators of gan: {', '.join(DISCRIMINATORS.names())}, or your own as my_module:MyDiscriminator.")
 
 
 def _row(name: str) -> dict[str, Any]:

@@ -196,7 +196,10 @@ def test_a_loss_that_cannot_be_imported_is_a_row_with_the_reason(run: Run) -> No
     out, err = run("losses")
     assert "own(kind=soft, on=false, sigma=None)" in out
     assert "loss 'gone' cannot be imported" in out
-    assert err == "Also: your own as my_module:MyLoss.\n"
+    assert err == (
+        "Also: your own as my_module:MyLoss.\n"
+        "Discriminators of gan: patch, unet, vgg, or your own as my_module:MyDiscriminator.\n"
+    )
 
 
 # Metrics

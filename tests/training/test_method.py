@@ -55,6 +55,19 @@ class Adversary(nn.Module):
         return torch.optim.SGD(parameters, lr=0.5)
 
 
+class Judge(nn.Module):
+    """A discriminator that notes what it is given."""
+
+    def __init__(self, *, features):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(features, 1, 1))
+        self.seen = []
+
+    def forward(self, images):
+        self.seen.append((images.dtype, torch.is_autocast_enabled("cpu"), self.weight.requires_grad))
+        return (images * self.weight).mean((1, 2, 3))
+
+
 class Weighing(nn.Module):
     """A loss with a parameter and no optimizer."""
 
@@ -114,6 +127,25 @@ def test_an_adversary_learns_in_a_step_of_its_own_and_only_there(patches):
     slope = -2 * patches[1].mean((0, 2, 3)).view(3, 1, 1) / 3
     torch.testing.assert_close(adversary.guess.detach(), -0.5 * slope)
     assert trained.names == [f"{__name__}:Adversary", f"{__name__}:Adversary.error"]
+
+
+def test_a_discriminator_works_in_float32_and_waits_while_the_network_is_trained(patches):
+    trained = method(f"gan(discriminator={__name__}:Judge, features=3, kind=hinge)", precision="bf16")
+    trained.step(*patches, 0, 1.0)
+    (adversarial,) = trained.criterion.losses
+    float32 = torch.float32, False
+    assert adversarial.discriminator.seen == [(*float32, False), (*float32, True), (*float32, True)]
+
+
+def test_while_the_network_waits_only_the_discriminator_is_trained(patches):
+    loss = f"gan(discriminator={__name__}:Judge, features=3, lr=0.01, ahead=2) + {__name__}:Weighing"
+    trained = method(loss)
+    for step, trains in enumerate((False, False, True)):
+        before = [each.clone() for each in (trained.network.conv_last.bias, *trained.criterion.parameters())]
+        trained.step(*patches, step, 1.0)
+        after = [trained.network.conv_last.bias, *trained.criterion.parameters()]
+        changed = [not torch.equal(*pair) for pair in zip(before, after, strict=True)]
+        assert changed == [trains, True, trains, False]  # the network, the discriminator, and what Weighing learns
 
 
 def test_rates_of_all_optimizers_follow_the_schedule(patches):
