@@ -669,8 +669,8 @@ def check_scorable(references: Iterable[str], metrics: Sequence[str]) -> None:
     lacking = [reference for reference in references if lacks_hr(reference)]
     if lacking and all(METRICS.load(metric).needs_hr for metric in metrics):
         raise InputError(
-            f"{quoted(set_name(lacking[0]))} has no HR images, and {shortened(', '.join(metrics))} need them; add a "
-            "no-reference metric, as 'sgbench metrics' lists them, or one of your own."
+            f"{quoted(set_name(lacking[0]))} has no HR images, which every metric that is asked for needs "
+            f"({shortened(', '.join(metrics))}); add one that 'sgbench metrics' marks with 'no HR', or one of your own."
         )
 
 

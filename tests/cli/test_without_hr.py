@@ -102,7 +102,10 @@ def test_results_of_other_tools_are_matched_with_the_low_resolution_files(run: R
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        (("eval", "bicubic", *REAL), "'real' has no HR images, and lpips_alex, fid, "),
+        (
+            ("eval", "bicubic", *REAL),
+            "'real' has no HR images, which every metric that is asked for needs (lpips_alex, fid, ",
+        ),
         (
             ("eval", "bicubic", "--test", "real=none", "--metric", "spread"),
             "'real=none' names no images: write NAME=none",
@@ -113,7 +116,10 @@ def test_results_of_other_tools_are_matched_with_the_low_resolution_files(run: R
             "has the name of a known set, which has HR images",
         ),
         (("train", "tiny.yaml", "--train", "x=none,lr=photos", "--loss", "l1"), "and training needs them"),
-        (("plan", "tiny.yaml", "--metric", "psnr_y"), "'real' has no HR images, and psnr_y need them"),
+        (
+            ("plan", "tiny.yaml", "--metric", "psnr_y"),
+            "'real' has no HR images, which every metric that is asked for needs (psnr_y); add",
+        ),
         (("plan", "tiny.yaml", "--train", "mine=test"), "training on test images is refused: image 'photo0' of mine"),
     ],
 )
