@@ -173,7 +173,7 @@ class _Teller:
                 with foreign(f"tracker '{self._name}'"):
                     if what == "started":
                         self._trackers[run_id] = self._kind()
-                    if tracker := self._trackers.get(run_id):
+                    if (tracker := self._trackers.get(run_id)) is not None:
                         getattr(tracker, what)(*arguments)
             except InputError as error:  # servers go away, disks are full, and trackers raise anything then
                 self._trackers.pop(run_id, None)
