@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -117,29 +117,22 @@ def _images_below(folder: Path, pattern: str) -> list[Path]:
 
 
 def distinct(subjects: Sequence[Subject], store: Store) -> list[Subject]:
-    """Return subjects with as much of their paths in their names as distinguishes them from others of a store.
+    """Return subjects with as much of their paths in their names as distinguishes them, or as they have in a store.
 
     So the folders ``HAT/visualization/Set5`` and ``SwinIR/visualization/Set5`` are not both called Set5.
     """
-    taken: defaultdict[str, set[str]] = defaultdict(set)
-    for run_id, row in store.rows().items():
-        taken[row["name"]].add(run_id)
-    names = {subject.run_id: [subject.name, *_longer_names(subject)] for subject in subjects}
-    for run_id, choices in names.items():
-        known = next((at for at, name in enumerate(choices) if run_id in taken[name]), 0)
-        del choices[:known]
+    names: dict[str, list[str]] = {}
+    for subject in subjects:
+        choices = [subject.name, *_longer_names(subject)]
+        known = (store.run(subject.run_id) or {}).get("name")
+        names[subject.run_id] = choices[choices.index(known) if known in choices else 0 :]
     while True:
-        current = {run_id: choices[0] for run_id, choices in names.items()}
-        counts = Counter(current.values())
-        clashing = [
-            run_id
-            for run_id, name in current.items()
-            if len(names[run_id]) > 1 and (counts[name] > 1 or taken[name] - {run_id})
-        ]
+        counts = Counter(choices[0] for choices in names.values())
+        clashing = [choices for choices in names.values() if counts[choices[0]] > 1 and len(choices) > 1]
         if not clashing:
-            return [_named(subject, current[subject.run_id]) for subject in subjects]
-        for run_id in clashing:
-            del names[run_id][0]
+            return [_named(subject, names[subject.run_id][0]) for subject in subjects]
+        for choices in clashing:
+            del choices[0]
 
 
 def _longer_names(subject: Subject) -> list[str]:
