@@ -15,7 +15,7 @@ import sgbench
 from sgbench.cli import app
 from sgbench.core.registry import DISCRIMINATORS, LOSSES
 from sgbench.core.storage import Storage
-from sgbench.spec import build
+from sgbench.spec import build, check_loss, override, read_setting
 from sgbench.store import HISTORY, RUNS, SCORES, VALIDATION, Store
 
 ROOT = Path(__file__).parent.parent
@@ -83,6 +83,21 @@ def test_the_sql_line_runs(quick: Store) -> None:
 def test_the_sweep_file_is_valid() -> None:
     (block,) = blocks("yaml", "sweeps.md")
     assert len(build(yaml.safe_load(block), "sweeps.md").grids) == 1
+
+
+def test_what_basicsr_says_can_be_said_here() -> None:
+    (block,) = blocks("yaml", "basicsr.md")
+    rows = [line.split("|")[2] for line in PAGES["basicsr.md"].splitlines() if line.startswith("|")]
+    codes = [code for row in rows for code in re.findall("`([^`]+)`", row)]
+    settings = [code for code in codes if re.match(r"[a-z_.]+=", code)]
+    losses = [code for code in codes if re.match(rf"([0-9.]+\*)?({'|'.join(LOSSES.names())})\b", code)]
+    assert (len(settings), len(losses)) >= (20, 14)
+    for setting in ("recipe.steps=400000", *settings):
+        fields = yaml.safe_load(block)
+        override(fields, *read_setting(setting))
+        build(fields, setting)
+    for loss in losses:
+        check_loss(loss)
 
 
 COMMANDS = [
