@@ -178,7 +178,7 @@ def places_of(reference: str) -> list[Place]:
 
 
 def _components(folder: str) -> tuple[str, ...]:
-    return expanded(folder).absolute().with_suffix("").parts[1:]
+    return expanded(folder).absolute().parts[1:]
 
 
 def missing_sets(reference: str, role: Role, scale: int) -> list[DataSet]:

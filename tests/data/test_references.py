@@ -254,7 +254,8 @@ def test_several_places_are_one_set_in_the_order_of_names(make, monkeypatch):
 
 
 def test_names_that_several_folders_have_are_told_by_their_folders(make):
-    make("x/HR/1.png", "y/HR/1.png", "y/HR/2.png", "z/deep/1.png", "z/1.png")
+    make("x/HR/1.png", "y/HR/1.png", "y/HR/2.png", "z/deep/1.png", "z/1.png", "x.v1/1.png", "x.v2/1.png")
+    assert resolve("mine=x.v1+x.v2", "train").names == ("x.v1-1", "x.v2-1")
     assert resolve("mine=x/HR+y/HR", "train").names == ("x-HR-1", "y-HR-1", "2")
     assert resolve("mine=x/HR+other=y/HR", "train").names == ("HR-1", "other-1", "2")
     assert resolve("mine=z,recursive", "train").names == ("1", "deep-1")
