@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sgbench.backbones import build_backbone
 from sgbench.core.errors import InputError, MissingDataError
@@ -31,7 +31,7 @@ from sgbench.runs.verification import verify
 from sgbench.spec import SweepSpec, build, presets
 from sgbench.store import Store
 from sgbench.store.layout import inits, weights_of
-from sgbench.training import Checkpoints, read_weights_file
+from sgbench.training import Checkpoints, read_init, read_weights_file
 
 STEPS = 3
 RATE = 1e-3
@@ -437,6 +437,34 @@ def test_the_weights_in_a_store_must_be_of_the_backbone_that_a_sweep_names(
         InputError, match=r"^recipe\.init: 'net\.pt' is no checkpoint of backbone 'rdn-tiny': it misses "
     ):
         Start.of(start.sweep.model_copy(update={"grids": (grid,)}), storage).keep(storage)
+
+
+class Mine(nn.Module):
+    """A network of one's own, with state of several types."""
+
+    def __init__(self, *, scale: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 3 * scale**2, 1), nn.BatchNorm2d(3 * scale**2), nn.PixelShuffle(scale))
+        self.register_buffer("tenth", torch.full((2,), 0.1, dtype=torch.bfloat16))
+
+    def forward(self, lr: Tensor) -> Tensor:
+        upscaled: Tensor = self.layers(lr)
+        return upscaled
+
+
+def test_a_network_of_ones_own_starts_with_all_of_its_state(make: Make, storage: Storage, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    state = Mine(scale=4).state_dict() | {"layers.1.num_batches_tracked": torch.tensor(7)}
+    torch.save(state, tmp_path / "mine.pt")
+    sweep = make(init=tmp_path / "mine.pt")
+    grid = sweep.grids[0].model_copy(update={"backbones": (f"{__name__}:Mine",)})
+    start = Start.of(sweep.model_copy(update={"grids": (grid,)}), storage)
+    start.keep(storage)
+    ((sha256, _),) = inits(storage).items()
+    kept, source = read_init(storage, sha256)
+    assert same(kept, state)
+    assert source == "mine.pt"
+    assert {key: value.dtype for key, value in kept.items()} == {key: value.dtype for key, value in state.items()}
 
 
 def test_merging_takes_the_weights_along_and_cleaning_leaves_them(
