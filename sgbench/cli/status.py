@@ -32,8 +32,8 @@ def status(
     """Show the progress of the sweeps in a store or, with --address or JOB, the jobs of a cluster.
 
     The store is enough, from any machine and even if the cluster is gone: it shows how many runs of each sweep are
-    done, to score, running, resumable, to do and failed, what the running ones are doing, and which command is using
-    the store.
+    done, to score, running, resumable, out of their budget of hours, to do and failed, what the running ones are doing,
+    and which command is using the store.
     """
     from sgbench.core.errors import InputError
 

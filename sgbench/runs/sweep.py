@@ -144,7 +144,7 @@ class Outcome:
         """Return a sentence on the runs that have used up their budget of hours; None if there are none."""
         for first in self.exhausted.values():
             count = len(self.exhausted)
-            which = "1 run is not done" if count == 1 else f"{count} runs are not done, such as one"
+            which = "1 run is not done" if count == 1 else f"{count} runs are not done; the first"
             return f"{which}: {first}."
         return None
 

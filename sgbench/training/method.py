@@ -123,8 +123,8 @@ class Supervised:
                 if not waits:
                     with foreign(f"the gradient of '{self.spec.loss}' through '{self.spec.backbone}'"):
                         _backward(loss, share * weight)
-            losses.append(loss.detach() * weight)
-            terms.append(values * weight)
+            losses.append((weight, loss.detach()))
+            terms.append((weight, values))
             if self.learners:
                 seen.append((weight, _without_gradients(batch)))
         if not waits:
@@ -138,7 +138,7 @@ class Supervised:
         self.features.clear()
         if self.world > 1:
             _broadcast(self._buffers)
-        return torch.stack(losses).sum(), torch.cat([torch.stack(terms).sum(0), *own])
+        return _mean(losses), torch.cat([_mean(terms), *own]) if own else _mean(terms)
 
     def _upscaled(self, lr: Tensor, hr: Tensor, done: int) -> Batch:
         recipe = self.spec.recipe
@@ -230,10 +230,10 @@ class Learner:
             values = self._own_values(batch)
             with foreign(f"the gradient of own_terms of loss '{self.name}'"):
                 _backward(values.sum(), share * weight)
-            terms.append(values.detach() * weight)
+            terms.append((weight, values.detach()))
         self._update()
         self._require_gradients(False)
-        return torch.stack(terms).sum(0)
+        return _mean(terms)
 
     def _own_values(self, batch: Batch) -> Tensor:
         assert self.own_terms
@@ -293,6 +293,11 @@ def kept_outputs(network: nn.Module, layers: Iterable[str], backbone: str) -> di
 
 def _backward(loss: Tensor, share: float) -> None:
     torch.autograd.backward(loss if share == 1 else loss * share)
+
+
+def _mean(parts: Sequence[tuple[float, Tensor]]) -> Tensor:
+    """Return the weighted sum of the values of parts; a single one has the weight 1."""
+    return torch.stack([weight * value for weight, value in parts]).sum(0) if len(parts) > 1 else parts[0][1]
 
 
 def _without_gradients(batch: Batch) -> Batch:
