@@ -150,15 +150,15 @@ def places_of(reference: str) -> list[Place]:
         InputError: If the reference is malformed, or its name is that of a catalogued set and may not be.
     """
     asked = Reference.read(reference)
+    several = len(asked.places) > 1
+    if asked.places:
+        _refuse_other_case(asked.name)
     if not asked.has_hr:
         if asked.name in CATALOG:
             raise InputError(
                 f"{quoted(reference)} has the name of a known set, which has HR images; give it another name."
             )
         return [Place(asked.name, None, asked.lr_folders[0], "", ())]
-    several = len(asked.places) > 1
-    if asked.places:
-        _refuse_other_case(asked.name)
     if several and asked.name in CATALOG:
         raise InputError(f"{quoted(reference)} has the name of a known set; give a set of several parts another name.")
     lr = asked.lr_folders or [""] * max(1, len(asked.places))
