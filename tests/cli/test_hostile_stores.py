@@ -72,7 +72,6 @@ HOSTILE: dict[str, tuple[str, Any, str]] = {
     "an id in capitals": ("runs", run_row(run_id=ID.upper()), ID.upper()),
     "the id of scores": ("scores", score(run_id=OUT), OUT),
     "the id of a history": ("history", history(run_id=OUT), OUT),
-    "the id of a validation": ("validation", validation(run_id=OUT), OUT),
     "a validation set": ("validation", validation(dataset="../../x"), "../../x"),
     "a test set": ("scores", score(dataset="../../x"), "../../x"),
     "a hash": ("scores", score(dataset_sha256="/../../x"), "/../../x"),
