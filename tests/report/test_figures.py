@@ -2,6 +2,7 @@
 
 import datetime
 import io
+import itertools
 import json
 import math
 import re
@@ -352,6 +353,18 @@ def test_curves_are_the_terms_of_the_history() -> None:
     drawn = [[list(zip(*line.get_data(), strict=True)) for line in axes.lines] for axes in figure.axes]
     assert drawn == [[[(10, 0.2), (20, 0.1)], [(10, 0.3), (20, 0.2)]], [[(10, 0.06), (20, 0.05)]]]
     assert legend(figure) == ["l1", "l1 + 1.0*sg"]
+
+
+def test_the_long_name_of_a_term_is_broken_into_lines_that_fit_over_its_panel() -> None:
+    term = "gan(ahead=20, discriminator=patch, features=4, kind=relativistic, ratio=2)"
+    terms = {f"{term}{own}": [0.6, 0.7] for own in ("", ".fake", ".real")}
+    figure = draw_curves(results([run("a", term)], history=course("a", terms)))
+    figure.draw_without_rendering()
+    boxes = [axes.title.get_window_extent() for axes in figure.axes]
+    assert [axes.get_title().replace("\n", " ") for axes in figure.axes] == [f"edsr-tiny, {name}" for name in terms]
+    assert boxes[0].x0 >= 0
+    assert boxes[-1].x1 <= figure.bbox.width
+    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
 
 
 def test_scores_on_validation_sets_follow_the_terms() -> None:

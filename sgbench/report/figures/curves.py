@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -17,7 +18,17 @@ from sgbench.analysis.view import ALL, Group, direction
 from sgbench.core.errors import InputError
 from sgbench.core.words import natural, printable
 from sgbench.report.figures.selection import BAND, counted, left_out, select, title
-from sgbench.report.figures.style import COLOURS, MARKERS, Look, add_foot, in_style, looks, new_figure, new_grid
+from sgbench.report.figures.style import (
+    COLOURS,
+    MARKERS,
+    Look,
+    add_foot,
+    characters,
+    in_style,
+    looks,
+    new_figure,
+    new_grid,
+)
 from sgbench.store import Dataset
 
 Course = dict[int, float]
@@ -70,7 +81,10 @@ def draw_curves(view: View, filters: Filters = ALL, *, columns: int | None = Non
     figure, placed = _figure(list(panels), columns)
     first: dict[Quantity, Axes] = {}
     for (backbone, shown), axes in placed.items():
-        axes.set(title=f"{backbone}, {shown.title}", xlabel="step", yscale="linear" if shown.is_score else "log")
+        spec = axes.get_subplotspec()
+        longest = characters(figure.get_figwidth() / (spec.get_gridspec().ncols if spec else 1))
+        head = textwrap.fill(f"{backbone}, {shown.title}", longest, break_on_hyphens=False)
+        axes.set(title=head, xlabel="step", yscale="linear" if shown.is_score else "log")
         for group in panels[backbone, shown]:
             seeds = [courses[run.run_id, shown] for run in group.runs if (run.run_id, shown) in courses]
             _draw(axes, seeds, _look(kinds, group.trained_with))
