@@ -115,6 +115,7 @@ def test_results_of_other_tools_are_matched_with_the_low_resolution_files(run: R
             ("eval", "bicubic", "--test", "Set5=none,lr=photos", "--metric", "spread"),
             "has the name of a known set, which has HR images",
         ),
+        (("eval", "bicubic", "--test", "b100=none,lr=photos", "--metric", "spread"), "did you mean 'B100'?"),
         (("train", "tiny.yaml", "--train", "x=none,lr=photos", "--loss", "l1"), "and training needs them"),
         (
             ("plan", "tiny.yaml", "--metric", "psnr_y"),
