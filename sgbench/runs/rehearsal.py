@@ -70,6 +70,13 @@ def _try_term(term: Term, recipe: Recipe, backbones: Sequence[str]) -> None:
         return
     torch.manual_seed(0)
     loss = build_loss(alone)
+    with foreign(f"loss '{term.call}'"):
+        never = all(map(loss.waits, range(recipe.steps)))
+    if never:
+        raise InputError(
+            f"loss '{term.call}' lets the network wait in each of the steps, of which recipe.steps is {recipe.steps}; "
+            "one in which the network is trained is needed."
+        )
     if LOSSES.is_built_in(term.name) and all(map(DISCRIMINATORS.is_built_in, discriminators_of([alone]))):
         _try_size(loss, recipe)
         return

@@ -569,7 +569,7 @@ class SweepSpec(_Model):
         if self.workers > recipe.batch:
             raise ValueError(f"workers is {self.workers}, which is more than the batch of {recipe.batch}")
         if recipe.accumulate > (share := recipe.batch // max(1, self.workers)):
-            whose = f"the {share} patches of a worker in a step" if self.workers > 1 else f"the batch of {share}"
+            whose = f"the patches of a worker in a step, {share}" if self.workers > 1 else f"the batch of {share}"
             raise ValueError(f"recipe.accumulate is {recipe.accumulate}, which is more than {whose}")
         if recipe.schedule.warmup > recipe.steps:
             raise ValueError(

@@ -368,6 +368,14 @@ def test_a_built_in_loss_refuses_an_option() -> None:
         rehearse(sweep(losses=["l1 + sg(order=3)"]))
 
 
+@pytest.mark.parametrize("waiting", ["ahead=9", "ratio=10"])
+def test_a_loss_that_lets_the_network_wait_to_the_end_is_refused(waiting: str) -> None:
+    loss = f"l1 + gan(features=2, {waiting})"
+    with pytest.raises(InputError, match=r"the steps, of which recipe\.steps is 9; "):
+        rehearse(sweep(losses=[loss], recipe={"steps": 9}))
+    rehearse(sweep(losses=[loss], recipe={"steps": 10}))
+
+
 class Blind(nn.Module):
     """A discriminator that breaks the rule which its number of features stands for, or none."""
 

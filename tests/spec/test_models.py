@@ -365,7 +365,7 @@ def grid(**changes: Any) -> dict[str, Any]:
         ),
         (
             fields(recipe={"batch": 7, "accumulate": 4}, workers=2),
-            "recipe.accumulate is 4, which is more than the 3 patches of a worker in a step.",
+            "recipe.accumulate is 4, which is more than the patches of a worker in a step, 3.",
         ),
         (
             fields(recipe={"batch": 7, "accumulate": 8}),
