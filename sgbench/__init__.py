@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sgbench.report.summaries import compare as compare
     from sgbench.report.summaries import table as table
     from sgbench.trackers import register_tracker as register_tracker
+    from sgbench.training.optimizers import register_optimizer as register_optimizer
 
 __version__ = "0.1.0"
 
@@ -28,6 +29,7 @@ _PUBLIC = {
     "register_discriminator": "sgbench.losses.discriminators",
     "register_loss": "sgbench.losses",
     "register_metric": "sgbench.metrics",
+    "register_optimizer": "sgbench.training.optimizers",
     "register_tracker": "sgbench.trackers",
     "sweep": "sgbench.api",
     "table": "sgbench.report.summaries",
@@ -44,6 +46,7 @@ __all__ = [
     "register_discriminator",
     "register_loss",
     "register_metric",
+    "register_optimizer",
     "register_tracker",
     "sweep",
     "table",

@@ -128,8 +128,8 @@ def test_the_command_line_is_the_one_that_is_written_down() -> None:
 
 def test_the_public_names_are_those_that_are_written_down() -> None:
     names = ["Results", "__version__", "compare", "evaluate", "load_results", "plan"]
-    names += ["register_backbone", "register_discriminator", "register_loss", "register_metric", "register_tracker"]
-    names += ["sweep", "table"]
+    kinds = ("backbone", "discriminator", "loss", "metric", "optimizer", "tracker")
+    names += [*(f"register_{kind}" for kind in kinds), "sweep", "table"]
     assert sorted(sgbench.__all__) == names
     for name in names:
         assert getattr(sgbench, name) is not None

@@ -10,6 +10,9 @@ from sgbench.core.plugins import foreign
 from sgbench.core.registry import OPTIMIZERS, unfit
 from sgbench.spec import Optimizer
 
+register_optimizer = OPTIMIZERS.register
+"""Class decorator: ``@register_optimizer("name")``."""
+
 
 def check(name: str, entry: object) -> None:
     """Check the entry of an optimizer's name in the registry.
