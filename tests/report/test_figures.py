@@ -355,8 +355,11 @@ def test_curves_are_the_terms_of_the_history() -> None:
     assert legend(figure) == ["l1", "l1 + 1.0*sg"]
 
 
-def test_the_long_name_of_a_term_is_broken_into_lines_that_fit_over_its_panel() -> None:
-    term = "gan(ahead=20, discriminator=patch, features=4, kind=relativistic, ratio=2)"
+@pytest.mark.parametrize(
+    "term",
+    ["gan(ahead=20, discriminator=patch, features=4, kind=relativistic, ratio=2)", "gan(features=16, lr=0.0002)"],
+)
+def test_the_long_name_of_a_term_is_broken_into_lines_that_fit_over_its_panel(term: str) -> None:
     terms = {f"{term}{own}": [0.6, 0.7] for own in ("", ".fake", ".real")}
     figure = draw_curves(results([run("a", term)], history=course("a", terms)))
     figure.draw_without_rendering()

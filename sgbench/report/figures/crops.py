@@ -2,7 +2,7 @@
 
 import textwrap
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from sgbench.analysis import Filters, View
-from sgbench.analysis.view import ALL, DEFAULT_METRIC, NO_RUN, NOT_SCORED, Run, Status, direction
+from sgbench.analysis.view import ALL, DEFAULT_METRIC, NO_RUN, NOT_SCORED, Group, Run, Status, direction
 from sgbench.core.errors import InputError
 from sgbench.core.words import natural
 from sgbench.data import Pixels
@@ -63,7 +63,8 @@ class Crops:
 def find_crops(view: View, filters: Filters = ALL) -> Crops:
     """Choose the runs whose images are shown: of each backbone and loss, the one of the first seed that all have.
 
-    A loss of which no run is done is left out if nobody named it.
+    A loss of which no run is done is left out if nobody named it, and so are recipes that have no seed in common with
+    the only one that has all losses.
 
     Args:
         view: A store.
@@ -82,12 +83,13 @@ def find_crops(view: View, filters: Filters = ALL) -> Crops:
     order = filters.losses or sorted({group.loss for group in groups}, key=natural)
     runs: dict[str, dict[str, Run]] = {}
     for backbone in dict.fromkeys(group.backbone for group in groups):
-        by_loss = {
-            group.trained_with: {run.seed: run for run in group.runs if run.status is Status.DONE}
-            for group in sorted(groups, key=lambda group: order.index(group.loss))
-            if group.backbone == backbone
-        }
-        seeds = set.intersection(*(set(by_seed) for by_seed in by_loss.values()))
+        here = sorted((each for each in groups if each.backbone == backbone), key=lambda each: order.index(each.loss))
+        by_loss, seeds = _done(here)
+        if not seeds:
+            alike = _of_one_recipe(here)
+            for other in (group for group in here if group not in alike):
+                fates["another recipe, and no seed in common"] += map(other.named, other.runs)
+            by_loss, seeds = _done(alike)
         if not seeds:
             raise InputError(
                 f"no seed of {backbone} is done with all of {'; '.join(by_loss)}; choose with --loss or --backbone."
@@ -103,6 +105,27 @@ def find_crops(view: View, filters: Filters = ALL) -> Crops:
     names = tuple(dict.fromkeys(loss for each in runs.values() for loss in each))
     pair = (names[0], names[-1]) if len(names) == 2 or (filters.losses and len(names) > 1) else None
     return Crops(names, runs, recipes[0], pair, tuple(left_out(fates)))
+
+
+def _done(groups: Iterable[Group]) -> tuple[dict[str, dict[int | None, Run]], set[int | None]]:
+    """Return the runs that are done, by loss and seed, and the seeds with which all losses are."""
+    by_loss = {
+        group.trained_with: {run.seed: run for run in group.runs if run.status is Status.DONE} for group in groups
+    }
+    return by_loss, set.intersection(*(set(by_seed) for by_seed in by_loss.values()))
+
+
+def _of_one_recipe(groups: Sequence[Group]) -> Sequence[Group]:
+    """Return those of the recipe that has all losses, if only one has; else all, for there is no reason for a choice.
+
+    A store also has runs of other recipes, such as one with whose weights the others start.
+    """
+    losses = {group.loss for group in groups}
+    by_recipe: defaultdict[Hashable, list[Group]] = defaultdict(list)
+    for group in groups:
+        by_recipe[group.conditions].append(group)
+    complete = [alike for alike in by_recipe.values() if {group.loss for group in alike} == losses]
+    return complete[0] if len(complete) == 1 else groups
 
 
 @in_style

@@ -49,6 +49,9 @@ Courses = Mapping[tuple[str, Quantity], Course]
 Panel = tuple[str, Quantity]
 """A backbone and a quantity."""
 
+_TITLE = 0.7
+"""Share of a panel's width, with the space beside it, that its title may take: its letters are larger than average."""
+
 ACROSS = 4
 """The most backbones side by side."""
 
@@ -82,7 +85,7 @@ def draw_curves(view: View, filters: Filters = ALL, *, columns: int | None = Non
     first: dict[Quantity, Axes] = {}
     for (backbone, shown), axes in placed.items():
         spec = axes.get_subplotspec()
-        longest = characters(figure.get_figwidth() / (spec.get_gridspec().ncols if spec else 1))
+        longest = characters(_TITLE * figure.get_figwidth() / (spec.get_gridspec().ncols if spec else 1))
         head = textwrap.fill(f"{backbone}, {shown.title}", longest, break_on_hyphens=False)
         axes.set(title=head, xlabel="step", yscale="linear" if shown.is_score else "log")
         for group in panels[backbone, shown]:
