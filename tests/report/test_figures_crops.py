@@ -341,7 +341,7 @@ def test_runs_of_the_first_seed_that_all_losses_have_are_shown(saved: SavedImage
 def test_a_run_with_whose_weights_the_others_start_is_left_out(saved: SavedImages) -> None:
     start = run("aaaa", L1, 100, steps=1200)
     found = find_crops(results(saved, [start, run("bbbb", L1, steps=600), run("cccc", SG, steps=600)]))
-    assert [each.run_id for each in found.runs["edsr-tiny"].values()] == ["bbbb", "cccc"]
+    assert {loss: run.run_id for loss, run in found.runs["edsr-tiny"].items()} == {L1: "bbbb", SG: "cccc"}
     (note,) = found.left_out
     assert re.fullmatch(
         r"Left out: edsr-tiny · l1, steps=1200 · seed 100: another recipe, and no seed in common\.", note

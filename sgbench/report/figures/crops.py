@@ -81,20 +81,21 @@ def find_crops(view: View, filters: Filters = ALL) -> Crops:
         for run in lost.runs:
             fates[str(run.fate)].append(lost.named(run))
     order = filters.losses or sorted({group.loss for group in groups}, key=natural)
-    runs: dict[str, dict[str, Run]] = {}
+    chosen: dict[str, tuple[Sequence[Group], int | None]] = {}
     for backbone in dict.fromkeys(group.backbone for group in groups):
         here = sorted((each for each in groups if each.backbone == backbone), key=lambda each: order.index(each.loss))
-        by_loss, seeds = _done(here)
-        if not seeds:
-            alike = _of_one_recipe(here)
-            for other in (group for group in here if group not in alike):
-                fates["another recipe, and no seed in common"] += map(other.named, other.runs)
-            by_loss, seeds = _done(alike)
-        if not seeds:
-            raise InputError(
-                f"no seed of {backbone} is done with all of {'; '.join(by_loss)}; choose with --loss or --backbone."
-            )
-        runs[backbone] = {loss: by_seed[min(seeds, key=lambda seed: seed or 0)] for loss, by_seed in by_loss.items()}
+        alike = here if _seeds(here) else _of_one_recipe(here)
+        for other in (group for group in here if group not in alike):
+            fates["another recipe, and no seed in common"] += map(other.named, other.runs)
+        if not (seeds := _seeds(alike)):
+            named = "; ".join(group.trained_with for group in alike)
+            raise InputError(f"no seed of {backbone} is done with all of {named}; choose with --loss or --backbone.")
+        chosen[backbone] = alike, min(seeds, key=lambda seed: seed or 0)
+    one_recipe = len({group.conditions for alike, _ in chosen.values() for group in alike}) == 1
+    runs = {
+        backbone: {group.loss if one_recipe else group.trained_with: _of_seed(group, seed) for group in alike}
+        for backbone, (alike, seed) in chosen.items()
+    }
     if not runs:
         raise InputError("no trained run is left of which images could be shown.")
     ids = [run.run_id for each in runs.values() for run in each.values()]
@@ -107,12 +108,13 @@ def find_crops(view: View, filters: Filters = ALL) -> Crops:
     return Crops(names, runs, recipes[0], pair, tuple(left_out(fates)))
 
 
-def _done(groups: Iterable[Group]) -> tuple[dict[str, dict[int | None, Run]], set[int | None]]:
-    """Return the runs that are done, by loss and seed, and the seeds with which all losses are."""
-    by_loss = {
-        group.trained_with: {run.seed: run for run in group.runs if run.status is Status.DONE} for group in groups
-    }
-    return by_loss, set.intersection(*(set(by_seed) for by_seed in by_loss.values()))
+def _seeds(groups: Iterable[Group]) -> set[int | None]:
+    """Return the seeds with which all losses are done."""
+    return set.intersection(*({run.seed for run in group.runs if run.status is Status.DONE} for group in groups))
+
+
+def _of_seed(group: Group, seed: int | None) -> Run:
+    return next(run for run in group.runs if run.status is Status.DONE and run.seed == seed)
 
 
 def _of_one_recipe(groups: Sequence[Group]) -> Sequence[Group]:
