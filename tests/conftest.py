@@ -30,14 +30,6 @@ hypothesis.settings.load_profile("sgbench")
 Agreement = Callable[[str, str, float, float], None]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the tests with Ray begin first, each file's in one process; others fill what they leave of the processors."""
-    for item in items:
-        if item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
-
-
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Small networks gain nothing from threads, and lose much where tests run side by side."""

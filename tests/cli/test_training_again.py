@@ -80,10 +80,8 @@ import os
 import torch
 
 class Breaks(torch.nn.Module):
-    calls = 0
-    def forward(self, sr, hr):
-        self.calls += 1
-        factor = float("nan") if "BROKEN" in os.environ and self.calls == 3 else 1.0
+    def forward(self, sr, hr, *, step):
+        factor = float("nan") if "BROKEN" in os.environ and step == 2 else 1.0
         return factor * (sr - hr).abs().mean()
 """
 
