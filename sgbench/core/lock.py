@@ -233,14 +233,15 @@ class DiskLocks:
         folder = self._folder / WRITERS
         try:
             folder.mkdir()
-        except FileExistsError:
+            folder.rmdir()
+            return []
+        except OSError:  # it is there, somebody else has come to look meanwhile, or the disk is full
             with contextlib.suppress(OSError), tempfile.NamedTemporaryFile(prefix=".", dir=folder):
                 pass
+        try:
             return sorted(each.name for each in folder.iterdir() if WRITER.fullmatch(each.name))
-        except OSError:  # a full disk, on which it cannot be made, or no folder to make it in: so there is none
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        folder.rmdir()
-        return []
 
     def remove(self) -> None:
         """Delete the folder of a lock that nobody holds, and will not be wanted again."""

@@ -139,7 +139,8 @@ def test_prepared_sets_without_hr_are_packed_once_and_verified(run: Run) -> None
     assert "ok" in run("data", "verify", "real=none,lr=photos")[0]
     with Path(row["folder"], "lr.bin").open("r+b") as file:
         file.write(b"changed")
-    assert "has changed on disk" in run("data", "verify", code=1)[0]
+    (row,) = json.loads(run("data", "verify", "--json", code=1)[0])
+    assert "has changed on disk" in row["result"]
 
 
 def test_a_sweep_scores_its_runs_on_a_set_without_hr_and_figures_and_page_show_its_images(run: Run) -> None:
