@@ -106,8 +106,9 @@ def test_an_interrupted_sweep_raises_and_the_same_call_continues(
     fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupting(self: Any, sr: Any, hr: Any) -> Any:
-        os.kill(os.getpid(), signal.SIGINT)
-        monkeypatch.setattr(L1, "forward", forward)
+        if not sr.is_meta:  # as when losses are tried before anything starts
+            os.kill(os.getpid(), signal.SIGINT)
+            monkeypatch.setattr(L1, "forward", forward)
         return forward(self, sr, hr)
 
     forward = L1.forward
