@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
