@@ -51,14 +51,21 @@ class Declaration:
     @classmethod
     @functools.cache
     def of(cls, target: str) -> "Declaration":
-        """Read the source of ``sgbench.module:Class``, whose options are keyword-only and have literal defaults."""
+        """Read the source of ``sgbench.module:Class``, whose options are keyword-only and have literal defaults.
+
+        What it does not declare itself, it inherits from its bases in the same module.
+        """
         module, _, name = target.partition(":")
         package, *folders, file = module.split(".")
         text = importlib.resources.files(package).joinpath(*folders, f"{file}.py").read_text(encoding="utf-8")
-        (found,) = (node for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and node.name == name)
+        classes = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)}
+        found = classes[name]
+        line = [found]
+        while bases := [name for name in map(ast.unparse, line[-1].bases) if name in classes]:
+            line.append(classes[bases[0]])
         options: dict[str, Any] = {}
         named: dict[str, Any] = {"source": None, "networks": ()}
-        for node in found.body:
+        for node in (node for each in reversed(line) for node in each.body):
             if isinstance(node, ast.FunctionDef) and node.name == "__init__":
                 defaults = map(ast.literal_eval, filter(None, node.args.kw_defaults))
                 options = dict(zip((each.arg for each in node.args.kwonlyargs), defaults, strict=True))

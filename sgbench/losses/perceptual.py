@@ -18,34 +18,54 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class _Perceptual(nn.Module):
     """Weighted sum of mean absolute differences between feature maps of a VGG network.
 
+    ``forward(sr, hr)`` takes two tensors of shape [N, 3, H, W], H and W at least 16, RGB with HR in [0, 1], and returns
+    a scalar, computed in float32.
+
     Args:
-        network: The network's name in the catalogue of pretrained networks.
-        convolutions: Their number in each of its blocks, which end with a pooling.
-        weights: Of the output of the last convolution of each block.
-        after: Whether maps are compared after the activation that follows the convolution, or before.
+        conv1: Weight of the last convolution of the first block.
+        conv2: Weight of that of the second block.
+        conv3: Weight of that of the third block.
+        conv4: Weight of that of the fourth block.
+        conv5: Weight of that of the fifth block.
+        relu: Whether maps are compared after the activation that follows the convolution, or before.
 
     Raises:
         InputError: If a weight is out of its range, or none is above 0.
         MissingWeights: If the network is not available locally.
     """
 
+    networks: ClassVar[tuple[str, ...]]
+    """The name in the catalogue of pretrained networks, the only one."""
+    convolutions: ClassVar[tuple[int, ...]]
+    """Their number in each block of the network; blocks end with a pooling."""
+
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: str, convolutions: tuple[int, ...], weights: tuple[float, ...], *, after: bool) -> None:
+    def __init__(
+        self,
+        *,
+        conv1: float = 0.0,
+        conv2: float = 0.0,
+        conv3: float = 0.0,
+        conv4: float = 0.0,
+        conv5: float = 1.0,
+        relu: bool = False,
+    ) -> None:
         super().__init__()
+        weights = (conv1, conv2, conv3, conv4, conv5)
         for block, weight in enumerate(weights, 1):
             if not 0 <= weight < float("inf"):
                 raise InputError(f"conv{block} is {weight}; a finite number from 0 is needed")
         if not any(weights):
             raise InputError("conv1 to conv5 are all 0; one above 0 is needed")
-        if type(after) is not bool:
-            raise InputError(f"relu is {after}; true or false is needed")
-        self.weights, self.after = weights, after
-        self.last = max(block for block, weight in enumerate(weights) if weight)
+        if type(relu) is not bool:
+            raise InputError(f"relu is {relu}; true or false is needed")
+        self.weights, self.after = weights, relu
+        last = max(block for block, weight in enumerate(weights) if weight)
+        (network,) = self.networks
         layers = _convolutions(Locator(download=False).load(network).state)
-        used = convolutions[: self.last + 1]
-        self.blocks = nn.ModuleList(nn.Sequential(*islice(layers, number)) for number in used)
+        self.blocks = nn.ModuleList(nn.Sequential(*islice(layers, number)) for number in self.convolutions[: last + 1])
         self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(STD)[:, None, None], persistent=False)
 
@@ -89,38 +109,14 @@ def _convolutions(state: Mapping[str, Tensor]) -> Iterator[nn.Conv2d]:
 class VGG16(_Perceptual):
     """Weighted sum of mean absolute differences between feature maps of VGG-16, the perceptual loss.
 
-    ``forward(sr, hr)`` takes two tensors of shape [N, 3, H, W], H and W at least 16, RGB with HR in [0, 1], and returns
-    a scalar, computed in float32. ``conv1`` to ``conv5`` are the weights of the last convolutions of the five blocks,
-    conv1_2, conv2_2, conv3_3, conv4_3 and conv5_3. ESRGAN compares the last one before its activation, as is the
-    default here; SRGAN, and Johnson et al. with all but ``conv5``, after it.
-
-    Args:
-        conv1: Weight of the first block.
-        conv2: Weight of the second block.
-        conv3: Weight of the third block.
-        conv4: Weight of the fourth block.
-        conv5: Weight of the fifth block.
-        relu: Whether maps are compared after the activation.
-
-    Raises:
-        InputError: If a weight is out of its range, or none is above 0.
-        MissingWeights: If VGG-16 is not available locally.
+    See `_Perceptual` for its options. The last convolutions of the five blocks are conv1_2, conv2_2, conv3_3, conv4_3
+    and conv5_3. ESRGAN compares the last one before its activation, as is the default here; SRGAN, and Johnson et al.
+    with all but ``conv5``, after it.
     """
 
     source: ClassVar[str] = "Johnson, Alahi, Fei-Fei, ECCV 2016, Eq. (2), as L1 distance like in BasicSR"
     networks: ClassVar[tuple[str, ...]] = ("vgg16",)
-
-    def __init__(
-        self,
-        *,
-        conv1: float = 0.0,
-        conv2: float = 0.0,
-        conv3: float = 0.0,
-        conv4: float = 0.0,
-        conv5: float = 1.0,
-        relu: bool = False,
-    ) -> None:
-        super().__init__("vgg16", (2, 2, 3, 3, 3), (conv1, conv2, conv3, conv4, conv5), after=relu)
+    convolutions: ClassVar[tuple[int, ...]] = (2, 2, 3, 3, 3)
 
 
 class VGG19(_Perceptual):
@@ -128,31 +124,8 @@ class VGG19(_Perceptual):
 
     It is ``vgg`` with the network that these use: ``vgg19`` is ESRGAN's loss, and ``vgg19(conv1=0.1, conv2=0.1,
     conv3=1, conv4=1)`` that of Real-ESRGAN. The last convolutions are conv1_2, conv2_2, conv3_4, conv4_4 and conv5_4.
-
-    Args:
-        conv1: Weight of the first block.
-        conv2: Weight of the second block.
-        conv3: Weight of the third block.
-        conv4: Weight of the fourth block.
-        conv5: Weight of the fifth block.
-        relu: Whether maps are compared after the activation.
-
-    Raises:
-        InputError: If a weight is out of its range, or none is above 0.
-        MissingWeights: If VGG-19 is not available locally.
     """
 
     source: ClassVar[str] = "Wang et al. (ESRGAN), ECCVW 2018, Section 3.3"
     networks: ClassVar[tuple[str, ...]] = ("vgg19",)
-
-    def __init__(
-        self,
-        *,
-        conv1: float = 0.0,
-        conv2: float = 0.0,
-        conv3: float = 0.0,
-        conv4: float = 0.0,
-        conv5: float = 1.0,
-        relu: bool = False,
-    ) -> None:
-        super().__init__("vgg19", (2, 2, 4, 4, 4), (conv1, conv2, conv3, conv4, conv5), after=relu)
+    convolutions: ClassVar[tuple[int, ...]] = (2, 2, 4, 4, 4)

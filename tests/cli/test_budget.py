@@ -22,7 +22,7 @@ def test_a_run_that_is_out_of_budget_is_told_by_every_command_and_can_be_scored_
         _, err = run(*command, *ONE, *SMALL, code=1)
         assert re.search(rf"\n1 run is not done: {said}\.\n", err)
     assert err.startswith("shard 1/1 of tiny: 1 run: 1 out of budget; nothing to do\n")
-    checkpoint = re.search(said, err)[1]  # type: ignore[index]
+    (checkpoint,) = re.findall(said, err)
 
     assert json.loads(run("status", "--json")[0])["sweeps"][0]["out of budget"] == 1
     assert re.search(rf"^tiny: {said}\.$", run("status")[1], re.MULTILINE)

@@ -43,13 +43,16 @@ def photos(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a_LR", "bx4"):
         photo = read_image(Path("test/photo0.png" if name == "a_LR" else "test/photo1.png"))
         write_png(Path(f"photos/{name}.png"), downscale(photo, 4, Degradation()))
-    protocol = {"implementation": "test"}
-    about = {"direction": "higher", "version": "1", "description": "spread", "source": "nobody"}
-    monkeypatch.setitem(
-        METRICS._loaded,
-        "spread",
-        Spread(name="spread", protocol=protocol, needs_hr=False, **about),  # type: ignore[arg-type]
+    spread = Spread(
+        name="spread",
+        direction="higher",
+        version="1",
+        description="spread",
+        source="nobody",
+        protocol={"implementation": "test"},
+        needs_hr=False,
     )
+    monkeypatch.setitem(METRICS._loaded, "spread", spread)
 
 
 def outcomes(store: str = "results/eval") -> dict[tuple[str, str, str | None], tuple[str, str | None]]:
