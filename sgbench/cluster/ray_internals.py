@@ -233,6 +233,14 @@ def is_lost_machine(reason: str) -> bool:
     return "its node has died" in reason or "running low on memory" in reason
 
 
+def is_unreached(reason: str) -> bool:
+    """Return whether Ray's words for a call that failed say that the network failed, not the process (gRPC's code 14).
+
+    Tune takes that for a failure of the trial, and starts another process for it.
+    """
+    return "is unavailable: " in reason and "rpc_code: 14" in reason
+
+
 class Unsaved:
     """A part of a sweep that is left out of the state that Tune saves to restore sweeps, which sgbench never does.
 

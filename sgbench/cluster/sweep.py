@@ -25,6 +25,7 @@ from sgbench.cluster.ray_internals import (
     Unsaved,
     error_of,
     is_lost_machine,
+    is_unreached,
     session_folder,
     set_failures,
 )
@@ -230,25 +231,26 @@ class _Events(Unsaved, tune.Callback):
         run_id = Job.from_json(trial.config["job"]).run_id
         self.running.discard(run_id)
         if PREEMPTED not in error_of(trial):
-            set_failures(trial, self._failures(run_id))
+            set_failures(trial, self._failures(run_id, error_of(trial)))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note a run whose process died too often to be started again; the loss of its machine is no fault of it."""
         run_id, reason = Job.from_json(trial.config["job"]).run_id, error_of(trial)
-        if self._failures(run_id) <= MAX_FAILURES or is_lost_machine(reason):
+        if self._failures(run_id, reason) <= MAX_FAILURES or is_lost_machine(reason):
             self._finished(run_id, RunEnd.INTERRUPTED, reason)
             return
         self.died.add(run_id)
         self._finished(run_id, RunEnd.FAILED, reason)
 
-    def _failures(self, run_id: str) -> int:
+    def _failures(self, run_id: str, reason: str) -> int:
         """Note a failure of a run and return how many it has had on nodes that Ray still has.
 
         A process that is lost with its node is just gone, and Ray learns of the node up to a minute later. That is why
-        earlier failures are judged again.
+        earlier failures are judged again. Calls that the network lost do not count.
         """
-        failed_on = self._failed_on.setdefault(run_id, [])
-        failed_on.append(self._nodes.pop(run_id, ""))
+        failed_on, node = self._failed_on.setdefault(run_id, []), self._nodes.pop(run_id, "")
+        if not is_unreached(reason):
+            failed_on.append(node)
         lost = {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
         return sum(node not in lost for node in failed_on)
 
