@@ -34,7 +34,7 @@ def sweep(
     backbones: str | Iterable[str] = (),
     losses: str | Iterable[str] = (),
     lambdas: float | Iterable[float] = (),
-    seeds: int | Iterable[int] = (),
+    seeds: int | str | Iterable[int] = (),
     train: str | Sequence[str] | Mapping[str, Any] | None = None,
     tests: str | Iterable[str] = (),
     metrics: str | Iterable[str] = (),
@@ -59,7 +59,7 @@ def sweep(
         backbones: Networks, such as ``"edsr-tiny"``, instead of the sweep's.
         losses: Losses as text, such as ``"l1 + 0.1*mine"``, instead of the sweep's and their λ.
         lambdas: Coefficients of ``sg`` in each loss that has it.
-        seeds: Seeds instead of the sweep's.
+        seeds: Seeds instead of the sweep's: numbers, or a text such as ``"0-4"``.
         train: Training images, ``NAME`` or ``NAME=DIR``; a list of parts; or a mapping, as in a sweep file.
         tests: Test sets, written the same way.
         metrics: Metrics, such as ``"psnr_y"``.
@@ -119,7 +119,7 @@ def plan(
     backbones: str | Iterable[str] = (),
     losses: str | Iterable[str] = (),
     lambdas: float | Iterable[float] = (),
-    seeds: int | Iterable[int] = (),
+    seeds: int | str | Iterable[int] = (),
     train: str | Sequence[str] | Mapping[str, Any] | None = None,
     tests: str | Iterable[str] = (),
     metrics: str | Iterable[str] = (),
@@ -213,7 +213,7 @@ def _choices(
     backbones: str | Iterable[str],
     losses: str | Iterable[str],
     lambdas: float | Iterable[float],
-    seeds: int | Iterable[int],
+    seeds: int | str | Iterable[int],
     train: str | Sequence[str] | Mapping[str, Any] | None,
     tests: str | Iterable[str],
     metrics: str | Iterable[str],

@@ -57,6 +57,7 @@ Backbones = Annotated[
     list[str] | None, typer.Option("--backbone", metavar="NAME", help="edsr-tiny, edsr-light, … (repeatable).")
 ]
 Losses = Annotated[list[str] | None, typer.Option("--loss", metavar="EXPR", help="'l1 + 0.1*sg', … (repeatable).")]
+OnlySeeds = Annotated[str | None, typer.Option("--seeds", metavar="0-4,7", help="Only these seeds.")]
 Tests = Annotated[list[str] | None, typer.Option("--test", metavar=REFERENCE, help="A test set (repeatable).")]
 Metrics = Annotated[list[str] | None, typer.Option("--metric", metavar="NAME", help="lpips_alex, fid, … (repeatable).")]
 DefaultMetrics = Annotated[
@@ -181,7 +182,7 @@ def _read(
         str | None, typer.Option("--lambda", metavar="0,0.1,1", help="Coefficients of sg in each loss that has it.")
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option("--seeds", metavar="0,1,2", help="Seeds; the paper's trial k is seed k-1.")
+        str | None, typer.Option("--seeds", metavar="0-4,7", help="Seeds; the paper's trial k is seed k-1.")
     ] = None,
     train: Annotated[
         list[str] | None,
@@ -207,7 +208,7 @@ def _read(
         backbones=backbone or (),
         losses=loss or (),
         lambdas=numbers("--lambda", lam, number),
-        seeds=numbers("--seeds", seeds, int),
+        seeds=read_seeds(seeds),
         train=train or None,
         tests=test or (),
         metrics=metric or (),
@@ -268,8 +269,21 @@ def numbers(flag: str, text: str | None, kind: Callable[[str], T]) -> list[T]:
     except InputError as error:
         raise InputError(f"{flag}: {error}") from error
     except ValueError as error:
-        example = "0,1,2" if kind is int else "0,0.1,1"
-        raise InputError(f"{flag} is {quoted(text)}; a list of numbers such as {example} is needed.") from error
+        raise InputError(f"{flag} is {quoted(text)}; a list of numbers such as 0,0.1,1 is needed.") from error
+
+
+def read_seeds(text: str | None) -> list[int]:
+    """Read the seeds of ``--seeds``, such as ``0-4,7``; none if it is not given.
+
+    Raises:
+        InputError: If a part is neither a number nor a range.
+    """
+    from sgbench.spec import text as spec
+
+    try:
+        return spec.read_seeds(text) if text is not None else []
+    except ValueError as error:
+        raise InputError(f"--seeds is {quoted(text)}: {error}.") from error
 
 
 def ask(question: str, yes: bool) -> None:

@@ -37,7 +37,7 @@ def report(
     backbone: options.Backbones = None,
     loss: options.Losses = None,
     lam: Annotated[str | None, typer.Option("--lambda", metavar="0,0.1,1", help="Only these λ of sg.")] = None,
-    seeds: Annotated[str | None, typer.Option("--seeds", metavar="0,1,2", help="Only these seeds.")] = None,
+    seeds: options.OnlySeeds = None,
     metric: options.Metrics = None,
     images: Annotated[
         int | None, typer.Option("--images", min=0, metavar="5", help="Saved images to show per test set. Default: 5.")
@@ -61,7 +61,7 @@ def report(
         backbones=backbone,
         losses=loss,
         lambdas=options.numbers("--lambda", lam, float) or None,
-        seeds=options.numbers("--seeds", seeds, int) or None,
+        seeds=options.read_seeds(seeds) or None,
         datasets=[set_name(each) for each in test] if test else None,
         metrics=metric,
     )

@@ -46,7 +46,7 @@ def table(
     backbone: options.Backbones = None,
     loss: options.Losses = None,
     lam: Annotated[str | None, typer.Option("--lambda", metavar="0,0.1,1", help="Only these λ of sg.")] = None,
-    seeds: Annotated[str | None, typer.Option("--seeds", metavar="0,1,2", help="Only these seeds.")] = None,
+    seeds: options.OnlySeeds = None,
     test: options.Tests = None,
     metric: options.Metrics = None,
     form: Annotated[
@@ -75,7 +75,7 @@ def table(
         backbones=backbone,
         losses=loss,
         lambdas=options.numbers("--lambda", lam, float) or None,
-        seeds=options.numbers("--seeds", seeds, int) or None,
+        seeds=options.read_seeds(seeds) or None,
         datasets=test,
         metrics=metric,
     )

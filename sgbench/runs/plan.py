@@ -54,7 +54,7 @@ class Choices:
     backbones: Sequence[str] = ()
     losses: Sequence[str] = ()
     lambdas: Sequence[float] = ()
-    seeds: Sequence[int] = ()
+    seeds: Sequence[int | str] = ()
     train: str | Sequence[str] | Mapping[str, Any] | None = None
     tests: Sequence[str] = ()
     metrics: Sequence[str] = ()

@@ -45,7 +45,7 @@ from sgbench.spec.resolve import (
     check_trackers,
     split_backbone,
 )
-from sgbench.spec.text import read_yaml
+from sgbench.spec.text import read_seeds, read_yaml
 
 SPEC_VERSION = 1
 """Raised when a default changes its meaning, so that ids of before and after differ."""
@@ -93,6 +93,18 @@ Whole = Annotated[int, _NO_TRUTH_VALUE]
 Number = Annotated[float, _NO_TRUTH_VALUE]
 
 Seed = Annotated[int, Field(ge=0, lt=2**63), _NO_TRUTH_VALUE]
+
+
+def _spelled_out(seeds: object) -> object:
+    """Return seeds as a list of numbers, if they are a text such as ``0-4`` or a list with such texts in it."""
+    if not isinstance(seeds, str | list | tuple):
+        return seeds
+    parts = [seeds] if isinstance(seeds, str) else seeds
+    return [seed for part in parts for seed in (read_seeds(part) if isinstance(part, str) else [part])]
+
+
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), BeforeValidator(_spelled_out)]
+"""Seeds, also as ranges: ``[0, 1, 2]``, ``0-2``, ``[0-2, 7]``."""
 
 Weight = Annotated[
     Number,
@@ -488,7 +500,7 @@ class Grid(_Model):
     losses: tuple[NamedLoss, ...] = Field(min_length=1)
     lambdas: tuple[Weight, ...] | None = Field(default=None, min_length=1)
     """Coefficients for the ``sg`` term of each loss that has one; 0 is the loss without it."""
-    seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
+    seeds: Seeds = (0,)
 
 
 HELD_OUT = "held-out"

@@ -26,6 +26,30 @@ _MOST_VALUES = 50_000
 _LONGEST_NUMBER = 100
 """Characters of a number."""
 
+_MOST_SEEDS = 10_000
+"""In one text, ranges spelled out."""
+
+
+def read_seeds(text: str) -> list[int]:
+    """Return the seeds in a list of numbers and ranges, such as ``0-4,7``; both ends of a range belong to it.
+
+    Raises:
+        ValueError: If it is none, a range ends before it begins, or there are more than 10,000.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*([0-9]{1,19})\s*-\s*([0-9]{1,19})\s*", part)
+        try:
+            first, last = map(int, found.groups()) if found else (int(part), int(part))
+        except ValueError as error:
+            raise ValueError("numbers such as 0,1,2 or a range such as 0-4 are needed") from error
+        if last < first:
+            raise ValueError(f"the range {first}-{last} ends before it begins")
+        if len(seeds) + last - first >= _MOST_SEEDS:
+            raise ValueError(f"{_MOST_SEEDS:,} seeds are the most")
+        seeds += range(first, last + 1)
+    return seeds
+
 
 def read_file(path: str, kind: str) -> str:
     """Return the text of a file that a person wrote.

@@ -79,7 +79,7 @@ def test_images_can_be_left_out_altogether(place: Path, run: Run) -> None:
         (["--loss", "l2"], "unknown loss 'l2'"),
         (["--test", "Photo"], "unknown test set 'Photo'"),
         (["--test", "Photos=none"], "none"),
-        (["--seeds", "x"], "--seeds is 'x'; a list of numbers such as 0,1,2 is needed."),
+        (["--seeds", "x"], "--seeds is 'x': numbers such as 0,1,2 or a range such as 0-4 are needed."),
         (["--lambda", "7"], "unknown λ '7'"),
     ],
 )

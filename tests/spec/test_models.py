@@ -244,6 +244,14 @@ def test_what_a_sweep_may_say_is_kept():
     assert sweep.grids[0].seeds == (0,)
 
 
+@pytest.mark.parametrize(
+    ("seeds", "numbers"),
+    [("0-4", (0, 1, 2, 3, 4)), ("7, 0-2", (7, 0, 1, 2)), (["3-3", 9, "0-1"], (3, 9, 0, 1)), ([5], (5,)), ("8", (8,))],
+)
+def test_seeds_may_be_ranges(seeds: object, numbers: tuple[int, ...]):
+    assert build(grid(seeds=seeds), "preset").grids[0].seeds == numbers
+
+
 def test_losses_and_backbones_are_canonical_inside():
     sweep = build(fields(grids=[{"backbones": ["edsr"], "losses": ["sg + l1"]}]), "preset")
     assert (sweep.grids[0].backbones, *map(str, sweep.grids[0].losses)) == (("edsr-paper",), "l1 + 1.0*sg")
