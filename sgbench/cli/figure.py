@@ -129,12 +129,14 @@ def plane(
 ) -> None:
     """Plot PSNR against LPIPS, or any two metrics: the first on the x-axis, the second on the y-axis.
 
-    If there are too many losses to tell apart, those of the paper are drawn; --loss chooses others.
+    A line marks the Pareto front: points with none that is as good in one metric and better in the other. More than
+    eight losses are numbered; if there are too many even for that, those of the paper are drawn, and --loss chooses
+    others.
     """
     from sgbench.analysis import Filters
-    from sgbench.report.figures.plane import draw_plane
+    from sgbench.report.figures.plane import NUMBERED, draw_plane
 
-    view, filters = _to_draw(results, Filters(backbone, loss, datasets=test, metrics=metric))
+    view, filters = _to_draw(results, Filters(backbone, loss, datasets=test, metrics=metric), NUMBERED)
     _write(draw_plane(view, filters, columns=columns), out)
 
 
@@ -221,13 +223,14 @@ def _view(results: str | None) -> "View":
     return View(load_results(options.find_store(results)))
 
 
-def _to_draw(results: str | None, filters: "Filters") -> "tuple[View, Filters]":
+def _to_draw(results: str | None, filters: "Filters", most: int | None = None) -> "tuple[View, Filters]":
     """Open a store and choose the losses to draw; say so if there are too many and none was chosen."""
     from sgbench.cli import output
     from sgbench.report.figures.selection import ONLY_OF_THE_PAPER, with_losses_told_apart
+    from sgbench.report.figures.style import MARKERS
 
     view = _view(results)
-    fewer = with_losses_told_apart(view, filters)
+    fewer = with_losses_told_apart(view, filters, most or len(MARKERS))
     if fewer is not filters:
         output.say(f"{ONLY_OF_THE_PAPER} --loss chooses others.")
     return view, fewer

@@ -321,7 +321,7 @@ def test_points_in_the_plane_are_pairs_of_scores() -> None:
     assert bicubic == [(28.4, 0.34)]
     (axes,) = figure.axes
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("psnr_y (dB) ↑", "lpips_alex ↓")
-    assert legend(figure) == ["edsr-tiny", "l1", "l1 + 1.0*sg", "bicubic"]
+    assert legend(figure) == ["edsr-tiny", "l1", "l1 + 1.0*sg", "bicubic", "Pareto front"]
     assert "one seed each (n = 2)" in said(figure)
 
 
@@ -340,6 +340,71 @@ def test_the_two_metrics_of_a_plane_go_across_and_up_as_they_are_named() -> None
     assert points(figure) == [[(value(0, 0), 28.0)]]
     with pytest.raises(InputError, match="nothing has a score of both psnr_y and lpips_alex on one test set"):
         draw_plane(results([run("a"), run("b")], [score("a", 0.1), score("b", 28.0, "psnr_y")]))
+
+
+@pytest.mark.parametrize(
+    ("metrics", "pairs", "front", "drawstyle"),
+    [
+        (
+            ["psnr_y", "lpips_alex"],
+            {"a": (30, 0.4), "b": (29, 0.3), "c": (28, 0.35), "d": (27, 0.2)},
+            "dba",
+            "steps-pre",
+        ),
+        (["psnr_y", "lpips_alex"], {"a": (30, 0.4), "b": (30, 0.3), "c": (28, 0.3), "d": (28, 0.2)}, "db", "steps-pre"),
+        (
+            ["lpips_alex", "psnr_y"],
+            {"a": (0.4, 30), "b": (0.3, 29), "c": (0.35, 28), "d": (0.2, 27)},
+            "dba",
+            "steps-post",
+        ),
+        (["lpips_alex", "dists"], {"a": (0.4, 0.1), "b": (0.3, 0.2), "c": (0.35, 0.3)}, "ba", "steps-post"),
+        (["psnr_y", "ssim"], {"a": (30, 0.7), "b": (29, 0.9), "c": (29, 0.8)}, "ba", "steps-pre"),
+        (["psnr_y", "lpips_alex"], {"a": (30, 0.2), "b": (29, 0.3)}, "", ""),
+    ],
+)
+def test_the_pareto_front_are_the_points_that_no_other_beats(
+    metrics: list[str], pairs: dict[str, tuple[float, float]], front: str, drawstyle: str
+) -> None:
+    losses = dict(zip(pairs, ("l1", "l2", "charbonnier", "ssim"), strict=False))
+    scores = [
+        score(
+            name,
+            value,
+            metric,
+            protocol=json.dumps({"direction": "higher" if metric in ("psnr_y", "ssim") else "lower"}),
+        )
+        for name, pair in pairs.items()
+        for metric, value in zip(metrics, pair, strict=True)
+    ]
+    figure = draw_plane(results([run(name, loss) for name, loss in losses.items()], scores), Filters(metrics=metrics))
+    assert points(figure, gid="front") == ([[pairs[name] for name in front]] if front else [])
+    assert [line.get_drawstyle() for line in figure.axes[0].lines if line.get_gid() == "front"] == [drawstyle] * bool(
+        front
+    )
+    assert ("Pareto front" in legend(figure)) == bool(front)
+
+
+def test_without_a_direction_there_is_no_front() -> None:
+    runs, each = [run("a"), run("b", "l2")], {"protocol": "{}"}
+    scores = [score("a", 0.3, **each), score("a", 30.0, "psnr_y"), score("b", 0.2, **each), score("b", 29.0, "psnr_y")]
+    assert points(draw_plane(results(runs, scores)), gid="front") == []
+
+
+def test_more_losses_than_markers_are_numbered_where_no_number_covers_another() -> None:
+    losses = ["l1", *(f"l1 + {at}.0*sg" for at in range(1, 12))]
+    runs = [run(f"{at:02}", loss) for at, loss in enumerate(losses)]
+    scores = [
+        each
+        for at, row in enumerate(runs)
+        for each in (score(row["run_id"], 0.2 + 0.001 * at), score(row["run_id"], 28 + 0.01 * (at // 3), "psnr_y"))
+    ]
+    figure = draw_plane(results(runs, scores))
+    assert legend(figure)[1:-1] == [f"{number} {loss}" for number, loss in enumerate(losses, start=1)]
+    figure.draw_without_rendering()
+    assert [text.get_text() for text in figure.axes[0].texts] == list(map(str, range(1, 13)))
+    boxes = [Text.get_window_extent(text) for text in figure.axes[0].texts]  # without the lines to far points
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
 # Training

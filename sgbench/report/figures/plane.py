@@ -1,19 +1,32 @@
 """Two metrics against each other, PSNR against LPIPS: what a loss gains in one and pays in the other."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox
 
 from sgbench.analysis import Filters, View
 from sgbench.analysis.stats import summarise
 from sgbench.analysis.view import ALL, DEFAULT_METRIC, Group
 from sgbench.core.errors import InputError
 from sgbench.report.figures.selection import BAND, Selection, counted, select
-from sgbench.report.figures.style import COLOURS, FILLS, INK, MARKERS, Look, add_foot, in_style, looks, new_figure
+from sgbench.report.figures.style import (
+    COLOURS,
+    FILLS,
+    INK,
+    MARKERS,
+    TEXT,
+    Look,
+    add_foot,
+    in_style,
+    looks,
+    new_figure,
+)
 
 AXES = ("psnr_y", DEFAULT_METRIC)
 """The default metrics of the x-axis and the y-axis."""
@@ -21,14 +34,26 @@ AXES = ("psnr_y", DEFAULT_METRIC)
 OTHERS = ("x", "+", "1", "2", "3", "4")
 """Markers of untrained subjects."""
 
+NUMBERED = 40
+"""The most losses that are drawn; more than there are markers have numbers instead."""
+
+_DOT: Look = {"marker": "o", "markersize": 2.5}
+"""Of a loss with a number."""
+
+_FRONT: Look = {"color": "#8c8c8c", "linestyle": (0, (4, 2)), "linewidth": 0.8, "zorder": 1.5}
+_SIDES = tuple((x, y) for far in (1.0, 1.9, 2.8) for x, y in itertools.product((far, -far, 0), repeat=2) if x or y)
+"""Where the number of a point may stand, in the order of preference: steps to the right and up."""
+
 Point = tuple[float, float]
 
 
 @in_style
 def draw_plane(view: View, filters: Filters = ALL, *, columns: int | None = None) -> Figure:
-    """Draw one metric against another, a panel for each test set.
+    """Draw one metric against another, a panel for each test set, with the Pareto front.
 
     Three seeds or more are their mean with a bar of one sample standard deviation each way; fewer are a point each.
+    A line marks the Pareto front: points with none that is as good in one metric and better in the other. More losses
+    than there are markers are numbered.
 
     Args:
         view: A store.
@@ -55,18 +80,26 @@ def draw_plane(view: View, filters: Filters = ALL, *, columns: int | None = None
         raise InputError(f"nothing has a score of both {pair[0]} and {pair[1]} on one test set.")
     styles = _Styles(groups)
     figure, all_axes = new_figure(len(panels), columns)
+    ways = [shown.direction(metric) for metric in pair]
+    drawn: dict[str, dict[Group, list[Point]]] = {}
+    has_front = False
     for axes, dataset in zip(all_axes, panels, strict=True):
         axes.set(title=dataset, xlabel=shown.title(pair[0]), ylabel=shown.title(pair[1]))
-        for group in groups:
-            _draw(axes, points.get((dataset, group), []), styles.of(group))
+        drawn[dataset] = {group: _draw(axes, points.get((dataset, group), []), styles.of(group)) for group in groups}
+        has_front |= _draw_front(axes, itertools.chain(*drawn[dataset].values()), ways)
     notes = shown.notes(shown.groups, [(dataset, metric) for dataset in panels for metric in pair])
     counts = {len(found) for (_, group), found in points.items() if group.loss}
-    add_foot(figure, styles.handles(), [*_explanation(counts), *notes])
+    front = [Line2D([], [], label="Pareto front", **_FRONT)] if has_front else []
+    add_foot(figure, [*styles.handles(), *front], [*_explanation(counts), *notes])
+    figure.draw_without_rendering()  # which lays out the axes
+    for axes, dataset in zip(all_axes, panels, strict=True):
+        at = {point: styles.number(group) for group, its in drawn[dataset].items() for point in its}
+        _number(axes, {point: number for point, number in at.items() if number})
     return figure
 
 
 class _Styles:
-    """The look of groups, distinct even in greyscale: colour and fill for the backbone, shape for the loss.
+    """The look of groups, distinct even in greyscale: colour and fill for the backbone, shape or number for the loss.
 
     Args:
         groups: All that are drawn.
@@ -76,6 +109,7 @@ class _Styles:
         trained = [group for group in groups if group.loss]
         self._backbones = list(dict.fromkeys(group.backbone for group in trained))
         self._losses = list(dict.fromkeys(group.trained_with for group in trained))
+        self._numbers = range(1, NUMBERED + 1) if len(self._losses) > len(MARKERS) else ()
         self._others = [str(group.conditions) for group in groups if not group.loss]
         self._names = {str(group.conditions): group.backbone for group in groups}
 
@@ -83,16 +117,27 @@ class _Styles:
         """Return the look of a group's points."""
         if not group.loss:
             return self._other(str(group.conditions))
+        if self._numbers:
+            return self._filled(group.backbone) | _DOT
         (marker,) = looks("losses", self._losses, group.trained_with, MARKERS)
         return self._filled(group.backbone) | {"marker": marker}
+
+    def number(self, group: Group) -> int | None:
+        """Return the number of a group's loss; None if losses have markers."""
+        if not self._numbers or not group.loss:
+            return None
+        (number,) = looks("losses", self._losses, group.trained_with, self._numbers)
+        return int(number)
 
     def handles(self) -> list[Artist]:
         """Return the legend: backbones, then losses, then untrained subjects."""
         backbones = {name: {**self._filled(name), "marker": "o"} for name in self._backbones}
-        losses = {
-            loss: {"color": INK, "marker": marker, "fillstyle": "none"}
-            for loss, marker in zip(self._losses, MARKERS, strict=False)
-        }
+        hollow: Look = {"color": INK, "fillstyle": "none"}
+        losses = (
+            {f"{number}  {loss}": hollow | _DOT for number, loss in zip(self._numbers, self._losses, strict=False)}
+            if self._numbers
+            else {loss: hollow | {"marker": mark} for loss, mark in zip(self._losses, MARKERS, strict=False)}
+        )
         others = {self._names[key]: self._other(key) for key in self._others}
         looks_by_name = [*backbones.items(), *losses.items(), *others.items()]
         return [Line2D([], [], label=name, linestyle="", **look) for name, look in looks_by_name]
@@ -113,13 +158,66 @@ def _points(shown: Selection, group: Group, dataset: str) -> list[Point]:
     return [(across[seed], up[seed]) for seed in across if seed in up]
 
 
-def _draw(axes: Axes, points: Sequence[Point], look: Look) -> None:
+def _draw(axes: Axes, points: Sequence[Point], look: Look) -> list[Point]:
+    """Draw the points of a group, or their mean, and return what is drawn."""
     if len(points) < BAND:
         axes.plot(*zip(*points, strict=True) if points else ([], []), linestyle="", gid="points", **look)
-        return
+        return list(points)
     x, y = (summarise(values) for values in zip(*points, strict=True))
     axes.errorbar(x.mean, y.mean, xerr=x.sd, yerr=y.sd, color=look["color"], elinewidth=0.8, fmt="none")
     axes.plot([x.mean], [y.mean], linestyle="", gid="points", **look)
+    return [(x.mean, y.mean)]
+
+
+def _draw_front(axes: Axes, points: Iterable[Point], ways: Sequence[str | None]) -> bool:
+    """Draw the Pareto front of some points as a staircase; return False if it is unknown, or a single point."""
+    if None in ways:
+        return False
+    across, up = (1 if way == "higher" else -1 for way in ways)
+    front: list[Point] = []
+    for x, y in sorted(points, key=lambda point: (-across * point[0], -up * point[1])):
+        if not front or up * y > up * front[-1][1]:
+            front.append((x, y))
+    if len(front) < 2:
+        return False
+    axes.step(*zip(*sorted(front), strict=True), where="pre" if across > 0 else "post", gid="front", **_FRONT)
+    return True
+
+
+def _number(axes: Axes, numbers: Mapping[Point, int]) -> None:
+    """Write its number beside each point, where it covers neither points nor other numbers, if there is room.
+
+    Args:
+        axes: In a figure that is laid out.
+        numbers: By point.
+    """
+    pixels = axes.figure.dpi / 72
+    at = {point: axes.transData.transform(point) for point in numbers}
+    dot, high = 2 * pixels, TEXT * pixels
+    taken = [Bbox.from_bounds(x - dot, y - dot, 2 * dot, 2 * dot) for x, y in at.values()]
+    for point, number in numbers.items():
+        wide = 0.6 * high * len(str(number))
+        x, y = at[point]
+
+        def box(side: Point, x: float = x, y: float = y, wide: float = wide) -> Bbox:
+            centre = x + side[0] * (dot + wide / 2), y + side[1] * (dot + high / 2)
+            return Bbox.from_bounds(centre[0] - wide / 2, centre[1] - high / 2, wide, high)
+
+        inside = [side for side in _SIDES if axes.bbox.count_contains(box(side).corners()) == 4] or _SIDES
+        best = min(inside, key=lambda side: box(side).count_overlaps(taken))
+        taken.append(box(best))
+        centre = ((box(best).x0 + box(best).x1) / 2 - x) / pixels, ((box(best).y0 + box(best).y1) / 2 - y) / pixels
+        far = max(map(abs, best)) > 1
+        axes.annotate(
+            str(number),
+            point,
+            centre,
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            color=INK,
+            arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 1} if far else None,
+        )
 
 
 def _explanation(counts: set[int]) -> list[str]:

@@ -44,10 +44,13 @@ class Selection:
         scores = {run.seed or 0: self._outcomes.get((run.run_id, dataset, metric)) for run in group.runs}
         return {seed: score.value for seed, score in scores.items() if score and score.value is not None}
 
+    def direction(self, metric: str) -> str | None:
+        """Return which values of a metric are better, ``lower`` or ``higher``; None if scores do not say."""
+        return directions(outcome for outcome in self._outcomes.values() if outcome.metric == metric).get(metric)
+
     def title(self, metric: str) -> str:
         """Return the axis label of a metric."""
-        ways = directions(outcome for outcome in self._outcomes.values() if outcome.metric == metric)
-        return title(metric, ways.get(metric))
+        return title(metric, self.direction(metric))
 
     def notes(self, groups: Iterable[Group], panels: Iterable[tuple[str, str]]) -> list[str]:
         """Return notes on what is left out of some groups in panels of a test set and a metric."""
@@ -90,23 +93,20 @@ def select(view: View, filters: Filters = ALL) -> Selection:
     )
 
 
-def with_losses_told_apart(view: View, filters: Filters) -> Filters:
+def with_losses_told_apart(view: View, filters: Filters, most: int = len(MARKERS)) -> Filters:
     """Return filters for the losses of the paper, if none are chosen and all would be too many for a figure.
 
     Args:
         view: A store.
         filters: As a person wrote them.
+        most: How many losses the figure can tell apart.
 
     Raises:
         InputError: If a filter names what the store does not have.
     """
     there = {run.loss for run in view.runs(view.resolved(filters)) if run.trained}
     known = there & set(paper()["loss"].to_pylist())
-    return (
-        replace(filters, losses=sorted(known))
-        if not filters.losses and known and len(there) > len(MARKERS)
-        else filters
-    )
+    return replace(filters, losses=sorted(known)) if not filters.losses and known and len(there) > most else filters
 
 
 def title(metric: str, direction: str | None) -> str:

@@ -17,7 +17,7 @@ from sgbench.report.figures.crops import draw_crops, find_crops
 from sgbench.report.figures.curves import draw_curves
 from sgbench.report.figures.forest import draw_forest
 from sgbench.report.figures.lambdas import draw_lambda
-from sgbench.report.figures.plane import draw_plane
+from sgbench.report.figures.plane import NUMBERED, draw_plane
 from sgbench.report.figures.saved_images import SavedImages
 from sgbench.report.figures.selection import ONLY_OF_THE_PAPER, with_losses_told_apart
 from sgbench.report.figures.style import in_style
@@ -48,8 +48,8 @@ def pictures(view: View, filters: Filters, saved: Sequence[SavedImages], pair: t
         saved: Test sets whose images are available locally; parts of those with HR are shown.
         pair: The losses that are compared: their differences, and parts of images where they differ most.
     """
-    fewer = with_losses_told_apart(view, filters)
-    only = "" if fewer is filters else f" {ONLY_OF_THE_PAPER}"
+    fewer, most = with_losses_told_apart(view, filters), with_losses_told_apart(view, filters, NUMBERED)
+    only, only_most = ("" if each is filters else f" {ONLY_OF_THE_PAPER}" for each in (fewer, most))
     plane = "PSNR against LPIPS."
     curves = "Training curves: each term of the losses, unweighted, and scores on validation sets, if any."
     lambdas = "Metrics against λ, the coefficient of sg, and the paper’s curve."
@@ -57,7 +57,7 @@ def pictures(view: View, filters: Filters, saved: Sequence[SavedImages], pair: t
     drawn = [
         _drawn(differences, lambda: _forest(view, filters, pair)),
         _drawn(lambdas, lambda: draw_lambda(view, filters, columns=2)),
-        _drawn(plane + only, lambda: draw_plane(view, fewer, columns=2)),
+        _drawn(plane + only_most, lambda: draw_plane(view, most, columns=2)),
         _drawn(curves + only, lambda: draw_curves(view, fewer, columns=2)),
     ]
     for each in (each for each in saved if each.images.has_hr):
