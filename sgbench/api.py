@@ -26,6 +26,9 @@ from sgbench.spec import SweepSpec
 Sweep = str | os.PathLike[str] | Mapping[str, Any] | SweepSpec
 """A preset's name, the path of a sweep file, the content of such a file, or a specification."""
 
+Lambdas = float | Iterable[float] | Mapping[str, Sequence[float]]
+"""Values of λ, for all losses or by the name of the term that is varied."""
+
 
 def sweep(
     what: Sweep,
@@ -33,7 +36,7 @@ def sweep(
     results: Folder | None = None,
     backbones: str | Iterable[str] = (),
     losses: str | Iterable[str] = (),
-    lambdas: float | Iterable[float] = (),
+    lambdas: Lambdas = (),
     seeds: int | str | Iterable[int] = (),
     train: str | Sequence[str] | Mapping[str, Any] | None = None,
     tests: str | Iterable[str] = (),
@@ -58,7 +61,8 @@ def sweep(
         results: The results store; by default ``results/<name of the sweep>``.
         backbones: Networks, such as ``"edsr-tiny"``, instead of the sweep's.
         losses: Losses as text, such as ``"l1 + 0.1*mine"``, instead of the sweep's and their λ.
-        lambdas: Coefficients of ``sg`` in each loss that has it.
+        lambdas: Values of λ where a loss has λ as a coefficient, and of the coefficient of ``sg`` in the others that
+            have it; or, as in ``{"ssim": [0, 0.1, 1]}``, those of a term in each loss that has it.
         seeds: Seeds instead of the sweep's: numbers, or a text such as ``"0-4"``.
         train: Training images, ``NAME`` or ``NAME=DIR``; a list of parts; or a mapping, as in a sweep file.
         tests: Test sets, written the same way.
@@ -118,7 +122,7 @@ def plan(
     results: Folder | None = None,
     backbones: str | Iterable[str] = (),
     losses: str | Iterable[str] = (),
-    lambdas: float | Iterable[float] = (),
+    lambdas: Lambdas = (),
     seeds: int | str | Iterable[int] = (),
     train: str | Sequence[str] | Mapping[str, Any] | None = None,
     tests: str | Iterable[str] = (),
@@ -212,7 +216,7 @@ def evaluate(
 def _choices(
     backbones: str | Iterable[str],
     losses: str | Iterable[str],
-    lambdas: float | Iterable[float],
+    lambdas: Lambdas,
     seeds: int | str | Iterable[int],
     train: str | Sequence[str] | Mapping[str, Any] | None,
     tests: str | Iterable[str],
@@ -223,7 +227,7 @@ def _choices(
         settings=settings or {},
         backbones=many(backbones),
         losses=many(losses),
-        lambdas=many(lambdas),
+        lambdas=lambdas if isinstance(lambdas, Mapping) else many(lambdas),
         seeds=many(seeds),
         train=train,
         tests=many(tests),

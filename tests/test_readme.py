@@ -65,7 +65,7 @@ def test_the_python_blocks_with_a_loss_and_a_discriminator_run(
     printed = capsys.readouterr().out
     assert "A is l1, B is l1 + 0.1*sharp." in printed
     assert re.search(r"demo +edsr-tiny +l1", printed), printed
-    (block,) = (block for block in blocks("python", "training.md") if "register_discriminator" in block)
+    (block,) = (block for block in blocks("python", "losses.md") if "register_discriminator" in block)
     exec(block, names := {})
     runs = names["results"].runs.to_pylist()
     assert "0.005*gan(discriminator=shallow, features=8) + 1.0*l1" in {row["loss"] for row in runs}

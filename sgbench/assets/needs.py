@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from sgbench.core.errors import InputError
 from sgbench.core.registry import LOSSES, METRICS
-from sgbench.spec import Expression
+from sgbench.spec.expression import OpenLoss
 
 
-def networks_of(metrics: Iterable[str] = (), losses: Iterable[Expression] = ()) -> list[str]:
+def networks_of(metrics: Iterable[str] = (), losses: Iterable[OpenLoss] = ()) -> list[str]:
     """Return the names of the pretrained networks that metrics and losses need, sorted; only plug-ins are imported.
 
     Raises:

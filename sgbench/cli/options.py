@@ -179,7 +179,12 @@ def _read(
         ),
     ] = None,
     lam: Annotated[
-        str | None, typer.Option("--lambda", metavar="0,0.1,1", help="Coefficients of sg in each loss that has it.")
+        str | None,
+        typer.Option(
+            "--lambda",
+            metavar="[TERM=]0,0.1,1",
+            help="For λ in 'l1 + λ*ssim', or for the coefficient of sg, or TERM.",
+        ),
     ] = None,
     seeds: Annotated[
         str | None, typer.Option("--seeds", metavar="0-4,7", help="Seeds; the paper's trial k is seed k-1.")
@@ -201,13 +206,12 @@ def _read(
 ) -> Asked:
     """Read the sweep that the shared flags define; its parameters are these flags."""
     from sgbench.runs.plan import Choices, read_sweep
-    from sgbench.spec.expression import number
 
     choices = Choices(
         settings=_settings(settings or ()),
         backbones=backbone or (),
         losses=loss or (),
-        lambdas=numbers("--lambda", lam, number),
+        lambdas=_lambdas(lam),
         seeds=read_seeds(seeds),
         train=train or None,
         tests=test or (),
@@ -234,6 +238,15 @@ def _settings(assignments: Sequence[str]) -> dict[str, Any]:
             )
         settings[path] = value
     return settings
+
+
+def _lambdas(text: str | None) -> "Sequence[float] | Mapping[str, Sequence[float]]":
+    """Read ``0,0.1,1`` or ``ssim=0,0.1,1``."""
+    from sgbench.spec.expression import number
+
+    term, equals, values = (text or "").rpartition("=")
+    found = numbers("--lambda", values if equals else text, number)
+    return {term: found} if equals else found
 
 
 def find_store(results: str | None) -> str:

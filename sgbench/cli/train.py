@@ -24,7 +24,7 @@ def train(asked: options.Asked, retrain: options.Retrain = False, as_json: optio
     from sgbench.runs.sweep import carry_out, run_all_here
     from sgbench.spec import TrainingData
 
-    runs = set(asked.sweep.named_runs(TrainingData(name=asked.sweep.train)))
+    runs = asked.sweep.runs(TrainingData(name=asked.sweep.train))
     if len(runs) != 1:
         raise InputError(
             f"train does exactly one run, but this selects {len(runs)}; select one with --backbone, --loss, --lambda "

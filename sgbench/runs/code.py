@@ -7,7 +7,8 @@ from sgbench.core.modules import Code, collect
 from sgbench.core.registry import BACKBONES, DISCRIMINATORS, LOSSES, OPTIMIZERS, TRACKERS, Registry, module_of
 from sgbench.metrics import METRICS
 from sgbench.runs.execute import Job
-from sgbench.spec import Expression, SweepSpec, split_backbone
+from sgbench.spec import SweepSpec, split_backbone
+from sgbench.spec.expression import OpenLoss
 from sgbench.spec.resolve import discriminators_of
 
 Names = Sequence[tuple[Registry[Any], str]]
@@ -33,7 +34,7 @@ def names_of_jobs(jobs: Sequence[Job]) -> Names:
 
 
 def _named(
-    losses: Sequence[Expression], backbones: Iterable[str], metrics: Iterable[str], optimizers: Iterable[str]
+    losses: Sequence[OpenLoss], backbones: Iterable[str], metrics: Iterable[str], optimizers: Iterable[str]
 ) -> Names:
     named = (
         (LOSSES, (term.name for loss in losses for term in loss.terms)),

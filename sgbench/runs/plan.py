@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import html
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,8 @@ class Choices:
     """Fields by their paths, such as ``recipe.steps``."""
     backbones: Sequence[str] = ()
     losses: Sequence[str] = ()
-    lambdas: Sequence[float] = ()
+    lambdas: Sequence[float] | Mapping[str, Sequence[float]] = ()
+    """For all losses, or by the name of the term that is varied."""
     seeds: Sequence[int | str] = ()
     train: str | Sequence[str] | Mapping[str, Any] | None = None
     tests: Sequence[str] = ()
@@ -66,7 +67,7 @@ def read_sweep(
     """Read a sweep and apply a person's choices.
 
     A choice replaces its field in every grid. Chosen losses are trained as written: the λ of a grid, which belong to
-    its own losses, are dropped. Chosen λ apply to the grids that have a loss with ``sg``.
+    its own losses, are dropped. Chosen λ apply to the grids that have a loss in which they can be varied.
 
     Args:
         what: A preset's name, a YAML file, or the content of such a file.
@@ -93,17 +94,21 @@ def read_sweep(
         if choices.losses:
             grid.pop("lambdas", None)
     if choices.lambdas:
-        for grid in list(filter(_has_sg, grids)) or grids:
-            grid["lambdas"] = list(choices.lambdas)
+        lambdas = choices.lambdas if isinstance(choices.lambdas, Mapping) else list(choices.lambdas)
+        for grid in [grid for grid in grids if _varies(grid, lambdas)] or grids:
+            grid["lambdas"] = lambdas
     fields.update({key: chosen[key] for key in ("train", "tests", "metrics") if key in chosen})
     return name, build(fields, name, {key: called[key] for key in chosen if key in called})
 
 
-def _has_sg(grid: Mapping[str, Any]) -> bool:
+def _varies(grid: Mapping[str, Any], lambdas: Iterable[Any]) -> bool:
     """Return whether λ can vary something in a grid, which has not been validated yet."""
-    losses = grid.get("losses")
+    names = lambdas if isinstance(lambdas, Mapping) else ("sg",)
     with contextlib.suppress(InputError, TypeError):  # `build` says what is wrong
-        return any(expression.parse(loss).weight_of("sg") for loss in losses or ())
+        losses = [expression.parse_open(loss) for loss in grid.get("losses") or ()]
+        if not isinstance(lambdas, Mapping) and any(isinstance(loss, expression.Family) for loss in losses):
+            return True
+        return any(term.name in names for loss in losses for term in loss.terms)
     return True
 
 
@@ -340,8 +345,7 @@ def make_plan(
         only: The runs that count, with hashed data; by default all of the sweep.
     """
     training = data.training if data else TrainingData(name=set_name(sweep.train))
-    named = sweep.named_runs(training)
-    unique = list(dict.fromkeys(named))
+    named, unique = sweep.named_runs(training), sweep.runs(training)
     if data is None:
         nothing = not store.runs().num_rows and not store.planned()
         status = RunStatus.TO_DO if rerun or nothing else RunStatus.UNKNOWN

@@ -199,7 +199,7 @@ def carry_out(
         with observer.fetching() as progress:
             fetch_missing(sweep.sets(), sweep.recipe.scale, observer.say, progress)
     data = gather(sweep, storage, observer)
-    mine = list(dict.fromkeys(sweep.named_runs(data.training)))
+    mine = sweep.runs(data.training)
     mine = shard.among(mine) if shard else mine
     alone = command == "sweep" and shard is None
     what = f"shard {shard} of {name}" if shard else name

@@ -1,13 +1,21 @@
 """The language in which a loss is written: ``l1 + 1.0*sg(operator=sobel)``.
 
-    expression = term { "+" term }
-    term       = [ coefficient "*" ] name [ "(" option "=" value { "," option "=" value } ")" ]
-    name       = identifier [ { "." identifier } ":" identifier ]
-    value      = number | true | false | word
+    expression  = term { "+" term }
+    term        = [ coefficient "*" ] name [ "(" option "=" value { "," option "=" value } ")" ]
+    coefficient = number | "λ" | "lambda"
+    name        = identifier [ { "." identifier } ":" identifier ]
+    value       = single | "[" [ single { "," single } ] "]"
+    single      = number | true | false | word | path | text in quotes
+
+A path is a text without spaces that has a slash, such as ``./net.pt`` or ``s3://bucket/net.pt``. Any text may stand in
+quotes of either kind; it ends at the next quotation mark of that kind.
 
 An expression has one **canonical form**, which is what enters a run's identity: terms sorted by name and options,
-equal terms merged by adding their coefficients, terms with coefficient 0 dropped, and every coefficient written except
-a leading 1. So ``sg + l1`` and ``l1 + 0.25*sg + 0.75*sg`` are both ``l1 + 1.0*sg``.
+equal terms merged by adding their coefficients, terms with coefficient 0 dropped, every coefficient written except a
+leading 1, and quotation marks only around texts that need them. So ``sg + l1`` and ``l1 + 0.25*sg + 0.75*sg`` are both
+``l1 + 1.0*sg``.
+
+With λ as the coefficient of one term, it means a `Family` of losses, one for each λ.
 
 This is only the grammar: nothing is imported or constructed, and any name is accepted. `sgbench.spec.resolve` checks
 the names and options of an expression against the registered losses, and leaves out options equal to a default.
@@ -15,26 +23,33 @@ the names and options of an expression against the registered losses, and leaves
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sgbench.core.errors import InputError
 from sgbench.core.words import quoted, shortened
 
-Value = bool | int | float | str
+Single = bool | int | float | str
+Value = Single | tuple[Single, ...]
 
 _LONGEST = 2_000
 """Characters of an expression."""
 
 _TOKEN = re.compile(
     r"""\s*(?:
-        (?P<number>[+-]?(?>\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?![\w.])
+        (?P<path>(?:[A-Za-z][\w+.-]*:/|[\w~.-]*)/[\w/~.:@%=-]*)
+      | (?P<number>[+-]?(?>\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?![\w.])
       | (?P<word>[A-Za-z_][\w.]*(?:-[A-Za-z_]\w*)*(?::[A-Za-z_][\w.]*)?)
-      | (?P<mark>[-+*(),=])
+      | (?P<text>"[^"]*"|'[^']*')
+      | (?P<mark>[-+*(),=\[\]λ])
       | (?P<other>\S)
     )""",
     re.VERBOSE,
 )
+
+
+_LAMBDA = ("λ", "lambda")
+"""What stands in place of the coefficient that is varied."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +92,7 @@ class Expression:
         Raises:
             InputError: If the coefficients of a term add up to infinity, or no term is left.
         """
-        equal: dict[str, list[Term]] = {}
-        for term in terms:
-            equal.setdefault(term.call, []).append(term)
-        merged = [(same[0], _total(same, source)) for _, same in sorted(equal.items())]
-        kept = tuple(replace(term, weight=weight) for term, weight in merged if weight != 0.0)
-        if not kept:
+        if not (kept := _merged(terms, source)):
             raise InputError(f"loss {quoted(source)} has no term with a coefficient above 0; at least one is needed.")
         return cls(kept)
 
@@ -93,37 +103,92 @@ class Expression:
         return hash(str(self))
 
     def __str__(self) -> str:
-        first, *rest = self.terms
-        lead = first.call if first.weight == 1.0 else f"{first.weight!r}*{first.call}"
-        return " + ".join([lead, *(f"{term.weight!r}*{term.call}" for term in rest)])
+        return _written(self.terms)
 
     def weight_of(self, name: str) -> float:
         """Return the sum of the coefficients of all terms called ``name``; 0.0 if there are none."""
         return math.fsum(term.weight for term in self.terms if term.name == name)
 
-    def with_weight(self, name: str, weight: float) -> "Expression":
-        """Return this expression with the coefficient of ``name`` replaced, as λ of Eq. (7) is varied.
-
-        An expression without such a term is returned unchanged; a coefficient of 0 drops the term.
+    def varying(self, name: str) -> "Family | None":
+        """Return the losses in which λ is the coefficient of the term ``name``; None if there is no such term.
 
         Raises:
-            InputError: If the expression has several terms of that name, or nothing is left.
+            InputError: If there are several.
         """
         found = [term for term in self.terms if term.name == name]
-        if not found:
-            return self
         if len(found) > 1:
             raise InputError(
                 f"λ is ambiguous in {quoted(str(self))}: it has {len(found)} terms {quoted(name)}; one is needed."
             )
-        return Expression.of(
-            (replace(term, weight=weight) if term.name == name else term for term in self.terms),
-            source=f"{self} with λ = {weight}",
-        )
+        return Family(tuple(term for term in self.terms if term.name != name), found[0]) if found else None
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """Losses that differ in one coefficient, λ, such as ``l1 + λ*sg``; two are equal if their texts are.
+
+    Attributes:
+        rest: The other terms, in canonical form; there may be none.
+        varied: The term with λ; its ``weight`` means nothing.
+    """
+
+    rest: tuple[Term, ...]
+    varied: Term
+
+    @classmethod
+    def of(cls, rest: Iterable[Term], varied: Term, *, source: str) -> "Family":
+        """Return the canonical form of a sum in which one coefficient is λ.
+
+        Args:
+            rest: The other terms; see `Expression.of`.
+            varied: The term with λ.
+            source: See there.
+
+        Raises:
+            InputError: If one of the others is equal to the term with λ, or their coefficients add up to infinity.
+        """
+        family = cls(_merged(rest, source), varied)
+        if any(term.call == varied.call for term in family.rest):
+            raise InputError(
+                f"λ is ambiguous in {quoted(source)}: {quoted(varied.call)} has a coefficient beside λ; give it one."
+            )
+        return family
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """All terms."""
+        return (*self.rest, self.varied)
+
+    @property
+    def called(self) -> str | None:
+        """The varied term without λ; None for the only term ``sg``, which is what is varied unless a run says else."""
+        only = all(term.name != "sg" for term in self.rest)
+        return None if self.varied.name == "sg" and only else self.varied.call
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Family) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __str__(self) -> str:
+        return " + ".join(filter(None, (_written(self.rest), f"λ*{self.varied.call}")))
+
+    def at(self, lam: float) -> Expression:
+        """Return the loss with a value for λ, without the varied term if that is 0.
+
+        Raises:
+            InputError: If nothing is left.
+        """
+        return Expression.of((*self.rest, replace(self.varied, weight=lam)), source=f"{self} with λ = {lam}")
+
+
+OpenLoss = Expression | Family
+"""A loss whose λ may be open."""
 
 
 def parse(text: str) -> Expression:
-    """Parse a loss expression.
+    """Parse a loss expression without λ.
 
     Args:
         text: Such as ``"l1 + 0.1*sg(operator=sobel)"``.
@@ -132,12 +197,43 @@ def parse(text: str) -> Expression:
         Its canonical form, options as they are written.
 
     Raises:
+        InputError: As `parse_open` does, or if the expression has λ.
+    """
+    loss = parse_open(text)
+    if isinstance(loss, Family):
+        raise InputError(f"loss {quoted(text)} leaves its coefficient λ open; a number is needed in place of λ.")
+    return loss
+
+
+def parse_open(text: str) -> OpenLoss:
+    """Parse a loss expression in which a coefficient may be λ.
+
+    Raises:
         InputError: For a syntax error, a negative or infinite coefficient, a number that no float can hold, an
-            expression without a coefficient above 0, or one of more than 2,000 characters.
+            expression without a coefficient above 0, λ in two places, or one of more than 2,000 characters.
     """
     if len(text) > _LONGEST:
         raise InputError(f"loss {quoted(text)} has {len(text):,} characters, where {_LONGEST:,} are the most.")
-    return Expression.of(_Parser(text).terms(), source=text)
+    parser = _Parser(text)
+    terms = list(parser.terms())
+    if len(parser.varied) > 1:
+        raise InputError(f"λ is ambiguous in {quoted(text)}: it stands in {len(parser.varied)} places; one is needed.")
+    if parser.varied:
+        return Family.of(terms, parser.varied[0], source=text)
+    return Expression.of(terms, source=text)
+
+
+def _merged(terms: Iterable[Term], source: str) -> tuple[Term, ...]:
+    equal: dict[str, list[Term]] = {}
+    for term in terms:
+        equal.setdefault(term.call, []).append(term)
+    merged = [(same[0], _total(same, source)) for _, same in sorted(equal.items())]
+    return tuple(replace(term, weight=weight) for term, weight in merged if weight != 0.0)
+
+
+def _written(terms: Sequence[Term]) -> str:
+    coefficients = (f"{term.weight!r}*" if at or term.weight != 1.0 else "" for at, term in enumerate(terms))
+    return " + ".join(f"{coefficient}{term.call}" for coefficient, term in zip(coefficients, terms, strict=True))
 
 
 def _total(terms: list[Term], source: str) -> float:
@@ -171,7 +267,17 @@ def vanishes(text: str, value: float) -> bool:
 
 
 def _write(value: Value) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_write, value))}]"
+    if isinstance(value, str):
+        token = _TOKEN.fullmatch(value)
+        if token and value in (token["word"], token["path"]) and value.lower() not in _TRUTH:
+            return value
+        return f"'{value}'" if '"' in value else f'"{value}"'
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+_TRUTH = {"true": True, "false": False}
 
 
 class _Parser:
@@ -181,21 +287,27 @@ class _Parser:
         self.text = text
         self.tokens = [(m.lastgroup, m[m.lastgroup]) for m in _TOKEN.finditer(text) if m.lastgroup]
         self.at = 0
+        self.varied: list[Term] = []
+        """The terms with λ."""
 
     def terms(self) -> Iterator[Term]:
-        yield self._term()
+        """Yield the terms with a number."""
+        yield from self._term()
         while self.at < len(self.tokens):
             kind, token = self.tokens[self.at]
             if kind == "number" and token.startswith("+"):  # "l1 +0.5*sg": the sign is the operator
                 self.tokens[self.at] = (kind, token[1:])
             else:
                 self._expect("+", "'+' and another term")
-            yield self._term()
+            yield from self._term()
 
-    def _term(self) -> Term:
+    def _term(self) -> Iterator[Term]:
         weight = "1"
         kind, token = self._next("a loss such as 'l1' or '0.1*sg'")
-        if kind == "number":
+        if varied := token in _LAMBDA and self._peek() == "*":
+            self.at += 1
+            kind, token = self._next("the name of a loss")
+        elif kind == "number":
             weight = token
             self._expect("*", f"'*' and a loss after the coefficient {shortened(token)}")
             kind, token = self._next("the name of a loss")
@@ -218,18 +330,42 @@ class _Parser:
                 f"loss {quoted(self.text)}: the coefficient of {quoted(token)} is {shortened(weight)}; "
                 "a finite number ≥ 0 is needed."
             )
-        return Term(token, factor, options)
+        term = Term(token, factor, options)
+        if varied:
+            self.varied.append(term)
+        else:
+            yield term
 
     def _option(self) -> tuple[str, Value]:
         kind, key = self._next("an option such as 'order=2'")
         if kind != "word":
             raise self._wrong(key, "the name of an option")
         self._expect("=", f"'=' after {quoted(key)}")
+        if self._peek() != "[":
+            return key, self._single(key)
+        self.at += 1
+        values: list[Single] = []
+        while self._peek() != "]":
+            if values:
+                self._expect(",", "',' or ']'")
+            values.append(self._single(key))
+        self.at += 1
+        return key, tuple(values)
+
+    def _single(self, key: str) -> Single:
         kind, token = self._next(f"a value for {quoted(key)}")
         if kind == "number":
-            return key, int(token) if re.fullmatch(r"[+-]?\d{1,300}", token) else self._number(key, token)
+            return int(token) if re.fullmatch(r"[+-]?\d{1,300}", token) else self._number(key, token)
         if kind == "word":
-            return key, {"true": True, "false": False}.get(token.lower(), token)
+            return _TRUTH.get(token.lower(), token)
+        if kind == "path":
+            return token
+        if kind == "text" and token.isprintable():
+            return token[1:-1]
+        if kind == "text":
+            raise InputError(f"loss {quoted(self.text)}: {quoted(key)} has a character that cannot be printed.")
+        if token in ("'", '"'):
+            raise InputError(f"loss {quoted(self.text)}: the quotation mark after {quoted(key)} is not closed.")
         raise self._wrong(token, f"a value for {quoted(key)}")
 
     def _number(self, what: str, token: str) -> float:

@@ -34,7 +34,7 @@ from sgbench.core.errors import InputError, unknown
 from sgbench.core.registry import BACKBONES, METRICS
 from sgbench.core.words import quoted, shortened
 from sgbench.spec import expression
-from sgbench.spec.expression import Expression
+from sgbench.spec.expression import Expression, Family, OpenLoss
 from sgbench.spec.reference import as_text, held_out, lacks_hr, packed_digest, set_name
 from sgbench.spec.resolve import (
     check_backbone,
@@ -56,9 +56,9 @@ def canonical_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def _from_text(read: Callable[[str], Expression]) -> BeforeValidator:
+def _from_text(read: Callable[[str], OpenLoss]) -> BeforeValidator:
     def validate(value: object) -> object:
-        if not isinstance(value, str | Expression):
+        if not isinstance(value, str | OpenLoss):
             raise ValueError("a loss expression such as 'l1 + 0.1*sg' is needed")
         return read(value) if isinstance(value, str) else value
 
@@ -70,8 +70,8 @@ _AsText = PlainSerializer(str, return_type=str)
 Loss = Annotated[InstanceOf[Expression], _from_text(expression.parse), _AsText]
 """A loss expression, written as text; only its grammar is checked."""
 
-NamedLoss = Annotated[InstanceOf[Expression], _from_text(check_loss), _AsText]
-"""A `Loss` as a person writes it, whose losses must exist."""
+NamedLoss = Annotated[InstanceOf[Expression] | InstanceOf[Family], _from_text(check_loss), _AsText]
+"""A loss as a person writes it, whose terms must exist and whose λ may be open."""
 
 NamedBackbone = Annotated[str, AfterValidator(check_backbone)]
 """``family-size``, a registered name, or ``module:Class``."""
@@ -112,6 +112,14 @@ Weight = Annotated[
     Field(ge=0, allow_inf_nan=False),
 ]
 """The coefficient of a term of a loss."""
+
+Weights = Annotated[tuple[Weight, ...], Field(min_length=1)]
+
+Lambdas = Annotated[
+    Annotated[Weights, Tag("(list)")] | Annotated[Mapping[str, Weights], Field(min_length=1), Tag("(by term)")],
+    Discriminator(lambda value: "(by term)" if isinstance(value, Mapping) else "(list)"),
+]
+"""Values of λ: a list, or one for each of some terms, by the name of the term."""
 
 Count = Annotated[int, Field(ge=1, lt=2**31), _NO_TRUTH_VALUE]
 """A positive number that a column of 32 bits can hold."""
@@ -458,8 +466,12 @@ class TrainingData(_Model):
         return (self.name, *self.of)
 
 
-_NO_IDENTITY: Any = {"train": {"name", "of"}, "recipe": {"init": {"name", "drawn"}, "init_partial": True}}
-"""Fields of a run that its id does not depend on: names of what is hashed, and what follows from a hash."""
+_NO_IDENTITY: Any = {
+    "varied": True,
+    "train": {"name", "of"},
+    "recipe": {"init": {"name", "drawn"}, "init_partial": True},
+}
+"""Fields of a run that its id does not depend on: names of what is hashed, what follows from a hash, and `varied`."""
 
 
 class RunSpec(_Model):
@@ -470,6 +482,9 @@ class RunSpec(_Model):
     seed: Seed
     train: TrainingData
     recipe: Recipe = Recipe()
+    varied: str | None = None
+    """The term whose coefficient is λ, without it, as in ``sg(order=1)``; λ = 0 drops it from the loss. None means what
+    is called ``sg``. The sweep decides, so it is not identity."""
 
     @property
     def run_id(self) -> str | None:
@@ -486,8 +501,10 @@ class RunSpec(_Model):
 
     @property
     def lam(self) -> float:
-        """λ: the coefficient of ``sg`` in the loss, 0 if it has none."""
-        return self.loss.weight_of("sg")
+        """λ: the coefficient of the varied term in the loss, 0 if it has none."""
+        if self.varied is None:
+            return self.loss.weight_of("sg")
+        return math.fsum(term.weight for term in self.loss.terms if term.call == self.varied)
 
     def __str__(self) -> str:
         return f"{self.backbone} · {self.loss} · seed {self.seed}"
@@ -498,9 +515,54 @@ class Grid(_Model):
 
     backbones: tuple[NamedBackbone, ...] = Field(min_length=1)
     losses: tuple[NamedLoss, ...] = Field(min_length=1)
-    lambdas: tuple[Weight, ...] | None = Field(default=None, min_length=1)
-    """Coefficients for the ``sg`` term of each loss that has one; 0 is the loss without it."""
+    lambdas: Lambdas | None = None
+    """Coefficients for the term that a loss has λ with, or else for ``sg`` in each loss that has it; or, by the name of
+    a term, for λ or the coefficient of that term in each loss that has it. 0 is the loss without the term."""
     seeds: Seeds = (0,)
+
+    def with_lambdas(self) -> list[tuple[Expression, str | None]]:
+        """Return each loss with each λ, once, and what is varied in it: `RunSpec.varied`.
+
+        Raises:
+            InputError: If λ is open and not given, given where there is nothing to vary, or ambiguous.
+        """
+        found: dict[Expression, str | None] = {}
+        used = set[str]()
+        for loss in self.losses:
+            if isinstance(varied := self._varied(loss), Expression):
+                found.setdefault(varied, None)
+                continue
+            family, lambdas = varied
+            used.add(family.varied.name)
+            for each in map(family.at, lambdas):
+                found[each] = found.get(each) or family.called
+        if isinstance(self.lambdas, Mapping):
+            lacking = [f"a term {quoted(name)}" for name in self.lambdas if name not in used]
+        else:
+            lacking = ["a term 'sg' or λ"] if self.lambdas and not used else []
+        if lacking:
+            losses = ", ".join(map(str, self.losses))
+            raise InputError(f"lambdas are given and none of the losses {losses} has {lacking[0]}.")
+        return list(found.items())
+
+    def _varied(self, loss: OpenLoss) -> Expression | tuple[Family, Weights]:
+        """Return a loss in which nothing is varied, or the family of one in which λ is, with the values of λ."""
+        if isinstance(self.lambdas, Mapping):
+            given = self.lambdas
+        else:
+            given = {loss.varied.name if isinstance(loss, Family) else "sg": self.lambdas} if self.lambdas else {}
+        if isinstance(loss, Family):
+            if loss.varied.name not in given:
+                raise InputError(
+                    f"loss {quoted(str(loss))} leaves λ open; give its values, as in --lambda 0,0.1,1 or "
+                    "lambdas: [0, 0.1, 1]."
+                )
+            return loss, given[loss.varied.name]
+        families = [(family, values) for name, values in given.items() if (family := loss.varying(name))]
+        if len(families) > 1:
+            terms = " and ".join(quoted(family.varied.name) for family, _ in families)
+            raise InputError(f"λ is ambiguous in {quoted(str(loss))}: values are given for {terms}; give those of one.")
+        return families[0] if families else loss
 
 
 HELD_OUT = "held-out"
@@ -604,7 +666,7 @@ class SweepSpec(_Model):
             if name in tested:
                 raise ValueError(f"{quoted(name)} is a validation set and a test set; validate on other images")
         for grid in self.grids:
-            _with_lambdas(grid)
+            grid.with_lambdas()
             for backbone in grid.backbones if self.recompute else ():
                 if not hasattr(BACKBONES.load(split_backbone(backbone)[0]), "recomputed"):
                     raise ValueError(f"recompute is on and backbone '{backbone}' does not name its 'recomputed' blocks")
@@ -631,7 +693,7 @@ class SweepSpec(_Model):
         """Return the metrics by which it scores and validates, each once."""
         return list(dict.fromkeys((*self.metrics, *(self.validation.metrics if self.validation else ()))))
 
-    def losses(self) -> list[Expression]:
+    def losses(self) -> list[OpenLoss]:
         """Return the losses that its grids name, each once, before λ is varied."""
         return list(dict.fromkeys(loss for grid in self.grids for loss in grid.losses))
 
@@ -641,20 +703,21 @@ class SweepSpec(_Model):
         A first result for each combination comes before the second seed of any.
         """
         return [
-            RunSpec(backbone=backbone, loss=loss, seed=seed, train=train, recipe=self.recipe)
+            RunSpec(backbone=backbone, loss=loss, seed=seed, train=train, recipe=self.recipe, varied=varied)
             for grid in self.grids
             for seed in grid.seeds
             for backbone in grid.backbones
-            for loss in _with_lambdas(grid)
+            for loss, varied in grid.with_lambdas()
         ]
 
-
-def _with_lambdas(grid: Grid) -> list[Expression]:
-    if grid.lambdas is None:
-        return list(grid.losses)
-    if not any(loss.weight_of("sg") for loss in grid.losses):
-        raise ValueError(f"lambdas are given and none of the losses {', '.join(map(str, grid.losses))} has a term 'sg'")
-    return list(dict.fromkeys(loss.with_weight("sg", weight) for loss in grid.losses for weight in grid.lambdas))
+    def runs(self, train: TrainingData) -> list[RunSpec]:
+        """Return `named_runs` without repetitions; of equal runs, the first of a sweep's λ, if any, is kept."""
+        found: dict[RunSpec, RunSpec] = {}
+        for run in self.named_runs(train):
+            same = run.model_copy(update={"varied": None})
+            if found.setdefault(same, run).varied is None:
+                found[same] = run
+        return list(found.values())
 
 
 def check_distinct(references: Sequence[str], what: str) -> None:

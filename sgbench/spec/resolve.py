@@ -6,6 +6,7 @@ Names here are meant to be run, so the code of plug-ins is imported, once per pr
 
 import contextlib
 import inspect
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from sgbench.core.errors import InputError, unknown
 from sgbench.core.plugins import foreign
 from sgbench.core.registry import BACKBONES, DISCRIMINATORS, LOSSES, METRICS, OPTIMIZERS, TRACKERS, Registry
 from sgbench.core.words import quoted, shortened
-from sgbench.spec.expression import Expression, Term, number, parse
+from sgbench.spec.expression import Expression, Family, OpenLoss, Term, number, parse_open
 
 T = TypeVar("T")
 
@@ -22,22 +23,27 @@ REQUIRED = inspect.Parameter.empty
 """Stands for the default of an option that has none."""
 
 
-def check_loss(text: str) -> Expression:
+def check_loss(text: str) -> OpenLoss:
     """Return the canonical form of a loss that exists: options checked, and left out where equal to a default.
 
     Raises:
         InputError: For an expression that cannot be parsed, an unknown loss, option or discriminator, or a value of
             another type than the option's default.
     """
-    written = parse(text)
-    loss = Expression.of((checked(term, _options(term.name)) for term in written.terms), source=text)
+    written = parse_open(text)
+    terms = [checked(term, _options(term.name)) for term in written.terms]
+    loss: OpenLoss
+    if isinstance(written, Family):
+        loss = Family.of(terms[:-1], terms[-1], source=text)
+    else:
+        loss = Expression.of(terms, source=text)
     for name in discriminators_of([loss]):
         if not DISCRIMINATORS.is_built_in(name):
             _load(DISCRIMINATORS, name)
     return loss
 
 
-def discriminators_of(losses: Iterable[Expression]) -> list[str]:
+def discriminators_of(losses: Iterable[OpenLoss]) -> list[str]:
     """Return the names of the discriminators that the terms ``gan`` of losses are given, each once, sorted."""
     given = (term.options.get("discriminator") for loss in losses for term in loss.terms if term.name == "gan")
     return sorted({str(name) for name in given if name is not None})
@@ -78,7 +84,11 @@ def _checked(called: str, given: Mapping[str, Any], defaults: Mapping[str, Any],
         if default is REQUIRED and key not in given:
             raise InputError(f"{called} needs its option {quoted(key)}: {example.format(key)}.")
     values = {key: _like(value, defaults[key], f"{called}: {key}") for key, value in given.items()}
-    return {key: value for key, value in values.items() if value != defaults[key]}
+    return {key: value for key, value in values.items() if value != _immutable(defaults[key])}
+
+
+def _immutable(default: Any) -> Any:
+    return tuple(default) if isinstance(default, list) else default
 
 
 def _options(name: str) -> Mapping[str, Any]:
@@ -94,8 +104,9 @@ def _options(name: str) -> Mapping[str, Any]:
 
 def _like(value: Any, default: Any, what: str) -> Any:
     """Return ``value`` as the type of the option's default, so that ``eps=1`` and ``eps=1.0`` are one loss."""
-    if isinstance(value, tuple) and isinstance(default, tuple | list) and len(value) == len(default):
-        return tuple(_like(one, other, what) for one, other in zip(value, default, strict=True))
+    if isinstance(value, tuple) and isinstance(default, tuple | list) and default:
+        likes = default if len(value) == len(default) else itertools.repeat(default[0], len(value))
+        return tuple(_like(one, other, what) for one, other in zip(value, likes, strict=True))
     if isinstance(default, float) and type(value) is int:
         return float(value)
     if isinstance(default, int) and isinstance(value, float) and value.is_integer():

@@ -331,6 +331,10 @@ def test_chosen_lambdas_apply_where_there_is_something_to_vary(tmp_path: Path) -
     assert "lambdas" not in grids[1]  # what is given is not changed
     with pytest.raises(InputError, match="sweep: lambdas are given and none of the losses l1, l2 has a term 'sg'"):
         read_sweep({**fields, "grids": grids[:1]}, Choices(lambdas=[0.1, 1]))
+    named = read_sweep({**fields, "grids": grids}, Choices(lambdas={"l2": [2]}))[1]
+    assert [grid.lambdas for grid in named.grids] == [{"l2": (2.0,)}, None]
+    opened = read_sweep(fields, Choices(losses=["l1 + λ*ssim"], lambdas=[0.5]))[1]
+    assert [str(run.loss) for run in opened.runs(TrainingData(name="any"))] == ["l1 + 0.5*ssim"]
 
 
 def test_what_is_packed_can_be_trained_and_tested_on(

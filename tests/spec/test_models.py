@@ -500,6 +500,79 @@ def test_lambda_varies_the_sg_of_each_loss_and_leaves_the_others_alone():
     ]
 
 
+LAMBDAS = [0, 0.1, 1]
+
+
+@pytest.mark.parametrize(
+    ("losses", "lambdas", "expected"),
+    [
+        (["l1 + λ*ssim"], LAMBDAS, [("l1", "ssim", 0), ("l1 + 0.1*ssim", "ssim", 0.1), ("l1 + 1.0*ssim", "ssim", 1)]),
+        (["l2 + lambda*ssim + 0.5*sg"], [2], [("l2 + 0.5*sg + 2.0*ssim", "ssim", 2)]),
+        (["0.5*l1 + λ*sg"], [0.1], [("0.5*l1 + 0.1*sg", None, 0.1)]),
+        (["sg + λ*sg(order=1)"], [0, 3], [("sg", "sg(order=1)", 0), ("sg + 3.0*sg(order=1)", "sg(order=1)", 3)]),
+        (["l1 + 0.5*ssim", "l2"], {"ssim": [0, 1]}, [("l1", "ssim", 0), ("l1 + 1.0*ssim", "ssim", 1), ("l2", None, 0)]),
+        (
+            ["l1 + λ*ssim", "l1 + λ*l2"],
+            {"ssim": [1], "l2": [2]},
+            [("l1 + 1.0*ssim", "ssim", 1), ("l1 + 2.0*l2", "l2", 2)],
+        ),
+        (["l1 + sg + ssim"], LAMBDAS[1:], [("l1 + 0.1*sg + 1.0*ssim", None, 0.1), ("l1 + 1.0*sg + 1.0*ssim", None, 1)]),
+        (["l1 + 0.1*ssim", "l1 + λ*ssim"], [0.1], [("l1 + 0.1*ssim", "ssim", 0.1)]),
+    ],
+)
+def test_lambda_varies_what_is_open_or_named(losses, lambdas, expected):
+    sweep = build(grid(losses=losses, lambdas=lambdas), "preset")
+    runs = sweep.runs(TrainingData(name="demo", sha256=HASH))
+    assert [(str(each.loss), each.varied, each.lam) for each in runs] == expected
+    again = build(sweep.model_dump(mode="json"), "preset")
+    assert again.runs(TrainingData(name="demo", sha256=HASH)) == runs
+
+
+def test_what_is_varied_is_no_identity_and_a_run_is_done_once_whatever_varies_it():
+    names_of = {"backbones": ["edsr-tiny"]}
+    grids = [
+        {**names_of, "losses": ["l1", "l1 + 0.5*ssim"]},
+        {**names_of, "losses": ["l1 + λ*ssim"], "lambdas": [0, 0.5]},
+        {**names_of, "losses": ["l1 + λ*l2"], "lambdas": [0]},
+    ]
+    sweep, data = build(fields(grids=grids), "preset"), TrainingData(name="demo", sha256=HASH)
+    runs = sweep.runs(data)
+    assert [(str(each.loss), each.varied) for each in runs] == [("l1", "ssim"), ("l1 + 0.5*ssim", "ssim")]
+    assert [run.run_id for run in runs] == [each.run_id for each in sweep.named_runs(data)[:2]]
+    assert run(loss="l1", varied="ssim").run_id == run(loss="l1").run_id
+
+
+@pytest.mark.parametrize(
+    ("losses", "lambdas", "message"),
+    [
+        (
+            ["l1", "l1 + λ*ssim"],
+            None,
+            r"loss 'l1 \+ λ\*ssim' leaves λ open; give its values, as in --lambda 0,0.1,1 or",
+        ),
+        (["l1 + λ*ssim"], {"sg": [1]}, r"loss 'l1 \+ λ\*ssim' leaves λ open"),
+        (["l1 + sg"], {"ssim": [1]}, r"none of the losses l1 \+ 1.0\*sg has a term 'ssim'\.$"),
+        (["l1 + sg"], {"sg": [1], "l2": [1]}, r"none of the losses l1 \+ 1.0\*sg has a term 'l2'\.$"),
+        (["l1 + ssim"], [1], r"none of the losses l1 \+ 1.0\*ssim has a term 'sg' or λ\.$"),
+        (
+            ["l1 + ssim + sg"],
+            {"ssim": [1], "sg": [1]},
+            "λ is ambiguous in .*: values are given for 'ssim' and 'sg'; give ",
+        ),
+        (["λ*ssim"], [0, 1], r"'λ\*ssim with λ = 0.0' has no term with a coefficient above 0"),
+        (["l1 + λ*ssim"], {"ssim": [1, -1]}, r"lambdas.ssim.1 is -1: input should be greater than or equal to 0"),
+        (["l1 + λ*ssim"], {"ssim": []}, r"lambdas.ssim is \[\]: at least one is needed"),
+        (["l1 + λ*ssim"], {}, r"lambdas is {}: at least one is needed"),
+        (["l1 + λ*ssim"], {"ssim": 1}, r"lambdas.ssim is 1: a list is needed"),
+        (["l1 + λ*ssim"], 1, r"lambdas is 1: a list is needed"),
+    ],
+)
+def test_lambda_that_is_not_clear_is_refused(losses, lambdas, message):
+    with pytest.raises(InputError, match=message) as error:
+        build(grid(losses=losses, lambdas=lambdas), "preset")
+    assert len(str(error.value)) < 300
+
+
 def test_a_run_that_two_grids_name_is_listed_by_both_under_one_id():
     tables = [
         {"backbones": ["edsr-tiny"], "losses": ["l1", "l1+sg"]},

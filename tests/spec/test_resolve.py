@@ -16,7 +16,16 @@ from sgbench.spec.resolve import check_metric
 class Options(nn.Module):
     """A loss with an option of every kind."""
 
-    def __init__(self, *, rate: float = 0.5, count: int = 3, flag: bool = False, mode: str = "same"):
+    def __init__(
+        self,
+        *,
+        rate: float = 0.5,
+        count: int = 3,
+        flag: bool = False,
+        mode: str = "same",
+        weights: tuple[float, ...] = (1.0, 0.5),
+        layers: list[str] = ["conv1"],  # noqa: B006 # as plug-ins do
+    ):
         raise AssertionError("nothing is constructed")
 
 
@@ -68,6 +77,11 @@ def test_spellings_of_one_loss(text):
         (f"{OPTIONS}(rate=0.50, count=3, flag=false, mode=same)", OPTIONS),
         (f"{OPTIONS}(flag=TRUE)", f"{OPTIONS}(flag=true)"),
         (f"{OPTIONS}(rate=-1e-3)", f"{OPTIONS}(rate=-0.001)"),
+        (f"{OPTIONS}(weights=[1, .5], layers=['conv1'])", OPTIONS),
+        (f"{OPTIONS}(weights=[1, 2, 3], layers=[])", f"{OPTIONS}(layers=[], weights=[1.0, 2.0, 3.0])"),
+        (f"{OPTIONS}(mode='same')", OPTIONS),
+        (f"{OPTIONS}(mode=./a.pt)", f"{OPTIONS}(mode=./a.pt)"),
+        (f"lambda*{OPTIONS}(rate=0.5) + l1", f"l1 + λ*{OPTIONS}"),
         ("0.005*gan(kind=vanilla, lr=1e-4, discriminator=unet) + vgg(conv5=1) + l1", "0.005*gan + 1.0*l1 + 1.0*vgg"),
     ],
 )
@@ -82,6 +96,8 @@ def test_canonical_form(text, canonical):
         ("sg(ordr=1)", "unknown option of loss 'sg' 'ordr': did you mean 'order'\\? Valid: eps, operator, order"),
         ("l1(order=1)", "loss 'l1' takes no options, but was given 'order'"),
         ("sg(order=two)", "loss 'sg': order is 'two'; a number is needed\\.$"),
+        (f"{OPTIONS}(weights=[1, a])", "weights is 'a'; a number is needed\\.$"),
+        ("l1 + λ*sg + sg(order=2)", "λ is ambiguous in .*: 'sg' has a coefficient beside λ"),
         (f"{OPTIONS}(flag=yes)", "flag is 'yes'; true or false is needed\\.$"),
         (f"{__name__}:NeedsWidth", "needs its option 'width': .*NeedsWidth\\(width=…\\)"),
         (f"{__name__}:Missing", "cannot be imported from"),
