@@ -22,8 +22,8 @@ SURFACE = {
     "sgbench sweep": [*SWEEP, "--address", "--fetch", "--shard", "--retry", "--retrain", "--rerun", "--json"],
     "sgbench plan": [*SWEEP, "--devices", "--price", "--measure", "--address", "--times", "--json"],
     "sgbench table": [
-        *("[number]", "--results", "--show", "--rows", "--columns", "--backbone", "--loss", "--lambda", "--seeds"),
-        *("--test", "--metric", "--format", "--json"),
+        *("[number]", "--results", "--show", "--rows", "--columns", "--rank", "--backbone", "--loss", "--lambda"),
+        *("--seeds", "--test", "--metric", "--format", "--json"),
     ],
     "sgbench compare": ["a", "b", "--results", "--metric", "--backbone", "--test", "--alpha", "--json"],
     "sgbench train": [*SWEEP, "--retrain", "--json"],

@@ -4,6 +4,7 @@ Nothing is pooled: runs are paired by seed, and only if they share the recipe, t
 protocol of the metric, and the test pixels. What cannot be paired says why.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -177,6 +178,42 @@ def comparisons(
             cells = [cell for place in places for cell in _cells(place, a, b, metric, scores, alpha)]
             known[metric] = _judged(sorted(cells, key=_reading_order))
     return [cell for metric in shown for cell in known[metric]]
+
+
+def every_pair(view: View, metric: str, *, alpha: float = ALPHA) -> list[list[Comparison]]:
+    """Compare every two losses by a metric.
+
+    Args:
+        view: A store.
+        metric: A metric.
+        alpha: As for `comparisons`.
+
+    Returns:
+        For each test set, backbone and recipe, the comparisons of all pairs of losses that have scores of two seeds or
+        more. Their p values are corrected for the number of these pairs.
+
+    Raises:
+        InputError: If the metric is not in the store.
+    """
+    chosen("metric", [metric], view.names.metrics)
+    group_of = {run.run_id: group for group in view.groups() if group.loss for run in group.runs}
+    asked = Filters(runs=group_of, metrics=[metric])
+    by_image = _by_image(view.of_images(asked))
+    places: defaultdict[Any, defaultdict[str, Side]] = defaultdict(lambda: defaultdict(dict))
+    for outcome in view.outcomes(asked):
+        if outcome.value is not None:
+            group = group_of[outcome.run.run_id]
+            side = places[outcome.dataset, group.backbone, group.conditions, group.recipe][group.loss]
+            side[outcome.run.seed or 0] = _score(outcome, by_image)
+    families = []
+    for (dataset, backbone, (scale, _), recipe), sides in places.items():
+        losses = sorted((loss for loss, side in sides.items() if len(side) > 1), key=natural)
+        cells = [
+            _compared(Comparison(metric, None, dataset, backbone, scale, recipe, a, b, alpha), sides[a], sides[b])
+            for a, b in itertools.combinations(losses, 2)
+        ]
+        families += [_judged(cells)] if cells else []
+    return families
 
 
 class _Score(NamedTuple):

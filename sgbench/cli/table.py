@@ -15,6 +15,7 @@ EXAMPLES = (
     "sgbench table 1 --show both",
     "sgbench table 1 --metric lpips_alex --metric fd_alex",
     "sgbench table --rows dataset,metric --columns backbone,loss --format latex",
+    "sgbench table --rank lpips_alex --test Set14",
     "sgbench table --results results/a --results results/b --columns store",
 )
 
@@ -43,6 +44,14 @@ def table(
     columns: Annotated[
         str | None, typer.Option("--columns", metavar="A,B", help="Any of the same. Default: metric.")
     ] = None,
+    rank: Annotated[
+        str | None,
+        typer.Option(
+            "--rank",
+            metavar="METRIC",
+            help="Sort losses by a metric and rank them; where no difference is significant, ranks are ranges.",
+        ),
+    ] = None,
     backbone: options.Backbones = None,
     loss: options.Losses = None,
     lam: Annotated[str | None, typer.Option("--lambda", metavar="0,0.1,1", help="Only these λ of sg.")] = None,
@@ -66,7 +75,7 @@ def table(
     from sgbench.report import tables
 
     form = _form(form, [tables.RICH, *tables.FORMATS], as_json=as_json)
-    own = {"--rows": rows, "--columns": columns, "--loss": loss, "--lambda": lam, "--seeds": seeds}
+    own = {"--rows": rows, "--columns": columns, "--rank": rank, "--loss": loss, "--lambda": lam, "--seeds": seeds}
     if number is None and show is not None:
         raise InputError(f"--show needs a table of the paper, such as 'sgbench table 1 --show {show}'.")
     if number is not None and (given := [flag for flag, value in own.items() if value is not None]):
@@ -84,7 +93,7 @@ def table(
             "rows": tables.ROWS if rows is None else _names(rows),
             "columns": tables.COLUMNS if columns is None else _names(columns),
         }
-        shown = tables.pivot(_view(results), filters, **axes)
+        shown = tables.pivot(_view(results), filters, **axes, rank=rank)
     else:
         view = None if show == tables.PAPER else _view(results)
         shown = tables.paper_table(number, view, show or tables.OURS, filters)

@@ -64,6 +64,7 @@ def table(
     show: str = tables.OURS,
     rows: Sequence[str] = tables.ROWS,
     columns: Sequence[str] = tables.COLUMNS,
+    rank: str | None = None,
     backbones: str | Iterable[str] = (),
     losses: str | Iterable[str] = (),
     lambdas: float | Iterable[float] = (),
@@ -79,6 +80,7 @@ def table(
         show: Whose numbers a table of the paper has: ``ours``, ``paper`` or ``both``.
         rows: Any of dataset, store, scale, backbone, loss, lambda, recipe, seed and metric.
         columns: Any of the same.
+        rank: A metric by which losses are sorted and ranked; where no difference is significant, ranks are ranges.
         backbones: Only these.
         losses: Only these; tables of the paper have fixed losses, λ and seeds.
         lambdas: Only these coefficients of ``sg``.
@@ -102,7 +104,7 @@ def table(
         metrics=many(metrics) or None,
     )
     if number is None:
-        return tables.shown(tables.pivot(view, filters, rows=rows, columns=columns))
+        return tables.shown(tables.pivot(view, filters, rows=rows, columns=columns, rank=rank))
     return tables.shown(tables.paper_table(str(number), view, show, filters))
 
 

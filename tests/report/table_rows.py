@@ -49,7 +49,7 @@ def plan(run_id: str, loss: str = "l1", seed: int = 0, **fields: Any) -> Planned
 
 
 def pivot(shown: Results, **asked: Any) -> Table:
-    axes = {name: asked.pop(name) for name in ("rows", "columns") if name in asked}
+    axes = {name: asked.pop(name) for name in ("rows", "columns", "rank") if name in asked}
     return tables.pivot(View(shown), Filters(**asked), **axes)
 
 

@@ -8,6 +8,7 @@ from table_rows import other, pivot, plan, printed, results, run, score
 
 from sgbench.analysis import Results
 from sgbench.core.errors import InputError
+from sgbench.report import tables
 from sgbench.report.tables import Table
 from sgbench.report.tables.model import mean_of
 
@@ -244,3 +245,28 @@ def test_a_loss_that_lacks_a_metric_is_judged_by_the_others() -> None:
     scores = store.scores.drop_columns(["schema_version"]).to_pylist()
     table = pivot(results(runs, [*scores, score("x", 20.0, "psnr_rgb"), score("y", 21.0, "psnr_rgb")]))
     assert [line.cells[0].significant for line in table.lines] == [None, True, None]
+
+
+def test_ranked_losses_are_sorted_and_have_their_rank_beside_them() -> None:
+    store = judged(seeds=3, gap=0.05)  # SG is better
+    table = pivot(store, rank="lpips_alex")
+    assert table.titles == ("dataset", "backbone", "rank", "loss")
+    assert [line.labels[-2:] for line in table.lines] == [("1", "l1 + 1.0*sg"), ("2", "l1")]
+    assert any(note.startswith("Ranks by lpips_alex") for note in table.notes)
+    assert [(line["rank_best"], line["rank_worst"]) for line in tables.to_data(table)["lines"]] == [(1, 1), (2, 2)]
+    assert "rank_best,rank_worst" in tables.FORMATS["csv"](table).partition("\n")[0]
+    untied = pivot(judged(seeds=3, gap=0.0), rank="lpips_alex")
+    assert [line.labels[-2] for line in untied.lines] == ["1–2", "1–2"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"seeds": [0]}, "--rank compares losses over all their seeds; leave out --seeds"),
+        ({"columns": ["seed"]}, "--rank has rows and columns of its own; leave out --rows and --columns"),
+        ({"metrics": ["psnr_y"]}, "--rank is 'lpips_alex', which is not shown; add --metric lpips_alex"),
+    ],
+)
+def test_ranks_need_all_seeds_and_their_own_layout(asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        pivot(judged(seeds=3, gap=0.05), rank="lpips_alex", **asked)

@@ -4,10 +4,12 @@ Only seeds are ever averaged: whatever else differs between runs, and is in neit
 rows.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from sgbench.analysis.baseline import against_baseline
+from sgbench.analysis.ranks import Ranking, ranking
 from sgbench.analysis.view import ALL, Filters, View
 from sgbench.core.errors import InputError, unknown
 from sgbench.core.words import listed, plural
@@ -25,6 +27,7 @@ def pivot(
     *,
     rows: Sequence[str] = ROWS,
     columns: Sequence[str] = COLUMNS,
+    rank: str | None = None,
 ) -> Table:
     """Summarise results over seeds.
 
@@ -33,11 +36,14 @@ def pivot(
         filters: What to show; by default everything.
         rows: Any of `DIMENSIONS`, from left to right.
         columns: Any of `DIMENSIONS`, from top to bottom.
+        rank: A metric by which losses are sorted, the best first, and ranked; rows and columns are then the default.
 
     Raises:
-        InputError: If a filter names something that the stores do not have, or a dimension is unknown or named twice.
+        InputError: If a filter names something that the stores do not have, a dimension is unknown or named twice, or
+            there can be no ranks.
     """
     _check(rows, columns)
+    _check_rank(rank, filters, rows, columns)
     apart = "store" in (*rows, *columns)
     filters = view.resolved(filters)
     outcomes = view.outcomes(filters, apart=apart)
@@ -54,11 +60,17 @@ def pivot(
     if "seed" not in dimensions:
         lines, about_seeds = _counted(lines, groups)
         rows, titles = [*rows, "seeds"], [*titles, "seeds"]
+    about_ranks: list[str] = []
+    if rank:
+        ranks, at = ranking(view, rank), rows.index("loss")
+        lines = _ranked(lines, groups, ranks, rank, at)
+        rows, titles = [*rows[:at], "rank", *rows[at:]], [*titles[:at], "rank", *titles[at:]]
+        about_ranks = [ranks.note]
     told = [at for at in range(len(rows)) if any(line.labels[at] for line in lines)]
     shown, notes = finished(
         (replace(line, labels=tuple(line.labels[at] for at in told)) for line in lines), axes.directions
     )
-    notes += [*(f"{run} {run.failure}." for run in view.unplaced(filters)), *about_seeds]
+    notes += [*(f"{run} {run.failure}." for run in view.unplaced(filters)), *about_seeds, *about_ranks]
     notes += axes.recipes.notes if "recipe" in dimensions else ()
     notes += [*axes.about_the_rest(dimensions), *significance.notes, *(() if apart else view.disagreements)]
     notes += about(view, outcomes, [cell for line in shown for cell in line.cells])
@@ -80,6 +92,37 @@ def _check(rows: Sequence[str], columns: Sequence[str]) -> None:
             raise unknown("dimension of a table", name, DIMENSIONS)
         if named.count(name) > 1:
             raise InputError(f"--rows and --columns name '{name}' twice; name it once.")
+
+
+def _check_rank(rank: str | None, filters: Filters, rows: Sequence[str], columns: Sequence[str]) -> None:
+    if rank is None:
+        return
+    if (tuple(rows), tuple(columns)) != (ROWS, COLUMNS):
+        raise InputError("--rank has rows and columns of its own; leave out --rows and --columns.")
+    if filters.seeds is not None:
+        raise InputError("--rank compares losses over all their seeds; leave out --seeds.")
+    if filters.metrics is not None and rank not in filters.metrics:
+        raise InputError(f"--rank is '{rank}', which is not shown; add --metric {rank}, or leave out --metric.")
+
+
+def _ranked(lines: Sequence[Line], groups: Sequence[Group], ranking: Ranking, metric: str, at: int) -> list[Line]:
+    """Return lines with their rank before the label of the loss; those of one block by their means, the best first."""
+    ranked: list[tuple[tuple[float, ...], Line]] = []
+    blocks: dict[tuple[str, ...], int] = {}
+    for line, group in zip(lines, groups, strict=True):
+        scored = [outcome for outcomes in group.values() for outcome in outcomes]
+        ranks = [ranking.ranks.get((each.run.run_id, each.dataset, each.metric)) for each in scored]
+        rank = next((rank for rank in ranks if rank), None)
+        (mean,) = (
+            cell.summary.mean if cell.summary else math.inf for cell in line.cells if cell.place["metric"] == metric
+        )
+        block = blocks.setdefault((*line.labels[:at], *line.labels[at + 1 : -1]), len(blocks))
+        worse = -mean if ranking.direction == "higher" and mean < math.inf else mean
+        fields = {"rank_best": rank.best if rank else None, "rank_worst": rank.worst if rank else None}
+        cells = tuple(replace(cell, place={**cell.place, **fields}) for cell in line.cells)
+        labels = (*line.labels[:at], str(rank or ""), *line.labels[at:])
+        ranked.append(((block, worse), replace(line, labels=labels, fields={**line.fields, **fields}, cells=cells)))
+    return [line for _, line in sorted(ranked, key=lambda each: each[0])]
 
 
 def _counted(lines: Sequence[Line], groups: Sequence[Group]) -> tuple[list[Line], list[str]]:
