@@ -10,12 +10,12 @@ that no sum of integers lies halfway between two integers. Rounding after each p
 whatever the order of the additions.
 """
 
-import math
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from sgbench.core.bicubic import enlarging, shrinking
 from sgbench.core.errors import InputError
 from sgbench.data.images import Pixels
 from sgbench.spec import Degradation
@@ -92,17 +92,12 @@ def _both_passes(image: Pixels, scale: int, shrink: bool, degradation: Degradati
 
 
 def _resize_rows(image: _Real, scale: int, shrink: bool, edges: str, rounded: bool) -> _Real:
-    """Resize along the first axis.
-
-    Output row ``i`` of a shrunk image is centred in the input at ``scale·i + centre``; output row ``scale·i + phase``
-    of an enlarged one at ``i + centre``, with a centre for each phase. Each tap is then a strided slice.
-    """
+    """Resize along the first axis; each tap is a strided slice."""
     length, *rest = image.shape
     padded = np.pad(image, ((2 * scale, 2 * scale), (0, 0), (0, 0)), mode=_PAD_MODE[edges])
     stride, count = (scale, length // scale) if shrink else (1, length)
-    centres = [(scale - 1) / 2] if shrink else [(phase + 0.5) / scale - 0.5 for phase in range(scale)]
-    kernels = [_taps(centre, scale if shrink else 1) for centre in centres]
-    resized = np.empty((count, len(centres), *rest), dtype=np.uint8 if rounded else np.float64)
+    kernels = [shrinking(scale)] if shrink else enlarging(scale)
+    resized = np.empty((count, len(kernels), *rest), dtype=np.uint8 if rounded else np.float64)
     for top in range(0, count, _CHUNK_ROWS):
         rows = min(_CHUNK_ROWS, count - top)
         total, term = np.empty((2, rows, *rest))
@@ -114,18 +109,6 @@ def _resize_rows(image: _Real, scale: int, shrink: bool, edges: str, rounded: bo
                 total += term
             resized[top : top + rows, phase] = _half_up(total) if rounded else total
     return resized.reshape(-1, *rest)
-
-
-def _taps(centre: float, stretch: int) -> list[tuple[int, float]]:
-    """Return the input offsets under the kernel of the given centre, each with its weight."""
-    first = math.floor(centre - 2 * stretch) + 1
-    return [(i, _cubic(abs(i - centre) / stretch) / stretch) for i in range(first, first + 4 * stretch)]
-
-
-def _cubic(x: float) -> float:
-    if x <= 1:
-        return 1.5 * x**3 - 2.5 * x**2 + 1
-    return -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2 if x < 2 else 0.0
 
 
 def _half_up(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
