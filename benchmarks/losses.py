@@ -33,6 +33,8 @@ AIMS = {("cpu", "l1 + 1.0*sg"): "≤ 10%", ("cuda", "l1 + 1.0*sg"): "≤ 2%"}
 """What a loss may cost over l1, by the kind of device."""
 
 LOSSES = [BASE, "l2", "charbonnier", "l1 + 1.0*sg", "l1 + 1.0*sg(operator=sobel)", "l1 + 1.0*ssim"]
+LOSSES += ["l1 + 1.0*ms_ssim(scales=4)", "l1 + 1.0*gradient", "l1 + 1.0*laplacian", "l1 + 1.0*tv", "l1 + 1.0*fft"]
+LOSSES += ["l1 + 1.0*fft(part=amplitude)", "l1 + 1.0*focal_frequency", "l1 + 1.0*consistency"]
 
 
 class PlainSG(nn.Module):

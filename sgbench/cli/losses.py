@@ -14,7 +14,10 @@ VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def losses(as_json: options.Json = False) -> None:
-    """List registered losses: their options with the defaults, what they are, and their sources.
+    """List registered losses: their options with the defaults, what they are, their sources, and how well they agree.
+
+    'compared with' names the code of others that a loss was compared with on equal images, and by how much the loss and
+    its gradient differ from that at most, relative to the loss and to the largest slope, in float32.
 
     Training minimises a weighted sum of them, such as 'l1 + 0.1*sg(operator=sobel, order=1)'.
     """
@@ -31,7 +34,8 @@ def losses(as_json: options.Json = False) -> None:
 
 
 def _row(name: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": name, "options": None, "summary": None, "source": None, "networks": None}
+    keys = ("options", "summary", "source", "networks", "reference", "difference")
+    row: dict[str, Any] = {"name": name, **dict.fromkeys(keys)}
     if declared := LOSSES.declaration(name):
         return {**row, **vars(declared), "error": None}
     try:
@@ -52,5 +56,11 @@ def _readable(row: dict[str, Any]) -> dict[str, Any]:
     from sgbench.spec.expression import Term
 
     written = Term(row["name"], options=row["options"] or {}).call
-    what, networks = row["error"] or row["summary"], ", ".join(row["networks"] or ())
-    return {"loss": written, "what it is": what, "source": row["source"], "networks": networks}
+    compared = None if row["difference"] is None else f"{row['reference']}: ≤ {row['difference']:.0e}"
+    return {
+        "loss": written,
+        "what it is": row["error"] or row["summary"],
+        "source": row["source"],
+        "compared with": compared,
+        "networks": ", ".join(row["networks"] or ()),
+    }

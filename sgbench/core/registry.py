@@ -41,12 +41,16 @@ class Declaration:
         summary: The first line of its docstring.
         source: Its ``source``.
         networks: Its ``networks``, the names of pretrained networks.
+        reference: Its ``reference``, the code that it was compared with.
+        difference: Its ``difference``, the most by which they differ.
     """
 
     options: Mapping[str, Any]
     summary: str
     source: str | None
     networks: tuple[str, ...]
+    reference: str | None
+    difference: float | None
 
     @classmethod
     @functools.cache
@@ -64,7 +68,7 @@ class Declaration:
         while bases := [name for name in map(ast.unparse, line[-1].bases) if name in classes]:
             line.append(classes[bases[0]])
         options: dict[str, Any] = {}
-        named: dict[str, Any] = {"source": None, "networks": ()}
+        named: dict[str, Any] = {"source": None, "networks": (), "reference": None, "difference": None}
         for node in (node for each in reversed(line) for node in each.body):
             if isinstance(node, ast.FunctionDef) and node.name == "__init__":
                 defaults = map(ast.literal_eval, filter(None, node.args.kw_defaults))
@@ -263,11 +267,18 @@ LOSSES: "Registry[type[nn.Module]]" = Registry(
     "sgbench.losses",
     {
         "charbonnier": "sgbench.losses.pixel:Charbonnier",
+        "consistency": "sgbench.losses.consistency:Consistency",
+        "fft": "sgbench.losses.frequency:Fourier",
+        "focal_frequency": "sgbench.losses.frequency:FocalFrequency",
         "gan": "sgbench.losses.adversarial:Adversarial",
+        "gradient": "sgbench.losses.gradient:FirstOrderGradient",
         "l1": "sgbench.losses.pixel:L1",
         "l2": "sgbench.losses.pixel:L2",
+        "laplacian": "sgbench.losses.differences:Laplacian",
+        "ms_ssim": "sgbench.losses.structural:MultiScaleSSIM",
         "sg": "sgbench.losses.gradient:SecondOrderGradient",
         "ssim": "sgbench.losses.structural:SSIM",
+        "tv": "sgbench.losses.differences:TotalVariation",
         "vgg": "sgbench.losses.perceptual:VGG16",
         "vgg19": "sgbench.losses.perceptual:VGG19",
     },

@@ -16,6 +16,10 @@ trained, by the optimizer that the loss's ``optimizer(parameters)`` returns or, 
   scalar for each name in the loss's ``own_names``. While the network is trained these parameters are constants. In a
   step for which the loss's ``waits(step)`` is true, if it has such a method, only such parameters are trained.
 
+The classes here name their publication in ``source``, the code of others that they were compared with in ``reference``,
+and in ``difference`` how much they and their gradients differ from it at most, relative to the loss and to the largest
+slope, in float32. ``sgbench losses`` lists them.
+
 A class that uses pretrained networks names them in its ``networks``, a tuple of names in `sgbench.assets.catalogue`:
 they are downloaded before a sweep starts and sent to every node, where `sgbench.assets.locator.Locator` loads them. A
 class or instance that uses what layers of the network return names these modules of the network in its ``layers``.

@@ -48,6 +48,8 @@ class SecondOrderGradient(nn.Module):
     """
 
     source: ClassVar[str] = "Lin, Zhang, Yang, BenchCouncil Trans. 3 (2023) 100148, Eq. (5) and (6)"
+    reference: ClassVar[str] = "kornia 0.8.2"
+    difference: ClassVar[float] = 1e-6
 
     def __init__(self, *, operator: str = "central", order: int = 2, eps: float = 1e-8) -> None:
         super().__init__()
@@ -67,6 +69,19 @@ class SecondOrderGradient(nn.Module):
     def gradient_map(self, image: Tensor) -> Tensor:
         """Return M(M(image)), or M(image) for order 1: shape [N, C, H, W], values at least √eps."""
         return _maps(_single(image), SMOOTHING[self.operator], self.order, self.eps)[-1].magnitude
+
+
+class FirstOrderGradient(SecondOrderGradient):
+    """Mean absolute difference of gradient magnitudes, the gradient loss.
+
+    It is ``sg(order=1)``; see `SecondOrderGradient` for its options.
+    """
+
+    source: ClassVar[str] = "Ma et al. (SPSR), CVPR 2020, gradient loss, with replicated borders"
+    reference: ClassVar[str] = "kornia 0.8.2"
+
+    def __init__(self, *, operator: str = "central", eps: float = 1e-8) -> None:
+        super().__init__(operator=operator, order=1, eps=eps)
 
 
 class _Map(NamedTuple):

@@ -34,6 +34,8 @@ class _Perceptual(nn.Module):
         MissingWeights: If the network is not available locally.
     """
 
+    reference: ClassVar[str] = "torchvision 0.29.1"
+    difference: ClassVar[float] = 1e-5
     networks: ClassVar[tuple[str, ...]]
     """The name in the catalogue of pretrained networks, the only one."""
     convolutions: ClassVar[tuple[int, ...]]

@@ -7,7 +7,7 @@ from skimage.metrics import structural_similarity
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from sgbench.core.errors import InputError
-from sgbench.losses.structural import SSIM
+from sgbench.losses.structural import SSIM, MultiScaleSSIM
 
 sides = st.integers(11, 24)
 shapes = st.tuples(st.integers(1, 2), st.integers(1, 3), sides, sides)
@@ -60,3 +60,42 @@ def test_an_image_smaller_than_the_window_is_refused(size):
     image = torch.zeros(1, 3, *size)
     with pytest.raises(InputError, match=f"{size[1]}×{size[0]} pixels; ssim needs 11×11 or more"):
         SSIM()(image, image)
+
+
+def test_one_scale_is_ssim_to_the_power_of_all_exponents():
+    sr, hr = pair((1, 1, 24, 17))
+    expected = (1 - SSIM()(sr, hr)) ** 1.0001
+    torch.testing.assert_close(1 - MultiScaleSSIM(scales=1)(sr, hr), expected)
+
+
+def test_the_gradient_at_two_scales_is_that_of_the_loss():
+    sr, hr = pair((1, 1, 23, 22))
+    assert torch.autograd.gradcheck(MultiScaleSSIM(scales=2), (sr.requires_grad_(), hr), fast_mode=True)
+
+
+def test_structures_that_are_opposite_are_as_far_apart_as_can_be_and_leave_the_gradient_finite():
+    sr, hr = pair((2, 3, 24, 24), noise=0.0)
+    sr = (1 - sr).requires_grad_()
+    loss = MultiScaleSSIM(scales=2)(sr, hr)
+    (gradient,) = torch.autograd.grad(loss, sr)
+    assert loss.item() == pytest.approx(1)
+    assert torch.equal(gradient, torch.zeros_like(sr))
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (128, "an image of 128×128 pixels; ms_ssim needs 176×176 or more, or ms_ssim\\(scales=4\\)"),
+        (10, "an image of 10×10 pixels; ms_ssim needs 176×176 or more$"),
+    ],
+)
+def test_an_image_too_small_for_the_scales_is_refused_with_the_most_that_fit(size, message):
+    image = torch.zeros(1, 3, size, size)
+    with pytest.raises(InputError, match=message):
+        MultiScaleSSIM()(image, image)
+
+
+@pytest.mark.parametrize("scales", [0, 6, 2.0, True])
+def test_another_number_of_scales_is_refused(scales):
+    with pytest.raises(InputError, match=f"scales is {scales}; a whole number from 1 to 5 is needed"):
+        MultiScaleSSIM(scales=scales)
