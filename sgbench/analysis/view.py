@@ -98,7 +98,8 @@ class Run(NamedTuple):
         kind: One of `sgbench.store.rows.RunKind`.
         backbone: ``family-size``, or the name of an untrained subject.
         loss: The expression; empty for an untrained subject.
-        lam: λ, the coefficient of ``sg``.
+        lam: λ, the coefficient of the varied term.
+        varied: That term, without its coefficient; None is what is called ``sg``.
         seed: The training seed.
         scale: Super-resolution factor.
         train: Name of the training set.
@@ -114,6 +115,7 @@ class Run(NamedTuple):
     backbone: str
     loss: str
     lam: float | None
+    varied: str | None
     seed: int | None
     scale: int
     train: str | None
@@ -226,7 +228,7 @@ class Filters:
     Attributes:
         backbones: Backbones, or names of untrained subjects.
         losses: Losses, in any spelling.
-        lambdas: Coefficients of sg.
+        lambdas: Values of λ.
         seeds: Seeds of trained runs.
         datasets: Test sets; a name includes all its versions.
         metrics: Metrics.
@@ -562,13 +564,13 @@ def _fate_of_a_score(outcome: Iterable[str | None]) -> Fate | None:
 def _ended(rows: pa.Table) -> Iterator[Run]:
     """Yield the runs of a table ``runs``."""
     columns = (
-        *("run_id", "kind", "name", "backbone", "loss", "lambda", "seed", "scale"),
+        *("run_id", "kind", "name", "backbone", "loss", "lambda", "varied", "seed", "scale"),
         *("train", "init", "parameters", "status"),
     )
     values = zip(*(rows[column].to_pylist() for column in columns), strict=True)
     failures, recipes = _distinct(rows, ("status", "step", "error"), _failure), _distinct(rows, RECIPE, _shown)
     for each, failure, recipe in zip(values, failures, recipes, strict=True):
-        run_id, kind, name, backbone, loss, lam, seed, scale, train, init, parameters, status = each
+        run_id, kind, name, backbone, loss, lam, varied, seed, scale, train, init, parameters, status = each
         trained = kind == RunKind.TRAIN
         yield Run(
             run_id,
@@ -576,6 +578,7 @@ def _ended(rows: pa.Table) -> Iterator[Run]:
             printable(backbone if trained else name),
             printable(loss or "") if trained else "",
             lam if trained else None,
+            printable(varied or "") or None,
             seed,
             scale,
             printable(train or "") or None,
@@ -610,7 +613,8 @@ def _shown(values: Iterable[Any]) -> tuple[Any, ...]:
 
 def _waiting(plan: Planned) -> Run:
     row: dict[str, Any] = {**_DEFAULTS, **plan.run}
-    what = (row["backbone"], row["loss"], row.get("lambda"), row["seed"], row["scale"], row.get("train"), row["init"])
+    loss = (row["loss"], row.get("lambda"), row.get("varied"))
+    what = (row["backbone"], *loss, row["seed"], row["scale"], row.get("train"), row["init"])
     recipe = _shown(row[name] for name in RECIPE)
     return Run._make((plan.run_id, RunKind.TRAIN, *_shown(what), recipe, 0, Status.PENDING, None))
 

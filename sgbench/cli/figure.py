@@ -78,7 +78,7 @@ def lambdas(
     metric: options.Metrics = None,
     columns: Columns = None,
 ) -> None:
-    """Plot metrics, by default LPIPS, against λ, the coefficient of sg, next to the paper's curve.
+    """Plot metrics, by default LPIPS, against λ, the coefficient of a term; for sg next to the paper's curve.
 
     Three or more seeds are drawn as a mean with a band of one sample standard deviation, fewer as dots. Losses with
     only one λ > 0 are left out if others have more; --loss shows them.

@@ -36,7 +36,7 @@ def report(
     ] = None,
     backbone: options.Backbones = None,
     loss: options.Losses = None,
-    lam: Annotated[str | None, typer.Option("--lambda", metavar="0,0.1,1", help="Only these λ of sg.")] = None,
+    lam: Annotated[str | None, typer.Option("--lambda", metavar="0,0.1,1", help="Only these λ.")] = None,
     seeds: options.OnlySeeds = None,
     metric: options.Metrics = None,
     images: Annotated[

@@ -54,7 +54,7 @@ def table(
     ] = None,
     backbone: options.Backbones = None,
     loss: options.Losses = None,
-    lam: Annotated[str | None, typer.Option("--lambda", metavar="0,0.1,1", help="Only these λ of sg.")] = None,
+    lam: Annotated[str | None, typer.Option("--lambda", metavar="0,0.1,1", help="Only these λ.")] = None,
     seeds: options.OnlySeeds = None,
     test: options.Tests = None,
     metric: options.Metrics = None,

@@ -83,7 +83,7 @@ def table(
         rank: A metric by which losses are sorted and ranked; where no difference is significant, ranks are ranges.
         backbones: Only these.
         losses: Only these; tables of the paper have fixed losses, λ and seeds.
-        lambdas: Only these coefficients of ``sg``.
+        lambdas: Only these values of λ.
         seeds: Only these.
         tests: Only these test sets.
         metrics: Only these.

@@ -101,7 +101,7 @@ class Merge:
         both = sorted(ours.keys() & theirs.keys())
         # The id of an untrained subject is a hash of its content.
         untrained = {run_id for run_id in both if theirs[run_id]["kind"] != RunKind.TRAIN}
-        shared = [run_id for run_id in both if ours[run_id] == theirs[run_id] or run_id in untrained]
+        shared = [run_id for run_id in both if _is_same(ours[run_id], theirs[run_id]) or run_id in untrained]
         apart = [run_id for run_id in both if run_id not in shared]
         twice = [run_id for run_id in apart if ours[run_id]["status"] == theirs[run_id]["status"] == RunEnd.DONE]
         if prefer is None:
@@ -380,6 +380,15 @@ def _values(store: Store) -> dict[str, dict[tuple[str, str], float]]:
 def _same_weights(into: Store, source: Store, run_id: str) -> bool:
     there = [store.storage.read(weights_of(run_id)) for store in (into, source) if has_weights(store.storage, run_id)]
     return len(there) == 2 and there[0] == there[1]
+
+
+def _is_same(ours: RunRow, theirs: RunRow) -> bool:
+    """Return whether two rows of one id are of one training, whatever sweeps have varied in the loss since."""
+    return {**ours, **dict.fromkeys(_OF_SWEEPS)} == {**theirs, **dict.fromkeys(_OF_SWEEPS)}
+
+
+_OF_SWEEPS = ("lambda", "varied", "spec")
+"""Columns in which a later sweep may change the row of a run."""
 
 
 def _rank(row: RunRow) -> tuple[bool, datetime.datetime]:

@@ -29,7 +29,8 @@ from sgbench.runs.shards import Shard
 from sgbench.runs.status import RunStatus
 from sgbench.runs.tracking import Trackers, tracked, trackers_of
 from sgbench.spec import Expression, RunSpec, SweepSpec
-from sgbench.store import Store
+from sgbench.spec.stored import read_spec
+from sgbench.store import Store, identity_columns
 from sgbench.store.rows import RunEnd
 
 MANY_FILES = 1000
@@ -220,6 +221,7 @@ def carry_out(
             start.keep(storage)
         trackers = trackers_of(sweep) if plan.pending else {}
         if command == "sweep":
+            _note_lambdas(store, [spec for spec in mine if spec.run_id not in taken])
             store.write_plan(name, plan.records())
         work = _Work(name, data, store, runner, trackers, observer)
         with resumable("the sweep"), work.running:
@@ -318,6 +320,20 @@ class _Work:
             (self.kept if run_id in stands else self.failed)[run_id] = why
         self.exhausted |= summary.exhausted
         self.interrupted = summary.interrupted
+
+
+def _note_lambdas(store: Store, specs: Iterable[RunSpec]) -> None:
+    """Write into the rows of runs what this sweep varies in their losses, if they say otherwise.
+
+    Args:
+        store: The store; no other process writes the rows.
+        specs: Runs of the sweep; those in whose losses nothing is varied keep what their rows say.
+    """
+    varied = {spec.run_id: spec for spec in specs if spec.varied}
+    for run_id, row in store.rows().items() if varied else ():
+        if (spec := varied.get(run_id)) and (row["lambda"], row["varied"]) != (spec.lam, spec.varied):
+            noted = read_spec(row["spec"], f"run {run_id}").model_copy(update={"varied": spec.varied})
+            store.write_run(row | identity_columns(noted))
 
 
 def _ids(specs: Iterable[RunSpec]) -> list[str]:

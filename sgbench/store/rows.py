@@ -49,7 +49,8 @@ RunRow = TypedDict(
         "backbone": str | None,  # family-size
         "size": str | None,
         "loss": str | None,
-        "lambda": float | None,  # coefficient of sg in the loss
+        "lambda": float | None,  # coefficient of the varied term in the loss
+        "varied": str | None,  # that term without its coefficient, such as sg(order=1); null = what is called sg
         "seed": int | None,
         "scale": Int32,
         "train": str | None,

@@ -110,6 +110,7 @@ def identity_columns(spec: RunSpec) -> RunRow:
         "size": size,
         "loss": str(spec.loss),
         "lambda": spec.lam,
+        "varied": spec.varied,
         "seed": spec.seed,
         "train": spec.train.name,
         "train_sha256": spec.train.sha256,

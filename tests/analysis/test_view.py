@@ -91,6 +91,14 @@ def test_what_is_asked_for_keeps_its_order_and_may_be_spelled_otherwise() -> Non
     assert (found.losses, found.metrics, found.lambdas) == ([SG, "l1"], ["lpips_alex", "fid"], [1.0])
 
 
+def test_lambda_is_that_of_the_term_which_a_sweep_varies() -> None:
+    rows = [run(name, "l1 + 0.5*l2 + 1.0*sg", varied="l2") | {"lambda": 0.5} for name in "ab"]
+    (row,) = to_table("runs", rows[1:]).to_pylist()
+    shown = view(rows[:1], [score("a", 0.1)], [Planned(row, (), ()), plan("c")])
+    assert [(each.lam, each.varied) for each in shown.runs()] == [(0.5, "l2"), (0.5, "l2"), (0.0, None)]
+    assert [each.run_id for each in shown.runs(Filters(lambdas=[0.5]))] == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

@@ -247,6 +247,18 @@ def test_a_loss_with_two_terms_sg_is_named_and_not_drawn() -> None:
     assert f"Left out: {two}: it has several terms sg" in said(figure)
 
 
+def test_any_term_that_was_varied_has_a_curve() -> None:
+    losses = {"a": ("l1", 0.0), "b": ("l1 + 0.1*x:Y(a=1)", 0.1), "c": ("l1 + 1.0*x:Y(a=1)", 1.0)}
+    runs = [run(name, loss, varied="x:Y(a=1)") | {"lambda": lam} for name, (loss, lam) in losses.items()]
+    runs += [run("d", "l1 + 1.0*x:Y(a=1)", seed=1), run("e", "l1 + 0.1*sg + 1.0*x:Y(a=1)"), run("f", "l1 + 5.0*x:Z")]
+    figure = only_set5(results(runs, [score(row["run_id"], 0.2 + 0.01 * at) for at, row in enumerate(runs)]))
+    assert legend(figure) == ["edsr-tiny, l1 + λ*x:Y(a=1) (n = 1–2)"]
+    assert [[x for x, _ in line] for line in points(figure)] == [[ticks(figure)["0"]], [0.1], [1.0, 1.0]]
+    assert "λ = 0, the loss without x:Y, stands left" in said(figure)
+    assert "Left out because they have only one λ > 0: l1 + 1.0*x:Y(a=1) + λ*sg." in said(figure)
+    assert len(draw_lambda(results(runs[:3], [score(name, 0.2) for name in "abc"])).axes) == 1  # the paper has no such
+
+
 def test_scores_of_two_protocols_are_said_to_be_a_mixture() -> None:
     runs = [run("a"), run("b", "l1 + 1.0*sg")]
     figure = only_set5(results(runs, [score("a", 0.3), score("b", 0.2, metric_version="2")]))
@@ -274,8 +286,11 @@ def test_filters_choose_what_is_drawn() -> None:
         (lambda: draw_lambda(ablation(), Filters(losses=["l2"])), "unknown loss 'l2'"),
         (lambda: draw_lambda(ablation(), Filters(datasets=["Set6"])), "unknown test set 'Set6'"),
         (lambda: draw_lambda(ablation(), Filters(metrics=["psnr"])), "unknown metric 'psnr'"),
-        (lambda: draw_lambda(ablation(), Filters(losses=["l1"])), "no trained loss with sg has a score by lpips_alex"),
-        (lambda: draw_lambda(results([])), "no trained loss with sg has a score by any metric"),
+        (
+            lambda: draw_lambda(ablation(), Filters(losses=["l1"])),
+            "no trained loss with sg or another varied term has a score by lpips_alex",
+        ),
+        (lambda: draw_lambda(results([])), "no trained loss with sg or another varied term has a score by any metric"),
         (lambda: draw_plane(results([])), "there is no metric 'psnr_y', nor any other."),
         (lambda: draw_plane(ablation()), "unknown metric 'psnr_y'"),
         (

@@ -109,6 +109,13 @@ def test_scores_of_a_run_that_is_the_same_are_united_and_the_better_is_kept(into
     assert found == {"psnr_y": 1.0, "ssim_y": 6.0, "fid": 4.0, "kid": 8.0, "psnr_rgb": 5.0}
 
 
+def test_a_run_is_the_same_whichever_of_its_coefficients_a_sweep_has_varied(into: Store, source: Store) -> None:
+    fill(into, 0, 1.0)
+    fill(source, 0, 1.0)
+    source.write_run(source.run(ID[0]) | {"lambda": 1.0, "varied": "l1", "spec": "{}"})
+    assert Merge.of(into, source).shared == (ID[0],)
+
+
 MINE = {"loss": "own_losses:Mine", "versions": "{}"}
 """What a run of a plug-in has that was trained before its code was hashed."""
 

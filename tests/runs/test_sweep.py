@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sgbench.analysis import View, load_results
 from sgbench.core.errors import InputError, InterruptionError, MissingDataError
 from sgbench.core.registry import LOSSES
 from sgbench.core.storage import Storage
@@ -24,6 +25,7 @@ from sgbench.runs.delivery import parcels, send
 from sgbench.runs.execute import Job, Watcher
 from sgbench.runs.plan import pack
 from sgbench.runs.sweep import Outcome, Quiet, Summary, carry_out, look, run_all_here
+from sgbench.runs.verification import verify
 from sgbench.spec import SweepSpec, build, expression
 from sgbench.store import Store
 from sgbench.store.layout import latest_step
@@ -62,6 +64,31 @@ def test_what_is_missing_is_done_once(sweep: SweepSpec, storage: Storage) -> Non
     assert list(Store(storage).plans()) == ["two"]
     assert carry_out("two", sweep, storage, nobody(), Quiet()).plan.count("done") == 2
     assert look("two", sweep, storage, Quiet()).count("done") == 2
+
+
+def test_a_run_that_was_done_before_is_noted_as_one_of_the_sweep_that_varies_its_loss(
+    train_folder: Path, test_folder: Path, cache: Path, storage: Storage
+) -> None:
+    def sweep(loss: str, **grid: Any) -> SweepSpec:
+        fields = {"grids": [{"backbones": ["edsr-tiny"], "losses": [loss], **grid}], "metrics": ["psnr_y"]}
+        fields |= {"train": f"Mine={train_folder}", "tests": [f"Few={test_folder}"]}
+        return build({**fields, "recipe": {"steps": 1, "batch": 2, "patch": 8}}, "one")
+
+    def noted(sweep: SweepSpec, **choices: Any) -> dict[str, Any]:
+        assert carry_out("one", sweep, storage, nobody(), Quiet(), **choices).plan.count("done") == 1
+        return Store(storage).runs().to_pylist()[0]
+
+    plain, varied = sweep("l1 + 0.5*l2"), sweep("l1 + λ*l2", lambdas=[0.5])
+    here(plain, storage)
+    before = noted(plain)
+    assert (before["lambda"], before["varied"]) == (0.0, None)
+    assert noted(varied, command="train") == before
+    after = noted(varied)
+    changed = {key for key, value in after.items() if value != before[key]}
+    assert (changed, after["lambda"], after["varied"]) == ({"lambda", "varied", "spec"}, 0.5, "l2")
+    assert noted(plain) == after
+    assert list(verify(Store(storage))) == []
+    assert View(load_results(storage.root)).names.lambdas == {0.5}
 
 
 def test_a_store_of_many_small_files_is_compacted_when_a_sweep_ends(

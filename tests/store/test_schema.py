@@ -13,6 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from sgbench.spec import Adam, Cosine, Degradation, Init, Recipe, RunSpec, Step, TrainingData, Window
+from sgbench.spec.expression import parse
 from sgbench.spec.stored import read_spec
 from sgbench.store.schema import HISTORY, RUNS, SCHEMA_VERSION, SCORES, identity_columns, recipe_columns, to_table
 
@@ -25,6 +26,7 @@ backbone: string
 size: string
 loss: string
 lambda: double
+varied: string
 seed: int64
 scale: int32 not null
 train: string
@@ -211,6 +213,14 @@ def test_identity_survives_the_table() -> None:
     assert {key: stored[key] for key in row} == row
     assert (stored["lambda"], stored["seed"], stored["window"]) == (0.5, 0, '{"size":96,"step":48}')
     assert RunSpec.model_validate_json(stored["spec"]) == UNUSUAL
+
+
+def test_lambda_is_the_coefficient_of_the_varied_term() -> None:
+    spec = UNUSUAL.model_copy(update={"loss": parse("l1 + 0.5*sg + 2*sg(order=1)")})
+    varied = spec.model_copy(update={"varied": "sg(order=1)"})
+    lambdas = [(row["lambda"], row["varied"]) for row in map(identity_columns, (spec, varied))]
+    assert lambdas == [(2.5, None), (2.0, "sg(order=1)")]
+    assert spec.run_id == varied.run_id
 
 
 @pytest.mark.parametrize(

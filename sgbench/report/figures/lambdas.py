@@ -1,4 +1,4 @@
-"""A metric against λ, the coefficient of the second-order gradient loss, next to Table 3 of the paper."""
+"""A metric against λ, the coefficient of a term of the loss; for SG next to Table 3 of the paper."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -44,7 +44,7 @@ Points = dict[float, list[float]]
 
 
 class _Family(NamedTuple):
-    """One backbone, one recipe, and losses that differ in the coefficient of sg alone."""
+    """One backbone, one recipe, and losses that differ in the coefficient of one term alone."""
 
     backbone: str
     conditions: Hashable
@@ -52,6 +52,8 @@ class _Family(NamedTuple):
     """How the recipe differs from others; empty if there is only one."""
     loss: str
     """Such as ``l1 + λ*sg``."""
+    term: str
+    """The name of the term that is varied."""
 
 
 @dataclass
@@ -67,17 +69,17 @@ class _Curve:
 def draw_lambda(view: View, filters: Filters = ALL, *, columns: int | None = None) -> Figure:
     """Draw metrics against λ on a log axis, a panel for each metric and test set.
 
-    λ = 0 is the loss without sg; it stands left of a break of the axis, and no line leads to it. The spread of three
-    seeds or more is a band of one sample standard deviation; fewer are a dot each.
+    λ = 0 is the loss without the term; it stands left of a break of the axis, and no line leads to it. The spread of
+    three seeds or more is a band of one sample standard deviation; fewer are a dot each.
 
     Args:
         view: A store.
         filters: What is asked for, as a person wrote it. By default losses of which there is a single λ > 0 are left
-            out beside others; the paper's test set is added; metrics are `View.default_metrics`.
+            out beside others; the paper's test set is added if ``sg`` is varied; metrics are `View.default_metrics`.
         columns: Of a paper, 1 or 2; by default what is needed.
 
     Raises:
-        InputError: If a filter names what is not there, or no loss with sg has a score.
+        InputError: If a filter names what is not there, or no loss in which a term is varied has a score.
     """
     shown = select(view, replace(filters, metrics=filters.metrics or view.default_metrics))
     families = _families(shown.groups)
@@ -87,8 +89,12 @@ def draw_lambda(view: View, filters: Filters = ALL, *, columns: int | None = Non
     measured = {panel for curve in ours for panel in curve.panels}
     if not measured:
         names = ", ".join(shown.metrics) or "any metric"
-        raise InputError(f"no trained loss with sg has a score by {names}, and so there is nothing to draw against λ.")
-    theirs = _paper(shown.metrics, shown.datasets if filters.datasets else None)
+        raise InputError(
+            f"no trained loss with sg or another varied term has a score by {names}, and so there is nothing to draw "
+            "against λ."
+        )
+    terms = list(dict.fromkeys(family.term for family in families))
+    theirs = _paper(shown.metrics if "sg" in terms else [], shown.datasets if filters.datasets else None)
     curves = [*ours, theirs] if theirs.panels else ours
     named = dict.fromkeys([*shown.datasets, *(dataset for dataset, _ in theirs.panels)])
     panels = [
@@ -107,11 +113,11 @@ def draw_lambda(view: View, filters: Filters = ALL, *, columns: int | None = Non
                 _draw(axes, curve, curve.panels[panel], axis)
     labels = [*(f"{curve.label} ({counted(_counts([curve]))})" for curve in ours), theirs.label]
     handles = [Line2D([], [], label=label, **curve.look) for label, curve in zip(labels, curves, strict=False)]
-    shown_groups = dict.fromkeys(group for family in families.values() for group in family)
+    shown_groups = dict.fromkeys(group for groups in families.values() for group in groups.values())
     notes = shown.notes(shown_groups, [panel for panel in panels if panel in measured])
     if single:
         notes.append(f"Left out because they have only one λ > 0: {'; '.join(single)}.")
-    add_foot(figure, handles, [_explanation(_counts(ours), axis), *notes, *_without_one_lambda(shown.groups)])
+    add_foot(figure, handles, [_explanation(_counts(ours), axis, terms), *notes, *_without_one_lambda(shown.groups)])
     return figure
 
 
@@ -162,26 +168,36 @@ class _LambdaAxis:
         axes.plot(ends, [0, 0], color=INK, marker=[(-0.5, -1), (0.5, 1)], markersize=6, linestyle="", zorder=5, **below)
 
 
-def _families(groups: Sequence[Group]) -> dict[_Family, list[Group]]:
-    """Return the groups of each family; the loss without sg belongs to each family that is otherwise equal."""
-    families: dict[_Family, list[Group]] = {}
-    for group in filter(_has_lambda, groups):
-        terms = expression.parse(group.loss).terms
-        weighted = [term for term in terms if term.name == "sg"]
-        rest = tuple(term for term in terms if term.name != "sg")
-        if len(weighted) == 1:
-            without = str(expression.Expression(rest)) if rest else ""
-            loss = " + ".join(filter(None, (without, f"λ*{weighted[0].call}")))
-            plain = [each for each in groups if (*_place(each), each.loss) == (*_place(group), without)]
-            families.setdefault(_Family(*_place(group), group.recipe, loss), plain).append(group)
+def _families(groups: Sequence[Group]) -> dict[_Family, dict[float, Group]]:
+    """Return the groups of each family by λ; the loss without the term belongs to all that are otherwise equal."""
+    families: dict[_Family, dict[float, Group]] = {}
+    for group in groups:
+        if varied := _varied(group):
+            without = str(expression.Expression(varied.rest)) if varied.rest else ""
+            family = _Family(*_place(group), group.recipe, str(varied), varied.varied.name)
+            members = families.setdefault(family, {})
+            for each in groups:
+                if (*_place(each), each.loss) == (*_place(group), without):
+                    members[0.0] = each
+            members[varied.varied.weight] = group
     return families
 
 
-def _with_a_single_lambda(families: Mapping[_Family, Sequence[Group]]) -> list[str]:
+def _varied(group: Group) -> expression.Family | None:
+    """Return the losses that differ from a group's in λ alone; None if its λ is 0, or that of several terms."""
+    if not _has_lambda(group):
+        return None
+    called = next((run.varied for run in group.runs if run.varied), None)
+    terms = expression.parse(group.loss).terms
+    found = [term for term in terms if (term.name == "sg" if called is None else term.call == called)]
+    return expression.Family(tuple(term for term in terms if term not in found), *found) if len(found) == 1 else None
+
+
+def _with_a_single_lambda(families: Mapping[_Family, Mapping[float, Group]]) -> list[str]:
     """Return the losses for which no backbone has a second λ > 0, and thus no curve; none if no loss has one."""
     lambdas: defaultdict[str, set[float]] = defaultdict(set)
     for family, groups in families.items():
-        lambdas[family.loss] |= {_lambda(group) for group in filter(_has_lambda, groups)}
+        lambdas[family.loss] |= groups.keys() - {0.0}
     single = [loss for loss, values in lambdas.items() if len(values) == 1]
     return single if len(single) < len(lambdas) else []
 
@@ -191,21 +207,16 @@ def _place(group: Group) -> tuple[str, Hashable]:
 
 
 def _has_lambda(group: Group) -> bool:
-    return bool(_lambda(group))
-
-
-def _lambda(group: Group) -> float:
-    return group.runs[0].lam or 0.0
+    return any(run.lam for run in group.runs)
 
 
 def _without_one_lambda(groups: Sequence[Group]) -> list[str]:
-    placed = {id(group) for family in _families(groups).values() for group in family}
-    lacking = dict.fromkeys(group.loss for group in filter(_has_lambda, groups) if id(group) not in placed)
+    lacking = dict.fromkeys(group.loss for group in filter(_has_lambda, groups) if not _varied(group))
     return [f"Left out: {loss}: it has several terms sg, and so no one λ." for loss in lacking]
 
 
-def _curves(shown: Selection, families: Mapping[_Family, Sequence[Group]]) -> list[_Curve]:
-    """Return a curve for each family that has a score with sg, with the panels in which it has."""
+def _curves(shown: Selection, families: Mapping[_Family, Mapping[float, Group]]) -> list[_Curve]:
+    """Return a curve for each family that has a score with λ > 0, with the panels in which it has."""
     backbones = list(dict.fromkeys(family.backbone for family in families))
     kinds = list(dict.fromkeys(family[2:] for family in families))
     curves = []
@@ -215,7 +226,7 @@ def _curves(shown: Selection, families: Mapping[_Family, Sequence[Group]]) -> li
         label = ", ".join(filter(None, (family.backbone, family.loss, family.recipe)))
         curve = _Curve(label, {"color": colour, "marker": marker, "fillstyle": fill, "linestyle": line})
         for panel in [(dataset, metric) for dataset in shown.datasets for metric in shown.metrics]:
-            scores = {_lambda(group): shown.values(group, *panel) for group in groups}
+            scores = {lam: shown.values(group, *panel) for lam, group in groups.items()}
             points = {lam: list(values.values()) for lam, values in sorted(scores.items()) if values}
             if any(points):
                 curve.panels[panel] = points
@@ -259,10 +270,11 @@ def _counts(curves: Iterable[_Curve]) -> set[int]:
     return {len(values) for curve in curves for points in curve.panels.values() for values in points.values()}
 
 
-def _explanation(counts: set[int], axis: _LambdaAxis) -> str:
+def _explanation(counts: set[int], axis: _LambdaAxis, terms: Sequence[str]) -> str:
+    without = terms[0] if len(terms) == 1 else "the term"
     return (
         "n is the number of seeds; lines join means."
         + " Bands and bars: mean ± sample standard deviation over seeds." * (max(counts) >= BAND)
         + f" Where n < {BAND}, each dot is one seed." * (2 in counts)
-        + " λ = 0, the loss without sg, stands left of the break of the log axis." * (axis.zero is not None)
+        + f" λ = 0, the loss without {without}, stands left of the break of the log axis." * (axis.zero is not None)
     )

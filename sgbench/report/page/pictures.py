@@ -52,7 +52,7 @@ def pictures(view: View, filters: Filters, saved: Sequence[SavedImages], pair: t
     only, only_most = ("" if each is filters else f" {ONLY_OF_THE_PAPER}" for each in (fewer, most))
     plane = "PSNR against LPIPS."
     curves = "Training curves: each term of the losses, unweighted, and scores on validation sets, if any."
-    lambdas = "Metrics against λ, the coefficient of sg, and the paper’s curve."
+    lambdas = "Metrics against λ, the coefficient of a term of the loss; for sg with the paper’s curve."
     differences = f"Differences between {pair[1]} and {pair[0]}, with confidence intervals."
     drawn = [
         _drawn(differences, lambda: _forest(view, filters, pair)),
