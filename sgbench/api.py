@@ -14,6 +14,7 @@ from typing import Any
 
 from sgbench.analysis import Results, load_results
 from sgbench.cluster import on_ray
+from sgbench.core.packages import to_send
 from sgbench.core.storage import Storage, absolute
 from sgbench.report.screen import Screen
 from sgbench.report.summaries import Folder, many
@@ -43,6 +44,7 @@ def sweep(
     metrics: str | Iterable[str] = (),
     settings: Mapping[str, Any] | None = None,
     address: str | None = None,
+    packages: str | Iterable[str] = (),
     local: bool = False,
     fetch: bool | None = None,
     retry: bool = False,
@@ -69,6 +71,8 @@ def sweep(
         metrics: Metrics, such as ``"psnr_y"``.
         settings: Any other field of the sweep by its path, such as ``{"recipe.steps": 500}``.
         address: A Ray cluster to join, such as ``"10.0.0.1:6379"``; by default, Ray is started here and then stopped.
+        packages: Installed packages that plug-ins import and nodes of the cluster lack, such as ``"piq"``; they are
+            sent there with what they require.
         local: Do one run after another in this process, without Ray.
         fetch: Download known data sets that are not available locally; by default, only for a cluster.
         retry: Repeat failed runs and scores.
@@ -94,7 +98,7 @@ def sweep(
         name,
         spec,
         storage,
-        here if local else on_ray(address, observer),
+        here if local else on_ray(address, observer, to_send(many(packages), "packages")),
         observer,
         download=address is not None if fetch is None else fetch,
         retry=retry,

@@ -20,6 +20,7 @@ def doctor(
         typer.Argument(metavar="[SWEEP]", help="A preset or YAML file, whose data and networks are looked for too."),
     ] = None,
     address: options.Address = None,
+    packages: options.With = None,
     results: Annotated[
         str | None,
         typer.Option(
@@ -34,7 +35,8 @@ def doctor(
 
     Shows the versions of Python, Ray, torch and sgbench, the GPUs that torch sees, the free disk space, and whether
     Ray requires a token. Writes to the store, opens the packed images and looks for the pretrained networks of the
-    metrics and the packages that plug-ins of the sweep need; each node also reads what this machine wrote to the store.
+    metrics and the packages that plug-ins of the sweep need, besides those of --with, and imports these plug-ins; each
+    node also reads what this machine wrote to the store.
     A store that does not exist yet is not created: the folder that will hold it is checked.
 
     Exit code 1 if there is a problem (✗), which would stop a sweep; warnings (!), such as a pretrained network that is
@@ -44,22 +46,24 @@ def doctor(
     from sgbench.cli import output
     from sgbench.cluster import connect
     from sgbench.cluster.nodes import Wanted, examine
+    from sgbench.cluster.registered import Sent, pack
     from sgbench.core.storage import Storage, absolute
-    from sgbench.runs.code import code_of, names_of_sweep
+    from sgbench.runs.code import names_of_sweep
     from sgbench.runs.delivery import Packed
     from sgbench.runs.plan import read_sweep
     from sgbench.runs.sweep import available
 
-    store, packed, networks, packages = "results", list[Packed](), sorted(users_of_networks()), tuple[str, ...]()
+    sent = options.packages_to_send(packages, address)
+    store, packed, networks, code = "results", list[Packed](), sorted(users_of_networks()), Sent()
     if what:
         with nothing_on_stdout():
             name, sweep = read_sweep(what)
         store = f"results/{name}"
         networks = networks_of(sweep.all_metrics(), sweep.losses())
-        packages = code_of(names_of_sweep(sweep)).packages
+        code = pack(names_of_sweep(sweep), remote=address is not None)
         packed = [Packed.of(each) for each in available(sweep, Storage(absolute(results or store)), output.screen)]
-    wanted = Wanted(absolute(results or store), tuple(packed), tuple(networks), packages, alone=address is None)
-    with connect(address, output.say):
+    wanted = Wanted(absolute(results or store), tuple(packed), tuple(networks), code, alone=address is None)
+    with connect(address, output.say, sent):
         nodes = examine(wanted)
     if as_json:
         output.print_json([vars(node) for node in nodes])

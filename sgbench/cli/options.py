@@ -19,6 +19,7 @@ from sgbench.core.streams import nothing_on_stdout
 from sgbench.core.words import printable, quoted, shortened
 
 if TYPE_CHECKING:
+    from sgbench.core.packages import Package
     from sgbench.core.storage import Storage
     from sgbench.spec import SweepSpec
 
@@ -71,6 +72,14 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")
 Scale = Annotated[int, typer.Option("--scale", metavar="2|3|4", help="Super-resolution factor.", callback=_scale)]
 Address = Annotated[
     str | None, typer.Option("--address", metavar="HOST:PORT", help="Ray cluster to join. Default: start Ray here.")
+]
+With = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with",
+        metavar="PACKAGE",
+        help="Send an installed package, and what it requires, to every node of the cluster (repeatable).",
+    ),
 ]
 Shard = Annotated[
     str | None, typer.Option("--shard", metavar="I/N", help="Do the I-th of N parts of the sweep, in this process.")
@@ -247,6 +256,19 @@ def _lambdas(text: str | None) -> "Sequence[float] | Mapping[str, Sequence[float
     term, equals, values = (text or "").rpartition("=")
     found = numbers("--lambda", values if equals else text, number)
     return {term: found} if equals else found
+
+
+def packages_to_send(given: Sequence[str] | None, address: str | None) -> "tuple[Package, ...]":
+    """Return the packages that ``--with`` names, and what they require.
+
+    Raises:
+        InputError: If one cannot be sent, or there is no cluster to send it to.
+    """
+    from sgbench.core.packages import to_send
+
+    if given and not address:
+        raise InputError(f"--with is {quoted(given[0])}, but without --address there is no cluster to send it to.")
+    return to_send(given or (), "--with")
 
 
 def find_store(results: str | None) -> str:

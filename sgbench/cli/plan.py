@@ -31,6 +31,7 @@ def plan(
         str | None,
         typer.Option("--address", metavar="HOST:PORT", help="Ray cluster on a node of which --measure measures."),
     ] = None,
+    packages: options.With = None,
     times: Annotated[
         list[str] | None,
         typer.Option("--times", metavar="STORE", help="A store whose runs tell times too (repeatable)."),
@@ -62,6 +63,7 @@ def plan(
 
     if address and not measure:
         raise InputError("--address is for --measure, which measures on a node of that cluster; a plan needs none.")
+    sent = options.packages_to_send(packages, address)
     others = {name: Store(Storage(absolute(name))) for name in times or ()}
     for name, other in others.items():
         if not other.rows() and not read_times(other.storage):
@@ -69,8 +71,9 @@ def plan(
     with nothing_on_stdout():
         made = look(asked.name, asked.sweep, asked.storage, output.screen)
         if measure:
-            there = measuring(address, output.screen) if address else contextlib.nullcontext(measurement.measure_here)
-            measurement.measure(made, asked.storage, there, output.screen)
+            here = contextlib.nullcontext(measurement.measure_here)
+            measurer = measuring(address, output.screen, sent) if address else here
+            measurement.measure(made, asked.storage, measurer, output.screen)
     expected = expect(
         [run for run in made.runs if run.pending or run.status is RunStatus.TO_RETRAIN],
         Store(asked.storage),

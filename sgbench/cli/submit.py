@@ -13,6 +13,7 @@ from sgbench.cli import options
 
 if TYPE_CHECKING:
     from sgbench.core.modules import Code
+    from sgbench.core.packages import Package
     from sgbench.runs.supply import Supply
 
 EXAMPLES = (
@@ -25,6 +26,7 @@ EXAMPLES = (
 def submit(
     asked: options.Asked,
     address: options.Dashboard = None,
+    packages: options.With = None,
     upload: Annotated[
         bool, typer.Option("--upload-data", help="Send the images and networks of this machine to the store first.")
     ] = False,
@@ -35,7 +37,8 @@ def submit(
     """Submit a sweep to a running cluster, print the id of the job, and return at once.
 
     The sweep is checked here and sent in full, flags included, and so are the modules of plug-ins that no package
-    installs. Every node of the cluster must have sgbench, and must reach the store in --results.
+    installs, and the packages of --with, which those import and nodes lack. Every node of the cluster must have
+    sgbench, and must reach the store in --results.
 
     A table says where data sets and pretrained networks come from, and how large they are; what the cluster cannot get
     is refused. The cluster downloads known sets once, and NAME=DIR is a folder on the cluster. With --upload-data, it
@@ -47,11 +50,13 @@ def submit(
 
     from sgbench.cli import output
     from sgbench.cluster.jobs import Jobs
+    from sgbench.core.packages import to_send
     from sgbench.core.streams import nothing_on_stdout
     from sgbench.runs.code import code_of, names_of_command
     from sgbench.runs.supply import as_sent, initial_supplies, supplies
 
     results = _seen_by_all(asked.results)
+    brought = to_send(packages or (), "--with")
     code = code_of(names_of_command(asked.sweep))
     with nothing_on_stdout(), output.screen.packing() as progress:
         found = supplies(asked.sweep, upload=upload, progress=progress)
@@ -62,22 +67,27 @@ def submit(
         _send(found, asked)
     else:
         _say_supplies(found)
-    _say_code(code)
+    _say_code(code, brought)
     sent = as_sent(asked.sweep, found).model_dump(mode="json")
     sweep = yaml.safe_dump(sent, sort_keys=False, allow_unicode=True)
     flags = [flag for flag, given in {"--retry": retry, "--retrain": retrain, "--rerun": rerun}.items() if given]
-    job = jobs.submit(asked.name, sweep, results, flags, flags=asked.flags, modules=code.modules)
+    job = jobs.submit(asked.name, sweep, results, flags, flags=asked.flags, modules=code.modules, packages=brought)
     typer.echo(job)
     typer.echo(f"'sgbench logs {job} --follow' shows its output, 'sgbench stop {job}' stops it.", err=True)
 
 
-def _say_code(code: "Code") -> None:
-    """Say which modules are sent, and which packages the cluster must have."""
+def _say_code(code: "Code", packages: "Sequence[Package]") -> None:
+    """Say which modules and packages are sent, and which packages the cluster must have."""
+    from sgbench.core.packages import obstacle
+
     for module in code.modules:
         typer.echo(f"sent along: {module.file} ({len(module.content):,} bytes)", err=True)
-    for package in code.packages:
+    for each in packages:
+        typer.echo(f"sent along: {each} ({each.size:,} bytes)", err=True)
+    for package in sorted({*code.packages} - {each.name for each in packages}):
         needed = f"{package} {importlib.metadata.version(package)}"
-        typer.echo(f"every node must have {needed}, which the job checks before its runs start", err=True)
+        hint = "" if obstacle(package) else f"; --with {package} sends it"
+        typer.echo(f"every node must have {needed}, which the job checks before its runs start{hint}", err=True)
 
 
 def _seen_by_all(results: str | None) -> str:

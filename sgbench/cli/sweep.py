@@ -8,12 +8,16 @@ from sgbench.cli import options
 from sgbench.core.streams import nothing_on_stdout
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sgbench.core.packages import Package
     from sgbench.runs.sweep import Runner
 
 EXAMPLES = (
     "sgbench sweep quick",
     "sgbench sweep quick --backbone edsr-light --lambda 0,0.1,1 --seeds 0,1,2 --train mine=photos",
     "sgbench sweep mine.yaml --set recipe.steps=5000 --address auto",
+    "sgbench sweep mine.yaml --loss 'l1 + 0.1*mine:Loss' --address 10.0.0.1:6379 --with piq",
     "sgbench sweep paper --shard 3/8 --results /shared/paper",
 )
 
@@ -21,6 +25,7 @@ EXAMPLES = (
 def sweep(
     asked: options.Asked,
     address: options.Address = None,
+    packages: options.With = None,
     fetch: options.Fetch = None,
     shard: options.Shard = None,
     retry: options.Retry = False,
@@ -31,7 +36,8 @@ def sweep(
     """Train and score every missing run, then print the table.
 
     With --address, known data sets that are not available locally are downloaded, and images and networks are sent to
-    the nodes that lack them, through the store.
+    the nodes that lack them, through the store. The modules of plug-ins go along too, and so do the packages of --with,
+    which those import and nodes lack.
 
     Interrupted runs resume from their last checkpoint; finished runs are not repeated. With --retrain or --rerun, a run
     keeps its results until the new training is complete, and then all its scores are recomputed. If --rerun is
@@ -49,12 +55,13 @@ def sweep(
     from sgbench.runs.sweep import carry_out
 
     part = None if shard is None else Shard.of(shard, "--shard")
+    sent = options.packages_to_send(packages, address)
     with nothing_on_stdout():
         outcome = carry_out(
             asked.name,
             asked.sweep,
             asked.storage,
-            _runner(asked.sweep.workers, address, here=part is not None),
+            _runner(asked.sweep.workers, address, sent, here=part is not None),
             output.screen,
             download=address is not None if fetch is None else fetch,
             shard=part,
@@ -65,7 +72,9 @@ def sweep(
     output.print_outcome(outcome, asked.storage.root, as_json=as_json, again="--retry repeats them")
 
 
-def _runner(workers: int, address: str | None, *, here: bool) -> "AbstractContextManager[Runner]":
+def _runner(
+    workers: int, address: str | None, packages: "Sequence[Package]", *, here: bool
+) -> "AbstractContextManager[Runner]":
     """Return what carries out the runs: Ray or, for a shard that joins no cluster, this process.
 
     Raises:
@@ -78,7 +87,7 @@ def _runner(workers: int, address: str | None, *, here: bool) -> "AbstractContex
     if not here or address:
         from sgbench.cluster import on_ray
 
-        return on_ray(address, output.screen)
+        return on_ray(address, output.screen, packages)
     if workers > 1:
         raise InputError(
             f"workers is {workers}, but --shard trains a run on one device; set workers=0, or give --address to do the "

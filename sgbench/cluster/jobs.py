@@ -25,6 +25,7 @@ from typing import Any
 from sgbench.cluster.ray_internals import STOP_WAIT_VARIABLE
 from sgbench.core.errors import InputError, unknown
 from sgbench.core.modules import Module
+from sgbench.core.packages import Package, put
 
 ADDRESS = "http://127.0.0.1:8265"
 """Address of a head's dashboard, on the head itself and at the local end of a tunnel to it."""
@@ -115,6 +116,7 @@ class Jobs:
         *,
         flags: str = "",
         modules: Sequence[Module] = (),
+        packages: Sequence[Package] = (),
     ) -> str:
         """Start ``sgbench sweep`` on the head.
 
@@ -124,7 +126,8 @@ class Jobs:
             results: The results store.
             words: Further arguments of the command.
             flags: What the person asked for, to distinguish the job from others of that sweep.
-            modules: Of plug-ins; they and the sweep are the only files that are sent along.
+            modules: Of plug-ins; they, the packages and the sweep are the only files that are sent along.
+            packages: For all processes of the job, on every node.
 
         Returns:
             The job's id.
@@ -139,11 +142,12 @@ class Jobs:
                 path = Path(folder) / module.file
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(module.content)
+            environment = {STOP_WAIT_VARIABLE: str(STOP_SECONDS), **put(packages, Path(folder))}
             self._start(
                 entrypoint=shlex.join(command),
                 submission_id=job,
                 metadata={"sweep": name, "flags": flags, "results": results},
-                runtime_env={"working_dir": folder, "env_vars": {STOP_WAIT_VARIABLE: str(STOP_SECONDS)}},
+                runtime_env={"working_dir": folder, "env_vars": environment},
             )
         return job
 

@@ -13,6 +13,7 @@ from sgbench.cluster.ray_internals import anywhere
 from sgbench.cluster.registered import pack, unpack
 from sgbench.cluster.sweep import prepare_nodes
 from sgbench.core.storage import Storage
+from sgbench.runs.code import names_of_jobs
 from sgbench.runs.delivery import Moved
 from sgbench.runs.execute import Job
 from sgbench.runs.measure import measure_job
@@ -36,10 +37,10 @@ def measure_there(
         sending: Shows the progress of putting images and networks into the store.
     """
     each = place(sweep).each
-    code, packages = pack(jobs, remote=True)
-    prepare_nodes(jobs, storage, "", packages, sending)
+    sent = pack(names_of_jobs(jobs), remote=True)
+    prepare_nodes(jobs, storage, "", sent, sending)
     resources = {"num_cpus": each["CPU"], "num_gpus": each.get("GPU", 0), "scheduling_strategy": anywhere()}
-    measurer: Any = ray.remote(**resources)(_Measurer).remote(code, max(1, sweep.workers))
+    measurer: Any = ray.remote(**resources)(_Measurer).remote(sent.code, max(1, sweep.workers))
     for job in jobs:
         try:
             yield ray.get(measurer.measure.remote(job.to_json()))

@@ -8,6 +8,7 @@ import platform
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import sgbench
 from sgbench.assets.locator import Locator
 from sgbench.cluster.ray_internals import asks_for_token
+from sgbench.cluster.registered import Sent, load
 from sgbench.core.errors import InputError
 from sgbench.core.lock import DiskLocks, is_locked, locked
+from sgbench.core.packages import obstacle
 from sgbench.core.storage import Storage
 from sgbench.core.words import in_bytes
 from sgbench.data import default_cache
@@ -53,8 +56,8 @@ class Wanted:
     """Sets of images, which are sent through the store to a node that does not see them."""
     networks: tuple[str, ...] = ()
     """Of metrics."""
-    packages: tuple[str, ...] = ()
-    """Distributions of plug-ins, in the version of this machine."""
+    sent: Sent = field(default_factory=Sent)
+    """The code of plug-ins, which every node must import, and packages that it must have in this machine's version."""
     alone: bool = False
     """Whether this machine is the only node, as when Ray was started without an address."""
 
@@ -159,7 +162,7 @@ def _existing(store: str) -> Storage:
 def _question(wanted: Wanted, storage: Storage) -> dict[str, Any]:
     """Return what a node is asked, in built-in types only, as it may have another version of sgbench."""
     packed = [tuple(each) for each in wanted.packed]
-    more = {"networks": list(wanted.networks), "packages": list(wanted.packages)}
+    more = {"networks": list(wanted.networks), "packages": list(wanted.sent.packages), "code": wanted.sent.code}
     return {"storage": storage.root, "packed": packed, **more}
 
 
@@ -196,6 +199,7 @@ def _answer(question: dict[str, Any], mark: str) -> dict[str, Any]:
             packed.folder: _trouble(functools.partial(open_in_place, packed))
             for packed in itertools.starmap(Packed, question["packed"])
         },
+        "plugins": _trouble(functools.partial(_load, question["code"])),
         "networks": {name: _trouble(functools.partial(_find, name)) for name in question["networks"]},
         "cache": str(cache),
         "free": shutil.disk_usage(cache).free,
@@ -217,6 +221,12 @@ def versions(more: Iterable[str] = ()) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = NOT_INSTALLED
     return found
+
+
+def _load(code: bytes) -> None:
+    if code:
+        with ThreadPoolExecutor(1) as pool:  # see `sgbench.core.plugins.FAULTS`
+            pool.submit(load, code).result()
 
 
 def _trouble(attempt: Callable[[], object]) -> str | None:
@@ -248,18 +258,29 @@ def _find(network: str) -> None:
         raise FileNotFoundError("not available locally")
 
 
+def _remedy(package: str, wanted: Wanted) -> str:
+    """Return what to do about a package of which a node has another version, or none."""
+    install = "install the same version on all nodes"
+    if package not in wanted.sent.packages:
+        return install
+    why = obstacle(package)
+    return f"{install} (--with cannot send it: {why})" if why else f"send it with --with {package}, or {install}"
+
+
 def _judged(node: dict[str, Any], answer: dict[str, Any], wanted: Wanted) -> Node:
     """Compare the answer of a node with what is wanted and with this machine."""
     host, at = node["NodeName"], node["NodeManagerAddress"]
     name = THIS_MACHINE if wanted.alone else host if host == at else f"{host} ({at})"
     if silent := answer.get("silent"):
         return Node(name, problems=(f"{silent}.",), id=node["NodeID"])
-    own = versions(wanted.packages)
+    own = versions(wanted.sent.packages)
     problems = [
-        f"{package} is {there}, and {own[package]} on this machine: install the same version on all nodes."
+        f"{package} is {there}, and {own[package]} on this machine: {_remedy(package, wanted)}."
         for package, there in answer["versions"].items()
         if there != own[package]
     ]
+    if answer["plugins"]:
+        problems.append(f"{answer['plugins']}; it is imported on this machine.")
     if answer["store"]:
         problems.append(
             f"the results store '{wanted.storage}' cannot be used ({answer['store']}): give a folder that all nodes "

@@ -7,7 +7,7 @@ installed package brings must be on every node.
 
 import functools
 import io
-from collections.abc import Sequence
+from dataclasses import dataclass
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
@@ -15,27 +15,37 @@ from ray import cloudpickle
 
 from sgbench.core.errors import InputError
 from sgbench.core.modules import Code, install, is_local
+from sgbench.core.plugins import foreign
 from sgbench.core.registry import BACKBONES, DISCRIMINATORS, LOSSES, OPTIMIZERS, Registry
 from sgbench.metrics import METRICS
-from sgbench.runs.code import code_of, names_of_jobs
-from sgbench.runs.execute import Job
+from sgbench.runs.code import Names, code_of
 
 REGISTRIES: dict[str, Registry[Any]] = {
     registry.kind: registry for registry in (LOSSES, DISCRIMINATORS, BACKBONES, METRICS, OPTIMIZERS)
 }
 
 
-def pack(jobs: Sequence[Job], *, remote: bool) -> tuple[bytes, tuple[str, ...]]:
-    """Return the code that jobs use, for `unpack`, and the distributions that must be installed where they run.
+@dataclass(frozen=True)
+class Sent:
+    """The code behind some names on its way to workers."""
+
+    code: bytes = b""
+    """For `unpack` and `load`."""
+    packages: tuple[str, ...] = ()
+    """The distributions that must be installed there."""
+
+
+def pack(names: Names, *, remote: bool) -> Sent:
+    """Return the code behind some names, which have been loaded in this process.
 
     Args:
-        jobs: Of a sweep.
+        names: The names.
         remote: Whether workers may be on machines that lack modules of this one.
 
     Raises:
         InputError: If it cannot be sent.
     """
-    names, entries, modules = names_of_jobs(jobs), [], set[str]()
+    entries, modules = [], set[str]()
     for registry, name in names:
         for entry in registry.registered([name]).values():
             try:
@@ -48,16 +58,29 @@ def pack(jobs: Sequence[Job], *, remote: bool) -> tuple[bytes, tuple[str, ...]]:
             entries.append((registry.kind, name, pickled, registry.source(name)))
             modules |= referred
     code = code_of(names, modules) if remote else Code()
-    return bytes(cloudpickle.dumps((code.modules, entries))), code.packages
+    plugins = [(registry.kind, name) for registry, name in names if not registry.is_built_in(name)]
+    return Sent(bytes(cloudpickle.dumps((code.modules, entries, plugins))), code.packages)
 
 
 @functools.cache
 def unpack(packed: bytes) -> None:
     """Let this process import and find by name what `pack` returned, once."""
-    modules, entries = cloudpickle.loads(packed)
+    modules, entries, _ = cloudpickle.loads(packed)
     install(modules)
     for kind, name, pickled, source in entries:
         REGISTRIES[kind].receive(name, cloudpickle.loads(pickled), source)
+
+
+def load(packed: bytes) -> None:
+    """Import all that `pack` was given, as a trial of whether this machine can.
+
+    Raises:
+        InputError: If it cannot.
+    """
+    with foreign("the code of plug-ins cannot be used"):
+        unpack(packed)
+        for kind, name in cloudpickle.loads(packed)[2]:
+            REGISTRIES[kind].load(name)
 
 
 class _Pickler(cloudpickle.Pickler):

@@ -8,7 +8,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from sgbench.cluster.ray_internals import (
 from sgbench.core.environment import variables
 from sgbench.core.errors import AGAIN, InputError, InterruptionError, described
 from sgbench.core.files import temporary_folder
+from sgbench.core.packages import Package, put
 
 if TYPE_CHECKING:
     from sgbench.runs.measure import Measurer
@@ -48,13 +49,16 @@ _SILENT: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
 
 
 @contextlib.contextmanager
-def connect(address: str | None, say: Callable[[str], object] = lambda text: None) -> Iterator[threading.Event]:
+def connect(
+    address: str | None, say: Callable[[str], object] = lambda text: None, packages: Sequence[Package] = ()
+) -> Iterator[threading.Event]:
     """Start Ray for as long as the context lasts, or join a cluster.
 
     Args:
         address: Of a running cluster, such as ``10.0.0.1:6379``, ``ray://head:10001`` or ``auto``; None starts Ray on
             this machine and ends it afterwards.
         say: Told what takes the next seconds, before it begins.
+        packages: Sent to every node of the cluster, for processes that this one starts there.
 
     Yields:
         An event that is set when Ray is lost: it has died, or does not answer.
@@ -82,7 +86,7 @@ def connect(address: str | None, say: Callable[[str], object] = lambda text: Non
     with contextlib.ExitStack() as stack:
         folder, token = stack.enter_context(_alone()) if address is None else (None, "")
         watch = stack.enter_context(Watch(address, token))
-        _start(address, folder, token)
+        _start(address, folder, token, packages)
         watch.connected(node_check())
         try:
             yield watch.lost
@@ -97,38 +101,42 @@ def connect(address: str | None, say: Callable[[str], object] = lambda text: Non
             ray.shutdown()
 
 
-def on_ray(address: str | None, observer: "Observer") -> contextlib.AbstractContextManager["Runner"]:
+def on_ray(
+    address: str | None, observer: "Observer", packages: Sequence[Package] = ()
+) -> contextlib.AbstractContextManager["Runner"]:
     """Return a context that starts Ray or joins a cluster, as `connect` does, and is a function to run a sweep there.
 
     Args:
         address: See `connect`.
         observer: Shows what happens.
+        packages: See `connect`.
 
     Raises:
         InputError: If nothing listens at the address, which is found out before the context is entered.
     """
     if address:
         _knock(address)
-    return _runner(address, observer)
+    return _runner(address, observer, packages)
 
 
 @contextlib.contextmanager
-def _runner(address: str | None, observer: "Observer") -> Iterator["Runner"]:
-    with connect(address, observer.say) as lost:
+def _runner(address: str | None, observer: "Observer", packages: Sequence[Package]) -> Iterator["Runner"]:
+    with connect(address, observer.say, packages) as lost:
         from sgbench.cluster.sweep import run_sweep  # imports Ray, whose environment is set by now
 
         yield functools.partial(run_sweep, lost=lost, sending=observer.sending if address else None)
 
 
 @contextlib.contextmanager
-def measuring(address: str, observer: "Observer") -> Iterator["Measurer"]:
+def measuring(address: str, observer: "Observer", packages: Sequence[Package] = ()) -> Iterator["Measurer"]:
     """Join a cluster, as `connect` does, and yield a function that measures jobs there.
 
     Args:
         address: See `connect`.
         observer: Shows what happens.
+        packages: See `connect`.
     """
-    with connect(address, observer.say):
+    with connect(address, observer.say, packages):
         from sgbench.cluster.measure import measure_there
 
         yield functools.partial(measure_there, sending=observer.sending)
@@ -153,7 +161,7 @@ def _alone() -> Iterator[tuple[Path, str]]:
         yield folder / "ray", token  # a folder inside, as Ray lets everybody write to the one that it is given
 
 
-def _start(address: str | None, folder: Path | None, token: str) -> None:
+def _start(address: str | None, folder: Path | None, token: str, packages: Sequence[Package]) -> None:
     """Start Ray, with its files in a folder and requiring a token, or join a cluster; see `connect`."""
     import ray
 
@@ -169,8 +177,11 @@ def _start(address: str | None, folder: Path | None, token: str) -> None:
                     **_SILENT,
                 )
         else:
-            runtime = {key: os.environ[key] for key in ENVIRONMENT}
-            ray.init(address, runtime_env={"env_vars": runtime}, **_SILENT)
+            variables_there = {key: os.environ[key] for key in ENVIRONMENT}
+            with tempfile.TemporaryDirectory() as sent:
+                variables_there |= put(packages, Path(sent))
+                working_folder = {"working_dir": sent} if packages else {}
+                ray.init(address, runtime_env={"env_vars": variables_there, **working_folder}, **_SILENT)
     except Exception as error:  # Ray raises the class itself if its processes take too long to start
         what = f"--address: no Ray cluster can be reached at '{address}'" if address else "Ray cannot be started here"
         hint = f"; {_HINTS[asks_for_token()]}" if address else ""

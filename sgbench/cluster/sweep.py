@@ -29,11 +29,12 @@ from sgbench.cluster.ray_internals import (
     session_folder,
     set_failures,
 )
-from sgbench.cluster.registered import pack
+from sgbench.cluster.registered import Sent, pack
 from sgbench.cluster.runlog import log_address
 from sgbench.cluster.trial import trial
 from sgbench.core.errors import AGAIN, InterruptionError, described
 from sgbench.core.storage import Storage
+from sgbench.runs.code import names_of_jobs
 from sgbench.runs.delivery import Moved, open_in_place, parcels, send
 from sgbench.runs.execute import Job, Watcher, begin, record_failure, stop_signal
 from sgbench.runs.progress import Lane
@@ -79,8 +80,8 @@ def run_sweep(
     scratch = f"{SCRATCH}/{secrets.token_hex(4)}"
     stop, state = f"{scratch}.stop", Path(session_folder(), f"tune-{secrets.token_hex(4)}")
     remote = sending is not None
-    code, packages = pack(jobs, remote=remote)
-    nodes = prepare_nodes(jobs, storage, scratch, packages, sending) if sending else []
+    sent = pack(names_of_jobs(jobs), remote=remote)
+    nodes = prepare_nodes(jobs, storage, scratch, sent, sending) if sending else []
     common = {
         "stop": stop,
         "workers": sweep.workers,
@@ -97,7 +98,7 @@ def run_sweep(
         try:
             with stop_signal(lambda: storage.write(stop, b"")) as asked:
                 tune.Tuner(
-                    tune.with_resources(tune.with_parameters(trial, code=code), held),
+                    tune.with_resources(tune.with_parameters(trial, code=sent.code), held),
                     param_space={**common, "job": tune.grid_search([job.to_json() for job in jobs])},
                     tune_config=tune.TuneConfig(search_alg=lanes, reuse_actors=True),
                     run_config=tune.RunConfig(
@@ -134,7 +135,7 @@ def prepare_nodes(
     jobs: Sequence[Job],
     storage: Storage,
     scratch: str,
-    packages: tuple[str, ...],
+    sent: Sent,
     sending: Callable[[], AbstractContextManager[Moved]],
 ) -> list[Node]:
     """Refuse a cluster that lacks what cannot be sent, and put into the store what nodes will fetch from there.
@@ -143,7 +144,7 @@ def prepare_nodes(
         The nodes.
     """
     sets = dict.fromkeys(packed for job in jobs for packed in job.sets)
-    nodes = examine(Wanted(storage.root, tuple(sets), packages=packages), scratch)
+    nodes = examine(Wanted(storage.root, tuple(sets), sent=sent), scratch)
     refuse_unfit(nodes)
     others = [node for node in nodes if node.id != own_id()]
     if storage.is_local and others and not any(node.lacks for node in others):

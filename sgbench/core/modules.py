@@ -12,7 +12,6 @@ import importlib.machinery
 import importlib.metadata
 import importlib.util
 import inspect
-import re
 import site
 import sys
 import sysconfig
@@ -23,6 +22,7 @@ from types import ModuleType
 
 from sgbench.core.errors import InputError
 from sgbench.core.files import cache_folder, replacing
+from sgbench.core.packages import is_own, needed
 from sgbench.core.words import plural, quoted
 
 LIMIT = 5 * 2**20
@@ -54,7 +54,7 @@ class Code:
     modules: tuple[Module, ...] = ()
     """Modules of the person's own, by name."""
     packages: tuple[str, ...] = ()
-    """Installed distributions that sgbench does not bring, by name."""
+    """Installed distributions that sgbench does not bring, by name, with what they require and this process uses."""
 
 
 def collect(names: Iterable[str], packages: Iterable[str] = ()) -> Code:
@@ -93,7 +93,7 @@ def collect(names: Iterable[str], packages: Iterable[str] = ()) -> Code:
             todo += [loaded for loaded in sys.modules if loaded.startswith(f"{name}.")]
     _refuse_large(modules.values())
     ordered = tuple(modules[name] for name in sorted(modules))
-    return Code(ordered, tuple(sorted({*_distributions(installed), *packages})))
+    return Code(ordered, tuple(sorted(needed({*_distributions(installed), *packages}))))
 
 
 def is_local(name: str) -> bool:
@@ -258,15 +258,7 @@ def _distributions(names: set[str]) -> set[str]:
         return set()
     providers = importlib.metadata.packages_distributions()
     found = {next(iter(set(providers[name]))) for name in names if len(set(providers.get(name, ()))) == 1}
-    own = {_normal("sgbench")}
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        required = importlib.metadata.requires("sgbench") or ()
-        own |= {_normal(re.split(r"[^\w.-]", each)[0]) for each in required if "extra ==" not in each}
-    return {name for name in found if _normal(name) not in own}
-
-
-def _normal(distribution: str) -> str:
-    return re.sub("[-_.]+", "-", distribution).lower()
+    return {name for name in found if not is_own(name)}
 
 
 def _is_at(module: Module, path: Path) -> bool:

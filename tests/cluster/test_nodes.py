@@ -8,6 +8,7 @@ import pytest
 
 from sgbench.cluster import nodes as module
 from sgbench.cluster.nodes import NOT_INSTALLED, Node, Wanted, examine, refuse_unfit, versions
+from sgbench.cluster.registered import Sent
 from sgbench.cluster.sweep import _lock_that_all_see
 from sgbench.core.errors import InputError
 from sgbench.core.lock import LEASES
@@ -59,12 +60,14 @@ def test_a_node_that_has_all_has_nothing_to_mend(cluster: Any, store: str, test_
 
 
 def test_a_node_must_have_the_packages_of_plugins_in_the_version_of_this_machine(cluster: Any, store: str) -> None:
-    cluster({}, {"versions": {**versions(["hypothesis"]), "hypothesis": NOT_INSTALLED}})
-    fit, unfit = examine(Wanted(store, packages=("hypothesis",)))
+    cluster({}, {"versions": {**versions(["hypothesis"]), "hypothesis": NOT_INSTALLED, "pytest": "1.0"}})
+    fit, unfit = examine(Wanted(store, sent=Sent(packages=("hypothesis", "pytest"))))
     assert fit.problems == ()
     assert unfit.problems == (
         f"hypothesis is not installed, and {hypothesis.__version__} on this machine: install the same version on all "
-        "nodes.",
+        "nodes (--with cannot send it: it has compiled files).",
+        f"pytest is 1.0, and {pytest.__version__} on this machine: send it with --with pytest, or install the same "
+        "version on all nodes.",
     )
     assert versions(["no-such-package"])["no-such-package"] == NOT_INSTALLED
 

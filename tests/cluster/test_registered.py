@@ -22,6 +22,7 @@ from sgbench.core.registry import BACKBONES, LOSSES, OPTIMIZERS
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
 from sgbench.metrics import METRICS
+from sgbench.runs.code import names_of_jobs
 from sgbench.runs.execute import Job
 from sgbench.runs.plan import Data, make_plan
 from sgbench.spec import build
@@ -195,7 +196,7 @@ def test_the_code_of_losses_and_optimizer_travels_with_the_modules_beside_the_pe
     cell["Celled"]()(torch.ones(1), torch.ones(1))  # as it is tried before a sweep
     signs = {"name": "signs:Signs", "lr": 1}
     jobs = jobs_of("own + 1.0*celled + 1.0*beside:Own", tmp_path, train_images, test_images, optimizer=signs)
-    (tmp_path / "packed").write_bytes(pack(jobs, remote=True)[0])
+    (tmp_path / "packed").write_bytes(pack(names_of_jobs(jobs), remote=True).code)
     shutil.rmtree(mine)
     command = subprocess.run(
         [sys.executable, "-c", ELSEWHERE, str(tmp_path / "packed")],
@@ -214,6 +215,6 @@ def test_what_is_not_used_is_not_sent_and_what_cannot_be_sent_is_refused(
 ) -> None:
     monkeypatch.setattr(Held, "__module__", "__main__")  # as if it were defined in a script
     sgbench.register_loss("held")(Held)
-    unpack(pack(jobs_of("l1", tmp_path, train_images, test_images), remote=True)[0])
+    unpack(pack(names_of_jobs(jobs_of("l1", tmp_path, train_images, test_images)), remote=True).code)
     with pytest.raises(InputError, match=r"loss 'held' cannot be sent to Ray's workers: .*; put it into a module"):
-        pack(jobs_of("held", tmp_path, train_images, test_images), remote=False)
+        pack(names_of_jobs(jobs_of("held", tmp_path, train_images, test_images)), remote=False)

@@ -317,6 +317,7 @@ def attempt(job: Job, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, Ba
 
     from sgbench.cluster import trial as worker
     from sgbench.cluster.registered import pack
+    from sgbench.runs.code import names_of_jobs
 
     def attempt(raised: dict[int, BaseException]) -> None:
         class Trainer:
@@ -326,7 +327,7 @@ def attempt(job: Job, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, Ba
         monkeypatch.setattr(worker, "_trainer", lambda job, config, folder: Trainer())
         monkeypatch.setattr(worker, "session_folder", lambda: None)
         config = {"job": job.to_json(), "stop": ".ray/stop", "remote": False, "workers": 2}
-        worker.trial(config, pack([job], remote=False)[0])
+        worker.trial(config, pack(names_of_jobs([job]), remote=False).code)
 
     return attempt
 
