@@ -19,8 +19,10 @@ ROOT = Path(sgbench.__file__).parent.parent
 SWEEP = ["[what]", "--results", "--backbone", "--loss", "--lambda", "--seeds", "--train", "--test", "--metric", "--set"]
 SURFACE = {
     "sgbench": ["--version", "--install-completion", "--show-completion"],
-    "sgbench sweep": [*SWEEP, "--address", "--fetch", "--shard", "--retry", "--retrain", "--rerun", "--json"],
-    "sgbench plan": [*SWEEP, "--devices", "--price", "--measure", "--address", "--times", "--json"],
+    "sgbench sweep": [
+        *(*SWEEP, "--address", "--with", "--fetch", "--shard", "--retry", "--retrain", "--rerun", "--json"),
+    ],
+    "sgbench plan": [*SWEEP, "--devices", "--price", "--measure", "--address", "--with", "--times", "--json"],
     "sgbench table": [
         *("[number]", "--results", "--show", "--rows", "--columns", "--rank", "--backbone", "--loss", "--lambda"),
         *("--seeds", "--test", "--metric", "--format", "--json"),
@@ -54,11 +56,11 @@ SURFACE = {
         *("--results", "--out", "--test", "--backbone", "--loss", "--lambda", "--seeds", "--metric", "--images"),
         "--title",
     ],
-    "sgbench doctor": ["[what]", "--address", "--results", "--json"],
+    "sgbench doctor": ["[what]", "--address", "--with", "--results", "--json"],
     "sgbench backbones": ["--scale", "--json"],
     "sgbench losses": ["--json"],
     "sgbench metrics": ["--json"],
-    "sgbench submit": [*SWEEP, "--address", "--upload-data", "--retry", "--retrain", "--rerun"],
+    "sgbench submit": [*SWEEP, "--address", "--with", "--upload-data", "--retry", "--retrain", "--rerun"],
     "sgbench status": ["[job]", "--results", "--address", "--json"],
     "sgbench logs": ["what", "--results", "--address", "--follow"],
     "sgbench stop": ["job", "--address"],

@@ -280,7 +280,7 @@ def _judged(node: dict[str, Any], answer: dict[str, Any], wanted: Wanted) -> Nod
         if there != own[package]
     ]
     if answer["plugins"]:
-        problems.append(f"{answer['plugins']}; it is imported on this machine.")
+        problems.append(f"{answer['plugins']}, although this machine can import it.")
     if answer["store"]:
         problems.append(
             f"the results store '{wanted.storage}' cannot be used ({answer['store']}): give a folder that all nodes "

@@ -79,8 +79,9 @@ def load(packed: bytes) -> None:
     """
     with foreign("the code of plug-ins cannot be used"):
         unpack(packed)
-        for kind, name in cloudpickle.loads(packed)[2]:
-            REGISTRIES[kind].load(name)
+        plugins = cloudpickle.loads(packed)[2]
+    for kind, name in plugins:
+        REGISTRIES[kind].load(name)
 
 
 class _Pickler(cloudpickle.Pickler):

@@ -21,7 +21,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Wanted]:
         fine = Node("this machine" if each.alone else "n0", {"CPU": "4"}, remarks=("its disk is nearly full.",))
         return [fine, *([] if each.alone else [Node("n1", problems=("it did not answer.",))])]
 
-    monkeypatch.setattr("sgbench.cluster.connect", lambda address, say: contextlib.nullcontext())
+    monkeypatch.setattr("sgbench.cluster.connect", lambda address, say, packages: contextlib.nullcontext())
     monkeypatch.setattr("sgbench.cluster.nodes.examine", examine)
     return wanted
 

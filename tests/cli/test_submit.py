@@ -7,9 +7,9 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
-import hypothesis
 import pytest
 import torch
 from small_networks import STATE, as_file, put
@@ -17,6 +17,7 @@ from small_networks import STATE, as_file, put
 from sgbench.assets.catalogue import NETWORKS
 from sgbench.backbones import build_backbone
 from sgbench.core.modules import Module
+from sgbench.core.packages import Package
 from sgbench.core.storage import Storage
 from sgbench.runs.plan import Choices, read_sweep
 from sgbench.spec import presets
@@ -36,19 +37,38 @@ recipe: {steps: 3, optimizer: {eps: 1.0e-07}}
 """
 
 
+PACKAGES = {
+    "hypothesis": "",
+    "iniconfig": "; --with iniconfig sends it",
+    "pluggy": "; --with pluggy sends it",
+    "pytest": "; --with pytest sends it",
+    "sortedcontainers": "; --with sortedcontainers sends it",
+}
+"""What two packages require that is in use here, and whether it can be sent."""
+
+
 class Jobs:
     """Stands for a cluster: remembers what was submitted, by address."""
 
     submitted: dict[str | None, Submitted]
     modules: Sequence[Module]
+    packages: Sequence[Package]
 
     def __init__(self, address: str | None) -> None:
         self.address = address
 
     def submit(
-        self, name: str, sweep: str, results: str, words: Sequence[str], *, flags: str, modules: Sequence[Module]
+        self,
+        name: str,
+        sweep: str,
+        results: str,
+        words: Sequence[str],
+        *,
+        flags: str,
+        modules: Sequence[Module],
+        packages: Sequence[Package],
     ) -> str:
-        type(self).modules = modules
+        type(self).modules, type(self).packages = modules, packages
         self.submitted[self.address] = (name, sweep, results, words, flags)
         return f"sgbench-{name}-1"
 
@@ -81,11 +101,12 @@ def test_the_sweep_goes_along_as_the_flags_have_made_it(
 def test_the_modules_of_plugins_go_along_and_are_named_with_what_else_the_cluster_must_have(
     tmp_path: Path, run: Run, submitted: dict[str | None, Submitted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    beside = "import hypothesis\nfrom torch.nn import L1Loss\n\nclass Mine(L1Loss):\n    pass\n"
+    beside = "import hypothesis, pytest\nfrom torch.nn import L1Loss\n\nclass Mine(L1Loss):\n    pass\n"
     (tmp_path / "submitted_losses.py").write_text("from submitted_beside import Mine\n")
     (tmp_path / "submitted_beside.py").write_text(beside)
     monkeypatch.syspath_prepend(tmp_path)
-    _, err = run("submit", "tiny.yaml", "--results", "s3://bucket/results", "--loss", "submitted_losses:Mine")
+    words = ("submit", "tiny.yaml", "--results", "s3://bucket/results", "--loss", "submitted_losses:Mine")
+    _, err = run(*words)
     assert len(submitted) == 1
     assert [(each.file, each.content.decode()) for each in Jobs.modules] == [
         ("submitted_beside.py", beside),
@@ -94,8 +115,20 @@ def test_the_modules_of_plugins_go_along_and_are_named_with_what_else_the_cluste
     assert [line for line in err.splitlines() if line.startswith(("sent along", "every node"))] == [
         f"sent along: submitted_beside.py ({len(beside)} bytes)",
         "sent along: submitted_losses.py (34 bytes)",
-        f"every node must have hypothesis {hypothesis.__version__}, which the job checks before its runs start",
+        *(
+            f"every node must have {name} {version(name)}, which the job checks before its runs start{hint}"
+            for name, hint in PACKAGES.items()
+        ),
     ]
+    _, err = run(*words, "--with", "pytest")
+    assert {"pytest", "pluggy", "iniconfig"} <= {each.name for each in Jobs.packages}
+    assert f"sent along: pytest {version('pytest')} (" in err
+    assert [line.split()[4] for line in err.splitlines() if line.startswith("every node")] == [
+        "hypothesis",
+        "sortedcontainers",
+    ]
+    _, err = run(*words, "--with", "hypothesis", code=2)
+    assert "--with: package 'hypothesis' cannot be sent, because it has compiled files" in err
 
 
 @pytest.mark.parametrize("preset", presets.names())

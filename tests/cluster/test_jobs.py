@@ -27,6 +27,7 @@ from sgbench.cluster import jobs as module
 from sgbench.cluster.jobs import Jobs
 from sgbench.core.errors import InputError
 from sgbench.core.modules import Module
+from sgbench.core.packages import to_send
 
 BEGAN = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
 
@@ -88,9 +89,12 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Client:
     return client
 
 
-def test_a_job_is_the_command_on_the_head_and_only_its_sweep_and_its_modules_are_sent(client: Client) -> None:
+def test_a_job_is_the_command_on_the_head_and_only_its_sweep_modules_and_packages_are_sent(
+    client: Client,
+) -> None:
     mine = Module("parts.mine", "/here/parts/mine.py", b"VALUE = 1\n", is_package=False)
-    asked = {"flags": "--seeds 0,1 --retry", "modules": [mine]}
+    (theirs,) = to_send(["sortedcontainers"], "--with")
+    asked = {"flags": "--seeds 0,1 --retry", "modules": [mine], "packages": [theirs]}
     job = Jobs().submit("my sweep", "train: demo\n", "s3://bucket/my results", ["--retry"], **asked)
     assert job.startswith("sgbench-my-sweep-20")
     assert client.sent["submission_id"] == job
@@ -99,10 +103,13 @@ def test_a_job_is_the_command_on_the_head_and_only_its_sweep_and_its_modules_are
     ]
     told = {"sweep": "my sweep", "flags": "--seeds 0,1 --retry", "results": "s3://bucket/my results"}
     assert client.sent["metadata"] == told
+    installed = {f"packages/{file}": (theirs.folder / file).read_text() for file in theirs.files}
     assert client.file == {
         "my sweep.yaml": f"# {job}\ntrain: demo\n",  # Ray must not take it for an earlier one
         "parts/mine.py": "VALUE = 1\n",
+        **installed,
     }
+    assert client.sent["runtime_env"]["env_vars"]["PYTHONPATH"] == "packages"
     assert not Path(client.sent["runtime_env"]["working_dir"]).exists()
 
 

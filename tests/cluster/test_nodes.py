@@ -1,5 +1,6 @@
 """What nodes answer, and what is made of it; no Ray is started."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import pytest
 
 from sgbench.cluster import nodes as module
 from sgbench.cluster.nodes import NOT_INSTALLED, Node, Wanted, examine, refuse_unfit, versions
-from sgbench.cluster.registered import Sent
+from sgbench.cluster.registered import Sent, pack
 from sgbench.cluster.sweep import _lock_that_all_see
 from sgbench.core.errors import InputError
 from sgbench.core.lock import LEASES
+from sgbench.core.registry import LOSSES
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
 from sgbench.runs.delivery import Packed
@@ -70,6 +72,24 @@ def test_a_node_must_have_the_packages_of_plugins_in_the_version_of_this_machine
         "version on all nodes.",
     )
     assert versions(["no-such-package"])["no-such-package"] == NOT_INSTALLED
+
+
+def test_a_node_must_be_able_to_import_the_plugins(
+    cluster: Any, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "of_a_node.py").write_text("from torch.nn import L1Loss\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    LOSSES.load("of_a_node:L1Loss")
+    fine = pack([(LOSSES, "l1"), (LOSSES, "of_a_node:L1Loss")], remote=True)
+    monkeypatch.delitem(LOSSES._loaded, "of_a_node:L1Loss")
+    cluster({})
+    assert examine(Wanted(store, sent=fine))[0].problems == ()
+    monkeypatch.delitem(LOSSES._loaded, "of_a_node:L1Loss")
+    monkeypatch.setitem(sys.modules, "of_a_node", None)  # as if a package were not there that it imports
+    (node,) = examine(Wanted(store, sent=fine))
+    (problem,) = node.problems
+    assert problem.startswith("loss 'of_a_node:L1Loss' cannot be imported from 'of_a_node:L1Loss': ModuleNotFoundError")
+    assert problem.endswith(", although this machine can import it.")
 
 
 def test_asking_writes_where_the_store_is_or_will_be_and_leaves_nothing(

@@ -16,6 +16,7 @@ from ray.exceptions import RaySystemError, RayTaskError
 from sgbench.cluster import connect, session
 from sgbench.cluster.ray_internals import asks_for_token, own_token
 from sgbench.core.errors import InputError, InterruptionError
+from sgbench.core.packages import to_send
 
 
 @dataclass
@@ -106,6 +107,24 @@ def test_a_cluster_that_lets_nobody_in_is_one_sentence_that_says_where_its_token
     told = "it may require another token than that in" if mode else "set RAY_AUTH_MODE=token."
     assert told in str(error.value)
     assert len(str(error.value)) < 300
+
+
+def test_packages_are_where_all_that_a_cluster_runs_for_this_process_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[bool, dict[str, Any]]] = []
+
+    def init(*_: object, runtime_env: dict[str, Any], **__: object) -> None:
+        folder = Path(runtime_env.get("working_dir", "nowhere"))
+        sent.append(((folder / "packages/sortedcontainers/__init__.py").is_file(), runtime_env["env_vars"]))
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(session, "node_check", lambda: lambda seconds: True)
+    for packages in ((), to_send(["sortedcontainers"], "--with")):
+        with connect("auto", packages=packages):
+            pass
+    (without, variables), (there, more) = sent
+    assert (without, there) == (False, True)
+    assert more == {**variables, "PYTHONPATH": "packages"}
 
 
 @pytest.mark.parametrize("before", [None, "/theirs"])

@@ -37,6 +37,7 @@ recipe: {steps: 3, batch: 2, patch: 8}
 
 LOSS = """
 import torch
+from far.away import twice
 from sgbench.assets.locator import Locator
 
 class Near(torch.nn.Module):
@@ -45,8 +46,18 @@ class Near(torch.nn.Module):
         super().__init__()
         self.factor = Locator(download=False).load("small").state["features.0.bias"].item()
     def forward(self, sr, hr):
-        return self.factor * (sr - hr).abs().mean()
+        return twice(self.factor) * (sr - hr).abs().mean()
 """
+
+PACKAGE = {
+    "far/__init__.py": "",
+    "far/away.py": "from pathlib import Path\n\n"
+    "def twice(value):\n    return int(Path(__file__).with_name('two.txt').read_text()) * value\n",
+    "far/two.txt": "2",
+    "far-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: far\nVersion: 1.0\n",
+    "far-1.0.dist-info/RECORD": "far/__init__.py,,\nfar/away.py,,\nfar/two.txt,,\nfar-1.0.dist-info/METADATA,,\n",
+}
+"""What is installed on the laptop alone."""
 
 NETWORK = """
 from sgbench.assets.catalogue import Network
@@ -134,7 +145,7 @@ def machines(tmp_path: Path) -> Iterator[Machines]:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_images_networks_and_a_loss_reach_nodes_that_share_nothing_but_the_store(machines: Machines) -> None:
+def test_images_networks_a_loss_and_a_package_reach_nodes_that_share_nothing_but_the_store(machines: Machines) -> None:
     content = as_file({**STATE, "padding": STATE["features.0.weight"].repeat(1, 1, 1, 5000)})
     (machines.installed / "their_networks.py").write_text(
         NETWORK.format(hashlib.sha256(content).hexdigest(), len(content))
@@ -151,6 +162,9 @@ def test_images_networks_and_a_loss_reach_nodes_that_share_nothing_but_the_store
         for i in range(count):
             write_png(laptop / kind / f"{i}.png", random.integers(0, 256, (176, 160, 3), dtype=np.uint8))
     put(laptop / "cache" / "weights", content, "small.pth")
+    for name, text in PACKAGE.items():
+        (path := laptop / "site" / name).parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
 
     address, dashboard = (f"127.0.0.1:{free_port()}" for _ in range(2))
     ports = [f"--port={address.partition(':')[2]}", f"--dashboard-port={dashboard.partition(':')[2]}"]
@@ -163,8 +177,10 @@ def test_images_networks_and_a_loss_reach_nodes_that_share_nothing_but_the_store
         for name in ("one", "two"):
             machines.start(name, f"--address={address}", "--num-cpus=1", own=[short])
             wait_until(functools.partial(machines.runs, name), PATIENCE_SECONDS, functools.partial(machines.log, name))
-        words = ("submit", "tiny.yaml", "--results", store, "--upload-data", "--address", dashboard)
-        job = place.run(*words, **machines.variables("laptop")).stdout.strip()
+        words = ("submit", "tiny.yaml", "--results", store, "--upload-data", "--with", "far", "--address", dashboard)
+        variables = machines.variables("laptop")
+        variables["PYTHONPATH"] += f":{laptop / 'site'}"
+        job = place.run(*words, **variables).stdout.strip()
         said: list[str] = []
         with environment({}):
             assert Jobs(dashboard).follow(job, said.append).status == "succeeded", "".join(said)
