@@ -59,6 +59,9 @@ def test_plan_tells_how_long_the_rest_takes_and_what_it_costs(run: Run) -> None:
     out, _ = run("plan", "tiny.yaml", "--results", "results/other", "--times", "results/tiny")
     assert len(re.findall(r"0/3 +\S+ s +\S+ s +1 run in results/tiny", out)) == 2
     assert "--address is for --measure" in run("plan", "tiny.yaml", "--address", "auto", code=2)[1]
+    for command in ("plan", "sweep", "doctor"):
+        said = run(command, "tiny.yaml", "--with", "pytest", code=2)[1]
+        assert "--with is 'pytest', but without --address there is no cluster to send it to." in said
 
     out, err = run("plan", "tiny.yaml", "--measure", "--json")
     rows = json.loads(out)
