@@ -28,6 +28,8 @@ SURFACE = {
         *("--seeds", "--test", "--metric", "--format", "--json"),
     ],
     "sgbench compare": ["a", "b", "--results", "--metric", "--backbone", "--test", "--alpha", "--json"],
+    "sgbench check": ["targets...", "--scale", "--patch", "--backbone", "--json"],
+    "sgbench new": ["kind", "name"],
     "sgbench train": [*SWEEP, "--retrain", "--json"],
     "sgbench eval": [
         *("what...", "--test!", "--results", "--metric", "--backbone", "--scale"),

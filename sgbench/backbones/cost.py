@@ -34,14 +34,19 @@ def measure(name: str, scale: int, side: int) -> Cost:
     Raises:
         InputError: If there is no such backbone.
     """
-    network = _without_values(name, scale).eval()
+    network = without_values(name, scale).eval()
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(torch.empty(1, 3, side, side, device="meta"))
     shifts = any(isinstance(module, MeanShift) for module in network.modules())
     return Cost(count_parameters(network), counter.get_total_flops() // 2, shifts)
 
 
-def _without_values(name: str, scale: int) -> nn.Module:
+def without_values(name: str, scale: int) -> nn.Module:
+    """Build a network whose tensors have shapes only.
+
+    Raises:
+        InputError: If there is no such backbone, or it cannot be constructed.
+    """
     try:
         with torch.device("meta"):
             return build_backbone(name, scale)

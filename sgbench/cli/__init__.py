@@ -13,6 +13,7 @@ import typer
 from sgbench import __version__
 from sgbench.cli import (
     backbones,
+    check,
     compare,
     data,
     doctor,
@@ -21,6 +22,7 @@ from sgbench.cli import (
     logs,
     losses,
     metrics,
+    new,
     options,
     plan,
     query,
@@ -53,6 +55,8 @@ command(app, *sweep.EXAMPLES, name="sweep")(options.of_sweep(sweep.sweep))
 command(app, *plan.EXAMPLES, name="plan")(options.of_sweep(plan.plan))
 command(app, *table.EXAMPLES, name="table")(table.table)
 command(app, *compare.EXAMPLES, name="compare")(compare.compare)
+command(app, *check.EXAMPLES, name="check")(check.check)
+command(app, *new.EXAMPLES, name="new")(new.new)
 command(app, *train.EXAMPLES, name="train")(options.of_sweep(train.train))
 command(app, *evaluate.EXAMPLES, name="eval")(evaluate.evaluate)
 command(app, *doctor.EXAMPLES, name="doctor")(doctor.doctor)

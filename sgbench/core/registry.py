@@ -192,7 +192,7 @@ class Registry(Generic[T]):
             InputError: If the name is unknown, its target cannot be imported, or the registry cannot hold the entry.
         """
         if name not in self._loaded:
-            self._loaded[name] = self._checked(name, self._import(name))
+            self._loaded[name] = self._checked(name, self.imported(name))
         return self._loaded[name]
 
     def available(self, name: str) -> T | None:
@@ -212,7 +212,12 @@ class Registry(Generic[T]):
             self._found = (path, {point.name: point for point in found})
         return self._found[1]
 
-    def _import(self, name: str) -> T:
+    def imported(self, name: str) -> T:
+        """Return what a name stands for, imported and not checked to be a ``T``.
+
+        Raises:
+            InputError: If the name is unknown, or its target cannot be imported.
+        """
         target = self._targets.get(name)
         if target is None and (point := self._entry_points().get(name)) is not None:
             target = point.value

@@ -128,18 +128,20 @@ class Adversarial(nn.Module):
         _check_range("beta2", beta2, 0 <= beta2 < 1, "a number from 0 to below 1")
         _check_range("ahead", ahead, ahead >= 0 and type(ahead) is int, "a whole number from 0")
         _check_range("ratio", ratio, ratio >= 1 and type(ratio) is int, "a whole number from 1")
-        self.kind, self.lr, self.betas, self.ahead, self.ratio = KINDS[kind], lr, (beta1, beta2), ahead, ratio
+        self.kind, self.lr, self.betas, self.ahead, self.ratio = kind, lr, (beta1, beta2), ahead, ratio
         self.discriminator = build_discriminator(discriminator, features)
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
         """Return what the network minimises."""
-        real = self.discriminator(hr).detach() if self.kind.compares else hr
-        return self.kind.network(real, self.discriminator(sr))
+        kind = KINDS[self.kind]
+        real = self.discriminator(hr).detach() if kind.compares else hr
+        return kind.network(real, self.discriminator(sr))
 
     def own_terms(self, sr: Tensor, hr: Tensor) -> dict[str, Tensor]:
         """Return the two terms that the discriminator minimises."""
         real, fake = self.discriminator(hr), self.discriminator(sr)
-        return {"real": self.kind.real(real, fake), "fake": self.kind.fake(real, fake)}
+        kind = KINDS[self.kind]
+        return {"real": kind.real(real, fake), "fake": kind.fake(real, fake)}
 
     def waits(self, step: int) -> bool:
         """Return whether the network is not trained in a step, counted from 0."""

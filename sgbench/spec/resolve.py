@@ -31,7 +31,7 @@ def check_loss(text: str) -> OpenLoss:
             another type than the option's default.
     """
     written = parse_open(text)
-    terms = [checked(term, _options(term.name)) for term in written.terms]
+    terms = [checked(term, options_of(term.name)) for term in written.terms]
     loss: OpenLoss
     if isinstance(written, Family):
         loss = Family.of(terms[:-1], terms[-1], source=text)
@@ -91,8 +91,12 @@ def _immutable(default: Any) -> Any:
     return tuple(default) if isinstance(default, list) else default
 
 
-def _options(name: str) -> Mapping[str, Any]:
-    """Return the options of a loss, with their defaults; only what is not built in is imported."""
+def options_of(name: str) -> Mapping[str, Any]:
+    """Return the options of a loss, with their defaults; only what is not built in is imported.
+
+    Raises:
+        InputError: If there is no such loss.
+    """
     if declared := LOSSES.declaration(name):
         return declared.options
     return {
