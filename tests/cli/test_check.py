@@ -42,9 +42,7 @@ def test_what_is_new_is_checked_and_then_broken(folder: Path, run: Run) -> None:
     assert err == "All 16 checks passed.\n"
 
     text = (folder / "mine.py").read_text()
-    (folder / "mine.py").write_text(
-        text.replace("return self._compare", "print('hi')\n        return self._compare")
-    )
+    (folder / "mine.py").write_text(text.replace("return self._compare", "print('hi')\n        return self._compare"))
     sys.modules.pop("mine")
     LOSSES._loaded.clear()
     out, err = run("check", "mine:Mine(distance=40)", "--patch", "8", code=1)
