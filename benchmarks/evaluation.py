@@ -301,7 +301,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", module="pytorch_fid")  # an argument that will go, a matrix that has no root
-    random = Locator().find("inception") is None
+    has_distance = HAS_DISTANCE and not harness.DRY_RUN
+    random = has_distance and Locator().find("inception") is None
     locator, device = RandomInception() if random else Locator(), harness.device()
     with tempfile.TemporaryDirectory() as temporary, single_precision():
         folder = Path(temporary)
@@ -314,7 +315,7 @@ def main() -> None:
             "first evaluation: networks are to be built, references to be packed. other references: to be packed only. "
             "same references: neither.",
         ]
-        if HAS_DISTANCE and not harness.DRY_RUN:
+        if has_distance:
             rows += measure_evaluation(files, ["lpips_alex", "fid"], locator, device, arguments.rounds)
             rows += [measure_distance(n, arguments.rounds) for n in (14, 100)]
             notes += [

@@ -195,7 +195,7 @@ def check_rows(name: str, rows: pa.Table) -> None:
     """
     check_values(name, rows)
     plain = rows.select(KEYS[name]).cast(pa.schema([TABLES[name].field(key) for key in KEYS[name]]))
-    counts = plain.group_by(KEYS[name]).aggregate([([], "count_all")])
+    counts = plain.group_by(KEYS[name], use_threads=False).aggregate([([], "count_all")])
     if counts.num_rows < rows.num_rows:
         first = counts.filter(pc.greater(counts.column("count_all"), 1)).slice(0, 1).to_pylist()[0]
         raise ValueError(f"there are {first.pop('count_all')} rows of {', '.join(map(str, first.values()))}")
