@@ -121,7 +121,7 @@ def test_options_reach_it_through_an_expression():
     loss = build_loss(check_loss("l1 + 0.005*gan(discriminator=patch, kind=hinge, features=2, lr=0.001, ratio=2)"))
     assert loss.names == ["gan(discriminator=patch, features=2, kind=hinge, lr=0.001, ratio=2)", "l1"]
     adversarial = loss.losses[0]
-    assert (adversarial.kind, adversarial.lr, adversarial.ratio) == (KINDS["hinge"], 0.001, 2)
+    assert (adversarial.kind, adversarial.lr, adversarial.ratio) == ("hinge", 0.001, 2)
     assert adversarial.discriminator.model[0].out_channels == 2
 
 
