@@ -276,6 +276,8 @@ def _described(spec: RunSpec) -> RunRow:
     own: RunRow = {
         "backbone": spec.backbone,
         "loss": str(spec.loss),
+        "lambda": spec.lam,
+        "varied": spec.varied,
         "seed": spec.seed,
         "train_sha256": spec.train.sha256,
     }

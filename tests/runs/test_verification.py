@@ -66,6 +66,10 @@ FAULTS: dict[str, tuple[Callable[[Store, Path], object], str]] = {
         lambda store, root: store.write_run(trained(1, batch=17)),
         f"run {ID[1]} has 17 as its batch, but its specification says 16.",
     ),
+    "changed λ": (
+        lambda store, root: store.write_run(trained(1) | {"lambda": 3.0}),
+        f"run {ID[1]} has 3.0 as its lambda, but its specification says 0.0.",
+    ),
     "no specification": (
         lambda store, root: store.write_run(trained(1, spec="{}")),
         f"run {ID[1]} has a specification that cannot be read: backbone: Field required.",
