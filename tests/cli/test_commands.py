@@ -41,6 +41,9 @@ def test_plan_lists_the_runs_and_writes_no_store(place: Path, run: Run) -> None:
         ("l1 + 1.0*sg", 1, "0/3"),
     ]
     assert all(row["run_id"] in out for row in rows)
+    for flags in (("l1 + λ*ssim", "0,2"), ("lambda*ssim + l1", "ssim=0,2"), ("l1 + 0.5*ssim", "ssim=0,2")):
+        asked = statuses(run, "--loss", flags[0], "--lambda", flags[1], "--seeds", "0")
+        assert asked == dict.fromkeys(["l1 0", "l1 + 2.0*ssim 0"], "to do")
     assert not (place / "results").exists()
 
 
