@@ -242,7 +242,7 @@ def _connect(address: str, headers: dict[str, str]) -> Any:
     os.environ["RAY_API_SERVER_ADDRESS"] = address  # or an address in the environment would win over this one
     from ray.job_submission import JobSubmissionClient
 
-    logging.disable(logging.INFO)  # or Ray tells of each file that it sends
+    logging.disable(logging.WARNING)  # or Ray tells of each file that it sends, and of each that it finds large
     return JobSubmissionClient(address, headers=headers)
 
 

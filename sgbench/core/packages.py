@@ -48,10 +48,11 @@ class Package:
 
     @classmethod
     def of(cls, distribution: Distribution) -> "Package":
-        """Return a package without what is outside of its folder, such as commands."""
-        files = (PurePath(file) for file in distribution.files or ())
-        inside = (file for file in files if not (file.is_absolute() or {"..", *NOT_SENT} & {*file.parts}))
-        return cls(distribution.name, distribution.version, Path(str(distribution.locate_file(""))), tuple(inside))
+        """Return a package without what is outside of its folder, such as commands, or has been deleted."""
+        folder, files = Path(str(distribution.locate_file(""))), map(PurePath, distribution.files or ())
+        inside = [file for file in files if not (file.is_absolute() or {"..", *NOT_SENT} & {*file.parts})]
+        there = tuple(file for file in inside if (folder / file).is_file())
+        return cls(distribution.name, distribution.version, folder, there)
 
     @property
     def size(self) -> int:
@@ -78,7 +79,7 @@ def to_send(requirements: Iterable[str], field: str) -> tuple[Package, ...]:
     """
     asked = [_asked(text, field) for text in requirements]
     named = {_normal(requirement.name) for requirement in asked}
-    found = _closure(asked, _own() - named)
+    found = _closure(asked, _own() - named) if asked else {}
     for name in sorted(named):
         if why := obstacle(name):
             raise InputError(
@@ -115,11 +116,12 @@ def obstacle(name: str) -> str | None:
     distribution = _installed(name)
     if distribution is None:
         return None
-    if distribution.files is None:
-        return "nothing records which files it has"
     tags = re.findall(r"^Tag: *(\S+)", distribution.read_text("WHEEL") or "", re.MULTILINE)
-    compiled = any(COMPILED.search(file.name) for file in distribution.files)
-    return "it has compiled files" if compiled or not all(tag.endswith("-any") for tag in tags) else None
+    if not all(tag.endswith("-any") for tag in tags):
+        return "it has compiled files"
+    if (files := distribution.files) is None:
+        return "nothing records which files it has"
+    return "it has compiled files" if any(COMPILED.search(file.name) for file in files) else None
 
 
 def needed(names: Iterable[str]) -> set[str]:
@@ -192,8 +194,9 @@ def _own() -> frozenset[str]:
 
 
 def _is_loaded(distribution: Distribution) -> bool:
-    tops = {PurePath(file).parts[0].partition(".")[0] for file in distribution.files or ()}
-    return not tops.isdisjoint(sys.modules)
+    files = map(PurePath, distribution.files or ())
+    modules = (".".join((*file.parts[:-1], file.name.partition(".")[0])) for file in files)
+    return any(module.removesuffix(".__init__") in sys.modules for module in modules)
 
 
 def _installed(name: str) -> Distribution | None:
