@@ -5,7 +5,7 @@
 On a CPU the network is edsr-tiny, batch 8, 32×32 LR patches; on a GPU EDSR as published, batch 16, 48×48. The SG
 loss is compared with straightforward implementations: the same formula by slices or by a grouped convolution,
 differentiated by autograd. An adversary's own step counts; on a CPU its discriminator has 8 features, not 64.
-The perceptual loss is left out where VGG-16 is not available locally.
+Losses whose pretrained networks are not available locally are left out.
 """
 
 import statistics
@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
 from sgbench.assets.locator import Locator
+from sgbench.assets.needs import networks_of
 from sgbench.backbones import build_backbone
 from sgbench.losses import Batch, WeightedSum, build_loss
 from sgbench.losses.pixel import L1
 from sgbench.spec import Recipe, check_loss
+from sgbench.spec.expression import parse
 from sgbench.training.loop import as_images
 from sgbench.training.memory import kept_memory
 from sgbench.training.method import Learner, learners_of
@@ -35,6 +37,8 @@ AIMS = {("cpu", "l1 + 1.0*sg"): "≤ 10%", ("cuda", "l1 + 1.0*sg"): "≤ 2%"}
 LOSSES = [BASE, "l2", "charbonnier", "l1 + 1.0*sg", "l1 + 1.0*sg(operator=sobel)", "l1 + 1.0*ssim"]
 LOSSES += ["l1 + 1.0*ms_ssim(scales=4)", "l1 + 1.0*gradient", "l1 + 1.0*laplacian", "l1 + 1.0*tv", "l1 + 1.0*fft"]
 LOSSES += ["l1 + 1.0*fft(part=amplitude)", "l1 + 1.0*focal_frequency", "l1 + 1.0*consistency"]
+PERCEPTUAL = ["l1 + 1.0*vgg", "l1 + 1.0*lpips", "l1 + 1.0*lpips_vgg", "l1 + 1.0*dists"]
+"""Compared where their networks are available locally."""
 
 
 class PlainSG(nn.Module):
@@ -75,8 +79,7 @@ def by_convolution(padded: Tensor) -> tuple[Tensor, Tensor]:
 def criteria(device: torch.device) -> dict[str, WeightedSum]:
     """Return the losses to compare, by their names in the table."""
     losses = [*LOSSES, "l1 + 0.005*gan(features=8)" if device.type == "cpu" else "l1 + 0.005*gan"]
-    if Locator(download=False).find("vgg16"):
-        losses.append("l1 + 1.0*vgg")
+    losses += [text for text in PERCEPTUAL if all(map(Locator(download=False).find, networks_of(losses=[parse(text)])))]
     peers = {"l1 + SG by slices": by_slices, "l1 + SG by grouped convolution": by_convolution}
     return {text: build_loss(check_loss(text)) for text in losses} | {
         name: WeightedSum([("l1", 1.0, L1()), ("sg", 1.0, PlainSG(differences))]) for name, differences in peers.items()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.models.squeezenet import Fire
 from torchvision.models.vgg import make_layers
 
 # Ray looks at these once, when it is imported. The cluster that tests share lets in only who has this token.
@@ -21,6 +22,7 @@ from sgbench.assets.base import LoadedWeights
 from sgbench.assets.locator import Locator
 from sgbench.assets.tensors import fingerprint
 from sgbench.data import PackedImages, default_cache, prepare, resolve, write_png
+from sgbench.perceptual.trunks import Trunk
 from sgbench.spec import Degradation
 
 hypothesis.settings.register_profile("sgbench", deadline=None)  # machines are shared, and no test is of speed
@@ -165,10 +167,26 @@ VGG = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 """Convolutions in each block of a network of torchvision."""
 
 
+def _small_alexnet() -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, after, side, stride in ((3, 4, 11, 4), (4, 6, 5, 1), (6, 8, 3, 1), (8, 6, 3, 1), (6, 6, 3, 1)):
+        layers += [nn.Conv2d(before, after, side, stride, 2 if side > 3 else 1), nn.ReLU()]
+        layers += [nn.MaxPool2d(3, 2)] * (side > 3)
+    return nn.Sequential(*layers)
+
+
+def _small_squeezenet() -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Conv2d(3, 6, 3, stride=2), nn.ReLU()]
+    for number in (2, 2, 4):
+        layers += [nn.MaxPool2d(3, 2, ceil_mode=True), *(Fire(6, 2, 3, 3) for _ in range(number))]
+    return nn.Sequential(*layers)
+
+
 @pytest.fixture(scope="module")
-def vgg() -> Iterator[dict[str, nn.Module]]:
-    """The features of torchvision's VGG networks, available with few channels and random weights."""
-    networks = {}
+def networks() -> Iterator[dict[str, nn.Module]]:
+    """The features of torchvision's networks, available with few channels and random weights; also α and β of DISTS."""
+    torch.manual_seed(0)
+    features = {"alexnet": _small_alexnet(), "squeezenet": _small_squeezenet()}
     for name, blocks in VGG.items():
         layers = [
             layer
@@ -176,12 +194,22 @@ def vgg() -> Iterator[dict[str, nn.Module]]:
             for layer in [channels] * number + ["M"]
         ]
         torch.manual_seed(0)
-        networks[name] = make_layers(layers)
+        features[name] = make_layers(layers)
+    channels = 3 + 4 + 4 + 6 + 6 + 8
+    others = {"dists": {name: 0.01 + torch.rand(1, channels, 1, 1) for name in ("alpha", "beta")}}
 
     def load(self: Locator, name: str) -> LoadedWeights:
-        state = {f"features.{key}": tensor.clone() for key, tensor in networks[name].state_dict().items()}
+        state = others.get(name) or {f"features.{key}": each for key, each in features[name].state_dict().items()}
+        state = {key: tensor.clone() for key, tensor in state.items()}
         return LoadedWeights(fingerprint(state), Path("random"), state)
+
+    def linear_layers(trunk: Trunk, device: torch.device, dtype: torch.dtype) -> list[torch.Tensor]:
+        small = features[trunk.weights]
+        with torch.no_grad():
+            maps = [small[: layer + 1](torch.zeros(1, 3, 64, 64)) for layer in trunk.activations]
+        return [torch.linspace(0.1, 1, each.shape[1], device=device, dtype=dtype)[None, :, None, None] for each in maps]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Locator, "load", load)
-        yield networks
+        patch.setattr("sgbench.perceptual.lpips.linear_layers", linear_layers)
+        yield features

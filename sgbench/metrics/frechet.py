@@ -12,7 +12,7 @@ import numpy as np
 
 from sgbench.metrics.base import Array, Image, Runtime, SetMetric, Undefined
 from sgbench.metrics.inception import PROTOCOL, InceptionMetric
-from sgbench.metrics.trunks import ALEXNET
+from sgbench.perceptual.trunks import ALEXNET
 
 
 def frechet_distance(x: Array, y: Array) -> float:

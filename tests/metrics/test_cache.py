@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from sgbench.metrics import HrCache, Image, Pair, Suite, lpips_network
+from sgbench.metrics import HrCache, Image, Pair, Suite
 from sgbench.metrics.inception_network import Inception
+from sgbench.perceptual.network import Network
 
 
 def floats(count):
@@ -61,7 +62,7 @@ def locator(alexnet_weights, inception_weights):
 def passes(monkeypatch):
     """The names of the networks that were run."""
     made = []
-    through_trunk, through_inception = lpips_network._forward, Inception.forward
+    through_trunk, through_inception = Network.maps, Inception.forward
 
     def trunk(*args):
         made.append("alexnet")
@@ -71,7 +72,7 @@ def passes(monkeypatch):
         made.append("inception")
         return through_inception(*args)
 
-    monkeypatch.setattr(lpips_network, "_forward", trunk)
+    monkeypatch.setattr(Network, "maps", trunk)
     monkeypatch.setattr(Inception, "forward", inception)
     return made
 

@@ -127,7 +127,7 @@ def test_an_image_that_is_too_large_to_be_kept_has_the_same_value(metric, runtim
     kept.hr.keep_views(cache_of_kept)
     streamed.hr.keep_views(cache_of_streamed)
     expected = metric.score(kept, runtime)
-    monkeypatch.setattr("sgbench.metrics.lpips_network.KEPT_BYTES", 64 * 83 * metric.trunk.bytes_per_pixel - 1)
+    monkeypatch.setattr("sgbench.metrics.feature_maps.KEPT_BYTES", 64 * 83 * metric.trunk.bytes_per_pixel - 1)
     assert metric.score(streamed, runtime) == pytest.approx(expected, abs=1e-6)
     assert len(cache_of_kept) == 1
     assert not cache_of_streamed
@@ -135,7 +135,7 @@ def test_an_image_that_is_too_large_to_be_kept_has_the_same_value(metric, runtim
 
 @each_metric
 def test_of_an_image_that_is_too_large_to_be_kept_one_feature_map_is_held_at_a_time(metric, runtime, monkeypatch):
-    monkeypatch.setattr("sgbench.metrics.lpips_network.KEPT_BYTES", 0)
+    monkeypatch.setattr("sgbench.metrics.feature_maps.KEPT_BYTES", 0)
     maps = feature_maps(make_pair().hr, metric.trunk, runtime)
     held = weakref.ref(next(maps))
     for each in maps:
@@ -148,14 +148,14 @@ def test_of_an_image_that_is_too_large_to_be_kept_one_feature_map_is_held_at_a_t
 def test_the_height_of_strips_does_not_matter(metric, runtime, monkeypatch):
     expected = metric.score(make_pair(), runtime)
     for strip in (1, 200_000):
-        monkeypatch.setattr("sgbench.metrics.lpips_network.STRIP_BYTES", strip)
+        monkeypatch.setattr("sgbench.metrics.feature_maps.STRIP_BYTES", strip)
         assert metric.score(make_pair(), runtime) == pytest.approx(expected, abs=1e-9)
 
 
 @each_metric
 def test_the_order_of_values_in_memory_does_not_matter(metric, runtime, monkeypatch):
     expected = metric.score(make_pair(), runtime)
-    monkeypatch.setattr("sgbench.metrics.lpips_network._memory_format", lambda device: torch.contiguous_format)
+    monkeypatch.setattr("sgbench.perceptual.network.memory_format", lambda device: torch.contiguous_format)
     name = metric.trunk.weights
     rebuilt = dataclasses.replace(runtime.weights[name], sha256="contiguous")
     assert metric.score(make_pair(), Runtime({name: rebuilt})) == pytest.approx(expected, abs=1e-6)

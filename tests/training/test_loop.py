@@ -406,7 +406,7 @@ def test_a_run_ends_when_its_budget_is_used_up_and_continues_with_a_larger_one(t
         (12, [1, 5], {"loss": ADVERSARIES + " + vgg(conv1=1, conv5=0)"}),
     ],
 )
-@pytest.mark.usefixtures("vgg")
+@pytest.mark.usefixtures("networks")
 def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(train_images, place, length, stops, changes):
     """The parts are validated too, which changes no bit."""
     spec, validator, validated = run(train_images, steps=length, **changes), SumOfWeights(), []

@@ -1,0 +1,76 @@
+"""DISTS, the deep image structure and texture similarity (Ding et al., IEEE Trans. Pattern Anal. Mach. Intell., 2022).
+
+An image is represented by itself and by the activations of VGG-16 after each block, whose poolings are replaced by
+Hanning windows of the squares. Two images are compared by the means of their maps, which are texture, and by the
+covariances, which are structure, weighted by α and β, which were fitted to the judgement of people.
+"""
+
+import functools
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+from sgbench.assets.base import LoadedWeights
+from sgbench.perceptual.network import Network, per_channel, standardised
+from sgbench.perceptual.trunks import VGG16
+
+WEIGHTS = "dists"
+"""The name of α and β in the catalogue of pretrained networks."""
+
+C = 1e-6
+"""Keeps both ratios of Eq. (3) and (4) finite."""
+
+LEAST = 1e-12
+"""Added to the mean of squares before its root is taken."""
+
+
+def maps(network: Network, images: Tensor) -> Iterator[Tensor]:
+    """Yield what represents images, shape [N, 3, H, W], RGB in [0, 1]: themselves and five maps of VGG-16."""
+    yield images
+    yield from network.maps(standardised(images), VGG16.activations, pool=_pooled)
+
+
+def distance(pairs: Iterable[tuple[Tensor, Tensor]], weights: LoadedWeights) -> Tensor:
+    """Return the distance, Eq. (5), of each pair of images: shape [N], 0 for equal images, at most about 1.
+
+    Args:
+        pairs: The maps of SR and of HR, each of shape [N, C, h, w], or parts of their channels, in their order.
+        weights: α and β.
+    """
+    first, similarity = 0, None
+    for sr, hr in pairs:
+        alpha, beta = (each[first : first + sr.shape[1]] for each in _fractions(weights, sr.device, sr.dtype))
+        first += sr.shape[1]
+        texture, structure = _similarities(sr, hr)
+        part = texture @ alpha + structure @ beta
+        similarity = part if similarity is None else similarity + part
+    assert similarity is not None
+    return 1 - similarity
+
+
+def _similarities(sr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the similarities of texture, Eq. (3), and structure, Eq. (4), of each map, shape [N, C]."""
+    mean_sr, mean_hr = (maps.mean(dim=(2, 3), keepdim=True) for maps in (sr, hr))
+    sr, hr = sr - mean_sr, hr - mean_hr
+    var_sr, var_hr, covariance = (product.mean(dim=(2, 3)) for product in (sr * sr, hr * hr, sr * hr))
+    texture = (2 * mean_sr * mean_hr + C) / (mean_sr * mean_sr + mean_hr * mean_hr + C)
+    return texture[:, :, 0, 0], (2 * covariance + C) / (var_sr + var_hr + C)
+
+
+@functools.cache
+def _fractions(weights: LoadedWeights, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return α and β, shape [C], divided by the sum of all."""
+    alpha, beta = (weights.state[name].flatten() for name in ("alpha", "beta"))
+    with torch.inference_mode(False):
+        total = alpha.sum() + beta.sum()
+        return (alpha / total).to(device, dtype), (beta / total).to(device, dtype)
+
+
+def _pooled(maps: Tensor) -> Tensor:
+    """Return the roots of weighted means of squares over 3×3 windows, at every second pixel of each map."""
+    side = per_channel((0.25, 0.5, 0.25), maps.device, maps.dtype)[:, 0]
+    window = (side * side.T).expand(maps.shape[1], 1, 3, 3)
+    means = conv2d(maps * maps, window, stride=2, padding=1, groups=maps.shape[1])
+    return (means + LEAST).sqrt()
