@@ -39,7 +39,7 @@ from pytorch_fid.fid_score import calculate_frechet_distance, compute_statistics
 from torch import Tensor, nn
 
 import sgbench.metrics.inception_network
-import sgbench.metrics.lpips_network
+import sgbench.perceptual.network
 from sgbench.assets.base import LoadedWeights
 from sgbench.assets.locator import Locator
 from sgbench.assets.tensors import fingerprint
@@ -246,8 +246,8 @@ def measure_evaluation(
     plain, evaluator = PlainScript(metrics, locator, device), Evaluator(metrics, locator, device)
 
     def first_of_a_process() -> Values:
-        for module in (sgbench.metrics.lpips_network, sgbench.metrics.inception_network):
-            module._network.cache_clear()
+        for built in (sgbench.perceptual.network._built, sgbench.metrics.inception_network._network):
+            built.cache_clear()
         return evaluator.score_files(first)
 
     with tempfile.TemporaryDirectory() as cache:
