@@ -35,11 +35,8 @@ QUICK = {"gan": "gan(discriminator=patch, features=2)"}
 @pytest.mark.parametrize("name", LOSSES.names())
 def test_every_loss_passes(name: str, request: pytest.FixtureRequest) -> None:
     loss = check_loss(QUICK.get(name, name))
-    networks = networks_of(losses=[loss])
-    if networks and set(networks) <= {"vgg16", "vgg19"}:
-        request.getfixturevalue("vgg")  # with few channels
-    elif not all(map(Locator(download=False).find, networks)):
-        pytest.skip(f"needs {', '.join(networks)}")
+    if networks_of(losses=[loss]):
+        request.getfixturevalue("networks")  # with few channels
     (term,) = loss.terms
     assert failed(LossTrial(term, LARGER.get(name, SMALL), ["edsr-tiny"])) == {}
 
