@@ -50,6 +50,8 @@ def sweep(
     retry: bool = False,
     retrain: bool = False,
     rerun: bool = False,
+    rerun_stale: bool = False,
+    keep_stale: bool = False,
     progress: bool = False,
 ) -> Results:
     """Train and score every run of a sweep that is missing in a store, like ``sgbench sweep``.
@@ -78,6 +80,8 @@ def sweep(
         retry: Repeat failed runs and scores.
         retrain: Retrain finished runs that lack scores and have no final weights.
         rerun: Repeat everything; each run keeps its results until its new training is complete.
+        rerun_stale: Repeat runs of plug-ins whose code has changed; without this or the next, they are refused.
+        keep_stale: Take such runs as they are.
         progress: Show progress on standard error.
 
     Returns:
@@ -104,6 +108,8 @@ def sweep(
         retry=retry,
         retrain=retrain,
         rerun=rerun,
+        rerun_stale=rerun_stale,
+        keep_stale=keep_stale,
     )
     if outcome.interrupted:
         raise KeyboardInterrupt("the sweep was interrupted; the same call resumes it")

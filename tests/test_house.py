@@ -17,11 +17,10 @@ from sgbench.cli import app
 ROOT = Path(sgbench.__file__).parent.parent
 
 SWEEP = ["[what]", "--results", "--backbone", "--loss", "--lambda", "--seeds", "--train", "--test", "--metric", "--set"]
+REPEATING = ["--retry", "--retrain", "--rerun", "--rerun-stale", "--keep-stale"]
 SURFACE = {
     "sgbench": ["--version", "--install-completion", "--show-completion"],
-    "sgbench sweep": [
-        *(*SWEEP, "--address", "--with", "--fetch", "--shard", "--retry", "--retrain", "--rerun", "--json"),
-    ],
+    "sgbench sweep": [*SWEEP, "--address", "--with", "--fetch", "--shard", *REPEATING, "--json"],
     "sgbench plan": [*SWEEP, "--devices", "--price", "--measure", "--address", "--with", "--times", "--json"],
     "sgbench table": [
         *("[number]", "--results", "--show", "--rows", "--columns", "--rank", "--backbone", "--loss", "--lambda"),
@@ -30,7 +29,7 @@ SURFACE = {
     "sgbench compare": ["a", "b", "--results", "--metric", "--backbone", "--test", "--alpha", "--json"],
     "sgbench check": ["targets...", "--scale", "--patch", "--backbone", "--json"],
     "sgbench new": ["kind", "name"],
-    "sgbench train": [*SWEEP, "--retrain", "--json"],
+    "sgbench train": [*SWEEP, "--retrain", "--rerun-stale", "--keep-stale", "--json"],
     "sgbench eval": [
         *("what...", "--test!", "--results", "--metric", "--backbone", "--scale"),
         *("--self-ensemble", "--tile", "--overlap", "--save-images", "--rerun", "--json"),
@@ -40,6 +39,7 @@ SURFACE = {
     "sgbench results compact": ["--results", "--json"],
     "sgbench results merge": ["into", "sources...", "--dry-run", "--prefer", "--json"],
     "sgbench results verify": ["[store]", "--json"],
+    "sgbench results source": ["run", "--results", "--json"],
     "sgbench results rm": ["runs...", "--results", "--yes"],
     "sgbench results clean": ["--results", "--all", "--yes", "--json"],
     "sgbench figure": [],
@@ -62,7 +62,7 @@ SURFACE = {
     "sgbench backbones": ["--scale", "--json"],
     "sgbench losses": ["--json"],
     "sgbench metrics": ["--json"],
-    "sgbench submit": [*SWEEP, "--address", "--with", "--upload-data", "--retry", "--retrain", "--rerun"],
+    "sgbench submit": [*SWEEP, "--address", "--with", "--upload-data", *REPEATING],
     "sgbench status": ["[job]", "--results", "--address", "--json"],
     "sgbench logs": ["what", "--results", "--address", "--follow"],
     "sgbench stop": ["job", "--address"],

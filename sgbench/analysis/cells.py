@@ -8,6 +8,7 @@ from typing import Any
 from sgbench.analysis.stats import Summary, summarise
 from sgbench.analysis.view import NO_RUN, NOT_SCORED, PENDING, Basis, Fate, Outcome, Why
 from sgbench.core.words import plural
+from sgbench.spec.sources import in_words
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Cell:
     Attributes:
         summary: Over the seeds that have a number; None if no seed has one.
         reason: Why there is no number or, next to a summary, why the other seeds have none.
-        note: A sentence on the seeds without a number, if they do not all have the same reason.
+        note: Sentences on the seeds without a number, if they do not all have the same reason, and on those that were
+            trained with other code of a plug-in than it has now.
         bases: Versions and protocols of the scores; with more than one, they cannot be compared.
         best: Whether this is the best mean among the comparable losses of its backbone.
         significant: Whether its difference from L1 is significant; None if it was not tested.
@@ -55,13 +57,24 @@ def summarised(outcomes: Sequence[Outcome], place: Mapping[str, Any], *, signifi
     told = "; ".join(
         f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, sorted(seeds)))}: {fate}" for fate, seeds in fates.items()
     )
+    stale = _about_stale(outcomes)
     if values:
-        note = f"Mean over {len(values)} of {len(outcomes)} seeds; {told}." if told else None
+        note = " ".join([f"Mean over {len(values)} of {len(outcomes)} seeds; {told}."] * bool(told) + stale) or None
         bases = frozenset(outcome.basis for outcome in outcomes if outcome.basis and outcome.value is not None)
         return Cell(summarise(values), told or None, note, bases, significant=significant, place=place)
     headline = min(fates, key=lambda fate: fate in (PENDING, NOT_SCORED))
     note = f"None of {plural(len(outcomes), 'seed')} has a number; {told}." if len(fates) > 1 else None
     return Cell(None, str(headline), note, place=place)
+
+
+def _about_stale(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return a sentence on the seeds that were trained with other code, if there are any."""
+    stale = [outcome.run for outcome in outcomes if outcome.run.stale]
+    if not stale:
+        return []
+    plugins = in_words(dict.fromkeys(plugin for run in stale for plugin in run.stale))
+    which = "this was" if len(stale) == len(outcomes) else f"{len(stale)} of {len(outcomes)} seeds were"
+    return [f"Stale: the code of {plugins} has changed since {which} trained."]
 
 
 def _in_a_cell(fate: Fate) -> Fate:

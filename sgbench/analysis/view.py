@@ -32,6 +32,7 @@ from sgbench.core.errors import InputError, unknown
 from sgbench.core.status import ScoreStatus
 from sgbench.core.words import natural, printable
 from sgbench.spec import Recipe
+from sgbench.spec.sources import Sources, changed_since
 from sgbench.spec.stored import find_loss
 from sgbench.store import Planned
 from sgbench.store.rows import RunEnd, RunKind
@@ -108,6 +109,7 @@ class Run(NamedTuple):
         parameters: Number of parameters of the network; 0 if unknown.
         status: Done, failed or pending.
         failure: Why it failed.
+        stale: The plug-ins whose code on this machine is another than the run was trained with, by kind and name.
     """
 
     run_id: str
@@ -124,6 +126,7 @@ class Run(NamedTuple):
     parameters: int
     status: Status
     failure: Fate | None
+    stale: tuple[str, ...] = ()
 
     @property
     def trained(self) -> bool:
@@ -567,9 +570,11 @@ def _ended(rows: pa.Table) -> Iterator[Run]:
         *("run_id", "kind", "name", "backbone", "loss", "lambda", "varied", "seed", "scale"),
         *("train", "init", "parameters", "status"),
     )
+    sources = Sources()
+    plugins = rows.select(["backbone", "loss", "optimizer_name", "code"]).to_pylist()
     values = zip(*(rows[column].to_pylist() for column in columns), strict=True)
     failures, recipes = _distinct(rows, ("status", "step", "error"), _failure), _distinct(rows, RECIPE, _shown)
-    for each, failure, recipe in zip(values, failures, recipes, strict=True):
+    for each, failure, recipe, named in zip(values, failures, recipes, plugins, strict=True):
         run_id, kind, name, backbone, loss, lam, varied, seed, scale, train, init, parameters, status = each
         trained = kind == RunKind.TRAIN
         yield Run(
@@ -587,6 +592,7 @@ def _ended(rows: pa.Table) -> Iterator[Run]:
             parameters or 0,
             _member(Status, status, "run"),
             failure,
+            _shown(changed_since(named, sources)),
         )
 
 
@@ -616,7 +622,7 @@ def _waiting(plan: Planned) -> Run:
     loss = (row["loss"], row.get("lambda"), row.get("varied"))
     what = (row["backbone"], *loss, row["seed"], row["scale"], row.get("train"), row["init"])
     recipe = _shown(row[name] for name in RECIPE)
-    return Run._make((plan.run_id, RunKind.TRAIN, *_shown(what), recipe, 0, Status.PENDING, None))
+    return Run._make((plan.run_id, RunKind.TRAIN, *_shown(what), recipe, 0, Status.PENDING, None, ()))
 
 
 _DEFAULTS = recipe_columns(Recipe())

@@ -97,6 +97,8 @@ Retrain = Annotated[
     bool, typer.Option("--retrain", help="Retrain finished runs that lack scores and have no final weights.")
 ]
 Rerun = Annotated[bool, typer.Option("--rerun", help="Repeat everything, including finished runs.")]
+RerunStale = Annotated[bool, typer.Option("--rerun-stale", help="Repeat runs of plug-ins whose code has changed.")]
+KeepStale = Annotated[bool, typer.Option("--keep-stale", help="Take such runs as they are, and mark them.")]
 Dashboard = Annotated[
     str | None,
     typer.Option("--address", metavar="URL", help="Ray dashboard of the cluster. Default: http://127.0.0.1:8265."),

@@ -134,7 +134,7 @@ def print_plan(
         if pending := [each for each in expected if each.run.pending]:
             for line in _forecast(pending, devices, max(1, made.sweep.workers), price):
                 say(line)
-        if remark := made.to_retrain():
+        for remark in filter(None, (made.to_retrain(), made.to_decide())):
             say(remark)
 
 

@@ -1,20 +1,20 @@
-"""``sgbench results``: compact, merge, verify and clean stores."""
+"""``sgbench results``: compact, merge, verify and clean stores, and show the code of their plug-ins."""
 
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from sgbench.cli import options
 from sgbench.cli.commands import below, command
-from sgbench.core.words import plural, printable
+from sgbench.core.words import plural, printable, printable_lines, some
 
 if TYPE_CHECKING:
     from sgbench.runs.maintenance import Merge
     from sgbench.store import Store
 
 app = typer.Typer(
-    help="Compact, merge, verify and clean results stores.",
+    help="Compact, merge, verify and clean results stores, and show the code of their plug-ins.",
     epilog=below("sgbench results verify results/mini", "sgbench results merge results/all results/alice results/bob"),
     no_args_is_help=True,
 )
@@ -93,18 +93,23 @@ def verify(
 
     Runs must have what their ids and specifications say. Scores, training curves, final weights and saved images must
     belong to runs; the score of a set must be that of its images, and be of all of them. It ends by saying what was
-    checked. Exit code 1 if anything is wrong. Missing weights are not an error; a remark says which runs have none.
+    checked. Exit code 1 if anything is wrong. Missing weights are not an error, nor is a plug-in whose code is another
+    now; remarks say which runs these are.
     """
+    from sgbench.analysis import View, load_results
     from sgbench.cli import output
     from sgbench.runs.maintenance import without_weights
     from sgbench.runs.verification import UNCHECKED, verify
 
     root, checked = options.find_store(store), Counter[str]()
     faults = list(verify(_open(root), checked))
-    if not faults and (lacking := without_weights(_open(root))):  # unknown while files are damaged
-        few, rest = lacking[:_NAMED], len(lacking) - _NAMED
-        who = f"{', '.join(few)}{f' and {rest} more' if rest > 0 else ''}"
-        output.say(f"{plural(len(lacking), 'run')} without weights cannot be scored again: {who}.")
+    if not faults:  # unknown while files are damaged
+        if lacking := without_weights(_open(root)):
+            few = some(lacking, _NAMED)
+            output.say(f"{plural(len(lacking), 'run')} without weights cannot be scored again: {few}.")
+        if stale := [run.run_id for run in View(load_results(root)).runs() if run.stale]:
+            few = some(stale, _NAMED)
+            output.say(f"{plural(len(stale), 'run')} of plug-ins whose code is another now (stale): {few}.")
     if as_json:
         output.print_json(faults)
     else:
@@ -115,6 +120,40 @@ def verify(
         output.say(f"{root}: {plural(len(faults), 'problem') if faults else 'no problems'}")
     if faults:
         raise typer.Exit(1)
+
+
+@command(app, "sgbench results source 3f2a9c", "sgbench results source 3f2a9c --json")
+def source(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, or the beginning of an id.")],
+    results: options.Results = None,
+    as_json: options.Json = False,
+) -> None:
+    """Print the code of the plug-ins with which a run was trained.
+
+    For each one, its name, the hash of its code, and whether that is its code on this machine; the packages that it
+    imports; and the text of each module that it is in or takes something from. A note says so on standard error if a
+    run has no plug-ins, or was trained before this was recorded.
+    """
+    from sgbench.cli import output
+    from sgbench.runs.maintenance import find_runs
+    from sgbench.spec.sources import Sources, read_code
+
+    store = _open(options.find_store(results))
+    (run_id,) = find_runs(store, [run])
+    row = store.run(run_id) or {}
+    now, found = Sources().code_of_row(row) if row else {}, []
+    for name, digests in read_code(row.get("code")).items():
+        for digest in digests.split("+"):
+            kept = store.read_source(digest)
+            about = {"plugin": name, "code": digest, "now": now.get(name)}
+            found.append({**about, "packages": kept.packages, "modules": kept.modules})
+    if as_json:
+        output.print_json(found)
+    elif not found:
+        output.say(f"run {run_id} has no code of a plug-in on record.")
+    else:
+        for each in found:
+            typer.echo(_text_of(each))
 
 
 @command(app, "sgbench results rm 3f2a9c", "sgbench results rm 3f2a9c 77ab01 --yes")
@@ -182,6 +221,15 @@ def _open(root: str) -> "Store":
 
     load_results(root)
     return Store(Storage(root))
+
+
+def _text_of(source: dict[str, Any]) -> str:
+    """Return the code of a plug-in under a comment for each thing that is known of it."""
+    here = {None: "not on this machine", source["code"]: "the same now"}.get(source["now"], "another now")
+    heads = [f"{source['plugin']}: code {source['code']}, {here}"]
+    heads += [f"it imports {package}" for package in source["packages"].values()]
+    modules = (f"# {printable(path)}\n{printable_lines(text)}" for path, text in source["modules"].items())
+    return "\n".join([*(f"# {printable(head)}" for head in heads), *modules])
 
 
 def _record(found: "Merge") -> dict[str, object]:

@@ -158,15 +158,16 @@ def _counts(store: "Store", running: "Mapping[str, Running]") -> tuple[list[dict
     """
     from sgbench.assets.locator import Locator
     from sgbench.runs.status import Judge, RunStatus
+    from sgbench.spec.sources import Sources
     from sgbench.spec.stored import read_recipe
 
-    judge = Judge(store, locator=Locator(download=False), plugins=False, running=running)
+    sources, judge = Sources(), Judge(store, locator=Locator(download=False), plugins=False, running=running)
     shown = [status for status in RunStatus if status is not RunStatus.UNKNOWN]  # what is planned has an id
     sweeps, exhausted = [], []
     for name, runs in store.plans().items():
         recipes = (read_recipe(run.run.get("spec"), f"run {run.run_id}") for run in runs)
         standings = [
-            judge.standing(run.run_id, recipe, run.tests, run.metrics)
+            judge.standing(run.run_id, recipe, run.tests, run.metrics, sources.code_of_row(run.run))
             for run, recipe in zip(runs, recipes, strict=True)
         ]
         counts = Counter(standing.status for standing in standings)

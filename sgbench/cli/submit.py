@@ -33,6 +33,8 @@ def submit(
     retry: options.Retry = False,
     retrain: options.Retrain = False,
     rerun: options.Rerun = False,
+    rerun_stale: options.RerunStale = False,
+    keep_stale: options.KeepStale = False,
 ) -> None:
     """Submit a sweep to a running cluster, print the id of the job, and return at once.
 
@@ -70,7 +72,9 @@ def submit(
     _say_code(code, brought)
     sent = as_sent(asked.sweep, found).model_dump(mode="json")
     sweep = yaml.safe_dump(sent, sort_keys=False, allow_unicode=True)
-    flags = [flag for flag, given in {"--retry": retry, "--retrain": retrain, "--rerun": rerun}.items() if given]
+    repeated = {"--retry": retry, "--retrain": retrain, "--rerun": rerun}
+    repeated |= {"--rerun-stale": rerun_stale, "--keep-stale": keep_stale}
+    flags = [flag for flag, given in repeated.items() if given]
     job = jobs.submit(asked.name, sweep, results, flags, flags=asked.flags, modules=code.modules, packages=brought)
     typer.echo(job)
     typer.echo(f"'sgbench logs {job} --follow' shows its output, 'sgbench stop {job}' stops it.", err=True)

@@ -31,6 +31,8 @@ def sweep(
     retry: options.Retry = False,
     retrain: options.Retrain = False,
     rerun: options.Rerun = False,
+    rerun_stale: options.RerunStale = False,
+    keep_stale: options.KeepStale = False,
     as_json: options.Json = False,
 ) -> None:
     """Train and score every missing run, then print the table.
@@ -43,6 +45,10 @@ def sweep(
     keeps its results until the new training is complete, and then all its scores are recomputed. If --rerun is
     interrupted, the same command resumes it and skips the runs it has already redone; without --rerun, runs that are
     not yet replaced count as done.
+
+    If the code of a plug-in is another than runs were trained with, the sweep is refused unless --rerun-stale repeats
+    those runs, from their start, or --keep-stale takes them as they are. What enters the comparison is in
+    docs/losses.md.
 
     --shard 3/8 does the third of eight parts of about equal work, without Ray: one run after another, on one GPU if
     there is one, so start a shard for each GPU. Shards may run side by side on one store, start at any time and be
@@ -68,6 +74,8 @@ def sweep(
             retry=retry,
             retrain=retrain,
             rerun=rerun,
+            rerun_stale=rerun_stale,
+            keep_stale=keep_stale,
         )
     output.print_outcome(outcome, asked.storage.root, as_json=as_json, again="--retry repeats them")
 

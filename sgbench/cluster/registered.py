@@ -55,7 +55,7 @@ def pack(names: Names, *, remote: bool) -> Sent:
                     f"{registry.kind} '{name}' cannot be sent to Ray's workers: {str(error).splitlines()[0]}; put it "
                     f"into a module and name it as 'module:{name}'."
                 ) from error
-            entries.append((registry.kind, name, pickled, registry.source(name)))
+            entries.append((registry.kind, name, pickled))
             modules |= referred
     code = code_of(names, modules) if remote else Code()
     plugins = [(registry.kind, name) for registry, name in names if not registry.is_built_in(name)]
@@ -67,8 +67,8 @@ def unpack(packed: bytes) -> None:
     """Let this process import and find by name what `pack` returned, once."""
     modules, entries, _ = cloudpickle.loads(packed)
     install(modules)
-    for kind, name, pickled, source in entries:
-        REGISTRIES[kind].receive(name, cloudpickle.loads(pickled), source)
+    for kind, name, pickled in entries:
+        REGISTRIES[kind].register(name)(cloudpickle.loads(pickled))
 
 
 def load(packed: bytes) -> None:

@@ -11,7 +11,6 @@ import hashlib
 import importlib.machinery
 import importlib.metadata
 import importlib.util
-import inspect
 import site
 import sys
 import sysconfig
@@ -79,9 +78,9 @@ def collect(names: Iterable[str], packages: Iterable[str] = ()) -> Code:
         seen.add(name)
         parent, _, _ = name.rpartition(".")
         todo.append(parent)
-        if (spec := _spec(name)) is None:
+        if (spec := find_module(name)) is None:
             continue
-        if not _is_local(spec):
+        if not is_local_spec(spec):
             installed |= {name.partition(".")[0]} & sys.modules.keys()
             continue
         is_package = spec.submodule_search_locations is not None
@@ -98,15 +97,8 @@ def collect(names: Iterable[str], packages: Iterable[str] = ()) -> Code:
 
 def is_local(name: str) -> bool:
     """Return whether a loaded module is neither Python's nor sgbench's, and no package installs it."""
-    spec = _spec(name) if name in sys.modules else None
-    return spec is not None and _is_local(spec)
-
-
-def source_hash(module: str) -> str | None:
-    """Return the first 12 hex digits of the SHA-256 of a loaded module's source; None if it is in no file."""
-    with contextlib.suppress(OSError, TypeError, KeyError):
-        return hashlib.sha256(inspect.getsource(sys.modules[module]).encode()).hexdigest()[:12]
-    return None
+    spec = find_module(name) if name in sys.modules else None
+    return spec is not None and is_local_spec(spec)
 
 
 def install(modules: Sequence[Module]) -> None:
@@ -150,15 +142,20 @@ class _Finder:
         return _namespace(name, [*self._folders[name], *(others or ())])
 
 
-def _spec(name: str) -> importlib.machinery.ModuleSpec | None:
-    """Return how a module is imported, without importing anything."""
+def find_module(name: str, folders: Iterable[str] = ()) -> importlib.machinery.ModuleSpec | None:
+    """Return how a module is imported, without importing anything.
+
+    Args:
+        name: The module, which need not exist.
+        folders: Where it is looked for besides Python's own search path.
+    """
     if name in sys.modules:
         return getattr(sys.modules[name], "__spec__", None)
     parent, _, _ = name.rpartition(".")
     with contextlib.suppress(ImportError, ValueError, AttributeError):
         if not parent:
-            return importlib.util.find_spec(name)
-        around = _spec(parent)
+            return importlib.util.find_spec(name) or _in_folders(name, folders)
+        around = find_module(parent, folders)
         if around is not None and around.submodule_search_locations is not None:
             return _in_folders(name, around.submodule_search_locations)
     return None
@@ -188,7 +185,8 @@ def _namespace(name: str, folders: Iterable[str]) -> importlib.machinery.ModuleS
     return spec
 
 
-def _is_local(spec: importlib.machinery.ModuleSpec) -> bool:
+def is_local_spec(spec: importlib.machinery.ModuleSpec) -> bool:
+    """Return whether a module is neither Python's nor sgbench's, and no package installs it."""
     if spec.name.partition(".")[0] == "sgbench" or not (spec.has_location or spec.submodule_search_locations):
         return False
     places = [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or ())

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sgbench.core.errors import InputError, unknown
-from sgbench.core.modules import source_hash
 from sgbench.core.plugins import foreign
+from sgbench.core.sources import Source
 from sgbench.core.words import quoted
 
 if TYPE_CHECKING:
@@ -112,7 +112,6 @@ class Registry(Generic[T]):
         self._providers: dict[str, str] = dict(providers or {})
         self._check = check
         self._loaded: dict[str, T] = {}
-        self._sources: dict[str, str | None] = {}
         self._found: tuple[tuple[str, ...], dict[str, importlib.metadata.EntryPoint]] | None = None
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -145,24 +144,26 @@ class Registry(Generic[T]):
             if name in self._loaded and ":" not in name and name not in elsewhere
         }
 
-    def receive(self, name: str, entry: T, source: str | None) -> None:
-        """Register what another process has registered, whose class may be in no module that this one can import.
+    def source(self, name: str) -> Source | None:
+        """Return the code behind a name as it is now, found without importing it.
 
-        Args:
-            name: As it is registered there.
-            entry: The entry.
-            source: What `source` returns there.
-
-        Raises:
-            InputError: See `register`.
+        None for what is built in or made by a provider, what this machine does not have, and what is in no file.
         """
-        self.register(name)(entry)
-        self._sources[name] = source
-
-    def source(self, name: str) -> str | None:
-        """Return the hash of the module that defines an entry; None if it is in no file, as in a notebook's cell."""
-        entry = self.load(name)
-        return self._sources[name] if name in self._sources else source_hash(module_of(entry))
+        if name in self._targets:
+            return None
+        point = self._entry_points().get(name)
+        if point is not None:
+            target = f"{point.module}:{point.attr}"
+        elif self.is_provided(name):
+            return None
+        elif ":" in name:
+            target = name
+        elif name in self._loaded:
+            entry = self._loaded[name]
+            target = f"{module_of(entry)}:{(entry if isinstance(entry, type) else type(entry)).__qualname__}"
+        else:
+            return None
+        return Source.here(target, PLUGIN_FOLDERS)
 
     def distribution(self, name: str) -> str | None:
         """Return the installed distribution that announces a name by an entry point."""

@@ -11,7 +11,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Protocol
 
@@ -26,12 +26,13 @@ from sgbench.runs.delivery import Packed, open_packed, receive_networks
 from sgbench.runs.initial import first_weights
 from sgbench.runs.plan import Data, PlannedRun
 from sgbench.runs.progress import Lane, curves
-from sgbench.runs.status import note_budget, out_of_budget
+from sgbench.runs.status import begun_with, note_budget, note_code, out_of_budget
 from sgbench.scoring.evaluation import score_subject
 from sgbench.scoring.provenance import provenance
 from sgbench.scoring.subjects import trained
 from sgbench.scoring.validation import Validator
-from sgbench.spec import RunSpec, SweepSpec, Validation
+from sgbench.spec import RunSpec, SweepSpec, Validation, canonical_json
+from sgbench.spec.sources import Code, changed, joined
 from sgbench.spec.stored import read_spec
 from sgbench.store import BESIDE_RUNS, Replaced, Store, identity_columns, stamp
 from sgbench.store.layout import has_weights, images_of, latest_step
@@ -89,6 +90,8 @@ class Job:
     validation: Validation | None = None
     """How its network is validated while it trains."""
     validation_sets: tuple[Packed, ...] = ()
+    code: Code = field(default_factory=dict)
+    """The code of its plug-ins when it was planned."""
     fence: str | None = None
     """Of the store while the sweep holds its lock: what no longer has it writes nothing there."""
 
@@ -107,6 +110,7 @@ class Job:
             replaced=run.replaced,
             validation=sweep.validation,
             validation_sets=tuple(map(Packed.of, data.validation)),
+            code=run.code,
             fence=storage.fence,
         )
 
@@ -160,7 +164,7 @@ class Job:
 def begin(jobs: Sequence[Job]) -> None:
     """Record which runs are about to be replaced, so that later commands know what was started.
 
-    For runs of a new ``--rerun``, checkpoints from earlier trainings are deleted.
+    For runs that are repeated from the start, checkpoints from earlier trainings are deleted.
     """
     if not any(job.replaced for job in jobs):
         return
@@ -169,7 +173,9 @@ def begin(jobs: Sequence[Job]) -> None:
         replaced = store.replaced()
         for job in jobs:
             before = replaced.get(job.run_id)
-            if job.replaced and job.replaced.rerun and not (before and before.rerun and before.row == job.replaced.row):
+            begun = before and job.replaced and before.rerun and before.row == job.replaced.row
+            same = begun and not changed(begun_with(store.storage, job.run_id), job.code)
+            if job.replaced and job.replaced.rerun and not same:
                 Checkpoints(store.storage, job.run_id).clear()
             if job.replaced and (job.replaced.rerun or job.replaced.scores):
                 replaced[job.run_id] = job.replaced
@@ -239,13 +245,15 @@ def train_job(
     store, checkpoints = Store(storage), Checkpoints(storage, job.run_id)
     first, world = (dist.get_rank() == 0, dist.get_world_size()) if dist.is_initialized() else (True, 1)
     device = device_of_process()
-    row = identity_columns(job.spec) | provenance(device, job.spec)
+    row = identity_columns(job.spec) | provenance(device)
     row |= {"node": node, "workers": world, "started": _now()}
     before = store.run(job.run_id)
     if before and before["status"] == RunEnd.DONE and not job.replaces(before):
         if not has_weights(storage, job.run_id):
             return RunEnd.FAILED, "its final weights are missing; --retrain trains it again"
         return RunEnd.DONE, ""
+    code = note_code(storage, job.run_id, job.code) if first else joined(begun_with(storage, job.run_id), job.code)
+    row |= {"code": _as_column(code)}
     history: list[HistoryRow] = []
     validated: list[ValidationRow] = []
     validator: Validator | None = None
@@ -427,7 +435,12 @@ def record_failure(job: Job, message: str, lane: Lane | None = None) -> str:
     checkpoint = Checkpoints(store.storage, job.run_id).load(job.spec) or {}
     curves = checkpoint.get("history", []), checkpoint.get("validation", [])
     where: RunRow = {"node": lane.node, "gpu": lane.kind or None} if lane else {}
+    where |= {"code": _as_column(joined(begun_with(store.storage, job.run_id), job.code))}
     return _record_failure(store, identity_columns(job.spec) | where | _failed(message, step), *curves)
+
+
+def _as_column(code: Code) -> str | None:
+    return canonical_json(code) if code else None
 
 
 def _recorded_failure(store: Store, job: Job) -> str | None:

@@ -29,6 +29,7 @@ from sgbench.store.layout import (
     INIT,
     RUN_ID,
     SCRATCH,
+    SOURCES,
     WEIGHTS,
     checkpoints_of,
     discard,
@@ -39,6 +40,7 @@ from sgbench.store.layout import (
     inits,
     kept_images,
     runs_beside,
+    sources,
     unfinished,
     weights_of,
 )
@@ -153,7 +155,7 @@ class Merge:
         again.
         """
         here, there = self.into.storage, self.source.storage
-        for name in inits(there).values():
+        for name in (*inits(there).values(), *sources(there).values()):
             if not here.exists(name):
                 here.write(name, there.read(name))
         tables = {table: files.read() for table, files in self.source.tables.items()}
@@ -322,7 +324,7 @@ def _refuse_links(storage: Storage) -> None:
     """Refuse files of a source that links lead out of it, as what they lead to would be copied."""
     if storage.is_local:
         root = Path(storage.path()).resolve()
-        for name in (name for folder in (WEIGHTS, IMAGES, INIT) for name in storage.sizes(folder)):
+        for name in (name for folder in (WEIGHTS, IMAGES, INIT, SOURCES) for name in storage.sizes(folder)):
             if not Path(storage.path(name)).resolve().is_relative_to(root):
                 raise InputError(f"'{storage.address(name)}' is, or is below, a link that leads out of '{storage}'.")
 
@@ -356,11 +358,11 @@ def _refuse_other_code(pairs: Sequence[tuple[RunRow, RunRow]], into: Store, sour
 
 def _code(row: RunRow) -> dict[str, str | None]:
     """Return the recorded hashes of the plug-ins of a run; None for one that has none."""
-    versions = json.loads(row["versions"] or "{}")
+    recorded = json.loads(row["code"] or row["versions"] or "{}")  # which is where older stores have it
     names = (
         f"{kind} {name}" for kind, name in plugins_of(str(row["backbone"]), str(row["loss"]), row["optimizer_name"])
     )
-    return {name: versions.get(name) for name in names}
+    return {name: recorded.get(name) for name in names}
 
 
 def _told(row: RunRow) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sgbench.assets.locator import Locator
 from sgbench.assets.needs import networks_of
 from sgbench.core.errors import InputError
+from sgbench.core.sources import Source
 from sgbench.data import (
     PackedImages,
     PackProgress,
@@ -37,6 +38,7 @@ from sgbench.spec import (
     presets,
     set_name,
 )
+from sgbench.spec.sources import Code, Sources, in_words
 from sgbench.spec.stored import read_spec
 from sgbench.store import Dataset, Planned, Replaced, Store, identity_columns
 from sgbench.store.rows import RunKind
@@ -222,6 +224,15 @@ class PlannedRun:
     """Scores that are still to be computed: names of test sets and metrics."""
     replaced: Replaced | None = None
     """What a new training replaces."""
+    stale: tuple[str, ...] = ()
+    """The plug-ins whose code is another now than when it was trained, by kind and name."""
+    sources: Mapping[str, Source] = field(default_factory=dict, hash=False)
+    """The code of its plug-ins as it is now."""
+
+    @property
+    def code(self) -> Code:
+        """The hashes of `sources`."""
+        return {name: source.digest for name, source in self.sources.items()}
 
     @property
     def row(self) -> dict[str, Any]:
@@ -284,6 +295,15 @@ class Plan:
         runs = "1 run" if count == 1 else f"{count} runs"
         return f"{runs} must be retrained for missing scores, because the final weights are missing too; {how}."
 
+    def to_decide(self, how: str = "--rerun-stale repeats them, and --keep-stale takes them as they are") -> str | None:
+        """Return a sentence on the runs since which the code of a plug-in has changed; None if there are none."""
+        stale = [run for run in self.runs if run.stale]
+        if not stale:
+            return None
+        first, runs = stale[0], "1 run was" if len(stale) == 1 else f"{len(stale)} runs were"
+        changed = f"the code of {in_words(first.stale)} has changed since {runs} trained"
+        return f"{changed}, the first {first.spec.run_id}; {how}."
+
     def course(self) -> Course:
         """Return the course of a sweep that is about to carry it out."""
         idle = self.count(RunStatus.TO_RETRAIN) + self.count(RunStatus.EXHAUSTED)
@@ -326,8 +346,11 @@ def make_plan(
     retry: bool = False,
     retrain: bool = False,
     rerun: bool = False,
+    rerun_stale: bool = False,
+    keep_stale: bool = False,
     locator: Locator | None = None,
     running: Mapping[str, Running] | None = None,
+    sources: Sources | None = None,
     only: Collection[RunSpec] | None = None,
 ) -> Plan:
     """Expand a sweep and compare each run with the store.
@@ -340,8 +363,11 @@ def make_plan(
         retry: See `sgbench.runs.status.Judge`, also for the others.
         retrain: See there.
         rerun: See there.
+        rerun_stale: See there.
+        keep_stale: See there.
         locator: See there.
         running: See there.
+        sources: The code of plug-ins, as a command saw it at first; by default as it is now.
         only: The runs that count, with hashed data; by default all of the sweep.
     """
     training = data.training if data else TrainingData(name=set_name(sweep.train))
@@ -351,14 +377,38 @@ def make_plan(
         status = RunStatus.TO_DO if rerun or nothing else RunStatus.UNKNOWN
         return Plan(name, sweep, len(named), tuple(PlannedRun(spec, status) for spec in unique))
     tests = tuple(Dataset(test.name, test.sha256) for test in data.tests)
-    judge = Judge(store, retry=retry, retrain=retrain, rerun=rerun, locator=locator, running=running)
-    chosen = unique if only is None else [spec for spec in unique if spec in only]
-    planned = (
-        PlannedRun(spec, *judge.standing(str(spec.run_id), spec.recipe, tests, sweep.metrics)) for spec in chosen
+    judge = Judge(
+        store,
+        retry=retry,
+        retrain=retrain,
+        rerun=rerun,
+        rerun_stale=rerun_stale,
+        keep_stale=keep_stale,
+        locator=locator,
+        running=running,
     )
+    sources = sources or Sources()
+    chosen = unique if only is None else [spec for spec in unique if spec in only]
+
+    def planned(spec: RunSpec) -> PlannedRun:
+        found = sources.of_run(spec)
+        code = {name: source.digest for name, source in found.items()}
+        standing = judge.standing(str(spec.run_id), spec.recipe, tests, sweep.metrics, code)
+        return PlannedRun(spec, *standing, found)
+
     train, validated = (data.train, data.validation) if isinstance(data, Data) else (None, ())
     validation = tuple(Dataset(images.name, images.sha256) for images in validated)
-    return Plan(name, sweep, len(named), tuple(planned), tests, tuple(unique), train, validation)
+    return Plan(name, sweep, len(named), tuple(map(planned, chosen)), tests, tuple(unique), train, validation)
+
+
+def refuse_stale(made: Plan) -> None:
+    """Refuse a plan with stale runs, unless a person has said what is to be done about them.
+
+    Raises:
+        InputError: If there are such runs.
+    """
+    if made.count(RunStatus.STALE):
+        raise InputError(str(made.to_decide()))
 
 
 def refuse_losses(made: Plan, locator: Locator) -> None:

@@ -22,13 +22,14 @@ from sgbench.runs.execute import Job, Watcher, begin, conclude, run_here, stop_s
 from sgbench.runs.forecast import expect, longest_first
 from sgbench.runs.initial import Start
 from sgbench.runs.maintenance import clean
-from sgbench.runs.plan import Data, Plan, PlannedRun, Recorded, make_plan, pack, recorded, refuse_losses
+from sgbench.runs.plan import Data, Plan, PlannedRun, Recorded, make_plan, pack, recorded, refuse_losses, refuse_stale
 from sgbench.runs.progress import Lane, Recorder, running_in
 from sgbench.runs.rehearsal import rehearse
 from sgbench.runs.shards import Shard
 from sgbench.runs.status import RunStatus
 from sgbench.runs.tracking import Trackers, tracked, trackers_of
 from sgbench.spec import Expression, RunSpec, SweepSpec
+from sgbench.spec.sources import Sources
 from sgbench.spec.stored import read_spec
 from sgbench.store import Store, identity_columns
 from sgbench.store.rows import RunEnd
@@ -163,6 +164,8 @@ def carry_out(
     retry: bool = False,
     retrain: bool = False,
     rerun: bool = False,
+    rerun_stale: bool = False,
+    keep_stale: bool = False,
 ) -> Outcome:
     """Train and score every run of a sweep, or of a part of it, that is missing in a store.
 
@@ -183,15 +186,19 @@ def carry_out(
         retrain: Retrain finished runs that lack scores and have no final weights.
         rerun: Repeat everything, except what another has booked; each run keeps its results until its new training is
             complete.
+        rerun_stale: Repeat what was trained with other code of a plug-in than it has now.
+        keep_stale: Take such runs as they are; without either, they are refused.
 
     Returns:
         How it ended; a run that fails raises nothing.
 
     Raises:
-        InputError: If images cannot be used, the store is in use, something that the sweep names fails when it is
-            tried, a tracker cannot be used, or the runs cannot be carried out.
+        InputError: If images cannot be used, the store is in use, runs are stale, something that the sweep names fails
+            when it is tried, a tracker cannot be used, or the runs cannot be carried out.
         InterruptionError: If storage or machine failed, so that runs are not done; the same sweep resumes.
     """
+    if rerun_stale and keep_stale:
+        raise InputError("runs of other code are either trained again or kept; give --rerun-stale or --keep-stale.")
     store = Store(storage)
     store.refuse_other_folders()
     start = _start(sweep, storage, observer, download=download)
@@ -206,19 +213,36 @@ def carry_out(
     what = f"shard {shard} of {name}" if shard else name
     purpose = f"sgbench sweep {name}" if alone else what if shard else f"run {mine[0].run_id} of {name}"
     local = Locator(download=False)
-    planned = functools.partial(make_plan, name, sweep, data, store, retry=retry, retrain=retrain, locator=local)
+    planned = functools.partial(
+        make_plan,
+        name,
+        sweep,
+        data,
+        store,
+        retry=retry,
+        retrain=retrain,
+        rerun_stale=rerun_stale,
+        keep_stale=keep_stale,
+        locator=local,
+        sources=Sources(),
+    )
     with store.writing(purpose) if alone else store.writing_runs(purpose):
         if alone:
             with contextlib.suppress(OSError):  # workers of a killed sweep may still be writing
                 clean(store)
         taken = storage.book(_ids(mine))
         first = plan = planned(only=mine, rerun=rerun)
+        refuse_stale(plan)
         observer.say(f"{what}: {plan.summary()}{'' if plan.pending or plan.to_retrain() else '; nothing to do'}")
+        if keep_stale and (remark := plan.to_decide("they are kept")):
+            observer.warn(remark)
         if plan.pending:
             fetch_networks(plan.metrics, [run.spec.loss for run in plan.pending], storage, observer)
             rehearse(sweep)
             refuse_losses(plan, local)
             start.keep(storage)
+            for source in (source for run in plan.pending for source in run.sources.values()):
+                store.write_source(source)
         trackers = trackers_of(sweep) if plan.pending else {}
         if command == "sweep":
             _note_lambdas(store, [spec for spec in mine if spec.run_id not in taken])

@@ -16,7 +16,7 @@ from sgbench.spec import RunSpec
 from sgbench.spec.stored import read_spec
 from sgbench.store import Dataset, Store
 from sgbench.store.files import Listing, TableFiles
-from sgbench.store.layout import RUN_ID, WEIGHTS, inits, kept_images, latest_step, weights_of
+from sgbench.store.layout import RUN_ID, WEIGHTS, inits, kept_images, latest_step, sources, weights_of
 from sgbench.store.rows import RunEnd, RunKind, RunRow
 from sgbench.store.schema import recipe_columns
 
@@ -68,6 +68,7 @@ class _Check:
         yield from self._validation_faults()
         yield from self._weights_faults()
         yield from self._init_faults()
+        yield from self._source_faults()
         yield from self._image_faults()
         yield from self._other_faults()
 
@@ -223,6 +224,16 @@ class _Check:
             except InputError as error:
                 yield str(error)
         self._checked["initial weights"] += len(found)
+
+    def _source_faults(self) -> Iterator[str]:
+        """Check that the code of plug-ins is that of its hash."""
+        found = sources(self._storage)
+        for digest in found:
+            try:
+                self._store.read_source(digest)
+            except InputError as error:
+                yield str(error)
+        self._checked["sources of plug-ins"] += len(found)
 
     def _image_faults(self) -> Iterator[str]:
         """Check that saved images are of test sets, and images of them, that their runs were scored on."""

@@ -7,13 +7,9 @@ import platform
 import socket
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from sgbench.core.registry import BACKBONES, DISCRIMINATORS, LOSSES, OPTIMIZERS, Registry
-from sgbench.spec import RunSpec
-from sgbench.spec.stored import plugins_of
 from sgbench.store.rows import RunRow
 
 
@@ -27,15 +23,6 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _sources(spec: RunSpec) -> dict[str, str]:
-    """Return the hash of the module of each plug-in of a run, by its kind and name; a notebook's cell has none."""
-    registries: dict[str, Registry[Any]]
-    registries = {registry.kind: registry for registry in (BACKBONES, DISCRIMINATORS, LOSSES, OPTIMIZERS)}
-    plugins = plugins_of(spec.backbone, str(spec.loss), spec.recipe.optimizer.name)
-    found = {(kind, name): registries[kind].source(name) for kind, name in plugins}
-    return {f"{kind} {name}": source for (kind, name), source in found.items() if source is not None}
 
 
 @functools.cache
@@ -54,13 +41,8 @@ def _git_revision(package: Path = Path(__file__).parent.parent) -> str | None:
         return None
 
 
-def provenance(device: torch.device, spec: RunSpec | None = None) -> RunRow:
-    """Return the columns of a row that record the machine and versions of a run.
-
-    Args:
-        device: Where it is computed.
-        spec: What is trained; the versions of its plug-ins are the hashes of their modules.
-    """
+def provenance(device: torch.device) -> RunRow:
+    """Return the columns of a row that record the machine and versions of a run on a device."""
     gpu, memory = None, None
     if device.type == "cuda":
         there = torch.cuda.get_device_properties(device)
@@ -70,7 +52,7 @@ def provenance(device: torch.device, spec: RunSpec | None = None) -> RunRow:
         "gpu": gpu,
         "gpu_memory_bytes": memory,
         "host": socket.gethostname(),
-        "versions": json.dumps(_versions() | (_sources(spec) if spec else {}), sort_keys=True),
+        "versions": json.dumps(_versions(), sort_keys=True),
         "git_revision": _git_revision(),
     }
 

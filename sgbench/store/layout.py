@@ -43,6 +43,9 @@ SENT_NETWORKS = "networks"
 INIT = "init"
 """Folder of a store with the weights with which runs start, each file called by their hash."""
 
+SOURCES = "sources"
+"""Folder of a store with the code of the plug-ins of its runs, each file called by the hash of the code."""
+
 TIMES = "times"
 """Folder of a store with what ``sgbench plan --measure`` has measured."""
 
@@ -54,7 +57,7 @@ SIGNS = ("runs", PLANS)
 
 FOLDERS = (
     *("runs", "scores", "history", "validation", PLANS, CHECKPOINTS, WEIGHTS, IMAGES, LOGS),
-    *(CURVES, PROGRESS, PACKED, SENT_NETWORKS, INIT, TIMES, SCRATCH),
+    *(CURVES, PROGRESS, PACKED, SENT_NETWORKS, INIT, SOURCES, TIMES, SCRATCH),
 )
 """All folders that a store makes; nothing beside them is ever looked at or deleted."""
 
@@ -68,19 +71,21 @@ _IMAGE = re.compile(rf"{IMAGES}/({RUN_ID})/({PART})/({PART})\.png")
 
 _INIT = re.compile(rf"{INIT}/([0-9a-f]{{64}})\.pt")
 
+_SOURCE = re.compile(rf"{SOURCES}/([0-9a-f]{{12}})\.json")
+
 _PROGRESS = re.compile(rf"{PROGRESS}/[0-9a-f]+\.json")
 
 _BESIDE = re.compile(
-    rf"{WEIGHTS}/({RUN_ID})\.pt|{CHECKPOINTS}/({RUN_ID})/(?:\d+\.pt|budget\.json)|{IMAGES}/({RUN_ID})/[^/]+/[^/]+\.png"
-    rf"|{LOGS}/({RUN_ID})/.+|{CURVES}/[^/]+ ({RUN_ID})/.+"
+    rf"{WEIGHTS}/({RUN_ID})\.pt|{CHECKPOINTS}/({RUN_ID})/(?:\d+\.pt|(?:budget|code)\.json)"
+    rf"|{IMAGES}/({RUN_ID})/[^/]+/[^/]+\.png|{LOGS}/({RUN_ID})/.+|{CURVES}/[^/]+ ({RUN_ID})/.+"
 )
 
 _WRITTEN = re.compile(
     rf"(runs|scores|history|validation)/[^/]+\.parquet|{PLANS}/[^/]+\.json|{WEIGHTS}/{RUN_ID}\.pt"
-    rf"|{CHECKPOINTS}/{RUN_ID}/(?:\d+\.pt|budget\.json)|{IMAGES}/{RUN_ID}/[^/]+/[^/]+\.png|{REPLACED}"
+    rf"|{CHECKPOINTS}/{RUN_ID}/(?:\d+\.pt|(?:budget|code)\.json)|{IMAGES}/{RUN_ID}/[^/]+/[^/]+\.png|{REPLACED}"
     rf"|{_PROGRESS.pattern}|{MEASURED}"
     rf"|{PACKED}/[0-9a-f]{{64}}/(manifest\.json|(hr|lr)\.bin\.\d{{5}})|{SENT_NETWORKS}/[^/]+\.\d{{5}}"
-    rf"|{_INIT.pattern}"
+    rf"|{_INIT.pattern}|{_SOURCE.pattern}"
 )
 """Names of the files that `Storage.write` makes in a store."""
 
@@ -101,6 +106,11 @@ def checkpoint_of(run_id: str, step: int) -> str:
 def budget_of(run_id: str) -> str:
     """Return the file of a run whose budget of hours was used up; it says how many seconds it had trained for."""
     return f"{checkpoints_of(run_id)}/budget.json"
+
+
+def code_record_of(run_id: str) -> str:
+    """Return the file of a run that is not done and has plug-ins; it says with which code its training began."""
+    return f"{checkpoints_of(run_id)}/code.json"
 
 
 def checkpoint_steps(storage: Storage, run_id: str) -> list[int]:
@@ -168,6 +178,17 @@ def init_of(sha256: str) -> str:
 def inits(storage: Storage) -> dict[str, str]:
     """Return the file of all weights with which runs start, by their hash."""
     matches = ((name, _INIT.fullmatch(name)) for name in storage.list(INIT, ".pt"))
+    return {match[1]: name for name, match in matches if match}
+
+
+def source_of(digest: str) -> str:
+    """Return the file of the code of a plug-in, by its hash."""
+    return f"{SOURCES}/{digest}.json"
+
+
+def sources(storage: Storage) -> dict[str, str]:
+    """Return the file of the code of each plug-in, by its hash."""
+    matches = ((name, _SOURCE.fullmatch(name)) for name in storage.list(SOURCES, ".json"))
     return {match[1]: name for name, match in matches if match}
 
 

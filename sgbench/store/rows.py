@@ -105,6 +105,7 @@ RunRow = TypedDict(
         "host": str | None,
         "node": str | None,  # of Ray, null without
         "versions": Json | None,
+        "code": Json | None,  # the hash of each plug-in's code, by its kind and name; null without plug-ins, or older
         "git_revision": str | None,
         "files": Json | None,  # by test set and image, which file of a folder was scored, if matched by a stem
         "started": datetime.datetime | None,

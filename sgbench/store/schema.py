@@ -88,7 +88,7 @@ _WORDS = {
 }
 """Columns with a closed list of values."""
 
-_OBJECTS = {"versions", "window", "protocol", "files", "optimizer_options"}
+_OBJECTS = {"versions", "code", "window", "protocol", "files", "optimizer_options"}
 """Columns with a JSON object."""
 
 _OF_TRAINED = ("backbone", "loss", "seed")

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sgbench.core.errors import InputError
+from sgbench.core.errors import InputError, MissingDataError
+from sgbench.core.sources import Source
 from sgbench.core.storage import PART, PART_IN_WORDS, Storage
 from sgbench.spec.text import read_json
 from sgbench.store.files import TableFiles
-from sgbench.store.layout import FOLDERS, MARK, PLANS, REPLACED, plan_of, runs_beside
+from sgbench.store.layout import FOLDERS, MARK, PLANS, REPLACED, plan_of, runs_beside, source_of
 from sgbench.store.rows import HistoryRow, RunRow, ScoreRow, ValidationRow
 from sgbench.store.schema import HISTORY, RUNS, SCORES, TABLES, VALIDATION, check_names
 
@@ -245,6 +246,29 @@ class Store:
         except (ValueError, KeyError, TypeError) as error:
             why = error if isinstance(error, ValueError) else repr(error)
             raise InputError(f"'{self.storage.address(file)}' is not a plan of sgbench: {why}.") from error
+
+    def write_source(self, source: Source) -> None:
+        """Keep the code of a plug-in, unless the store has it."""
+        if not self.storage.exists(name := source_of(source.digest)):
+            self.storage.write(name, source.to_json().encode())
+
+    def read_source(self, digest: str) -> Source:
+        """Return the code of a plug-in by its hash.
+
+        Raises:
+            MissingDataError: If the store does not have it.
+            InputError: If it is damaged, or other code.
+        """
+        place = self.storage.address(name := source_of(digest))
+        try:
+            source = Source.from_json(read_json(self.storage.read(name)))
+        except FileNotFoundError as error:
+            raise MissingDataError(f"'{place}', the code of a plug-in, does not exist.") from error
+        except ValueError as error:
+            raise InputError(f"'{place}' cannot be read: {error}.") from error
+        if source.digest != digest:
+            raise InputError(f"'{place}' does not hold the code of that hash; delete it.")
+        return source
 
     def replaced(self) -> dict[str, Replaced]:
         """Return what is being replaced, by run, including runs that are retrained but not yet scored.

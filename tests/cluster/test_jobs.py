@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import functools
-import hashlib
 import http.server
 import json
 import re
@@ -28,6 +27,7 @@ from sgbench.cluster.jobs import Jobs
 from sgbench.core.errors import InputError
 from sgbench.core.modules import Module
 from sgbench.core.packages import to_send
+from sgbench.core.sources import Source
 
 BEGAN = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
 
@@ -375,6 +375,6 @@ def test_a_sweep_is_submitted_stopped_and_submitted_again(place: Place, head: No
         (first, "stopped", "tiny", str(store), asked),
     ]
     (row,) = sgbench.load_results(str(store)).runs.to_pylist()
-    source = hashlib.sha256((place.folder / "of_two.py").read_bytes()).hexdigest()[:12]
-    assert (row["status"], json.loads(row["versions"])["loss of_two:Slow"]) == ("done", source)
+    source = Source.here("of_two:Slow", [str(place.folder)])
+    assert (row["status"], json.loads(row["code"])) == ("done", {"loss of_two:Slow": source and source.digest})
     head.assert_idle()

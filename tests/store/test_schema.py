@@ -81,6 +81,7 @@ gpu_memory_bytes: int64
 host: string
 node: string
 versions: string
+code: string
 git_revision: string
 files: string
 started: timestamp[ms, tz=UTC]

@@ -12,6 +12,7 @@ from sgbench.analysis.stats import Estimate
 from sgbench.analysis.view import ALL, Run, Status
 from sgbench.core.words import plural
 from sgbench.report.compare import shown_number, shown_p, shown_percent, verdict
+from sgbench.spec.sources import read_code
 
 
 @dataclass(frozen=True)
@@ -126,10 +127,11 @@ def _ran(run: Run, row: Mapping[str, Any]) -> tuple[Entry, ...]:
     seconds, pace = row["wall_seconds"], row["steps_per_second"]
     memory, finished = row["peak_memory_bytes"], row["finished"]
     versions = ", ".join(f"{name} {version}" for name, version in json.loads(row["versions"] or "{}").items())
-    told = {"versions": versions, "specification": row["spec"]}
+    code = ", ".join(f"{name} {digest}" for name, digest in read_code(row["code"]).items())
+    told = {"versions": versions, "code of plug-ins": code, "specification": row["spec"]}
     return (
         *_subject(run),
-        Entry(run.status),
+        Entry(f"{run.status}, stale" if run.stale else run.status),
         Entry(row["device"] or ""),
         Entry(row["host"] or ""),
         _whole(row["workers"]),

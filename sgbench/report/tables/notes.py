@@ -10,6 +10,7 @@ from sgbench.analysis.cells import Cell
 from sgbench.analysis.view import Basis, Filters, Outcome, View, Why
 from sgbench.core.words import listed, natural, plural, printable
 from sgbench.report.tables.model import metric_order
+from sgbench.spec.sources import in_words, read_code
 from sgbench.store.rows import RunKind
 
 _PROVENANCE = {"device": "device", "workers": "number of workers", "versions": "package versions"}
@@ -88,4 +89,10 @@ def _provenance(view: View, shown: Collection[str]) -> list[str]:
     rows = view.rows(Filters(runs=shown))
     trained = rows.filter(pc.equal(rows["kind"], RunKind.TRAIN))
     mixed = [what for column, what in _PROVENANCE.items() if len(trained[column].unique()) > 1]
+    codes: defaultdict[str, set[str]] = defaultdict(set)
+    for column in trained["code"].unique().to_pylist():
+        for plugin, digest in read_code(column).items():
+            codes[plugin].add(digest)
+    if differing := [plugin for plugin, digests in sorted(codes.items()) if len(digests) > 1]:
+        mixed.append(printable(f"the code of {in_words(differing)}"))
     return [f"The runs differ in {listed(mixed)}."] if mixed else []
