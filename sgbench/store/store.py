@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sgbench.core.errors import InputError, MissingDataError
-from sgbench.core.sources import Source
+from sgbench.core.sources import DIGITS, Source
 from sgbench.core.storage import PART, PART_IN_WORDS, Storage
 from sgbench.spec.text import read_json
 from sgbench.store.files import TableFiles
@@ -259,6 +259,8 @@ class Store:
             MissingDataError: If the store does not have it.
             InputError: If it is damaged, or other code.
         """
+        if not re.fullmatch(f"[0-9a-f]{{{DIGITS}}}", digest):
+            raise InputError(f"the code of a plug-in has the hash {digest[:80]!r}; {DIGITS} of 0-9 and a-f are needed.")
         place = self.storage.address(name := source_of(digest))
         try:
             source = Source.from_json(read_json(self.storage.read(name)))

@@ -238,3 +238,5 @@ def test_the_code_of_runs_is_kept_and_copied_and_checked(
     other.storage.delete(name)
     with pytest.raises(MissingDataError, match="does not exist"):
         other.read_source(digest)
+    with pytest.raises(InputError, match=r"has the hash '\.\./runs/x'; 12 of 0-9 and a-f are needed"):
+        other.read_source("../runs/x")

@@ -208,6 +208,7 @@ def test_what_was_checked_is_counted(whole: Store) -> None:
         "points of training curves": 2,
         "final weights": 2,
         "initial weights": 0,
+        "sources of plug-ins": 0,
         "saved images": 2,
         "plans": 1,
     }
