@@ -36,7 +36,7 @@ AIMS = {("cpu", "l1 + 1.0*sg"): "≤ 10%", ("cuda", "l1 + 1.0*sg"): "≤ 2%"}
 
 LOSSES = [BASE, "l2", "charbonnier", "l1 + 1.0*sg", "l1 + 1.0*sg(operator=sobel)", "l1 + 1.0*ssim"]
 LOSSES += ["l1 + 1.0*ms_ssim(scales=4)", "l1 + 1.0*gradient", "l1 + 1.0*laplacian", "l1 + 1.0*tv", "l1 + 1.0*fft"]
-LOSSES += ["l1 + 1.0*fft(part=amplitude)", "l1 + 1.0*focal_frequency", "l1 + 1.0*consistency"]
+LOSSES += ["l1 + 1.0*fft(part=amplitude)", "l1 + 1.0*focal_frequency", "l1 + 1.0*consistency", "l1 + 1.0*ldl"]
 PERCEPTUAL = ["l1 + 1.0*vgg", "l1 + 1.0*lpips", "l1 + 1.0*lpips_vgg", "l1 + 1.0*dists"]
 """Compared where their networks are available locally."""
 
@@ -100,7 +100,9 @@ def measure(backbone: str, recipe: Recipe, device: torch.device, rounds: int) ->
         def step(criterion: WeightedSum, learners: list[Learner]) -> None:
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                 sr = network(lr)
-            batch = Batch(lr, sr, hr, recipe.scale, step=0, steps=1)
+                with torch.no_grad():
+                    average_sr = network(lr) if criterion.asking_for("average_sr") else None
+            batch = Batch(lr, sr, hr, recipe.scale, step=0, steps=1, average_sr=average_sr)
             loss, _ = criterion(batch)
             optimizer.zero_grad()
             loss.backward()

@@ -282,6 +282,7 @@ LOSSES: "Registry[type[nn.Module]]" = Registry(
         "l1": "sgbench.losses.pixel:L1",
         "l2": "sgbench.losses.pixel:L2",
         "laplacian": "sgbench.losses.differences:Laplacian",
+        "ldl": "sgbench.losses.artifacts:LocallyDiscriminative",
         "lpips": "sgbench.losses.quality:LPIPS",
         "lpips_squeeze": "sgbench.losses.quality:LPIPSSqueeze",
         "lpips_vgg": "sgbench.losses.quality:LPIPSVGG",

@@ -102,6 +102,15 @@ class WeightedSum(nn.Module):
         total = torch.stack([weight * value for weight, value in zip(self.weights, values, strict=True)]).sum()
         return total, torch.stack([value.detach() for value in values])
 
+    def asking_for(self, attribute: str) -> list[str]:
+        """Return the names of the losses whose ``forward`` or ``own_terms`` asks for an attribute of a `Batch`."""
+        own = (getattr(loss, "own_terms", None) for loss in self.losses)
+        return [
+            name
+            for name, asked, own_terms in zip(self.names, self.wishes, own, strict=True)
+            if attribute in asked or (own_terms and attribute in wishes(name, own_terms))
+        ]
+
     def waits(self, step: int) -> bool:
         """Return whether the network is not trained in a step, counted from 0, because a loss is not ready.
 
@@ -127,7 +136,15 @@ class WeightedSum(nn.Module):
 def in_single_precision(batch: Batch) -> Batch:
     """Return a batch whose images and features are float32."""
     features = {layer: feature.float() for layer, feature in batch.features.items()}
-    return replace(batch, lr=batch.lr.float(), sr=batch.sr.float(), hr=batch.hr.float(), features=features)
+    average_sr = None if batch.average_sr is None else batch.average_sr.float()
+    return replace(
+        batch,
+        lr=batch.lr.float(),
+        sr=batch.sr.float(),
+        hr=batch.hr.float(),
+        average_sr=average_sr,
+        features=features,
+    )
 
 
 def wishes(name: str, function: Callable[..., object]) -> list[str]:

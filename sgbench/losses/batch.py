@@ -19,6 +19,8 @@ class Batch:
         scale: The upscaling factor.
         step: Steps done before this one.
         steps: Steps of the whole run.
+        average_sr: What the network with the averaged weights of ``recipe.ema``, in evaluation mode, makes of the LR
+            patches, of the same shape as ``sr`` and without a gradient; None where no loss asks for it.
         features: What the network's layers that a loss names in its ``layers`` returned, by the name of the layer.
     """
 
@@ -28,4 +30,5 @@ class Batch:
     scale: int
     step: int
     steps: int
+    average_sr: Tensor | None = None
     features: Mapping[str, Tensor] = field(default_factory=dict)

@@ -22,6 +22,7 @@ from sgbench.spec.expression import Term
 from sgbench.spec.resolve import discriminators_of
 from sgbench.testing import BackboneTrial, LossTrial, MetricTrial
 from sgbench.testing.base import from_file
+from sgbench.training.method import needs_average
 from sgbench.training.optimizers import build_optimizer
 
 
@@ -63,6 +64,7 @@ def _try_term(term: Term, recipe: Recipe, backbones: Sequence[str]) -> None:
             f"{trial.what} lets the network wait in each of the steps, of which recipe.steps is {recipe.steps}; "
             "one in which the network is trained is needed."
         )
+    needs_average(loss, recipe)
     if LOSSES.is_built_in(term.name) and all(map(DISCRIMINATORS.is_built_in, discriminators_of([alone]))):
         _try_size(loss, recipe)
     else:
@@ -73,7 +75,7 @@ def _try_size(loss: WeightedSum, recipe: Recipe) -> None:
     """Call a loss on a batch of the recipe's size whose tensors have no values."""
     sides = recipe.patch, recipe.patch * recipe.scale
     lr, hr = (torch.empty(recipe.batch, 3, side, side, device="meta") for side in sides)
-    batch = Batch(lr, hr, hr, recipe.scale, 0, recipe.steps)
+    batch = Batch(lr, hr, hr, recipe.scale, 0, recipe.steps, average_sr=hr)
     for name, each, asked in zip(loss.names, loss.losses, loss.wishes, strict=True):
         call(name, each.to("meta"), asked, batch)
 

@@ -234,7 +234,7 @@ class LossTrial(Trial):
         def call(loss: nn.Module, make: Callable[..., Tensor]) -> None:
             lr, sr, hr = (make(*image.shape) for image in (batch.lr, batch.sr, batch.hr))
             features = {layer: make(*feature.shape) for layer, feature in batch.features.items()}
-            loss(replace(batch, lr=lr, sr=sr, hr=hr, features=features))
+            loss(replace(batch, lr=lr, sr=sr, hr=hr, average_sr=hr.clone(), features=features))
 
         self._put_back()
         refuse_strangers(self.what, self.loss, call)
@@ -316,10 +316,10 @@ class LossTrial(Trial):
         return found
 
     def _batches(self, images: tuple[Tensor, Tensor] | None = None) -> Iterator[Batch]:
-        """Yield SR and HR, by default random ones, with LR and with the features of each backbone."""
+        """Yield SR and HR, by default random ones, with LR, a perfect average, and the features of each backbone."""
         sr, hr = images or self._images
         lr = avg_pool2d(hr, self.recipe.scale)
-        batch = Batch(lr, sr, hr, self.recipe.scale, 0, self.recipe.steps)
+        batch = Batch(lr, sr, hr, self.recipe.scale, 0, self.recipe.steps, average_sr=hr.clone())
         if not self._networks:
             yield batch
         for backbone, network, features in self._networks:

@@ -72,6 +72,8 @@ class Supervised:
             self.network.compile(dynamic=False, options=compiler_options(recipe))
         self.optimizer = build_optimizer(recipe.optimizer, self.network.parameters())
         self.average = Average(self.network, recipe.ema) if recipe.ema else None
+        self._averaged = _averaged(spec, device) if needs_average(self.criterion, recipe) else None
+        """A network that is given the average of the weights."""
         self.learners = learners_of(self.criterion, recipe)
         self.names = self.criterion.names + [name for learner in self.learners for name in learner.names]
         optimizers = [self.optimizer, *(learner.optimizer for learner in self.learners)]
@@ -149,7 +151,16 @@ class Supervised:
             sr = self.model(lr)
             if sr.shape != hr.shape:  # losses would broadcast one to the other
                 raise InputError(f"it returns {list(sr.shape)}; {list(hr.shape)} is needed.")
-        return Batch(lr, sr, hr, recipe.scale, done, recipe.steps, self.features)
+            average_sr = self._upscaled_by_average(lr)
+        return Batch(lr, sr, hr, recipe.scale, done, recipe.steps, average_sr, self.features)
+
+    @torch.no_grad()
+    def _upscaled_by_average(self, lr: Tensor) -> Tensor | None:
+        if not (self.average and self._averaged):
+            return None
+        self._averaged.load_state_dict(self.average.weights())
+        average_sr: Tensor = self._averaged(lr)
+        return average_sr
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint must hold of the method."""
@@ -265,6 +276,28 @@ def learners_of(criterion: WeightedSum, recipe: Recipe) -> list[Learner]:
         for name, loss in zip(criterion.names, criterion.losses, strict=True)
         if any(parameter.requires_grad for parameter in loss.parameters())
     ]
+
+
+def needs_average(criterion: WeightedSum, recipe: Recipe) -> bool:
+    """Return whether a loss in a sum compares with what averaged weights make of the LR patches.
+
+    Raises:
+        InputError: If one does and the recipe averages none.
+    """
+    asking = criterion.asking_for("average_sr")
+    if asking and recipe.ema is None:
+        raise InputError(
+            f"loss '{asking[0]}' needs the average of the network's weights, and recipe.ema is null; a decay between 0 "
+            "and 1, such as 0.999, is needed."
+        )
+    return bool(asking)
+
+
+def _averaged(spec: RunSpec, device: torch.device) -> nn.Module:
+    """Return another network like that of a run, in evaluation mode; no random stream goes on."""
+    with torch.random.fork_rng(devices=[]):
+        network = build_backbone(spec.backbone, spec.recipe.scale)
+    return network.to(device).to(memory_format=FORMATS[spec.recipe.memory_format]).eval().requires_grad_(False)
 
 
 def kept_outputs(network: nn.Module, layers: Iterable[str], backbone: str) -> dict[str, Tensor]:

@@ -2,9 +2,10 @@
 
     python tests/losses/references.py FOLDER
 
-It needs the packages kornia, pytorch-msssim and focal-frequency-loss in the versions below, and in FOLDER, as they
-are, `basic_loss.py` and `loss_util.py` of basicsr 1.4.2 (from the package index), and `losses.py` of
-github.com/sunny2109/SAFMN at commit abe5ffd. Numbers that go in are made here, from seeds alone.
+It needs the packages kornia, pytorch-msssim and focal-frequency-loss in the versions that the file names, and in
+FOLDER, as they are, `basic_loss.py` and `loss_util.py` of basicsr 1.4.2 (from the package index), `losses.py` of
+github.com/sunny2109/SAFMN at commit abe5ffd, and `LDL_loss.py` of github.com/csjliang/LDL at commit 48cb37d. Numbers
+that go in are made here, from seeds alone.
 """
 
 import importlib.metadata
@@ -33,9 +34,9 @@ def uniform(seed, *shape):
 def batch(side):
     """Return two images of some size, smooth enough for structures to be alike, as a loss is given them."""
     hr = uniform(0, 2, 3, side, side).cumsum(-1).frac()
-    sr = hr + 0.2 * (uniform(1, *hr.shape) - 0.5)
+    sr, average_sr = (hr + 0.2 * (uniform(seed, *hr.shape) - 0.5) for seed in (1, 2))
     lr = interpolate(hr, scale_factor=1 / SCALE, mode="area") + 0.1 * uniform(3, 2, 3, side // SCALE, side // SCALE)
-    return Batch(lr, sr, hr, SCALE, step=0, steps=1)
+    return Batch(lr, sr, hr, SCALE, step=0, steps=1, average_sr=average_sr)
 
 
 def value_and_slopes(function, given):
@@ -82,6 +83,7 @@ def main(folder):
     from focal_frequency_loss import FocalFrequencyLoss
     from pytorch_msssim import ms_ssim, ssim
 
+    ldl = _loaded("ldl", Path(folder, "LDL_loss.py"))
     basicsr, safmn = _of_repositories(Path(folder))
     versions = {name: importlib.metadata.version(name) for name in ("kornia", "pytorch-msssim", "focal-frequency-loss")}
     named = {name: f"{name} {version}" for name, version in versions.items()}
@@ -98,6 +100,10 @@ def main(folder):
 
     def shrunk(image):
         return interpolate(image, scale_factor=1 / SCALE, mode="bicubic", antialias=True)[..., 2:-2, 2:-2]
+
+    def artifacts(sr, of):
+        weights = ldl.get_refined_artifact_map(of.hr, sr, of.average_sr, 7)
+        return l1_loss(weights * sr, weights * of.hr)
 
     def by(reference, function, side=32):
         given = batch(side)
@@ -120,6 +126,7 @@ def main(folder):
         "l1": by("basicsr 1.4.2", lambda sr, of: basicsr.L1Loss()(sr, of.hr)),
         "l2": by("basicsr 1.4.2", lambda sr, of: basicsr.MSELoss()(sr, of.hr)),
         "laplacian(neighbours=8)": by(named["kornia"], lambda sr, of: l1_loss(laplacian(sr), laplacian(of.hr))),
+        "ldl": by("LDL 48cb37d", artifacts),
         "ms_ssim": by(named["pytorch-msssim"], lambda sr, of: 1 - ms_ssim(sr, of.hr, data_range=1), side=176),
         "ms_ssim(scales=3)": by(
             named["pytorch-msssim"], lambda sr, of: 1 - ms_ssim(sr, of.hr, data_range=1, weights=three), side=176

@@ -17,7 +17,7 @@ DISTANCES += ["ms_ssim(scales=1)", "laplacian", "laplacian(neighbours=8)", "fft"
 DISTANCES += ["focal_frequency", "focal_frequency(alpha=0)", "focal_frequency(alpha=0.5, log=true)"]
 DISTANCES += ["vgg(conv1=1, conv2=0.5, conv5=0)", "vgg19(conv2=1, conv5=0, relu=true)"]
 DISTANCES += ["lpips", "lpips_squeeze", "lpips_vgg", "dists"]
-EVERY = [*DISTANCES, "consistency", "tv"]
+EVERY = [*DISTANCES, "consistency", "ldl", "tv"]
 LEAST = {"lpips": 32, "lpips_squeeze": 18}
 """The least side of an image in pixels, an even number; of others it is 16."""
 AT_EQUALITY = {"charbonnier": 1e-3, "charbonnier(eps=0.1)": 0.1}
@@ -32,7 +32,7 @@ seeds = st.integers(0, 1000)
 
 
 def loss_of(name, to="cpu"):
-    """Return a loss, on a device or of a type, as a function of SR and HR, with an LR that depends on HR alone."""
+    """Return a loss, on a device or of a type, as a function of SR and HR; see `batch` for what else it may ask for."""
     loss = build_loss(check_loss(name)).to(to)
 
     def of(sr, hr):
@@ -42,7 +42,7 @@ def loss_of(name, to="cpu"):
 
 
 def batch(sr, hr):
-    return Batch(hr[..., ::2, ::2], sr, hr, 2, step=0, steps=1)
+    return Batch(hr[..., ::2, ::2], sr, hr, 2, step=0, steps=1, average_sr=1 - hr)
 
 
 def images(name, shape, seed=0, dtype=torch.float32):

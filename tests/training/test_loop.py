@@ -400,7 +400,7 @@ def test_a_run_ends_when_its_budget_is_used_up_and_continues_with_a_larger_one(t
         (
             12,
             [1, 5, 7],
-            {"backbone": "edsr-tiny", "loss": f"l1 + {__name__}:Learned + 0.1*{__name__}:Adversary", **ALL_AT_ONCE},
+            {"backbone": "edsr-tiny", "loss": f"{__name__}:Learned + 0.1*{__name__}:Adversary + ldl", **ALL_AT_ONCE},
         ),
         (12, [1, 5], {"backbone": "edsr-tiny", "loss": f"l1 + {__name__}:Learned + 0.1*{__name__}:Adversary"}),
         (12, [1, 5], {"loss": ADVERSARIES + " + vgg(conv1=1, conv5=0)"}),

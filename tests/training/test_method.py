@@ -3,7 +3,8 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pixel_shuffle
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sgbench.core.errors import InputError
 from sgbench.spec import RunSpec
@@ -82,8 +83,19 @@ class Weighing(nn.Module):
         return (sr - hr).abs().mean() * self.weight.exp()
 
 
-def method(loss, **recipe):
-    fields = {"backbone": "edsr-tiny", "loss": loss, "seed": 0, "train": {"name": "any"}}
+class Dropping(nn.Module):
+    """A network with dropout."""
+
+    def __init__(self, *, scale):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 48, 3, padding=1), nn.Dropout(0.5))
+
+    def forward(self, lr):
+        return pixel_shuffle(self.layers(lr), 4)
+
+
+def method(loss, backbone="edsr-tiny", **recipe):
+    fields = {"backbone": backbone, "loss": loss, "seed": 0, "train": {"name": "any"}}
     return Supervised(RunSpec.model_validate(fields | {"recipe": {"steps": 9} | recipe}), CPU)
 
 
@@ -105,10 +117,51 @@ def test_a_loss_sees_what_it_asks_for(patches):
     assert feature.requires_grad
 
 
+class AgainstAverage(nn.Module):
+    """Notes the average's SR."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, sr, hr, *, average_sr):
+        self.seen.append(average_sr)
+        return (sr - hr).abs().mean() + (sr - average_sr).abs().mean()
+
+
+@pytest.mark.parametrize("backbone", ["edsr-tiny", f"{__name__}:Dropping"])
+def test_the_sr_of_the_average_is_that_of_torchs_averaged_model_in_evaluation_mode(patches, backbone):
+    trained = method(f"{__name__}:AgainstAverage", backbone, ema=0.9, optimizer={"lr": 0.01}, accumulate=2)
+    theirs = AveragedModel(trained.network, multi_avg_fn=get_ema_multi_avg_fn(0.9)).eval()
+    expected = []
+    for step in range(3):
+        with torch.no_grad():
+            expected += [theirs(part) for part in patches[0].split(1)]
+        random = torch.get_rng_state()
+        trained.step(*patches, step, 1.0)
+        theirs.update_parameters(trained.network)
+        assert torch.equal(random, torch.get_rng_state()) is (backbone == "edsr-tiny")
+    (loss,) = trained.criterion.losses
+    assert not any(seen.requires_grad for seen in loss.seen)
+    torch.testing.assert_close(loss.seen, expected, rtol=0, atol=1e-6)
+    assert trained.network.training
+
+
+@pytest.mark.parametrize("loss", [f"{__name__}:AgainstAverage", "l1 + 0.5*ldl"])
+def test_a_loss_that_needs_the_average_is_refused_where_there_is_none(loss):
+    with pytest.raises(
+        InputError, match=r"needs the average of the network's weights, and recipe\.ema is null; a decay"
+    ):
+        method(loss)
+
+
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
-        ("Greedy", "asks for 'wallet'; besides sr and hr, a loss can have lr, scale, step, steps and features."),
+        (
+            "Greedy",
+            "asks for 'wallet'; besides sr and hr, a loss can have lr, scale, step, steps, average_sr and features.",
+        ),
         ("Elsewhere", "unknown layer of backbone 'edsr-tiny' 'boddy': did you mean 'body'?"),
         ("Adversary(returns=else)", "own_terms of loss '.*' needs to return a dict of error."),
     ],
