@@ -115,9 +115,10 @@ def _like(value: Any, default: Any, what: str) -> Any:
         return float(value)
     if isinstance(default, int) and isinstance(value, float) and value.is_integer():
         return int(value)
-    if isinstance(default, int | float) and isinstance(value, str):
+    if isinstance(default, int | float) and isinstance(value, str | tuple):
         needed = "true or false" if isinstance(default, bool) else "a number"
-        raise InputError(f"{what} is {quoted(value)}; {needed} is needed.")
+        given = quoted(list(value) if isinstance(value, tuple) else value)
+        raise InputError(f"{what} is {given}; {needed} is needed.")
     return value
 
 

@@ -12,8 +12,9 @@ from sgbench.spec import check_loss
 class Seen(nn.Module):
     """Notes what it is given, and whether autocast is on."""
 
-    def __init__(self, *, factor: float = 1.0):
+    def __init__(self, *, factor: float = 1.0, also: object = None):
         super().__init__()
+        self.also = also
         if factor < 0:
             raise ValueError("no factor below 0")
         self.factor = factor
@@ -74,6 +75,8 @@ def test_options_reach_the_loss(pair):
     loss = build_loss(check_loss(f"{__name__}:Seen(factor=3)"))
     assert loss.names == [f"{__name__}:Seen(factor=3.0)"]
     assert loss.losses[0].factor == 3.0
+    for written, value in (("[1, 0.5]", (1, 0.5)), ("'two words'", "two words"), ("./net.pt", "./net.pt")):
+        assert build_loss(check_loss(f"{__name__}:Seen(also={written})")).losses[0].also == value
 
 
 def test_a_registered_loss_is_known_by_its_name(pair, monkeypatch):

@@ -96,6 +96,7 @@ def test_canonical_form(text, canonical):
         ("sg(ordr=1)", "unknown option of loss 'sg' 'ordr': did you mean 'order'\\? Valid: eps, operator, order"),
         ("l1(order=1)", "loss 'l1' takes no options, but was given 'order'"),
         ("sg(order=two)", "loss 'sg': order is 'two'; a number is needed\\.$"),
+        ("sg(eps=[1, 2])", "loss 'sg': eps is \\[1, 2\\]; a number is needed\\.$"),
         (f"{OPTIONS}(weights=[1, a])", "weights is 'a'; a number is needed\\.$"),
         ("l1 + λ*sg + sg(order=2)", "λ is ambiguous in .*: 'sg' has a coefficient beside λ"),
         (f"{OPTIONS}(flag=yes)", "flag is 'yes'; true or false is needed\\.$"),
