@@ -38,6 +38,7 @@ from sgbench.spec import (
     presets,
     set_name,
 )
+from sgbench.spec.expression import Family, OpenLoss
 from sgbench.spec.sources import Code, Sources, in_words
 from sgbench.spec.stored import read_spec
 from sgbench.store import Dataset, Planned, Replaced, Store, identity_columns
@@ -69,7 +70,8 @@ def read_sweep(
     """Read a sweep and apply a person's choices.
 
     A choice replaces its field in every grid. Chosen losses are trained as written: the λ of a grid, which belong to
-    its own losses, are dropped. Chosen λ apply to the grids that have a loss in which they can be varied.
+    its own losses, are dropped. Chosen λ apply to the grids that have a loss in which they can be varied, and those
+    that are chosen for a term leave others as they are.
 
     Args:
         what: A preset's name, a YAML file, or the content of such a file.
@@ -96,22 +98,39 @@ def read_sweep(
         if choices.losses:
             grid.pop("lambdas", None)
     if choices.lambdas:
-        lambdas = choices.lambdas if isinstance(choices.lambdas, Mapping) else list(choices.lambdas)
-        for grid in [grid for grid in grids if _varies(grid, lambdas)] or grids:
-            grid["lambdas"] = lambdas
+        _vary(grids, choices.lambdas)
     fields.update({key: chosen[key] for key in ("train", "tests", "metrics") if key in chosen})
     return name, build(fields, name, {key: called[key] for key in chosen if key in called})
 
 
-def _varies(grid: Mapping[str, Any], lambdas: Iterable[Any]) -> bool:
-    """Return whether λ can vary something in a grid, which has not been validated yet."""
-    names = lambdas if isinstance(lambdas, Mapping) else ("sg",)
-    with contextlib.suppress(InputError, TypeError):  # `build` says what is wrong
-        losses = [expression.parse_open(loss) for loss in grid.get("losses") or ()]
-        if not isinstance(lambdas, Mapping) and any(isinstance(loss, expression.Family) for loss in losses):
-            return True
-        return any(term.name in names for loss in losses for term in loss.terms)
-    return True
+def _vary(grids: Sequence[dict[str, Any]], lambdas: Sequence[float] | Mapping[str, Sequence[float]]) -> None:
+    """Give λ to the grids in which it varies something, or to all if there is none, which `build` then refuses."""
+    losses = [(grid, _losses(grid)) for grid in grids]
+    if not isinstance(lambdas, Mapping):
+        for grid in [grid for grid, each in losses if _varied(each)] or grids:
+            grid["lambdas"] = list(lambdas)
+        return
+    for name, values in lambdas.items():
+        having = [
+            (grid, each) for grid, each in losses if any(term.name == name for loss in each for term in loss.terms)
+        ]
+        for grid, each in having or losses:
+            before = grid.get("lambdas") or {}
+            others = before if isinstance(before, Mapping) else dict.fromkeys(_varied(each), before)
+            grid["lambdas"] = {**others, name: values}
+
+
+def _losses(grid: Mapping[str, Any]) -> list[OpenLoss]:
+    """Return the losses of a grid that has not been validated yet; none if one is wrong, which `build` says."""
+    with contextlib.suppress(InputError, TypeError):
+        return [expression.parse_open(loss) for loss in grid.get("losses") or ()]
+    return []
+
+
+def _varied(losses: Iterable[OpenLoss]) -> list[str]:
+    """Return the names of the terms that λ varies if none is named."""
+    names = (loss.varied.name if isinstance(loss, Family) else "sg" * bool(loss.weight_of("sg")) for loss in losses)
+    return list(dict.fromkeys(filter(None, names)))
 
 
 @dataclass(frozen=True)

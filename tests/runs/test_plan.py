@@ -333,6 +333,11 @@ def test_chosen_lambdas_apply_where_there_is_something_to_vary(tmp_path: Path) -
         read_sweep({**fields, "grids": grids[:1]}, Choices(lambdas=[0.1, 1]))
     named = read_sweep({**fields, "grids": grids}, Choices(lambdas={"l2": [2]}))[1]
     assert [grid.lambdas for grid in named.grids] == [{"l2": (2.0,)}, None]
+    more = {"backbones": ["edsr-tiny"], "losses": ["l1 + λ*ssim", "l1 + sg", "l2"], "lambdas": [1]}
+    each = read_sweep({**fields, "grids": [*grids, more]}, Choices(lambdas={"ssim": [2]}))[1].grids
+    assert [grid.lambdas for grid in each] == [None, None, {"ssim": (2.0,), "sg": (1.0,)}]
+    with pytest.raises(InputError, match="sweep: lambdas are given and none of the losses l1, l2 has a term 'ssim'"):
+        read_sweep(fields, Choices(lambdas={"ssim": [2]}))
     opened = read_sweep(fields, Choices(losses=["l1 + λ*ssim"], lambdas=[0.5]))[1]
     assert [str(run.loss) for run in opened.runs(TrainingData(name="any"))] == ["l1 + 0.5*ssim"]
 
