@@ -96,13 +96,14 @@ def sweep(
     choices = _choices(backbones, losses, lambdas, seeds, train, tests, metrics, settings)
     name, spec = _read(what, choices)
     storage = _storage(results, name)
+    sent = to_send(many(packages), "packages", cluster=bool(address) and not local)
     here: AbstractContextManager[Runner] = contextlib.nullcontext(run_all_here)
     observer = _observer(progress)
     outcome = carry_out(
         name,
         spec,
         storage,
-        here if local else on_ray(address, observer, to_send(many(packages), "packages")),
+        here if local else on_ray(address, observer, sent),
         observer,
         download=address is not None if fetch is None else fetch,
         retry=retry,

@@ -133,6 +133,7 @@ def test_a_sweep_may_be_called_from_any_thread(fields: dict[str, Any]) -> None:
     [
         ({"losses": "l3"}, "sweep: grids.0.losses.0: unknown loss 'l3'"),
         ({"seeds": -1}, "sweep: grids.0.seeds.0 is -1"),
+        ({"packages": "pytest"}, "packages is 'pytest', but there is no cluster to send it to"),
         ({"settings": {"train.folder": 1}}, "settings train.folder: 'train' is a value and has no field 'folder'"),
         ({"results": "results/x", "train": "mine=nowhere"}, "there is no folder"),
     ],

@@ -47,13 +47,14 @@ def doctor(
     from sgbench.cluster import connect
     from sgbench.cluster.nodes import Wanted, examine
     from sgbench.cluster.registered import Sent, pack
+    from sgbench.core.packages import to_send
     from sgbench.core.storage import Storage, absolute
     from sgbench.runs.code import names_of_sweep
     from sgbench.runs.delivery import Packed
     from sgbench.runs.plan import read_sweep
     from sgbench.runs.sweep import available
 
-    sent = options.packages_to_send(packages, address)
+    sent = to_send(packages or (), "--with", cluster=bool(address))
     store, packed, networks, code = "results", list[Packed](), sorted(users_of_networks()), Sent()
     if what:
         with nothing_on_stdout():

@@ -19,7 +19,6 @@ from sgbench.core.streams import nothing_on_stdout
 from sgbench.core.words import printable, quoted, shortened
 
 if TYPE_CHECKING:
-    from sgbench.core.packages import Package
     from sgbench.core.storage import Storage
     from sgbench.spec import SweepSpec
 
@@ -258,19 +257,6 @@ def _lambdas(text: str | None) -> "Sequence[float] | Mapping[str, Sequence[float
     term, equals, values = (text or "").rpartition("=")
     found = numbers("--lambda", values if equals else text, number)
     return {term: found} if equals else found
-
-
-def packages_to_send(given: Sequence[str] | None, address: str | None) -> "tuple[Package, ...]":
-    """Return the packages that ``--with`` names, and what they require.
-
-    Raises:
-        InputError: If one cannot be sent, or there is no cluster to send it to.
-    """
-    from sgbench.core.packages import to_send
-
-    if given and not address:
-        raise InputError(f"--with is {quoted(given[0])}, but without --address there is no cluster to send it to.")
-    return to_send(given or (), "--with")
 
 
 def find_store(results: str | None) -> str:

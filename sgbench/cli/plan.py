@@ -53,6 +53,7 @@ def plan(
     from sgbench.cli import output
     from sgbench.cluster import measuring
     from sgbench.core.errors import InputError
+    from sgbench.core.packages import to_send
     from sgbench.core.storage import Storage, absolute
     from sgbench.runs import measure as measurement
     from sgbench.runs.forecast import expect
@@ -63,7 +64,7 @@ def plan(
 
     if address and not measure:
         raise InputError("--address is for --measure, which measures on a node of that cluster; a plan needs none.")
-    sent = options.packages_to_send(packages, address)
+    sent = to_send(packages or (), "--with", cluster=bool(address))
     others = {name: Store(Storage(absolute(name))) for name in times or ()}
     for name, other in others.items():
         if not other.rows() and not read_times(other.storage):

@@ -57,11 +57,12 @@ def sweep(
     The exit code is 1 if a run failed, or if scores are missing that need --retrain.
     """
     from sgbench.cli import output
+    from sgbench.core.packages import to_send
     from sgbench.runs.shards import Shard
     from sgbench.runs.sweep import carry_out
 
     part = None if shard is None else Shard.of(shard, "--shard")
-    sent = options.packages_to_send(packages, address)
+    sent = to_send(packages or (), "--with", cluster=bool(address))
     with nothing_on_stdout():
         outcome = carry_out(
             asked.name,

@@ -12,7 +12,7 @@ import importlib.metadata
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import Distribution
 from pathlib import Path, PurePath
@@ -63,7 +63,7 @@ class Package:
         return f"{self.name} {self.version}"
 
 
-def to_send(requirements: Iterable[str], field: str) -> tuple[Package, ...]:
+def to_send(requirements: Sequence[str], field: str, *, cluster: bool = True) -> tuple[Package, ...]:
     """Return some installed packages and what they require, by name.
 
     Of what they require, that is left out which every installation of sgbench has, which is not installed here, and
@@ -72,11 +72,15 @@ def to_send(requirements: Iterable[str], field: str) -> tuple[Package, ...]:
     Args:
         requirements: Names of packages, with extras and versions if need be: ``piq``, ``piq[extra]>=0.8``.
         field: Where they come from; messages begin with it.
+        cluster: Whether there is one to send them to.
 
     Raises:
-        InputError: If one is not installed here, is of another version or cannot be sent, or they are too large
-            together.
+        InputError: If there is none, a package is not installed here, is of another version or cannot be sent, or they
+            are too large together.
     """
+    if requirements and not cluster:
+        where = "but there is no cluster to send it to; give the address of one"
+        raise InputError(f"{field} is {quoted(requirements[0])}, {where}.")
     asked = [_asked(text, field) for text in requirements]
     named = {_normal(requirement.name) for requirement in asked}
     found = _closure(asked, _own() - named) if asked else {}

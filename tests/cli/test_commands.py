@@ -64,7 +64,7 @@ def test_plan_tells_how_long_the_rest_takes_and_what_it_costs(run: Run) -> None:
     assert "--address is for --measure" in run("plan", "tiny.yaml", "--address", "auto", code=2)[1]
     for command in ("plan", "sweep", "doctor"):
         said = run(command, "tiny.yaml", "--with", "pytest", code=2)[1]
-        assert "--with is 'pytest', but without --address there is no cluster to send it to." in said
+        assert "--with is 'pytest', but there is no cluster to send it to; give the address of one." in said
 
     out, err = run("plan", "tiny.yaml", "--measure", "--json")
     rows = json.loads(out)
