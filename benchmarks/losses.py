@@ -37,7 +37,7 @@ AIMS = {("cpu", "l1 + 1.0*sg"): "≤ 10%", ("cuda", "l1 + 1.0*sg"): "≤ 2%"}
 LOSSES = [BASE, "l2", "charbonnier", "l1 + 1.0*sg", "l1 + 1.0*sg(operator=sobel)", "l1 + 1.0*ssim"]
 LOSSES += ["l1 + 1.0*ms_ssim(scales=4)", "l1 + 1.0*gradient", "l1 + 1.0*laplacian", "l1 + 1.0*tv", "l1 + 1.0*fft"]
 LOSSES += ["l1 + 1.0*fft(part=amplitude)", "l1 + 1.0*focal_frequency", "l1 + 1.0*consistency", "l1 + 1.0*ldl"]
-PERCEPTUAL = ["l1 + 1.0*vgg", "l1 + 1.0*lpips", "l1 + 1.0*lpips_vgg", "l1 + 1.0*dists"]
+PERCEPTUAL = ["l1 + 1.0*vgg", "l1 + 1.0*lpips", "l1 + 1.0*lpips_vgg", "l1 + 1.0*dists", "l1 + 0.1*contextual"]
 """Compared where their networks are available locally."""
 
 

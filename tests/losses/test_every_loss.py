@@ -17,7 +17,8 @@ DISTANCES += ["ms_ssim(scales=1)", "laplacian", "laplacian(neighbours=8)", "fft"
 DISTANCES += ["focal_frequency", "focal_frequency(alpha=0)", "focal_frequency(alpha=0.5, log=true)"]
 DISTANCES += ["vgg(conv1=1, conv2=0.5, conv5=0)", "vgg19(conv2=1, conv5=0, relu=true)"]
 DISTANCES += ["lpips", "lpips_squeeze", "lpips_vgg", "dists"]
-EVERY = [*DISTANCES, "consistency", "ldl", "tv"]
+DISTANCES += ["vgg(conv3=1, conv5=0, content=0.5, style=10)"]
+EVERY = [*DISTANCES, "consistency", "ldl", "tv", "contextual", "contextual19(conv4=1, h=0.1)"]
 LEAST = {"lpips": 32, "lpips_squeeze": 18}
 """The least side of an image in pixels, an even number; of others it is 16."""
 AT_EQUALITY = {"charbonnier": 1e-3, "charbonnier(eps=0.1)": 0.1}

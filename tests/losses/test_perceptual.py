@@ -1,5 +1,9 @@
+import json
+
 import pytest
 import torch
+from published_perceptual import FILE, maps
+from references import difference, value_and_slopes
 from torch.nn.functional import l1_loss
 from torchvision.transforms.functional import normalize
 
@@ -12,6 +16,9 @@ pytestmark = pytest.mark.usefixtures("networks")
 
 LAYERS = {"vgg": ("vgg16", (2, 7, 14, 21, 28)), "vgg19": ("vgg19", (2, 7, 16, 25, 34))}
 """The numbers in torchvision of conv1_2, conv2_2, conv3_3 or conv3_4, and so on."""
+
+
+PUBLISHED = json.loads(FILE.read_text(encoding="utf-8"))
 
 
 def loss_of(text):
@@ -58,10 +65,37 @@ def test_nothing_in_it_is_trained_saved_or_moved_with_it():
     assert not loss.state_dict()
 
 
+@pytest.mark.parametrize("text", PUBLISHED)
+def test_maps_are_compared_as_by_the_published_code(text):
+    loss = loss_of("vgg(content=0, style=1)" if text == "style" else text)
+    given = maps()
+    ours = value_and_slopes(lambda sr: loss._distance(sr, given.hr), given)
+    assert difference(ours, PUBLISHED[text].values()) <= loss.difference
+
+
+def test_style_is_added_to_content_and_both_are_weighted(pair):
+    content, style, both = (
+        loss_of(f"vgg(conv3=2, conv4=1, conv5=0, {text})")(*pair)
+        for text in ("content=1", "content=0, style=1", "content=0.5, style=3")
+    )
+    torch.testing.assert_close(both, 0.5 * content + 3 * style)
+
+
+def test_each_image_is_compared_with_its_own_mean_whatever_else_is_in_the_batch(pair):
+    loss = loss_of("contextual")
+    alone = [loss(*(image[i : i + 1] for image in pair)) for i in range(2)]
+    torch.testing.assert_close(loss(*pair), torch.stack(alone).mean())
+
+
 def test_it_is_declared_which_network_it_needs():
     for name, (network, _) in LAYERS.items():
         assert type(loss_of(name)).networks == (network,)
         assert network in NETWORKS.names()
+
+
+def test_a_bandwidth_that_is_not_above_0_is_refused():
+    with pytest.raises(InputError, match=r"h is 0\.0; a finite number above 0 is needed"):
+        build_loss(check_loss("contextual(h=0)"))
 
 
 @pytest.mark.parametrize(
@@ -69,10 +103,12 @@ def test_it_is_declared_which_network_it_needs():
     [
         ("conv3=-1", "conv3 is -1.0; a finite number from 0 is needed."),
         ("conv5=0", "conv1 to conv5 are all 0; one above 0 is needed."),
+        ("style=-1", "style is -1.0; a finite number from 0 is needed."),
+        ("content=0", "content and style are both 0; one above 0 is needed."),
         ("relu=2", "relu is 2; true or false is needed."),
         (
             "conv5_4=1",
-            "did you mean 'conv5'? Valid: conv1, conv2, conv3, conv4, conv5, relu.",
+            "did you mean 'conv5'? Valid: content, conv1, conv2, conv3, conv4, conv5, relu, style.",
         ),
     ],
 )

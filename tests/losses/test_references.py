@@ -10,7 +10,7 @@ from sgbench.spec import check_loss
 from sgbench.spec.expression import parse
 
 PUBLISHED = json.loads(references.FILE.read_text(encoding="utf-8"))
-ELSEWHERE = {"dists", "gan", "lpips", "lpips_squeeze", "lpips_vgg", "vgg", "vgg19"}
+ELSEWHERE = {"contextual", "contextual19", "dists", "gan", "lpips", "lpips_squeeze", "lpips_vgg", "vgg", "vgg19"}
 """Compared in `test_adversarial`, `test_perceptual` and `test_quality`, and in `perceptual/test_dists`."""
 
 
