@@ -21,8 +21,6 @@ EXAMPLES = (
     "sgbench check l1 edsr-tiny psnr_y --json",
 )
 
-MARKS = {True: "✓", False: "✗", None: "–"}
-
 WIDTH = 12
 """Characters of the names of checks, with spaces."""
 
@@ -64,8 +62,11 @@ def check(
         tried = outcomes(trial.checks())
         while outcome := _next(tried):
             done.append(outcome)
-            if not as_json:
+            if not as_json and outcome.passed is not None:
                 _print(outcome)
+        left = [outcome.check.name for outcome in done if outcome.check.trial is trial and outcome.passed is None]
+        if left and not as_json:
+            typer.echo(f"– {'not tried':{WIDTH}}{', '.join(left)}")
     if as_json:
         output.print_json([_row(outcome) for outcome in done])
     failed = sum(outcome.passed is False for outcome in done)
@@ -81,13 +82,11 @@ def _next(tried: Iterator[Outcome]) -> Outcome | None:
 
 def _print(outcome: Outcome) -> None:
     check, said = outcome.check, outcome.said
-    mark, lead = MARKS[outcome.passed], " " * (2 + WIDTH)
     if outcome.passed is False:
-        typer.echo(printable(f"{mark} {check.name:{WIDTH}}{said}"))
-        typer.echo(f"{lead}fix: {check.rule.fix}")
+        typer.echo(printable(f"✗ {check.name:{WIDTH}}{said}"))
+        typer.echo(f"{'':{2 + WIDTH}}fix: {check.rule.fix}")
     else:
-        found = "not tried" if outcome.passed is None else said
-        typer.echo(printable(f"{mark} {check.name:{WIDTH}}{check.rule.text}{f' ({found})' if found else ''}"))
+        typer.echo(printable(f"✓ {check.name:{WIDTH}}{check.rule.text}{f' ({said})' if said else ''}"))
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:

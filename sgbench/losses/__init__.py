@@ -171,10 +171,11 @@ def call(name: str, function: Callable[..., Any], asked: list[str], batch: Batch
     Raises:
         InputError: If it raises an exception, or writes into the images.
     """
-    before = batch.sr._version, batch.hr._version  # which count the writes
+    images = batch.lr, batch.sr, batch.hr
+    before = [image._version for image in images]  # which count the writes
     with foreign(f"loss '{name}'"):
         value = function(batch.sr, batch.hr, **{key: getattr(batch, key) for key in asked})
-    if (batch.sr._version, batch.hr._version) != before:
+    if [image._version for image in images] != before:
         raise InputError(f"loss '{name}' writes into the images that it is given, which other terms share.")
     return value
 

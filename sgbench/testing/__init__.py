@@ -21,6 +21,7 @@ from torch import nn
 from sgbench.assets.locator import Locator
 from sgbench.assets.needs import networks_of
 from sgbench.core.errors import InputError, unknown
+from sgbench.core.plugins import foreign
 from sgbench.core.registry import BACKBONES, LOSSES, METRICS, unfit
 from sgbench.core.words import quoted
 from sgbench.metrics import Metric
@@ -101,11 +102,10 @@ def _kind(name: str, entry: object) -> str:
         return "metric"
     if not (isinstance(entry, type) and issubclass(entry, nn.Module)):
         raise unfit("loss, backbone or metric", name, entry, "a class of torch.nn.Module, or a metric object,")
-    images = [
-        each
-        for each in inspect.signature(entry.forward).parameters.values()
-        if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) and each.default is each.empty
-    ]
+    with foreign(quoted(name)):
+        parameters = inspect.signature(entry.forward).parameters.values()
+    positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    images = [each for each in positional if each.default is each.empty]
     return "backbone" if len(images) == len(["self", "lr"]) else "loss"
 
 

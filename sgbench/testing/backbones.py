@@ -89,15 +89,6 @@ class BackboneTrial(Trial):
                 "calls is not saved, so that a resumed run would differ."
             )
 
-    @rule("leaves its input as it is", fix="replace operations that end in an underscore, and +=, in its first layers")
-    def images(self) -> None:
-        """Compare the patches with what they were."""
-        patches = self._patches.clone()
-        with torch.no_grad():
-            self._network.eval()(patches)
-        if not torch.equal(patches, self._patches):
-            raise InputError(f"{self.what} writes into the LR images that it is given, which losses may ask for.")
-
     @rule("is finite, with its gradients, for black and white images", fix="add a small number inside denominators")
     def constant(self) -> None:
         """Train it on a black and a white patch."""

@@ -101,7 +101,7 @@ class LossTrial(Trial):
             value = scalar(self.what, self.loss.losses[0](given.sr, given.hr, **asked))
             if value.requires_grad:
                 torch.autograd.backward(value)
-            written |= not all(map(torch.equal, (given.sr, given.hr), (batch.sr, batch.hr)))
+            written |= not all(map(torch.equal, _images(given), _images(batch)))
         return written
 
     @rule(
@@ -134,6 +134,37 @@ class LossTrial(Trial):
                     f"no gradient reaches the network through '{self.name}'; a loss that follows from SR is needed."
                 )
             self._require_finite(gradient, "for random images")
+
+    @rule("keeps what changes in its state_dict", fix="register_buffer('name', value), and no persistent=False")
+    def state(self) -> None:
+        """Train it for a step, put its state back as a checkpoint has it, and look for what has changed."""
+        assert self._first is not None
+        every, saved = self._begun
+        self._put_back(from_file(saved))
+        changed = [key.split(".", 2)[2] for key, value in _tensors(self.loss) if not torch.equal(value, every[key])]
+        if changed:
+            raise InputError(
+                f"{self.what} changes {', '.join(map(repr, changed))}, which its state_dict lacks, so that a resumed "
+                "run would differ."
+            )
+
+    @rule(
+        "gives the same bits for the same images, state and seed",
+        fix="keep what it remembers in buffers, and draw random numbers from torch alone",
+        decisive=True,
+    )
+    def repeatable(self) -> None:
+        """Train it for the same step again."""
+        first = self._first
+        for (values, gradient), (again, gradient_again) in zip(first, self._train(), strict=True):
+            if not torch.equal(values, again):
+                one, other = next((one, other) for one, other in zip(values, again, strict=True) if one != other)
+                raise InputError(
+                    f"{self.what} is {one.item()} and then {other.item()} for the same images, state_dict and seed; "
+                    "what else it keeps between calls is not saved, so that a resumed run would differ."
+                )
+            if gradient is not None and gradient_again is not None and not torch.equal(gradient, gradient_again):
+                raise InputError(f"{self.what} has two gradients for the same images, state_dict and seed.")
 
     @rule("is finite, with its gradient, where SR equals HR", fix=EPS)
     def equal(self) -> None:
@@ -171,36 +202,6 @@ class LossTrial(Trial):
                     f"{self.what} is {one.item():.4g} for two images and {other.item():.4g} for the same ones twice, "
                     "so that a coefficient would mean something else for another batch size."
                 )
-
-    @rule("keeps what changes in its state_dict", fix="register_buffer('name', value), and no persistent=False")
-    def state(self) -> None:
-        """Train it for a step, put its state back as a checkpoint has it, and look for what has changed."""
-        assert self._first is not None
-        every, saved = self._begun
-        self._put_back(from_file(saved))
-        changed = [key.split(".", 2)[2] for key, value in _tensors(self.loss) if not torch.equal(value, every[key])]
-        if changed:
-            raise InputError(
-                f"{self.what} changes {', '.join(map(repr, changed))}, which its state_dict lacks, so that a resumed "
-                "run would differ."
-            )
-
-    @rule(
-        "gives the same bits for the same images, state and seed",
-        fix="keep what it remembers in buffers, and draw random numbers from torch alone",
-    )
-    def repeatable(self) -> None:
-        """Train it for the same step again."""
-        first = self._first
-        for (values, gradient), (again, gradient_again) in zip(first, self._train(), strict=True):
-            if not torch.equal(values, again):
-                one, other = next((one, other) for one, other in zip(values, again, strict=True) if one != other)
-                raise InputError(
-                    f"{self.what} is {one.item()} and then {other.item()} for the same images, state_dict and seed; "
-                    "what else it keeps between calls is not saved, so that a resumed run would differ."
-                )
-            if gradient is not None and gradient_again is not None and not torch.equal(gradient, gradient_again):
-                raise InputError(f"{self.what} has two gradients for the same images, state_dict and seed.")
 
     @rule("is finite, with its gradient, for SR in bfloat16", fix=EPS)
     def bf16(self) -> str:
@@ -294,7 +295,9 @@ class LossTrial(Trial):
 
         self._put_back()
         own, whole = seconds(step), seconds(lambda: l1(network(batch.lr), batch.hr).backward())
-        return f"{in_milliseconds(own)}, {own / whole:.0%} of a step of '{backbone}' with L1"
+        times = own / whole
+        share = f"{times:.0%} of" if times < 1 else f"{times:.3g} times"
+        return f"{in_milliseconds(own)}, {share} a step of '{backbone}' with L1"
 
     @cached_property
     def _images(self) -> tuple[Tensor, Tensor]:
@@ -358,7 +361,7 @@ class LossTrial(Trial):
         """Train it for a step, and return its value, its own terms and then its value again, and the gradient to SR."""
         torch.manual_seed(0)
         leaf = batch.sr.clone().requires_grad_()
-        given = replace(batch, sr=leaf.clone(), hr=batch.hr.clone())
+        given = replace(batch, lr=batch.lr.clone(), sr=leaf.clone(), hr=batch.hr.clone())
         for learner in self._learners:
             learner.optimizer.zero_grad()
         value: Tensor = self.loss(given)[0]
@@ -366,7 +369,7 @@ class LossTrial(Trial):
             torch.autograd.backward(value)
         own = [learner.step([(1.0, replace(given, sr=given.sr.detach()))], 1.0) for learner in self._learners]
         again: Tensor = self.loss(given)[0]
-        if not all(map(torch.equal, (given.sr, given.hr), (batch.sr, batch.hr))):
+        if not all(map(torch.equal, _images(given), _images(batch))):
             raise InputError(f"{self.what} writes into the images that it is given, which other terms share.")
         return torch.cat([value.detach()[None], *own, again.detach()[None]]), leaf.grad
 
@@ -400,7 +403,11 @@ class LossTrial(Trial):
 def _given(batch: Batch) -> Batch:
     """Return a batch whose images may be written into, SR in reach of a gradient."""
     leaf = batch.sr.detach().clone().requires_grad_()
-    return replace(batch, sr=leaf.clone(), hr=batch.hr.clone())
+    return replace(batch, lr=batch.lr.clone(), sr=leaf.clone(), hr=batch.hr.clone())
+
+
+def _images(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    return batch.lr, batch.sr, batch.hr
 
 
 def _black_and_white(like: Tensor) -> Tensor:

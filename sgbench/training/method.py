@@ -148,7 +148,7 @@ class Supervised:
             foreign(f"backbone '{self.spec.backbone}'"),
             torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"),
         ):
-            sr = self.model(lr)
+            sr = self.model(lr.clone())  # which some networks write into, and losses see
             if sr.shape != hr.shape:  # losses would broadcast one to the other
                 raise InputError(f"it returns {list(sr.shape)}; {list(hr.shape)} is needed.")
             average_sr = self._upscaled_by_average(lr)
@@ -159,7 +159,7 @@ class Supervised:
         if not (self.average and self._averaged):
             return None
         self._averaged.load_state_dict(self.average.weights())
-        average_sr: Tensor = self._averaged(lr)
+        average_sr: Tensor = self._averaged(lr.clone())
         return average_sr
 
     def state(self) -> dict[str, Any]:

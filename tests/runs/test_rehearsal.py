@@ -110,8 +110,8 @@ class Writes(nn.Module):
         super().__init__()
         self.to, self.hidden = to, hidden
 
-    def forward(self, sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
-        image = {"sr": sr, "hr": hr}[self.to]
+    def forward(self, sr: torch.Tensor, hr: torch.Tensor, *, lr: torch.Tensor) -> torch.Tensor:
+        image = {"sr": sr, "hr": hr, "lr": lr}[self.to]
         (image.data if self.hidden else image).mul_(2)
         return (sr - hr).abs().mean()
 
@@ -323,6 +323,7 @@ def named(what: str) -> str:
         ("Duel(idle=true)", "the gradient of own_terms of loss '"),
         ("Writes", "writes into the images that it is given"),
         ("Writes(to=sr)", "writes into the images that it is given"),
+        ("Writes(to=lr)", "writes into the images that it is given"),
         ("Writes(hidden=true)", "writes into the images that it is given"),
         ("Returns(what=vector)", " returns a tensor of shape (2,); a scalar is needed."),
         ("Returns(what=one)", " returns a tensor of shape (1,); a scalar is needed."),

@@ -193,7 +193,7 @@ class Net(nn.Module):
     sizes: ClassVar = {
         rule: {"rule": rule}
         for rule in (
-            *("call", "gradient", "repeatable", "images", "constant", "batch", "state", "seed", "bf16", "layout"),
+            *("call", "gradient", "repeatable", "constant", "batch", "state", "seed", "bf16", "layout"),
             *("device", "pickles"),
         )
     }
@@ -223,9 +223,6 @@ class Net(nn.Module):
     def _repeatable(self, x: Tensor) -> Tensor:
         return self.conv(x) * (1 + (1e-6 * self.calls if self.training else 0))
 
-    def _images(self, x: Tensor) -> Tensor:
-        return self.conv(x.sub_(0.5))
-
     def _constant(self, x: Tensor) -> Tensor:
         return self.conv(x / x.var((1, 2, 3), keepdim=True).sqrt())
 
@@ -252,7 +249,6 @@ class Net(nn.Module):
         ("call", ": 3 channels are needed, 1 came."),
         ("gradient", " cannot be trained: no gradient reaches a parameter of it."),
         ("repeatable", " returns different images for the same patches, state and seed; what it keeps between "),
-        ("images", " writes into the LR images that it is given, which losses may ask for."),
         ("constant", " returns values that are not finite for black and white patches."),
         ("batch", " returns another image if there are others in the batch, in evaluation too."),
         ("state", " returns another image after its state_dict is loaded into a new network."),

@@ -105,11 +105,24 @@ def patches():
     return torch.rand(2, 3, 8, 8, generator=generator), torch.rand(2, 3, 32, 32, generator=generator)
 
 
-def test_a_loss_sees_what_it_asks_for(patches):
-    trained = method(f"{__name__}:Curious", precision="bf16")
+class InPlace(nn.Module):
+    """A network that writes into its input."""
+
+    def __init__(self, *, scale):
+        super().__init__()
+        self.scale, self.body = scale, nn.Sequential(nn.Conv2d(3, 16, 1), nn.Conv2d(16, 3, 1))
+
+    def forward(self, x):
+        return interpolate(self.body(x.sub_(0.5)), scale_factor=self.scale)
+
+
+@pytest.mark.parametrize("backbone", ["edsr-tiny", f"{__name__}:InPlace"])
+def test_a_loss_sees_what_it_asks_for(patches, backbone):
+    trained = method(f"{__name__}:Curious", backbone, precision="bf16")
     (loss,) = trained.criterion.losses
     trained.step(*patches, 5, 1.0)
-    assert torch.equal(loss.seen["lr"], patches[0])
+    given = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(loss.seen["lr"], given)
     assert (loss.seen["scale"], loss.seen["step"], loss.seen["steps"]) == (4, 5, 9)
     (feature,) = loss.seen["features"].values()
     assert feature.shape == (2, 16, 8, 8)
