@@ -148,7 +148,8 @@ class BackboneTrial(Trial):
 
     @rule("moves to a GPU", fix="use register_buffer for constants, and device=x.device for new tensors")
     def device(self) -> None:
-        """Give it an image on a GPU."""
+        """Give it an image on a GPU, once it has computed what it keeps of images on the CPU."""
+        assert self._first is not None
         refuse_strangers(self.what, self._network, _call)
 
     @rule("can be pickled and copied", fix="use methods or functions of the module in place of lambdas")

@@ -22,6 +22,9 @@ from sgbench.training.numerics import pinned
 IMAGES = 7
 """Seed of random images; other than that of what is tried, whose own random numbers would be the same."""
 
+NOWHERE = torch.device("cuda", 99)
+"""A GPU that no machine has, so that nothing which code keeps for it is ever used."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -211,9 +214,9 @@ def refuse_strangers(what: str, module: nn.Module, call: Callable[[nn.Module, Ca
         with warnings.catch_warnings(), FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             warnings.simplefilter("ignore")  # torch says that there is no GPU
             there._apply(  # type: ignore[no-untyped-call]
-                lambda tensor: torch.empty_like(tensor, device="cuda")
+                lambda tensor: torch.empty_like(tensor, device=NOWHERE)
             )
-            call(there, lambda *shape: torch.empty(shape, device="cuda"))
+            call(there, lambda *shape: torch.empty(shape, device=NOWHERE))
     except Exception as error:
         if "same device" in str(error):
             raise InputError(f"{what} uses a tensor that stays on the CPU when it is moved to a GPU.") from error

@@ -229,7 +229,8 @@ class LossTrial(Trial):
 
     @rule("moves to a GPU", fix="use register_buffer for constants, and device=sr.device for new tensors")
     def device(self) -> None:
-        """Give it the images on a GPU."""
+        """Give it the images on a GPU, once it has computed what it keeps of images on the CPU."""
+        assert self._called is not None
         batch = next(self._batches())
 
         def call(loss: nn.Module, make: Callable[..., Tensor]) -> None:
