@@ -10,17 +10,18 @@ from urllib.error import URLError
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import interpolate, max_pool2d, pixel_shuffle
+from torch.nn.functional import interpolate, max_pool2d, pixel_shuffle, smooth_l1_loss
 
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
+from sgbench.losses import Batch, build_loss
 from sgbench.metrics import METRICS
 from sgbench.metrics.distortion import psnr_y
 from sgbench.runs.execute import Job, train_job
 from sgbench.runs.plan import Data, make_plan
 from sgbench.runs.rehearsal import rehearse
-from sgbench.spec import SweepSpec, build
+from sgbench.spec import SweepSpec, build, check_loss
 from sgbench.store import Store
 
 
@@ -362,6 +363,19 @@ def test_a_loss_that_keeps_the_rules_is_accepted_and_leaves_the_random_state(los
     backbones = [named("Net"), named("InPlace"), named("Normalised")]
     rehearse(sweep(losses=[f"l1 + 0.5*{named(loss)}"], backbones=backbones))
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_module_of_another_library_is_a_loss_by_its_name() -> None:
+    rehearse(sweep(losses=["l1 + 0.5*torch.nn:SmoothL1Loss(beta=0.1)"]))
+    sr, hr = torch.rand(2, 2, 3, 8, 8)
+    loss = build_loss(check_loss("torch.nn:SmoothL1Loss(beta=0.1)"))
+    assert torch.equal(loss(Batch(hr, sr, hr, 1, step=0, steps=1))[0], smooth_l1_loss(sr, hr, beta=0.1))
+
+
+def test_a_loss_that_needs_averaged_weights_is_refused_where_there_are_none() -> None:
+    with pytest.raises(InputError, match=r"^loss 'ldl' needs the average of .* recipe\.ema is null; a decay between"):
+        rehearse(sweep(losses=["l1 + ldl"]))
+    rehearse(sweep(losses=["l1 + ldl"], recipe={"patch": 8, "batch": 2, "steps": 2, "ema": 0.9}))
 
 
 def test_a_built_in_loss_refuses_an_option() -> None:
