@@ -33,7 +33,7 @@ class LocallyDiscriminative(nn.Module):
     """
 
     source: ClassVar[str] = "Liang, Zeng, Zhang (LDL), CVPR 2022"
-    reference: ClassVar[str] = "LDL 48cb37d"
+    reference: ClassVar[str] = "basicsr 1.4.2"
     difference: ClassVar[float] = 1e-6
 
     def __init__(self, *, window: int = 7) -> None:

@@ -3,9 +3,8 @@
     python tests/losses/references.py FOLDER
 
 It needs the packages kornia, pytorch-msssim and focal-frequency-loss in the versions that the file names, and in
-FOLDER, as they are, `basic_loss.py` and `loss_util.py` of basicsr 1.4.2 (from the package index), `losses.py` of
-github.com/sunny2109/SAFMN at commit abe5ffd, and `LDL_loss.py` of github.com/csjliang/LDL at commit 48cb37d. Numbers
-that go in are made here, from seeds alone.
+FOLDER, as they are, `basic_loss.py` and `loss_util.py` of basicsr 1.4.2 (from the package index), and `losses.py` of
+github.com/sunny2109/SAFMN at commit abe5ffd. Numbers that go in are made here, from seeds alone.
 """
 
 import importlib.metadata
@@ -83,7 +82,6 @@ def main(folder):
     from focal_frequency_loss import FocalFrequencyLoss
     from pytorch_msssim import ms_ssim, ssim
 
-    ldl = _loaded("ldl", Path(folder, "LDL_loss.py"))
     basicsr, safmn = _of_repositories(Path(folder))
     versions = {name: importlib.metadata.version(name) for name in ("kornia", "pytorch-msssim", "focal-frequency-loss")}
     named = {name: f"{name} {version}" for name, version in versions.items()}
@@ -102,7 +100,7 @@ def main(folder):
         return interpolate(image, scale_factor=1 / SCALE, mode="bicubic", antialias=True)[..., 2:-2, 2:-2]
 
     def artifacts(sr, of):
-        weights = ldl.get_refined_artifact_map(of.hr, sr, of.average_sr, 7)
+        weights = sys.modules["of_basic_loss.loss_util"].get_refined_artifact_map(of.hr, sr, of.average_sr, 7)
         return l1_loss(weights * sr, weights * of.hr)
 
     def by(reference, function, side=32):
@@ -126,7 +124,7 @@ def main(folder):
         "l1": by("basicsr 1.4.2", lambda sr, of: basicsr.L1Loss()(sr, of.hr)),
         "l2": by("basicsr 1.4.2", lambda sr, of: basicsr.MSELoss()(sr, of.hr)),
         "laplacian(neighbours=8)": by(named["kornia"], lambda sr, of: l1_loss(laplacian(sr), laplacian(of.hr))),
-        "ldl": by("LDL 48cb37d", artifacts),
+        "ldl": by("basicsr 1.4.2", artifacts),
         "ms_ssim": by(named["pytorch-msssim"], lambda sr, of: 1 - ms_ssim(sr, of.hr, data_range=1), side=176),
         "ms_ssim(scales=3)": by(
             named["pytorch-msssim"], lambda sr, of: 1 - ms_ssim(sr, of.hr, data_range=1, weights=three), side=176
