@@ -64,7 +64,8 @@ def sweep(
         what: A preset's name such as ``"quick"``, a YAML file, the content of such a file, or a specification.
         results: The results store; by default ``results/<name of the sweep>``.
         backbones: Networks, such as ``"edsr-tiny"``, instead of the sweep's.
-        losses: Losses as text, such as ``"l1 + 0.1*mine"``, instead of the sweep's and their λ.
+        losses: Losses as text, such as ``"l1 + 0.1*mine"`` or with a label ``"ours=l1 + 0.1*mine"``, instead of the
+            sweep's and their λ.
         lambdas: Values of λ where a loss has λ as a coefficient, and of the coefficient of ``sg`` in the others that
             have it; or, as in ``{"ssim": [0, 0.1, 1]}``, those of a term in each loss that has it.
         seeds: Seeds instead of the sweep's: numbers, or a text such as ``"0-4"``.

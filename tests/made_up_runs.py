@@ -92,6 +92,7 @@ def said(store: Store) -> dict[str, Any]:
         "history": store.history().to_pylist(),
         "validation": store.validation().to_pylist(),
         "plans": store.plans(),
+        "labels": store.labels(),
         "files": {
             name: store.storage.read(name)
             for folder in ("weights", "images", "checkpoints")

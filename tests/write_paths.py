@@ -59,6 +59,7 @@ def ours() -> dict[str, bytes]:
     fill(store, 1, 1.0, status="failed", hour=1)
     Checkpoints(store.storage, ID[3]).save(7, {"value": 1.0})
     store.write_plan("quick", [planned(0), planned(1)])
+    store.write_labels({"l2": "ours"})
     store.write_replaced({ID[0]: Replaced("before", rerun=True, scores=(("Set5", "ab" * 32, "psnr_y"),))})
     store.storage.write("sgbench.json", b'{"format": 1}')
     return store.storage.files()
@@ -72,6 +73,7 @@ def theirs() -> Store:
     source.write_scores(scores(ID[2], 1.0, metric="ssim_y"))
     source.write_plan("quick", [planned(1), planned(3)])
     source.write_plan("other", [planned(2)])
+    source.write_labels({"l1": "base", "l2": "theirs"})
     write_init(source.storage, {"weight": torch.full((2,), 1.0)}, "x2.pt")
     return source
 
@@ -337,6 +339,7 @@ STORES: dict[str, tuple[Callable[..., Store], Act]] = {
     "final weights": (filled, save_weights),
     "images": (filled, save_images),
     "plan": (filled, planned_again),
+    "labels": (filled, lambda store: store.write_labels({"l1": "ours"})),
     "send packed images": (empty, sent),
     "compact": (filled, Store.compact),
     "merge": (filled, merged),

@@ -24,7 +24,8 @@ class Cell:
         best: Whether this is the best mean among the comparable losses of its backbone.
         significant: Whether its difference from L1 is significant; None if it was not tested.
         place: The coordinates: ``dataset``, ``scale``, ``kind``, ``backbone``, ``loss``, ``lambda``, ``recipe``,
-            ``seed`` (if each seed has its own cell), ``metric``, ``store``, and ``source`` in tables of the paper.
+            ``seed`` (if each seed has its own cell), ``metric``, ``store``, ``label`` (of the loss), and ``source`` in
+            tables of the paper.
         mark: Number of the note.
     """
 

@@ -31,9 +31,8 @@ from sgbench.analysis.view import (
     chosen,
     grouped,
 )
-from sgbench.core.errors import InputError, unknown
+from sgbench.core.errors import InputError
 from sgbench.core.words import natural, plural
-from sgbench.spec.stored import find_loss
 
 ALPHA = 0.05
 """The probability, over all cells of a metric, of calling any difference significant if there is none."""
@@ -63,6 +62,8 @@ class Comparison:
         recipe: How this recipe differs from the others in the comparison; empty if there is only one.
         a: The loss to compare against.
         b: The loss to compare.
+        label_a: What A is called: its label or, if it has none, the expression.
+        label_b: What B is called.
         alpha: Significance level of the intervals and the verdict.
         seeds: The seeds by which runs are paired.
         runs_a: Ids of A's runs, in the order of the seeds.
@@ -88,6 +89,8 @@ class Comparison:
     recipe: str
     a: str
     b: str
+    label_a: str
+    label_b: str
     alpha: float
     seeds: tuple[int, ...] = ()
     runs_a: tuple[str, ...] = ()
@@ -147,8 +150,8 @@ def comparisons(
 
     Args:
         view: A store.
-        a: The loss to compare against, in any spelling.
-        b: The loss to compare, in any spelling.
+        a: The loss to compare against, in any spelling or by its label.
+        b: The loss to compare, likewise.
         metrics: Only these; all by default.
         alpha: From 0.001 to 0.5.
 
@@ -173,9 +176,9 @@ def comparisons(
     if missing := [metric for metric in shown if metric not in known]:
         by_image = _by_image(view.of_images(Filters(runs=runs, metrics=missing)))
         scores = {_key(each): _score(each, by_image) for each in outcomes if each.metric in missing}
-        places = _places(runs.values(), a, b)
+        places, names = _places(runs.values(), a, b), (a, b, view.label(a), view.label(b))
         for metric in missing:
-            cells = [cell for place in places for cell in _cells(place, a, b, metric, scores, alpha)]
+            cells = [cell for place in places for cell in _cells(place, names, metric, scores, alpha)]
             known[metric] = _judged(sorted(cells, key=_reading_order))
     return [cell for metric in shown for cell in known[metric]]
 
@@ -208,10 +211,11 @@ def every_pair(view: View, metric: str, *, alpha: float = ALPHA) -> list[list[Co
     families = []
     for (dataset, backbone, (scale, _), recipe), sides in places.items():
         losses = sorted((loss for loss, side in sides.items() if len(side) > 1), key=natural)
-        cells = [
-            _compared(Comparison(metric, None, dataset, backbone, scale, recipe, a, b, alpha), sides[a], sides[b])
-            for a, b in itertools.combinations(losses, 2)
-        ]
+        cells = []
+        for a, b in itertools.combinations(losses, 2):
+            names = (a, b, view.label(a), view.label(b))
+            cell = Comparison(metric, None, dataset, backbone, scale, recipe, *names, alpha)
+            cells.append(_compared(cell, sides[a], sides[b]))
         families += [_judged(cells)] if cells else []
     return families
 
@@ -241,13 +245,9 @@ class _Place(NamedTuple):
 
 
 def _losses(view: View, a: str, b: str) -> tuple[str, str]:
-    there = view.names.losses
-    if not there:
+    if not view.names.losses:
         raise InputError("there is no trained run, and so no loss to compare.")
-    first, second = (find_loss(name, there) for name in (a, b))
-    for name in (first, second):
-        if name not in there:
-            raise unknown("loss", name, there)
+    first, second = view.loss(a), view.loss(b)
     if first == second:
         raise InputError(f"'{a}' and '{b}' are the same loss, {first}; give two different ones.")
     return first, second
@@ -266,7 +266,9 @@ def _places(runs: Iterable[Run], a: str, b: str) -> list[_Place]:
     return [place for place in places.values() if all(place.by_loss.values())] or list(places.values())
 
 
-def _cells(place: _Place, a: str, b: str, metric: str, scores: Scores, alpha: float) -> list[Comparison]:
+def _cells(
+    place: _Place, names: tuple[str, str, str, str], metric: str, scores: Scores, alpha: float
+) -> list[Comparison]:
     """Return a cell, without its verdict, for each test set on which a run has, or should have, a score."""
     ids = {run.run_id for runs in place.by_loss.values() for run in runs}
     group = place.group
@@ -277,9 +279,9 @@ def _cells(place: _Place, a: str, b: str, metric: str, scores: Scores, alpha: fl
                 run.seed or 0: scores.get((run.run_id, dataset, metric), run.failure or NOT_SCORED)
                 for run in place.by_loss[loss]
             }
-            for loss in (a, b)
+            for loss in names[:2]
         ]
-        cell = Comparison(metric, None, dataset, group.backbone, group.runs[0].scale, group.recipe, a, b, alpha)
+        cell = Comparison(metric, None, dataset, group.backbone, group.runs[0].scale, group.recipe, *names, alpha)
         cells.append(_compared(cell, *sides))
     return cells
 
@@ -333,7 +335,7 @@ def _compared(cell: Comparison, a: Side, b: Side) -> Comparison:
         of_a, of_b = a.get(seed, NO_RUN), b.get(seed, NO_RUN)
         if isinstance(of_a, _Score) and isinstance(of_b, _Score):
             pairs[seed] = (of_a, of_b)
-        for loss, outcome in ((cell.a, of_a), (cell.b, of_b)):
+        for loss, outcome in ((cell.label_a, of_a), (cell.label_b, of_b)):
             if isinstance(outcome, Fate):
                 lacking[outcome][loss].append(seed)
     left_out = tuple(f"{fate} ({'; '.join(map(_named, by.items()))})" for fate, by in lacking.items())

@@ -43,7 +43,10 @@ _CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "memory_limit": MEMORY,
 }
 
-VIEWS = {**TABLES, "paper": PAPER}
+LABELS = pa.schema([pa.field("loss", pa.string(), nullable=False), pa.field("label", pa.string(), nullable=False)])
+"""The view of what tables call losses."""
+
+VIEWS = {**TABLES, "labels": LABELS, "paper": PAPER}
 """The views that a query can read, by name."""
 
 
@@ -51,7 +54,8 @@ def query(tables: Mapping[str, Callable[[], pa.Table]], sql: str, *, timeout: fl
     """Answer one SELECT; Ctrl-C ends it within a second.
 
     Args:
-        tables: Readers of the views of a store, by the names in `TABLES`; only views that the query names are read.
+        tables: Readers of the views of a store, by the names in `VIEWS`, except for ``paper``; only views that the
+            query names are read.
         sql: In DuckDB's dialect. It may use these and ``paper``, the numbers printed in the paper; ``DESCRIBE scores``
             and ``SUMMARIZE runs`` are SELECTs too.
         timeout: The most seconds that it may take after the views have been read; no limit by default.

@@ -27,6 +27,7 @@ class Source:
         validation: Reads `sgbench.store.schema.VALIDATION`.
         planned: Reads the runs that sweeps asked for.
         totals: Reads the scores of whole sets, if that is less work than reading all scores.
+        labels: Reads what tables call losses, by their text.
     """
 
     def __init__(
@@ -38,10 +39,11 @@ class Source:
         validation: Callable[[], pa.Table],
         planned: Callable[[], Sequence[Planned]],
         totals: Callable[[], pa.Table] | None = None,
+        labels: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.name = name
         self._runs, self._scores, self._history, self._validation = runs, scores, history, validation
-        self._planned, self._totals = planned, totals
+        self._planned, self._totals, self._labels = planned, totals, labels
 
     @functools.cached_property
     def runs(self) -> pa.Table:
@@ -74,6 +76,11 @@ class Source:
         """The runs that sweeps asked for."""
         return list(self._planned())
 
+    @functools.cached_property
+    def labels(self) -> Mapping[str, str]:
+        """What tables call losses, by their text."""
+        return self._labels()
+
 
 class Results:
     """The contents of a store, for programs; see `load_results`.
@@ -98,6 +105,7 @@ class Results:
         history: pa.Table | None = None,
         planned: Sequence[Planned] = (),
         validation: pa.Table | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> "Results":
         """Return results from tables of the schemas of `sgbench.store.schema`."""
         course = HISTORY.empty_table() if history is None else history
@@ -110,6 +118,7 @@ class Results:
                 lambda: course,
                 lambda: validated,
                 lambda: planned,
+                labels=lambda: labels or {},
             )
         )
 
@@ -155,6 +164,11 @@ class Results:
             for plan in self.source.planned
         ]
 
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """What tables call losses, by their text, as far as sweeps have given them a label."""
+        return self.source.labels
+
     @functools.cached_property
     def _ambiguous(self) -> frozenset[str]:
         """Names that test sets with different pixels share."""
@@ -186,18 +200,20 @@ class Results:
             of_them(lambda: source.validation),
             lambda: [run for run in source.planned if run.run_id in ids],
             of_them(lambda: source.totals),
+            lambda: source.labels,
         )
         return Results(some, self.beside)
 
     def query(self, sql: str, *, timeout: float | None = None) -> pa.Table:
         """Answer an SQL query, in at most ``timeout`` seconds if that is given; see `sgbench.analysis.query.query`."""
-        from sgbench.analysis.query import query
+        from sgbench.analysis.query import LABELS, query
 
         tables = {
             "runs": lambda: self.runs,
             "scores": lambda: self.encoded_scores,
             "history": lambda: self.history,
             "validation": lambda: self.validation,
+            "labels": lambda: pa.table([[*self.labels], [*self.labels.values()]], schema=LABELS),
         }
         return query(tables, sql, timeout=timeout)
 
@@ -245,8 +261,8 @@ def load_results(path: str) -> Results:
     store = Store(storage)
     compacted = store.tables["scores"].list().newest
     totals = store.totals if compacted else None  # small files have both kinds and are read only once
-    source = Source(path, store.runs, store.encoded_scores, store.history, store.validation, store.planned, totals)
-    return Results(source)
+    tables = (store.runs, store.encoded_scores, store.history, store.validation)
+    return Results(Source(path, *tables, store.planned, totals, store.labels))
 
 
 def _tests(source: Source) -> set[Dataset]:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from sgbench.analysis.results import Results
 from sgbench.core.errors import InputError
 from sgbench.core.words import plural
+from sgbench.store import relabelled
 from sgbench.store.rows import RunEnd
 
 _SCORE = ("run_id", "dataset", "metric")
@@ -21,7 +22,8 @@ class Stores:
 
     Attributes:
         each: The results of each store, by its label.
-        merged: The results of all; of a run or score in several stores, the first that is done or has a number.
+        merged: The results of all; of a run or score in several stores, the first that is done or has a number. A label
+            that stores give to several losses is that of the first.
         notes: One sentence each on scores that differ between stores.
     """
 
@@ -68,10 +70,14 @@ def together(stores: Mapping[str, Results]) -> Stores:
     values = {label: _values(results.totals) for label, results in each.items()}
     runs = _owners(done)
     scores = _owners({label: {key: value is not None for key, value in own.items()} for label, own in values.items()})
+    labels: dict[str, str] = {}
+    for results in each.values():
+        labels = relabelled(results.labels, labels)
     merged = Results.of(
         pa.concat_tables(_among(results.runs, ("run_id",), runs[label]) for label, results in each.items()),
         pa.concat_tables(_among(results.scores, _SCORE, scores[label]) for label, results in each.items()),
         planned=[plan for results in each.values() for plan in results.planned],
+        labels=labels,
     )
     return Stores(each, merged, tuple(_disagreements(values)))
 

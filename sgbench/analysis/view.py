@@ -110,6 +110,7 @@ class Run(NamedTuple):
         status: Done, failed or pending.
         failure: Why it failed.
         stale: The plug-ins whose code on this machine is another than the run was trained with, by kind and name.
+        label: What its loss is called: its label or, if it has none, the expression.
     """
 
     run_id: str
@@ -127,6 +128,7 @@ class Run(NamedTuple):
     status: Status
     failure: Fate | None
     stale: tuple[str, ...] = ()
+    label: str = ""
 
     @property
     def trained(self) -> bool:
@@ -143,7 +145,7 @@ class Run(NamedTuple):
         return self.recipe[RECIPE.index(name)] if self.recipe else None
 
     def __str__(self) -> str:
-        return f"{self.backbone} · {self.loss} · seed {self.seed}" if self.trained else self.backbone
+        return f"{self.backbone} · {self.label} · seed {self.seed}" if self.trained else self.backbone
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +171,11 @@ class Group:
         return self.runs[0].loss
 
     @property
+    def label(self) -> str:
+        """What the loss is called; empty for an untrained subject."""
+        return self.runs[0].label
+
+    @property
     def conditions(self) -> Hashable:
         """A key that groups of the same scale and recipe share; unique for an untrained subject."""
         run = self.runs[0]
@@ -176,8 +183,8 @@ class Group:
 
     @property
     def trained_with(self) -> str:
-        """The loss and, if recipes differ, the recipe."""
-        return ", ".join(filter(None, (self.loss, self.recipe)))
+        """What the loss is called and, if recipes differ, the recipe."""
+        return ", ".join(filter(None, (self.label, self.recipe)))
 
     def named(self, run: Run) -> str:
         """Return what one of its runs is called."""
@@ -230,7 +237,7 @@ class Filters:
 
     Attributes:
         backbones: Backbones, or names of untrained subjects.
-        losses: Losses, in any spelling.
+        losses: Losses, in any spelling or by their labels.
         lambdas: Values of λ.
         seeds: Seeds of trained runs.
         datasets: Test sets; a name includes all its versions.
@@ -344,16 +351,38 @@ class View:
             InputError: If a filter names something that the stores do not have.
         """
         names = self.names
-        losses = None if filters.losses is None else [find_loss(loss, names.losses) for loss in filters.losses]
         return Filters(
             backbones=chosen("backbone", filters.backbones, names.backbones),
-            losses=chosen("loss", losses, names.losses),
+            losses=None if filters.losses is None else list(dict.fromkeys(map(self.loss, filters.losses))),
             lambdas=_numbers("λ", filters.lambdas, names.lambdas),
             seeds=_numbers("seed", filters.seeds, names.seeds),
             datasets=chosen("test set", filters.datasets, names.datasets),
             metrics=chosen("metric", filters.metrics, names.metrics),
             runs=filters.runs,
         )
+
+    def loss(self, text: str) -> str:
+        """Return the loss of the stores that a person means, by its label or by its expression in any spelling.
+
+        Raises:
+            InputError: If there is none, or it is neither a label nor an expression.
+        """
+        there = self.names.losses
+        found = next((loss for loss in there if self.labels.get(loss) == text), None) or find_loss(text, there)
+        if found not in there:
+            chosen("loss", [found], {self.label(loss) for loss in there})
+        return found
+
+    def label(self, loss: str) -> str:
+        """Return what a loss is called: its label or, if it has none, the expression."""
+        return self.labels.get(loss, loss)
+
+    @functools.cached_property
+    def labels(self) -> dict[str, str]:
+        """The label of each loss that has one, unless another loss is written like it."""
+        losses = {printable(loss or "") for loss in self.results.runs["loss"].unique().to_pylist()}
+        found = {printable(loss): label for loss, label in self.results.labels.items()}
+        return {loss: label for loss, label in found.items() if label not in losses}
 
     def runs(self, filters: Filters = ALL) -> list[Run]:
         """Return the runs that have ended, and those that are planned.
@@ -453,7 +482,8 @@ class View:
     def _runs(self) -> dict[str, Run]:
         ended = {run.run_id: run for run in _ended(self.results.runs)}
         waiting = {plan.run_id: plan for plan in self.results.planned if plan.run_id not in ended}
-        return ended | {run_id: _waiting(plan) for run_id, plan in waiting.items()}
+        runs = ended | {run_id: _waiting(plan) for run_id, plan in waiting.items()}
+        return {run_id: run._replace(label=self.label(run.loss)) for run_id, run in runs.items()}
 
     @functools.cached_property
     def _lost(self) -> list[Run]:
@@ -506,6 +536,12 @@ def grouped(runs: Iterable[Run]) -> list[Group]:
 
     groups = [Group(named(members[0]), tuple(members)) for members in found.values()]
     return sorted(groups, key=lambda g: (natural(g.backbone), g.loss != BASELINE, natural(g.loss), natural(g.recipe)))
+
+
+def meanings(shown: Iterable[Run | Group]) -> list[str]:
+    """Return a sentence for each label of what is shown: the expression that it stands for."""
+    labels = {each.loss: each.label for each in shown if each.label != each.loss}
+    return [f"{labels[loss]} is {loss}." for loss in sorted(labels, key=natural)]
 
 
 def directions(outcomes: Iterable[Outcome]) -> dict[str, str | None]:
@@ -622,7 +658,7 @@ def _waiting(plan: Planned) -> Run:
     loss = (row["loss"], row.get("lambda"), row.get("varied"))
     what = (row["backbone"], *loss, row["seed"], row["scale"], row.get("train"), row["init"])
     recipe = _shown(row[name] for name in RECIPE)
-    return Run._make((plan.run_id, RunKind.TRAIN, *_shown(what), recipe, 0, Status.PENDING, None, ()))
+    return Run._make((plan.run_id, RunKind.TRAIN, *_shown(what), recipe, 0, Status.PENDING, None, (), ""))
 
 
 _DEFAULTS = recipe_columns(Recipe())

@@ -11,8 +11,8 @@ EXAMPLES = ("sgbench compare l1 'l1 + 1.0*sg'", "sgbench compare l1 'l1 + sg' --
 
 
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="The loss to compare against, such as l1.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The loss to compare, such as 'l1 + 1.0*sg'.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="The loss to compare against, such as l1, or its label.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The loss to compare, such as 'l1 + 1.0*sg', or its label.")],
     results: options.Results = None,
     metric: options.DefaultMetrics = None,
     backbone: options.Backbones = None,

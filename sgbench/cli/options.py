@@ -56,7 +56,9 @@ Results = Annotated[
 Backbones = Annotated[
     list[str] | None, typer.Option("--backbone", metavar="NAME", help="edsr-tiny, edsr-light, … (repeatable).")
 ]
-Losses = Annotated[list[str] | None, typer.Option("--loss", metavar="EXPR", help="'l1 + 0.1*sg', … (repeatable).")]
+Losses = Annotated[
+    list[str] | None, typer.Option("--loss", metavar="EXPR", help="'l1 + 0.1*sg', …, or a label (repeatable).")
+]
 OnlySeeds = Annotated[str | None, typer.Option("--seeds", metavar="0-4,7", help="Only these seeds.")]
 Tests = Annotated[list[str] | None, typer.Option("--test", metavar=REFERENCE, help="A test set (repeatable).")]
 Metrics = Annotated[list[str] | None, typer.Option("--metric", metavar="NAME", help="lpips_alex, fid, … (repeatable).")]
@@ -185,7 +187,9 @@ def _read(
     loss: Annotated[
         list[str] | None,
         typer.Option(
-            "--loss", metavar="EXPR", help="'l1 + 0.1*sg', … (repeatable); the preset's λ do not apply to it."
+            "--loss",
+            metavar="[LABEL=]EXPR",
+            help="'l1 + 0.1*sg', 'ours=l1 + mine:Loss', … (repeatable); the preset's λ do not apply to it.",
         ),
     ] = None,
     lam: Annotated[

@@ -124,6 +124,8 @@ def print_plan(
     """Print the runs of a plan, their status, and how long the rest will take on some devices."""
     times = {each.run: each for each in expected}
     rows = [run.row | (_in_data if as_json else _in_words)(times.get(run)) for run in made.runs]
+    for row in () if as_json else rows:
+        row["loss"] = row.pop("label") or row["loss"]
     print_rows(rows, as_json=as_json)
     if not as_json:
         repeated = made.named - len(made.runs)

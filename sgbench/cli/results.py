@@ -48,13 +48,14 @@ def merge(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Copy the runs, scores, history, weights, images and plans of other stores into one.
+    """Copy the runs, scores, history, weights, images, plans and labels of other stores into one.
 
     If two stores have the same run, a done one wins over a failed one, and a later one over an earlier one; it is
     copied as a whole, and a remark names it. The same run trained on another machine or by another version of torch may
     have slightly different results. A run of a plug-in may also have been trained by different code of the same name:
     if its results differ, and the recorded hashes of the code do not show that it was the same, nothing is merged
-    without --prefer. FROM stores are not changed. With --dry-run each one is compared with INTO as it is now.
+    without --prefer. A loss that has a label in INTO keeps it. FROM stores are not changed. With --dry-run each one is
+    compared with INTO as it is now.
     """
     from sgbench.cli import output
     from sgbench.core.storage import Storage, absolute
@@ -79,8 +80,8 @@ def merge(
             output.say(remark)
         output.say(
             f"{found.source.storage}: {len(found.added)} runs {would}added, {len(found.replaced)} {would}replaced, "
-            f"{len(found.shared)} {'are ' * dry_run}the same; {len(found.scores)} files of scores and "
-            f"{len(found.plans)} plans {would}taken"
+            f"{len(found.shared)} {'are ' * dry_run}the same; {len(found.scores)} files of scores, "
+            f"{len(found.plans)} plans and {len(found.labels)} labels {would}taken"
         )
 
 
@@ -240,5 +241,6 @@ def _record(found: "Merge") -> dict[str, object]:
         "shared": found.shared,
         "scores": found.scores,
         "plans": list(found.plans),
+        "labels": found.labels,
         "remarks": found.remarks,
     }

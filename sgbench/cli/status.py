@@ -97,7 +97,7 @@ def _show_store(root: str, *, as_json: bool) -> None:
         seconds[each.sweep] = max(each.seconds_left or 0.0, seconds.get(each.sweep) or 0.0) or None
     if as_json:
         doing = [_facts(run_id, run, each.sweep) for each in at_work for run_id, run in each.runs.items()]
-        told = {"in_use_by": holder, "lock": kind, "seconds_left": seconds}
+        told = {"in_use_by": holder, "lock": kind, "seconds_left": seconds, "labels": store.labels()}
         output.print_json(
             {"store": storage.root, **told, "sweeps": rows, "running": doing, "unchecked_metrics": unchecked}
         )

@@ -54,7 +54,7 @@ def trial(config: dict[str, Any], code: bytes) -> None:
     if is_leaving(node):  # the process was kept for another run
         raise preemption()
     lane = None if config["workers"] else list(own_lane())  # a worker group is elsewhere
-    tune.report({"event": "started", "run_id": job.run_id, "label": str(job.spec), "node": node, "lane": lane})
+    tune.report({"event": "started", "run_id": job.run_id, "label": job.title, "node": node, "lane": lane})
     scores: dict[str, float] = {}
     end, message = unless_interrupted(lambda: _in_log(job, config, scores))
     tune.report({"event": "finished", "run_id": job.run_id, "end": end, "message": message, "scores": scores})

@@ -66,12 +66,12 @@ def sentence(cell: Comparison, *, reason: bool = True) -> str:
     place = f"{cell.metric} on {cell.dataset} with {cell.where}"
     left_out = f" Left out: {'; '.join(cell.left_out)}." if cell.left_out else ""
     if cell.difference is None:
-        return f"{cell.b} cannot be compared with {cell.a} by {place}: {cell.reason}.{left_out}"
+        return f"{cell.label_b} cannot be compared with {cell.label_a} by {place}: {cell.reason}.{left_out}"
     shown = shown_number(cell.metric, abs(cell.difference))
     verb = "changes" if not shown.strip("0.") else "lowers" if cell.difference < 0 else "raises"
     percent = "" if cell.percent is None else f"{abs(cell.percent):.1f}%"
     design = "; ".join(filter(None, (percent, _told_interval(cell), _design(cell))))
-    return f"{cell.b} {verb} {place} by {shown} ({design}): {_told(cell, reason)}.{left_out}"
+    return f"{cell.label_b} {verb} {place} by {shown} ({design}): {_told(cell, reason)}.{left_out}"
 
 
 def places(cells: Iterable[Comparison]) -> str:
@@ -100,6 +100,13 @@ def in_places(what: str, reasons: Iterable[tuple[Comparison, str | None]]) -> li
         f"{what} by {listed(dict.fromkeys(cell.metric for cell in cells))} on {places(cells)}: {reason}."
         for reason, cells in found.items()
     ]
+
+
+def pair(cell: Comparison) -> str:
+    """Return ``A is l1, B is ours, which is l1 + 0.5*my_module:MyLoss.``; only a loss with a label is explained."""
+    losses = ((cell.a, cell.label_a), (cell.b, cell.label_b))
+    a, b = (label if label == loss else f"{label}, which is {loss}" for loss, label in losses)
+    return f"A is {a}, B is {b}."
 
 
 def notes(cells: Sequence[Comparison]) -> list[str]:
@@ -201,7 +208,7 @@ def _parts_of(cells: Sequence[Comparison], width: int | None) -> Iterator[Part]:
     if not cells:
         yield Text("There is nothing to show.")
         return
-    yield paragraph(f"A is {cells[0].a}, B is {cells[0].b}.", width)
+    yield paragraph(pair(cells[0]), width)
     for block in _blocks(cells):
         yield Text()
         yield paragraph(_title(block), width, "bold")

@@ -92,6 +92,8 @@ class Job:
     validation_sets: tuple[Packed, ...] = ()
     code: Code = field(default_factory=dict)
     """The code of its plug-ins when it was planned."""
+    label: str | None = None
+    """See `PlannedRun.label`."""
     fence: str | None = None
     """Of the store while the sweep holds its lock: what no longer has it writes nothing there."""
 
@@ -111,6 +113,7 @@ class Job:
             validation=sweep.validation,
             validation_sets=tuple(map(Packed.of, data.validation)),
             code=run.code,
+            label=run.label,
             fence=storage.fence,
         )
 
@@ -123,6 +126,11 @@ class Job:
         """The run's id; a job exists only for hashed data."""
         assert self.spec.run_id is not None
         return self.spec.run_id
+
+    @property
+    def title(self) -> str:
+        """What a person is told while it runs that it is."""
+        return self.spec.called(self.label or str(self.spec.loss))
 
     @property
     def sets(self) -> tuple[Packed, ...]:
@@ -357,7 +365,7 @@ def run_here(job: Job, watcher: Watcher) -> tuple[RunEnd, str]:
     Returns:
         How it ended and, unless it is done, why; it fails if a score does.
     """
-    watcher.started(job.run_id, str(job.spec))
+    watcher.started(job.run_id, job.title)
     end, message = unless_interrupted(lambda: _train_and_score(job, watcher))
     watcher.finished(job.run_id, end, message)
     return end, message

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from sgbench.core.errors import InputError
 from sgbench.core.status import ScoreStatus
 from sgbench.core.storage import Storage
+from sgbench.core.words import quoted
 from sgbench.spec.stored import plugins_of
 from sgbench.store import BESIDE_RUNS, Dataset, Planned, Store, stamp
 from sgbench.store.layout import (
@@ -73,6 +74,8 @@ class Merge:
     """Stems of the scores to take; see `sgbench.store.files`."""
     plans: dict[str, list[Planned]]
     """What only the source's plans ask for, by name."""
+    labels: dict[str, str]
+    """Labels of the source for losses that have none here, by their text."""
     histories: tuple[str, ...]
     """Runs whose history is taken."""
     validations: tuple[str, ...]
@@ -80,7 +83,7 @@ class Merge:
     remains: tuple[str, ...]
     """Added runs of which this store has something but no row, such as a checkpoint or part of a killed merge."""
     remarks: tuple[str, ...]
-    """One sentence for each run that differs between the stores."""
+    """One sentence for each run that differs between the stores, and for each label."""
 
     @classmethod
     def of(cls, into: Store, source: Store, prefer: Preferred | None = None) -> "Merge":
@@ -118,6 +121,14 @@ class Merge:
             f"{'replaces' if run_id in better else 'gives way to'} '{into.storage}', {_fate(ours[run_id])}."
             for run_id in apart
         ]
+        labels, named = source.labels(), into.labels()
+        free = {loss: label for loss, label in labels.items() if loss not in named and label not in named.values()}
+        remarks += [
+            f"label {quoted(label)} of '{source.storage}' for {loss} is not taken: here "
+            f"{f'it is {quoted(named[loss])}' if loss in named else 'another loss has it'}."
+            for loss, label in labels.items()
+            if loss not in free and named.get(loss) != label
+        ]
         added = theirs.keys() - ours.keys()
         here, there = _score_ranks(into), _score_ranks(source)
         scores = [
@@ -137,6 +148,7 @@ class Merge:
             shared=tuple(shared),
             scores=tuple(sorted(scores)),
             plans=_new_plans(into, source),
+            labels=free,
             histories=tuple(sorted(taken["history"])),
             validations=tuple(sorted(taken["validation"])),
             remains=tuple(sorted(added & _without_rows(into, ours))),
@@ -146,7 +158,7 @@ class Merge:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to take, except perhaps weights and images of runs that are the same."""
-        return not (self.added or self.replaced or self.scores or self.plans)
+        return not (self.added or self.replaced or self.scores or self.plans or self.labels)
 
     def apply(self) -> None:
         """Carry out the merge.
@@ -179,6 +191,7 @@ class Merge:
                 files.compact(rows)
         for name, planned in self.plans.items():
             self.into.write_plan(name, [*self.into.plans().get(name, []), *planned])
+        self.into.write_labels(self.labels)
 
     def _replace(self, run_id: str, theirs: dict[str, pa.Table]) -> None:
         """Replace a run; nothing of the old one is deleted before all files of the new one have been copied here.

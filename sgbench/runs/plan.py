@@ -41,7 +41,7 @@ from sgbench.spec import (
 from sgbench.spec.expression import Family, OpenLoss
 from sgbench.spec.sources import Code, Sources, in_words
 from sgbench.spec.stored import read_spec
-from sgbench.store import Dataset, Planned, Replaced, Store, identity_columns
+from sgbench.store import Dataset, Planned, Replaced, Store, identity_columns, relabelled
 from sgbench.store.rows import RunKind
 
 if TYPE_CHECKING:
@@ -122,8 +122,8 @@ def _vary(grids: Sequence[dict[str, Any]], lambdas: Sequence[float] | Mapping[st
 
 def _losses(grid: Mapping[str, Any]) -> list[OpenLoss]:
     """Return the losses of a grid that has not been validated yet; none if one is wrong, which `build` says."""
-    with contextlib.suppress(InputError, TypeError):
-        return [expression.parse_open(loss) for loss in grid.get("losses") or ()]
+    with contextlib.suppress(ValueError, TypeError):
+        return [expression.parse_open(expression.split_label(loss)[1]) for loss in grid.get("losses") or ()]
     return []
 
 
@@ -247,6 +247,8 @@ class PlannedRun:
     """The plug-ins whose code is another now than when it was trained, by kind and name."""
     sources: Mapping[str, Source] = field(default_factory=dict, hash=False)
     """The code of its plug-ins as it is now."""
+    label: str | None = None
+    """What tables call its loss, if it has a label."""
 
     @property
     def code(self) -> Code:
@@ -260,6 +262,7 @@ class PlannedRun:
             "run_id": self.spec.run_id,
             "backbone": self.spec.backbone,
             "loss": str(self.spec.loss),
+            "label": self.label,
             "seed": self.spec.seed,
             "status": self.status,
             "step": None if self.status is RunStatus.UNKNOWN else f"{self.step}/{self.spec.recipe.steps}",
@@ -329,7 +332,7 @@ class Plan:
         return Course(len(self.runs) - idle, self.count(RunStatus.DONE))
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """Return a table of the runs: id, backbone, loss, seed, status, steps done, and why it failed."""
+        """Return a table of the runs: id, backbone, loss, its label, seed, status, steps done, and why it failed."""
         import pandas
 
         return pandas.DataFrame.from_records([run.row for run in self.runs])
@@ -391,10 +394,12 @@ def make_plan(
     """
     training = data.training if data else TrainingData(name=set_name(sweep.train))
     named, unique = sweep.named_runs(training), sweep.runs(training)
+    labels = relabelled(store.labels(), sweep.labels())
     if data is None:
         nothing = not store.runs().num_rows and not store.planned()
         status = RunStatus.TO_DO if rerun or nothing else RunStatus.UNKNOWN
-        return Plan(name, sweep, len(named), tuple(PlannedRun(spec, status) for spec in unique))
+        waiting = (PlannedRun(spec, status, label=labels.get(str(spec.loss))) for spec in unique)
+        return Plan(name, sweep, len(named), tuple(waiting))
     tests = tuple(Dataset(test.name, test.sha256) for test in data.tests)
     judge = Judge(
         store,
@@ -413,7 +418,7 @@ def make_plan(
         found = sources.of_run(spec)
         code = {name: source.digest for name, source in found.items()}
         standing = judge.standing(str(spec.run_id), spec.recipe, tests, sweep.metrics, code)
-        return PlannedRun(spec, *standing, found)
+        return PlannedRun(spec, *standing, found, label=labels.get(str(spec.loss)))
 
     train, validated = (data.train, data.validation) if isinstance(data, Data) else (None, ())
     validation = tuple(Dataset(images.name, images.sha256) for images in validated)

@@ -243,6 +243,7 @@ def carry_out(
             start.keep(storage)
             for source in (source for run in plan.pending for source in run.sources.values()):
                 store.write_source(source)
+        store.write_labels(sweep.labels())
         trackers = trackers_of(sweep) if plan.pending else {}
         if command == "sweep":
             _note_lambdas(store, [spec for spec in mine if spec.run_id not in taken])

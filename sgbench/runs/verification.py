@@ -258,10 +258,10 @@ class _Check:
         self._checked["saved images"] += sum(map(len, saved.values()))
 
     def _other_faults(self) -> Iterator[str]:
-        """Check plans, and the record of what is being replaced."""
+        """Check plans, labels, and the record of what is being replaced."""
         files = self._store.plan_files()
         reads: list[Callable[[], object]] = [functools.partial(self._store.read_plan, file) for file in files]
-        for read in (*reads, self._store.replaced):
+        for read in (*reads, self._store.replaced, self._store.labels):
             try:
                 read()
             except (InputError, OSError) as error:

@@ -77,9 +77,15 @@ class Term:
 
 @dataclass(frozen=True, eq=False)
 class Expression:
-    """A weighted sum of losses in canonical form; build it with `parse`. Two are equal if their texts are."""
+    """A weighted sum of losses in canonical form; build it with `parse`. Two are equal if their texts are.
+
+    Attributes:
+        terms: Its terms.
+        label: What a person calls it, which is no part of its text; see `labelled`.
+    """
 
     terms: tuple[Term, ...]
+    label: str | None = None
 
     @classmethod
     def of(cls, terms: Iterable[Term], *, source: str) -> "Expression":
@@ -130,10 +136,12 @@ class Family:
     Attributes:
         rest: The other terms, in canonical form; there may be none.
         varied: The term with λ; its ``weight`` means nothing.
+        label: What a person calls them, which is no part of the text; see `labelled`.
     """
 
     rest: tuple[Term, ...]
     varied: Term
+    label: str | None = None
 
     @classmethod
     def of(cls, rest: Iterable[Term], varied: Term, *, source: str) -> "Family":
@@ -234,6 +242,57 @@ def _merged(terms: Iterable[Term], source: str) -> tuple[Term, ...]:
 def _written(terms: Sequence[Term]) -> str:
     coefficients = (f"{term.weight!r}*" if at or term.weight != 1.0 else "" for at, term in enumerate(terms))
     return " + ".join(f"{coefficient}{term.call}" for coefficient, term in zip(coefficients, terms, strict=True))
+
+
+_LONGEST_LABEL = 40
+"""Characters of a label as it is given; where λ is varied, its value follows."""
+
+
+def is_label(text: object, longest: int = 2 * _LONGEST_LABEL) -> bool:
+    """Return whether something can be a label: what begins with ``_`` is not shown in the legends of figures."""
+    if not isinstance(text, str) or len(text) > longest or not text.isprintable() or text != text.strip():
+        return False
+    return re.match(r"[^\W_]", text) is not None
+
+
+def split_label(written: object) -> tuple[str | None, str]:
+    """Return the label, if there is one, and the expression of a loss as a person writes it.
+
+    Args:
+        written: ``"l1 + 0.1*sg"``, ``"ours=l1 + 0.1*sg"``, or ``{"loss": "l1 + 0.1*sg", "label": "ours"}``.
+
+    Raises:
+        ValueError: If it is none of these.
+    """
+    if isinstance(written, str):
+        before, equals, after = written.partition("=")
+        named = equals and before.count("(") == before.count(")")  # else it belongs to an option
+        return (before.strip(), after) if named else (None, written)
+    if isinstance(written, Mapping) and written.keys() <= {"loss", "label"}:
+        label, loss = written.get("label"), written.get("loss")
+        if isinstance(loss, str) and (label is None or isinstance(label, str)):
+            return label, loss
+    raise ValueError("a loss such as 'l1 + 0.1*sg' is needed, or with a label {loss: l1 + 0.1*sg, label: ours}")
+
+
+def label_at(label: str, lam: float) -> str:
+    """Return the label of one of several losses that differ in λ: ``ours (λ = 0.1)``."""
+    return f"{label} (λ = {lam:.15g})"
+
+
+def labelled(loss: OpenLoss, label: str | None) -> OpenLoss:
+    """Return a loss with a label; one that is the loss's own text takes away the label that it had.
+
+    Raises:
+        InputError: If it cannot be one.
+    """
+    if label is None or label == str(loss):
+        return replace(loss, label=label)
+    if not is_label(label, _LONGEST_LABEL):
+        raise InputError(
+            f"label {quoted(label)}: a letter or digit and up to {_LONGEST_LABEL - 1} printable characters are needed."
+        )
+    return replace(loss, label=label)
 
 
 def _total(terms: list[Term], source: str) -> float:

@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -38,11 +38,11 @@ from sgbench.spec.expression import Expression, Family, OpenLoss
 from sgbench.spec.reference import as_text, held_out, lacks_hr, packed_digest, set_name
 from sgbench.spec.resolve import (
     check_backbone,
-    check_loss,
     check_metric,
     check_optimizer,
     check_options,
     check_trackers,
+    check_written_loss,
     split_backbone,
 )
 from sgbench.spec.text import read_seeds, read_yaml
@@ -56,22 +56,25 @@ def canonical_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def _from_text(read: Callable[[str], OpenLoss]) -> BeforeValidator:
-    def validate(value: object) -> object:
-        if not isinstance(value, str | OpenLoss):
-            raise ValueError("a loss expression such as 'l1 + 0.1*sg' is needed")
-        return read(value) if isinstance(value, str) else value
-
-    return BeforeValidator(validate)
+def _stored_loss(value: object) -> object:
+    if not isinstance(value, str | Expression):
+        raise ValueError("a loss expression such as 'l1 + 0.1*sg' is needed")
+    return expression.parse(value) if isinstance(value, str) else value
 
 
-_AsText = PlainSerializer(str, return_type=str)
+def _written(loss: OpenLoss) -> str | dict[str, str]:
+    return {"loss": str(loss), "label": loss.label} if loss.label else str(loss)
 
-Loss = Annotated[InstanceOf[Expression], _from_text(expression.parse), _AsText]
+
+Loss = Annotated[InstanceOf[Expression], BeforeValidator(_stored_loss), PlainSerializer(str, return_type=str)]
 """A loss expression, written as text; only its grammar is checked."""
 
-NamedLoss = Annotated[InstanceOf[Expression] | InstanceOf[Family], _from_text(check_loss), _AsText]
-"""A loss as a person writes it, whose terms must exist and whose λ may be open."""
+NamedLoss = Annotated[
+    InstanceOf[Expression] | InstanceOf[Family],
+    BeforeValidator(lambda value: value if isinstance(value, OpenLoss) else check_written_loss(value)),
+    PlainSerializer(_written),
+]
+"""A loss as a person writes it, perhaps with a label, whose terms must exist and whose λ may be open."""
 
 NamedBackbone = Annotated[str, AfterValidator(check_backbone)]
 """``family-size``, a registered name, or ``module:Class``."""
@@ -499,6 +502,10 @@ class RunSpec(_Model):
         identity["spec_version"] = SPEC_VERSION
         return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:12]
 
+    def called(self, loss: str) -> str:
+        """Return what it is called, with a name for its loss."""
+        return f"{self.backbone} · {loss} · seed {self.seed}"
+
     @property
     def lam(self) -> float:
         """λ: the coefficient of the varied term in the loss, 0 if it has none."""
@@ -507,7 +514,7 @@ class RunSpec(_Model):
         return math.fsum(term.weight for term in self.loss.terms if term.call == self.varied)
 
     def __str__(self) -> str:
-        return f"{self.backbone} · {self.loss} · seed {self.seed}"
+        return self.called(str(self.loss))
 
 
 class Grid(_Model):
@@ -563,6 +570,17 @@ class Grid(_Model):
             terms = " and ".join(quoted(family.varied.name) for family, _ in families)
             raise InputError(f"λ is ambiguous in {quoted(str(loss))}: values are given for {terms}; give those of one.")
         return families[0] if families else loss
+
+    def labels(self) -> Iterator[tuple[str, str]]:
+        """Yield each loss that is given a label, and that label; of several λ, it says which."""
+        for loss in (loss for loss in self.losses if loss.label):
+            if isinstance(varied := self._varied(loss), Expression):
+                yield str(loss), str(loss.label)
+                continue
+            family, lambdas = varied
+            for lam in filter(None, lambdas):  # λ = 0 is the loss without the term, which is another
+                label = str(loss.label)
+                yield str(family.at(lam)), expression.label_at(label, lam) if len(lambdas) > 1 else label
 
 
 HELD_OUT = "held-out"
@@ -665,6 +683,7 @@ class SweepSpec(_Model):
         for name in map(set_name, self.validation_sets):
             if name in tested:
                 raise ValueError(f"{quoted(name)} is a validation set and a test set; validate on other images")
+        self.labels()
         for grid in self.grids:
             grid.with_lambdas()
             for backbone in grid.backbones if self.recompute else ():
@@ -696,6 +715,21 @@ class SweepSpec(_Model):
     def losses(self) -> list[OpenLoss]:
         """Return the losses that its grids name, each once, before λ is varied."""
         return list(dict.fromkeys(loss for grid in self.grids for loss in grid.losses))
+
+    def labels(self) -> dict[str, str]:
+        """Return what losses are called in tables, by their text, as far as a label is given.
+
+        Raises:
+            InputError: If two losses have one label, or one has two.
+        """
+        labels: dict[str, str] = {}
+        losses: dict[str, str] = {}
+        for loss, label in (each for grid in self.grids for each in grid.labels()):
+            if (other := losses.setdefault(label, loss)) != loss:
+                raise InputError(f"label {quoted(label)} is given to two losses, {quoted(other)} and {quoted(loss)}.")
+            if (other := labels.setdefault(loss, label)) != label:
+                raise InputError(f"loss {quoted(loss)} is given two labels, {quoted(other)} and {quoted(label)}.")
+        return labels
 
     def named_runs(self, train: TrainingData) -> list[RunSpec]:
         """Return every run that the grids name, repetitions included, in order: seeds vary slowest.

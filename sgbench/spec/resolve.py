@@ -15,7 +15,7 @@ from sgbench.core.errors import InputError, unknown
 from sgbench.core.plugins import foreign
 from sgbench.core.registry import BACKBONES, DISCRIMINATORS, LOSSES, METRICS, OPTIMIZERS, TRACKERS, Registry
 from sgbench.core.words import quoted, shortened
-from sgbench.spec.expression import Expression, Family, OpenLoss, Term, number, parse_open
+from sgbench.spec.expression import Expression, Family, OpenLoss, Term, labelled, number, parse_open, split_label
 
 T = TypeVar("T")
 
@@ -41,6 +41,30 @@ def check_loss(text: str) -> OpenLoss:
         if not DISCRIMINATORS.is_built_in(name):
             _load(DISCRIMINATORS, name)
     return loss
+
+
+def check_written_loss(written: object) -> OpenLoss:
+    """Return a loss as a person writes it, with or without a label, see `sgbench.spec.expression.split_label`.
+
+    Raises:
+        ValueError: If it is not written like one.
+        InputError: See `check_loss`; or if its label cannot be one, or is another loss.
+    """
+    label, text = split_label(written)
+    loss = labelled(check_loss(text), label)
+    if label is not None and label != str(loss) and _is_loss(label):
+        raise InputError(f"label {quoted(label)} of loss {quoted(str(loss))} is itself a loss; choose another.")
+    return loss
+
+
+def _is_loss(text: str) -> bool:
+    """Return whether a text is an expression of losses that have these names, without importing any."""
+    try:
+        terms = parse_open(text).terms
+    except InputError:
+        return False
+    known = LOSSES.names()
+    return all(":" in term.name or term.name in known for term in terms)
 
 
 def discriminators_of(losses: Iterable[OpenLoss]) -> list[str]:

@@ -3,7 +3,7 @@
 from sgbench.store.files import whole_sets
 from sgbench.store.layout import LOGS, SCRATCH
 from sgbench.store.schema import BESIDE_RUNS, HISTORY, RUNS, SCHEMA_VERSION, SCORES, VALIDATION, identity_columns
-from sgbench.store.store import Dataset, Planned, Replaced, Store, by_key, stamp
+from sgbench.store.store import Dataset, Planned, Replaced, Store, by_key, relabelled, stamp
 
 __all__ = [
     "BESIDE_RUNS",
@@ -20,6 +20,7 @@ __all__ = [
     "Store",
     "by_key",
     "identity_columns",
+    "relabelled",
     "stamp",
     "whole_sets",
 ]

@@ -13,6 +13,9 @@ SCRATCH = ".ray"
 PLANS = "plans"
 """Folder of a store with a file for each sweep: what it asks for."""
 
+LABELS = f"{PLANS}/labels"
+"""File of that folder: what tables call losses, by their text, in JSON."""
+
 CHECKPOINTS = "checkpoints"
 """Folder of a store with a folder for each run that is not done."""
 
@@ -81,7 +84,7 @@ _BESIDE = re.compile(
 )
 
 _WRITTEN = re.compile(
-    rf"(runs|scores|history|validation)/[^/]+\.parquet|{PLANS}/[^/]+\.json|{WEIGHTS}/{RUN_ID}\.pt"
+    rf"(runs|scores|history|validation)/[^/]+\.parquet|{PLANS}/[^/]+\.json|{LABELS}|{WEIGHTS}/{RUN_ID}\.pt"
     rf"|{CHECKPOINTS}/{RUN_ID}/(?:\d+\.pt|(?:budget|code)\.json)|{IMAGES}/{RUN_ID}/[^/]+/[^/]+\.png|{REPLACED}"
     rf"|{_PROGRESS.pattern}|{MEASURED}"
     rf"|{PACKED}/[0-9a-f]{{64}}/(manifest\.json|(hr|lr)\.bin\.\d{{5}})|{SENT_NETWORKS}/[^/]+\.\d{{5}}"

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,9 +15,11 @@ import pyarrow.compute as pc
 from sgbench.core.errors import InputError, MissingDataError
 from sgbench.core.sources import DIGITS, Source
 from sgbench.core.storage import PART, PART_IN_WORDS, Storage
+from sgbench.core.words import quoted
+from sgbench.spec.expression import is_label
 from sgbench.spec.text import read_json
 from sgbench.store.files import TableFiles
-from sgbench.store.layout import FOLDERS, MARK, PLANS, REPLACED, plan_of, runs_beside, source_of
+from sgbench.store.layout import FOLDERS, LABELS, MARK, PLANS, REPLACED, plan_of, runs_beside, source_of
 from sgbench.store.rows import HistoryRow, RunRow, ScoreRow, ValidationRow
 from sgbench.store.schema import HISTORY, RUNS, SCORES, TABLES, VALIDATION, check_names
 
@@ -69,6 +71,17 @@ class Replaced(NamedTuple):
         """Parse its JSON form."""
         row, rerun, scores = fields
         return cls(row, rerun, tuple((name, sha256, metric) for name, sha256, metric in scores))
+
+
+def relabelled(labels: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels of losses, by their text, with newer ones; no two losses have one label.
+
+    Args:
+        labels: As they are.
+        new: Newer ones. One that another loss had is that one's no longer; the text of the loss itself is no label.
+    """
+    kept = {loss: label for loss, label in labels.items() if label not in new.values()} | dict(new)
+    return {loss: label for loss, label in sorted(kept.items()) if label != loss}
 
 
 def stamp(row: RunRow | None) -> str | None:
@@ -271,6 +284,34 @@ class Store:
         if source.digest != digest:
             raise InputError(f"'{place}' does not hold the code of that hash; delete it.")
         return source
+
+    def labels(self) -> dict[str, str]:
+        """Return what tables call losses, by their text, as far as sweeps have given them a label.
+
+        Raises:
+            InputError: If the file is damaged.
+        """
+        try:
+            labels = read_json(self.storage.read(LABELS))
+            if not isinstance(labels, dict):
+                raise TypeError("an object is needed")
+            for label in labels.values():
+                if not is_label(label):
+                    raise ValueError(f"{quoted(label)} is no label")
+            if len({*labels.values()}) < len(labels):
+                raise ValueError("two losses have one label")
+            return labels
+        except FileNotFoundError:
+            return {}
+        except (ValueError, TypeError) as error:
+            raise InputError(f"'{self.storage.address(LABELS)}' cannot be read: {error}.") from error
+
+    def write_labels(self, new: Mapping[str, str]) -> None:
+        """Give losses labels, besides those that others have; see `relabelled`."""
+        with self.storage.alone():
+            before = self.labels()
+            if (labels := relabelled(before, new)) != before:
+                self.storage.write(LABELS, json.dumps(labels, indent=1, ensure_ascii=False).encode())
 
     def replaced(self) -> dict[str, Replaced]:
         """Return what is being replaced, by run, including runs that are retrained but not yet scored.

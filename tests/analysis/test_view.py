@@ -99,6 +99,24 @@ def test_lambda_is_that_of_the_term_which_a_sweep_varies() -> None:
     assert [each.run_id for each in shown.runs(Filters(lambdas=[0.5]))] == ["a", "b"]
 
 
+def test_a_loss_is_called_by_its_label_and_found_by_it() -> None:
+    tables = (to_table("runs", [run("a"), run("b", SG)]), to_table("scores", [score("a", 0.1), score("b", 0.2)]))
+    shown = View(Results.of(*tables, planned=[plan("c", SG, 1)], labels={SG: "ours", "l2": "l1"}))
+    assert [str(each) for each in shown.runs()] == [
+        "edsr-tiny · l1 · seed 0", "edsr-tiny · ours · seed 0", "edsr-tiny · ours · seed 1"
+    ]  # fmt: skip
+    assert [(each.loss, each.trained_with) for each in shown.groups()] == [("l1", "l1"), (SG, "ours")]
+    assert shown.resolved(Filters(losses=["ours", "sg + l1", "l1"])).losses == [SG, "l1"]
+    (cell,) = compare.comparisons(shown, "l1", "ours")
+    assert (cell.a, cell.b, cell.label_a, cell.label_b) == ("l1", SG, "l1", "ours")
+    assert cell.left_out == ("no run (l1, seed 1)", "pending (ours, seed 1)")
+    with pytest.raises(InputError, match=r"^unknown loss 'our': did you mean 'ours'\? Valid: l1, ours\.$"):
+        shown.resolved(Filters(losses=["our"]))
+    assert shown.results.query("SELECT label, loss FROM labels ORDER BY loss").to_pylist() == [
+        {"label": "ours", "loss": SG}, {"label": "l1", "loss": "l2"}
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

@@ -66,10 +66,10 @@ def test_merge_says_what_it_takes_and_with_dry_run_takes_nothing(run: Run, store
     fill("bob", SPECS[1])
     _, err = run("results", "merge", "results/all", "results/quick", "bob", "--dry-run")
     assert "results/quick: 2 runs would be added, 0 would be replaced, 0 are the same; " in err
-    assert "; 0 files of scores and 0 plans would be taken\n" in err
+    assert "; 0 files of scores, 0 plans and 0 labels would be taken\n" in err
     assert not Path("results/all").exists()
     _, err = run("results", "merge", "results/some", "results/quick")
-    assert "results/quick: 2 runs added, 0 replaced, 0 the same; 0 files of scores and 0 plans taken" in err
+    assert "results/quick: 2 runs added, 0 replaced, 0 the same; 0 files of scores, 0 plans and 0 labels taken" in err
     out, _ = run("results", "merge", "results/all", "results/quick", "bob", "--json")
     first, second = json.loads(out)
     assert (first["added"], second["added"], second["shared"]) == (sorted([FIRST, SECOND]), [], [SECOND])

@@ -37,8 +37,14 @@ def score(run_id: str, value: float | None, metric: str = "lpips_alex", dataset:
     return {**row, "scored": NOW} | columns
 
 
-def results(runs: list[dict[str, Any]], scores: list[dict[str, Any]], planned: list[Planned] | None = None) -> Results:
-    return Results.of(to_table("runs", runs), to_table("scores", scores), to_table("history", []), planned or [])
+def results(
+    runs: list[dict[str, Any]],
+    scores: list[dict[str, Any]],
+    planned: list[Planned] | None = None,
+    labels: dict[str, str] | None = None,
+) -> Results:
+    tables = (to_table("runs", runs), to_table("scores", scores), to_table("history", []))
+    return Results.of(*tables, planned or [], labels=labels)
 
 
 def plan(run_id: str, loss: str = "l1", seed: int = 0, **fields: Any) -> Planned:

@@ -550,7 +550,17 @@ def test_a_flat_image_has_maps_too() -> None:
 
 def compared(**fields: Any) -> Comparison:
     known: dict[str, Any] = {"metric": "lpips_alex", "direction": "lower", "dataset": "Set5", "backbone": "edsr-tiny"}
-    known |= {"scale": 4, "recipe": "", "a": "l1", "b": "l1 + 1.0*sg", "alpha": 0.05, "seeds": (0, 1), "images": 5}
+    known |= {
+        "scale": 4,
+        "recipe": "",
+        "a": "l1",
+        "b": "l1 + 1.0*sg",
+        "label_a": "l1",
+        "label_b": "l1 + 1.0*sg",
+        "alpha": 0.05,
+        "seeds": (0, 1),
+        "images": 5,
+    }
     known |= {"mean_a": 0.4, "mean_b": 0.3, "verdict": Verdict.SIGNIFICANT}
     known["overall"] = known["by_seed"] = Estimate(Interval(-0.15, -0.05), 0.001)
     return Comparison(**known | fields)

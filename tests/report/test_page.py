@@ -87,7 +87,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def cell(verdict: str, difference: float = -0.1, **fields: Any) -> Comparison:
     known: dict[str, Any] = {"metric": "lpips_alex", "direction": "lower", "dataset": "Set14", "backbone": "edsr-tiny"}
-    known |= {"scale": 4, "recipe": "", "a": L1, "b": SG, "alpha": 0.05, "seeds": (0, 1)}
+    known |= {"scale": 4, "recipe": "", "a": L1, "b": SG, "label_a": L1, "label_b": SG, "alpha": 0.05, "seeds": (0, 1)}
     return Comparison(**known | {"verdict": verdict, "mean_a": 0.4, "mean_b": 0.4 + difference} | fields)
 
 

@@ -23,6 +23,8 @@ FOUND = Comparison(
     recipe="",
     a="l1",
     b=SG,
+    label_a="l1",
+    label_b=SG,
     alpha=0.05,
     seeds=(0, 1, 2),
     runs_a=("a0", "a1", "a2"),
@@ -43,6 +45,7 @@ OF_SETS = replace(
 )  # fmt: skip
 NO_PAIRS = Comparison(
     metric="lpips_alex", direction=None, dataset="Set5", backbone="edsr-tiny", scale=4, recipe="", a="l1", b=SG,
+    label_a="l1", label_b=SG,
     alpha=0.05, reason=f"no seed has both scores: no run ({SG}, seeds 0, 1)",
 )  # fmt: skip
 

@@ -1,5 +1,8 @@
 """Rows and columns of one's own, and which differences are significant."""
 
+import csv
+import io
+import json
 import random
 from typing import Any
 
@@ -11,6 +14,8 @@ from sgbench.core.errors import InputError
 from sgbench.report import tables
 from sgbench.report.tables import Table
 from sgbench.report.tables.model import mean_of
+
+SG = "l1 + 1.0*sg"
 
 
 def grid(seeds: int = 2, losses: tuple[str, ...] = ("l1", "l1 + 0.1*sg", "l1 + 1.0*sg")) -> Results:
@@ -77,6 +82,21 @@ def test_losses_of_one_weight_are_told_apart() -> None:
     assert labels(table)[:3] == [
         ("edsr-tiny", "l1", "0"), ("edsr-tiny", "l1 + 1.0*sg", "1"), ("edsr-tiny", "l2", "0"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", [*tables.FORMATS, "rich"])
+def test_a_loss_is_called_by_its_label_and_programs_get_its_expression_too(form: str) -> None:
+    shown = pivot(results([run("a"), run("b", SG)], [score("a", 0.3), score("b", 0.2)], labels={SG: "ours & co"}))
+    assert labels(shown) == [("Set5", "edsr-tiny", "l1"), ("Set5", "edsr-tiny", "ours & co")]
+    assert "ours & co is l1 + 1.0*sg." in shown.notes
+    text = printed(shown, 100) if form == "rich" else tables.FORMATS[form](shown)
+    assert {"latex": r"ours \& co &", "html": '<th scope="row">ours &amp; co</th>'}.get(form, "ours & co") in text
+    if form == "json":
+        lines = json.loads(text)["lines"]
+        assert [(line["loss"], line["label"]) for line in lines] == [("l1", None), (SG, "ours & co")]
+    if form == "csv":
+        rows = list(csv.DictReader(io.StringIO(text)))
+        assert [(row["loss"], row["label"]) for row in rows] == [("l1", ""), (SG, "ours & co")]
 
 
 def test_a_place_without_a_run_says_so() -> None:

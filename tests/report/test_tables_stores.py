@@ -54,6 +54,15 @@ def test_a_number_is_taken_before_a_reason_and_what_is_done_before_what_failed()
     assert cells(pivot({"x": results([], [], [plan("a")]), "y": one(0.3)})) == [("0.3000", 1)]
 
 
+def test_a_label_is_the_first_stores_and_no_other_losses() -> None:
+    runs = {"l1": run("a"), "l2": run("b", "l2"), "ssim": run("c", "ssim")}
+    first = results([runs["l1"], runs["l2"]], [score("a", 0.3), score("b", 0.3)], labels={"l2": "ours"})
+    second = results(list(runs.values()), [score("c", 0.3)], labels={"l1": "base", "l2": "theirs", "ssim": "ours"})
+    shown = pivot({"x": first, "y": second})
+    assert [line.labels[-1] for line in shown.lines] == ["base", "ours", "ssim"]
+    assert [note for note in shown.notes if " is l" in note] == ["base is l1.", "ours is l2."]
+
+
 def test_stores_may_be_columns() -> None:
     shown = pivot({"new": one(0.31), "ago": one(0.3)}, columns=["store"])
     assert [column.name for column in shown.columns] == ["new", "ago"]

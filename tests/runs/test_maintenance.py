@@ -220,6 +220,21 @@ def test_plans_of_one_name_ask_for_what_either_asks_for(into: Store, source: Sto
     assert into.plans() == {"other": [], "quick": [planned(0), planned(1), planned(2), planned(1, "fid")]}
 
 
+def test_a_loss_keeps_its_label_and_takes_one_that_is_free(into: Store, source: Store) -> None:
+    fill(source, 0, 1.0)
+    into.write_labels({"l1": "base", "l2": "taken"})
+    source.write_labels({"l1": "baseline", "ssim": "taken", "charbonnier": "robust"})
+    merge = Merge.of(into, source)
+    assert merge.labels == {"charbonnier": "robust"}
+    assert merge.remarks == (
+        f"label 'baseline' of '{source.storage}' for l1 is not taken: here it is 'base'.",
+        f"label 'taken' of '{source.storage}' for ssim is not taken: here another loss has it.",
+    )
+    merge.apply()
+    assert into.labels() == {"charbonnier": "robust", "l1": "base", "l2": "taken"}
+    assert Merge.of(into, source).is_empty
+
+
 def test_a_store_is_not_merged_into_itself(into: Store) -> None:
     with pytest.raises(InputError, match="cannot be merged into itself"):
         Merge.of(into, Store(Storage(f"{into.storage.root}/")))

@@ -111,6 +111,30 @@ def test_a_store_of_many_small_files_is_compacted_when_a_sweep_ends(
         carry_out("two", sweep, storage, nobody(), Quiet())
 
 
+def test_the_label_of_the_last_sweep_holds_for_runs_that_were_done_before(sweep: SweepSpec, storage: Storage) -> None:
+    began: list[str] = []
+
+    class Seeing(Quiet):
+        def started(self, run_id: str, label: str) -> None:
+            began.append(label)
+
+    fields = sweep.model_dump(mode="json")
+    first, last = (
+        build(fields | {"grids": [{"backbones": ["edsr-tiny"], "losses": losses}]}, "two")
+        for losses in (["l1", "ours=l2"], ["base=l1", "theirs=l2"])
+    )
+    here(first, storage, Seeing(), command="train")
+    assert sorted(began) == ["edsr-tiny · l1 · seed 0", "edsr-tiny · ours · seed 0"]
+    assert [run.row["label"] for run in look("two", sweep, storage, Quiet()).runs] == [None, "ours"]
+    assert [run.row["label"] for run in look("two", last, storage, Quiet()).runs] == ["base", "theirs"]
+    assert Store(storage).labels() == {"l2": "ours"}
+    assert carry_out("two", last, storage, nobody(), Quiet()).plan.count("done") == 2
+    assert Store(storage).labels() == {"l1": "base", "l2": "theirs"}
+    assert carry_out("two", sweep, storage, nobody(), Quiet()).plan.count("done") == 2  # which says nothing of labels
+    assert [each.label for each in View(load_results(storage.root)).groups()] == ["base", "theirs"]
+    assert sorted(Store(storage).runs()["name"].to_pylist()) == ["edsr-tiny · l1 · seed 0", "edsr-tiny · l2 · seed 0"]
+
+
 def test_only_a_sweep_is_kept_as_a_plan(sweep: SweepSpec, storage: Storage) -> None:
     here(sweep, storage, command="train")
     assert Store(storage).plans() == {}

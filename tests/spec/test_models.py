@@ -252,6 +252,33 @@ def test_seeds_may_be_ranges(seeds: object, numbers: tuple[int, ...]):
     assert build(grid(seeds=seeds), "preset").grids[0].seeds == numbers
 
 
+@pytest.mark.parametrize(
+    ("losses", "lambdas", "labels"),
+    [
+        (["l1", "ours=sg + l1"], None, {"l1 + 1.0*sg": "ours"}),
+        (["l1", {"loss": "sg + l1", "label": "ours = best"}], None, {"l1 + 1.0*sg": "ours = best"}),
+        ([{"loss": "l1"}, "Ours (1) = sg(order=1)"], None, {"sg(order=1)": "Ours (1)"}),
+        (["ours=l1 + 1.0*sg"], [0.5], {"l1 + 0.5*sg": "ours"}),
+        (["l2", "ours=l1 + λ*sg"], [0, 0.1, 1], {"l1 + 0.1*sg": "ours (λ = 0.1)", "l1 + 1.0*sg": "ours (λ = 1)"}),
+        (["l1 + λ*sg", "base=l1"], [0, 1], {"l1": "base"}),
+        (["ours=l1 + ssim", "l1 + λ*sg"], [0.1, 1], {"l1 + 1.0*ssim": "ours"}),
+        (["ours=l1 + ssim"], {"ssim": [2, 3]}, {"l1 + 2.0*ssim": "ours (λ = 2)", "l1 + 3.0*ssim": "ours (λ = 3)"}),
+    ],
+)
+def test_a_loss_may_have_a_label_which_says_which_of_several_lambdas_it_is(losses: Any, lambdas: Any, labels: Any):
+    sweep = build(grid(losses=losses) if lambdas is None else grid(losses=losses, lambdas=lambdas), "preset")
+    assert sweep.labels() == labels
+    assert build(sweep.model_dump(mode="json"), "preset").labels() == labels
+
+
+def test_a_label_is_no_part_of_a_run():
+    train = TrainingData(name="Mine", sha256=HASH)
+    plain, called = (build(grid(losses=[loss]), "preset").named_runs(train) for loss in ("l1 + sg", "ours=l1 + sg"))
+    assert plain == called
+    assert [each.run_id for each in plain] == [each.run_id for each in called]
+    assert [each.model_dump_json() for each in plain] == [each.model_dump_json() for each in called]
+
+
 def test_losses_and_backbones_are_canonical_inside():
     sweep = build(fields(grids=[{"backbones": ["edsr"], "losses": ["sg + l1"]}]), "preset")
     assert (sweep.grids[0].backbones, *map(str, sweep.grids[0].losses)) == (("edsr-paper",), "l1 + 1.0*sg")

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import sgbench
-from sgbench.analysis import load_results
+from sgbench.analysis import View, load_results
 from sgbench.analysis.view import labels_of
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
@@ -179,6 +179,28 @@ def test_a_plan_comes_back(store: Store) -> None:
     store.write_plan("other", planned)
     assert store.planned() == planned * 2
     assert load_results(str(store.storage)).planned == planned * 2
+
+
+def test_the_newest_label_of_a_loss_counts_and_no_two_losses_have_one(store: Store, folder: Path) -> None:
+    assert store.labels() == {}
+    store.write_labels({"l1": "base", "l1 + 1.0*sg": "ours"})
+    store.write_labels({"l2": "ours"})
+    assert store.labels() == load_results(str(folder)).labels == {"l1": "base", "l2": "ours"}
+    before = (folder / "plans" / "labels").stat()
+    store.write_labels({"l2": "ours"})
+    assert (folder / "plans" / "labels").stat() == before
+    store.write_labels({"l1": "l1"})  # which takes its label away
+    assert store.labels() == {"l2": "ours"}
+    assert store.plans() == {}
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{", b'{"l1": 5}', b'{"l1": "\\u001b[2J"}', b'{"l1": "a", "l2": "a"}'])
+def test_labels_that_are_damaged_are_told_in_a_sentence(store: Store, folder: Path, content: bytes) -> None:
+    store.storage.write("plans/labels", content)
+    with pytest.raises(InputError, match=r"plans/labels' cannot be read: "):
+        store.labels()
+    with pytest.raises(InputError, match=r"plans/labels' cannot be read: "):
+        View(load_results(str(folder))).runs()
 
 
 def test_scores_on_other_pixels_of_the_same_name_stand_beside_the_first(store: Store) -> None:

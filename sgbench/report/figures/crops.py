@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from sgbench.analysis import Filters, View
-from sgbench.analysis.view import ALL, DEFAULT_METRIC, NO_RUN, NOT_SCORED, Group, Run, Status, direction
+from sgbench.analysis.view import ALL, DEFAULT_METRIC, NO_RUN, NOT_SCORED, Group, Run, Status, direction, meanings
 from sgbench.core.errors import InputError
 from sgbench.core.words import natural
 from sgbench.data import Pixels
@@ -46,7 +46,7 @@ class Crops:
     """The runs whose images are shown.
 
     Attributes:
-        losses: From left to right, each with its recipe where these differ.
+        losses: What they are called, from left to right, each with its recipe where these differ.
         runs: A run for each loss, by backbone and loss; all of a backbone have one seed.
         recipe: Its scale and degradation are those of all runs, and say how a test set is to be prepared.
         pair: Between which regions are chosen: the first and the last loss that was named, or the only two.
@@ -93,7 +93,7 @@ def find_crops(view: View, filters: Filters = ALL) -> Crops:
         chosen[backbone] = alike, min(seeds, key=lambda seed: seed or 0)
     one_recipe = len({group.conditions for alike, _ in chosen.values() for group in alike}) == 1
     runs = {
-        backbone: {group.loss if one_recipe else group.trained_with: _of_seed(group, seed) for group in alike}
+        backbone: {group.label if one_recipe else group.trained_with: _of_seed(group, seed) for group in alike}
         for backbone, (alike, seed) in chosen.items()
     }
     if not runs:
@@ -170,6 +170,7 @@ def draw_crops(
     above, below = _lines(heads), _lines([*told, "\n" * (len(names) - 1)])
     figure = Figure((layout.width, above + len(rows) * (layout.height + below)))
     notes = [_notes(crops, saved, list(scores.values()), names), _origin(crops, saved, image, box), *crops.left_out]
+    notes += meanings(run for runs in crops.runs.values() for run in runs.values())
     add_foot(figure, [], notes)
     for at, (backbone, region) in enumerate(rows):
         top = above + at * (layout.height + below)

@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from sgbench.analysis import Filters, View
 from sgbench.analysis.stats import summarise
-from sgbench.analysis.view import ALL, Group, direction
+from sgbench.analysis.view import ALL, Group, direction, meanings
 from sgbench.core.errors import InputError
 from sgbench.core.words import natural, printable
 from sgbench.report.figures.selection import BAND, counted, left_out, select, title
@@ -99,7 +99,8 @@ def draw_curves(view: View, filters: Filters = ALL, *, columns: int | None = Non
     counts = [sum(run.run_id in there for run in group.runs) for group in drawn]
     handles = [Line2D([], [], label=kind, **_look(kinds, kind)) for kind in kinds]
     validated = any(shown.is_score for _, shown in panels)
-    add_foot(figure, handles, [_explanation(counts, validated=validated), *_absent(groups, there)])
+    notes = [_explanation(counts, validated=validated), *_absent(groups, there), *meanings(drawn)]
+    add_foot(figure, handles, notes)
     return figure
 
 

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from sgbench.analysis.compare import Comparison, Verdict
 from sgbench.core.errors import InputError
 from sgbench.core.words import listed
-from sgbench.report.compare import in_places, level, shown_number
+from sgbench.report.compare import in_places, level, pair, shown_number
 from sgbench.report.figures.selection import counted, title
 from sgbench.report.figures.style import COLOURS, INK, WIDTHS, Look, add_foot, in_style, new_grid
 
@@ -125,7 +125,7 @@ def _notes(cells: Sequence[Comparison], drawn: Sequence[Comparison]) -> Iterator
     of_images = f", images: {listed(f'{count} of {dataset}' for dataset, count in images.items())}" if images else ""
     alone = listed(dict.fromkeys(cell.metric for cell in drawn if cell.by_seed and not cell.overall))
     yield (
-        f"A is {first.a}, B is {first.b}. Each row is the mean of B − A with its {level(first)} confidence interval "
+        f"{pair(first)} Each row is the mean of B − A with its {level(first)} confidence interval "
         f"over seeds and images{f' (of {alone} over seeds alone)' if alone else ''}, not corrected for the number of "
         f"rows. Seeds: {counted(len(cell.seeds) for cell in drawn)}{of_images}. Significant: the largest p value of "
         f"sgbench compare, corrected for all that it compares, is at most {first.alpha:g}."

@@ -115,6 +115,8 @@ def draw_lambda(view: View, filters: Filters = ALL, *, columns: int | None = Non
     handles = [Line2D([], [], label=label, **curve.look) for label, curve in zip(labels, curves, strict=False)]
     shown_groups = dict.fromkeys(group for groups in families.values() for group in groups.values())
     notes = shown.notes(shown_groups, [panel for panel in panels if panel in measured])
+    called = {family.loss: _called(family, groups) for family, groups in families.items()}
+    notes += [f"{label} is {loss}." for loss, label in called.items() if label != loss]
     if single:
         notes.append(f"Left out because they have only one λ > 0: {'; '.join(single)}.")
     add_foot(figure, handles, [_explanation(_counts(ours), axis, terms), *notes, *_without_one_lambda(shown.groups)])
@@ -190,7 +192,8 @@ def _varied(group: Group) -> expression.Family | None:
     called = next((run.varied for run in group.runs if run.varied), None)
     terms = expression.parse(group.loss).terms
     found = [term for term in terms if (term.name == "sg" if called is None else term.call == called)]
-    return expression.Family(tuple(term for term in terms if term not in found), *found) if len(found) == 1 else None
+    rest = tuple(term for term in terms if term not in found)
+    return expression.Family(rest, found[0]) if len(found) == 1 else None
 
 
 def _with_a_single_lambda(families: Mapping[_Family, Mapping[float, Group]]) -> list[str]:
@@ -200,6 +203,14 @@ def _with_a_single_lambda(families: Mapping[_Family, Mapping[float, Group]]) -> 
         lambdas[family.loss] |= groups.keys() - {0.0}
     single = [loss for loss, values in lambdas.items() if len(values) == 1]
     return single if len(single) < len(lambdas) else []
+
+
+def _called(family: _Family, groups: Mapping[float, Group]) -> str:
+    """Return what the losses of a family are called: the label that they share but for λ or, without one, `loss`."""
+    varied = {lam: group for lam, group in groups.items() if lam}
+    labels = {group.label.removesuffix(expression.label_at("", lam)) for lam, group in varied.items()}
+    shared = len(labels) == 1 and all(group.label != group.loss for group in varied.values())
+    return labels.pop() if shared else family.loss
 
 
 def _place(group: Group) -> tuple[str, Hashable]:
@@ -223,7 +234,7 @@ def _curves(shown: Selection, families: Mapping[_Family, Mapping[float, Group]])
     for family, groups in families.items():
         colour, marker = looks("backbones", backbones, family.backbone, COLOURS, MARKERS)
         line, fill = looks("losses and recipes", kinds, family[2:], LINES, _FILLS)
-        label = ", ".join(filter(None, (family.backbone, family.loss, family.recipe)))
+        label = ", ".join(filter(None, (family.backbone, _called(family, groups), family.recipe)))
         curve = _Curve(label, {"color": colour, "marker": marker, "fillstyle": fill, "linestyle": line})
         for panel in [(dataset, metric) for dataset in shown.datasets for metric in shown.metrics]:
             scores = {lam: shown.values(group, *panel) for lam, group in groups.items()}

@@ -12,7 +12,7 @@ from matplotlib.transforms import Bbox
 
 from sgbench.analysis import Filters, View
 from sgbench.analysis.stats import summarise
-from sgbench.analysis.view import ALL, DEFAULT_METRIC, Group
+from sgbench.analysis.view import ALL, DEFAULT_METRIC, Group, meanings
 from sgbench.core.errors import InputError
 from sgbench.report.figures.selection import BAND, Selection, counted, select
 from sgbench.report.figures.style import (
@@ -90,7 +90,7 @@ def draw_plane(view: View, filters: Filters = ALL, *, columns: int | None = None
     notes = shown.notes(shown.groups, [(dataset, metric) for dataset in panels for metric in pair])
     counts = {len(found) for (_, group), found in points.items() if group.loss}
     front = [Line2D([], [], label="Pareto front", **_FRONT)] if has_front else []
-    add_foot(figure, [*styles.handles(), *front], [*_explanation(counts), *notes])
+    add_foot(figure, [*styles.handles(), *front], [*_explanation(counts), *notes, *meanings(groups)])
     figure.draw_without_rendering()  # which lays out the axes
     for axes, dataset in zip(all_axes, panels, strict=True):
         at = {point: styles.number(group) for group, its in drawn[dataset].items() for point in its}

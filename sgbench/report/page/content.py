@@ -147,9 +147,8 @@ def _duels(view: View, filters: Filters) -> tuple[list[Duel], list[str]]:
         _duel(paired[rival], len(found[rival]) - len(paired[rival]))
         for rival in sorted(decided, key=lambda rival: (rival != SG, -decided[rival], natural(rival)))
     ]
-    remarks = [f"Not compared, for no seed has scores of both {BASELINE} and the other: {listed(waiting)}."] * bool(
-        waiting
-    )
+    unpaired = f"Not compared, for no seed has scores of both {view.label(BASELINE)} and the other"
+    remarks = [f"{unpaired}: {listed(map(view.label, waiting))}."] if waiting else []
     remarks += in_places("Inconclusive", ((cell, cell.reason) for cells in paired.values() for cell in cells))
     if duels and filters.seeds is not None:
         remarks.append("Losses are compared by all seeds of the store, also by those that are not shown.")

@@ -60,7 +60,7 @@ MOST_RUNS = 1000
 
 def of_comparisons(cells: Sequence[Comparison]) -> Grid:
     """Return a row for each comparison of two losses."""
-    a, b, level = cells[0].a, cells[0].b, f"{100 * (1 - cells[0].alpha):g}%"
+    a, b, level = cells[0].label_a, cells[0].label_b, f"{100 * (1 - cells[0].alpha):g}%"
     heads = ("metric", "test set", "backbone", a, b, "difference", "in %", f"{level} confidence interval", "verdict")
     tests = ("p corrected", "p overall", "p by image", "its floor", "p by seed", "seeds", "images")
     return Grid(f"{b} against {a}", (*heads, *tests), tuple(_compared(cell) for cell in cells))
@@ -150,7 +150,7 @@ def _lost(run: Run, row: Mapping[str, Any]) -> tuple[Entry, ...]:
 
 
 def _subject(run: Run) -> tuple[Entry, ...]:
-    return (_code(run.run_id), Entry(run.backbone), Entry(run.loss), _whole(run.seed))
+    return (_code(run.run_id), Entry(run.backbone), Entry(run.label), _whole(run.seed))
 
 
 def _none() -> Entry:

@@ -53,7 +53,8 @@ def pictures(view: View, filters: Filters, saved: Sequence[SavedImages], pair: t
     plane = "PSNR against LPIPS."
     curves = "Training curves: each term of the losses, unweighted, and scores on validation sets, if any."
     lambdas = "Metrics against λ, the coefficient of a term of the loss; for sg with the paper’s curve."
-    differences = f"Differences between {pair[1]} and {pair[0]}, with confidence intervals."
+    first, second = map(view.label, pair)
+    differences = f"Differences between {second} and {first}, with confidence intervals."
     drawn = [
         _drawn(differences, lambda: _forest(view, filters, pair)),
         _drawn(lambdas, lambda: draw_lambda(view, filters, columns=2)),
@@ -61,14 +62,14 @@ def pictures(view: View, filters: Filters, saved: Sequence[SavedImages], pair: t
         _drawn(curves + only, lambda: draw_curves(view, fewer, columns=2)),
     ]
     for each in (each for each in saved if each.images.has_hr):
-        caption = f"{each.images.name}: parts where {pair[1]} gains most over {pair[0]} in LPIPS, and loses most."
+        caption = f"{each.images.name}: parts where {second} gains most over {first} in LPIPS, and loses most."
         drawn.append(_drawn(caption, functools.partial(_crops, view, filters, each, pair)))
     return drawn
 
 
 def _forest(view: View, filters: Filters, pair: tuple[str, str]) -> Figure:
     if lacking := sorted({*pair} - {run.loss for run in view.runs(filters)}):
-        raise InputError(f"No run with {listed(lacking)} is shown.")
+        raise InputError(f"No run with {listed(map(view.label, lacking))} is shown.")
     cells = compared(view, *pair, metrics=filters.metrics, backbones=filters.backbones, tests=filters.datasets)
     return draw_forest(cells, columns=2)
 

@@ -85,7 +85,7 @@ def _outcomes(cells: Sequence[Comparison]) -> dict[_Outcome, list[Comparison]]:
     for cell in cells:
         match cell.verdict:
             case Verdict.SIGNIFICANT:
-                outcome = _Outcome(0, f"{cell.b} is significantly {sides[cell.better]} {cell.a}")
+                outcome = _Outcome(0, f"{cell.label_b} is significantly {sides[cell.better]} {cell.label_a}")
             case Verdict.NOT_SIGNIFICANT:
                 outcome = _Outcome(1, "No difference is significant")
             case Verdict.INCONCLUSIVE:

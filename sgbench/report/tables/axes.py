@@ -157,7 +157,9 @@ class Axes:
     def _place(self, outcomes: Sequence[Outcome], *, by_seed: bool) -> dict[str, Any]:
         """Return the coordinates of a cell, whose outcomes differ only in their seeds."""
         names = [name for name in DIMENSIONS if name != "store" or outcomes[0].store]
-        place = {"kind": outcomes[0].run.kind, **self._of(names, outcomes[0])}
+        run = outcomes[0].run
+        label = None if run.label == run.loss else run.label
+        place = {"kind": run.kind, **self._of(names, outcomes[0]), "label": label}
         return place if by_seed else {**place, "seed": None}
 
     def _of(self, dimensions: Sequence[str], outcome: Outcome) -> dict[str, Any]:
@@ -180,5 +182,5 @@ class Axes:
             return titled(outcome.metric, self.directions[outcome.metric])
         if name == "recipe":
             return self.recipes.label(outcome.run)
-        value = self._of([name], outcome)[name]
+        value = outcome.run.label if name == "loss" else self._of([name], outcome)[name]
         return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

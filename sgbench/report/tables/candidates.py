@@ -127,7 +127,7 @@ def _seeds(runs: Collection[Run]) -> str:
     """Return the seeds that all backbones and losses share, and which have additional ones."""
     own: defaultdict[str, set[int]] = defaultdict(set)
     for run in runs:
-        own[f"{run.backbone} · {run.loss}"].add(run.seed or 0)
+        own[f"{run.backbone} · {run.label}"].add(run.seed or 0)
     shared = set.intersection(*own.values())
     others: defaultdict[str, list[str]] = defaultdict(list)
     for name, seeds in own.items():

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from sgbench.analysis.baseline import against_baseline
 from sgbench.analysis.ranks import Ranking, ranking
-from sgbench.analysis.view import ALL, Filters, View
+from sgbench.analysis.view import ALL, Filters, View, meanings
 from sgbench.core.errors import InputError, unknown
 from sgbench.core.words import listed, plural
 from sgbench.report.tables.axes import DIMENSIONS, Axes, Group
@@ -72,7 +72,8 @@ def pivot(
     )
     notes += [*(f"{run} {run.failure}." for run in view.unplaced(filters)), *about_seeds, *about_ranks]
     notes += axes.recipes.notes if "recipe" in dimensions else ()
-    notes += [*axes.about_the_rest(dimensions), *significance.notes, *(() if apart else view.disagreements)]
+    notes += [*axes.about_the_rest(dimensions), *meanings(each.run for each in outcomes)]
+    notes += [*significance.notes, *(() if apart else view.disagreements)]
     notes += about(view, outcomes, [cell for line in shown for cell in line.cells])
     return Table(
         title=f"Scores by {listed(dimensions)}",
