@@ -27,6 +27,7 @@ from sgbench.data import upscale, write_png
 from sgbench.losses import Batch, build_loss
 from sgbench.metrics import Image
 from sgbench.spec import check_backbone, check_loss
+from sgbench.testing import checks, outcomes
 
 ROOT = Path(sgbench.__file__).parent.parent
 README = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
@@ -111,6 +112,14 @@ def test_what_is_swept_can_also_be_trained_alone(folder: Path, command: str, mon
 @pytest.mark.parametrize(("module", "command"), [("custom_loss", COMMANDS[0]), ("custom_backbone", COMMANDS[1])])
 def test_each_example_names_its_command(module: str, command: str) -> None:
     assert f"\n    {command}\n" in (ROOT / "examples" / f"{module}.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    "name", ["custom_loss:FrequencyL1(amplitude=true)", "custom_backbone:ESPCN-tiny", "custom_metric:sharpness"]
+)
+def test_each_example_keeps_the_rules(name: str) -> None:
+    assert [outcome for outcome in outcomes(checks(name, patch=8)) if not outcome.passed] == []
 
 
 def test_the_metric_scores_images_without_hr(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -319,7 +319,7 @@ def kept_outputs(network: nn.Module, layers: Iterable[str], backbone: str) -> di
     modules = dict(network.named_modules())
     for layer in layers:
         if layer not in modules:
-            raise unknown(f"layer of backbone '{backbone}'", layer, modules)
+            raise unknown(f"layer of backbone '{backbone}'", layer, filter(None, modules))
         modules[layer].register_forward_hook(partial(keep, layer))
     return outputs
 

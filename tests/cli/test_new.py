@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from sgbench.cli.new import write
 from sgbench.core.errors import InputError
 from sgbench.core.registry import BACKBONES, LOSSES, METRICS
-from sgbench.testing.new import new
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_the_module_and_the_class_are_called_after_the_name(
     kind: str, name: str, target: str, module: str, folder: Path
 ) -> None:
-    found, paths = new(kind, name, folder)  # type: ignore[arg-type]
+    found, paths = write(kind, name, folder)  # type: ignore[arg-type]
     assert found == target
     assert paths == [folder / f"{module}.py", folder / f"test_{module}.py"]
     text, test = (path.read_text(encoding="utf-8") for path in paths)
@@ -47,7 +47,7 @@ def test_the_module_and_the_class_are_called_after_the_name(
 
 def test_the_tests_that_are_written_pass(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in ("loss", "backbone", "metric"):
-        new(kind, f"my_{kind}", folder)  # type: ignore[arg-type]
+        write(kind, f"my_{kind}", folder)  # type: ignore[arg-type]
     monkeypatch.setattr(sys, "path", list(sys.path))
     assert pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", str(folder), str(folder)]) == 0
 
@@ -57,17 +57,17 @@ def test_a_name_that_no_module_can_have_is_refused(name: str, folder: Path) -> N
     with pytest.raises(
         InputError, match=r"^the name is '.*'; letters, digits and underscores are needed, as in MyLoss\.$"
     ):
-        new("loss", name, folder)
+        write("loss", name, folder)
     assert not list(folder.iterdir())
 
 
 def test_nothing_is_overwritten_or_hidden(folder: Path) -> None:
     (folder / "test_mine.py").write_text("theirs")
     with pytest.raises(InputError, match=r"test_mine\.py' exists and is left as it is; choose another name\.$"):
-        new("loss", "Mine", folder)
+        write("loss", "Mine", folder)
     with pytest.raises(InputError, match=r"^there is a module 'torch' already, which would be hidden; "):
-        new("loss", "torch", folder)
+        write("loss", "torch", folder)
     with pytest.raises(InputError, match=r"^there is no folder '.*/missing'\.$"):
-        new("loss", "mine", folder / "missing")
+        write("loss", "mine", folder / "missing")
     assert [path.name for path in folder.iterdir()] == ["test_mine.py"]
     assert (folder / "test_mine.py").read_text() == "theirs"

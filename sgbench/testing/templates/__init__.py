@@ -1,4 +1,0 @@
-"""Files to begin a loss, a backbone or a metric with, and their test.
-
-`sgbench.testing.new` copies them; in a copy, `my_module` and `MyClass` are replaced by names of a person's choice.
-"""
