@@ -19,6 +19,7 @@ from sgbench.assets.catalogue import NETWORKS, Network
 from sgbench.core.download import Progress, download
 from sgbench.core.errors import InputError
 from sgbench.core.files import cache_folder, expanded, replacing
+from sgbench.core.words import in_bytes
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Locator:
         tried = f" ({'; '.join(failures).replace(address, 'its address')})" if failures else ""
         raise MissingWeights(
             f"the {name} weights are not available locally{tried}: download {network.file} "
-            f"({network.size / 1e6:.0f} MB) from {network.url}, and put it into the folder that SGBENCH_WEIGHTS names, "
+            f"({in_bytes(network.size)}) from {network.url}, and put it into the folder that SGBENCH_WEIGHTS names, "
             f"or into {networks_folder()}, as `sgbench weights import` does."
         )
 

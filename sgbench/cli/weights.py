@@ -7,6 +7,7 @@ import typer
 
 from sgbench.cli import options
 from sgbench.cli.commands import below, command
+from sgbench.core.words import in_bytes
 
 if TYPE_CHECKING:
     from sgbench.assets.catalogue import Network
@@ -79,7 +80,7 @@ def _lines(status: "NetworkStatus", users: list[str]) -> list[str]:
         where,
         *([f"needed by {', '.join(users)}"] if users else []),
         network.licence,
-        f"{network.file}, {network.size / 1e6:,.0f} MB, with the SHA-256",
+        f"{network.file}, {in_bytes(network.size)}, with the SHA-256",
         network.sha256,
         f"from {network.url}",
         *([f"or{part} from {_index(network)} on the package index"] if network.archive else []),

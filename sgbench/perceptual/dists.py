@@ -20,7 +20,7 @@ WEIGHTS = "dists"
 """The name of α and β in the catalogue of pretrained networks."""
 
 C = 1e-6
-"""Keeps both ratios of Eq. (3) and (4) finite."""
+"""Keeps both ratios finite."""
 
 LEAST = 1e-12
 """Added to the mean of squares before its root is taken."""
@@ -33,30 +33,34 @@ def maps(network: Network, images: Tensor) -> Iterator[Tensor]:
 
 
 def distance(pairs: Iterable[tuple[Tensor, Tensor]], weights: LoadedWeights) -> Tensor:
-    """Return the distance, Eq. (5), of each pair of images: shape [N], 0 for equal images, at most about 1.
+    """Return the distance of each pair of images: shape [N], 0 for equal images, at most about 1.
 
     Args:
         pairs: The maps of SR and of HR, each of shape [N, C, h, w], or parts of their channels, in their order.
         weights: α and β.
     """
-    first, similarity = 0, None
+    first, total = 0, None
     for sr, hr in pairs:
         alpha, beta = (each[first : first + sr.shape[1]] for each in _fractions(weights, sr.device, sr.dtype))
         first += sr.shape[1]
-        texture, structure = _similarities(sr, hr)
+        texture, structure = _dissimilarities(sr, hr)
         part = texture @ alpha + structure @ beta
-        similarity = part if similarity is None else similarity + part
-    assert similarity is not None
-    return 1 - similarity
+        total = part if total is None else total + part
+    assert total is not None
+    return total
 
 
-def _similarities(sr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the similarities of texture, Eq. (3), and structure, Eq. (4), of each map, shape [N, C]."""
+def _dissimilarities(sr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
+    """Return 1 less the similarities of texture and of structure of each map, shape [N, C].
+
+    Written as differences, they lose no digits where images are alike: 1 − (2ab + c) / (a² + b² + c) is
+    (a − b)² / (a² + b² + c).
+    """
     mean_sr, mean_hr = (maps.mean(dim=(2, 3), keepdim=True) for maps in (sr, hr))
     sr, hr = sr - mean_sr, hr - mean_hr
-    var_sr, var_hr, covariance = (product.mean(dim=(2, 3)) for product in (sr * sr, hr * hr, sr * hr))
-    texture = (2 * mean_sr * mean_hr + C) / (mean_sr * mean_sr + mean_hr * mean_hr + C)
-    return texture[:, :, 0, 0], (2 * covariance + C) / (var_sr + var_hr + C)
+    squares, var_sr, var_hr = (each.square().mean(dim=(2, 3)) for each in (sr - hr, sr, hr))
+    texture = (mean_sr - mean_hr).square() / (mean_sr.square() + mean_hr.square() + C)
+    return texture[:, :, 0, 0], squares / (var_sr + var_hr + C)
 
 
 @functools.cache

@@ -403,7 +403,7 @@ def test_a_run_ends_when_its_budget_is_used_up_and_continues_with_a_larger_one(t
             {"backbone": "edsr-tiny", "loss": f"{__name__}:Learned + 0.1*{__name__}:Adversary + ldl", **ALL_AT_ONCE},
         ),
         (12, [1, 5], {"backbone": "edsr-tiny", "loss": f"l1 + {__name__}:Learned + 0.1*{__name__}:Adversary"}),
-        (12, [1, 5], {"loss": ADVERSARIES + " + vgg(conv1=1, conv5=0)"}),
+        (12, [1, 5], {"loss": ADVERSARIES + " + vgg(conv1=1, conv5=0) + lpips_vgg + dists + contextual"}),
     ],
 )
 @pytest.mark.usefixtures("networks")
