@@ -79,6 +79,7 @@ class Comparison:
         verdict: The result.
         reason: Why it is inconclusive.
         left_out: Why runs have no partner, one sentence each without its full stop.
+        stale: The plug-ins whose code is another now than runs were trained with, by kind and name.
     """
 
     metric: str
@@ -106,6 +107,7 @@ class Comparison:
     verdict: Verdict = Verdict.INCONCLUSIVE
     reason: str | None = None
     left_out: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
 
     @property
     def difference(self) -> float | None:
@@ -272,6 +274,7 @@ def _cells(
     """Return a cell, without its verdict, for each test set on which a run has, or should have, a score."""
     ids = {run.run_id for runs in place.by_loss.values() for run in runs}
     group = place.group
+    stale = tuple(dict.fromkeys(plugin for runs in place.by_loss.values() for run in runs for plugin in run.stale))
     cells = []
     for dataset in {dataset for run_id, dataset, name in scores if run_id in ids and name == metric}:
         sides = [
@@ -282,7 +285,7 @@ def _cells(
             for loss in names[:2]
         ]
         cell = Comparison(metric, None, dataset, group.backbone, group.runs[0].scale, group.recipe, *names, alpha)
-        cells.append(_compared(cell, *sides))
+        cells.append(_compared(replace(cell, stale=stale), *sides))
     return cells
 
 

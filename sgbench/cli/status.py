@@ -1,5 +1,6 @@
 """``sgbench status``: the progress of sweeps, read from their store or from the cluster they were submitted to."""
 
+import functools
 import itertools
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
@@ -161,13 +162,14 @@ def _counts(store: "Store", running: "Mapping[str, Running]") -> tuple[list[dict
     from sgbench.spec.sources import Sources
     from sgbench.spec.stored import read_recipe
 
-    sources, judge = Sources(), Judge(store, locator=Locator(download=False), plugins=False, running=running)
+    sources = Sources()
+    judge = Judge(store, locator=Locator(download=False), plugins=False, running=running, sources=sources)
     shown = [status for status in RunStatus if status is not RunStatus.UNKNOWN]  # what is planned has an id
     sweeps, exhausted = [], []
     for name, runs in store.plans().items():
         recipes = (read_recipe(run.run.get("spec"), f"run {run.run_id}") for run in runs)
         standings = [
-            judge.standing(run.run_id, recipe, run.tests, run.metrics, sources.code_of_row(run.run))
+            judge.standing(run.run_id, recipe, run.tests, run.metrics, functools.partial(sources.code_of_row, run.run))
             for run, recipe in zip(runs, recipes, strict=True)
         ]
         counts = Counter(standing.status for standing in standings)

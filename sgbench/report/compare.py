@@ -19,6 +19,7 @@ from sgbench.core.words import listed, plural
 from sgbench.report.shown import Part, Shown, paragraph, wrapped
 from sgbench.report.tables.html import plain_table
 from sgbench.report.tables.model import number, titled
+from sgbench.spec.sources import in_words
 
 STYLES = {Verdict.SIGNIFICANT: "bold", Verdict.INCONCLUSIVE: "yellow"}
 
@@ -112,9 +113,10 @@ def pair(cell: Comparison) -> str:
 def notes(cells: Sequence[Comparison]) -> list[str]:
     """Return what the columns of the table mean, and how reliable they are, for cells of one comparison."""
     tested = [cell for cell in cells if cell.by_seed]
+    stale = in_words(dict.fromkeys(plugin for cell in cells for plugin in cell.stale))
+    said = [f"Stale: the code of {stale} has changed since runs were trained."] * bool(stale)
     if not tested:
-        return []
-    said = []
+        return said
     if images := [cell.images for cell in tested if cell.images]:
         drawn = f", above {EXACT} images {RESAMPLES:,} drawn at random" if max(images) > EXACT else ""
         said += [

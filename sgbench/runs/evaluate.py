@@ -13,6 +13,7 @@ from sgbench.scoring.evaluation import score_subject, unscored
 from sgbench.scoring.subjects import Subject, distinct, find_subject, merged, pack_test
 from sgbench.scoring.upscaling import WHOLE, FromFolder, Inference
 from sgbench.spec import check_distinct, check_metrics, check_scorable
+from sgbench.spec.sources import Sources
 from sgbench.store import Store
 
 METRICS = ("lpips_alex", "fid", "fd_alex", "psnr_y", "psnr_rgb", "ssim_y", "ssim_rgb")
@@ -91,6 +92,7 @@ def evaluate(
     for remark in remarks:
         observer.say(remark)
     faults = _told(left_out)
+    code = Sources().of_metrics(metrics)
     with store.writing(f"sgbench eval {' '.join(what)}"):
         fetch_networks(metrics, (), storage, observer)
         for subject in subjects:
@@ -98,7 +100,7 @@ def evaluate(
             missing = unscored(subject, images, metrics, store, locator=locator)
             asked = [(each, metrics) for each in images] if rerun else missing
             with resumable("the evaluation"):
-                failed = score_subject(subject, asked, store, locator=locator, save_images=save_images)
+                failed = score_subject(subject, asked, store, locator=locator, code=code, save_images=save_images)
             faults += [f"{subject.name}: {fault}" for fault in failed]
     run_ids = dict.fromkeys(subject.run_id for subject, _ in wanted)
     names = dict.fromkeys(images.name for _, images in wanted)

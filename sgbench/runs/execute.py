@@ -92,6 +92,8 @@ class Job:
     validation_sets: tuple[Packed, ...] = ()
     code: Code = field(default_factory=dict)
     """The code of its plug-ins when it was planned."""
+    metric_code: Code = field(default_factory=dict)
+    """That of its metrics that are not built in, by their names."""
     label: str | None = None
     """See `PlannedRun.label`."""
     fence: str | None = None
@@ -113,6 +115,7 @@ class Job:
             validation=sweep.validation,
             validation_sets=tuple(map(Packed.of, data.validation)),
             code=run.code,
+            metric_code=run.metric_code,
             label=run.label,
             fence=storage.fence,
         )
@@ -344,6 +347,7 @@ def score_job(
         ((test, wanted[test.name]) for test in tests if test.name in wanted),
         Store(storage),
         locator=locator,
+        code=job.metric_code,
         on_rows=on_rows,
     )
 

@@ -247,6 +247,8 @@ class PlannedRun:
     """The plug-ins whose code is another now than when it was trained, by kind and name."""
     sources: Mapping[str, Source] = field(default_factory=dict, hash=False)
     """The code of its plug-ins as it is now."""
+    metric_code: Code = field(default_factory=dict, hash=False)
+    """The hashes of the code of those missing metrics that are not built in."""
     label: str | None = None
     """What tables call its loss, if it has a label."""
 
@@ -401,6 +403,7 @@ def make_plan(
         waiting = (PlannedRun(spec, status, label=labels.get(str(spec.loss))) for spec in unique)
         return Plan(name, sweep, len(named), tuple(waiting))
     tests = tuple(Dataset(test.name, test.sha256) for test in data.tests)
+    sources = sources or Sources()
     judge = Judge(
         store,
         retry=retry,
@@ -410,15 +413,16 @@ def make_plan(
         keep_stale=keep_stale,
         locator=locator,
         running=running,
+        sources=sources,
     )
-    sources = sources or Sources()
     chosen = unique if only is None else [spec for spec in unique if spec in only]
 
     def planned(spec: RunSpec) -> PlannedRun:
         found = sources.of_run(spec)
         code = {name: source.digest for name, source in found.items()}
-        standing = judge.standing(str(spec.run_id), spec.recipe, tests, sweep.metrics, code)
-        return PlannedRun(spec, *standing, found, label=labels.get(str(spec.loss)))
+        standing = judge.standing(str(spec.run_id), spec.recipe, tests, sweep.metrics, lambda: code)
+        metric_code = sources.of_metrics(metric for _, metric in standing.missing)
+        return PlannedRun(spec, *standing, found, metric_code, label=labels.get(str(spec.loss)))
 
     train, validated = (data.train, data.validation) if isinstance(data, Data) else (None, ())
     validation = tuple(Dataset(images.name, images.sha256) for images in validated)

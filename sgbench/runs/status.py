@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from sgbench.metrics import METRICS
 from sgbench.runs.progress import Running
 from sgbench.scoring.outcomes import Outcomes
 from sgbench.spec import Recipe
-from sgbench.spec.sources import Code, changed, in_words, joined, read_code
+from sgbench.spec.sources import Code, Sources, changed, in_words, joined, read_code
 from sgbench.spec.text import read_json
 from sgbench.store import Dataset, Replaced, Store, stamp
 from sgbench.store.layout import budget_of, checkpoint_of, code_record_of, has_weights, latest_step
@@ -78,6 +78,7 @@ class Judge:
             they are found.
         plugins: Whether plug-in metrics may be imported, to compare their versions with those of scores.
         running: Runs that other processes are at work on, by id; see `sgbench.runs.progress.running_in`.
+        sources: See `sgbench.scoring.outcomes.Outcomes`.
     """
 
     def __init__(
@@ -92,17 +93,23 @@ class Judge:
         locator: Locator | None = None,
         plugins: bool = True,
         running: Mapping[str, Running] | None = None,
+        sources: Sources | None = None,
     ) -> None:
         self._running = running or {}
         self._storage, self._retry, self._retrain, self._rerun = store.storage, retry, retrain, rerun
         self._rerun_stale, self._keep_stale = rerun_stale, keep_stale
         columns = ["run_id", "status", "step", "error", "finished", "code"]
         self._rows = {row["run_id"]: row for row in store.runs().select(columns).to_pylist()}
-        self._outcomes = Outcomes(store, retry=retry, locator=locator, plugins=plugins)
+        self._outcomes = Outcomes(store, retry=retry, locator=locator, plugins=plugins, sources=sources)
         self._replaced = store.replaced()
 
     def standing(
-        self, run_id: str, recipe: Recipe, tests: Sequence[Dataset], metrics: Sequence[str], code: Code
+        self,
+        run_id: str,
+        recipe: Recipe,
+        tests: Sequence[Dataset],
+        metrics: Sequence[str],
+        code: Callable[[], Code],
     ) -> Standing:
         """Return the status of a run with a recipe that is to be scored on test sets by metrics.
 
@@ -111,7 +118,7 @@ class Judge:
             recipe: Its recipe.
             tests: The test sets.
             metrics: Names of metrics.
-            code: The code of its plug-ins as it is now.
+            code: Returns the code of its plug-ins as it is now; called only if older code is on record.
         """
         row, before = self._rows.get(run_id), self._replaced.get(run_id)
         done = row is not None and row["status"] == RunEnd.DONE
@@ -130,7 +137,8 @@ class Judge:
         if row and row["status"] == RunEnd.FAILED and not self._retry:
             return Standing(RunStatus.FAILED, row["step"], row["error"])
         step = row["step"] if row and done else latest_step(self._storage, run_id)
-        stale = tuple(changed(read_code(row["code"]) if row and done else begun_with(self._storage, run_id), code))
+        trained_with = read_code(row["code"]) if row and done else begun_with(self._storage, run_id)
+        stale = tuple(changed(trained_with, code())) if trained_with else ()
         if stale and self._rerun_stale:
             return self._repeating(run_id, recipe, everything, again, code)._replace(stale=stale)
         if stale and not self._keep_stale:
@@ -147,11 +155,16 @@ class Judge:
         return self._training(run_id, recipe, step, everything, once_more)._replace(stale=stale)
 
     def _repeating(
-        self, run_id: str, recipe: Recipe, scores: tuple[tuple[str, str], ...], replaced: Replaced, code: Code
+        self,
+        run_id: str,
+        recipe: Recipe,
+        scores: tuple[tuple[str, str], ...],
+        replaced: Replaced,
+        code: Callable[[], Code],
     ) -> Standing:
         """Return the status of a run that is to be repeated, or goes on to be if that has begun with the same code."""
         before = self._replaced.get(run_id)
-        begun = before is not None and before.rerun and not changed(begun_with(self._storage, run_id), code)
+        begun = before is not None and before.rerun and not changed(begun_with(self._storage, run_id), code())
         return self._training(run_id, recipe, latest_step(self._storage, run_id) if begun else 0, scores, replaced)
 
     def _training(

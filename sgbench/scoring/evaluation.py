@@ -21,6 +21,7 @@ from sgbench.scoring.provenance import provenance
 from sgbench.scoring.subjects import Subject
 from sgbench.scoring.upscaling import FromFolder, Upscaler, check_size
 from sgbench.spec import canonical_json
+from sgbench.spec.sources import Code
 from sgbench.store import Dataset, Store
 from sgbench.store.layout import image_of
 from sgbench.store.rows import ScoreRow
@@ -39,6 +40,7 @@ def score_subject(
     store: Store,
     *,
     locator: Locator,
+    code: Code | None = None,
     save_images: bool = False,
     on_rows: Callable[[Sequence[ScoreRow]], object] = lambda rows: None,
 ) -> list[str]:
@@ -49,6 +51,7 @@ def score_subject(
         wanted: Test sets, each with the metrics to compute.
         store: Receives the scores and, unless the subject is a run, its row. The current name replaces an older one.
         locator: Finds the networks that metrics need.
+        code: The code of metrics that are not built in, by name.
         save_images: Also keep the super-resolved images in the store, as
             ``images/<run_id>/<test set>@<8 digits of its hash>/<image>.png``.
         on_rows: Called with scores once they are recorded.
@@ -75,6 +78,7 @@ def score_subject(
                     run_id=subject.run_id,
                     locator=locator,
                     device=device,
+                    code=code,
                     side_by_side=subject.side_by_side,
                 )
                 if subject.row is not None:
@@ -133,6 +137,7 @@ def score(
     run_id: str,
     locator: Locator,
     device: torch.device,
+    code: Code | None = None,
     hr_cache: HrCache = HR_CACHE,
     side_by_side: bool = False,
 ) -> list[ScoreRow]:
@@ -145,6 +150,7 @@ def score(
         run_id: Run id for the rows.
         locator: Finds the weights that metrics need.
         device: Where the metrics' networks run.
+        code: The code of metrics that are not built in, by name.
         hr_cache: Keeps what was computed for references between calls.
         side_by_side: Score up to `SIDE_BY_SIDE` images at once, each with a share of torch's threads; for upscalers
             that are thread-safe. Decoding and SSIM, for example, do not use torch's threads.
@@ -188,6 +194,7 @@ def score(
             "image": result.image,
             "metric": result.metric,
             "metric_version": result.version,
+            "metric_code": (code or {}).get(result.metric),
             "protocol": canonical_json({**result.protocol, "direction": METRICS.load(result.metric).direction}),
             "n_images": result.n_images,
             "value": result.score.value,

@@ -7,6 +7,7 @@ from sgbench.assets.locator import Locator
 from sgbench.core.status import ScoreStatus
 from sgbench.data import PackedImages
 from sgbench.metrics import METRICS
+from sgbench.spec.sources import Sources
 from sgbench.store import Dataset, Store
 
 Pair = tuple[PackedImages | Dataset, str]
@@ -14,7 +15,7 @@ Pair = tuple[PackedImages | Dataset, str]
 
 
 class Outcomes:
-    """The scores in a store, by run, test set with its hash, and metric with its version.
+    """The scores in a store, by run, test set with its hash, and metric with its version and code.
 
     Args:
         store: The store, read once.
@@ -22,21 +23,30 @@ class Outcomes:
         locator: Finds weights without fetching them; scores that lacked weights count as missing once these are found.
         plugins: Whether plug-in metrics may be imported. If not, their scores count whatever their version, and scores
             that lacked weights never count as missing.
+        sources: The code of metrics that are not built in, which no metric is imported for; by default as it is now.
     """
 
     def __init__(
-        self, store: Store, *, retry: bool = False, locator: Locator | None = None, plugins: bool = True
+        self,
+        store: Store,
+        *,
+        retry: bool = False,
+        locator: Locator | None = None,
+        plugins: bool = True,
+        sources: Sources | None = None,
     ) -> None:
         self._retry = retry
+        self._sources = sources or Sources()
         self._locator = locator
         self._metric = METRICS.load if plugins else METRICS.available
         columns = ["run_id", "dataset", "dataset_sha256", "metric"]
-        self._outcomes: dict[tuple[str, ...], tuple[str, str, str | None]] = {
-            tuple(row[column] for column in columns): (row["metric_version"], row["status"], row["reason"])
-            for row in store.totals().select([*columns, "metric_version", "status", "reason"]).to_pylist()
+        told = ["metric_version", "metric_code", "status", "reason"]
+        self._outcomes: dict[tuple[str, ...], tuple[str, str | None, str, str | None]] = {
+            tuple(row[column] for column in columns): tuple(row[column] for column in told)
+            for row in store.totals().select([*columns, *told]).to_pylist()
         }
         self._values: defaultdict[str, dict[tuple[str, str, str], None]] = defaultdict(dict)
-        for (run_id, name, sha256, metric), (_, status, _) in self._outcomes.items():
+        for (run_id, name, sha256, metric), (_, _, status, _) in self._outcomes.items():
             if status == ScoreStatus.OK:
                 self._values[run_id][name, sha256, metric] = None
 
@@ -65,6 +75,10 @@ class Outcomes:
         return status is None or (status == ScoreStatus.FAILED and self._retry)
 
     def _outcome(self, run_id: str, test: PackedImages | Dataset, name: str) -> tuple[str | None, str | None]:
-        version, *outcome = self._outcomes.get((run_id, test.name, test.sha256, name), (None, None, None))
+        if (found := self._outcomes.get((run_id, test.name, test.sha256, name))) is None:
+            return None, None
+        version, code, status, reason = found
         metric = self._metric(name)
-        return (outcome[0], outcome[1]) if metric is None or metric.version == version else (None, None)
+        same = metric is None or metric.version == version
+        same = same and (code is None or code == self._sources.of_metrics([name]).get(name, code))
+        return (status, reason) if same else (None, None)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sgbench.core.errors import InputError
-from sgbench.core.registry import BACKBONES, DISCRIMINATORS, LOSSES, OPTIMIZERS, Registry
+from sgbench.core.registry import BACKBONES, DISCRIMINATORS, LOSSES, METRICS, OPTIMIZERS, Registry
 from sgbench.core.sources import Source
 from sgbench.core.words import listed
 from sgbench.spec.models import RunSpec
@@ -19,7 +19,9 @@ from sgbench.spec.text import read_json
 Code = Mapping[str, str]
 """The hash of the code of each plug-in of a run, by its kind and name, such as ``loss mine:Loss``."""
 
-_REGISTRIES: dict[str, Registry[Any]] = {each.kind: each for each in (BACKBONES, DISCRIMINATORS, LOSSES, OPTIMIZERS)}
+_REGISTRIES: dict[str, Registry[Any]] = {
+    each.kind: each for each in (BACKBONES, DISCRIMINATORS, LOSSES, METRICS, OPTIMIZERS)
+}
 
 
 class Sources:
@@ -36,15 +38,23 @@ class Sources:
         """
         found: dict[str, Source] = {}
         for kind, name in plugins_of(backbone, loss, optimizer):
-            if (kind, name) not in self._found:
-                self._found[kind, name] = _REGISTRIES[kind].source(name)
-            if (source := self._found[kind, name]) is not None:
+            if (source := self._source(kind, name)) is not None:
                 found[f"{kind} {name}"] = source
         return found
+
+    def _source(self, kind: str, name: str) -> Source | None:
+        if (kind, name) not in self._found:
+            self._found[kind, name] = _REGISTRIES[kind].source(name)
+        return self._found[kind, name]
 
     def of_run(self, spec: RunSpec) -> dict[str, Source]:
         """Return `of` for the run of a specification."""
         return self.of(spec.backbone, str(spec.loss), spec.recipe.optimizer.name)
+
+    def of_metrics(self, names: Iterable[str]) -> Code:
+        """Return the hashes of the code of metrics that are not built in, by their names, as far as they are here."""
+        found = {name: self._source("metric", name) for name in names}
+        return {name: source.digest for name, source in found.items() if source is not None}
 
     def code_of_row(self, row: Mapping[str, Any]) -> Code:
         """Return the hashes of the code of the plug-ins that a row of a store names, which may hold any text."""

@@ -129,6 +129,7 @@ class ScoreRow(TypedDict):
     image: str | None  # null = the whole set
     metric: str
     metric_version: str
+    metric_code: str | None  # the hash of the code of a metric that is not built in; older stores have none
     protocol: Json
     n_images: Int32
     value: float | None

@@ -95,6 +95,7 @@ if __name__ == "__main__":
         code = {}
         for row in results.runs.to_pylist():
             code |= json.loads(row["code"] or "{}")
+        code["metric distance"], = set(frame.metric_code)
         print(json.dumps([list(whole.run_id), list(whole.metric), list(whole.value), code]))
 """
 
@@ -115,12 +116,16 @@ def test_a_sweep_trains_and_scores_with_what_a_script_registers(
     assert alone[2][0] == alone[2][2] > 0  # 0.5*mine is l1
     assert alone[2][1] != alone[2][0]
     script = {"__main__": Own(SCRIPT, is_package=False)}
-    plugins = {"loss mine": "Mine", "discriminator judge": "Judge", "backbone net": "Net"}
+    plugins = {
+        "loss mine": "Mine",
+        "discriminator judge": "Judge",
+        "backbone net": "Net",
+        "metric distance": "Distance",
+    }
     sources = {plugin: Source.of(f"__main__:{name}", script.get) for plugin, name in plugins.items()}
     assert alone[3] == {plugin: source and source.digest for plugin, source in sources.items()}
-    assert Storage(str(tmp_path / "results/0")).list("sources", ".json") == sorted(
-        f"sources/{digest}.json" for digest in alone[3].values()
-    )
+    kept = {path.stem for path in tmp_path.glob("results/0/sources/*.json")}
+    assert kept | {alone[3]["metric distance"]} == {*alone[3].values()}
 
 
 class Held(nn.Module):

@@ -133,8 +133,8 @@ def test_scores_of_a_plugin_count_in_any_version_where_its_code_must_not_run(tmp
     store.write_scores([score])
     judge = Judge(store, plugins=False)
     tests = [Dataset("few", "ab" * 32)]
-    assert judge.standing("0" * 12, SWEEP.recipe, tests, ["nowhere:metric"], {}).status is RunStatus.DONE
+    assert judge.standing("0" * 12, SWEEP.recipe, tests, ["nowhere:metric"], dict).status is RunStatus.DONE
     assert (
-        judge.standing("0" * 12, SWEEP.recipe, tests, ["nowhere:metric", "nowhere:other"], {}).status
+        judge.standing("0" * 12, SWEEP.recipe, tests, ["nowhere:metric", "nowhere:other"], dict).status
         is RunStatus.TO_RETRAIN
     )

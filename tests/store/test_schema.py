@@ -96,6 +96,7 @@ dataset_sha256: string not null
 image: string
 metric: string not null
 metric_version: string not null
+metric_code: string
 protocol: string not null
 n_images: int32 not null
 value: double

@@ -10,7 +10,7 @@ from sgbench.analysis.cells import Cell
 from sgbench.analysis.view import Basis, Filters, Outcome, View, Why
 from sgbench.core.words import listed, natural, plural, printable
 from sgbench.report.tables.model import metric_order
-from sgbench.spec.sources import in_words, read_code
+from sgbench.spec.sources import Sources, in_words, read_code
 from sgbench.store.rows import RunKind
 
 _PROVENANCE = {"device": "device", "workers": "number of workers", "versions": "package versions"}
@@ -36,7 +36,8 @@ def about(view: View, outcomes: Collection[Outcome], cells: Iterable[Cell]) -> l
         if outcome.basis:
             bases[outcome.metric][outcome.basis, outcome.value is not None] += 1
     notes += [_about_metric(metric, bases[metric]) for metric in sorted(bases, key=metric_order)]
-    return notes + _missing_weights(scored) + _provenance(view, {outcome.run.run_id for outcome in scored})
+    notes += [*_missing_weights(scored), *_stale_metrics(view, {outcome.metric for outcome in scored})]
+    return notes + _provenance(view, {outcome.run.run_id for outcome in scored})
 
 
 def _about_metric(metric: str, bases: Mapping[tuple[Basis, bool], int]) -> str:
@@ -60,6 +61,19 @@ def _missing_weights(outcomes: Iterable[Outcome]) -> list[str]:
     return [
         f"no weights: {names}: {reason}; `sgbench weights list` says what to bring."
         for reason, names in needing.items()
+    ]
+
+
+def _stale_metrics(view: View, metrics: Collection[str]) -> list[str]:
+    """Return a sentence on each metric that has scores of other code than it has now."""
+    columns = ["metric", "metric_code"]
+    rows = view.totals(Filters(metrics=sorted(metrics))).group_by(columns).aggregate([]).to_pylist()
+    scored = [(row["metric"], row["metric_code"]) for row in rows if row["metric_code"]]
+    now = Sources().of_metrics(metric for metric, _ in scored)
+    stale = {metric for metric, code in scored if now.get(metric, code) != code}
+    return [
+        printable(f"{metric} has scores of other code than it has now, which a sweep or eval computes anew.")
+        for metric in sorted(stale, key=metric_order)
     ]
 
 
