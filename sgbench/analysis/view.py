@@ -32,8 +32,9 @@ from sgbench.core.errors import InputError, unknown
 from sgbench.core.status import ScoreStatus
 from sgbench.core.words import natural, printable
 from sgbench.spec import Recipe
+from sgbench.spec.expression import Family, parse
 from sgbench.spec.sources import Sources, changed_since
-from sgbench.spec.stored import find_loss
+from sgbench.spec.stored import find_loss, read_family
 from sgbench.store import Planned
 from sgbench.store.rows import RunEnd, RunKind
 from sgbench.store.schema import recipe_columns
@@ -237,7 +238,7 @@ class Filters:
 
     Attributes:
         backbones: Backbones, or names of untrained subjects.
-        losses: Losses, in any spelling or by their labels.
+        losses: Losses, in any spelling or by their labels; one with λ as a coefficient means all that differ in it.
         lambdas: Values of λ.
         seeds: Seeds of trained runs.
         datasets: Test sets; a name includes all its versions.
@@ -353,13 +354,31 @@ class View:
         names = self.names
         return Filters(
             backbones=chosen("backbone", filters.backbones, names.backbones),
-            losses=None if filters.losses is None else list(dict.fromkeys(map(self.loss, filters.losses))),
+            losses=None if filters.losses is None else self._losses(filters.losses),
             lambdas=_numbers("λ", filters.lambdas, names.lambdas),
             seeds=_numbers("seed", filters.seeds, names.seeds),
             datasets=chosen("test set", filters.datasets, names.datasets),
             metrics=chosen("metric", filters.metrics, names.metrics),
             runs=filters.runs,
         )
+
+    def _losses(self, texts: Iterable[str]) -> list[str]:
+        there, found = sorted(self.names.losses, key=natural), list[str]()
+        for text in texts:
+            if family := self.family(text):
+                members = [loss for loss in there if family.with_terms_of(parse(loss))]
+                found += members or chosen("loss", [str(family)], set(map(self.label, there))) or ()
+            else:
+                found.append(self.loss(text))
+        return list(dict.fromkeys(found))
+
+    def family(self, text: str) -> Family | None:
+        """Return the losses that a person means by an expression with λ; None for any other, and for a label.
+
+        Raises:
+            InputError: If it is neither a label nor an expression.
+        """
+        return None if text in self.labels.values() else read_family(text)
 
     def loss(self, text: str) -> str:
         """Return the loss of the stores that a person means, by its label or by its expression in any spelling.

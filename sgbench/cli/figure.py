@@ -66,7 +66,7 @@ def gradient_maps(
 @command(
     app,
     "sgbench figure lambda --out lambda.pdf",
-    "sgbench figure lambda --metric lpips_alex --metric psnr_y --test Set14 --out lambda.svg",
+    "sgbench figure lambda --loss 'l1 + λ*fft' --metric lpips_alex --metric psnr_y --test Set14 --out lambda.svg",
     name="lambda",
 )
 def lambdas(

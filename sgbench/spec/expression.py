@@ -135,7 +135,7 @@ class Family:
 
     Attributes:
         rest: The other terms, in canonical form; there may be none.
-        varied: The term with λ; its ``weight`` means nothing.
+        varied: The term with λ; its ``weight`` is that of the loss of which the family was made, if any.
         label: What a person calls them, which is no part of the text; see `labelled`.
     """
 
@@ -181,6 +181,19 @@ class Family:
 
     def __str__(self) -> str:
         return " + ".join(filter(None, (_written(self.rest), f"λ*{self.varied.call}")))
+
+    def with_terms_of(self, loss: Expression) -> "Family | None":
+        """Return these losses with the terms of one of them, whose λ is the weight; None if they do not have that loss.
+
+        Args:
+            loss: A loss; its options may be written otherwise, as 2.0 instead of 2.
+        """
+        what = (self.varied.name, self.varied.options)
+        varied = [term for term in loss.terms if (term.name, term.options) == what]
+        rest = tuple(term for term in loss.terms if term not in varied)
+        if len(rest) != len(self.rest) or not all(term in self.rest for term in rest):
+            return None
+        return Family(rest, varied[0] if varied else replace(self.varied, weight=0.0))
 
     def at(self, lam: float) -> Expression:
         """Return the loss with a value for λ, without the varied term if that is 0.

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from sgbench.core.errors import InputError
 from sgbench.core.registry import BACKBONES, DISCRIMINATORS, LOSSES, OPTIMIZERS
-from sgbench.spec.expression import Expression, Term, parse
+from sgbench.spec.expression import Expression, Family, Term, parse, parse_open
 from sgbench.spec.models import Recipe, RunSpec, path_of
 from sgbench.spec.resolve import checked, discriminators_of, split_backbone
 from sgbench.spec.text import read_json
@@ -66,6 +66,19 @@ def find_loss(text: str, stored: Iterable[str]) -> str:
         return text
     asked = Expression.of(map(_without_defaults, parse(text).terms), source=text)
     return next((loss for loss in there if _same(asked, loss)), str(asked))
+
+
+def read_family(text: str) -> Family | None:
+    """Return the losses that a person means by an expression with λ; None if it has none.
+
+    Raises:
+        InputError: As `find_loss` does.
+    """
+    loss = parse_open(text)
+    if not isinstance(loss, Family):
+        return None
+    *rest, varied = map(_without_defaults, loss.terms)
+    return Family.of(rest, varied, source=text)
 
 
 def plugins_of(backbone: str, loss: str, optimizer: str | None) -> list[tuple[str, str]]:

@@ -91,6 +91,13 @@ def test_what_is_asked_for_keeps_its_order_and_may_be_spelled_otherwise() -> Non
     assert (found.losses, found.metrics, found.lambdas) == ([SG, "l1"], ["lpips_alex", "fid"], [1.0])
 
 
+def test_a_loss_with_lambda_means_all_that_differ_in_it() -> None:
+    there = {"a": "l1", "b": "l1 + 10.0*sg", "c": SG, "d": "l1 + 1.0*sg(order=1)", "e": "2.0*l1 + 1.0*sg"}
+    shown = view([run(name, loss) for name, loss in there.items()], [score(name, 0.1) for name in there])
+    found = shown.resolved(Filters(losses=["lambda*sg(order=2) + l1", "2*l1 + sg", SG]))
+    assert found.losses == ["l1", SG, "l1 + 10.0*sg", "2.0*l1 + 1.0*sg"]
+
+
 def test_lambda_is_that_of_the_term_which_a_sweep_varies() -> None:
     rows = [run(name, "l1 + 0.5*l2 + 1.0*sg", varied="l2") | {"lambda": 0.5} for name in "ab"]
     (row,) = to_table("runs", rows[1:]).to_pylist()

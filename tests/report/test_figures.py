@@ -259,6 +259,15 @@ def test_any_term_that_was_varied_has_a_curve() -> None:
     assert len(draw_lambda(results(runs[:3], [score(name, 0.2) for name in "abc"])).axes) == 1  # the paper has no such
 
 
+def test_a_loss_with_lambda_is_a_curve_whatever_was_varied() -> None:
+    losses = ["l1", "l1 + 0.1*x:Y(a=1.0)", "l1 + 1.0*x:Y(a=1.0)", "2.0*l1 + 0.1*x:Y(a=1.0)", "l1 + 1.0*sg"]
+    shown = results([run(loss, loss) for loss in losses], [score(loss, 0.2) for loss in losses])
+    figure = only_set5(shown, losses=["λ*x:Y(a=1) + l1"])
+    assert legend(figure) == ["edsr-tiny, l1 + λ*x:Y(a=1.0) (n = 1)"]
+    assert [[x for x, _ in line] for line in points(figure)] == [[ticks(figure)["0"]], [0.1], [1.0]]
+    assert legend(only_set5(shown, losses=["l1 + λ*sg"]))[0] == "edsr-tiny, l1 + λ*sg (n = 1)"
+
+
 def test_scores_of_two_protocols_are_said_to_be_a_mixture() -> None:
     runs = [run("a"), run("b", "l1 + 1.0*sg")]
     figure = only_set5(results(runs, [score("a", 0.3), score("b", 0.2, metric_version="2")]))

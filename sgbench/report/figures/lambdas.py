@@ -74,15 +74,17 @@ def draw_lambda(view: View, filters: Filters = ALL, *, columns: int | None = Non
 
     Args:
         view: A store.
-        filters: What is asked for, as a person wrote it. By default losses of which there is a single λ > 0 are left
-            out beside others; the paper's test set is added if ``sg`` is varied; metrics are `View.default_metrics`.
+        filters: What is asked for, as a person wrote it. A loss with λ is a curve, whatever sweeps have varied in it;
+            in other losses, that or ``sg`` counts. By default losses of which there is a single λ > 0 are left out
+            beside others; the paper's test set is added if ``sg`` is varied; metrics are `View.default_metrics`.
         columns: Of a paper, 1 or 2; by default what is needed.
 
     Raises:
         InputError: If a filter names what is not there, or no loss in which a term is varied has a score.
     """
     shown = select(view, replace(filters, metrics=filters.metrics or view.default_metrics))
-    families = _families(shown.groups)
+    asked = [family for text in filters.losses or () if (family := view.family(text))]
+    families = _families(shown.groups, asked)
     single = [] if filters.losses else _with_a_single_lambda(families)
     families = {family: groups for family, groups in families.items() if family.loss not in single}
     ours = _curves(shown, families)
@@ -119,7 +121,9 @@ def draw_lambda(view: View, filters: Filters = ALL, *, columns: int | None = Non
     notes += [f"{label} is {loss}." for loss, label in called.items() if label != loss]
     if single:
         notes.append(f"Left out because they have only one λ > 0: {'; '.join(single)}.")
-    add_foot(figure, handles, [_explanation(_counts(ours), axis, terms), *notes, *_without_one_lambda(shown.groups)])
+    add_foot(
+        figure, handles, [_explanation(_counts(ours), axis, terms), *notes, *_without_one_lambda(shown.groups, asked)]
+    )
     return figure
 
 
@@ -170,11 +174,11 @@ class _LambdaAxis:
         axes.plot(ends, [0, 0], color=INK, marker=[(-0.5, -1), (0.5, 1)], markersize=6, linestyle="", zorder=5, **below)
 
 
-def _families(groups: Sequence[Group]) -> dict[_Family, dict[float, Group]]:
+def _families(groups: Sequence[Group], asked: Sequence[expression.Family]) -> dict[_Family, dict[float, Group]]:
     """Return the groups of each family by λ; the loss without the term belongs to all that are otherwise equal."""
     families: dict[_Family, dict[float, Group]] = {}
     for group in groups:
-        if varied := _varied(group):
+        if varied := _varied(group, asked):
             without = str(expression.Expression(varied.rest)) if varied.rest else ""
             family = _Family(*_place(group), group.recipe, str(varied), varied.varied.name)
             members = families.setdefault(family, {})
@@ -185,8 +189,11 @@ def _families(groups: Sequence[Group]) -> dict[_Family, dict[float, Group]]:
     return families
 
 
-def _varied(group: Group) -> expression.Family | None:
+def _varied(group: Group, asked: Sequence[expression.Family]) -> expression.Family | None:
     """Return the losses that differ from a group's in λ alone; None if its λ is 0, or that of several terms."""
+    for family in asked:
+        if (own := family.with_terms_of(expression.parse(group.loss))) and own.varied.weight:
+            return own
     if not _has_lambda(group):
         return None
     called = next((run.varied for run in group.runs if run.varied), None)
@@ -221,8 +228,8 @@ def _has_lambda(group: Group) -> bool:
     return any(run.lam for run in group.runs)
 
 
-def _without_one_lambda(groups: Sequence[Group]) -> list[str]:
-    lacking = dict.fromkeys(group.loss for group in filter(_has_lambda, groups) if not _varied(group))
+def _without_one_lambda(groups: Sequence[Group], asked: Sequence[expression.Family]) -> list[str]:
+    lacking = dict.fromkeys(group.loss for group in filter(_has_lambda, groups) if not _varied(group, asked))
     return [f"Left out: {loss}: it has several terms sg, and so no one λ." for loss in lacking]
 
 
