@@ -14,6 +14,7 @@ from sgbench.core.registry import LOSSES
 from sgbench.losses import build_loss
 from sgbench.metrics import Pair, Runtime
 from sgbench.metrics.lpips import lpips_alex, lpips_squeeze, lpips_vgg
+from sgbench.perceptual.lpips import linear_layers
 from sgbench.spec import check_loss
 
 METRICS = {"lpips": lpips_alex, "lpips_squeeze": lpips_squeeze, "lpips_vgg": lpips_vgg}
@@ -46,6 +47,17 @@ def value_and_gradient(loss, sr, hr):
     leaf = sr.clone().requires_grad_()
     value = loss(leaf, hr)
     return value.detach(), *torch.autograd.grad(value, leaf)
+
+
+@each_lpips
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_loss_trains_in_a_process_in_which_the_metric_has_scored_first(name, peer):
+    linear_layers.cache_clear()
+    with torch.inference_mode():
+        loss_of(name)(images(0), images(1))
+    sr = images(0).requires_grad_()
+    loss_of(name)(sr, images(1)).backward()
+    assert sr.grad.abs().sum() > 0
 
 
 @each_lpips
