@@ -5,6 +5,7 @@ publications, for inference: it infers a network's arguments from a checkpoint. 
 defaults of its constructor, a few of which have to be replaced, and the requested scale.
 """
 
+import functools
 import inspect
 from typing import Any, ClassVar, get_args
 
@@ -62,7 +63,29 @@ def architecture(name: str) -> type[nn.Module]:
     if name not in scale_arguments:
         why = REFUSED.get(name, "has no argument for the scale")
         raise InputError(f"this architecture {why}; valid: {', '.join(sorted(scale_arguments))}.")
-    network, scale_argument = networks[name], scale_arguments[name]
+    return _backbone(name)
+
+
+def __getattr__(name: str) -> type[nn.Module]:
+    """Return the class of an architecture, which pickle looks for in this module."""
+    if name.startswith("_"):  # Python itself looks for such names
+        raise AttributeError(name)
+    return architecture(name)
+
+
+def usable() -> list[str]:
+    """Return the ids of the architectures that are backbones, sorted.
+
+    Raises:
+        InputError: If spandrel is not installed.
+    """
+    return sorted(_scale_arguments(_networks()))
+
+
+@functools.cache
+def _backbone(name: str) -> type[nn.Module]:
+    networks = _networks()
+    network, scale_argument = networks[name], _scale_arguments(networks)[name]
     options, multiple = OPTIONS.get(name, {}), MULTIPLE.get(name, 1)
 
     class Backbone(network):  # type: ignore[misc, valid-type] # its base is known only now
@@ -83,15 +106,6 @@ def architecture(name: str) -> type[nn.Module]:
 
     Backbone.__name__ = Backbone.__qualname__ = name
     return Backbone
-
-
-def usable() -> list[str]:
-    """Return the ids of the architectures that are backbones, sorted.
-
-    Raises:
-        InputError: If spandrel is not installed.
-    """
-    return sorted(_scale_arguments(_networks()))
 
 
 def _networks() -> dict[str, type[nn.Module]]:

@@ -5,6 +5,7 @@ are offered here: these compare two images without a network, and have a value f
 get the pixels that `psnr_rgb` gets, in float64, and are called with the defaults of the library.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -62,7 +63,7 @@ class TorchMetric(ImageMetric):
         """Return the value for one pair of images, computed on the runtime's device.
 
         Raises:
-            Undefined: If the image is smaller than the function can take.
+            Undefined: If the image is smaller than the function can take, or it divides 0 by 0.
         """
         import torch  # here, as a plan does not need it
         from torchmetrics.functional import image as functions
@@ -73,7 +74,10 @@ class TorchMetric(ImageMetric):
             needed = f"{self.function.smallest}×{self.function.smallest}"
             raise Undefined(f"{width}×{height} pixels are left after the crop, and {self.name} needs at least {needed}")
         sr, hr = (torch.tensor(view, dtype=torch.float64, device=runtime.device)[None] for view in views)
-        return float(getattr(functions, self.function.name)(sr, hr, **self.function.options))
+        value = float(getattr(functions, self.function.name)(sr, hr, **self.function.options))
+        if math.isnan(value):
+            raise Undefined(f"{self.name} divides 0 by 0, as for constant images")
+        return value
 
 
 def metric(name: str) -> TorchMetric:

@@ -1,5 +1,6 @@
 """Architectures of the library spandrel as backbones: which ones, that they upscale, and what is said of the others."""
 
+import pickle
 import sys
 
 import pytest
@@ -53,6 +54,13 @@ def test_an_architecture_begins_as_the_seed_says_learns_and_leaves_its_input_alo
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
     assert gradients
     assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_a_network_can_be_pickled() -> None:
+    network = build_backbone("spandrel:Compact", 2)
+    copied = pickle.loads(pickle.dumps(network))
+    assert type(copied) is type(network)
+    assert all(map(torch.equal, copied.state_dict().values(), network.state_dict().values()))
 
 
 def test_every_architecture_that_spandrel_knows_is_a_backbone_or_refused_with_the_reason() -> None:

@@ -71,6 +71,12 @@ def test_the_smallest_image_that_it_can_take(name: str) -> None:
         metric.score(pair(5, smallest + 7, smallest + 8), Runtime())
 
 
+def test_what_divides_0_by_0_is_undefined() -> None:
+    flat = np.zeros((3, 64, 64), np.uint8)
+    with pytest.raises(Undefined, match=r"^torchmetrics:vif divides 0 by 0, as for constant images$"):
+        load("vif").score(Pair("flat", flat, flat, crop=4), Runtime())
+
+
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(InputError, match="unknown metric of torchmetrics 'viff': did you mean 'vif'"):
         METRICS.load("torchmetrics:viff")
