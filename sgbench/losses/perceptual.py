@@ -29,6 +29,7 @@ class _Compared(nn.Module):
     Args:
         weights: That of each block's last convolution, the first block's first.
         relu: Whether maps are compared after the activation that follows the convolution, or before.
+        bf16: Whether the network computes in bfloat16; everything else is float32.
 
     Raises:
         InputError: If a weight is out of its range, or none is above 0.
@@ -38,14 +39,16 @@ class _Compared(nn.Module):
     trunk: ClassVar[Trunk]
     """The network."""
 
-    def __init__(self, weights: tuple[float, ...], relu: bool) -> None:
+    def __init__(self, weights: tuple[float, ...], relu: bool, bf16: bool = False) -> None:
         super().__init__()
         for block, weight in enumerate(weights, 1):
             _refuse_negative(f"conv{block}", weight)
         if not any(weights):
             raise InputError("conv1 to conv5 are all 0; one above 0 is needed")
-        if type(relu) is not bool:
-            raise InputError(f"relu is {relu}; true or false is needed")
+        for name, value in (("relu", relu), ("bf16", bf16)):
+            if type(value) is not bool:
+                raise InputError(f"{name} is {value}; true or false is needed")
+        self.bf16 = bf16
         self.weights = [weight for weight in weights if weight]
         self.compared = [layer + relu for layer, weight in zip(self.trunk.blocks, weights, strict=True) if weight]
         self.pretrained = Locator(download=False).load(self.trunk.weights)
@@ -59,7 +62,7 @@ class _Compared(nn.Module):
 
     def _maps(self, images: Tensor) -> Iterator[Tensor]:
         """Yield the maps that are compared."""
-        network = network_of(self.trunk, self.pretrained, images.device, images.dtype)
+        network = network_of(self.trunk, self.pretrained, images.device, torch.bfloat16 if self.bf16 else images.dtype)
         return network.maps(standardised(images), self.compared)
 
     def _distance(self, sr: Tensor, hr: Tensor) -> Tensor:
@@ -87,6 +90,7 @@ class _Perceptual(_Compared):
         content: Weight of the differences of the maps.
         style: Weight of the differences of their Gram matrices, which hold how much each two channels go together,
             wherever in the image.
+        bf16: Whether the network computes in bfloat16; everything else is float32.
 
     Raises:
         InputError: If a weight is out of its range, or none is above 0.
@@ -107,8 +111,9 @@ class _Perceptual(_Compared):
         relu: bool = False,
         content: float = 1.0,
         style: float = 0.0,
+        bf16: bool = False,
     ) -> None:
-        super().__init__((conv1, conv2, conv3, conv4, conv5), relu)
+        super().__init__((conv1, conv2, conv3, conv4, conv5), relu, bf16)
         _refuse_negative("content", content)
         _refuse_negative("style", style)
         if not content + style:
@@ -156,10 +161,10 @@ class Contextual(_Compared):
     """The contextual loss: whether each feature of HR, wherever it is, is near to one of SR; with VGG-16.
 
     Each place of HR looks for the place of SR whose feature vector is the nearest compared with all others, by the
-    cosine of vectors from which HR's mean is subtracted. Images need not be aligned, and equal images have no loss of
-    0. Memory grows with the square of the places: at conv3 there is one for 4×4 pixels, so that a patch of 128×128
-    pixels has 1,024. The loss is the mean over images, each on its own; published code takes the mean of HR over the
-    batch. See `_Compared` for the images.
+    cosine of vectors from which HR's mean is subtracted. Images need not be aligned. Equal images have a loss of about
+    0, or more where they repeat themselves. Memory grows with the square of the places: at conv3 there is one for 4×4
+    pixels, so that a patch of 128×128 pixels has 1,024. The loss is the mean over images, each on its own; published
+    code takes the mean of HR over the batch. See `_Compared` for the images.
 
     Args:
         conv1: Weight of conv1_2.

@@ -19,7 +19,11 @@ class LPIPS(nn.Module):
     images, a scalar of 0 or more, computed in float32: what ``lpips.LPIPS(net="alex")(sr, hr, normalize=True)``
     returns, except that the gradient is finite where all features of a place are 0.
 
+    Args:
+        bf16: Whether the network computes in bfloat16; everything else is float32.
+
     Raises:
+        InputError: If bf16 is neither true nor false.
         MissingWeights: If the network is not available locally.
     """
 
@@ -29,8 +33,11 @@ class LPIPS(nn.Module):
     networks: ClassVar[tuple[str, ...]] = ("alexnet",)
     trunk: ClassVar[Trunk] = trunks.ALEXNET
 
-    def __init__(self) -> None:
+    def __init__(self, *, bf16: bool = False) -> None:
         super().__init__()
+        if type(bf16) is not bool:
+            raise InputError(f"bf16 is {bf16}; true or false is needed")
+        self.bf16 = bf16
         self.pretrained = Locator(download=False).load(self.trunk.weights)
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
@@ -42,7 +49,7 @@ class LPIPS(nn.Module):
         (height, width), least = sr.shape[-2:], self.trunk.smallest
         if min(height, width) < least:
             raise InputError(f"an image of {width}×{height} pixels; {self.trunk.title} needs {least}×{least} or more")
-        network = network_of(self.trunk, self.pretrained, sr.device, sr.dtype)
+        network = network_of(self.trunk, self.pretrained, sr.device, torch.bfloat16 if self.bf16 else sr.dtype)
         with torch.no_grad():
             targets = list(network.maps(lpips.scaled(2 * hr - 1), self.trunk.activations))
         maps = network.maps(lpips.scaled(2 * sr - 1), self.trunk.activations)

@@ -48,16 +48,18 @@ class Network(nn.Module):
         """Yield what some layers return, in their order, each once it is computed, holding no other.
 
         Args:
-            images: What the first layer takes, shape [N, 3, H, W].
+            images: What the first layer takes, shape [N, 3, H, W]. It is computed in the network's type, and the maps
+                are returned in that of the images.
             layers: The numbers of the layers.
             pool: Takes the place of the network's poolings.
         """
-        x = images.contiguous(memory_format=memory_format(images.device))
+        (weight, *_) = self.parameters()
+        x = images.to(weight.dtype).contiguous(memory_format=memory_format(images.device))
         for layer in range(max(layers) + 1):
             module = self.layers[f"{layer}"]
             x = pool(x) if pool and isinstance(module, nn.MaxPool2d) else module(x)
             if layer in layers:
-                yield x
+                yield x.to(images.dtype)
 
 
 class _Fire(nn.Module):
@@ -89,7 +91,7 @@ def network_of(trunk: Trunk, weights: LoadedWeights, device: torch.device | str,
         trunk: Which network.
         weights: Its weights.
         device: Where its images are.
-        dtype: Of its images.
+        dtype: In which it computes.
     """
     where = torch.empty(0, device=device).device  # "cuda" is one of its devices
     with _building:  # by one of the threads that score

@@ -10,6 +10,7 @@ from torchvision.transforms.functional import normalize
 from sgbench.assets.catalogue import NETWORKS
 from sgbench.core.errors import InputError
 from sgbench.losses import build_loss
+from sgbench.perceptual import network
 from sgbench.spec import check_loss
 
 pytestmark = pytest.mark.usefixtures("networks")
@@ -39,8 +40,8 @@ def by_torchvision(features, layer, pair):
 @pytest.mark.parametrize("block", range(5))
 @pytest.mark.parametrize("relu", [False, True])
 def test_it_compares_what_torchvisions_network_computes(name, block, relu, pair, networks):
-    network, layers = LAYERS[name]
-    expected = by_torchvision(networks[network], layers[block] + relu, pair)
+    weights, layers = LAYERS[name]
+    expected = by_torchvision(networks[weights], layers[block] + relu, pair)
     other = "" if block == 4 else ", conv5=0"
     loss = loss_of(f"{name}(conv{block + 1}=1, relu={relu}{other})")
     torch.testing.assert_close(loss(*pair), expected)
@@ -87,10 +88,28 @@ def test_each_image_is_compared_with_its_own_mean_whatever_else_is_in_the_batch(
     torch.testing.assert_close(loss(*pair), torch.stack(alone).mean())
 
 
+@pytest.mark.parametrize("name", ["vgg(conv1=1, conv5=0, ", "vgg19(conv1=1, conv5=0, ", "lpips(", "lpips_vgg("])
+def test_the_network_may_compute_in_bfloat16_and_nothing_else_does(name, pair, monkeypatch):
+    seen = []
+    built = network._built
+    monkeypatch.setattr(network, "_built", lambda *args: seen.append(args[-1]) or built(*args))
+    large = tuple(image.repeat(1, 1, 2, 2) for image in pair)
+    expected = loss_of(f"{name}bf16=false)")(*large)
+    assert set(seen) == {torch.float32}
+    seen.clear()
+    found = loss_of(f"{name}bf16=true)")(*large)
+    assert set(seen) == {torch.bfloat16}
+    assert found.dtype == torch.float32
+    assert found != expected
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0)
+    with pytest.raises(InputError, match="bf16 is 2; true or false is needed"):
+        loss_of(f"{name}bf16=2)")
+
+
 def test_it_is_declared_which_network_it_needs():
-    for name, (network, _) in LAYERS.items():
-        assert type(loss_of(name)).networks == (network,)
-        assert network in NETWORKS.names()
+    for name, (weights, _) in LAYERS.items():
+        assert type(loss_of(name)).networks == (weights,)
+        assert weights in NETWORKS.names()
 
 
 def test_a_bandwidth_that_is_not_above_0_is_refused():
@@ -108,7 +127,7 @@ def test_a_bandwidth_that_is_not_above_0_is_refused():
         ("relu=2", "relu is 2; true or false is needed."),
         (
             "conv5_4=1",
-            "did you mean 'conv5'? Valid: content, conv1, conv2, conv3, conv4, conv5, relu, style.",
+            "did you mean 'conv5'? Valid: bf16, content, conv1, conv2, conv3, conv4, conv5, relu, style.",
         ),
     ],
 )
