@@ -86,7 +86,30 @@ def spoiled(content: bytes) -> st.SearchStrategy[bytes]:
 
 
 parts = st.sampled_from(
-    ["l1", "sg", "ssim", "charbonnier", " + ", "*", "(", ")", "order", "=", ",", "1", "0.5", "-", "1e400", "λ", "true"]
+    [
+        "l1",
+        "sg",
+        "ssim",
+        "charbonnier",
+        " + ",
+        "*",
+        "(",
+        ")",
+        "order",
+        "=",
+        ",",
+        "1",
+        "0.5",
+        "-",
+        "1e400",
+        "λ",
+        "λ*",
+        "[",
+        "]",
+        "'",
+        "a/b",
+        "true",
+    ]
 )
 texts = st.one_of(st.text(max_size=40), st.lists(parts, max_size=12).map("".join))
 
