@@ -205,15 +205,15 @@ def test_what_is_no_source_is_refused(fields: object) -> None:
 
 
 def test_a_module_on_this_machine_is_read_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for path, text in FILES.items():
-        (tmp_path / path).parent.mkdir(exist_ok=True)
-        (tmp_path / path).write_text(text + "\nraise SystemExit\n" * (path == "mine.py"))
-    here = Source.here("mine:Mine", [str(tmp_path)])
+    text = "from only_read_too import one\n\nclass Loss:\n    value = one\n\nraise SystemExit\n"
+    (tmp_path / "only_read.py").write_text(text)
+    (tmp_path / "only_read_too.py").write_text("one = 1\n")
+    here = Source.here("only_read:Loss", [str(tmp_path)])
     assert here is not None
-    assert here.modules.keys() == source().modules.keys()
-    assert "mine" not in sys.modules
+    assert here.modules == {"only_read.py": text, "only_read_too.py": "one = 1\n"}
+    assert not {"only_read", "only_read_too"} & sys.modules.keys()
     monkeypatch.syspath_prepend(tmp_path)
-    assert Source.here("mine:Mine") == here
+    assert Source.here("only_read:Loss") == here
 
 
 @pytest.fixture
