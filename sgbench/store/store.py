@@ -297,7 +297,7 @@ class Store:
                 raise TypeError("an object is needed")
             for label in labels.values():
                 if not is_label(label):
-                    raise ValueError(f"{quoted(label)} is no label")
+                    raise ValueError(f"{quoted(label)} is no label; printable text is needed")
             if len({*labels.values()}) < len(labels):
                 raise ValueError("two losses have one label")
             return labels

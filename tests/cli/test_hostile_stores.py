@@ -87,6 +87,7 @@ HOSTILE: dict[str, tuple[str, Any, str]] = {
     "an id in what is replaced": ("replaced", {OUT: [None, True, []]}, OUT),
     "a test set in what is replaced": ("replaced", {ID: [None, True, [["../../x", "ab" * 32, "fid"]]]}, "../../x"),
     "a metric in a plan": ("plans", planned(metric="../../x"), "../../x"),
+    "a label": ("labels", {"l1": "\x1b[2Jours"}, r"\x1b[2Jours"),
 }
 
 
@@ -120,6 +121,9 @@ def spoil(store: Store, table: str, content: Any, *, compacted: bool) -> str:
     if table == "plans":
         store.storage.write("plans/theirs.json", content)
         return "theirs.json"
+    if table == "labels":
+        store.storage.write("plans/labels", json.dumps(content).encode())
+        return "labels"
     if table == "replaced":
         store.storage.write("checkpoints/replaced.json", json.dumps(content).encode())
         return "replaced.json"

@@ -66,10 +66,12 @@ def results(
     history: list[dict[str, Any]] | None = None,
     validation: list[dict[str, Any]] | None = None,
     planned: list[Planned] | None = None,
+    labels: dict[str, str] | None = None,
 ) -> View:
     tables = {"runs": runs, "scores": scores or [], "history": history or []}
     validated = to_table("validation", validation or [])
-    return View(Results.of(*(to_table(name, rows) for name, rows in tables.items()), planned or [], validated))
+    rows = (to_table(name, rows) for name, rows in tables.items())
+    return View(Results.of(*rows, planned or [], validated, labels))
 
 
 def ablation(seeds: int = 1, metrics: tuple[str, ...] = ("lpips_alex",), dataset: Dataset = SET5) -> View:
@@ -266,6 +268,21 @@ def test_a_loss_with_lambda_is_a_curve_whatever_was_varied() -> None:
     assert legend(figure) == ["edsr-tiny, l1 + λ*x:Y(a=1.0) (n = 1)"]
     assert [[x for x, _ in line] for line in points(figure)] == [[ticks(figure)["0"]], [0.1], [1.0]]
     assert legend(only_set5(shown, losses=["l1 + λ*sg"]))[0] == "edsr-tiny, l1 + λ*sg (n = 1)"
+
+
+def test_a_curve_is_called_by_the_label_of_its_losses_and_a_note_says_what_it_is() -> None:
+    losses = {"a": "l1", "b": "l1 + 0.1*sg", "c": "l1 + 1.0*sg"}
+    runs, scores = [run(name, loss) for name, loss in losses.items()], [score(name, 0.2) for name in losses]
+    labels = {losses["b"]: "ours (λ = 0.1)", losses["c"]: "ours (λ = 1)"}
+    figure = only_set5(results(runs, scores, labels=labels))
+    assert legend(figure)[0] == "edsr-tiny, ours (n = 1)"
+    assert said(figure).endswith("ours is l1 + λ*sg.")
+    figure = only_set5(results(runs, scores, labels={losses["c"]: "ours"}))  # of which no other λ is
+    assert legend(figure)[0] == "edsr-tiny, l1 + λ*sg (n = 1)"
+    scores += [score(name, 27.0, "psnr_y") for name in losses]
+    figure = draw_plane(results(runs, scores, labels=labels))
+    assert [name for name in legend(figure) if "ours" in name] == ["ours (λ = 0.1)", "ours (λ = 1)"]
+    assert said(figure).endswith("ours (λ = 0.1) is l1 + 0.1*sg. ours (λ = 1) is l1 + 1.0*sg.")
 
 
 def test_scores_of_two_protocols_are_said_to_be_a_mixture() -> None:

@@ -60,6 +60,14 @@ def printed(cells: list[Comparison], width: int | None) -> str:
     return file.getvalue()
 
 
+def test_losses_are_called_by_their_labels() -> None:
+    cells = [replace(FOUND, label_b="ours")]
+    assert printed(cells, None).startswith(f"A is l1, B is ours, which is {SG}.\n")
+    assert sentence(cells[0]).startswith("ours lowers lpips_alex on Set14")
+    (told,) = to_data(cells)["comparisons"]
+    assert (told["a"], told["b"], told["label_a"], told["label_b"]) == ("l1", SG, "l1", "ours")
+
+
 @pytest.mark.parametrize(
     ("cell", "told"),
     [
