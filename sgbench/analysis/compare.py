@@ -185,12 +185,15 @@ def comparisons(
     return [cell for metric in shown for cell in known[metric]]
 
 
-def every_pair(view: View, metric: str, *, alpha: float = ALPHA) -> list[list[Comparison]]:
+def every_pair(
+    view: View, metric: str, datasets: Sequence[str] | None = None, *, alpha: float = ALPHA
+) -> list[list[Comparison]]:
     """Compare every two losses by a metric.
 
     Args:
         view: A store.
         metric: A metric.
+        datasets: Only on these test sets, each of which is a family of its own; on all by default.
         alpha: As for `comparisons`.
 
     Returns:
@@ -202,7 +205,7 @@ def every_pair(view: View, metric: str, *, alpha: float = ALPHA) -> list[list[Co
     """
     chosen("metric", [metric], view.names.metrics)
     group_of = {run.run_id: group for group in view.groups() if group.loss for run in group.runs}
-    asked = Filters(runs=group_of, metrics=[metric])
+    asked = Filters(runs=group_of, datasets=datasets, metrics=[metric])
     by_image = _by_image(view.of_images(asked))
     places: defaultdict[Any, defaultdict[str, Side]] = defaultdict(lambda: defaultdict(dict))
     for outcome in view.outcomes(asked):

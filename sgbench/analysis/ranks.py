@@ -1,7 +1,7 @@
 """Ranks of losses by a metric, with ties where no difference is significant."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ class Ranking:
     note: str
 
 
-def ranking(view: View, metric: str) -> Ranking:
+def ranking(view: View, metric: str, datasets: Sequence[str] | None = None) -> Ranking:
     """Rank all losses of a store by a metric.
 
     Every two losses are compared as by `sgbench.analysis.compare.comparisons`, and the p values of all pairs of one
@@ -50,11 +50,12 @@ def ranking(view: View, metric: str) -> Ranking:
     Args:
         view: A store.
         metric: A metric.
+        datasets: Only on these test sets, on all by default.
 
     Raises:
         InputError: If the metric is not in the store, or its scores do not say which are better.
     """
-    families = every_pair(view, metric)
+    families = every_pair(view, metric, datasets)
     ways = {cell.direction for family in families for cell in family if cell.by_seed}
     (direction,) = ways if len(ways) == 1 else (None,)
     if direction is None:

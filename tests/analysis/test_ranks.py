@@ -83,6 +83,7 @@ def test_test_sets_are_ranked_apart_and_few_images_decide_nothing() -> None:
     assert {rank for (_, dataset, _), rank in ranks.items() if dataset == "Set5"} == {(1, 5)}
     alone = ranking(View(results), "lpips_alex").ranks
     assert {key: rank for key, rank in ranks.items() if key[1] == "Set14"} == alone
+    assert ranking(View(both), "lpips_alex", ["Set14"]).ranks == alone
 
 
 def test_a_loss_with_one_seed_has_no_rank() -> None:

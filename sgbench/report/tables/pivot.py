@@ -62,7 +62,7 @@ def pivot(
         rows, titles = [*rows, "seeds"], [*titles, "seeds"]
     about_ranks: list[str] = []
     if rank:
-        ranks, at = ranking(view, rank), rows.index("loss")
+        ranks, at = ranking(view, rank, filters.datasets), rows.index("loss")
         lines = _ranked(lines, groups, ranks, rank, at)
         rows, titles = [*rows[:at], "rank", *rows[at:]], [*titles[:at], "rank", *titles[at:]]
         about_ranks = [ranks.note]
