@@ -132,8 +132,9 @@ def main() -> None:
         for precision in ("fp32", "bf16"):
             rows += measure("edsr-paper", Recipe(precision=precision), harness.device(), rounds=5)
     else:
-        for threads in (1, 2):
-            rows += measure("edsr-tiny", Recipe(batch=8, patch=32, threads=threads), harness.device(), rounds=9)
+        batch, patch, each = (1, 24, (1,)) if harness.DRY_RUN else (8, 32, (1, 2))
+        for threads in each:
+            rows += measure("edsr-tiny", Recipe(batch=batch, patch=patch, threads=threads), harness.device(), rounds=9)
     harness.publish("losses", rows, notes=["'over l1': what a step takes more than the one with l1 in the same round."])
 
 

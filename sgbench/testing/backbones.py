@@ -1,7 +1,6 @@
 """The rules for backbones."""
 
 import copy
-import pickle
 from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any
@@ -15,7 +14,7 @@ from sgbench.core.errors import InputError
 from sgbench.core.registry import BACKBONES
 from sgbench.core.words import some
 from sgbench.spec import Recipe, backbone_sizes, split_backbone
-from sgbench.testing.base import IMAGES, Trial, in_milliseconds, refuse_strangers, rule, same, seconds
+from sgbench.testing.base import IMAGES, Trial, in_milliseconds, pickled, refuse_strangers, rule, same, seconds
 from sgbench.training.numerics import FORMATS
 
 ODD = (37, 29)
@@ -155,7 +154,7 @@ class BackboneTrial(Trial):
     @rule("can be pickled and copied", fix="use methods or functions of the module in place of lambdas")
     def pickles(self) -> None:
         """Compare a copy with the original."""
-        copied = pickle.loads(pickle.dumps(self._network))
+        copied = pickled(self._network)
         with torch.no_grad():
             images = [network.eval()(self._patches.clone()) for network in (self._network, copied)]
         if not torch.equal(*images):

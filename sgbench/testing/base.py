@@ -2,12 +2,13 @@
 
 import copy
 import io
+import pickle
 import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from sgbench.core.errors import InputError
 from sgbench.core.plugins import foreign
 from sgbench.spec import Recipe
 from sgbench.training.numerics import pinned
+
+T = TypeVar("T")
 
 IMAGES = 7
 """Seed of random images; other than that of what is tried, whose own random numbers would be the same."""
@@ -147,6 +150,12 @@ def outcomes(checks: Iterable[Check]) -> Iterator[Outcome]:
         except InputError as error:
             over = check.rule.decisive
             yield Outcome(check, False, str(error))
+
+
+def pickled(value: T) -> T:
+    """Return what comes out when a value is pickled."""
+    copied: T = pickle.loads(pickle.dumps(value))
+    return copied
 
 
 def from_file(state: Any) -> Any:

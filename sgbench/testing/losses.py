@@ -1,7 +1,6 @@
 """The rules for losses."""
 
 import copy
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -28,6 +27,7 @@ from sgbench.testing.base import (
     identical,
     in_milliseconds,
     not_finite,
+    pickled,
     refuse_strangers,
     rule,
     same,
@@ -245,7 +245,7 @@ class LossTrial(Trial):
     def pickles(self) -> None:
         """Compare a copy with the original."""
         original = self._constructed()
-        one, other = self._both(original, pickle.loads(pickle.dumps(original)))
+        one, other = self._both(original, pickled(original))
         if not identical(one, other):
             raise InputError(f"{self.what} is {one.item()}, and a copy of it is {other.item()}.")
 

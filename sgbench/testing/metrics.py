@@ -1,7 +1,6 @@
 """The rules for metrics."""
 
 import math
-import pickle
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from itertools import pairwise
@@ -16,7 +15,7 @@ from sgbench.core.words import listed
 from sgbench.metrics import METRICS, Metric, Pair, SetMetric, Suite
 from sgbench.metrics.suite import Result
 from sgbench.spec import Recipe
-from sgbench.testing.base import Trial, in_milliseconds, rule
+from sgbench.testing.base import Trial, in_milliseconds, pickled, rule
 
 SIDE = 64
 """Side of an image in pixels."""
@@ -144,7 +143,7 @@ class MetricTrial(Trial):
     @rule("can be pickled and copied", fix="use methods or functions of the module in place of lambdas")
     def pickles(self) -> None:
         """Compare a copy with the original."""
-        copied = pickle.loads(pickle.dumps(self._metric))
+        copied = pickled(self._metric)
         if copied.protocol != self._metric.protocol or type(copied) is not type(self._metric):
             raise InputError(f"{self.what} is not the same after it is pickled.")
 

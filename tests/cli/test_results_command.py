@@ -94,7 +94,8 @@ def test_merge_of_a_plugin_with_other_results_wants_a_preference(run: Run, store
 def test_verify_ends_with_1_where_anything_is_wrong(run: Run, store: Store) -> None:
     out, err = run("results", "verify")
     counted = "checked: 4 files of rows, 2 runs, 0 scores of sets, 0 scores of images, 2 points of training curves, "
-    counted += "0 scores of validation, 2 final weights, 0 initial weights, 0 saved images, 0 plans; not checked: "
+    counted += "0 scores of validation, 2 final weights, 0 initial weights, 0 sources of plug-ins, "
+    counted += "0 saved images, 0 plans; not checked: "
     assert counted in err
     assert (out, err.endswith("results/quick: no problems\n")) == ("", True)
     store.storage.write("plans/quick.json", b"[")

@@ -88,7 +88,7 @@ def test_a_score_of_other_images_of_that_name_is_none(store: Store, run: Run) ->
 
 def test_status_says_who_is_at_work_and_disturbs_nobody(store: Store, run: Run) -> None:
     out, err = run("status")
-    assert out.split()[-10:] == ["tiny", "4", "0", "0", "0", "0", "0", "4", "0", "0"]
+    assert out.split()[-11:] == ["tiny", "4", "0", "0", "0", "0", "0", "4", "0", "0", "0"]
     assert err == "Not in use.\n"
     with store.storage.lock("sgbench sweep tiny"):
         _, err = run("status", "--results", "results/tiny")
