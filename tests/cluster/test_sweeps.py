@@ -160,7 +160,7 @@ def test_a_sweep_that_is_interrupted_and_killed_ends_like_an_undisturbed_one(
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_rerun_that_is_interrupted_keeps_what_it_has_not_replaced_and_goes_on(place: Place, head: Nodes) -> None:
-    store, runs = "again", ("tiny.yaml", "--results", "again", "--loss", "odd_losses:Slow", "--seeds", "0,1,2,3")
+    store, runs = "again", ("tiny.yaml", "--results", "again", "--loss", "slow=odd_losses:Slow", "--seeds", "0-3")
     head.call("sweep", *runs)
     outcome = place.outcome(store)
 
@@ -178,6 +178,7 @@ def test_a_rerun_that_is_interrupted_keeps_what_it_has_not_replaced_and_goes_on(
 
     last = head.call("sweep", *runs, "--rerun")
     assert len(last.started()) == 2
+    assert all(name.startswith("edsr-tiny · slow · seed ") for name in last.started())
     assert all(rows()[run_id] != row for run_id, row in before.items())
     assert place.outcome(store) == outcome
     assert_quiet(last)
