@@ -1,5 +1,6 @@
 """The committed evidence in results/: whole, what it says it is, and what its READMEs show."""
 
+import json
 import re
 import shlex
 from collections.abc import Callable, Mapping
@@ -40,11 +41,18 @@ class Evidence:
 
 STORES = {
     "mini": Evidence(("paper-mini", "operators"), 70, {"Set5": 5, "Set14": 14}, ("fid",)),
+    "losses/trials": Evidence(("losses-trials",), 54, {"BSDS400-held-out": 20}),
+    "losses/final": Evidence(("losses-mini",), 100, {"Set5": 5, "Set14": 14}),
 }
-FOLDERS = {"mini": ({"README.md"} | TABLES, 2**21)}
+FOLDERS = {
+    "mini": ({"README.md"} | TABLES, 2**21),
+    "losses": ({"README.md", "scale.py", "psnr-lpips.png", "psnr-dists.png", "trials", "final"}, 3 * 2**20),
+    "losses/trials": (TABLES, 2**20),
+    "losses/final": (TABLES, 2**21),
+}
 """Of each folder in `RESULTS` what is in it, and the most bytes that it may have."""
 
-READMES = {folder: (RESULTS / folder / "README.md").read_text(encoding="utf-8") for folder in FOLDERS}
+READMES = {folder: (RESULTS / folder / "README.md").read_text(encoding="utf-8") for folder in ("mini", "losses")}
 COMMANDS = [
     (folder, command)
     for folder, text in READMES.items()
@@ -99,6 +107,13 @@ def test_what_the_readme_shows_is_what_the_command_prints(run: Run, folder: str,
     assert "\n".join(shown) in READMES[folder]
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_coefficients_of_the_leaderboard_are_those_that_its_query_chooses(run: Run) -> None:
+    (query,) = (command for folder, command in COMMANDS if folder == "losses" and "AS chosen" in command)
+    out, _ = run(*shlex.split(query.replace("results/", f"{RESULTS}/").replace("--format markdown", "--json")))
+    chosen = [row["chosen"] for row in json.loads(out)]
+    assert sorted(chosen) == sorted(str(loss) for loss in build(presets.load("losses-mini")[1], "losses-mini").losses())
+
+
+@pytest.mark.parametrize("folder", READMES)
 def test_the_readme_shows_something(folder: str) -> None:
     assert [each for each, _ in COMMANDS].count(folder) >= 5

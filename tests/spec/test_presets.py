@@ -24,6 +24,7 @@ def test_every_preset_is_valid_and_describes_itself(name):
 
 IDS = {
     "finetune": (9, "f8237153d468"),
+    "losses-mini": (100, "b85025445809"),
     "losses-trials": (54, "25f1261dd9dc"),
     "operators": (18, "aee56312b1d4"),
     "paper": (18, "7e25f012ab7e"),
