@@ -24,8 +24,8 @@ def test_a_node_measures_each_loss_with_the_code_that_it_is_sent(
     monkeypatch.syspath_prepend(place.folder / "site")
     assert version("theirs") == "1.0"
     (place.folder / "of_theirs.py").write_text(
-        "import odd_losses, theirs\n\nclass Slow(odd_losses.Slow):\n    def forward(self, sr, hr):\n"
-        "        return theirs.FACTOR * super().forward(sr, hr)\n"
+        "import odd_losses, theirs\n\nclass Slow(odd_losses.Slow):\n    def forward(self, sr, hr, *, step):\n"
+        "        return theirs.FACTOR * super().forward(sr, hr, step=step)\n"
     )
     losses = ("--loss", "l1 + 1.0*sg", "--loss", "of_theirs:Slow")
     plan = ("plan", "tiny.yaml", *losses, "--results", "measured", "--measure", "--address", head.address)
