@@ -71,9 +71,12 @@ def replacing(path: Path) -> Iterator[Path]:
                 with part.open("rb") as file:
                     os.fsync(file.fileno())
                 part.replace(path)
-            elif not path.is_dir():
-                with contextlib.suppress(FileExistsError):
+            else:
+                try:
                     part.rename(path)
+                except OSError as error:
+                    if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # which of them, depends on the file system
+                        raise
     finally:
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
