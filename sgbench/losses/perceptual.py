@@ -1,5 +1,6 @@
 """Perceptual losses: distances between the feature maps of a network that was trained to tell what images show."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -20,7 +21,7 @@ SHORTEST = 1e-4
 """Feature vectors of less length are not stretched to length 1: they are rounding errors, as of a flat image."""
 
 
-class _Compared(nn.Module):
+class _Compared(nn.Module, ABC):
     """Weighted sum of distances between feature maps of a VGG network, after the last convolutions of its blocks.
 
     ``forward(sr, hr)`` takes two tensors of shape [N, 3, H, W], H and W at least 16, RGB with HR in [0, 1], and returns
@@ -65,9 +66,9 @@ class _Compared(nn.Module):
         network = network_of(self.trunk, self.pretrained, images.device, torch.bfloat16 if self.bf16 else images.dtype)
         return network.maps(standardised(images), self.compared)
 
+    @abstractmethod
     def _distance(self, sr: Tensor, hr: Tensor) -> Tensor:
         """Return the distance of two maps of one layer, shape [N, C, h, w]: a scalar."""
-        raise NotImplementedError
 
 
 def _refuse_negative(name: str, value: float) -> None:

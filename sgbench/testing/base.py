@@ -222,7 +222,7 @@ def refuse_strangers(what: str, module: nn.Module, call: Callable[[nn.Module, Ca
         there = copy.deepcopy(module)
         with warnings.catch_warnings(), FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             warnings.simplefilter("ignore")  # torch says that there is no GPU
-            there._apply(  # type: ignore[no-untyped-call]
+            there._apply(  # type: ignore[no-untyped-call] # torch's has no types
                 lambda tensor: torch.empty_like(tensor, device=NOWHERE)
             )
             call(there, lambda *shape: torch.empty(shape, device=NOWHERE))

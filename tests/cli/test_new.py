@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from sgbench.cli.new import write
+from sgbench.cli.new import Kind, write
 from sgbench.core.errors import InputError
 from sgbench.core.registry import BACKBONES, LOSSES, METRICS
 
@@ -34,9 +35,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     ],
 )
 def test_the_module_and_the_class_are_called_after_the_name(
-    kind: str, name: str, target: str, module: str, folder: Path
+    kind: Kind, name: str, target: str, module: str, folder: Path
 ) -> None:
-    found, paths = write(kind, name, folder)  # type: ignore[arg-type]
+    found, paths = write(kind, name, folder)
     assert found == target
     assert paths == [folder / f"{module}.py", folder / f"test_{module}.py"]
     text, test = (path.read_text(encoding="utf-8") for path in paths)
@@ -46,8 +47,8 @@ def test_the_module_and_the_class_are_called_after_the_name(
 
 
 def test_the_tests_that_are_written_pass(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind in ("loss", "backbone", "metric"):
-        write(kind, f"my_{kind}", folder)  # type: ignore[arg-type]
+    for kind in get_args(Kind):
+        write(kind, f"my_{kind}", folder)
     monkeypatch.setattr(sys, "path", list(sys.path))
     assert pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", str(folder), str(folder)]) == 0
 
