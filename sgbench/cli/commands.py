@@ -67,7 +67,7 @@ def command(app: typer.Typer, *examples: str, name: str | None = None) -> Callab
     """
 
     def add(function: Function) -> Function:
-        help_text = _flowing(function.__doc__ or "")
+        help_text = flowing(function.__doc__)
         return app.command(name=name, cls=Command, help=help_text, epilog=below(*examples))(function)
 
     return add
@@ -78,6 +78,6 @@ def below(*examples: str) -> str:
     return "\n".join(("Examples:", *examples))
 
 
-def _flowing(docstring: str) -> str:
+def flowing(docstring: str | None) -> str:
     """Return a docstring with each paragraph on one line, for typer to wrap to the width of the terminal."""
-    return "\n\n".join(paragraph.replace("\n", " ") for paragraph in inspect.cleandoc(docstring).split("\n\n"))
+    return "\n\n".join(paragraph.replace("\n", " ") for paragraph in inspect.cleandoc(docstring or "").split("\n\n"))

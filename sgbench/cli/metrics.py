@@ -3,23 +3,27 @@
 import importlib.util
 from typing import Any
 
+import typer
+
 from sgbench.cli import entries, options
+from sgbench.cli.commands import below, flowing
 from sgbench.core.plugins import FAULTS
 from sgbench.core.registry import METRICS
 from sgbench.core.streams import nothing_on_stdout
-
-EXAMPLES = ("sgbench metrics", "sgbench metrics --json")
 
 SHORT = ("colour_space", "border_crop", "resize")
 """What the table shows of a protocol; JSON has all of it."""
 
 
-def metrics(as_json: options.Json = False) -> None:
+def metrics(context: typer.Context, as_json: options.Json = False) -> None:
     """List registered metrics: which values are better, how each is computed, and which networks it needs.
 
     ↓ means that lower values are better; 'no HR' that the metric needs no reference, and also scores test sets without
-    HR images. A metric whose network is not available locally scores 'no weights'.
+    HR images. A metric whose network is not available locally scores 'no weights'. 'compared with' names the code of
+    others that a metric was compared with on equal images, and by how much its values differ from that at most.
     """
+    if context.invoked_subcommand is not None:
+        return
     from sgbench.assets.locator import Locator
     from sgbench.cli import output
     from sgbench.metrics.from_torchmetrics import FUNCTIONS
@@ -39,6 +43,15 @@ def metrics(as_json: options.Json = False) -> None:
     )
 
 
+app = typer.Typer(
+    invoke_without_command=True,
+    no_args_is_help=False,
+    help=flowing(metrics.__doc__),
+    epilog=below("sgbench metrics", "sgbench metrics --json"),
+)
+app.callback()(metrics)
+
+
 def _where(status: Any) -> str:
     return "here" if status.path else status.problem or "not here"
 
@@ -47,6 +60,7 @@ def _row(name: str, networks: dict[str, str]) -> dict[str, Any]:
     from sgbench.metrics import SetMetric
 
     plain = ("direction", "version", "unit", "digits", "rank", "needs_hr", "description", "source")
+    plain += ("reference", "difference")
     row: dict[str, Any] = dict.fromkeys((*plain, "of", "networks", "protocol"))
     try:
         metric = METRICS.load(name)
@@ -63,12 +77,19 @@ def _row(name: str, networks: dict[str, str]) -> dict[str, Any]:
 
 def _readable(row: dict[str, Any]) -> dict[str, Any]:
     if row["error"]:
-        return {"metric": row["name"], "of each": "", "what it is": row["error"], "version and networks": ""}
+        return {
+            "metric": row["name"],
+            "of each": "",
+            "what it is": row["error"],
+            "compared with": "",
+            "version and networks": "",
+        }
     protocol = {key.replace("_", " "): row["protocol"].get(key) for key in SHORT}
     return {
         "metric": f"{row['name']} {'↓' if row['direction'] == 'lower' else '↑'}",
         "of each": row["of"] if row["needs_hr"] else f"{row['of']}, no HR",
         "what it is": "; ".join([row["description"], *(f"{key} {value}" for key, value in protocol.items() if value)]),
+        "compared with": None if row["difference"] is None else f"{row['reference']}: ≤ {row['difference']:.0e}",
         "version and networks": "; ".join(
             [row["version"], *(f"{name}: {where}" for name, where in row["networks"].items())]
         ),

@@ -302,6 +302,10 @@ class Metric(ABC):
     """One line for lists."""
     source: str
     """The publication that defines it, or the formula if there is none."""
+    reference: str | None = None
+    """The code of others that it was compared with, and its version; such as ``DISTS-pytorch 0.1``."""
+    difference: float | None = None
+    """The most by which its values differ from those of that code, on equal images."""
 
     def __post_init__(self) -> None:
         named = isinstance(self.name, str) and re.fullmatch(r"[^\s/\\]+", self.name)
