@@ -23,7 +23,8 @@ import sgbench
 from sgbench.backbones import build_backbone, count_parameters
 from sgbench.cli import main
 from sgbench.core.registry import BACKBONES, LOSSES, METRICS
-from sgbench.data import upscale, write_png
+from sgbench.core.resize import upscale
+from sgbench.data import write_png
 from sgbench.losses import Batch, build_loss
 from sgbench.metrics import Image
 from sgbench.spec import check_backbone, check_loss

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sgbench.core.resize import downscale, upscale
 from sgbench.data import read_image
 from sgbench.data.images import list_images
-from sgbench.data.resize import downscale, upscale
 from sgbench.losses import Batch, build_loss
 from sgbench.spec import check_loss
 

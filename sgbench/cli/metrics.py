@@ -59,8 +59,8 @@ def _where(status: Any) -> str:
 def _row(name: str, networks: dict[str, str]) -> dict[str, Any]:
     from sgbench.metrics import SetMetric
 
-    plain = ("direction", "version", "unit", "digits", "rank", "needs_hr", "description", "source")
-    plain += ("reference", "difference")
+    described = ("description", "source", "reference", "difference")
+    plain = ("direction", "version", "unit", "digits", "rank", "needs_hr", *described)
     row: dict[str, Any] = dict.fromkeys((*plain, "of", "networks", "protocol"))
     try:
         metric = METRICS.load(name)

@@ -1,6 +1,13 @@
 """The weights of MATLAB's bicubic ``imresize`` by an integer factor: Keys' kernel with a = −0.5."""
 
 import math
+from typing import Literal
+
+Edges = Literal["clamp", "mirror"]
+"""Indices outside the image: clamped (older MATLAB, the published files) or mirrored (newer MATLAB)."""
+
+Rounding = Literal["per-pass", "once"]
+"""Round to uint8 after each of the two passes, as MATLAB does, or once at the end."""
 
 Taps = list[tuple[int, float]]
 """The input pixels under a kernel, each with its weight."""

@@ -41,7 +41,6 @@ from sgbench.data.references import (
     resolve,
     uses_shipped_lr,
 )
-from sgbench.data.resize import SCALES, downscale, upscale
 
 __all__ = [
     "CATALOG",
@@ -49,7 +48,6 @@ __all__ = [
     "DEMO_IMAGES",
     "MANIFEST",
     "PIXEL_FILES",
-    "SCALES",
     "Archive",
     "DataSet",
     "FetchProgress",
@@ -73,7 +71,6 @@ __all__ = [
     "default_cache",
     "discard",
     "download_size",
-    "downscale",
     "encode_png",
     "fetch",
     "fetch_missing",
@@ -95,7 +92,6 @@ __all__ = [
     "sets_folder",
     "shared_images",
     "unused",
-    "upscale",
     "uses_shipped_lr",
     "windows",
     "write_png",

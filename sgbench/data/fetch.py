@@ -21,11 +21,11 @@ from typing import Literal, NamedTuple
 from sgbench.core.download import DownloadError, download
 from sgbench.core.errors import InputError, MissingDataError, unknown
 from sgbench.core.files import exclusive, naming
+from sgbench.core.resize import SCALES
 from sgbench.core.words import in_bytes, listed
 from sgbench.data.catalog import CATALOG, DEMO, Archive, DataSet, Role, count_images, sets_folder
 from sgbench.data.images import is_image_name
 from sgbench.data.references import missing_sets, resolve, uses_shipped_lr
-from sgbench.data.resize import SCALES
 
 FetchProgress = Callable[[str, int, int], None]
 """Called with an archive's name, the bytes received so far and in all, 0 if the server does not say."""

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sgbench.core.errors import InputError
+from sgbench.core.resize import SCALES
 from sgbench.core.storage import UNFINISHED
 from sgbench.data.catalog import CATALOG, DEMO, DataSet, Role, count_images, images_folder, sets_folder
 from sgbench.data.prepare import MANIFEST, PackedImages, default_cache, folder_name
 from sgbench.data.references import resolve
-from sgbench.data.resize import SCALES
 from sgbench.spec import set_name
 
 

@@ -27,12 +27,12 @@ import numpy as np
 
 from sgbench.core.errors import InputError
 from sgbench.core.files import cache_folder, replacing
+from sgbench.core.resize import downscale
 from sgbench.core.storage import PART, PART_IN_WORDS
 from sgbench.core.words import plural
 from sgbench.data.catalog import DEMO, Role
 from sgbench.data.images import Pixels, crop_to_multiple, image_size, read_with_remarks
 from sgbench.data.references import Source, resolve
-from sgbench.data.resize import downscale
 from sgbench.spec import Degradation, Recipe, canonical_json
 
 FORMAT_VERSION = 2
@@ -381,7 +381,7 @@ def _pack(
             hr = crop_to_multiple(read(path), scale)
             _write(folder / "hr.bin", image.hr_offset, hr)
             image = replace(image, hr_sha256=_sha256(hr))
-        lr = read(lr_path) if lr_path else downscale(hr, scale, degradation)
+        lr = read(lr_path) if lr_path else downscale(hr, scale, edges=degradation.edges, rounding=degradation.rounding)
         _write(folder / "lr.bin", image.lr_offset, lr)
         return replace(image, lr_sha256=_sha256(lr))
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from sgbench.core.errors import InputError
 from sgbench.core.plugins import foreign
+from sgbench.core.resize import SCALES, upscale
 from sgbench.core.words import some
-from sgbench.data import SCALES, PackedImage, PackedImages, Pairing, image_size, pair_by_name, read_image, upscale
+from sgbench.data import PackedImage, PackedImages, Pairing, image_size, pair_by_name, read_image
 from sgbench.metrics import check_sizes
 from sgbench.spec import Recipe
 from sgbench.training.numerics import FORMATS

@@ -30,6 +30,7 @@ from pydantic import (
     model_validator,
 )
 
+from sgbench.core.bicubic import Edges, Rounding
 from sgbench.core.errors import InputError, unknown
 from sgbench.core.registry import BACKBONES, METRICS
 from sgbench.core.words import quoted, shortened
@@ -167,10 +168,8 @@ class Degradation(_Model):
     """
 
     kernel: Literal["bicubic"] = "bicubic"
-    edges: Literal["clamp", "mirror"] = "clamp"
-    """Indices outside the image: clamped (older MATLAB, the published files) or mirrored (newer MATLAB)."""
-    rounding: Literal["per-pass", "once"] = "per-pass"
-    """Round to uint8 after each of the two passes, as MATLAB does, or once at the end."""
+    edges: Edges = "clamp"
+    rounding: Rounding = "per-pass"
 
 
 def _plain(value: Any) -> Any:

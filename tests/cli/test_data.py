@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 import sgbench
-from sgbench.data import CATALOG, downscale, read_image, write_png
+from sgbench.core.resize import downscale
+from sgbench.data import CATALOG, read_image, write_png
 
 Run = Callable[..., tuple[str, str]]
 

@@ -11,9 +11,9 @@ import torch
 import sgbench
 from sgbench.backbones import build_backbone
 from sgbench.core.registry import METRICS
-from sgbench.data import downscale, read_image, upscale, write_png
+from sgbench.core.resize import downscale, upscale
+from sgbench.data import read_image, write_png
 from sgbench.metrics import ImageMetric, Pair, Runtime
-from sgbench.spec import Degradation
 
 Run = Callable[..., tuple[str, str]]
 
@@ -42,7 +42,7 @@ def photos(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Low-resolution images in ``photos``, and the metric ``spread``."""
     for name in ("a_LR", "bx4"):
         photo = read_image(Path("test/photo0.png" if name == "a_LR" else "test/photo1.png"))
-        write_png(Path(f"photos/{name}.png"), downscale(photo, 4, Degradation()))
+        write_png(Path(f"photos/{name}.png"), downscale(photo, 4))
     spread = Spread(
         name="spread",
         direction="higher",

@@ -2,7 +2,8 @@ import re
 
 import pytest
 
-from sgbench.data import CATALOG, SCALES, sets_folder
+from sgbench.core.resize import SCALES
+from sgbench.data import CATALOG, sets_folder
 from sgbench.data.catalog import cache_folder
 
 FETCHED = [entry for entry in CATALOG.values() if entry.archives]

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from sgbench.core.errors import InputError
-from sgbench.data import downscale
+from sgbench.core.resize import downscale
 from sgbench.losses.consistency import Consistency
 
 every_scale = pytest.mark.parametrize("scale", [2, 3, 4])

@@ -11,8 +11,9 @@ import torch
 from sgbench.assets.locator import Locator
 from sgbench.backbones import build_backbone
 from sgbench.core.errors import InputError
+from sgbench.core.resize import upscale
 from sgbench.core.storage import Storage
-from sgbench.data import PackedImages, read_image, upscale, write_png
+from sgbench.data import PackedImages, read_image, write_png
 from sgbench.runs.execute import Job, train_job
 from sgbench.runs.plan import make_plan, pack
 from sgbench.scoring.evaluation import score_subject, unscored

@@ -9,7 +9,8 @@ from torch import nn
 
 from sgbench.backbones import build_backbone
 from sgbench.core.errors import InputError
-from sgbench.data import upscale, write_png
+from sgbench.core.resize import upscale
+from sgbench.data import write_png
 from sgbench.scoring.upscaling import SUFFIXES, Inference, bicubic, from_folder, from_network
 from sgbench.spec import Recipe
 

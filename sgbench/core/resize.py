@@ -15,34 +15,31 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from sgbench.core.bicubic import enlarging, shrinking
+from sgbench.core.bicubic import Edges, Rounding, enlarging, shrinking
 from sgbench.core.errors import InputError
-from sgbench.data.images import Pixels
-from sgbench.spec import Degradation
 
+Pixels = npt.NDArray[np.uint8]
 _Real = npt.NDArray[np.uint8 | np.float64]
 
 SCALES = (2, 3, 4)
 """Supported factors."""
 
-PUBLISHED = Degradation()
-"""The degradation that the published low-resolution files of the usual benchmarks were made with."""
-
 _CHUNK_ROWS = 16
 """Rows resized at once: few enough for the sums to stay in the processor's cache."""
 
-_PAD_MODE: dict[str, Literal["edge", "symmetric"]] = {"clamp": "edge", "mirror": "symmetric"}
+_PAD_MODE: dict[Edges, Literal["edge", "symmetric"]] = {"clamp": "edge", "mirror": "symmetric"}
 
 
-def downscale(image: Pixels, scale: int, degradation: Degradation = PUBLISHED) -> Pixels:
+def downscale(image: Pixels, scale: int, *, edges: Edges = "clamp", rounding: Rounding = "per-pass") -> Pixels:
     """Shrink an image as MATLAB's ``imresize(image, 1/scale)`` does.
 
-    With the default degradation this reproduces the published low-resolution files of the usual benchmarks bit for bit.
+    With the defaults this reproduces the published low-resolution files of the usual benchmarks bit for bit.
 
     Args:
         image: uint8, H×W×C, values 0 to 255.
         scale: 2, 3 or 4; both H and W must be multiples of it.
-        degradation: Treatment of the edges and of rounding.
+        edges: What is taken for pixels outside the image.
+        rounding: When to round.
 
     Returns:
         uint8, H/scale × W/scale × C.
@@ -57,16 +54,17 @@ def downscale(image: Pixels, scale: int, degradation: Degradation = PUBLISHED) -
             f"an image of {height}×{width} pixels cannot be shrunk by {scale}: "
             f"crop it to a multiple, {height // scale * scale}×{width // scale * scale}."
         )
-    return _both_passes(image, scale, True, degradation)
+    return _both_passes(image, scale, True, edges, rounding)
 
 
-def upscale(image: Pixels, scale: int, degradation: Degradation = PUBLISHED) -> Pixels:
+def upscale(image: Pixels, scale: int, *, edges: Edges = "clamp", rounding: Rounding = "per-pass") -> Pixels:
     """Enlarge an image as MATLAB's ``imresize(image, scale)`` does.
 
     Args:
         image: uint8, H×W×C, values 0 to 255.
         scale: 2, 3 or 4.
-        degradation: Treatment of the edges and of rounding.
+        edges: What is taken for pixels outside the image.
+        rounding: When to round.
 
     Returns:
         uint8, H·scale × W·scale × C.
@@ -75,7 +73,7 @@ def upscale(image: Pixels, scale: int, degradation: Degradation = PUBLISHED) -> 
         InputError: If the scale is not supported or the image is not uint8 H×W×C.
     """
     _check(image, scale)
-    return _both_passes(image, scale, False, degradation)
+    return _both_passes(image, scale, False, edges, rounding)
 
 
 def _check(image: Pixels, scale: int) -> None:
@@ -85,13 +83,13 @@ def _check(image: Pixels, scale: int) -> None:
         raise InputError(f"an image must be uint8 H×W×C, not {image.dtype} of shape {image.shape}.")
 
 
-def _both_passes(image: Pixels, scale: int, shrink: bool, degradation: Degradation) -> Pixels:
-    rows = _resize_rows(image, scale, shrink, degradation.edges, degradation.rounding == "per-pass")
-    columns = _resize_rows(rows.swapaxes(0, 1), scale, shrink, degradation.edges, True)
+def _both_passes(image: Pixels, scale: int, shrink: bool, edges: Edges, rounding: Rounding) -> Pixels:
+    rows = _resize_rows(image, scale, shrink, edges, rounding == "per-pass")
+    columns = _resize_rows(rows.swapaxes(0, 1), scale, shrink, edges, True)
     return np.ascontiguousarray(columns.swapaxes(0, 1), dtype=np.uint8)
 
 
-def _resize_rows(image: _Real, scale: int, shrink: bool, edges: str, rounded: bool) -> _Real:
+def _resize_rows(image: _Real, scale: int, shrink: bool, edges: Edges, rounded: bool) -> _Real:
     """Resize along the first axis; each tap is a strided slice."""
     length, *rest = image.shape
     padded = np.pad(image, ((2 * scale, 2 * scale), (0, 0), (0, 0)), mode=_PAD_MODE[edges])
