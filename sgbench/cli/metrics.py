@@ -19,8 +19,9 @@ def metrics(context: typer.Context, as_json: options.Json = False) -> None:
     """List registered metrics: which values are better, how each is computed, and which networks it needs.
 
     ↓ means that lower values are better; 'no HR' that the metric needs no reference, and also scores test sets without
-    HR images. A metric whose network is not available locally scores 'no weights'. 'compared with' names the code of
-    others that a metric was compared with on equal images, and by how much its values differ from that at most.
+    HR images; 'LR' that it uses the LR image. A metric whose network is not available locally scores 'no weights'.
+    'compared with' names the code of others that a metric was compared with on equal images, and by how much its values
+    differ from that at most.
     """
     if context.invoked_subcommand is not None:
         return
@@ -60,7 +61,7 @@ def _row(name: str, networks: dict[str, str]) -> dict[str, Any]:
     from sgbench.metrics import SetMetric
 
     described = ("description", "source", "reference", "difference")
-    plain = ("direction", "version", "unit", "digits", "rank", "needs_hr", *described)
+    plain = ("direction", "version", "unit", "digits", "rank", "needs_hr", "needs_lr", *described)
     row: dict[str, Any] = dict.fromkeys((*plain, "of", "networks", "protocol"))
     try:
         metric = METRICS.load(name)
@@ -87,7 +88,7 @@ def _readable(row: dict[str, Any]) -> dict[str, Any]:
     protocol = {key.replace("_", " "): row["protocol"].get(key) for key in SHORT}
     return {
         "metric": f"{row['name']} {'↓' if row['direction'] == 'lower' else '↑'}",
-        "of each": row["of"] if row["needs_hr"] else f"{row['of']}, no HR",
+        "of each": row["of"] + ", no HR" * (not row["needs_hr"]) + ", LR" * row["needs_lr"],
         "what it is": "; ".join([row["description"], *(f"{key} {value}" for key, value in protocol.items() if value)]),
         "compared with": None if row["difference"] is None else f"{row['reference']}: ≤ {row['difference']:.0e}",
         "version and networks": "; ".join(

@@ -349,6 +349,7 @@ METRICS: Registry[Any] = Registry(
         "psnr_rgb": "sgbench.metrics.distortion:psnr_rgb",
         "ssim_y": "sgbench.metrics.distortion:ssim_y",
         "ssim_rgb": "sgbench.metrics.distortion:ssim_rgb",
+        "lr_psnr": "sgbench.metrics.distortion:lr_psnr",
     },
     providers={"torchmetrics": "sgbench.metrics.from_torchmetrics:metric"},
     check="sgbench.metrics.base:check",

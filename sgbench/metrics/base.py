@@ -1,9 +1,9 @@
 """The contract of a metric, its input and its results.
 
 A metric is a small frozen object that several threads may use at once. An `ImageMetric` gives a number for one pair of
-images or, if it is a no-reference metric (``needs_hr=False``), for a super-resolved image alone. A `SetMetric` reduces
-each image to a vector and gives a number for two sets of vectors. Neither invents a number: what cannot be computed is
-a `Score` without a value that says why.
+images or, if it is a no-reference metric (``needs_hr=False``), for a super-resolved image alone; with ``needs_lr``, it
+also sees the low-resolution image. A `SetMetric` reduces each image to a vector and gives a number for two sets of
+vectors. Neither invents a number: what cannot be computed is a `Score` without a value that says why.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from sgbench.core import registry
 from sgbench.core.errors import InputError, described, lacks_memory
 from sgbench.core.plugins import FAULTS
 from sgbench.core.status import ScoreStatus
+from sgbench.spec import Degradation
 
 T = TypeVar("T")
 M = TypeVar("M", bound="Metric")
@@ -34,6 +35,9 @@ Array = NDArray[np.float64]
 
 BT601 = (65.481, 128.553, 24.966)
 """Weights of R, G and B in Y, for values in [0, 1]; Y runs from 16 to 235 (ITU-R BT.601, as MATLAB's ``rgb2ycbcr``)."""
+
+PUBLISHED = Degradation()
+"""How the low-resolution images of the usual benchmarks were made."""
 
 
 class Undefined(Exception):  # noqa: N818 - an outcome, not a fault
@@ -98,25 +102,38 @@ class Image:
 
 
 class Pair:
-    """A super-resolved image and its reference.
+    """A super-resolved image and what it is compared with: its reference, the low-resolution image, or both.
 
     Args:
         name: What the image is called in results.
         sr: The super-resolved image, an `Image` or its pixels.
         hr: The reference, of the same size; None if there is none.
         crop: Pixels that PSNR and SSIM leave out on each side; usually the scale.
+        lr: The low-resolution image, smaller than SR by a whole number; None if there is none.
 
     Raises:
-        InputError: If the sizes differ, or an image is not uint8 [3, H, W].
+        InputError: If the sizes do not fit, or an image is not uint8 [3, H, W].
     """
 
-    def __init__(self, name: str, sr: Image | ArrayLike, hr: Image | ArrayLike | None, crop: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        sr: Image | ArrayLike,
+        hr: Image | ArrayLike | None,
+        crop: int,
+        lr: Image | ArrayLike | None = None,
+    ) -> None:
         self.name = name
         self.sr = sr if isinstance(sr, Image) else Image(sr)
-        self._hr = Image(hr) if hr is not None and not isinstance(hr, Image) else hr
+        self._hr, self._lr = (Image(each) if not isinstance(each, Image | None) else each for each in (hr, lr))
         self.crop = crop
         if self._hr is not None:
             check_sizes(name, self.sr.size, self._hr.size, crop)
+        if self._lr is not None:
+            (width, height), (columns, rows) = self.sr.size, self._lr.size
+            if width % columns or width // columns * rows != height:
+                sizes = f"SR is {width}×{height} pixels and LR is {columns}×{rows}"
+                raise InputError(f"image '{name}': {sizes}; SR must be larger by a whole number.")
         if crop < 0:
             raise InputError(f"crop is {crop}; 0 or more pixels are needed.")
 
@@ -132,9 +149,34 @@ class Pair:
         return self._hr
 
     @property
-    def alone(self) -> Pair:
-        """The super-resolved image without its reference, as a no-reference metric gets it."""
-        return Pair(self.name, self.sr, None, self.crop)
+    def lr(self) -> Image:
+        """The low-resolution image.
+
+        Raises:
+            InputError: If there is none.
+        """
+        if self._lr is None:
+            raise InputError("there is no LR image to compare with; a metric that uses it declares needs_lr=True.")
+        return self._lr
+
+    @property
+    def has_lr(self) -> bool:
+        """Whether there is a low-resolution image."""
+        return self._lr is not None
+
+    @property
+    def scale(self) -> int:
+        """SR pixels for each pixel of `lr`.
+
+        Raises:
+            InputError: If there is no low-resolution image.
+        """
+        return self.sr.size[0] // self.lr.size[0]
+
+    def seen_by(self, metric: Metric) -> Pair:
+        """Return the super-resolved image with only what a metric declares to compare it with."""
+        hr, lr = self._hr if metric.needs_hr else None, self._lr if metric.needs_lr else None
+        return self if (hr, lr) == (self._hr, self._lr) else Pair(self.name, self.sr, hr, self.crop, lr)
 
     def cropped(self, view: Callable[[Image], NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return a view [..., H, W] of SR and of HR without the border.
@@ -261,10 +303,14 @@ def _some(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Runtime:
-    """What networks need to run: their weights, by name, and a torch device."""
+    """What metrics need besides the images."""
 
     weights: Mapping[str, LoadedWeights] = field(default_factory=dict)
+    """Those of pretrained networks, by name."""
     device: str = "cpu"
+    """Where networks run, as torch names it."""
+    degradation: Degradation = PUBLISHED
+    """How the test set shrinks images; its low-resolution images were made so, unless they came as files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,6 +344,8 @@ class Metric(ABC):
     needs_hr: bool = True
     """Whether it compares with HR. One that does not, a no-reference metric, gets SR alone, even where there is HR, and
     also has a value for test sets without HR."""
+    needs_lr: bool = False
+    """Whether it uses the low-resolution image, `Pair.lr`, which every image of a test set has."""
     description: str
     """One line for lists."""
     source: str
@@ -318,7 +366,9 @@ class Metric(ABC):
         fits = self.digits is None or (type(self.digits) is int and 0 <= self.digits <= MAX_DIGITS)
         self._require(fits, "digits", self.digits, f"a number from 0 to {MAX_DIGITS}, or None,")
         self._require(type(self.rank) is int, "rank", self.rank, "an integer")
-        self._require(type(self.needs_hr) is bool, "needs_hr", self.needs_hr, "True or False")
+        for field_name in ("needs_hr", "needs_lr"):
+            value = getattr(self, field_name)
+            self._require(type(value) is bool, field_name, value, "True or False")
         try:
             json.dumps(dict(self.protocol), allow_nan=False)
         except (TypeError, ValueError):
@@ -335,7 +385,11 @@ class ImageMetric(Metric):
 
     @abstractmethod
     def score(self, pair: Pair, runtime: Runtime) -> float:
-        """Return the value for one pair of images, or, without ``needs_hr``, for its SR.
+        """Return the value for one pair of images.
+
+        Args:
+            pair: SR, with HR if the metric declares ``needs_hr``, and with LR if it declares ``needs_lr``.
+            runtime: Weights and device of its networks, and the degradation of the test set.
 
         Raises:
             Undefined: If there is none for these images.
@@ -349,6 +403,7 @@ class SetMetric(Metric):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(self.needs_hr, "needs_hr", self.needs_hr, "True, as for every metric of sets,")
+        self._require(not self.needs_lr, "needs_lr", self.needs_lr, "False, as for every metric of sets,")
 
     @abstractmethod
     def features(self, image: Image, runtime: Runtime) -> Array:

@@ -1,4 +1,4 @@
-"""PSNR and SSIM, on Y and on RGB.
+"""PSNR and SSIM, on Y and on RGB, and PSNR of the low-resolution image.
 
 The border is cropped by the scale, values are in [0, 255], and Y is not rounded. Public tables mix the two colour
 spaces under one name; here the name carries it.
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sgbench.core.resize import downscale
 from sgbench.metrics.base import Image, ImageMetric, Pair, Runtime, Undefined
 
 PEAK = 255.0
@@ -78,6 +79,24 @@ class Distortion(ImageMetric):
     def score(self, pair: Pair, runtime: Runtime | None = None) -> float:
         """Return the value for one pair of images; it runs on the CPU and needs no ``runtime``."""
         return self.compute(*pair.cropped(self.view))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LrPsnr(ImageMetric):
+    """PSNR of LR against SR that is shrunk as LR images of its test set are: whether LR may come from it."""
+
+    def score(self, pair: Pair, runtime: Runtime) -> float:
+        """Return the value for one pair of images.
+
+        Raises:
+            Undefined: If SR is shrunk to exactly LR, as HR is, since the ratio is then infinite.
+        """
+        image, degradation = pair.sr.pixels.transpose(1, 2, 0), runtime.degradation
+        shrunk = downscale(image, pair.scale, edges=degradation.edges, rounding=degradation.rounding)
+        lr = pair.lr.pixels.transpose(1, 2, 0)
+        if np.array_equal(shrunk, lr):
+            raise Undefined("SR is shrunk to exactly LR")
+        return psnr(shrunk, lr)
 
 
 def _luma(image: Image) -> NDArray[Any]:
@@ -150,4 +169,25 @@ ssim_rgb = Distortion(
     source="Wang et al., IEEE TIP 2004",
     view=_rgb,
     compute=ssim,
+)
+lr_psnr = LrPsnr(
+    name="lr_psnr",
+    direction="higher",
+    unit="dB",
+    digits=2,
+    rank=140,
+    version="1",
+    protocol={
+        "implementation": "sgbench",
+        "colour_space": "RGB",
+        "value_range": [0, 255],
+        "border_crop": None,
+        "resize": "SR to the size of LR, MATLAB's imresize to the bit, rounded to uint8",
+    },
+    needs_hr=False,
+    needs_lr=True,
+    description="PSNR in dB of shrunk SR against LR; NTIRE's Learning the Super-Resolution Space asks for 45",
+    source="Lugmayr et al., CVPR Workshops 2021 (NTIRE Learning the Super-Resolution Space)",
+    reference="measure.py of NTIRE 2021 (cd4d574), halves rounded up",
+    difference=1e-9,
 )

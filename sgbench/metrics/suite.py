@@ -17,6 +17,7 @@ from sgbench.core.plugins import FAULTS
 from sgbench.core.status import ScoreStatus
 from sgbench.metrics.base import (
     METRICS,
+    PUBLISHED,
     Array,
     ImageMetric,
     Metric,
@@ -29,6 +30,7 @@ from sgbench.metrics.base import (
     not_finite,
 )
 from sgbench.metrics.cache import HrCache
+from sgbench.spec import Degradation
 
 if TYPE_CHECKING:
     from sgbench.assets.locator import Locator
@@ -75,6 +77,8 @@ class Suite:
         device: Where networks run, as torch names it.
         hr_cache: Keeps what is computed of references between suites.
         has_hr: Whether the images have references.
+        degradation: How their low-resolution images were made, unless they came as files; in the protocol of metrics
+            that use them.
 
     Raises:
         InputError: If a name is unknown, or a weights file has the wrong content.
@@ -88,6 +92,7 @@ class Suite:
         hr_cache: HrCache | None = None,
         *,
         has_hr: bool = True,
+        degradation: Degradation = PUBLISHED,
     ) -> None:
         self.metrics: list[Metric] = [METRICS.load(name) for name in dict.fromkeys(metrics)]
         self._has_hr = has_hr
@@ -99,7 +104,7 @@ class Suite:
                 weights[network] = locator.load(network)
             except MissingWeights as reason:
                 self._missing[network] = str(reason)
-        self._runtime = Runtime(weights, device)
+        self._runtime = Runtime(weights, device, degradation)
         self._measured: list[Measured] = []
 
     def measure(self, pair: Pair) -> Measured:
@@ -112,8 +117,7 @@ class Suite:
         for metric in self.metrics:
             began = time.perf_counter()
             if isinstance(metric, ImageMetric):
-                given = pair if metric.needs_hr else pair.alone
-                score = self._impossible(metric) or Score.of(partial(metric.score, given, self._runtime))
+                score = self._impossible(metric) or Score.of(partial(self._score, metric, pair))
                 results.append(self._result(metric, pair.name, 1, score, time.perf_counter() - began))
             elif isinstance(metric, SetMetric) and not self._impossible(metric):
                 features[metric.name] = self._features(metric, pair)
@@ -143,6 +147,11 @@ class Suite:
         """Return every result so far: images in the order they were added, then one of each set metric."""
         sets = [metric for metric in self.metrics if isinstance(metric, SetMetric)]
         return [result for measured in self._measured for result in measured.results] + list(map(self._of_set, sets))
+
+    def _score(self, metric: ImageMetric, pair: Pair) -> float:
+        if metric.needs_lr and not pair.has_lr:
+            raise Undefined("there is no LR image to compare with")
+        return metric.score(pair.seen_by(metric), self._runtime)
 
     def _features(self, metric: SetMetric, pair: Pair) -> tuple[Array, Array] | Score:
         key = (metric.name, metric.version, *self._hashes(metric).values())
@@ -191,6 +200,9 @@ class Suite:
 
     def _result(self, metric: Metric, image: str | None, n_images: int, score: Score, seconds: float) -> Result:
         protocol = {**metric.protocol, "weights": self._hashes(metric)}
+        if metric.needs_lr:
+            kernel, edges, rounding = self._runtime.degradation.model_dump().values()
+            protocol["degradation"] = f"{kernel}, edges {edges}, rounding {rounding}"
         return Result(metric.name, metric.version, protocol, image, n_images, score, seconds)
 
 

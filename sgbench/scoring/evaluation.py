@@ -162,7 +162,8 @@ def score(
     Raises:
         Exception: A fault of storage or machine; no score is to be recorded then.
     """
-    suite = Suite(metrics, locator, str(device), hr_cache, has_hr=images.has_hr)
+    degradation = images.degradation
+    suite = Suite(metrics, locator, str(device), hr_cache, has_hr=images.has_hr, degradation=degradation)
     upscaling: dict[str | None, float] = {}
 
     def measure(index: int) -> Measured:
@@ -172,8 +173,9 @@ def score(
         try:
             sr = upscaler(images, index)
             upscaling[name] = time.perf_counter() - began
-            pair = Pair(name, sr.transpose(2, 0, 1), hr, images.scale)
-            check_size(image, pair.sr.size, images)
+            height, width, _ = sr.shape
+            check_size(image, (width, height), images)
+            pair = Pair(name, sr.transpose(2, 0, 1), hr, images.scale, images.lr(index).transpose(2, 0, 1))
         except Exception as error:  # such as a GPU that runs out of memory
             if machine_fault(error):
                 raise

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sgbench.assets.locator import Locator
 from sgbench.core.errors import InputError
+from sgbench.core.resize import downscale
 from sgbench.core.status import ScoreStatus
 from sgbench.core.words import listed
 from sgbench.metrics import METRICS, Metric, Pair, SetMetric, Suite
@@ -96,7 +97,7 @@ class MetricTrial(Trial):
     @rule("says in its direction which images are better", fix="set direction to 'lower' or 'higher'")
     def direction(self) -> str | None:
         """Score images with a little noise and with much."""
-        if not self._metric.needs_hr:
+        if not self._metric.needs_hr and not self._metric.needs_lr:
             return None
         _, hr = self._photographs
         better, worse = (
@@ -179,9 +180,15 @@ class MetricTrial(Trial):
         Raises:
             InputError: If one fails.
         """
-        suite = Suite([self.name], Locator(download=False))
+        scale, degradation = self.recipe.scale, self.recipe.degradation
+        suite = Suite([self.name], Locator(download=False), degradation=degradation)
         for name, one, other in list(zip("ab", sr, hr, strict=True))[::order]:
-            suite.add(suite.measure(Pair(name, one, other, crop=self.recipe.scale)))
+            if self._metric.needs_lr:
+                height, width = (side - side % scale for side in other.shape[1:])
+                one, other = (image[:, :height, :width] for image in (one, other))
+                image, edges, rounding = other.transpose(1, 2, 0), degradation.edges, degradation.rounding
+                lr = downscale(image, scale, edges=edges, rounding=rounding).transpose(2, 0, 1)
+            suite.add(suite.measure(Pair(name, one, other, scale, lr if self._metric.needs_lr else None)))
         results = suite.results()
         for result in results:
             if result.score.status == ScoreStatus.FAILED:

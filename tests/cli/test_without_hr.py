@@ -80,10 +80,15 @@ def test_no_reference_metrics_score_sr_and_the_others_say_that_they_need_hr(run:
 
 
 def test_a_no_reference_metric_has_the_same_value_whether_there_is_hr_or_not(run: Run) -> None:
-    run("eval", "bicubic", *REAL, "--test", "few=test", "--metric", "spread")
+    run("eval", "bicubic", *REAL, "--test", "few=test", "--metric", "spread", "--metric", "lr_psnr")
     rows = [row for row in sgbench.load_results("results/eval").scores.to_pylist() if row["image"]]
-    by_set = {name: [row["value"] for row in rows if row["dataset"] == name] for name in ("real", "few")}
-    assert by_set["real"] == by_set["few"]
+    for metric in ("spread", "lr_psnr"):
+        by_set = {
+            name: [row["value"] for row in rows if (row["dataset"], row["metric"]) == (name, metric)]
+            for name in ("real", "few")
+        }
+        assert by_set["real"] == by_set["few"]
+        assert all(by_set["real"])
 
 
 def test_results_of_other_tools_are_matched_with_the_low_resolution_files(run: Run) -> None:

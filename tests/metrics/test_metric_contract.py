@@ -76,7 +76,7 @@ def flat(value, height=20, width=24):
 def test_every_metric_says_what_it_is(name):
     metric = METRICS.load(name)
     assert metric.name == name
-    assert metric.direction == ("higher" if name.startswith(("psnr", "ssim")) else "lower")
+    assert metric.direction == ("higher" if name.startswith(("psnr", "ssim", "lr_psnr")) else "lower")
     assert isinstance(metric, ImageMetric) != isinstance(metric, SetMetric)
     assert metric.version
     assert metric.description
@@ -101,6 +101,7 @@ def test_every_metric_says_what_it_is(name):
         ("digits", 2.0, "a number from 0 to 15, or None,"),
         ("rank", "first", "an integer"),
         ("needs_hr", 0, "True or False"),
+        ("needs_lr", "yes", "True or False"),
         ("protocol", {"range": {1, 2}}, "a mapping that JSON can hold"),
         ("protocol", {"peak": float("inf")}, "a mapping that JSON can hold"),
         ("protocol", "RGB", "a mapping that JSON can hold"),
@@ -112,9 +113,11 @@ def test_what_a_metric_says_of_itself_is_checked(field, value, needed):
         OneNumber(**fields)
 
 
-def test_a_metric_of_sets_needs_hr():
+def test_a_metric_of_sets_needs_hr_alone():
     with pytest.raises(InputError, match="needs_hr is False; True, as for every metric of sets, is needed"):
         MeanColour(name="colour", seen=[], needs_hr=False, **COMMON)
+    with pytest.raises(InputError, match="needs_lr is True; False, as for every metric of sets, is needed"):
+        MeanColour(name="colour", seen=[], needs_lr=True, **COMMON)
 
 
 def test_without_hr_only_no_reference_metrics_have_a_value(add_metric):
