@@ -74,6 +74,7 @@ SURFACE = {
     "sgbench data verify": ["[what...]", "--role", "--scale", "--json"],
     "sgbench weights": [],
     "sgbench weights list": ["--json"],
+    "sgbench weights bundle": [*SWEEP, "--out"],
     "sgbench weights fetch": ["[names...]"],
     "sgbench weights import": ["file", "[name]"],
 }

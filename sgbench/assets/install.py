@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from sgbench.assets.base import networks_folder
@@ -31,7 +32,7 @@ def install(file: Path, name: str | None = None) -> Path:
     if not file.is_file():
         raise InputError(f"there is no file '{file}'.")
     digest = sha256_of(file)
-    if (found := _recognised(file, digest, known)) is None:
+    if (found := recognised(file, known)) is None:
         sizes = {each.name: f", {each.size:,} bytes" if name else "" for each in wanted}
         needed = " or ".join(f"{each.sha256[:8]}… ({each.name}{sizes[each.name]})" for each in wanted)
         received = f"{digest[:8]}… ({file.stat().st_size:,} bytes)"
@@ -45,8 +46,9 @@ def install(file: Path, name: str | None = None) -> Path:
     return target
 
 
-def _recognised(file: Path, digest: str, known: list[Network]) -> tuple[Network, Path] | None:
-    """Return which network a file holds and where it belongs, or None if it holds no known network."""
+def recognised(file: Path, known: Sequence[Network]) -> tuple[Network, Path] | None:
+    """Return which of some networks a file holds and where it belongs, or None if it holds none of them."""
+    digest = sha256_of(file)
     for network in known:
         if digest == network.sha256:
             return network, networks_folder() / network.file

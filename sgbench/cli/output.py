@@ -49,12 +49,16 @@ def write(out: Path, content: bytes) -> None:
         with naming(out):
             out.write_bytes(content)
         return
+    with replacing(followed(out)) as part:
+        part.write_bytes(content)
+
+
+def followed(out: Path) -> Path:
+    """Return the file that a person named, or that a link of this name leads to."""
     try:
-        target = out.resolve() if out.is_symlink() else out
+        return out.resolve() if out.is_symlink() else out
     except RuntimeError as error:
         raise InputError(f"{quoted(str(out))} is a link that leads to itself; a file is needed.") from error
-    with replacing(target) as part:
-        part.write_bytes(content)
 
 
 def print_json(data: Any) -> None:

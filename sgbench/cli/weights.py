@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from sgbench.assets.locator import NetworkStatus
 
 app = typer.Typer(
-    help="List and download the pretrained networks that metrics and losses need.",
-    epilog=below("sgbench weights list", "sgbench weights fetch"),
+    help="List, download and carry the pretrained networks that metrics and losses need.",
+    epilog=below("sgbench weights list", "sgbench weights fetch", "sgbench weights bundle paper-mini"),
     no_args_is_help=True,
 )
 
@@ -53,21 +53,96 @@ def fetch(
         raise typer.Exit(1)
 
 
-@command(app, "sgbench weights import alexnet-owt-7be5be79.pth", name="import")
+def bundle(
+    asked: options.Asked,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Bundle to write. Default: <sweep>-networks.tar."),
+    ] = None,
+) -> None:
+    """Put the networks that a sweep needs into one file, to be carried to a cluster without internet.
+
+    The flags are those of the sweep, and 'sgbench weights import' installs the file there. Networks that are not
+    available locally are downloaded first. If one cannot be, the bundle has the others, a sentence says which file to
+    bring by hand, and the exit code is 1.
+    """
+    from sgbench.assets.bundle import pack
+    from sgbench.assets.locator import Locator
+    from sgbench.assets.needs import networks_of
+    from sgbench.cli import output
+    from sgbench.core.errors import InputError
+    from sgbench.core.files import expanded
+    from sgbench.core.words import listed, quoted
+    from sgbench.runs.delivery import fetch as fetch_networks
+
+    target = output.followed(expanded(out or f"{asked.name}-networks.tar"))
+    if target.exists() and not target.is_file():
+        raise InputError(f"--out is {quoted(str(target))}, which is no file.")
+    if not target.parent.is_dir():
+        raise InputError(f"--out is {quoted(str(target))}, in a folder that does not exist.")
+    needed = networks_of(asked.sweep.all_metrics(), asked.sweep.losses())
+    if not needed:
+        output.say(f"the metrics and losses of {asked.name} need no pretrained networks; nothing is written")
+        return
+    with output.screen.fetching() as progress:
+        missing = fetch_networks(needed, progress)
+    local = Locator(download=False)
+    found = {name: path for name in needed if name not in missing and (path := local.find(name))}
+    for reason in missing.values():
+        output.say(reason)
+    if found:
+        pack(found, missing, target)
+        without = f", without {listed(missing)}" if missing else ""
+        output.say(f"{target}: {listed(found)}{without}, {in_bytes(target.stat().st_size)}")
+    if missing:
+        raise typer.Exit(1)
+
+
+command(
+    app,
+    "sgbench weights bundle paper-mini",
+    "sgbench weights bundle mine.yaml --metric lpips_alex --loss 'l1 + 0.1*vgg' --out mine.tar",
+    name="bundle",
+)(options.of_sweep(bundle))
+
+
+@command(
+    app,
+    "sgbench weights import alexnet-owt-7be5be79.pth",
+    "sgbench weights import paper-mini-networks.tar",
+    name="import",
+)
 def import_file(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A file that 'sgbench weights list' names; its name may differ.")
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A bundle, or a file that 'sgbench weights list' names; its name may differ."
+        ),
     ],
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="The network that it must hold; any by default.")
     ] = None,
 ) -> None:
-    """Check a file that was brought by hand, and copy it to the cache."""
+    """Check a file that was brought by hand, and copy it to the cache.
+
+    Of a bundle, every network is copied, or only NAME, and none if one is not what it should be.
+    """
+    from sgbench.assets.base import MissingWeights
+    from sgbench.assets.bundle import is_bundle, unpack
     from sgbench.assets.install import install
+    from sgbench.assets.locator import Locator
     from sgbench.cli import output
     from sgbench.core.files import expanded
 
-    output.say(f"installed as {install(expanded(file), name)}")
+    file = expanded(file)
+    installed, missing = unpack(file, name) if is_bundle(file) else ([install(file, name)], [])
+    for path in installed:
+        output.say(f"installed as {path}")
+    for each in missing:
+        try:
+            Locator(download=False).fetch(each)
+        except MissingWeights as reason:
+            output.say(f"not in the bundle: {reason}")
 
 
 def _lines(status: "NetworkStatus", users: list[str]) -> list[str]:

@@ -79,6 +79,46 @@ def test_a_converted_file_from_another_machine_is_installed(
     assert err == f"installed as {tmp_path}/cache/weights/vgg16-features.pth\n"
 
 
+def test_a_bundle_of_what_a_sweep_needs_is_carried_to_another_machine(
+    run: Run, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    file = NETWORKS.load("inception").file
+    alexnet = dataclasses.replace(NETWORKS.load("alexnet"), url="http://127.0.0.1:9/nobody.pth", archive=None)
+    monkeypatch.setitem(NETWORKS._loaded, "alexnet", alexnet)
+    run("weights", "import", small.name)
+    flags = ("--metric", "fid", "--loss", "l1 + 0.1*lpips")
+    out, err = run("weights", "bundle", "quick", *flags, code=1)
+    lines = err.splitlines()
+    assert (out, len(lines)) == ("", 2)
+    assert f"download {alexnet.file} (244 MB) from {alexnet.url}" in lines[0]
+    assert lines[1] == "quick-networks.tar: inception, without alexnet, 10 kB"
+    monkeypatch.setenv("SGBENCH_CACHE", str(tmp_path / "there"))
+    out, err = run("weights", "import", "quick-networks.tar")
+    lines = err.splitlines()
+    assert (out, len(lines)) == ("", 2)
+    assert lines[0] == f"installed as {tmp_path}/there/weights/{file}"
+    assert lines[1].startswith("not in the bundle: the alexnet weights are not available locally: download ")
+    assert sorted(path.name for path in tmp_path.glob("there/weights/*")) == [file]
+
+
+def test_a_bundle_is_written_only_if_there_is_something_to_write(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    entry = dataclasses.replace(NETWORKS.load("inception"), url="http://127.0.0.1:9/nobody.pth")
+    monkeypatch.setitem(NETWORKS._loaded, "inception", entry)
+    _, err = run("weights", "bundle", "--metric", "psnr_y", "--loss", "l1")
+    assert err == "the metrics and losses of quick need no pretrained networks; nothing is written\n"
+    _, err = run("weights", "bundle", "--metric", "fid", "--loss", "l1", code=1)
+    assert err.startswith("the inception weights are not available locally")
+    assert err.count("\n") == 1
+    for wrong, sentence in ((".", "which is no file"), ("absent/x.tar", "in a folder that does not exist")):
+        _, err = run("weights", "bundle", "--metric", "fid", "--out", wrong, code=2)
+        assert err == f"error: --out is '{wrong}', {sentence}.\n"
+    assert not [*tmp_path.glob("*.tar")]
+
+
 class Attack:
     def __init__(self, path: Path) -> None:
         self.path = path
