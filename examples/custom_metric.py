@@ -5,25 +5,14 @@
 ``photos`` is any folder of images, and ``bicubic`` may also be a run, a checkpoint or a folder of results.
 """
 
-from sgbench.metrics import ImageMetric, Pair, Runtime
+from torch import Tensor
+
+import sgbench
 
 
-class Sharpness(ImageMetric):
-    """Variance of the Laplacian of Y. It tells sharp from blurred, but also rises with noise and ringing."""
-
-    def score(self, pair: Pair, runtime: Runtime) -> float:
-        """Return the value for an image, without its border."""
-        y = pair.cropped_sr(lambda image: image.luma)
-        sides = y[:-2, 1:-1] + y[2:, 1:-1] + y[1:-1, :-2] + y[1:-1, 2:]
-        return float((sides - 4 * y[1:-1, 1:-1]).var())
-
-
-sharpness = Sharpness(
-    name="custom_metric:sharpness",
-    direction="higher",
-    version="1",
-    protocol={"implementation": "custom_metric", "colour_space": "Y", "value_range": [16, 235], "border_crop": "scale"},
-    needs_hr=False,
-    description="variance of the Laplacian, without a reference",
-    source="Pech-Pacheco et al., ICPR 2000",
-)
+@sgbench.metric(direction="higher", digits=5, crop=True, source="Pech-Pacheco et al., ICPR 2000")
+def sharpness(sr: Tensor) -> Tensor:
+    """Variance of the Laplacian of grey values, which rises with sharpness, but also with noise and ringing."""
+    grey = sr.mean(dim=1)  # of R, G and B in [0, 1]
+    sides = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
+    return (sides - 4 * grey[:, 1:-1, 1:-1]).var(correction=0)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sgbench.backbones import register_backbone as register_backbone
     from sgbench.losses import register_loss as register_loss
     from sgbench.losses.discriminators import register_discriminator as register_discriminator
+    from sgbench.metrics import metric as metric
     from sgbench.metrics import register_metric as register_metric
     from sgbench.report.summaries import compare as compare
     from sgbench.report.summaries import table as table
@@ -24,6 +25,7 @@ _PUBLIC = {
     "compare": "sgbench.report.summaries",
     "evaluate": "sgbench.api",
     "load_results": "sgbench.analysis",
+    "metric": "sgbench.metrics",
     "plan": "sgbench.api",
     "register_backbone": "sgbench.backbones",
     "register_discriminator": "sgbench.losses.discriminators",
@@ -41,6 +43,7 @@ __all__ = [
     "compare",
     "evaluate",
     "load_results",
+    "metric",
     "plan",
     "register_backbone",
     "register_discriminator",

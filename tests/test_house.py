@@ -132,7 +132,7 @@ def test_the_command_line_is_the_one_that_is_written_down() -> None:
 
 
 def test_the_public_names_are_those_that_are_written_down() -> None:
-    names = ["Results", "__version__", "compare", "evaluate", "load_results", "plan"]
+    names = ["Results", "__version__", "compare", "evaluate", "load_results", "metric", "plan"]
     kinds = ("backbone", "discriminator", "loss", "metric", "optimizer", "tracker")
     names += [*(f"register_{kind}" for kind in kinds), "sweep", "table"]
     assert sorted(sgbench.__all__) == names

@@ -5,16 +5,19 @@ import functools
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import numpy as np
 import pytest
 import typer.main
 import yaml
 
 import sgbench
 from sgbench.cli import app
-from sgbench.core.registry import DISCRIMINATORS, LOSSES
+from sgbench.core.registry import DISCRIMINATORS, LOSSES, METRICS
 from sgbench.core.storage import Storage
+from sgbench.metrics import Pair, Runtime
 from sgbench.spec import build, check_loss, override, read_setting
 from sgbench.store import HISTORY, RUNS, SCORES, VALIDATION, Store
 
@@ -51,25 +54,39 @@ def test_the_python_block_runs(page: str, quick: Store, capsys: pytest.CaptureFi
     assert re.search(r"demo\s+edsr-tiny\s+l1\s+0\.41\s+0\.014142\s+2", printed), printed
 
 
-def test_the_python_blocks_with_a_loss_and_a_discriminator_run(
+def test_the_python_blocks_with_a_loss_a_metric_and_a_discriminator_run(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for registry in (LOSSES, DISCRIMINATORS):
+    for registry in (LOSSES, DISCRIMINATORS, METRICS):
         monkeypatch.setattr(registry, "_loaded", dict(registry._loaded))
     settings = {"recipe.steps": 1, "recipe.batch": 1, "recipe.patch": 8}
     quick = functools.partial(sgbench.sweep, settings=settings, metrics=["psnr_y"], local=True)
     monkeypatch.setattr("sgbench.api.sweep", quick)
     (block,) = blocks("python", "python.md")
-    exec(block, {})
+    exec(block, {"__name__": "__main__"})
     printed = capsys.readouterr().out
     assert "A is l1, B is l1 + 0.1*sharp." in printed
-    assert re.search(r"demo +edsr-tiny +l1", printed), printed
+    assert re.search(r"blur ↓ *\n─+\ndemo +edsr-tiny +l1", printed), printed
     (block,) = (block for block in blocks("python", "losses.md") if "register_discriminator" in block)
     exec(block, names := {})
     runs = names["results"].runs.to_pylist()
     assert "0.005*gan(discriminator=shallow, features=8) + 1.0*l1" in {row["loss"] for row in runs}
     assert {row["status"] for row in runs} == {"done"}
+
+
+def test_the_python_blocks_with_metrics_run(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(METRICS, "_loaded", dict(METRICS._loaded))
+    names: dict[str, Any] = {"__name__": "__main__"}
+    section = PAGES["metrics.md"].partition("## Your own metric")[2].partition("\n## ")[0]
+    for block in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
+        exec(block, names)
+    values = {row["metric"]: row["value"] for row in names["results"].scores.to_pylist() if row["image"] is None}
+    assert values.keys() == {"edges", "psnr_y"}
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 9, 9), np.uint8)
+    mse = names["mse"].score(Pair("a", *pixels, crop=4), Runtime())
+    assert mse == pytest.approx(np.mean((pixels[0] / 255 - pixels[1] / 255) ** 2))
 
 
 def test_the_sql_line_runs(quick: Store) -> None:

@@ -15,6 +15,7 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.resources
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -159,8 +160,7 @@ class Registry(Generic[T]):
         elif ":" in name:
             target = name
         elif name in self._loaded:
-            entry = self._loaded[name]
-            target = f"{module_of(entry)}:{(entry if isinstance(entry, type) else type(entry)).__qualname__}"
+            target = _target(self._loaded[name])
         else:
             return None
         return Source.here(target, PLUGIN_FOLDERS)
@@ -244,15 +244,33 @@ class Registry(Generic[T]):
 
 
 def _defined_again(old: object, new: object) -> bool:
-    """Return whether ``new`` is the same class, or in a notebook an object of the same class, defined again."""
-    old_class, new_class = (each if isinstance(each, type) else type(each) for each in (old, new))
-    same = (old_class.__module__, old_class.__qualname__) == (new_class.__module__, new_class.__qualname__)
-    return same and (isinstance(new, type) or new_class.__module__ == "__main__")
+    """Return whether ``new`` is the same class, or in a script or notebook an object or function of the same name."""
+    old_one, new_one = _definition(old), _definition(new)
+    same = (old_one.__module__, old_one.__qualname__) == (new_one.__module__, new_one.__qualname__)
+    in_notebook = not hasattr(sys.modules["__main__"], "__file__")
+    return same and (isinstance(new, type) or new_one.__module__ == "__main__" or in_notebook)
 
 
 def module_of(entry: object) -> str:
-    """Return the name of the module that defines an entry, or its class."""
-    return (entry if isinstance(entry, type) else type(entry)).__module__
+    """Return the name of the module that defines an entry, its class, or the function that it is made of."""
+    return str(_definition(entry).__module__)
+
+
+def _definition(entry: object) -> Any:
+    """Return the class or function that an entry is, is made of, or is an object of."""
+    made_of: Any = inspect.unwrap(entry)  # type: ignore[arg-type]
+    return made_of if hasattr(made_of, "__qualname__") else type(made_of)
+
+
+def _target(entry: object) -> str:
+    """Return ``module:attribute`` of what defines an entry; of an object, a variable that holds it, if there is one."""
+    definition = _definition(entry)
+    if isinstance(definition, type) and not isinstance(entry, type):
+        for module in (definition.__module__, "__main__"):
+            for variable, value in vars(sys.modules[module]).items():
+                if value is entry and not variable.startswith("_"):
+                    return f"{module}:{variable}"
+    return f"{definition.__module__}:{definition.__qualname__}"
 
 
 def unfit(kind: str, name: str, entry: object, needed: str) -> InputError:

@@ -1,9 +1,9 @@
 """How far a super-resolved image, or a set of them, is from its reference.
 
-`base` is the contract, `suite` runs many metrics over pairs of images, and `cache` keeps results about references.
-`distortion`, `lpips`, `frechet` and `kernel` hold the metrics, which `METRICS` loads by name, and `from_torchmetrics`
-those of a library. `display` says how scores are shown. Neither this package nor the declaration of a metric imports
-torch: only computing with a network or a library does.
+`base` is the contract, `functions` makes metrics of functions, `suite` runs many metrics over pairs of images, and
+`cache` keeps results about references. `distortion`, `lpips`, `frechet` and `kernel` hold the metrics, which `METRICS`
+loads by name, and `from_torchmetrics` those of a library. `display` says how scores are shown. Neither this package nor
+the declaration of a metric imports torch: only computing with a network or a library does.
 """
 
 from sgbench.metrics.base import (
@@ -23,12 +23,14 @@ from sgbench.metrics.base import (
 )
 from sgbench.metrics.cache import HrCache
 from sgbench.metrics.display import Display, display_of
+from sgbench.metrics.functions import FunctionMetric, metric
 from sgbench.metrics.suite import Measured, Result, Suite
 
 __all__ = [
     "METRICS",
     "Display",
     "Estimate",
+    "FunctionMetric",
     "HrCache",
     "Image",
     "ImageMetric",
@@ -44,5 +46,6 @@ __all__ = [
     "check_sizes",
     "display_of",
     "incomplete",
+    "metric",
     "register_metric",
 ]

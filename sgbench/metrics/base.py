@@ -184,13 +184,14 @@ class Pair:
         Raises:
             Undefined: If nothing is left of the image.
         """
-        return self._cropped(view(self.sr)), self._cropped(view(self.hr))
+        return self.without_border(view(self.sr)), self.without_border(view(self.hr))
 
     def cropped_sr(self, view: Callable[[Image], NDArray[Any]]) -> NDArray[Any]:
         """Return a view [..., H, W] of SR without the border; see `cropped`."""
-        return self._cropped(view(self.sr))
+        return self.without_border(view(self.sr))
 
-    def _cropped(self, values: NDArray[Any]) -> NDArray[Any]:
+    def without_border(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return values [..., H, W] without the border; see `cropped`."""
         width, height = self.sr.size
         if min(width, height) <= 2 * self.crop:
             raise Undefined(f"nothing is left of {width}×{height} pixels after a border of {self.crop} is cropped")
@@ -317,9 +318,9 @@ class Runtime:
 class Metric(ABC):
     """What every metric declares; making one imports no torch, so that a plan or a table need not wait for it.
 
-    Subclass `ImageMetric` or `SetMetric`, and register an object of the subclass with `sgbench.register_metric` or the
-    entry-point group ``sgbench.metrics``, or refer to it as ``module:object``. It is requested by its
-    ``name``.
+    `sgbench.metric` makes one of a function; or subclass `ImageMetric` or `SetMetric`. Register the object with
+    `sgbench.register_metric` or the entry-point group ``sgbench.metrics``, or refer to it as ``module:object``. It is
+    requested by its ``name``.
 
     Raises:
         InputError: If a field is not valid.
@@ -432,7 +433,7 @@ def register_metric(metric: M) -> M:
     Raises:
         InputError: If the name is taken, or it is no metric object.
     """
-    METRICS.register(getattr(metric, "name", repr(metric)))(metric)
+    METRICS.register(getattr(metric, "name", getattr(metric, "__name__", type(metric).__name__)))(metric)
     return metric
 
 
@@ -444,7 +445,9 @@ def check(name: str, entry: object) -> None:
             pretrained network that is not in the catalogue.
     """
     if not isinstance(entry, ImageMetric | SetMetric):
-        raise registry.unfit("metric", name, entry, "a metric object")
+        raise registry.unfit(
+            "metric", name, entry, "a metric, such as '@sgbench.metric(direction=…)' makes of a function,"
+        )
     if entry.name != name:
         raise InputError(f"metric '{name}': its attribute 'name' is '{entry.name}'; '{name}' is needed.")
     check_networks("metric", name, entry.networks)

@@ -81,21 +81,29 @@ sgbench.register_metric(
     )
 )
 
+
+@sgbench.register_metric
+@sgbench.metric(direction="lower")
+def double(sr, hr):
+    return FACTOR * (sr - hr).abs().mean()
+
+
 if __name__ == "__main__":
     losses = ["l1", "0.5*mine", "l1 + gan(discriminator=judge, features=2)"]
     fields = {
         "grids": [{"backbones": ["net"], "losses": losses, "seeds": [0]}],
-        "train": "mine=train", "tests": ["few=test"], "metrics": ["distance"],
+        "train": "mine=train", "tests": ["few=test"], "metrics": ["distance", "double"],
         "recipe": {"steps": 3, "batch": 2, "patch": 8},
     }
     for workers in (0, 1):
         results = sgbench.sweep(fields, settings={"workers": workers}, results=f"results/{workers}")
         frame = results.to_pandas()
-        whole = frame[frame.image.isna()].sort_values("loss")
+        whole = frame[frame.image.isna()].sort_values(["metric", "loss"])
         code = {}
         for row in results.runs.to_pylist():
             code |= json.loads(row["code"] or "{}")
-        code["metric distance"], = set(frame.metric_code)
+        for metric, of_metric in frame.groupby("metric"):
+            code[f"metric {metric}"], = set(of_metric.metric_code)
         print(json.dumps([list(whole.run_id), list(whole.metric), list(whole.value), code]))
 """
 
@@ -111,21 +119,23 @@ def test_a_sweep_trains_and_scores_with_what_a_script_registers(
     )
     assert command.returncode == 0, command.stderr
     alone, grouped = map(json.loads, command.stdout.splitlines())
-    assert alone[1] == ["distance"] * 3
+    assert alone[1] == ["distance"] * 3 + ["double"] * 3
     assert grouped == alone
     assert alone[2][0] == alone[2][2] > 0  # 0.5*mine is l1
     assert alone[2][1] != alone[2][0]
+    assert alone[2][3] == alone[2][5] > 0
     script = {"__main__": Own(SCRIPT, is_package=False)}
     plugins = {
         "loss mine": "Mine",
         "discriminator judge": "Judge",
         "backbone net": "Net",
         "metric distance": "Distance",
+        "metric double": "double",
     }
     sources = {plugin: Source.of(f"__main__:{name}", script.get) for plugin, name in plugins.items()}
     assert alone[3] == {plugin: source and source.digest for plugin, source in sources.items()}
     kept = {path.stem for path in tmp_path.glob("results/0/sources/*.json")}
-    assert kept | {alone[3]["metric distance"]} == {*alone[3].values()}
+    assert kept | {alone[3]["metric distance"], alone[3]["metric double"]} == {*alone[3].values()}
 
 
 class Held(nn.Module):
