@@ -57,22 +57,25 @@ class Network:
     """Name under which it is looked for and kept; in torch hub it contains the first digits of the SHA-256."""
     url: str
     sha256: str
-    """Hash of the file, 64 hexadecimal digits."""
-    size: int
-    """Size of the file in bytes."""
+    """Hash of the file, 64 hexadecimal digits; of a file that is `whole`, as many of the first as are published."""
+    size: int | None
+    """Size of the file in bytes, if it is known."""
     licence: str
     prefix: str = ""
     """Only tensors whose names begin with it are used, and enter the fingerprint."""
     archive: Archive | None = None
+    whole: bool = False
+    """Whether a library reads the file, which may hold anything; scores then record the hash of the file."""
 
     def __post_init__(self) -> None:
         plain = isinstance(self.file, str) and re.fullmatch(r"[^./\\][^/\\]*", self.file)
-        digits = isinstance(self.sha256, str) and re.fullmatch("[0-9a-f]{64}", self.sha256)
+        fewest = 0 if self.whole else 64
+        digits = isinstance(self.sha256, str) and re.fullmatch(f"[0-9a-f]{{{fewest},64}}", self.sha256)
         for field, fits, needed in (
             ("file", plain, "the name of a file"),
             ("url", isinstance(self.url, str) and "://" in self.url, "an address"),
             ("sha256", digits, "64 hexadecimal digits, in lower case,"),
-            ("size", type(self.size) is int and self.size > 0, "a number of bytes"),
+            ("size", self.size is None or (type(self.size) is int and self.size > 0), "a number of bytes"),
         ):
             if not fits:
                 raise InputError(
@@ -113,6 +116,7 @@ NETWORKS: Registry[Network] = Registry(
         "vgg16": f"{__name__}:VGG16",
         "vgg19": f"{__name__}:VGG19",
     },
+    providers={"pyiqa": "sgbench.assets.from_pyiqa:network"},
     check=f"{__name__}:check",
 )
 """Every known pretrained network."""

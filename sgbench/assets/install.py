@@ -25,7 +25,7 @@ def install(file: Path, name: str | None = None) -> Path:
     Raises:
         InputError: If there is no such file or network, or the file does not hold the network.
     """
-    known = known_networks()
+    known = known_networks() if name is None or not NETWORKS.is_provided(name) else [NETWORKS.load(name)]
     wanted = known if name is None else [NETWORKS.load(name)]
     if file.is_dir():
         raise InputError(f"'{file}' is a folder; a file is needed.")
@@ -33,7 +33,7 @@ def install(file: Path, name: str | None = None) -> Path:
         raise InputError(f"there is no file '{file}'.")
     digest = sha256_of(file)
     if (found := recognised(file, known)) is None:
-        sizes = {each.name: f", {each.size:,} bytes" if name else "" for each in wanted}
+        sizes = {each.name: f", {each.size:,} bytes" if name and each.size else "" for each in wanted}
         needed = " or ".join(f"{each.sha256[:8]}… ({each.name}{sizes[each.name]})" for each in wanted)
         received = f"{digest[:8]}… ({file.stat().st_size:,} bytes)"
         raise InputError(f"'{file.name}' has the SHA-256 {received}, but {needed} is needed.")
@@ -50,7 +50,7 @@ def recognised(file: Path, known: Sequence[Network]) -> tuple[Network, Path] | N
     """Return which of some networks a file holds and where it belongs, or None if it holds none of them."""
     digest = sha256_of(file)
     for network in known:
-        if digest == network.sha256:
+        if digest.startswith(network.sha256):
             return network, networks_folder() / network.file
     from sgbench.assets.tensors import fingerprint, tensors_in  # a converted file is known by its tensors
 

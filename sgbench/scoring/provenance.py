@@ -15,7 +15,8 @@ from sgbench.store.rows import RunRow
 
 @functools.cache
 def _versions() -> dict[str, str]:
-    names = ("sgbench", "torch", "numpy", "ray", "lpips", "pytorch-fid", "scikit-image", "spandrel", "torchmetrics")
+    ours = ("sgbench", "torch", "numpy", "ray", "lpips", "pytorch-fid", "scikit-image")
+    names = (*ours, "spandrel", "torchmetrics", "pyiqa")
     found = {"python": platform.python_version()}
     for name in names:
         try:

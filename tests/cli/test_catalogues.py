@@ -232,8 +232,9 @@ def test_a_metric_says_whether_its_network_is_here(run: Run, tmp_path: Path, mon
     out, err = run("metrics")
     assert "pytorch-fid 0.3.0; inception: not here" in " ".join(out.split())
     assert "psnr_y ↑" in out
-    assert err.startswith("Networks: 'sgbench weights list' gives their sources.\nAlso: torchmetrics:ms_ssim, ")
-    assert "torchmetrics:vif (installed), and your own as my_module:metric." in err
+    assert err.startswith("Networks: 'sgbench weights list' gives their sources.\n")
+    assert "\nAlso torchmetrics:NAME (installed): ms_ssim, uqi, vif.\nAlso pyiqa:NAME (" in err
+    assert err.endswith("\nAnd your own as my_module:metric.\n")
 
 
 def test_a_network_whose_file_is_not_sound_is_said_to_be_so(
