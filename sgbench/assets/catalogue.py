@@ -54,7 +54,7 @@ class Network:
 
     name: str
     file: str
-    """Name under which it is looked for and kept; in torch hub it contains the first digits of the SHA-256."""
+    """Name under which it is published, looked for and kept; in torch hub it has the first digits of the SHA-256."""
     url: str
     sha256: str
     """Hash of the file, 64 hexadecimal digits; of a file that is `whole`, as many of the first as are published."""
@@ -112,6 +112,7 @@ NETWORKS: Registry[Network] = Registry(
         "alexnet": f"{__name__}:ALEXNET",
         "dists": f"{__name__}:DISTS",
         "inception": f"{__name__}:INCEPTION",
+        "niqe": f"{__name__}:NIQE",
         "squeezenet": f"{__name__}:SQUEEZENET",
         "vgg16": f"{__name__}:VGG16",
         "vgg19": f"{__name__}:VGG19",
@@ -239,5 +240,19 @@ DISTS = Network(
         sha256="73e54ce13e7cf3ca962ee8e433d129884ec3dc75e00a27af90525e1da760ac61",
         member="DISTS_pytorch/weights.pt",
         wheel=True,
+    ),
+)
+NIQE = Network(
+    name="niqe",
+    file="niqe_pris_params.npz",
+    url="https://raw.githubusercontent.com/XPixelGroup/BasicSR/v1.4.2/basicsr/metrics/niqe_pris_params.npz",
+    sha256="2a7c182a68c9e7f1b2e2e5ec723279d6f65d912b6fcaf37eb2bf03d7367c4296",
+    size=11_850,
+    licence="free with citation (NIQE's authors), as BasicSR keeps it",
+    archive=Archive(
+        project="basicsr",
+        version="1.4.2",
+        sha256="b89b595a87ef964cda9913b4d99380ddb6554c965577c0c10cb7b78e31301e87",
+        member="basicsr-1.4.2/basicsr/metrics/niqe_pris_params.npz",
     ),
 )

@@ -367,6 +367,7 @@ METRICS: Registry[Any] = Registry(
         "psnr_rgb": "sgbench.metrics.distortion:psnr_rgb",
         "ssim_y": "sgbench.metrics.distortion:ssim_y",
         "ssim_rgb": "sgbench.metrics.distortion:ssim_rgb",
+        "niqe": "sgbench.metrics.niqe:niqe",
         "lr_psnr": "sgbench.metrics.distortion:lr_psnr",
     },
     providers={

