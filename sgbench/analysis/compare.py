@@ -203,7 +203,7 @@ def every_pair(
     Raises:
         InputError: If the metric is not in the store.
     """
-    chosen("metric", [metric], view.names.metrics)
+    metric = view.metric(metric)
     group_of = {run.run_id: group for group in view.groups() if group.loss for run in group.runs}
     asked = Filters(runs=group_of, datasets=datasets, metrics=[metric])
     by_image = _by_image(view.of_images(asked))

@@ -55,6 +55,7 @@ def ranking(view: View, metric: str, datasets: Sequence[str] | None = None) -> R
     Raises:
         InputError: If the metric is not in the store, or its scores do not say which are better.
     """
+    metric = view.metric(metric)
     families = every_pair(view, metric, datasets)
     ways = {cell.direction for family in families for cell in family if cell.by_seed}
     (direction,) = ways if len(ways) == 1 else (None,)

@@ -29,6 +29,7 @@ from sgbench.analysis.recipes import RECIPE, Recipes
 from sgbench.analysis.results import Results
 from sgbench.analysis.stores import together
 from sgbench.core.errors import InputError, unknown
+from sgbench.core.registry import metric_named
 from sgbench.core.status import ScoreStatus
 from sgbench.core.words import natural, printable
 from sgbench.spec import Recipe
@@ -285,7 +286,8 @@ def chosen(kind: str, asked: Sequence[str] | None, there: Collection[str]) -> li
 
     Args:
         kind: What a name is, for the message.
-        asked: Names as the person wrote them. ``Set5`` stands for ``Set5@1a2b3c4d`` too.
+        asked: Names as the person wrote them. ``Set5`` stands for ``Set5@1a2b3c4d`` too, and metrics have short names,
+            see `sgbench.core.registry.metric_named`.
         there: Every name.
 
     Raises:
@@ -293,6 +295,8 @@ def chosen(kind: str, asked: Sequence[str] | None, there: Collection[str]) -> li
     """
     if asked is None:
         return None
+    if kind == "metric":
+        asked = [metric_named(name, there) for name in asked]
     found = {name: labels_of(name, there) for name in asked}
     for name, labels in found.items():
         if not there:
@@ -391,6 +395,14 @@ class View:
         if found not in there:
             chosen("loss", [found], {self.label(loss) for loss in there})
         return found
+
+    def metric(self, name: str) -> str:
+        """Return the metric of the stores that a person means, by its name or a short one.
+
+        Raises:
+            InputError: If there is none.
+        """
+        return (chosen("metric", [name], self.names.metrics) or [name])[0]
 
     def label(self, loss: str) -> str:
         """Return what a loss is called: its label or, if it has none, the expression."""

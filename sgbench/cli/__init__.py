@@ -38,7 +38,7 @@ from sgbench.cli import (
     weights,
 )
 from sgbench.cli.commands import command
-from sgbench.core.errors import InputError, InterruptionError, in_a_sentence, sentence
+from sgbench.core.errors import InputError, InterruptionError, Note, in_a_sentence, sentence
 from sgbench.core.registry import PLUGIN_FOLDERS
 from sgbench.core.words import quoted
 
@@ -113,7 +113,7 @@ def main() -> None:
 
 def _warn(message: Warning | str) -> None:
     """Print a warning; a live display takes the place of standard error, and typer would write past it."""
-    sys.stderr.write(f"warning: {sentence(str(message))}\n")
+    sys.stderr.write(f"{'note' if isinstance(message, Note) else 'warning'}: {sentence(str(message))}\n")
 
 
 _UsageError: Any = typer.BadParameter.__base__

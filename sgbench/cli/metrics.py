@@ -8,7 +8,7 @@ import typer
 from sgbench.cli import entries, options
 from sgbench.cli.commands import below, flowing
 from sgbench.core.plugins import FAULTS
-from sgbench.core.registry import METRICS
+from sgbench.core.registry import METRICS, SHORT_NAMES
 from sgbench.core.streams import nothing_on_stdout
 
 SHORT = ("colour_space", "border_crop", "resize")
@@ -42,6 +42,7 @@ def metrics(context: typer.Context, as_json: options.Json = False) -> None:
         installed = importlib.util.find_spec(library) is not None
         how = "installed" if installed else f"not installed: pip install 'sgbench[{library}]'"
         output.say(f"Also {library}:NAME ({how}): {', '.join(names)}.")
+    output.say(f"Short names: {', '.join(f'{short} is {name}' for short, name in SHORT_NAMES.items())}.")
     output.say("And your own as my_module:metric.")
 
 

@@ -37,6 +37,13 @@ class MissingDataError(InputError):
     """A known data set is not available on this machine."""
 
 
+class Note(UserWarning):
+    """How something that a person wrote was understood, which is no reason to worry.
+
+    In Python it is a warning, shown once; the command line prints it after «note:».
+    """
+
+
 class InterruptionError(RuntimeError):
     """A sweep ended early for a reason that is no run's fault.
 

@@ -17,11 +17,12 @@ import importlib.metadata
 import importlib.resources
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from sgbench.core.errors import InputError, unknown
+from sgbench.core.errors import InputError, Note, unknown
 from sgbench.core.plugins import foreign
 from sgbench.core.sources import Source
 from sgbench.core.words import quoted
@@ -377,6 +378,24 @@ METRICS: Registry[Any] = Registry(
     check="sgbench.metrics.base:check",
 )
 """`sgbench.metrics.base.Metric` objects; `sgbench.metrics` has this registry with their type."""
+
+SHORT_NAMES = {"lpips": "lpips_alex", "psnr": "psnr_y", "ssim": "ssim_y"}
+"""Of metrics: what the tables of papers on super-resolution call so. ``fid`` is one's own name."""
+
+
+def metric_named(name: str, there: Collection[str]) -> str:
+    """Return the name of the metric that a person means, and say so once if it is not the one that is written.
+
+    Args:
+        name: A name, or one of `SHORT_NAMES`.
+        there: The names of all metrics; one of them that is also a short name stands for itself.
+    """
+    meant = name if name in there else SHORT_NAMES.get(name, name)
+    if meant != name:
+        said = f"metric '{name}' is {meant}, the column that papers call so; 'sgbench metrics' lists all"
+        warnings.warn(Note(said), stacklevel=2)
+    return meant
+
 
 TRACKERS: Registry[Any] = Registry(
     "tracker",

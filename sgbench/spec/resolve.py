@@ -13,7 +13,16 @@ from typing import Any, TypeVar
 
 from sgbench.core.errors import InputError, unknown
 from sgbench.core.plugins import foreign
-from sgbench.core.registry import BACKBONES, DISCRIMINATORS, LOSSES, METRICS, OPTIMIZERS, TRACKERS, Registry
+from sgbench.core.registry import (
+    BACKBONES,
+    DISCRIMINATORS,
+    LOSSES,
+    METRICS,
+    OPTIMIZERS,
+    TRACKERS,
+    Registry,
+    metric_named,
+)
 from sgbench.core.words import quoted, shortened
 from sgbench.spec.expression import Expression, Family, OpenLoss, Term, labelled, number, parse_open, split_label
 
@@ -233,7 +242,7 @@ def check_backbone(name: str) -> str:
 
 
 def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of metrics, each of which exists.
+    """Return the names of metrics, each of which exists; see `check_metric`.
 
     Raises:
         InputError: With the nearest name for one that does not.
@@ -242,11 +251,12 @@ def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_metric(name: str) -> str:
-    """Return the name of a metric that exists.
+    """Return the name of a metric that exists, in full, see `sgbench.core.registry.metric_named`.
 
     Raises:
         InputError: With the nearest name if it does not, or with what is there if that is no metric of this name.
     """
+    name = metric_named(name, METRICS.names())
     _load(METRICS, name)
     return name
 

@@ -22,10 +22,11 @@ from sgbench.assets.locator import Locator
 from sgbench.assets.needs import networks_of
 from sgbench.core.errors import InputError, unknown
 from sgbench.core.plugins import foreign
-from sgbench.core.registry import BACKBONES, LOSSES, METRICS, unfit
+from sgbench.core.registry import BACKBONES, LOSSES, METRICS, SHORT_NAMES, unfit
 from sgbench.core.words import quoted
 from sgbench.metrics import Metric
 from sgbench.spec import Recipe, check_backbone, check_loss, split_backbone
+from sgbench.spec.resolve import check_metric
 from sgbench.testing.backbones import BackboneTrial
 from sgbench.testing.base import Check, Outcome, Trial, outcomes
 from sgbench.testing.losses import LossTrial
@@ -71,8 +72,9 @@ def trials(target: str, *, scale: int, patch: int, backbone: str) -> list[Trial]
         elif kind == "backbone":
             found.append(BackboneTrial(check_backbone(target), recipe))
         else:
-            _require_networks(f"metric {quoted(target)}", networks_of(metrics=[target]))
-            found.append(MetricTrial(target, recipe))
+            metric = check_metric(target)
+            _require_networks(f"metric {quoted(metric)}", networks_of(metrics=[metric]))
+            found.append(MetricTrial(metric, recipe))
     return found
 
 
@@ -91,6 +93,8 @@ def _kinds(target: str) -> list[str]:
         return [_kind(target, LOSSES.imported(family))]
     registries = {"loss": LOSSES.names(), "backbone": BACKBONES.names(), "metric": METRICS.names()}
     found = [kind for kind, names in registries.items() if {target, family} & set(names)]
+    if not found and target in SHORT_NAMES:
+        return ["metric"]
     if not found:
         raise unknown("loss, backbone or metric", target, sorted(chain(*registries.values())))
     return found

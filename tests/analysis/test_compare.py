@@ -423,7 +423,7 @@ def test_what_a_family_puts_out_of_reach_is_told() -> None:
         ("l1", "l1 +", {}, "loss 'l1 +' ends where"),
         ("l1", "2*0.5*l1", {}, "loss '2*0.5*l1': found '0.5' where"),
         ("sg + l1", "l1+1*sg", {}, f"'sg + l1' and 'l1+1*sg' are the same loss, {SG}; give two different ones."),
-        ("l1", SG, {"metrics": ["lpips"]}, "unknown metric 'lpips': did you mean 'lpips_alex'? Valid: lpips_alex."),
+        ("l1", SG, {"metrics": ["lpips_x"]}, "unknown metric 'lpips_x': did you mean 'lpips_alex'? Valid: lpips_alex."),
         ("l1", SG, {"alpha": 0.0}, "alpha is 0; a number from 0.001 to 0.5 is needed."),
         ("l1", SG, {"alpha": math.nan}, "alpha is nan; a number from 0.001 to 0.5 is needed."),
     ],

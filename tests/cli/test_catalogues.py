@@ -229,11 +229,13 @@ def test_a_metric_says_whether_its_network_is_here(run: Run, tmp_path: Path, mon
     rows = by_name(json.loads(run("metrics", "--json")[0]))
     assert rows["lpips_alex"]["networks"] == {"alexnet": "here"}
     assert rows["fid"]["networks"] == {"inception": "not here"}
+    monkeypatch.setattr("sgbench.cli.output._WIDE", 500)  # no cell is broken
     out, err = run("metrics")
-    assert "pytorch-fid 0.3.0; inception: not" in " ".join(out.split())  # which ends in the next line of its cell
+    assert "pytorch-fid 0.3.0; inception: not here" in out
     assert "psnr_y ↑" in out
     assert err.startswith("Networks: 'sgbench weights list' gives their sources.\n")
     assert "\nAlso torchmetrics:NAME (installed): ms_ssim, uqi, vif.\nAlso pyiqa:NAME (" in err
+    assert "\nShort names: lpips is lpips_alex, psnr is psnr_y, ssim is ssim_y.\n" in err
     assert err.endswith("\nAnd your own as my_module:metric.\n")
 
 

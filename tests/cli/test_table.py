@@ -8,6 +8,7 @@ import io
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,6 +70,16 @@ def test_a_table_of_the_paper(table: Run) -> None:
         ["Set5", "LPIPS", "↓", "paper", "0.1728", "0.1446"],
         ["Set5", "fd_alex", "↓", "ours", "20.000", "±", "0.000", "19.000*", "±", "0.000"],
     ]
+
+
+def test_a_short_name_of_a_metric_is_that_of_the_papers_column_and_the_command_says_so_once(table: Run) -> None:
+    fill("results/a")
+    note = "note: metric 'lpips' is lpips_alex, the column that papers call so; 'sgbench metrics' lists all\n"
+    for rest in (("--rank", "lpips"), (), ("1",)):
+        full = [each.replace("lpips", "lpips_alex") for each in rest]
+        expected, quiet = table(*full, "--metric", "lpips_alex")
+        with warnings.catch_warnings():  # each command is a process of its own
+            assert table(*rest, "--metric", "lpips") == (expected, note + quiet)
 
 
 def test_the_papers_own_numbers_need_no_store(table: Run) -> None:

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from sgbench.core.errors import InputError
-from sgbench.core.registry import BACKBONES, LOSSES, METRICS, Registry, unfit
+from sgbench.core.errors import InputError, Note
+from sgbench.core.registry import BACKBONES, LOSSES, METRICS, SHORT_NAMES, Registry, metric_named, unfit
 from sgbench.spec import check_backbone, check_loss
 
 
@@ -229,6 +229,14 @@ broken = their_module:Missing
 their-net = their_module:Net
 broken = no_such_module:Net
 """
+
+
+def test_a_short_name_of_a_metric_is_that_of_a_column_unless_a_metric_is_called_so():
+    with pytest.warns(Note, match=r"^metric 'psnr' is psnr_y, the column that papers call so; 'sgbench metrics' lists"):
+        assert metric_named("psnr", METRICS.names()) == "psnr_y"
+    assert metric_named("psnr", ["psnr", "psnr_y"]) == "psnr"
+    assert [metric_named(name, ()) for name in ("fid", "psnr_rgb", "unknown")] == ["fid", "psnr_rgb", "unknown"]
+    assert set(SHORT_NAMES.values()) <= set(METRICS.names())
 
 
 @pytest.fixture

@@ -311,7 +311,7 @@ def test_filters_choose_what_is_drawn() -> None:
         (lambda: draw_lambda(ablation(), Filters(backbones=["edsr"])), "unknown backbone 'edsr'"),
         (lambda: draw_lambda(ablation(), Filters(losses=["l2"])), "unknown loss 'l2'"),
         (lambda: draw_lambda(ablation(), Filters(datasets=["Set6"])), "unknown test set 'Set6'"),
-        (lambda: draw_lambda(ablation(), Filters(metrics=["psnr"])), "unknown metric 'psnr'"),
+        (lambda: draw_lambda(ablation(), Filters(metrics=["psnr_x"])), "unknown metric 'psnr_x'"),
         (
             lambda: draw_lambda(ablation(), Filters(losses=["l1"])),
             "no trained loss with sg or another varied term has a score by lpips_alex",

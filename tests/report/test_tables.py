@@ -254,7 +254,7 @@ def test_filters_choose_lines_and_columns() -> None:
         ({"losses": ["sg"]}, "unknown loss 'sg'; valid: l1, l1 + 1.0*sg."),
         ({"losses": ["l1 +"]}, "loss 'l1 +' ends where"),
         ({"datasets": ["Set14"]}, "unknown test set 'Set14': did you mean 'Set5'? Valid: Set5."),
-        ({"metrics": ["psnr"]}, "unknown metric 'psnr'; valid: lpips_alex."),
+        ({"metrics": ["psnr_x"]}, "unknown metric 'psnr_x'; valid: lpips_alex."),
     ],
 )
 def test_a_filter_for_what_is_not_there_is_refused(filters: dict[str, list[str]], message: str) -> None:

@@ -329,7 +329,7 @@ def test_significant_differences_are_marked_in_ours() -> None:
         ("1", "both", {"datasets": ["Set15"]}, "unknown test set 'Set15': did you mean 'Set"),
         ("1", "ours", {"datasets": ["Urban100"]}, "unknown test set 'Urban100'"),
         ("1", "ours", {"backbones": ["edsr-light"]}, "unknown backbone 'edsr-light'"),
-        ("1", "ours", {"metrics": ["lpips"]}, "unknown metric 'lpips'"),
+        ("1", "ours", {"metrics": ["lpips_x"]}, "unknown metric 'lpips_x'"),
         (
             "3",
             "ours",

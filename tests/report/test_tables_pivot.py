@@ -284,9 +284,13 @@ def test_ranked_losses_are_sorted_and_have_their_rank_beside_them() -> None:
     [
         ({"seeds": [0]}, "--rank compares losses over all their seeds; leave out --seeds"),
         ({"columns": ["seed"]}, "--rank has rows and columns of its own; leave out --rows and --columns"),
-        ({"metrics": ["psnr_y"]}, "--rank is 'lpips_alex', which is not shown; add --metric lpips_alex"),
     ],
 )
 def test_ranks_need_all_seeds_and_their_own_layout(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         pivot(judged(seeds=3, gap=0.05), rank="lpips_alex", **asked)
+
+
+def test_losses_are_ranked_by_a_metric_that_is_shown() -> None:
+    with pytest.raises(InputError, match="--rank is 'lpips_alex', which is not shown; add --metric lpips_alex"):
+        pivot(grid(), rank="lpips_alex", metrics=["psnr_y"])

@@ -65,6 +65,13 @@ def test_importing_loads_no_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
+@pytest.mark.filterwarnings("ignore::sgbench.core.errors.Note")
+def test_metrics_may_have_short_names():
+    validate = {"sets": ["held-out"], "metrics": ["ssim"]}
+    spec = build(fields(metrics=["psnr", "lpips", "fid"], train="demo,split=0.2", validate=validate), "test")
+    assert spec.all_metrics() == ["psnr_y", "lpips_alex", "fid", "ssim_y"]
+
+
 # Identity
 
 
@@ -316,7 +323,7 @@ def grid(**changes: Any) -> dict[str, Any]:
         (grid(losses=["l1 + -1*sg"]), "grids.0.losses.0: loss 'l1 + -1*sg': the coefficient of 'sg' is -1; "),
         (grid(backbones=["edrs-tiny"]), "grids.0.backbones.0: unknown backbone 'edrs-tiny': did you mean 'edsr-tiny'?"),
         (grid(backbones=["edsr-small"]), "unknown size of backbone 'edsr' 'small'; valid"),
-        (fields(metrics=["psnr"]), "metrics.0: unknown metric 'psnr': did you mean 'psnr_rgb' or 'psnr_y'?"),
+        (fields(metrics=["psnr_z"]), "metrics.0: unknown metric 'psnr_z': did you mean 'psnr_y'?"),
         (fields(tests=["Set5", "demo", "Set5=/data/Set5"]), "test set 'Set5' is given twice"),
         (fields(tests=[]), "tests is []: "),
         (fields(grids=[]), "grids is []: "),

@@ -352,10 +352,13 @@ def test_each_check_fails_a_metric_that_breaks_its_rule(
         (f"{__name__}:Net-call", [("backbone", f"{__name__}:Net-call")]),
         ("edsr", [("backbone", "edsr-paper")]),
         ("psnr_y", [("metric", "psnr_y")]),
+        ("psnr", [("metric", "psnr_y")]),
+        ("lpips", [("loss", "lpips")]),
         ("torchmetrics:uqi", [("metric", "torchmetrics:uqi")]),
         ("spandrel:SwinIR", [("backbone", "spandrel:SwinIR")]),
     ],
 )
+@pytest.mark.filterwarnings("ignore::sgbench.core.errors.Note")
 def test_a_name_says_what_it_is_the_name_of(target: str, kinds: list[tuple[str, str]]) -> None:
     trials = dict.fromkeys(check.trial for check in checks(target))
     assert [(trial.kind, trial.name) for trial in trials] == kinds

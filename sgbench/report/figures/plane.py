@@ -12,7 +12,7 @@ from matplotlib.transforms import Bbox
 
 from sgbench.analysis import Filters, View
 from sgbench.analysis.stats import summarise
-from sgbench.analysis.view import ALL, DEFAULT_METRIC, Group, meanings
+from sgbench.analysis.view import ALL, DEFAULT_METRIC, Group, chosen, meanings
 from sgbench.core.errors import InputError
 from sgbench.report.figures.selection import BAND, Selection, counted, select
 from sgbench.report.figures.style import (
@@ -64,7 +64,7 @@ def draw_plane(view: View, filters: Filters = ALL, *, columns: int | None = None
     Raises:
         InputError: If a filter names what is not there, there are not two metrics, or nothing has a score of both.
     """
-    pair = tuple(filters.metrics or AXES)
+    pair = tuple(chosen("metric", filters.metrics, view.names.metrics) or AXES)
     if len(set(pair)) != 2:
         raise InputError(f"--metric is given as {', '.join(pair)}; a plane needs two, the one across and the one up.")
     shown = select(view, replace(filters, metrics=pair))

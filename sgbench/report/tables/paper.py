@@ -73,8 +73,7 @@ def _of_paper(number: str, printed: PaperNumbers, filters: Filters) -> Table:
 
 def _of_stores(number: str, printed: PaperNumbers, view: View, show: str, filters: Filters) -> Table:
     chosen("backbone", filters.backbones, view.names.backbones)
-    chosen("metric", filters.metrics, view.names.metrics)
-    metrics = list(filters.metrics or METRICS)
+    metrics = chosen("metric", filters.metrics, view.names.metrics) or list(METRICS)
     ours = candidates(number, view, metrics, filters.backbones)
     datasets = _datasets(ours, printed, filters, both=show == BOTH)
     ours = ours.on(datasets)

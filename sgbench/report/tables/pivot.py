@@ -43,9 +43,9 @@ def pivot(
             there can be no ranks.
     """
     _check(rows, columns)
-    _check_rank(rank, filters, rows, columns)
     apart = "store" in (*rows, *columns)
-    filters = view.resolved(filters)
+    filters, rank = view.resolved(filters), rank and view.metric(rank)
+    _check_rank(rank, filters, rows, columns)
     outcomes = view.outcomes(filters, apart=apart)
     significance = against_baseline(view, outcomes, filters, [*rows, *columns])
     axes = Axes(outcomes, list(view.stores))
