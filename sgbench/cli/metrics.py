@@ -60,7 +60,7 @@ def _where(status: Any) -> str:
 
 
 def _row(name: str, networks: dict[str, str]) -> dict[str, Any]:
-    from sgbench.metrics import SetMetric
+    from sgbench.metrics import ImageMetric
 
     described = ("description", "source", "reference", "difference")
     plain = ("direction", "version", "unit", "digits", "rank", "needs_hr", "needs_lr", *described)
@@ -69,7 +69,7 @@ def _row(name: str, networks: dict[str, str]) -> dict[str, Any]:
         metric = METRICS.load(name)
         row |= {key: getattr(metric, key) for key in plain}
         row |= {
-            "of": "set" if isinstance(metric, SetMetric) else "image",
+            "of": "image" if isinstance(metric, ImageMetric) else "set",
             "protocol": dict(metric.protocol),
             "networks": {network: networks.get(network, "unknown") for network in metric.networks},
         }

@@ -364,6 +364,7 @@ METRICS: Registry[Any] = Registry(
         "kid": "sgbench.metrics.kernel:kid",
         "kid_standard": "sgbench.metrics.kernel:kid_standard",
         "fd_alex": "sgbench.metrics.frechet:fd_alex",
+        "ntire2025": "sgbench.metrics.ntire:ntire2025",
         "psnr_y": "sgbench.metrics.distortion:psnr_y",
         "psnr_rgb": "sgbench.metrics.distortion:psnr_rgb",
         "ssim_y": "sgbench.metrics.distortion:ssim_y",

@@ -9,6 +9,7 @@ computing with a network or a library does.
 
 from sgbench.metrics.base import (
     METRICS,
+    CompositeMetric,
     Estimate,
     Image,
     ImageMetric,
@@ -29,6 +30,7 @@ from sgbench.metrics.suite import Measured, Result, Suite
 
 __all__ = [
     "METRICS",
+    "CompositeMetric",
     "Display",
     "Estimate",
     "FunctionMetric",

@@ -13,7 +13,7 @@ import json
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -274,6 +274,26 @@ class Score:
 
 _QUOTED = re.compile(r"'[^']*'")
 
+_WORST = (ScoreStatus.FAILED, ScoreStatus.NO_WEIGHTS, ScoreStatus.NEEDS_HR, ScoreStatus.UNDEFINED)
+
+
+def worst(statuses: Iterable[ScoreStatus]) -> ScoreStatus:
+    """Return the status of what is made of scores without values, given theirs."""
+    return min(statuses, key=_WORST.index)
+
+
+def mean_of(images: Mapping[str, Score]) -> Score:
+    """Return the score of an image metric for a set: the mean over its images, or why there is none.
+
+    Args:
+        images: At least one image, by name.
+    """
+    values = [score.value for score in images.values() if score.value is not None]
+    if len(values) < len(images):
+        return incomplete({name: score for name, score in images.items() if score.value is None})
+    return Score(math.fsum(values) / len(values))
+
+
 CAUSES = 5
 """How many causes the score of a set names before it counts the others."""
 
@@ -291,9 +311,8 @@ def incomplete(images: Mapping[str, Score]) -> Score:
     causes: dict[tuple[ScoreStatus, str], list[str]] = {}
     for name, score in images.items():
         causes.setdefault((score.status, _QUOTED.sub("", str(score.reason))), []).append(name)
-    worst = [ScoreStatus.FAILED, ScoreStatus.NO_WEIGHTS, ScoreStatus.NEEDS_HR, ScoreStatus.UNDEFINED]
     of_all = (ScoreStatus.NO_WEIGHTS, ScoreStatus.NEEDS_HR)
-    ordered = sorted(causes, key=lambda cause: worst.index(cause[0]))
+    ordered = sorted(causes, key=lambda cause: _WORST.index(cause[0]))
     reasons = {cause: str(images[names[0]].reason) for cause, names in causes.items()}
     said = [f"{_some(causes[cause])}: " * (cause[0] not in of_all) + reasons[cause] for cause in ordered]
     left = sum(len(causes[cause]) for cause in ordered[CAUSES:])
@@ -425,6 +444,46 @@ class SetMetric(Metric):
         """
 
 
+@dataclass(frozen=True, kw_only=True)
+class CompositeMetric(Metric):
+    """A metric with a value for a set of images only, made of the means of image metrics over the set.
+
+    Its parts are computed once, also if they are asked for themselves. Their networks and versions become its own.
+    """
+
+    parts: tuple[str, ...]
+    """Names of image metrics in the registry. One that cannot be loaded is missing from each score, which says so."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        versions, networks = {}, set(self.networks)
+        for part in self.parts:
+            try:
+                metric = METRICS.load(part)
+            except InputError:
+                versions[part] = "missing"
+            else:
+                self._require(isinstance(metric, ImageMetric), "parts", part, "a metric of images")
+                code = METRICS.source(part)
+                versions[part] = metric.version + (f", code {code.digest}" if code else "")
+                networks.update(metric.networks)
+        object.__setattr__(self, "networks", tuple(sorted(networks)))
+        object.__setattr__(self, "protocol", {**self.protocol, "parts": versions})
+        version = f"{self.version} ({', '.join(f'{part}: {each}' for part, each in versions.items())})"
+        object.__setattr__(self, "version", version)
+
+    @abstractmethod
+    def combine(self, means: Mapping[str, float]) -> float:
+        """Return the value.
+
+        Args:
+            means: The mean of each part over the images, by its name.
+
+        Raises:
+            Undefined: If there is none.
+        """
+
+
 METRICS: registry.Registry[Metric] = registry.METRICS
 """Every registered metric."""
 
@@ -446,7 +505,7 @@ def check(name: str, entry: object) -> None:
         InputError: If it is no metric, has another ``name``, under which its scores would be stored, or needs a
             pretrained network that is not in the catalogue.
     """
-    if not isinstance(entry, ImageMetric | SetMetric):
+    if not isinstance(entry, ImageMetric | SetMetric | CompositeMetric):
         raise registry.unfit(
             "metric", name, entry, "a metric, such as '@sgbench.metric(direction=…)' makes of a function,"
         )

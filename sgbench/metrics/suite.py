@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,15 @@ import numpy as np
 
 from sgbench.assets.base import LoadedWeights, MissingWeights
 from sgbench.assets.needs import networks_of
-from sgbench.core.errors import described, lacks_memory
+from sgbench.core.errors import InputError, described, lacks_memory
 from sgbench.core.plugins import FAULTS
 from sgbench.core.status import ScoreStatus
+from sgbench.core.words import listed
 from sgbench.metrics.base import (
     METRICS,
     PUBLISHED,
     Array,
+    CompositeMetric,
     ImageMetric,
     Metric,
     Pair,
@@ -27,7 +29,9 @@ from sgbench.metrics.base import (
     SetMetric,
     Undefined,
     incomplete,
+    mean_of,
     not_finite,
+    worst,
 )
 from sgbench.metrics.cache import HrCache
 from sgbench.spec import Degradation
@@ -97,6 +101,8 @@ class Suite:
         self.metrics: list[Metric] = [METRICS.load(name) for name in dict.fromkeys(metrics)]
         self._has_hr = has_hr
         self._hr_cache = HrCache() if hr_cache is None else hr_cache
+        self._unavailable: dict[str, str] = {}
+        self._parts = list(self._only_parts())
         weights: dict[str, LoadedWeights] = {}
         self._missing: dict[str, str] = {}
         for network in networks_of(metric.name for metric in self.metrics if has_hr or not metric.needs_hr):
@@ -114,7 +120,7 @@ class Suite:
         results = []
         features: dict[str, tuple[Array, Array] | Score] = {}
         seconds: dict[str, float] = {}
-        for metric in self.metrics:
+        for metric in (*self.metrics, *self._parts):
             began = time.perf_counter()
             if isinstance(metric, ImageMetric):
                 score = self._impossible(metric) or Score.of(partial(self._score, metric, pair))
@@ -135,18 +141,36 @@ class Suite:
             reason: What happened.
         """
         score = Score(None, ScoreStatus.FAILED, reason)
-        images = [metric for metric in self.metrics if isinstance(metric, ImageMetric)]
+        images = [metric for metric in (*self.metrics, *self._parts) if isinstance(metric, ImageMetric)]
         results = tuple(self._result(metric, name, 1, self._impossible(metric) or score, 0.0) for metric in images)
-        return Measured(name, results, {metric.name: score for metric in self.metrics if metric not in images}, {})
+        sets = [metric for metric in self.metrics if isinstance(metric, SetMetric)]
+        return Measured(name, results, {metric.name: score for metric in sets}, {})
 
     def add(self, measured: Measured) -> None:
         """Add an image to the results."""
         self._measured.append(measured)
 
     def results(self) -> list[Result]:
-        """Return every result so far: images in the order they were added, then one of each set metric."""
-        sets = [metric for metric in self.metrics if isinstance(metric, SetMetric)]
-        return [result for measured in self._measured for result in measured.results] + list(map(self._of_set, sets))
+        """Return every result so far: images in the order they were added, then one of each metric of sets."""
+        unasked = {metric.name for metric in self._parts}
+        images = [result for measured in self._measured for result in measured.results if result.metric not in unasked]
+        return images + [self._of_set(metric) for metric in self.metrics if not isinstance(metric, ImageMetric)]
+
+    def _only_parts(self) -> Iterator[ImageMetric]:
+        """Yield the metrics that only composite ones ask for, each once."""
+        asked = {metric.name for metric in self.metrics}
+        for composite in self.metrics:
+            if isinstance(composite, CompositeMetric) and (self._has_hr or not composite.needs_hr):
+                for part in composite.parts:
+                    if part not in asked:
+                        asked.add(part)
+                        try:
+                            metric = METRICS.load(part)
+                        except InputError as reason:
+                            self._unavailable[part] = str(reason)
+                        else:
+                            assert isinstance(metric, ImageMetric)
+                            yield metric
 
     def _score(self, metric: ImageMetric, pair: Pair) -> float:
         if metric.needs_lr and not pair.has_lr:
@@ -165,9 +189,9 @@ class Suite:
                 raise
             return Score(None, ScoreStatus.FAILED, described(error))
 
-    def _of_set(self, metric: SetMetric) -> Result:
+    def _of_set(self, metric: Metric) -> Result:
         began = time.perf_counter()
-        score = self._set_score(metric)
+        score = self._set_score(metric) if isinstance(metric, SetMetric) else self._composite_score(metric)
         seconds = time.perf_counter() - began + sum(each.seconds.get(metric.name, 0.0) for each in self._measured)
         return self._result(metric, None, len(self._measured), score, seconds)
 
@@ -187,6 +211,29 @@ class Suite:
             return incomplete(without)
         sr, hr = (np.stack(side) for side in zip(*pairs, strict=True))
         return Score.of(partial(metric.distance, sr, hr))
+
+    def _composite_score(self, metric: Metric) -> Score:
+        assert isinstance(metric, CompositeMetric)
+        if metric.needs_hr and not self._has_hr:
+            return Score(None, ScoreStatus.NEEDS_HR, "the test set has no HR images")
+        if not self._measured:
+            return Score(None, ScoreStatus.UNDEFINED, "there are no images")
+        scores = {part: self._mean(part) for part in metric.parts}
+        if lacking := {part: score for part, score in scores.items() if score.value is None}:
+            by_reason: dict[str, list[str]] = {}
+            for part, score in lacking.items():
+                by_reason.setdefault(str(score.reason), []).append(part)
+            said = [f"it lacks {listed(parts)}: {reason}" for reason, parts in by_reason.items()]
+            return Score(None, worst(score.status for score in lacking.values()), "; ".join(said))
+        means = {part: score.value for part, score in scores.items() if score.value is not None}
+        return Score.of(partial(metric.combine, means))
+
+    def _mean(self, part: str) -> Score:
+        """Return the mean of an image metric over the images, as the value of the set."""
+        if reason := self._unavailable.get(part):
+            return Score(None, ScoreStatus.NO_WEIGHTS, reason)
+        results = [result for measured in self._measured for result in measured.results if result.metric == part]
+        return mean_of({str(result.image): result.score for result in results})
 
     def _impossible(self, metric: Metric) -> Score | None:
         if metric.needs_hr and not self._has_hr:

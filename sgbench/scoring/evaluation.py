@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import json
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,8 @@ from sgbench.core.errors import InputError, described, machine_fault
 from sgbench.core.status import ScoreStatus
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, Pairing, Pixels, encode_png
-from sgbench.metrics import METRICS, HrCache, Measured, Pair, Score, Suite, incomplete
+from sgbench.metrics import METRICS, HrCache, Measured, Pair, Score, Suite
+from sgbench.metrics.base import mean_of
 from sgbench.scoring.outcomes import Outcomes
 from sgbench.scoring.provenance import provenance
 from sgbench.scoring.subjects import Subject
@@ -243,9 +243,7 @@ def _means(rows: Sequence[ScoreRow], upscaling: float) -> list[ScoreRow]:
             by_metric.setdefault(row["metric"], {})[row["image"]] = row
     means: list[ScoreRow] = []
     for images in by_metric.values():
-        values = [row["value"] for row in images.values() if row["value"] is not None]
-        bad = {name: Score(None, row["status"], row["reason"]) for name, row in images.items() if row["value"] is None}
-        score = incomplete(bad) if bad else Score(math.fsum(values) / len(values))
+        score = mean_of({name: Score(row["value"], row["status"], row["reason"]) for name, row in images.items()})
         seconds = sum(row["seconds"] or 0.0 for row in images.values())
         whole: ScoreRow = {**next(iter(images.values())), "image": None, "n_images": len(images), "seconds": seconds}
         whole["upscaling_seconds"] = upscaling

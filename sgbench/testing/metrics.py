@@ -13,7 +13,7 @@ from sgbench.core.errors import InputError
 from sgbench.core.resize import downscale
 from sgbench.core.status import ScoreStatus
 from sgbench.core.words import listed
-from sgbench.metrics import METRICS, Metric, Pair, SetMetric, Suite
+from sgbench.metrics import METRICS, ImageMetric, Metric, Pair, Suite
 from sgbench.metrics.suite import Result
 from sgbench.spec import Recipe
 from sgbench.testing.base import Trial, in_milliseconds, pickled, rule
@@ -152,7 +152,7 @@ class MetricTrial(Trial):
     def cost(self) -> str:
         """Time it for one image."""
         found = self._score(*self._photographs, "photographs")
-        each = sum(result.seconds for result in found if result.image or isinstance(self._metric, SetMetric))
+        each = sum(result.seconds for result in found if result.image or not isinstance(self._metric, ImageMetric))
         return f"{in_milliseconds(each / len(self._photographs[0]))} for an image of {SIDE}×{SIDE} pixels"
 
     @property

@@ -13,7 +13,7 @@ import sgbench
 from sgbench.assets.base import LoadedWeights, MissingWeights
 from sgbench.core.errors import InputError
 from sgbench.core.registry import METRICS
-from sgbench.metrics import Estimate, Image, ImageMetric, Pair, Score, SetMetric, Suite, Undefined
+from sgbench.metrics import CompositeMetric, Estimate, Image, ImageMetric, Pair, Score, SetMetric, Suite, Undefined
 
 COMMON = {
     "direction": "lower",
@@ -76,14 +76,18 @@ def flat(value, height=20, width=24):
 def test_every_metric_says_what_it_is(name):
     metric = METRICS.load(name)
     assert metric.name == name
-    assert metric.direction == ("higher" if name.startswith(("psnr", "ssim", "lr_psnr")) else "lower")
-    assert isinstance(metric, ImageMetric) != isinstance(metric, SetMetric)
+    assert metric.direction == ("higher" if name.startswith(("psnr", "ssim", "lr_psnr", "ntire")) else "lower")
+    assert sum(isinstance(metric, kind) for kind in (ImageMetric, SetMetric, CompositeMetric)) == 1
     assert metric.version
     assert metric.description
     assert metric.source
     assert json.loads(json.dumps(metric.protocol)) == metric.protocol
     keys = {"implementation", "colour_space", "value_range", "border_crop", "resize"}
-    assert set(metric.protocol) == (keys | {"network"} if metric.networks else keys)
+    if isinstance(metric, CompositeMetric):
+        keys |= {"formula", "parts"}
+    elif metric.networks:
+        keys |= {"network"}
+    assert set(metric.protocol) == keys
 
 
 @pytest.mark.parametrize(
