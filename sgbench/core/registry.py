@@ -360,6 +360,8 @@ METRICS: Registry[Any] = Registry(
         "lpips_vgg": "sgbench.metrics.lpips:lpips_vgg",
         "lpips_squeeze": "sgbench.metrics.lpips:lpips_squeeze",
         "dists": "sgbench.metrics.dists:dists",
+        "flip": "sgbench.metrics.flip:flip",
+        "ssimulacra2": "sgbench.metrics.ssimulacra2:ssimulacra2",
         "fid": "sgbench.metrics.frechet:fid",
         "kid": "sgbench.metrics.kernel:kid",
         "kid_standard": "sgbench.metrics.kernel:kid_standard",

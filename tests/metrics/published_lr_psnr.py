@@ -8,6 +8,7 @@ image they mirror pixels, and after each pass they round to uint8, halves to the
 up. So there are two numbers for each pair: the script's, and the one with MATLAB's rounding.
 """
 
+import functools
 import json
 import os
 import runpy
@@ -37,6 +38,7 @@ def odd_pairs():
     return {"noise": noise, "tiny": tiny, "thin": thin, "constant": constant, "extreme": extreme}
 
 
+@functools.cache
 def photographs():
     """Return SR by bicubic, and HR, of the images of Set5 and Set14, by name; none if they are not here."""
     pairs = {}
