@@ -161,6 +161,17 @@ def find_module(name: str, folders: Iterable[str] = ()) -> importlib.machinery.M
     return None
 
 
+def find_file(name: str, folders: Iterable[str]) -> Path | None:
+    """Return the Python file of a module in some folders; Python's finders of modules are not asked."""
+    parts = name.split(".")
+    for end in range(1, len(parts)):
+        around = _in_folders(".".join(parts[:end]), folders)
+        folders = (around.submodule_search_locations if around else None) or ()
+    spec = _in_folders(name, folders)
+    path = Path(spec.origin) if spec and spec.origin and spec.has_location else None
+    return path if path and path.suffix == ".py" else None
+
+
 _LOADERS = (
     (importlib.machinery.SourceFileLoader, importlib.machinery.SOURCE_SUFFIXES),
     (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES),

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sgbench.core.errors import InputError, Note, unknown
 from sgbench.core.plugins import foreign
-from sgbench.core.sources import Source
+from sgbench.core.sources import Source, written_options
 from sgbench.core.words import quoted
 
 if TYPE_CHECKING:
@@ -151,20 +151,28 @@ class Registry(Generic[T]):
 
         None for what is built in or made by a provider, what this machine does not have, and what is in no file.
         """
+        target = self._plugin(name)
+        return Source.here(target, PLUGIN_FOLDERS) if target else None
+
+    def written_options(self, name: str) -> dict[str, Any]:
+        """Return the options with which the object behind a name is made, as far as its module has them as literals.
+
+        Nothing is imported. None are found for what is built in, made by a provider, or not on this machine.
+        """
+        target = self._plugin(name)
+        return written_options(target, PLUGIN_FOLDERS) if target else {}
+
+    def _plugin(self, name: str) -> str | None:
+        """Return the target of a name; None for what is built in, made by a provider, or unknown."""
         if name in self._targets:
             return None
-        point = self._entry_points().get(name)
-        if point is not None:
-            target = f"{point.module}:{point.attr}"
-        elif self.is_provided(name):
+        if (point := self._entry_points().get(name)) is not None:
+            return f"{point.module}:{point.attr}"
+        if self.is_provided(name):
             return None
-        elif ":" in name:
-            target = name
-        elif name in self._loaded:
-            target = _target(self._loaded[name])
-        else:
-            return None
-        return Source.here(target, PLUGIN_FOLDERS)
+        if ":" in name:
+            return name
+        return _target(self._loaded[name]) if name in self._loaded else None
 
     def distribution(self, name: str) -> str | None:
         """Return the installed distribution that announces a name by an entry point."""

@@ -8,6 +8,7 @@ its installer has recorded count; Python's own modules, sgbench, and what every 
 """
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sgbench.core.modules import find_module, is_local_spec
+from sgbench.core.modules import find_file, find_module, is_local_spec
 from sgbench.core.packages import is_own
 
 DIGITS = 12
@@ -275,6 +276,40 @@ def _meaning(node: Any) -> Any:
     fields = {key: value for key, value in ast.iter_fields(node) if key not in _WITHOUT_MEANING}
     there = {key: _meaning(value) for key, value in fields.items() if isinstance(node, ast.Constant) or value}
     return [type(node).__name__, {key: value for key, value in there.items() if value != []}]
+
+
+def written_options(target: str, folders: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the options with which a module makes an object, as far as they are literals; nothing is imported.
+
+    Args:
+        target: ``module:attribute``, such as that of ``net = metric(digits=2)(Net())`` or of a function below
+            ``@metric(digits=2)``.
+        folders: Where modules are looked for besides Python's own search path.
+    """
+    module, _, attribute = target.partition(":")
+    with contextlib.suppress(OSError, SyntaxError, ValueError, RecursionError):
+        if path := find_file(module, [*sys.path, *folders]):
+            return _options_in(path, path.stat().st_mtime_ns).get(attribute, {})
+    return {}
+
+
+@functools.lru_cache(maxsize=64)
+def _options_in(path: Path, changed: int) -> dict[str, dict[str, Any]]:
+    """Return the literal options of calls in a file by the names that these bind, as of a time of its last change."""
+    found: dict[str, dict[str, Any]] = {}
+    for statement in ast.parse(importlib.util.decode_source(path.read_bytes())).body:
+        calls = getattr(statement, "decorator_list", [getattr(statement, "value", None)])
+        for name in _bound_by(statement):
+            found[name] = {key: value for call in calls for key, value in _literals(call)}
+    return found
+
+
+def _literals(call: ast.expr | None) -> Iterator[tuple[str, Any]]:
+    while isinstance(call, ast.Call):
+        for keyword in call.keywords:
+            if keyword.arg and isinstance(keyword.value, ast.Constant):
+                yield keyword.arg, keyword.value.value
+        call = call.func
 
 
 def _path(module: str, own: Own) -> str:

@@ -1,9 +1,10 @@
 """How scores are shown, as metrics declare it; also for scores of a metric whose code is not loaded."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from sgbench.metrics.base import METRICS, UNRANKED
+from sgbench.metrics.base import MAX_DIGITS, METRICS, UNRANKED
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,24 @@ class Display:
 
 
 def display_of(name: str) -> Display:
-    """Return how the scores of a metric are shown, as it declares, or defaults if its code is not loaded.
+    """Return how the scores of a metric are shown, as it declares; neither torch nor a plug-in is imported.
 
-    Neither torch nor a plug-in is imported.
+    A plug-in that is not loaded is read as text; for one that is not on this machine, these are defaults.
 
     Args:
-        name: Its name in the results store; the metric need not be installed here.
+        name: Its name in the results store.
     """
     metric = METRICS.available(name)
-    return Display() if metric is None else Display(metric.unit, metric.digits, metric.rank, metric.direction)
+    if metric is not None:
+        return Display(metric.unit, metric.digits, metric.rank, metric.direction)
+    written = METRICS.written_options(name)
+    fitting = {key: value for key, value in written.items() if key in _FITS and _FITS[key](value)}
+    return Display(**fitting)
+
+
+_FITS: Mapping[str, Callable[[Any], bool]] = {
+    "unit": lambda unit: isinstance(unit, str) and unit.isprintable(),
+    "digits": lambda digits: type(digits) is int and 0 <= digits <= MAX_DIGITS,
+    "rank": lambda rank: type(rank) is int,
+}
+"""What is read of a plug-in, and whether it is what a metric may declare."""

@@ -105,7 +105,8 @@ def _kind(name: str, entry: object) -> str:
     if isinstance(entry, Metric):
         return "metric"
     if not (isinstance(entry, type) and issubclass(entry, nn.Module)):
-        raise unfit("loss, backbone or metric", name, entry, "a class of torch.nn.Module, or a metric object,")
+        needed = "a class of torch.nn.Module, or a metric, such as '@sgbench.metric(direction=…)' makes of a function,"
+        raise unfit("loss, backbone or metric", name, entry, needed)
     with foreign(quoted(name)):
         parameters = inspect.signature(entry.forward).parameters.values()
     positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]

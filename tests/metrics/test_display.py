@@ -2,6 +2,7 @@ import dataclasses
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +52,34 @@ def test_what_a_plug_in_declares_counts_once_its_code_is_loaded(monkeypatch: pyt
     METRICS.register("mine")(dataclasses.replace(psnr_y, name="mine", unit="%", digits=1, rank=5))
     assert display_of("mine") == Display("%", 1, 5, "higher")
     assert display_of("mine").number(-0.04) == "0.0"
+
+
+PLUGIN = """
+raise SystemExit("nobody runs this")
+
+import sgbench
+DIGITS = 7
+
+@sgbench.metric(direction="lower", unit="dB", digits=1)
+def first(sr, hr):
+    return 1
+
+second = sgbench.metric(name="plain_text:second", direction="lower", rank=50, digits=DIGITS)(first)
+third: object = Third(unit="a\\nb", digits=99, rank=5)
+"""
+
+
+def test_a_plug_in_that_is_not_loaded_is_read_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "plain_text.py").write_text(PLUGIN)
+    (tmp_path / "no_text.py").write_text("first = metric(digits=1")
+    shown = [display_of(f"plain_text:{name}") for name in ("first", "second", "third", "fourth")]
+    assert shown == [Display("dB", 1), Display(rank=50), Display(rank=5), Display()]
+    assert display_of("no_text:first") == Display()
+    (tmp_path / "of_a_lab" / "inner").mkdir(parents=True)
+    (tmp_path / "of_a_lab" / "inner" / "mine.py").write_text("first = Metric(digits=3)")
+    assert display_of("of_a_lab.inner.mine:first") == Display(digits=3)
+    assert "plain_text" not in sys.modules
 
 
 def test_what_is_shown_loads_neither_torch_nor_a_plug_in() -> None:

@@ -368,7 +368,7 @@ def test_a_name_says_what_it_is_the_name_of(target: str, kinds: list[tuple[str, 
     ("target", "said"),
     [
         ("edsrr", "unknown loss, backbone or metric 'edsrr': did you mean 'edsr'?"),
-        (f"{__name__}:failed", "is a function; a class of torch.nn.Module, or a metric object, is needed."),
+        (f"{__name__}:failed", "is a function; a class of torch.nn.Module, or a metric, such as '@sgbench.metric("),
         (f"{__name__}:Missing", "has no attribute 'Missing'."),
         ("sg(order=2, radius=3)", "radius"),
     ],
