@@ -62,6 +62,7 @@ SURFACE = {
     "sgbench backbones": ["--scale", "--json"],
     "sgbench losses": ["--json"],
     "sgbench metrics": ["--json"],
+    "sgbench metrics calibrate": ["--metric", "--test", "--scale", "--format", "--json"],
     "sgbench submit": [*SWEEP, "--address", "--with", "--upload-data", *REPEATING],
     "sgbench status": ["[job]", "--results", "--address", "--json"],
     "sgbench logs": ["what", "--results", "--address", "--follow"],

@@ -13,6 +13,7 @@ import typer
 from sgbench import __version__
 from sgbench.cli import (
     backbones,
+    calibrate,
     check,
     compare,
     data,
@@ -63,6 +64,7 @@ command(app, *doctor.EXAMPLES, name="doctor")(doctor.doctor)
 command(app, *backbones.EXAMPLES, name="backbones")(backbones.backbones)
 command(app, *losses.EXAMPLES, name="losses")(losses.losses)
 app.add_typer(metrics.app, name="metrics")
+command(metrics.app, *calibrate.EXAMPLES, name="calibrate")(calibrate.calibrate)
 command(app, *query.EXAMPLES, name="query")(query.query)
 app.add_typer(results.app, name="results")
 app.add_typer(figure.app, name="figure")

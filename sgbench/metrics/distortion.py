@@ -130,6 +130,8 @@ psnr_y = Distortion(
     protocol=_protocol("sgbench", "Y of BT.601, not rounded"),
     description="PSNR in dB on luma",
     source="10·log10(255² / MSE), Y of ITU-R BT.601",
+    reference="scikit-image 0.26.0",
+    difference=1e-9,
     view=_luma,
     compute=psnr,
 )
@@ -143,6 +145,8 @@ psnr_rgb = Distortion(
     protocol=_protocol("sgbench", "RGB"),
     description="PSNR in dB over all values of R, G and B",
     source="10·log10(255² / MSE)",
+    reference="scikit-image 0.26.0",
+    difference=1e-9,
     view=_rgb,
     compute=psnr,
 )
@@ -155,6 +159,8 @@ ssim_y = Distortion(
     protocol=_protocol(_SSIM, "Y of BT.601, not rounded"),
     description="structural similarity on luma",
     source="Wang et al., IEEE TIP 2004",
+    reference="torchmetrics 1.9.0",
+    difference=1e-9,
     view=_luma,
     compute=ssim,
 )
@@ -167,6 +173,8 @@ ssim_rgb = Distortion(
     protocol=_protocol(_SSIM, "RGB"),
     description="structural similarity, mean over R, G and B",
     source="Wang et al., IEEE TIP 2004",
+    reference="torchmetrics 1.9.0",
+    difference=1e-9,
     view=_rgb,
     compute=ssim,
 )

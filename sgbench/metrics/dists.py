@@ -33,4 +33,6 @@ dists = Dists(
     networks=("dists", "vgg16"),
     description="DISTS, whole image, not resized",
     source="Ding et al., IEEE TPAMI 44 (2022) 2567",
+    reference="DISTS-pytorch 0.1",
+    difference=1e-6,
 )

@@ -92,6 +92,8 @@ fid = Fid(
     networks=("inception",),
     description="Fréchet inception distance, pytorch-fid's protocol",
     source="Heusel et al., NeurIPS 2017",
+    reference="pytorch-fid 0.3.0",
+    difference=1e-2,
 )
 fd_alex = FdAlex(
     name="fd_alex",
@@ -110,4 +112,6 @@ fd_alex = FdAlex(
     networks=("alexnet",),
     description="Fréchet distance over AlexNet's conv5 features; not FID",
     source="sgbench, after Heusel et al., NeurIPS 2017",
+    reference="lpips 0.1.4, pytorch-fid 0.3.0",
+    difference=1e-3,
 )

@@ -59,6 +59,8 @@ def _lpips(name: str, trunk: Trunk, rank: int) -> Lpips:
         networks=(trunk.weights,),
         description=f"LPIPS v0.1 with {trunk.title}, whole image",
         source="Zhang et al., CVPR 2018",
+        reference="lpips 0.1.4",
+        difference=1e-6,
         trunk=trunk,
     )
 

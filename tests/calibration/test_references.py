@@ -1,0 +1,58 @@
+"""Every built-in metric is compared with the code of others."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sgbench.assets.base import LoadedWeights
+from sgbench.calibration import references
+from sgbench.calibration.comparison import compare
+from sgbench.calibration.networks import SharedNetworks
+from sgbench.calibration.pictures import made
+from sgbench.calibration.references import REFERENCES
+from sgbench.core.registry import METRICS
+from sgbench.metrics import Image, Pair
+from sgbench.metrics.inception import InceptionMetric
+
+RECORDED = {"lr_psnr"}
+"""Compared with values that their reference has computed elsewhere, in tests of their own."""
+
+
+def features(image: Image) -> np.ndarray:
+    """Return some colours of an image, in place of Inception's features, which `test_inception` compares."""
+    _, height, width = image.pixels.shape
+    return image.pixels[:, :: height // 4, :: width // 4][:, :4, :4].reshape(-1) / 255
+
+
+@pytest.fixture
+def colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def theirs(pairs: Sequence[Pair]) -> tuple[np.ndarray, ...]:
+        sides = zip(*((pair.sr, pair.hr) for pair in pairs), strict=True)
+        return tuple(np.stack([features(image) for image in images]) for images in sides)
+
+    monkeypatch.setattr(InceptionMetric, "features", lambda self, image, runtime: features(image))
+    monkeypatch.setattr(references, "_inception", lambda weights: theirs)
+    nothing = LoadedWeights("none", Path("none"), {})
+    monkeypatch.setattr("sgbench.calibration.networks._random_weights", lambda name: nothing)
+
+
+def test_every_built_in_metric_has_a_reference():
+    names = set(METRICS._targets)
+    assert {*REFERENCES, *RECORDED} == names
+    assert all(METRICS.load(name).reference for name in names)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", REFERENCES)
+def test_reference(name, agreement, request):
+    metric, reference = METRICS.load(name), REFERENCES[name]
+    if reference.missing:
+        pytest.skip(f"not installed: {', '.join(reference.missing)}")
+    if metric.networks == ("inception",):
+        request.getfixturevalue("colours")
+    (row,) = compare([name], [made()], SharedNetworks(random=True, download=False))
+    assert row.problem is None
+    assert len(row.both) >= len(row.compared) - 1
+    agreement(name, row.reference, row.difference, metric.difference)
