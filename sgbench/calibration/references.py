@@ -100,6 +100,17 @@ def _dists(weights: Weights) -> OfPair:
     return distance
 
 
+def _flip(weights: Weights) -> OfPair:
+    from flip_evaluator import evaluate
+
+    def error(pair: Pair) -> float:
+        sr, hr = (image.pixels.transpose(1, 2, 0) / np.float32(255) for image in (pair.sr, pair.hr))
+        _, mean, _ = evaluate(hr, sr, "LDR", applyMagma=False)
+        return float(mean)
+
+    return error
+
+
 def _inception(weights: Weights) -> Callable[[Sequence[Pair]], tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Return what computes the features of the images of a set and of their references, as pytorch-fid does."""
     from pytorch_fid.inception import InceptionV3
@@ -193,6 +204,7 @@ REFERENCES: Mapping[str, Reference] = {
     "dists": Reference(("DISTS-pytorch",), _dists),
     "fd_alex": Reference(("lpips", "pytorch-fid"), _fd_alex),
     "fid": Reference(("pytorch-fid",), _fid),
+    "flip": Reference(("flip-evaluator",), _flip),
     "kid": Reference(("pytorch-fid", "torch-fidelity"), partial(_kid, "u-statistic")),
     "kid_standard": Reference(("pytorch-fid", "torch-fidelity"), partial(_kid, "unbiased")),
     "lpips_alex": Reference(("lpips",), partial(_lpips, "alex")),
