@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sgbench.losses.discriminators import register_discriminator as register_discriminator
     from sgbench.metrics import metric as metric
     from sgbench.metrics import register_metric as register_metric
+    from sgbench.report.summaries import agreement as agreement
     from sgbench.report.summaries import compare as compare
     from sgbench.report.summaries import table as table
     from sgbench.trackers import register_tracker as register_tracker
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Results": "sgbench.analysis",
+    "agreement": "sgbench.report.summaries",
     "compare": "sgbench.report.summaries",
     "evaluate": "sgbench.api",
     "load_results": "sgbench.analysis",
@@ -40,6 +42,7 @@ _PUBLIC = {
 __all__ = [
     "Results",
     "__version__",
+    "agreement",
     "compare",
     "evaluate",
     "load_results",

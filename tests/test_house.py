@@ -49,6 +49,9 @@ SURFACE = {
         *("a", "b", "--out!", "--results", "--backbone", "--test", "--metric", "--alpha", "--columns"),
     ],
     "sgbench figure plane": ["--out!", "--results", "--backbone", "--loss", "--test", "--metric", "--columns"],
+    "sgbench figure agreement": [
+        *("--out!", "--results", "--backbone", "--loss", "--test", "--metric", "--alpha", "--columns"),
+    ],
     "sgbench figure curves": ["--out!", "--results", "--backbone", "--loss", "--columns"],
     "sgbench figure crops": [
         *("--out!", "--test!", "--results", "--backbone", "--loss", "--image", "--box", "--regions", "--metric"),
@@ -63,6 +66,9 @@ SURFACE = {
     "sgbench losses": ["--json"],
     "sgbench metrics": ["--json"],
     "sgbench metrics calibrate": ["--metric", "--test", "--scale", "--format", "--json"],
+    "sgbench metrics agree": [
+        *("--results", "--metric", "--backbone", "--loss", "--test", "--baseline", "--alpha", "--format", "--json"),
+    ],
     "sgbench submit": [*SWEEP, "--address", "--with", "--upload-data", *REPEATING],
     "sgbench status": ["[job]", "--results", "--address", "--json"],
     "sgbench logs": ["what", "--results", "--address", "--follow"],
@@ -133,7 +139,7 @@ def test_the_command_line_is_the_one_that_is_written_down() -> None:
 
 
 def test_the_public_names_are_those_that_are_written_down() -> None:
-    names = ["Results", "__version__", "compare", "evaluate", "load_results", "metric", "plan"]
+    names = ["Results", "__version__", "agreement", "compare", "evaluate", "load_results", "metric", "plan"]
     kinds = ("backbone", "discriminator", "loss", "metric", "optimizer", "tracker")
     names += [*(f"register_{kind}" for kind in kinds), "sweep", "table"]
     assert sorted(sgbench.__all__) == names

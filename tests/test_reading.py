@@ -81,6 +81,7 @@ READING = [
     Command("sgbench table --results STORE --json", ('"lab:shifted"',)),
     Command("sgbench compare l1 'l1 + sg' --results STORE", ("edsr-tiny", "demo", "lpips_alex")),
     Command("sgbench compare l1 'l1 + 0.5*lab:Edge(sigma=2)' --results STORE --json", ("lab:Edge", "edsr-tiny")),
+    Command("sgbench metrics agree --results STORE", ("edsr-tiny", "demo", "lpips_alex")),
     Command("sgbench status --results STORE", ("quick",)),
     Command("sgbench losses", ("l1", "charbonnier(eps=0.001)", "sg(", "my_module:MyLoss")),
     Command("sgbench metrics", ("lpips_alex", "fid", "torchmetrics:")),
@@ -97,6 +98,7 @@ READING = [
     ),
     Command("sgbench figure lambda --results STORE --out OUT/lambda.svg", ("written to",), loads=DRAWS),
     Command("sgbench figure forest l1 l1+sg --results STORE --out OUT/forest.svg", ("written to",), loads=DRAWS),
+    Command("sgbench figure agreement --results STORE --out OUT/agreement.svg", ("written to",), loads=DRAWS),
     Command(
         "sgbench figure crops --test demo --results IMAGES --out OUT/crops.svg --image chelsea --box 100,60,48,48 "
         "--metric psnr_y --backbone edsr-tiny",

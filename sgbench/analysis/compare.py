@@ -137,6 +137,39 @@ class Comparison:
         return (self.difference < 0) == (self.direction == "lower")
 
 
+class Place(NamedTuple):
+    """Where losses can be compared.
+
+    Attributes:
+        dataset: The test set.
+        backbone: ``family-size``.
+        scale: Super-resolution factor.
+        settings: The values of `sgbench.analysis.recipes.RECIPE`.
+        recipe: How this recipe differs from the others of the store; empty if there is only one.
+    """
+
+    dataset: str
+    backbone: str
+    scale: int
+    settings: tuple[Any, ...] | None
+    recipe: str
+
+    def __str__(self) -> str:
+        return f"{self.dataset} with {self.backbone}{f' ({self.recipe})' if self.recipe else ''}"
+
+
+class Score(NamedTuple):
+    """A run's scores by one metric on one test set."""
+
+    run_id: str
+    value: float
+    basis: Basis
+    images: tuple[str, ...]
+    """Sorted; empty for a metric without a value per image."""
+    values: Array
+    """[I], by image."""
+
+
 def comparisons(
     view: View, a: str, b: str, *, metrics: Sequence[str] | None = None, alpha: float = ALPHA
 ) -> list[Comparison]:
@@ -204,41 +237,39 @@ def every_pair(
         InputError: If the metric is not in the store.
     """
     metric = view.metric(metric)
-    group_of = {run.run_id: group for group in view.groups() if group.loss for run in group.runs}
-    asked = Filters(runs=group_of, datasets=datasets, metrics=[metric])
-    by_image = _by_image(view.of_images(asked))
-    places: defaultdict[Any, defaultdict[str, Side]] = defaultdict(lambda: defaultdict(dict))
-    for outcome in view.outcomes(asked):
-        if outcome.value is not None:
-            group = group_of[outcome.run.run_id]
-            side = places[outcome.dataset, group.backbone, group.conditions, group.recipe][group.loss]
-            side[outcome.run.seed or 0] = _score(outcome, by_image)
     families = []
-    for (dataset, backbone, (scale, _), recipe), sides in places.items():
+    for place, sides in by_place(view, Filters(datasets=datasets, metrics=[metric])).get(metric, {}).items():
         losses = sorted((loss for loss, side in sides.items() if len(side) > 1), key=natural)
         cells = []
         for a, b in itertools.combinations(losses, 2):
             names = (a, b, view.label(a), view.label(b))
-            cell = Comparison(metric, None, dataset, backbone, scale, recipe, *names, alpha)
+            cell = Comparison(metric, None, place.dataset, place.backbone, place.scale, place.recipe, *names, alpha)
             cells.append(_compared(cell, sides[a], sides[b]))
         families += [_judged(cells)] if cells else []
     return families
 
 
-class _Score(NamedTuple):
-    """A run's scores by one metric on one test set."""
+def by_place(view: View, filters: Filters) -> dict[str, dict[Place, dict[str, dict[int, Score]]]]:
+    """Return the scores of trained runs by metric, place, loss and seed.
 
-    run_id: str
-    value: float
-    basis: Basis
-    images: tuple[str, ...]
-    """Sorted; empty for a metric without a value per image."""
-    values: Array
-    """[I], by image."""
+    Args:
+        view: A store.
+        filters: Resolved filters.
+    """
+    group_of = {run.run_id: group for group in view.groups() if group.loss for run in group.runs}
+    by_image = _by_image(view.of_images(filters))
+    found: dict[str, dict[Place, dict[str, dict[int, Score]]]] = {}
+    for outcome in view.outcomes(filters):
+        group, score = group_of.get(outcome.run.run_id), _score(outcome, by_image)
+        if group and isinstance(score, Score):
+            place = Place(outcome.dataset, group.backbone, group.runs[0].scale, group.runs[0].recipe, group.recipe)
+            sides = found.setdefault(outcome.metric, {}).setdefault(place, {})
+            sides.setdefault(group.loss, {})[outcome.run.seed or 0] = score
+    return found
 
 
-Scores = Mapping[Key, "_Score | Fate"]
-Side = dict[int, _Score | Fate]
+Scores = Mapping[Key, Score | Fate]
+Side = Mapping[int, Score | Fate]
 """The scores of a loss by seed, or why there is none."""
 
 
@@ -292,11 +323,11 @@ def _cells(
     return cells
 
 
-def _score(outcome: Outcome, by_image: Mapping[Key, tuple[tuple[str, ...], Array]]) -> _Score | Fate:
+def _score(outcome: Outcome, by_image: Mapping[Key, tuple[tuple[str, ...], Array]]) -> Score | Fate:
     if outcome.value is None or outcome.basis is None:
         return outcome.fate or NOT_SCORED
     images, values = by_image.get(_key(outcome), ((), np.empty(0)))
-    return _Score(outcome.run.run_id, outcome.value, outcome.basis, images, values)
+    return Score(outcome.run.run_id, outcome.value, outcome.basis, images, values)
 
 
 def _by_image(rows: pa.Table) -> dict[Key, tuple[tuple[str, ...], Array]]:
@@ -335,11 +366,11 @@ def _codes(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], list[str]]:
 
 def _compared(cell: Comparison, a: Side, b: Side) -> Comparison:
     """Return a cell without its verdict, which depends on its family."""
-    pairs: dict[int, tuple[_Score, _Score]] = {}
+    pairs: dict[int, tuple[Score, Score]] = {}
     lacking: defaultdict[Fate, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for seed in sorted(a.keys() | b.keys()):
         of_a, of_b = a.get(seed, NO_RUN), b.get(seed, NO_RUN)
-        if isinstance(of_a, _Score) and isinstance(of_b, _Score):
+        if isinstance(of_a, Score) and isinstance(of_b, Score):
             pairs[seed] = (of_a, of_b)
         for loss, outcome in ((cell.label_a, of_a), (cell.label_b, of_b)):
             if isinstance(outcome, Fate):
@@ -348,8 +379,8 @@ def _compared(cell: Comparison, a: Side, b: Side) -> Comparison:
     if not pairs:
         return replace(cell, reason=f"no seed has both scores: {'; '.join(left_out)}")
     cell = replace(cell, left_out=left_out)
-    mixture = _mixture([score for pair in pairs.values() for score in pair])
-    return replace(cell, reason=mixture) if mixture else _measured(cell, pairs)
+    mixed = mixture([score for pair in pairs.values() for score in pair])
+    return replace(cell, reason=mixed) if mixed else _measured(cell, pairs)
 
 
 def _named(seeds: tuple[str, Sequence[int]]) -> str:
@@ -358,7 +389,8 @@ def _named(seeds: tuple[str, Sequence[int]]) -> str:
     return f"{loss}, seed{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
 
 
-def _mixture(scores: Sequence[_Score]) -> str | None:
+def mixture(scores: Sequence[Score]) -> str | None:
+    """Return why scores cannot be compared, if they cannot."""
     for what in ("metric_version", "protocol"):
         if (count := len({getattr(score.basis, what) for score in scores})) > 1:
             return f"the scores are from {count} {what.removeprefix('metric_')}s, which cannot be compared"
@@ -367,7 +399,7 @@ def _mixture(scores: Sequence[_Score]) -> str | None:
     return None
 
 
-def _measured(cell: Comparison, pairs: Mapping[int, tuple[_Score, _Score]]) -> Comparison:
+def _measured(cell: Comparison, pairs: Mapping[int, tuple[Score, Score]]) -> Comparison:
     first = next(iter(pairs.values()))[0]
     values = np.array(
         [[score.values if first.images else [score.value] for score in pair] for pair in pairs.values()]

@@ -117,7 +117,7 @@ def crossed_bootstrap(differences: Array, alpha: float) -> Estimate:
     seeds, images = _resampled(*differences.shape)
     means = np.sum((seeds @ _inflated(_inflated(differences, axis=0), axis=1)) * images, axis=1)
     centre, df = float(differences.mean()), _degrees_of_freedom(differences)
-    stretch = _quantile(df, alpha) / NormalDist().inv_cdf(1 - alpha / 2)
+    stretch = student_quantile(df, alpha) / NormalDist().inv_cdf(1 - alpha / 2)
     low, high = centre + stretch * (np.quantile(means, [alpha / 2, 1 - alpha / 2]) - centre)
     return Estimate(Interval(float(low), float(high)), _p(centre, float(means.std()), df))
 
@@ -159,7 +159,7 @@ def paired_t(differences: Array, alpha: float) -> Estimate:
     if summary.sd is None:
         raise ValueError("2 differences are needed, and there is 1")
     error, df = summary.sd / math.sqrt(summary.n), summary.n - 1
-    half = _quantile(df, alpha) * error
+    half = student_quantile(df, alpha) * error
     return Estimate(Interval(summary.mean - half, summary.mean + half), _p(summary.mean, error, df))
 
 
@@ -176,7 +176,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _quantile(df: float, alpha: float) -> float:
+def student_quantile(df: float, alpha: float) -> float:
     """Return the value that Student's t exceeds, on either side, with probability ``alpha``."""
     from scipy import special  # here, so that only comparisons wait for SciPy
 

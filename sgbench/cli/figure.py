@@ -142,6 +142,33 @@ def plane(
 
 @command(
     app,
+    "sgbench figure agreement --out agreement.pdf",
+    "sgbench figure agreement --test Set14 --metric lpips_alex --metric dists --metric psnr_y --out agreement.png",
+)
+def agreement(
+    out: Out,
+    results: options.Results = None,
+    backbone: options.Backbones = None,
+    loss: options.Losses = None,
+    test: options.Tests = None,
+    metric: options.Metrics = None,
+    alpha: options.Alpha = 0.05,
+    columns: Columns = None,
+) -> None:
+    """Draw whether metrics agree on which losses are better: sgbench metrics agree as a matrix.
+
+    Kendall's τ of every two metrics, over losses below the diagonal, and in single images above it.
+    """
+    from sgbench.analysis import Filters
+    from sgbench.analysis.agreement import agreements
+    from sgbench.report.figures.agreement import draw_agreement
+
+    filters = Filters(backbone, loss, datasets=test, metrics=metric)
+    _write(draw_agreement(agreements(_view(results), filters, alpha=alpha), columns=columns), out)
+
+
+@command(
+    app,
     "sgbench figure curves --out curves.pdf",
     "sgbench figure curves --loss l1 --loss 'l1 + 1.0*sg' --out curves.svg",
 )

@@ -1,12 +1,13 @@
 """``sgbench metrics``: the registered metrics, and how each is computed."""
 
 import importlib.util
-from typing import Any
+import sys
+from typing import Annotated, Any
 
 import typer
 
 from sgbench.cli import entries, options
-from sgbench.cli.commands import below, flowing
+from sgbench.cli.commands import below, command, flowing
 from sgbench.core.plugins import FAULTS
 from sgbench.core.registry import METRICS, SHORT_NAMES
 from sgbench.core.streams import nothing_on_stdout
@@ -50,9 +51,52 @@ app = typer.Typer(
     invoke_without_command=True,
     no_args_is_help=False,
     help=flowing(metrics.__doc__),
-    epilog=below("sgbench metrics", "sgbench metrics --json"),
+    epilog=below("sgbench metrics", "sgbench metrics --json", "sgbench metrics agree"),
 )
 app.callback()(metrics)
+
+
+@command(
+    app,
+    "sgbench metrics agree",
+    "sgbench metrics agree --metric lpips_alex --metric dists --metric psnr_y --test Set14 --format markdown",
+)
+def agree(
+    results: options.Results = None,
+    metric: options.Metrics = None,
+    backbone: options.Backbones = None,
+    loss: options.Losses = None,
+    test: options.Tests = None,
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", metavar="EXPR", help="Loss to compare the others with. Default: l1.")
+    ] = None,
+    alpha: options.Alpha = 0.05,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", metavar="FORMAT", help="rich, markdown, latex, csv, html or json. Default: rich."),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show whether metrics agree on which losses are better, in the runs of a store.
+
+    For every two metrics: Kendall's τ, over losses and in single images, with confidence intervals; the pairs of losses
+    that they order differently, and those of which one is significantly better by one metric and significantly worse by
+    the other. For every loss: by which metrics it is better or worse than --baseline. JSON has all pairs of losses.
+    """
+    from rich.console import Console
+
+    from sgbench.analysis import Filters, View, load_results
+    from sgbench.analysis.agreement import agreements
+    from sgbench.report import agreement, tables
+
+    form = options.format_of(form, [tables.RICH, *agreement.FORMATS], as_json=as_json)
+    view = View(load_results(options.find_store(results)))
+    filters = Filters(backbones=backbone, losses=loss, datasets=test, metrics=metric)
+    found = agreements(view, filters, baseline=baseline, alpha=alpha)
+    if form == tables.RICH:
+        agreement.shown(found).print(Console(file=sys.stdout))
+    else:
+        typer.echo(agreement.FORMATS[form](found), nl=False)
 
 
 def _where(status: Any) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from sgbench.core.errors import InputError
+from sgbench.core.errors import InputError, unknown
 from sgbench.core.streams import nothing_on_stdout
 from sgbench.core.words import printable, quoted, shortened
 
@@ -124,6 +124,19 @@ class Asked:
         from sgbench.core.storage import Storage, absolute
 
         return Storage(absolute(self.results or f"results/{self.name}"))
+
+
+def format_of(form: str | None, forms: list[str], *, as_json: bool) -> str:
+    """Return the format that --format and --json ask for, by default the first.
+
+    Raises:
+        InputError: If they contradict each other, or there is no such format.
+    """
+    if as_json and form not in (None, "json"):
+        raise InputError(f"--json and --format {form} contradict each other; leave one out.")
+    if form is not None and form not in forms:
+        raise unknown("format", form, forms)
+    return "json" if as_json else form or forms[0]
 
 
 def of_sweep(command: Callable[..., None]) -> Callable[..., None]:

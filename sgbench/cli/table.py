@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sgbench.cli import options
-from sgbench.core.errors import InputError, unknown
+from sgbench.core.errors import InputError
 
 if TYPE_CHECKING:
     from sgbench.analysis import View
@@ -74,7 +74,7 @@ def table(
     from sgbench.cli import output
     from sgbench.report import tables
 
-    form = _form(form, [tables.RICH, *tables.FORMATS], as_json=as_json)
+    form = options.format_of(form, [tables.RICH, *tables.FORMATS], as_json=as_json)
     own = {"--rows": rows, "--columns": columns, "--rank": rank, "--loss": loss, "--lambda": lam, "--seeds": seeds}
     if number is None and show is not None:
         raise InputError(f"--show needs a table of the paper, such as 'sgbench table 1 --show {show}'.")
@@ -98,14 +98,6 @@ def table(
         view = None if show == tables.PAPER else _view(results)
         shown = tables.paper_table(number, view, show or tables.OURS, filters)
     output.print_table(shown, form)
-
-
-def _form(form: str | None, forms: list[str], *, as_json: bool) -> str:
-    if as_json and form not in (None, "json"):
-        raise InputError(f"--json and --format {form} contradict each other; leave one out.")
-    if form is not None and form not in forms:
-        raise unknown("format", form, forms)
-    return "json" if as_json else form or forms[0]
 
 
 def _names(text: str) -> list[str]:

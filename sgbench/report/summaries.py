@@ -5,8 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sgbench.analysis import Filters, Results, View, load_results
+from sgbench.analysis.agreement import agreements
 from sgbench.analysis.compare import ALPHA
 from sgbench.core.storage import absolute
+from sgbench.report import agreement as agreeing
 from sgbench.report import compare as comparison
 from sgbench.report import tables
 from sgbench.report.shown import Shown
@@ -106,6 +108,44 @@ def table(
     if number is None:
         return tables.shown(tables.pivot(view, filters, rows=rows, columns=columns, rank=rank))
     return tables.shown(tables.paper_table(str(number), view, show, filters))
+
+
+def agreement(
+    results: Results | Folder,
+    *,
+    metrics: str | Iterable[str] = (),
+    backbones: str | Iterable[str] = (),
+    losses: str | Iterable[str] = (),
+    tests: str | Iterable[str] = (),
+    baseline: str | None = None,
+    alpha: float = ALPHA,
+) -> Shown:
+    """Show whether metrics agree on which losses are better, like ``sgbench metrics agree``.
+
+    Args:
+        results: From `sgbench.sweep` or `sgbench.load_results`, or a store.
+        metrics: Only these.
+        backbones: Only these.
+        losses: Only these; p values stay corrected for every loss in the store.
+        tests: Only these test sets.
+        baseline: The loss that others are compared with; by default ``l1``.
+        alpha: Significance level: the probability of any false positive.
+
+    Returns:
+        Kendall's τ of every two metrics, over losses and in single images, with confidence intervals, and by which
+        metrics each loss is better or worse than the baseline. A notebook shows tables and what they mean, ``print``
+        shows them as text, and `Shown.to_pandas` has a row for every two metrics.
+
+    Raises:
+        InputError: If a name is unknown, there is nothing to compare, or ``alpha`` is out of range.
+    """
+    filters = Filters(
+        backbones=many(backbones) or None,
+        losses=many(losses) or None,
+        datasets=many(tests) or None,
+        metrics=many(metrics) or None,
+    )
+    return agreeing.shown(agreements(View(_results(results)), filters, baseline=baseline, alpha=alpha))
 
 
 def many(value: Any) -> list[Any]:

@@ -52,6 +52,7 @@ COMMANDS = {
     "lambda": ["--test", "Photos", "--metric", "psnr_y"],
     "forest": ["l1", "l1+sg", "--metric", "psnr_y"],
     "plane": ["--loss", "l1"],
+    "agreement": ["--test", "Photos"],
     "curves": ["--backbone", "edsr-tiny"],
     "crops": ["--test", "Photos=HR", "--loss", "l1", "--loss", "l1 + sg"],
 }
@@ -99,6 +100,7 @@ def test_a_part_that_is_chosen_by_hand(place: Path, run: Run) -> None:
         (["forest", "l1", "l2", "--out", "a.png"], "unknown loss 'l2'"),
         (["forest", "l1", "l1+sg", "--out", "a.png", "--test", "Set5"], "unknown test set 'Set5'"),
         (["forest", "l1", "l1+sg", "--out", "a.png", "--alpha", "0.9"], "alpha is 0.9; a number from 0.001 to 0.5"),
+        (["agreement", "--out", "a.png", "--metric", "psnr_y"], "no two metrics have scores of three losses"),
         (["gradient-maps", "no.png", "--out", "a.png"], "'no.png' cannot be read as an image"),
         (["gradient-maps", "HR/noise.png", "--operator", "x", "--out", "a.png"], "operator is 'x'"),
         (

@@ -21,10 +21,12 @@ from matplotlib.text import Text
 from PIL import Image
 
 from sgbench.analysis import Filters, Results, View, paper
+from sgbench.analysis.agreement import agreements
 from sgbench.analysis.compare import Comparison, Verdict, comparisons
 from sgbench.analysis.stats import Estimate, Interval
 from sgbench.core.errors import InputError
 from sgbench.losses.gradient import SecondOrderGradient
+from sgbench.report.figures.agreement import draw_agreement
 from sgbench.report.figures.curves import draw_curves
 from sgbench.report.figures.forest import draw_forest
 from sgbench.report.figures.gradient_maps import draw_gradient_maps
@@ -649,6 +651,30 @@ def test_one_seed_is_a_point_without_an_interval_and_none_is_refused() -> None:
         draw_forest([compared(mean_a=None, mean_b=None)])
 
 
+# Agreement
+
+
+def test_each_cell_has_tau_and_sets_have_none_in_an_image() -> None:
+    losses = ["l1", "l1 + 0.1*sg", "l1 + 1.0*sg"]
+    runs = [run(f"{at}", loss) for at, loss in enumerate(losses)]
+    values = {"lpips_alex": (0.3, 0.2, 0.1), "psnr_y": (28.0, 29.0, 27.0), "fd_alex": (9.0, 8.0, 7.0)}
+    rows = [
+        score(f"{at}", value, metric, image=image)
+        for metric, its in values.items()
+        for at, value in enumerate(its)
+        for image in ((None,) if metric == "fd_alex" else (None, "baby"))
+    ]
+    figure = draw_agreement(agreements(results(runs, rows), Filters()))
+    (axes,) = figure.axes
+    assert axes.get_title() == "Set5 with edsr-tiny"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["lpips_alex ↓", "fd_alex ↓", "psnr_y ↑"]
+    cells = {tuple(map(round, text.get_position())): text.get_text() for text in axes.texts}
+    assert cells == {(0, 1): "1.00", (0, 2): "−0.33", (2, 0): "−0.33", (1, 2): "−0.33"}
+    assert len([patch for patch in axes.patches if patch.get_gid() == "cell"]) == 6
+    with pytest.raises(InputError, match="no two metrics have scores of three losses on one test set"):
+        draw_agreement(agreements(results(runs, rows), Filters(losses=losses[:2])))
+
+
 # What all figures have in common
 
 
@@ -677,6 +703,8 @@ def everything() -> dict[str, Figure]:
         "plane-narrow": draw_plane(shown, columns=1),
         "curves": draw_curves(shown),
         "forest": draw_forest(comparisons(shown, "l1", losses[2])),
+        "agreement": draw_agreement(agreements(shown, Filters())),
+        "agreement-narrow": draw_agreement(agreements(shown, Filters(datasets=["Set5"])), columns=1),
         "forest-narrow": draw_forest(comparisons(shown, "l1", losses[1]), columns=1),
         "maps": draw_gradient_maps(image, "noise"),
         "maps-narrow": draw_gradient_maps(image, "noise", columns=1),
@@ -690,6 +718,7 @@ def drawn() -> dict[str, Figure]:
 
 NAMES = [
     *("lambda", "lambda-narrow", "plane", "plane-narrow", "curves", "forest", "forest-narrow", "maps", "maps-narrow"),
+    *("agreement", "agreement-narrow"),
 ]
 
 
@@ -757,7 +786,9 @@ def test_the_end_of_a_files_name_decides_its_format() -> None:
 
 
 def test_figures_of_scores_load_neither_pyplot_nor_torch() -> None:
-    modules = ", ".join(f"sgbench.report.figures.{name}" for name in ("lambdas", "plane", "curves", "forest"))
+    modules = ", ".join(
+        f"sgbench.report.figures.{name}" for name in ("lambdas", "plane", "curves", "forest", "agreement")
+    )
     code = f"import sys, {modules}; print({{'matplotlib.pyplot', 'torch', 'ray'}} & set(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "set()"

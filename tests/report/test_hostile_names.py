@@ -19,7 +19,7 @@ from sgbench.analysis.compare import comparisons
 from sgbench.cli import app
 from sgbench.core.storage import Storage
 from sgbench.core.words import printable
-from sgbench.report import compare, page, rows, tables
+from sgbench.report import agreement, compare, page, rows, tables
 from sgbench.report.figures.curves import draw_curves
 from sgbench.report.figures.forest import draw_forest
 from sgbench.report.figures.style import FORMATS, encode
@@ -82,6 +82,7 @@ COMMANDS = [
     *(["table", "--format", form] for form in (*tables.FORMATS, tables.RICH)),
     ["compare", L1, printable(FORGED), "--metric", "psnr_y"],
     ["compare", L1, printable(FORGED), "--json"],
+    *(["metrics", "agree", "--format", form] for form in (*agreement.FORMATS, tables.RICH)),
     *(["query", "SELECT * FROM runs JOIN scores USING (run_id)", "--format", form] for form in (*rows.FORMATS, "rich")),
     ["query", "SELECT name FROM runs"],
     ["query", "SELECT error FROM runs", "--json"],
