@@ -43,7 +43,7 @@ _PEAK = np.float32(255)
 
 def luma(image: Image) -> Single:
     """Return Y of BT.601, [H, W], from 16 to 235, rounded; what lies between two integers as BasicSR rounds it."""
-    weighted = np.tensordot(BT601, image.pixels / _PEAK, axes=1) + 16
+    weighted = sum(weight * (plane / _PEAK) for weight, plane in zip(np.array(BT601), image.pixels, strict=True)) + 16
     rounded: Single = np.round((weighted / 255).astype(np.float32) * _PEAK)
     return rounded
 
