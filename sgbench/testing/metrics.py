@@ -18,14 +18,14 @@ from sgbench.metrics.suite import Result
 from sgbench.spec import Recipe
 from sgbench.testing.base import Trial, in_milliseconds, pickled, rule
 
-SIDE = 64
-"""Side of an image in pixels."""
+SIDES = (64, 256)
+"""Side of an image in pixels: the first, unless a metric has no value for images as small as that."""
 
 NOISE = (4, 48)
 """A little and much, in units of 8-bit values."""
 
-ODD = (57, 49)
-"""Height and width of an image of an odd size."""
+ODD = (7, 15)
+"""By how much the height and width of an image of an odd size are smaller."""
 
 THREADS = 4
 """How many score at once."""
@@ -58,14 +58,14 @@ class MetricTrial(Trial):
     @rule("has a value for random images", fix="return a finite float, or raise Undefined with a reason", decisive=True)
     def call(self) -> str:
         """Score two images of noise."""
-        return self._values(self._score(*self._noise, "random images"))
+        return self._values(self._score(*_noise(self._side), "random images"))
 
     @rule("leaves the images as they are", fix="copy an array before writing into it")
     def images(self) -> None:
         """Compare the pixels with what they were."""
-        sr, hr = self._noise
+        sr, hr = _noise(self._side)
         self._score(sr, hr, "random images")
-        if not all(map(np.array_equal, (sr, hr), self._noise)):
+        if not all(map(np.array_equal, (sr, hr), _noise(self._side))):
             raise InputError(f"{self.what} writes into the images that it is given, which other metrics share.")
 
     @rule("has a value, or says why not, where SR equals HR", fix="raise Undefined where the value would be infinite")
@@ -77,21 +77,21 @@ class MetricTrial(Trial):
     @rule("has a value, or says why not, for constant images", fix="raise Undefined where a variance of 0 divides")
     def constant(self) -> str:
         """Score a black and a white image against photographs, and against themselves."""
-        flat, (_, hr) = _black_and_white(), self._photographs
+        flat, (_, hr) = self._black_and_white, self._photographs
         self._score(flat, hr, "constant images")
         return self._values(self._score(flat, flat, "constant images that equal HR"))
 
     @rule("has a value, or says why not, for extreme images", fix="convert pixels to float before subtracting them")
     def extreme(self) -> str:
         """Score black against white, and the reverse."""
-        flat = _black_and_white()
+        flat = self._black_and_white
         return self._values(self._score(flat, 255 - flat, "black images whose HR is white"))
 
     @rule("takes images of any size", fix="pad images, or raise Undefined for those that are too small")
     def size(self) -> None:
         """Score images of odd sizes, of which a set may have several."""
         sr, hr = self._photographs
-        height, width = ODD
+        height, width = (self._side - less for less in ODD)
         self._score(sr[:, :, :height, :width], hr[:, :, :height, :width], f"images of {width}×{height} pixels")
 
     @rule("says in its direction which images are better", fix="set direction to 'lower' or 'higher'")
@@ -153,19 +153,26 @@ class MetricTrial(Trial):
         """Time it for one image."""
         found = self._score(*self._photographs, "photographs")
         each = sum(result.seconds for result in found if result.image or not isinstance(self._metric, ImageMetric))
-        return f"{in_milliseconds(each / len(self._photographs[0]))} for an image of {SIDE}×{SIDE} pixels"
+        return f"{in_milliseconds(each / len(self._photographs[0]))} for an image of {self._side}×{self._side} pixels"
+
+    @cached_property
+    def _side(self) -> int:
+        for side in SIDES[:-1]:
+            statuses = {result.score.status for result in self._score(*_noise(side), "random images")}
+            if ScoreStatus.UNDEFINED not in statuses:
+                return side
+        return SIDES[-1]
 
     @property
-    def _noise(self) -> tuple[Pixels, Pixels]:
-        sr, hr = np.random.default_rng(0).integers(0, 256, (2, 2, 3, SIDE, SIDE), np.uint8)
-        return sr, hr
+    def _black_and_white(self) -> Pixels:
+        return np.stack([np.full((3, self._side, self._side), level, np.uint8) for level in (0, 255)])
 
     @property
     def _photographs(self) -> tuple[Pixels, Pixels]:
         """Two smooth images with a little noise as SR, and without as HR."""
-        rows, columns = np.mgrid[:SIDE, :SIDE]
+        rows, columns = np.mgrid[: self._side, : self._side]
         waves = [np.sin(rows / (5 + channel) + columns / (9 - channel)) for channel in range(6)]
-        hr = (128 + 100 * np.reshape(waves, (2, 3, SIDE, SIDE))).astype(np.uint8)
+        hr = (128 + 100 * np.reshape(waves, (2, 3, *rows.shape))).astype(np.uint8)
         return _with_noise(hr, NOISE[0]), hr
 
     def _score(self, sr: Pixels, hr: Pixels, images: str, order: int = 1) -> list[Result]:
@@ -204,10 +211,11 @@ def _value(result: Result) -> str:
     return f"{reason}" if value is None else f"{value:.4g}"
 
 
+def _noise(side: int) -> tuple[Pixels, Pixels]:
+    sr, hr = np.random.default_rng(0).integers(0, 256, (2, 2, 3, side, side), np.uint8)
+    return sr, hr
+
+
 def _with_noise(images: Pixels, strength: int) -> Pixels:
     noise = np.random.default_rng(1).integers(-strength, strength, images.shape, endpoint=True)
     return (images + noise).clip(0, 255).astype(np.uint8)
-
-
-def _black_and_white() -> Pixels:
-    return np.stack([np.full((3, SIDE, SIDE), level, np.uint8) for level in (0, 255)])

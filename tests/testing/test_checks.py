@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 from sgbench.assets.locator import Locator
 from sgbench.core.errors import InputError
 from sgbench.core.registry import LOSSES, METRICS
-from sgbench.metrics import ImageMetric, Pair
+from sgbench.metrics import ImageMetric, Pair, Undefined
 from sgbench.spec import Recipe, check_loss
 from sgbench.testing import BackboneTrial, LossTrial, MetricTrial, Trial, checks, outcomes
 
@@ -309,6 +309,12 @@ def _blocks(sr: Any, hr: Any) -> float:
     return _difference(*(each.reshape(3, 8, -1, 8, each.shape[2] // 8).mean((2, 4)) for each in (sr, hr)))
 
 
+def _of_large_images(sr: Any, hr: Any) -> float:
+    if sr.shape[1] < 200:
+        raise Undefined("too small")
+    return _difference(sr, hr)
+
+
 SEEN: list[float] = []
 
 
@@ -326,6 +332,7 @@ def _remembers(sr: Any, hr: Any) -> float:
         ("constant", {"compute": _correlation}, " fails on constant images: the value is NaN."),
         ("size", {"compute": _blocks}, " fails on images of 49×57 pixels: ValueError: cannot reshape array"),
         ("direction", {"compute": _difference, "direction": "higher"}, " declares that higher values are better."),
+        ("direction", {"compute": _of_large_images, "direction": "higher"}, " declares that higher values are better."),
         ("repeatable", {"compute": _remembers}, " for the same images."),
         ("declaration", {"compute": _difference, "version": "", "source": ""}, " has no version and source, by which "),
         ("pickles", {"compute": lambda sr, hr: _difference(sr, hr)}, "Can't pickle <function <lambda>"),
