@@ -18,7 +18,7 @@ from torchvision.models.vgg import make_layers
 # Ray looks at these once, when it is imported. The cluster that tests share lets in only who has this token.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "the-token-of-the-tests-of-sgbench"}
 
-from sgbench.assets.base import LoadedWeights
+from sgbench.assets.base import LoadedWeights, MissingWeights
 from sgbench.assets.locator import Locator
 from sgbench.assets.tensors import fingerprint
 from sgbench.data import PackedImages, default_cache, prepare, resolve, write_png
@@ -184,7 +184,8 @@ def _small_squeezenet() -> nn.Sequential:
 
 @pytest.fixture(scope="module")
 def networks() -> Iterator[dict[str, nn.Module]]:
-    """The features of torchvision's networks, available with few channels and random weights; also α and β of DISTS."""
+    """The features of torchvision's networks, available with few channels and random weights; also what DISTS and NIQE
+    need; no other network is."""
     torch.manual_seed(0)
     features = {"alexnet": _small_alexnet(), "squeezenet": _small_squeezenet()}
     for name, blocks in VGG.items():
@@ -197,8 +198,11 @@ def networks() -> Iterator[dict[str, nn.Module]]:
         features[name] = make_layers(layers)
     channels = 3 + 4 + 4 + 6 + 6 + 8
     others = {"dists": {name: 0.01 + torch.rand(1, channels, 1, 1) for name in ("alpha", "beta")}}
+    others["niqe"] = {"mu_pris_param": torch.zeros(1, 36).double(), "cov_pris_param": torch.eye(36).double()}
 
     def load(self: Locator, name: str) -> LoadedWeights:
+        if name not in others and name not in features:
+            raise MissingWeights(f"there are no small {name} weights")
         state = others.get(name) or {f"features.{key}": each for key, each in features[name].state_dict().items()}
         state = {key: tensor.clone() for key, tensor in state.items()}
         return LoadedWeights(fingerprint(state), Path("random"), state)

@@ -41,8 +41,9 @@ def test_networks_of_convolutions_and_of_transformers_pass(family: str) -> None:
     assert failed(BackboneTrial(f"{family}-tiny", SMALL)) == {}
 
 
-@pytest.mark.parametrize("name", ["psnr_rgb", "ssim_y"])
-def test_metrics_pass(name: str) -> None:
+@pytest.mark.usefixtures("networks")
+@pytest.mark.parametrize("name", sorted(METRICS._targets))
+def test_every_built_in_metric_passes(name: str) -> None:
     assert failed(MetricTrial(name, SMALL)) == {}
 
 
