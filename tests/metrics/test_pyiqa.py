@@ -5,9 +5,12 @@ import json
 import os
 import random
 import sys
+from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+import published_pyiqa as published
 import pytest
 import torch
 
@@ -18,8 +21,10 @@ from sgbench.assets.locator import Locator
 from sgbench.core.errors import InputError
 from sgbench.core.registry import METRICS
 from sgbench.core.status import ScoreStatus
-from sgbench.metrics import Pair, Suite, from_pyiqa
+from sgbench.metrics import Pair, Runtime, Suite, from_pyiqa
 from sgbench.spec import check_metrics
+
+PUBLISHED = json.loads(published.FILE.read_text(encoding="utf-8"))
 
 STAND_INS = Path(__file__).with_name("stand_ins")
 
@@ -214,6 +219,32 @@ def test_every_file_has_an_address(name):
         network = NETWORKS.load(f"pyiqa:{file}")
         assert network.url.endswith(f"/{file}")
         assert network.whole
+
+
+def real(networks):
+    locator = Locator(download=False)
+    if lacking := [name for name in networks if locator.find(name) is None]:
+        pytest.skip(f"not on this machine: `sgbench weights fetch {' '.join(lacking)}` brings it")
+    return Runtime({name: locator.load(name) for name in networks})
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "bound"),
+    [("lpips_alex", "lpips", 1e-6), ("dists", "dists", 1e-6), ("psnr_rgb", "psnr", 1e-4)],
+)
+def test_reference_pyiqa_gives_the_values_of_a_built_in_metric(ours, theirs, bound, agreement):
+    metric = METRICS.load(ours)
+    runtime = real(metric.networks)
+    for name, (sr, hr) in published.photographs().items():
+        difference = abs(metric.score(Pair(name, sr, hr, crop=0), runtime) - PUBLISHED["values"][theirs][name])
+        agreement(ours, f"pyiqa {PUBLISHED['versions']['pyiqa']}", difference, bound)
+
+
+@pytest.mark.skipif(find_spec("pyiqa") is None, reason="pyiqa is not installed")
+def test_reference_pyiqa_gives_its_own_values_by_its_names():
+    for (image, (sr, hr)), name in product(published.photographs().items(), published.WITHOUT_WEIGHTS):
+        value = METRICS.load(f"pyiqa:{name}").score(Pair(image, sr, hr, crop=published.SCALE), Runtime())
+        assert value == pytest.approx(PUBLISHED["values"][name][image], rel=1e-6), name
 
 
 def test_an_unknown_name_is_refused(pyiqa):
