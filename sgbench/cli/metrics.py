@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
@@ -12,12 +13,9 @@ from sgbench.core.plugins import FAULTS
 from sgbench.core.registry import METRICS, SHORT_NAMES
 from sgbench.core.streams import nothing_on_stdout
 
-SHORT = ("colour_space", "border_crop", "resize")
-"""What the table shows of a protocol; JSON has all of it."""
-
 
 def metrics(context: typer.Context, as_json: options.Json = False) -> None:
-    """List registered metrics: which values are better, how each is computed, and which networks it needs.
+    """List registered metrics, in the order of tables; 'sgbench metrics show NAME' says how one is computed.
 
     ↓ means that lower values are better; 'no HR' that the metric needs no reference, and also scores test sets without
     HR images; 'LR' that it uses the LR image. A metric whose network is not available locally scores 'no weights'.
@@ -27,22 +25,23 @@ def metrics(context: typer.Context, as_json: options.Json = False) -> None:
     if context.invoked_subcommand is not None:
         return
     from sgbench.assets.from_pyiqa import FILES
-    from sgbench.assets.locator import Locator
     from sgbench.cli import output
     from sgbench.metrics.from_torchmetrics import FUNCTIONS
 
-    networks = {each.name: _where(each) for each in Locator(download=False).status()}
     with nothing_on_stdout():
-        rows = [_row(name, networks) for name in METRICS.names()]
+        rows = _rows(METRICS.names())
     if as_json:
         output.print_json(rows)
         return
-    output.print_rows([_readable(row) for row in rows], as_json=False)
+    ordered = sorted(rows, key=lambda row: (row["rank"] is None, row["rank"], row["name"]))
+    output.print_rows([_readable(row) for row in ordered], as_json=False)
     output.say("Networks: 'sgbench weights list' gives their sources.")
     for library, names in (("torchmetrics", FUNCTIONS), ("pyiqa", FILES)):
-        installed = importlib.util.find_spec(library) is not None
-        how = "installed" if installed else f"not installed: pip install 'sgbench[{library}]'"
-        output.say(f"Also {library}:NAME ({how}): {', '.join(names)}.")
+        if importlib.util.find_spec(library) is not None:
+            output.say(f"Also {library}:NAME (installed): {', '.join(names)}.")
+        else:
+            how = f"not installed: pip install 'sgbench[{library}]'"
+            output.say(f"Also {library}:NAME ({how}): {len(names)} metrics, such as {library}:{next(iter(names))}.")
     output.say(f"Short names: {', '.join(f'{short} is {name}' for short, name in SHORT_NAMES.items())}.")
     output.say("And your own as my_module:metric.")
 
@@ -51,9 +50,28 @@ app = typer.Typer(
     invoke_without_command=True,
     no_args_is_help=False,
     help=flowing(metrics.__doc__),
-    epilog=below("sgbench metrics", "sgbench metrics --json", "sgbench metrics agree"),
+    epilog=below(
+        "sgbench metrics", "sgbench metrics show lpips_alex", "sgbench metrics --json", "sgbench metrics agree"
+    ),
 )
 app.callback()(metrics)
+
+
+@command(app, "sgbench metrics show lpips_alex", "sgbench metrics show my_module:metric torchmetrics:vif --json")
+def show(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Metrics, as a sweep names them.")],
+    as_json: options.Json = False,
+) -> None:
+    """Say how metrics are computed: protocol, version, networks, source, and the code they were compared with."""
+    from sgbench.cli import output
+    from sgbench.spec.resolve import check_metric
+
+    with nothing_on_stdout():
+        rows = _rows(map(check_metric, names))
+    if as_json:
+        output.print_json(rows)
+    else:
+        output.print_entries({f"{row['name']} {_arrow(row)}": _lines(row) for row in rows})
 
 
 @command(
@@ -99,6 +117,13 @@ def agree(
         typer.echo(agreement.FORMATS[form](found), nl=False)
 
 
+def _rows(names: Iterable[str]) -> list[dict[str, Any]]:
+    from sgbench.assets.locator import Locator
+
+    networks = {each.name: _where(each) for each in Locator(download=False).status()}
+    return [_row(name, networks) for name in names]
+
+
 def _where(status: Any) -> str:
     return "here" if status.path else status.problem or "not here"
 
@@ -124,20 +149,42 @@ def _row(name: str, networks: dict[str, str]) -> dict[str, Any]:
 
 def _readable(row: dict[str, Any]) -> dict[str, Any]:
     if row["error"]:
-        return {
-            "metric": row["name"],
-            "of each": "",
-            "what it is": row["error"],
-            "compared with": "",
-            "version and networks": "",
-        }
-    protocol = {key.replace("_", " "): row["protocol"].get(key) for key in SHORT}
+        return {"metric": row["name"], "of each": "", "what it is": row["error"], "networks": "", "compared with": ""}
     return {
-        "metric": f"{row['name']} {'↓' if row['direction'] == 'lower' else '↑'}",
-        "of each": row["of"] + ", no HR" * (not row["needs_hr"]) + ", LR" * row["needs_lr"],
-        "what it is": "; ".join([row["description"], *(f"{key} {value}" for key, value in protocol.items() if value)]),
-        "compared with": None if row["difference"] is None else f"{row['reference']}: ≤ {row['difference']:.0e}",
-        "version and networks": "; ".join(
-            [row["version"], *(f"{name}: {where}" for name, where in row["networks"].items())]
-        ),
+        "metric": f"{row['name']} {_arrow(row)}",
+        "of each": _of_each(row),
+        "what it is": row["description"],
+        "networks": _networks(row),
+        "compared with": _compared(row),
     }
+
+
+def _lines(row: dict[str, Any]) -> list[str]:
+    """Return what a metric declares, in words, its protocol last."""
+    fields = {
+        "better": f"{row['direction']} values" + f", in {row['unit']}" * bool(row["unit"]),
+        "of each": _of_each(row),
+        "version": row["version"],
+        "source": row["source"],
+        "compared with": _compared(row),
+        "networks": _networks(row),
+        **{key.replace("_", " "): "none" if value is None else value for key, value in row["protocol"].items()},
+    }
+    return [row["description"], *(f"{key}: {value}" for key, value in fields.items() if value)]
+
+
+def _arrow(row: dict[str, Any]) -> str:
+    return "↓" if row["direction"] == "lower" else "↑"
+
+
+def _of_each(row: dict[str, Any]) -> str:
+    needs = ["no HR"] * (not row["needs_hr"]) + ["LR"] * row["needs_lr"]
+    return ", ".join([row["of"], *needs])
+
+
+def _compared(row: dict[str, Any]) -> str:
+    return "" if row["difference"] is None else f"{row['reference']}: ≤ {row['difference']:.0e}"
+
+
+def _networks(row: dict[str, Any]) -> str:
+    return ", ".join(f"{name}: {where}" for name, where in row["networks"].items())

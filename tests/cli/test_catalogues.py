@@ -231,12 +231,30 @@ def test_a_metric_says_whether_its_network_is_here(run: Run, tmp_path: Path, mon
     assert rows["fid"]["networks"] == {"inception": "not here"}
     monkeypatch.setattr("sgbench.cli.output._WIDE", 500)  # no cell is broken
     out, err = run("metrics")
-    assert "pytorch-fid 0.3.0; inception: not here" in out
+    assert "inception: not here" in out
+    assert out.index("lpips_alex ↓") < out.index("dists ↓") < out.index("psnr_y ↑")
     assert "psnr_y ↑" in out
     assert err.startswith("Networks: 'sgbench weights list' gives their sources.\n")
     assert "\nAlso torchmetrics:NAME (installed): ms_ssim, uqi, vif.\nAlso pyiqa:NAME (" in err
     assert "\nShort names: lpips is lpips_alex, psnr is psnr_y, ssim is ssim_y.\n" in err
     assert err.endswith("\nAnd your own as my_module:metric.\n")
+
+
+def test_one_metric_is_shown_with_its_whole_protocol(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sgbench.assets.locator.Locator.find", lambda self, name: None)
+    out, err = run("metrics", "show", "fid", "psnr", "torchmetrics:vif")
+    first, second, third = out.strip().split("\n\n")
+    assert first.splitlines()[0] == "fid ↓               Fréchet inception distance, pytorch-fid's protocol"
+    assert "networks: inception: not here" in first
+    assert "resize: 299×299, bilinear, no antialias, aspect ignored" in first
+    assert second.splitlines()[1:3] == [" " * 20 + line for line in ("better: higher values, in dB", "of each: image")]
+    assert "border crop: scale" in second
+    assert "resize: none" in second
+    assert "implementation: torchmetrics.functional.image.visual_information_fidelity" in third
+    assert "metric 'psnr' is psnr_y" in err
+    shown = json.loads(run("metrics", "show", "fid", "--json")[0])
+    assert shown == [by_name(json.loads(run("metrics", "--json")[0]))["fid"]]
+    assert "unknown metric 'fib': did you mean 'fid'" in run("metrics", "show", "fib", code=2)[1]
 
 
 def test_a_network_whose_file_is_not_sound_is_said_to_be_so(
@@ -252,5 +270,7 @@ def test_a_network_whose_file_is_not_sound_is_said_to_be_so(
 def test_a_metric_that_cannot_be_used_is_a_row_with_the_reason(run: Run) -> None:
     rows = by_name(json.loads(run("metrics", "--json")[0]))
     assert rows["gone"]["error"].startswith("metric 'gone' cannot be imported from 'no_such_module:metric': ")
-    assert rows["wrong"]["error"] == "metric 'wrong' is a Net; a metric object is needed."
+    assert rows["wrong"]["error"] == (
+        "metric 'wrong' is a Net; a metric, such as '@sgbench.metric(direction=…)' makes of a function, is needed."
+    )
     assert "metric 'gone' cannot be imported" in run("metrics")[0]
