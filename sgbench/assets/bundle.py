@@ -6,16 +6,17 @@ which others are needed too. It proves nothing: each network is checked against 
 
 import contextlib
 import io
+import itertools
 import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from sgbench.assets.base import networks_folder
-from sgbench.assets.catalogue import NETWORKS
+from sgbench.assets.catalogue import NETWORKS, Network
 from sgbench.assets.install import recognised
 from sgbench.assets.locator import sha256_of
-from sgbench.core.errors import InputError
+from sgbench.core.errors import InputError, unknown
 from sgbench.core.files import naming, replacing, temporary_folder
 from sgbench.core.words import listed, quoted
 from sgbench.spec.text import read_json
@@ -43,7 +44,7 @@ def pack(networks: Mapping[str, Path], missing: Iterable[str], bundle: Path) -> 
     """
     contents = {
         "version": VERSION,
-        "networks": {name: path.name for name, path in sorted(networks.items())},
+        "networks": {name: {"file": path.name, "sha256": sha256_of(path)} for name, path in sorted(networks.items())},
         "missing": sorted(missing),
     }
     text = json.dumps(contents, indent=2).encode()
@@ -89,26 +90,29 @@ def unpack(bundle: Path, name: str | None = None) -> tuple[list[Path], list[str]
         if name is not None:
             if name not in networks:
                 raise InputError(f"{quoted(str(bundle))} holds {listed(networks) or 'no network'}, and no '{name}'.")
-            networks, missing = {name: networks[name]}, [each for each in missing if each == name]
-        known = {file: NETWORKS.load(each) for each, file in networks.items()}
+            networks, missing = {name: networks[name]}, []
+        packed = {file: (_loaded(each), digest) for each, (file, digest) in networks.items()}
         found = {}
         for member in tar:
-            if (network := known.get(member.name)) is None:
+            if member.name not in packed:
                 continue
+            network, digest = packed[member.name]
             copy = folder / network.file
             _copy(tar, member, copy)
+            if (received := sha256_of(copy)) != digest:
+                raise ValueError("other bytes than were packed")
             if (place := recognised(copy, [network])) is None:
                 raise InputError(
-                    f"{quoted(str(bundle))} is damaged: what it has as {network.name} has the SHA-256 "
-                    f"{sha256_of(copy)[:8]}…, but {network.sha256[:8]}… is needed; nothing of it is installed."
+                    f"{quoted(str(bundle))} holds as {network.name} a file with the SHA-256 {received[:8]}…, but "
+                    f"{network.sha256[:8]}… is needed; nothing of it is installed."
                 )
             found[copy] = place
-        if len(found) < len(known):
+        if len(found) < len(packed):
             raise ValueError("a network is missing")
         for copy, (_, path) in found.items():
             with replacing(path) as part:
                 copy.rename(part)
-    return [path for _, path in found.values()], missing
+    return [path for _, path in found.values()], list(filter(_known, missing))
 
 
 @contextlib.contextmanager
@@ -118,15 +122,26 @@ def _undamaged(bundle: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (tarfile.TarError, ValueError, EOFError) as error:
+    except (tarfile.TarError, ValueError, TypeError, KeyError, EOFError) as error:
         raise InputError(
             f"{quoted(str(bundle))} is a bundle of pretrained networks that is damaged or not all there: pack or copy "
             "it again; nothing of it is installed."
         ) from error
 
 
-def _contents(tar: tarfile.TarFile) -> tuple[dict[str, str], list[str]]:
-    """Return the file of each network by name, and the names of those that are missing.
+def _known(name: str) -> bool:
+    """Return whether a network is in the catalogue; nothing may be imported because a bundle names it."""
+    return name in NETWORKS.names() or NETWORKS.is_provided(name)
+
+
+def _loaded(name: str) -> Network:
+    if not _known(name):
+        raise unknown(NETWORKS.kind, name, NETWORKS.names())
+    return NETWORKS.load(name)
+
+
+def _contents(tar: tarfile.TarFile) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    """Return the file of each network and its SHA-256, by name, and the names of those that are missing.
 
     Raises:
         ValueError: If that is not what the first member says.
@@ -141,8 +156,9 @@ def _contents(tar: tarfile.TarFile) -> tuple[dict[str, str], list[str]]:
                 "the bundle was packed by a newer version of sgbench; install that here, or pack it again."
             )
         case {"networks": dict(networks), "missing": list(missing)}:
-            if all(isinstance(each, str) for each in (*networks.values(), *missing)):
-                return networks, missing
+            found = {name: (entry["file"], entry["sha256"]) for name, entry in networks.items()}
+            if all(isinstance(each, str) for each in (*itertools.chain(*found.values()), *missing)):
+                return found, missing
     raise ValueError("other contents")
 
 

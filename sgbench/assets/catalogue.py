@@ -54,7 +54,7 @@ class Network:
 
     name: str
     file: str
-    """Name under which it is published, looked for and kept; in torch hub it has the first digits of the SHA-256."""
+    """Name under which it is published, looked for and kept; in torch hub it often has the first digits of the SHA-256."""
     url: str
     sha256: str
     """Hash of the file, 64 hexadecimal digits; of a file that is `whole`, as many of the first as are published."""
@@ -110,6 +110,7 @@ NETWORKS: Registry[Network] = Registry(
     "sgbench.networks",
     {
         "alexnet": f"{__name__}:ALEXNET",
+        "dinov2": f"{__name__}:DINOV2",
         "dists": f"{__name__}:DISTS",
         "inception": f"{__name__}:INCEPTION",
         "niqe": f"{__name__}:NIQE",
@@ -226,6 +227,14 @@ INCEPTION = Network(
     sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
     size=95_628_359,
     licence="Apache-2.0 (TensorFlow's Inception, ported by pytorch-fid)",
+)
+DINOV2 = Network(
+    name="dinov2",
+    file="dinov2_vitl14_pretrain.pth",
+    url="https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+    sha256="d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+    size=1_217_586_395,
+    licence="Apache-2.0 (DINOv2)",
 )
 DISTS = Network(
     name="dists",

@@ -374,6 +374,7 @@ METRICS: Registry[Any] = Registry(
         "kid": "sgbench.metrics.kernel:kid",
         "kid_standard": "sgbench.metrics.kernel:kid_standard",
         "fd_alex": "sgbench.metrics.frechet:fd_alex",
+        "fd_dinov2": "sgbench.metrics.frechet:fd_dinov2",
         "ntire2025": "sgbench.metrics.ntire:ntire2025",
         "psnr_y": "sgbench.metrics.distortion:psnr_y",
         "psnr_rgb": "sgbench.metrics.distortion:psnr_rgb",

@@ -1,4 +1,4 @@
-"""Fréchet distances between two sets of images: FID, and the same distance over AlexNet's features.
+"""Fréchet distances between two sets of images: FID, and the same distance over AlexNet's and DINOv2's features.
 
 Test sets have 5 to 109 images, so covariances over 2,048 features have a rank far below their size. The distance is
 therefore computed from the features themselves, exactly, without a square root of a matrix that has none.
@@ -82,6 +82,21 @@ class FdAlex(SetMetric):
         return frechet_distance(sr, hr)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FdDinov2(SetMetric):
+    """The Fréchet distance over DINOv2's class token, to the letter of dgm-eval's protocol; not FID."""
+
+    def features(self, image: Image, runtime: Runtime) -> Array:
+        """Return DINOv2's class token, [1024]."""
+        from sgbench.metrics.dinov2_network import features  # here, as it loads torch
+
+        return features(image, runtime)
+
+    def distance(self, sr: Array, hr: Array) -> float:
+        """Return `frechet_distance` of two sets of features, [N, 1024]."""
+        return frechet_distance(sr, hr)
+
+
 fid = Fid(
     name="fid",
     direction="lower",
@@ -114,4 +129,24 @@ fd_alex = FdAlex(
     source="sgbench, after Heusel et al., NeurIPS 2017",
     reference="lpips 0.1.4, pytorch-fid 0.3.0",
     difference=1e-3,
+)
+fd_dinov2 = FdDinov2(
+    name="fd_dinov2",
+    direction="lower",
+    digits=2,
+    rank=82,
+    version="1 (dinov2_vitl14_pretrain)",
+    protocol={
+        "implementation": "sgbench, exact low-rank distance",
+        "network": "DINOv2 ViT-L/14 without registers, class token, 1024 features",
+        "colour_space": "RGB",
+        "value_range": [0, 1],
+        "border_crop": None,
+        "resize": "224×224, Pillow's bicubic (antialias, 8 bits), aspect ignored",
+    },
+    networks=("dinov2",),
+    description="Fréchet distance over DINOv2's features, dgm-eval's protocol; not FID",
+    source="Stein et al., NeurIPS 2023",
+    reference="dgm-eval 74c79f7",
+    difference=1e-6,
 )

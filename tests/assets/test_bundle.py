@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import hashlib
 import io
 import json
 import os
@@ -43,6 +44,14 @@ def made(path, contents, *members):
     return path
 
 
+def said(**contents):
+    """What a bundle says of itself that has these contents of networks in members of their names."""
+    networks = {
+        name: {"file": name, "sha256": hashlib.sha256(content).hexdigest()} for name, content in contents.items()
+    }
+    return {"version": 1, "networks": networks, "missing": ["theirs:network"]}
+
+
 def test_what_is_packed_arrives_and_is_found_by_its_hash(places, small, bundle):
     assert is_bundle(bundle)
     paths, missing = unpack(bundle)
@@ -83,30 +92,46 @@ def test_of_a_bundle_that_is_cut_off_anywhere_nothing_is_installed(places, bundl
     assert files(places["own"]) == []
 
 
-def test_a_network_with_another_hash_spoils_the_bundle(places, small, bundle):
+def test_other_bytes_than_were_packed_spoil_a_bundle(places, small, bundle):
     content = bytearray(bundle.read_bytes())
     content[content.index(small) + 100] ^= 1
     bundle.write_bytes(content)
-    with pytest.raises(
-        InputError, match=r"what it has as alexnet has the SHA-256 .*…, but .*… is needed; nothing of it"
-    ):
+    with pytest.raises(InputError, match="is damaged or not all there"):
         unpack(bundle)
     assert files(places["own"]) == []
+
+
+def test_a_network_with_another_hash_than_the_catalogue_s_spoils_a_bundle(places, small, tmp_path):
+    members = ((tarfile.TarInfo("alexnet"), small), (tarfile.TarInfo("inception"), small))
+    path = made(tmp_path / "b.tar", said(alexnet=small, inception=small), *members)
+    digest = hashlib.sha256(small).hexdigest()
+    sentence = f"holds as inception a file with the SHA-256 {digest[:8]}…, but 6726825d… is needed; nothing of it is"
+    with pytest.raises(InputError, match=sentence):
+        unpack(path)
+    assert files(places["own"]) == []
+    assert unpack(made(path, said(alexnet=small), *members)) == ([places["own"] / "alexnet-owt-7be5be79.pth"], [])
 
 
 @pytest.mark.parametrize(
     ("contents", "sentence"),
     [
-        ({"version": 1, "networks": {"alexnet": "a"}, "missing": []}, "is damaged or not all there"),
-        ({"version": 1, "networks": {"alexnet": 1}, "missing": []}, "is damaged or not all there"),
-        ({"version": 1, "networks": {"theirs": "a"}, "missing": []}, "unknown pretrained network 'theirs'"),
+        (said(alexnet=b"a"), "is damaged or not all there"),
+        (said() | {"networks": {"alexnet": 1}}, "is damaged or not all there"),
+        (said() | {"networks": {"alexnet": {"file": 1, "sha256": "0"}}}, "is damaged or not all there"),
+        (said() | {"networks": {"alexnet": {}}}, "is damaged or not all there"),
+        (said() | {"missing": [1]}, "is damaged or not all there"),
+        (said(theirs=b"a"), "unknown pretrained network 'theirs'"),
+        (said(**{"theirs:network": b"a"}), "unknown pretrained network 'theirs:network'"),
         ({"version": 2, "anything": "else"}, "was packed by a newer version of sgbench"),
         ([], "is damaged or not all there"),
         (b"[" * 60_000, "is damaged or not all there"),
         (b"\xff", "is damaged or not all there"),
         (b" " * 70_000, "is damaged or not all there"),
     ],
-    ids=["absent", "no name", "unknown", "newer", "list", "deep", "no text", "long"],
+    ids=[
+        *("absent", "no entry", "no name", "empty", "no text", "unknown", "to be imported"),
+        *("newer", "list", "deep", "no UTF-8", "long"),
+    ],
 )
 def test_what_says_something_else_is_refused(places, tmp_path, contents, sentence):
     bundle = made(tmp_path / "b.tar", contents)
@@ -117,19 +142,19 @@ def test_what_says_something_else_is_refused(places, tmp_path, contents, sentenc
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.GNUTYPE_SPARSE, tarfile.DIRTYPE])
 def test_only_plain_files_are_unpacked(places, tmp_path, small, kind):
-    member = tarfile.TarInfo("a")
+    member = tarfile.TarInfo("alexnet")
     member.type, member.linkname = kind, "/etc/passwd"
-    contents = {"version": 1, "networks": {"alexnet": "a"}, "missing": []}
     with pytest.raises(InputError, match="is damaged or not all there"):
-        unpack(made(tmp_path / "b.tar", contents, (member, b"")))
+        unpack(made(tmp_path / "b.tar", said(alexnet=b""), (member, b"")))
 
 
 def test_names_lead_nowhere_and_no_code_is_run(places, tmp_path):
     member = tarfile.TarInfo("../../out.pth")
     attack = as_file({"features.0.bias": Attack(tmp_path / "ran")})
-    contents = {"version": 1, "networks": {"vgg16": member.name}, "missing": []}
+    contents = said(vgg16=attack)
+    contents["networks"]["vgg16"]["file"] = member.name
     before = files(tmp_path)
-    with pytest.raises(InputError, match="what it has as vgg16 has the SHA-256"):
+    with pytest.raises(InputError, match="holds as vgg16 a file with the SHA-256"):
         unpack(made(tmp_path / "b.tar", contents, (member, attack)))
     assert files(tmp_path) == ["b.tar", *before]
 

@@ -24,7 +24,7 @@ FIELDS = {
 }
 
 
-NOT_IN_TORCH_HUB = {"niqe"}
+NO_HASH_IN_NAME = {"dinov2", "niqe"}
 """Networks whose publishers leave the hash out of the file's name."""
 
 
@@ -39,7 +39,7 @@ def test_every_built_in_network_is_needed_and_known_by_its_hash() -> None:
     for name in NETWORKS.names():
         network = NETWORKS.load(name)
         assert users[name]
-        assert network.sha256[:8] in network.file or name in NOT_IN_TORCH_HUB
+        assert network.sha256[:8] in network.file or name in NO_HASH_IN_NAME
         assert network.url.endswith(network.file)
 
 
@@ -93,6 +93,7 @@ def test_a_network_of_an_installed_package_is_found_and_a_broken_one_is_left_out
     assert {"theirs", "broken", "alexnet"} <= set(NETWORKS.names())
     assert {network.name for network in known_networks()} == {
         "alexnet",
+        "dinov2",
         "dists",
         "inception",
         "niqe",
@@ -148,4 +149,4 @@ def test_neither_the_catalogue_nor_finding_a_file_imports_torch(tmp_path: Path) 
         print("torch" in sys.modules)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["[None, None, None, None, None, True, None]", "False"]
+    assert done.stdout.splitlines() == ["[None, None, None, None, None, None, True, None]", "False"]

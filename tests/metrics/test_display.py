@@ -30,7 +30,7 @@ def test_built_in_metrics_have_an_order_and_others_follow() -> None:
     names = [name for name in METRICS.names() if name in METRICS._targets]
     assert sorted(names, key=lambda name: display_of(name).rank) == [
         *("lpips_alex", "lpips_vgg", "lpips_squeeze", "dists", "flip", "ssimulacra2"),
-        *("fid", "kid", "kid_standard", "fd_alex"),
+        *("fid", "kid", "kid_standard", "fd_alex", "fd_dinov2"),
         *("psnr_y", "psnr_rgb", "ssim_y", "ssim_rgb", "niqe", "lr_psnr", "ntire2025"),
     ]
     assert len({display_of(name).rank for name in names}) == len(names)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pytorch_fid.fid_score import calculate_frechet_distance
 
 from sgbench.metrics import Undefined
-from sgbench.metrics.frechet import fd_alex, fid, frechet_distance
+from sgbench.metrics.frechet import fd_alex, fd_dinov2, fid, frechet_distance
 
 SHAPES = [(5, 5, 64), (14, 14, 256), (40, 40, 12), (300, 300, 64), (64, 64, 64), (9, 200, 32), (200, 9, 32)]
 
@@ -35,7 +35,7 @@ def sets(n, m, d, seed=0):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("metric", [fid, fd_alex], ids=lambda metric: metric.name)
+@pytest.mark.parametrize("metric", [fid, fd_alex, fd_dinov2], ids=lambda metric: metric.name)
 def test_reference_pytorch_fid_gives_the_same_distance(metric, agreement):
     for n, m, d in SHAPES:
         x, y = sets(n, m, d)
