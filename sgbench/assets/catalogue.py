@@ -54,7 +54,7 @@ class Network:
 
     name: str
     file: str
-    """Name under which it is published, looked for and kept; in torch hub it often has the first digits of the SHA-256."""
+    """Name under which it is published, looked for and kept; of most it has the first digits of the SHA-256."""
     url: str
     sha256: str
     """Hash of the file, 64 hexadecimal digits; of a file that is `whole`, as many of the first as are published."""
