@@ -116,7 +116,7 @@ def test_metrics_and_losses_need_what_they_name() -> None:
     loss = expression.parse("l1 + 0.1*perceptual")
     assert networks_of() == networks_of(["psnr_y"], [expression.parse("l1")]) == []
     assert networks_of(["mine", "fid", "lpips_alex"], [loss]) == ["alexnet", "inception", "theirs", "vgg16"]
-    assert users_of_networks()["alexnet"] == ["fd_alex", "lpips_alex", "mine", "lpips"]
+    assert users_of_networks()["alexnet"] == ["fd_alex", "lpips_alex", "mine", "ntire2025", "lpips"]
     assert users_of_networks()["theirs"] == ["perceptual"]
     with pytest.raises(InputError, match="unknown metric 'fidd'"):
         networks_of(["fidd"])

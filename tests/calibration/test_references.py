@@ -17,7 +17,7 @@ from sgbench.metrics import Image, Pair
 from sgbench.metrics.base import CompositeMetric
 from sgbench.metrics.inception import InceptionMetric
 
-RECORDED = {"lr_psnr", "niqe", "ssimulacra2"}
+RECORDED = {"fd_dinov2", "lr_psnr", "niqe", "ssimulacra2"}
 """Compared with values that their reference has computed elsewhere, in tests of their own."""
 
 
