@@ -154,8 +154,13 @@ class Place(NamedTuple):
     settings: tuple[Any, ...] | None
     recipe: str
 
+    @property
+    def where(self) -> str:
+        """The backbone and, where recipes differ, the recipe."""
+        return f"{self.backbone} ({self.recipe})" if self.recipe else self.backbone
+
     def __str__(self) -> str:
-        return f"{self.dataset} with {self.backbone}{f' ({self.recipe})' if self.recipe else ''}"
+        return f"{self.dataset} with {self.where}"
 
 
 class Score(NamedTuple):

@@ -12,7 +12,7 @@ from rich import box
 from rich.cells import cell_len
 from rich.text import Text
 
-from sgbench.analysis.agreement import Agreement, Agreements, Witnesses
+from sgbench.analysis.agreement import Agreement, Agreements
 from sgbench.analysis.compare import Place
 from sgbench.analysis.kendall import FEWEST, Tau
 from sgbench.core.words import plural, printable_lines
@@ -48,7 +48,7 @@ class Grid(NamedTuple):
 
 
 def grids(found: Agreements) -> Iterator[Grid]:
-    """Yield the tables of each place: what every two metrics agree on, and what each says of the losses."""
+    """Yield a table of every two metrics for each place, and one of what each metric says of the losses."""
     for place in found.places:
         if pairs := [each for each in found.pairs if each.place == place]:
             level = f"{100 * (1 - found.alpha):g}% CI"
@@ -60,16 +60,23 @@ def grids(found: Agreements) -> Iterator[Grid]:
                 tuple(_row(found, each) for each in pairs),
                 _about_pairs(pairs),
             )
-        if witnesses := [each for each in found.witnesses if each.place == place]:
-            yield Grid(
-                f"{place}: each loss against {found.labels[found.baseline]}",
-                ("loss", *SAYING),
-                tuple(
-                    (found.labels[each.loss], *(", ".join(each.saying(**said)) for said in SAYING.values()))
-                    for each in witnesses
-                ),
-                _about_witnesses(witnesses, found),
-            )
+    if found.witnesses:
+        where = {
+            "test set": [each.place.dataset for each in found.witnesses],
+            "backbone": [each.place.where for each in found.witnesses],
+        }
+        differing = {head: names for head, names in where.items() if len({*names}) > 1}
+        same = " with ".join(names[0] for head, names in where.items() if head not in differing)
+        losses = [
+            (found.labels[each.loss], *(", ".join(each.saying(**said)) for said in SAYING.values()))
+            for each in found.witnesses
+        ]
+        yield Grid(
+            ": ".join(filter(None, (same, f"each loss against {found.labels[found.baseline]}"))),
+            (*differing, "loss", *SAYING),
+            tuple((*places, *loss) for *places, loss in zip(*differing.values(), losses, strict=True)),
+            _about_witnesses(found),
+        )
 
 
 def notes(found: Agreements) -> list[str]:
@@ -294,12 +301,14 @@ def _about_pairs(pairs: Sequence[Agreement]) -> str:
     )
 
 
-def _about_witnesses(witnesses: Sequence[Witnesses], found: Agreements) -> str:
+def _about_witnesses(found: Agreements) -> str:
     """Return how many losses are better, or worse, by some metric, and how many are both."""
     better, worse = (
-        {each.loss for each in witnesses if each.saying(better=way, significant=True)} for way in (True, False)
+        {at for at, each in enumerate(found.witnesses) if each.saying(better=way, significant=True)}
+        for way in (True, False)
     )
     return (
-        f"Of {len(witnesses)} losses, {len(better)} are significantly better than {found.labels[found.baseline]} by a "
-        f"metric, {len(worse)} significantly worse by one, and {len(better & worse)} both."
+        f"Of {plural(len(found.witnesses), 'difference')} from {found.labels[found.baseline]}, {len(better)} are "
+        f"significantly better by some metric, {len(worse)} significantly worse by some, and "
+        f"{len(better & worse)} both."
     )

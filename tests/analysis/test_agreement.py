@@ -218,10 +218,19 @@ def test_the_tables_have_what_was_found(result: Agreements) -> None:
     assert pairs.rows[0][4:6] == ("", "")  # a metric of sets
     assert pairs.after.startswith("Of 15 pairs of losses, 6 have the same order by all 3 metrics, and ")
     assert ("l1 + 1.0*sg", "lpips_alex, fd_alex", "", "", "psnr_y") in losses.rows
-    assert (
-        losses.after
-        == "Of 5 losses, 5 are significantly better than l1 by a metric, 2 significantly worse by one, and 2 both."
+    assert losses.title == "Set14 with edsr-tiny: each loss against l1"
+    assert losses.after == (
+        "Of 5 differences from l1, 5 are significantly better by some metric, 2 significantly worse by some, "
+        "and 2 both."
     )
+
+
+def test_places_of_losses_are_columns_where_they_differ() -> None:
+    places = ({}, {"backbone": "rdn-tiny"})
+    *_, losses = grids(found(made_up(seeds=1, places=places, losses=LOSSES[:2]), metrics=["psnr_y"]))
+    assert losses.title == "Set14: each loss against l1"
+    assert losses.heads[:2] == ("backbone", "loss")
+    assert [row[:2] for row in losses.rows] == [("edsr-tiny", "l2"), ("rdn-tiny", "l2")]
 
 
 @pytest.mark.parametrize("width", [None, 80])
