@@ -65,6 +65,7 @@ SURFACE = {
     "sgbench backbones": ["--scale", "--json"],
     "sgbench losses": ["--json"],
     "sgbench metrics": ["--json"],
+    "sgbench metrics show": ["names...", "--json"],
     "sgbench metrics calibrate": ["--metric", "--test", "--scale", "--format", "--json"],
     "sgbench metrics agree": [
         *("--results", "--metric", "--backbone", "--loss", "--test", "--baseline", "--alpha", "--format", "--json"),
