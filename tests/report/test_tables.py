@@ -298,6 +298,19 @@ def crowded() -> Table:
     return pivot(results(runs, scores))
 
 
+def test_a_terminal_has_no_room_for_the_protocols_of_many_metrics() -> None:
+    names = [*"abcdefgh"]
+    table = pivot(results([run("a")], [score("a", 0.3, metric) for metric in names]))
+    protocols = [f"\n{name}: version " for name in names]
+    whole, brief = printed(table, None), printed(table, 200)
+    assert all(note in whole for note in protocols)
+    assert not any(note in brief for note in protocols)
+    assert "The protocols of 8 metrics are left out; 'sgbench metrics show NAME' has one of them, and other" in brief
+    assert brief.index("Set5 has ") < brief.index("The protocols of 8")
+    few = printed(pivot(results([run("a")], [score("a", 0.3, metric) for metric in names[:7]])), 200)
+    assert all(note in few for note in protocols[:7])
+
+
 @pytest.mark.parametrize("width", [60, 80, 120, 200, None])
 def test_no_number_is_cut_at_any_width(width: int | None) -> None:
     table = crowded()

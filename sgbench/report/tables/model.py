@@ -49,6 +49,12 @@ class Line:
     cells: tuple[Cell, ...]
 
 
+class Protocol(str):
+    """A note that says how a metric of the table is computed; a terminal has no room for many."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class Table:
     """A table.

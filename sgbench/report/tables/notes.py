@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from sgbench.analysis.cells import Cell
 from sgbench.analysis.view import Basis, Filters, Outcome, View, Why
 from sgbench.core.words import listed, natural, plural, printable
-from sgbench.report.tables.model import metric_order
+from sgbench.report.tables.model import Protocol, metric_order
 from sgbench.spec.sources import Sources, in_words, read_code
 from sgbench.store.rows import RunKind
 
@@ -46,7 +46,7 @@ def _about_metric(metric: str, bases: Mapping[tuple[Basis, bool], int]) -> str:
     for (basis, _), count in with_number.items():
         protocols[_words(basis)] += count
     if len(protocols) == 1:
-        return f"{metric}: {next(iter(protocols))}."
+        return Protocol(f"{metric}: {next(iter(protocols))}.")
     each = "; or ".join(f"{words} ({plural(count, 'score')})" for words, count in protocols.items())
     return f"{metric} mixes {len(protocols)} protocols, which cannot be compared: {each}."
 

@@ -13,8 +13,9 @@ from rich.text import Text
 from sgbench.analysis.baseline import SIGN
 from sgbench.analysis.cells import Cell
 from sgbench.report.shown import Part, paragraph
-from sgbench.report.tables.model import EMPTY, Table, mean_of, spans, spread_of, superscript
+from sgbench.report.tables.model import EMPTY, Protocol, Table, mean_of, spans, spread_of, superscript
 
+_PROTOCOLS = 7  # how many are stated on a terminal
 _GAP = 2  # between columns: a padding and the divider of the box
 _NARROW = 8  # characters of a label beyond which it is broken where width is short
 
@@ -38,8 +39,20 @@ def parts(shown: Table, width: int | None) -> Iterator[Part]:
     for band in layout.bands(width) if shown.lines else ():
         yield layout.render(band)
         yield Text()
-    for note in shown.notes if shown.lines else (*shown.notes, EMPTY):
+    notes = shown.notes if width is None else _brief(shown.notes)
+    for note in notes if shown.lines else (*notes, EMPTY):
         yield paragraph(note, width, "dim")
+
+
+def _brief(notes: Sequence[str]) -> list[str]:
+    """Return notes with one sentence in place of the protocols of more than `_PROTOCOLS` metrics."""
+    protocols = [note for note in notes if isinstance(note, Protocol)]
+    if len(protocols) <= _PROTOCOLS:
+        return list(notes)
+    at = notes.index(protocols[0])
+    left = [note for note in notes if note not in protocols]
+    said = f"The protocols of {len(protocols)} metrics are left out; 'sgbench metrics show NAME' has one of them, and "
+    return [*left[:at], f"{said}other formats have all, such as --format markdown.", *left[at:]]
 
 
 class _Layout:
