@@ -106,6 +106,7 @@ class Agreements:
         witnesses: Every other loss, place by place.
         alpha: Significance level of the verdicts and intervals.
         left_out: Why metrics are left out of places, one sentence each.
+        stale: The plug-ins whose code is another now than runs were trained with, by kind and name.
     """
 
     places: tuple[Place, ...]
@@ -116,6 +117,7 @@ class Agreements:
     witnesses: tuple[Witnesses, ...]
     alpha: float
     left_out: tuple[str, ...]
+    stale: tuple[str, ...] = ()
 
 
 def agreements(view: View, filters: Filters, *, baseline: str | None = None, alpha: float = ALPHA) -> Agreements:
@@ -177,6 +179,7 @@ def agreements(view: View, filters: Filters, *, baseline: str | None = None, alp
         witnesses,
         alpha,
         tuple(left_out),
+        tuple(dict.fromkeys(plugin for run in view.runs(replace(filters, losses=losses)) for plugin in run.stale)),
     )
 
 

@@ -16,6 +16,7 @@ from sgbench.analysis.agreement import Agreement, Agreements
 from sgbench.analysis.compare import Place
 from sgbench.analysis.kendall import FEWEST, Tau
 from sgbench.core.words import plural, printable_lines
+from sgbench.report.compare import stale_sentence
 from sgbench.report.shown import Part, Shown, paragraph
 from sgbench.report.tables import latex, markdown
 from sgbench.report.tables.data import json_text, no_formula
@@ -81,14 +82,16 @@ def grids(found: Agreements) -> Iterator[Grid]:
 
 def notes(found: Agreements) -> list[str]:
     """Return what the columns mean."""
-    said = list(found.left_out)
+    said = [stale_sentence(found.stale)] if found.stale else []
+    said += found.left_out
     if found.pairs:
         level = f"{100 * (1 - found.alpha):g}%"
         said += [
             "τ is Kendall's τ-b, with better values counted as larger: 1 if two metrics order all losses alike, 0 if "
             "they agree on as many pairs as they disagree on, −1 if their orders are opposite. Over losses: of means "
             "over seeds and images. In an image: of means over seeds, averaged over the images.",
-            f"{level} CI: for other losses and images of their kind; fewer than {FEWEST} losses have none.",
+            f"{level} CI: for other losses of their kind and, in an image, other images; fewer than {FEWEST} losses "
+            "have none.",
             "Opposite: pairs of losses whose means the two metrics order differently. Contradicted: pairs of which one "
             "is significantly better by one metric, and significantly worse by the other (`sgbench compare` of every "
             f"two, p corrected for all pairs of the test set ≤ {found.alpha:g}).",

@@ -113,8 +113,8 @@ def pair(cell: Comparison) -> str:
 def notes(cells: Sequence[Comparison]) -> list[str]:
     """Return what the columns of the table mean, and how reliable they are, for cells of one comparison."""
     tested = [cell for cell in cells if cell.by_seed]
-    stale = in_words(dict.fromkeys(plugin for cell in cells for plugin in cell.stale))
-    said = [f"Stale: the code of {stale} has changed since runs were trained."] * bool(stale)
+    stale = dict.fromkeys(plugin for cell in cells for plugin in cell.stale)
+    said = [stale_sentence(stale)] if stale else []
     if not tested:
         return said
     if images := [cell.images for cell in tested if cell.images]:
@@ -142,6 +142,11 @@ def notes(cells: Sequence[Comparison]) -> list[str]:
         f"{tested[0].alpha:g}. Not significant does not mean that the losses are equal."
     )
     return said
+
+
+def stale_sentence(plugins: Iterable[str]) -> str:
+    """Return that the code of plug-ins, by kind and name, is another now."""
+    return f"Stale: the code of {in_words(plugins)} has changed since runs were trained."
 
 
 def compared(

@@ -65,6 +65,7 @@ def test_every_command_says_that_runs_are_stale(place: Path, run: Run, monkeypat
     marked = run("table", "--format", "markdown")[0]
     assert f"- ¹ Stale: {CHANGED} this was trained." in marked
     assert f"Stale: {CHANGED} runs were trained." in run("compare", "l1", "of_commands:Aging", "--metric", "psnr_y")[0]
+    assert f"Stale: {CHANGED} runs were trained." in run("metrics", "agree")[0]
     (sweep,) = json.loads(run("status", "--json")[0])["sweeps"]
     assert (sweep["stale"], sweep["done"]) == (1, 1)
     assert f"1 run of plug-ins whose code is another now (stale): {run_id}." in run("results", "verify")[1]

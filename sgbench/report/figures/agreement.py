@@ -94,6 +94,7 @@ def _notes(found: Agreements) -> list[str]:
         "Kendall's τ-b between metrics, with better values of each counted as larger: 1 if both order all losses "
         "alike, −1 if their orders are opposite. Below the diagonal: of the losses' means over seeds and images. "
         "Above: of their means over seeds in one image, averaged over the images; grey where a metric has no value per "
-        f"image. Bold: the {level} confidence interval, for other losses and images of their kind, excludes 0.",
+        f"image. Bold: the {level} confidence interval excludes 0; it is for other losses of their kind and, above the "
+        "diagonal, other images.",
         *found.left_out,
     ]
