@@ -81,7 +81,7 @@ SURFACE = {
     "sgbench data clean": ["--older-than", "--keep", "--yes", "--json"],
     "sgbench data verify": ["[what...]", "--role", "--scale", "--json"],
     "sgbench weights": [],
-    "sgbench weights list": ["--json"],
+    "sgbench weights list": ["[names...]", "--json"],
     "sgbench weights bundle": [*SWEEP, "--out"],
     "sgbench weights fetch": ["[names...]"],
     "sgbench weights import": ["file", "[name]"],

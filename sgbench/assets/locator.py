@@ -11,6 +11,7 @@ import contextlib
 import functools
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,10 +127,14 @@ class Locator:
 
         return read(path, network)
 
-    def status(self) -> list[NetworkStatus]:
-        """Return for every network of the catalogue whether it is available locally; nothing is downloaded."""
+    def status(self, names: Iterable[str] | None = None) -> list[NetworkStatus]:
+        """Return for each network whether it is available locally; nothing is downloaded.
+
+        Args:
+            names: Of networks; by default, all of the catalogue.
+        """
         found = []
-        for name in NETWORKS.names():
+        for name in NETWORKS.names() if names is None else names:
             network, path, problem = None, None, None
             try:
                 network = NETWORKS.load(name)

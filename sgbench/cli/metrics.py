@@ -120,15 +120,22 @@ def agree(
 def _rows(names: Iterable[str]) -> list[dict[str, Any]]:
     from sgbench.assets.locator import Locator
 
-    networks = {each.name: _where(each) for each in Locator(download=False).status()}
-    return [_row(name, networks) for name in names]
+    locator = Locator(download=False)
+    networks: dict[str, str] = {}
+    rows = [_row(name) for name in names]
+    for row in rows:
+        if (needed := row["networks"]) is not None:
+            lacking = [network for network in needed if network not in networks]
+            networks |= {each.name: _where(each) for each in locator.status(lacking)}
+            row["networks"] = {network: networks[network] for network in needed}
+    return rows
 
 
 def _where(status: Any) -> str:
     return "here" if status.path else status.problem or "not here"
 
 
-def _row(name: str, networks: dict[str, str]) -> dict[str, Any]:
+def _row(name: str) -> dict[str, Any]:
     from sgbench.metrics import ImageMetric
 
     described = ("description", "source", "reference", "difference")
@@ -140,7 +147,7 @@ def _row(name: str, networks: dict[str, str]) -> dict[str, Any]:
         row |= {
             "of": "image" if isinstance(metric, ImageMetric) else "set",
             "protocol": dict(metric.protocol),
-            "networks": {network: networks.get(network, "unknown") for network in metric.networks},
+            "networks": metric.networks,
         }
     except FAULTS as error:
         return {"name": name, **row, "error": entries.reason(error)}

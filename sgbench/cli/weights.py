@@ -21,13 +21,22 @@ app = typer.Typer(
 
 
 @command(app, "sgbench weights list", "sgbench weights list --json", name="list")
-def list_weights(as_json: options.Json = False) -> None:
+def list_weights(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME...]", help="Networks; by default, those of the catalogue.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
     """List pretrained networks: whether they are available locally, what needs them, their licences and sources."""
+    from sgbench.assets.catalogue import NETWORKS
     from sgbench.assets.locator import Locator
     from sgbench.assets.needs import users_of_networks
     from sgbench.cli import output
 
-    statuses, users = Locator(download=False).status(), users_of_networks()
+    users = users_of_networks()
+    for name in names or ():
+        NETWORKS.load(name)  # refuses one that is unknown
+    statuses = Locator(download=False).status(names or sorted({*NETWORKS.names(), *users}))
     if as_json:
         output.print_json([_record(status, users.get(status.name, [])) for status in statuses])
     else:

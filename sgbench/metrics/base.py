@@ -468,7 +468,6 @@ class CompositeMetric(Metric):
                 versions[part] = metric.version + (f", code {code.digest}" if code else "")
                 networks.update(metric.networks)
         object.__setattr__(self, "networks", tuple(sorted(networks)))
-        object.__setattr__(self, "protocol", {**self.protocol, "parts": versions})
         version = f"{self.version} ({', '.join(f'{part}: {each}' for part, each in versions.items())})"
         object.__setattr__(self, "version", version)
 

@@ -77,7 +77,7 @@ def metric(name: str) -> PyiqaMetric:
             "border_crop": options.get("crop_border") or None,
             "resize": options.get("test_img_size"),
             "score_range": configured.get("score_range"),
-            "options": options,
+            "options": ", ".join(f"{name}={value!r}" for name, value in options.items() if value is not None),
         },
         networks=tuple(f"pyiqa:{file}" for file in FILES[name]),
         description=f"{architecture} as pyiqa configures it",

@@ -223,8 +223,11 @@ class Suite:
             by_reason: dict[str, list[str]] = {}
             for part, score in lacking.items():
                 by_reason.setdefault(str(score.reason), []).append(part)
-            said = [f"it lacks {listed(parts)}: {reason}" for reason, parts in by_reason.items()]
-            return Score(None, worst(score.status for score in lacking.values()), "; ".join(said))
+            said = [f"{listed(parts)}: {reason}" for reason, parts in by_reason.items()]
+            if len(said) == 1:
+                said = list(by_reason)
+            reason = f"it lacks {listed(lacking)}: {'; '.join(said)}"
+            return Score(None, worst(score.status for score in lacking.values()), reason)
         means = {part: score.value for part, score in scores.items() if score.value is not None}
         return Score.of(partial(metric.combine, means))
 

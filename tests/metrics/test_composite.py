@@ -81,15 +81,14 @@ def test_versions_and_networks_of_the_parts_are_its_own(parts, monkeypatch):
     metric = composite("one", "other", networks=("dists",))
     assert re.fullmatch(r"1 \(one: 1, code [0-9a-f]{12}, other: 2, code [0-9a-f]{12}\)", metric.version)
     assert metric.networks == ("dists",)
-    assert list(metric.protocol) == ["resize", "parts"]
-    assert list(metric.protocol["parts"]) == ["one", "other"]
+    assert metric.protocol == {"resize": None}
     METRICS._loaded.pop("ratio")
     assert composite("one", "lpips_alex").networks == ("alexnet",)
 
 
 def test_a_part_that_does_not_exist_is_named(parts):
     metric = composite("one", "absent")
-    assert metric.protocol["parts"]["absent"] == "missing"
+    assert metric.version.endswith(", absent: missing)")
     (result,) = scored(["ratio"], 10)
     assert result.score.status == ScoreStatus.NO_WEIGHTS
     assert result.score.reason.startswith("it lacks absent: unknown metric 'absent'")
@@ -138,8 +137,11 @@ def test_ntire2025_is_the_challenges_formula():
 def test_ntire2025_says_what_it_lacks(places_without_weights):
     (result,) = scored(["ntire2025"], 10, 20)
     assert result.score.status == ScoreStatus.NO_WEIGHTS
-    for part in ("lpips_alex", "dists", "pyiqa:clipiqa, pyiqa:maniqa and pyiqa:musiq: metrics 'pyiqa:…' need pyiqa"):
-        assert part in result.score.reason
+    assert result.score.reason.startswith(
+        "it lacks lpips_alex, dists, pyiqa:clipiqa, pyiqa:maniqa, pyiqa:musiq and niqe: "
+    )
+    assert "; dists: the dists weights are not available locally: " in result.score.reason
+    assert "pyiqa:clipiqa, pyiqa:maniqa and pyiqa:musiq: metrics 'pyiqa:…' need pyiqa" in result.score.reason
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def test_every_metric_says_what_it_is(name):
     assert json.loads(json.dumps(metric.protocol)) == metric.protocol
     keys = {"implementation", "colour_space", "value_range", "border_crop", "resize"}
     if isinstance(metric, CompositeMetric):
-        keys |= {"formula", "parts"}
+        keys |= {"formula"}
     elif metric.networks:
         keys |= {"network"}
     assert set(metric.protocol) == keys

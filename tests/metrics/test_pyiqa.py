@@ -13,11 +13,13 @@ import numpy as np
 import published_pyiqa as published
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from sgbench.assets import from_pyiqa as files
 from sgbench.assets.catalogue import NETWORKS
 from sgbench.assets.install import install
 from sgbench.assets.locator import Locator
+from sgbench.cli import app
 from sgbench.core.errors import InputError
 from sgbench.core.registry import METRICS
 from sgbench.core.status import ScoreStatus
@@ -40,7 +42,8 @@ def pyiqa(tmp_path, monkeypatch):
     """The stand-in, as if pyiqa 0.1.16 were installed, without weights; its module, which is imported by a score."""
     _install(tmp_path, monkeypatch, "0.1.16")
     for registry in (METRICS, NETWORKS):
-        monkeypatch.setattr(registry, "_loaded", dict(registry._loaded))
+        monkeypatch.setattr(registry, "_loaded", {})
+    monkeypatch.delitem(sys.modules, "sgbench.metrics.ntire", raising=False)
     monkeypatch.setenv("SGBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.delenv("SGBENCH_WEIGHTS", raising=False)
@@ -92,14 +95,8 @@ def test_a_metric_declares_what_pyiqa_says_of_it(pyiqa):
         "border_crop": None,
         "resize": 224,
         "score_range": "~0, ~1",
-        "options": {
-            "file": "ckpt_koniq10k.pt",
-            "backbone": True,
-            "test_y_channel": False,
-            "color_space": "yiq",
-            "crop_border": 0,
-            "test_img_size": 224,
-        },
+        "options": "backbone=True, test_y_channel=False, color_space='yiq', crop_border=0, test_img_size=224, "
+        "file='ckpt_koniq10k.pt'",
     }  # fmt: skip
     niqe, psnr = METRICS.load("pyiqa:niqe"), METRICS.load("pyiqa:psnr")
     assert (niqe.direction, niqe.protocol["colour_space"]) == ("lower", "Y of yiq")
@@ -219,6 +216,17 @@ def test_every_file_has_an_address(name):
         network = NETWORKS.load(f"pyiqa:{file}")
         assert network.url.endswith(f"/{file}")
         assert network.whole
+
+
+def test_its_files_and_protocol_can_be_shown(pyiqa, tmp_path, monkeypatch):
+    digest = put(tmp_path, monkeypatch, "ckpt_koniq10k.pt", STATE)
+    called = CliRunner().invoke(app, ["metrics", "show", "pyiqa:maniqa", "pyiqa:musiq", "--json"])
+    one, other = json.loads(called.stdout)
+    assert one["networks"] == {"pyiqa:ckpt_koniq10k.pt": "here"}
+    assert other["networks"] == {"pyiqa:musiq_koniq_ckpt-e95806b9.pth": "not here"}
+    assert one["protocol"]["resize"] == 224
+    (listed,) = json.loads(CliRunner().invoke(app, ["weights", "list", "pyiqa:ckpt_koniq10k.pt", "--json"]).stdout)
+    assert (listed["sha256"], listed["needed_by"]) == (digest, ["ntire2025"])
 
 
 def real(networks):
