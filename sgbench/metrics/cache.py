@@ -27,17 +27,19 @@ class HrCache(UserDict[Hashable, Any]):
         super().__init__()
         self.budget = budget
         self._changing = threading.Lock()
+        self._sizes: dict[Hashable, int] = {}
 
     @property
     def nbytes(self) -> int:
         """Bytes that the entries take."""
-        return sum(map(_nbytes, self.values()))
+        return sum(self._sizes.values())
 
     def __setitem__(self, key: Hashable, value: Any) -> None:
         with self._changing:
-            self.data[key] = value
+            self.data[key], self._sizes[key] = value, _nbytes(value)
             while self.nbytes > self.budget:
-                del self.data[max(reversed(self.data), key=lambda each: _nbytes(self.data[each]))]
+                largest = max(reversed(self._sizes), key=self._sizes.__getitem__)
+                del self.data[largest], self._sizes[largest]
 
 
 def _nbytes(value: Any) -> int:

@@ -20,14 +20,14 @@ def distance(pair: Pair, runtime: Runtime) -> float:
 
 
 def _maps(image: Image, runtime: Runtime) -> Iterator[Tensor]:
-    """Return what represents an image: [1, C, h, w] on the runtime's device."""
+    """Yield what represents an image, itself and maps of VGG-16: [1, C, h, w] on the runtime's device."""
     weights = runtime.weights[VGG16.weights]
 
     def compute(pixels: Tensor) -> Iterator[Tensor]:
-        return dists.maps(network_of(VGG16, weights, runtime.device, torch.float32), pixels / 255)
+        return dists.activations(network_of(VGG16, weights, runtime.device, torch.float32), pixels / 255)
 
-    key = ("dists", weights.sha256, runtime.device)
-    return kept.feature_maps(image, key, VGG16.bytes_per_pixel, compute, runtime.device)
+    yield kept.tensor(image, runtime.device) / 255
+    yield from kept.feature_maps(image, ("dists", weights.sha256), VGG16, compute, runtime.device)
 
 
 def _strips(sr: Iterator[Tensor], hr: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:

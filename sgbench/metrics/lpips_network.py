@@ -30,13 +30,12 @@ def feature_maps(image: Image, trunk: Trunk, runtime: Runtime) -> Iterator[Tenso
         needed = f"{trunk.smallest}×{trunk.smallest}"
         raise Undefined(f"the image is {width}×{height} pixels, and {trunk.title} needs at least {needed}")
     weights = runtime.weights[trunk.weights]
-    key = (trunk.weights, weights.sha256, runtime.device)
 
     def compute(pixels: Tensor) -> Iterator[Tensor]:
         network = network_of(trunk, weights, runtime.device, torch.float32)
         return network.maps(scaled(pixels / 127.5 - 1), trunk.activations)
 
-    return kept.feature_maps(image, key, trunk.bytes_per_pixel, compute, runtime.device)
+    return kept.feature_maps(image, ("lpips", weights.sha256), trunk, compute, runtime.device)
 
 
 def distance(trunk: Trunk, pair: Pair, runtime: Runtime) -> float:

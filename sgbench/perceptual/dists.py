@@ -29,7 +29,12 @@ LEAST = 1e-12
 def maps(network: Network, images: Tensor) -> Iterator[Tensor]:
     """Yield what represents images, shape [N, 3, H, W], RGB in [0, 1]: themselves and five maps of VGG-16."""
     yield images
-    yield from network.maps(standardised(images), VGG16.activations, pool=_pooled)
+    yield from activations(network, images)
+
+
+def activations(network: Network, images: Tensor) -> Iterator[Tensor]:
+    """Return the maps of VGG-16 that represent images, shape [N, 3, H, W], RGB in [0, 1], beside themselves."""
+    return network.maps(standardised(images), VGG16.activations, pool=_pooled)
 
 
 def distance(pairs: Iterable[tuple[Tensor, Tensor]], weights: LoadedWeights) -> Tensor:

@@ -57,7 +57,10 @@ class Network(nn.Module):
         x = images.to(weight.dtype).contiguous(memory_format=memory_format(images.device))
         for layer in range(max(layers) + 1):
             module = self.layers[f"{layer}"]
-            x = pool(x) if pool and isinstance(module, nn.MaxPool2d) else module(x)
+            if isinstance(module, nn.ReLU):
+                x = relu(x, inplace=layer - 1 not in layers)
+            else:
+                x = pool(x) if pool and isinstance(module, nn.MaxPool2d) else module(x)
             if layer in layers:
                 yield x.to(images.dtype)
 

@@ -96,3 +96,21 @@ def test_references_go_through_each_network_once_whatever_is_compared_with_them(
     assert (passes.count("alexnet"), passes.count("inception")) == (2, 2)
     assert warm == scores(2, HrCache(budget=0))
     assert {score.status for score in warm} == {"ok"}
+
+
+def test_of_maps_that_exceed_the_budget_only_the_first_are_computed_again(locator, monkeypatch):
+    convolved, convolve = [], torch.nn.Conv2d.forward
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", lambda self, x: convolved.append(self) or convolve(self, x))
+    hr, *noise = np.random.default_rng(0).integers(0, 256, (4, 3, 64, 83), dtype=np.uint8)
+
+    def score(sr, cache):
+        convolved.clear()
+        (result,) = Suite(["lpips_alex"], locator, hr_cache=cache).measure(Pair("a", sr, hr, 4)).results
+        return result.score.value, len(convolved)
+
+    cache = HrCache()
+    assert score(noise[0], cache)[1] == 5 + 5
+    assert score(noise[1], cache)[1] == 5
+    limited = HrCache(budget=cache.nbytes - 1)
+    assert score(noise[0], limited)[1] == 5 + 5
+    assert score(noise[2], limited) == (score(noise[2], cache)[0], 5 + 1)
