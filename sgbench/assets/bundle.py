@@ -50,9 +50,9 @@ def pack(networks: Mapping[str, Path], missing: Iterable[str], bundle: Path) -> 
     text = json.dumps(contents, indent=2).encode()
     with replacing(bundle) as part, tarfile.open(part, "w", format=tarfile.GNU_FORMAT) as tar:
         tar.addfile(_member(CONTENTS, len(text)), io.BytesIO(text))
-        for _, path in sorted(networks.items()):
+        for name, path in sorted({path.name: path for path in networks.values()}.items()):  # two may share a file
             with path.open("rb") as file:
-                tar.addfile(_member(path.name, path.stat().st_size), file)
+                tar.addfile(_member(name, path.stat().st_size), file)
 
 
 def _member(name: str, size: int) -> tarfile.TarInfo:

@@ -72,6 +72,15 @@ def test_equal_networks_give_equal_bundles_which_tar_can_read(places, bundle, tm
         assert tar.getnames() == [CONTENTS, "alexnet-owt-7be5be79.pth", "vgg16-features.pth"]
 
 
+def test_a_file_that_two_networks_share_is_packed_once(places, small, table, tmp_path):
+    path = put(places["named"], small)
+    other = table("pyiqa:alexnet-owt-7be5be79.pth", sha256=hashlib.sha256(small).hexdigest())
+    pack({"alexnet": path, other.name: path}, [], tmp_path / "b.tar")
+    assert unpack(tmp_path / "b.tar") == ([places["own"] / path.name], [])
+    with tarfile.open(tmp_path / "b.tar") as tar:
+        assert tar.getnames() == [CONTENTS, path.name]
+
+
 def test_one_network_is_taken_from_a_bundle(places, bundle):
     assert unpack(bundle, "vgg16") == ([places["own"] / "vgg16-features.pth"], [])
     assert files(places["own"]) == ["vgg16-features.pth"]
