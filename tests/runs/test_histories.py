@@ -9,8 +9,7 @@ finds, and how to repeat it.
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 from unittest import mock
 
@@ -28,7 +27,7 @@ from sgbench.core.storage import Storage
 from sgbench.runs.maintenance import Merge, clean, find_runs, remove
 from sgbench.runs.verification import verify
 from sgbench.store import Store
-from sgbench.store.files import TableFiles
+from sgbench.store.files import Listing, TableFiles
 
 NUMBER = int(os.environ.get("SGBENCH_HISTORIES", "200"))
 """How many histories are tried."""
@@ -232,19 +231,29 @@ class Histories(RuleBasedStateMachine):
         assert [fault for fault in left if "left over from a killed compaction" not in fault] == []
 
 
-def decoded_once() -> AbstractContextManager[object]:
-    """Let equal files be decoded only once, as the same rows are read after every step."""
-    decode, known = TableFiles._part, {}
+@contextlib.contextmanager
+def decoded_once() -> Iterator[None]:
+    """Let equal files be decoded only once, and joined and checked, as the same rows are read after every step."""
+    decode, join = TableFiles._part, TableFiles.joined
+    decoded: dict[Hashable, pa.Table | None] = {}
+    joined: dict[Hashable, tuple[pa.Table, Mapping[str, pa.Table]]] = {}
 
     def part(self: TableFiles, stem: str, **how: bool) -> pa.Table | None:
         with contextlib.suppress(FileNotFoundError):
             key = (self.table, stem, self.storage.read(self.name(stem)), *how.items())
-            if key not in known:
-                known[key] = decode(self, stem, **how)
-            return known[key]
+            if key not in decoded:
+                decoded[key] = decode(self, stem, **how)
+            return decoded[key]
         return None
 
-    return mock.patch.object(TableFiles, "_part", part)
+    def of_parts(self: TableFiles, listing: Listing, parts: Mapping[str, pa.Table]) -> pa.Table:
+        key = (self.table, listing, *((stem, id(part)) for stem, part in parts.items()))
+        if key not in joined:
+            joined[key] = join(self, listing, parts), parts  # which keeps them, and so their numbers
+        return joined[key][0]
+
+    with mock.patch.object(TableFiles, "_part", part), mock.patch.object(TableFiles, "joined", of_parts):
+        yield
 
 
 @in_one_thread
