@@ -30,7 +30,7 @@ def parses(words: list[str]) -> None:
     """Parse a command line as sgbench does, and run nothing."""
     command: Any = ROOT
     context = command.make_context("sgbench", [], resilient_parsing=True)
-    while getattr(command, "commands", None):
+    while getattr(command, "commands", None) and words and not words[0].startswith("-"):  # some groups run alone
         command = command.commands[words.pop(0)]
     command.make_context(command.name, words, parent=context)
 
