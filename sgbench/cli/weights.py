@@ -164,11 +164,19 @@ def _lines(status: "NetworkStatus", users: list[str]) -> list[str]:
         where,
         *([f"needed by {', '.join(users)}"] if users else []),
         network.licence,
-        ", ".join([network.file, *([in_bytes(network.size)] if network.size else []), "with the SHA-256"]),
-        network.sha256,
+        *_identity(network),
         f"from {network.url}",
         *([f"or{part} from {_index(network)} on the package index"] if network.archive else []),
     ]
+
+
+def _identity(network: "Network") -> list[str]:
+    """Return lines on the name of a file, its size and its hash, as far as they are known."""
+    named = ", ".join([network.file, *([in_bytes(network.size)] if network.size else [])])
+    if not network.sha256:
+        return [f"{named}; its SHA-256 is not published"]
+    known = "with the SHA-256" if network.sha256[63:] else "with a SHA-256 that begins with"
+    return [f"{named}, {known}", network.sha256]
 
 
 def _record(status: "NetworkStatus", users: list[str]) -> dict[str, Any]:

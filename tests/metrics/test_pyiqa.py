@@ -51,8 +51,9 @@ def pyiqa(tmp_path, monkeypatch):
 
     yield lambda: sys.modules["pyiqa"]
     pyiqa_models._made.cache_clear()
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("pyiqa", "timm")]:
-        del sys.modules[name]
+    theirs = [name for name in sys.modules if name.partition(".")[0] in ("pyiqa", "timm")]
+    for name in (*theirs, "sgbench.metrics.ntire"):  # whose parts are those that it has found
+        sys.modules.pop(name, None)
 
 
 def _install(folder, monkeypatch, version):
@@ -227,6 +228,10 @@ def test_its_files_and_protocol_can_be_shown(pyiqa, tmp_path, monkeypatch):
     assert one["protocol"]["resize"] == 224
     (listed,) = json.loads(CliRunner().invoke(app, ["weights", "list", "pyiqa:ckpt_koniq10k.pt", "--json"]).stdout)
     assert (listed["sha256"], listed["needed_by"]) == (digest, ["ntire2025"])
+    names = ["pyiqa:musiq_koniq_ckpt-e95806b9.pth", "pyiqa:niqe_modelparameters.mat"]
+    lines = [line.strip() for line in CliRunner().invoke(app, ["weights", "list", *names]).stdout.splitlines()]
+    assert "musiq_koniq_ckpt-e95806b9.pth, 109 MB, with a SHA-256 that begins with" in lines
+    assert "niqe_modelparameters.mat; its SHA-256 is not published" in lines
 
 
 def real(networks):
@@ -246,6 +251,14 @@ def test_reference_pyiqa_gives_the_values_of_a_built_in_metric(ours, theirs, bou
     for name, (sr, hr) in published.photographs().items():
         difference = abs(metric.score(Pair(name, sr, hr, crop=0), runtime) - PUBLISHED["values"][theirs][name])
         agreement(ours, f"pyiqa {PUBLISHED['versions']['pyiqa']}", difference, bound)
+
+
+def test_reference_pyiqa_has_another_luma_for_psnr_and_ssim():
+    for name, (sr, hr) in published.photographs().items():
+        pair, theirs = Pair(name, sr, hr, crop=0), {each: PUBLISHED["values"][each][name] for each in ("psnry", "ssim")}
+        psnr, ssim = (METRICS.load(each).score(pair, Runtime()) for each in ("psnr_y", "ssim_y"))
+        assert psnr - theirs["psnry"] == pytest.approx(20 * np.log10(255 / 219), abs=1e-3)
+        assert 0.015 < ssim - theirs["ssim"] < 0.035
 
 
 @pytest.mark.skipif(find_spec("pyiqa") is None, reason="pyiqa is not installed")
