@@ -45,7 +45,7 @@ class Agreement:
         a: A metric.
         b: Another.
         losses: The losses with scores by both.
-        images: Number of images; None if either metric has no value per image.
+        images: Number of images with values of both; None if there are none, as of metrics of whole sets.
         over_losses: τ-b of the losses' means over seeds and images; None if either metric orders no two of them.
         in_an_image: The mean over images of τ-b of the losses' means over seeds in that image; None likewise, or
             without values per image.
@@ -227,9 +227,9 @@ def _agreement(
 ) -> Agreement:
     losses = tuple(seeds)
     totals = [_means(each, seeds, lambda score: [score.value]) for each in sides]
-    images = [_any(each).images for each in sides]
-    alike = bool(images[0]) and images[0] == images[1]
-    by_image = [_means(each, seeds, lambda score: score.values) for each in sides] if alike else []
+    first, second = (_any(each).images for each in sides)
+    images = [name for name in first if name in second]
+    by_image = [_means(each, seeds, lambda score: _of_images(score, images)) for each in sides] if images else []
     orders = [order(each)[0] for each in totals]
     opposite = [(losses[i], losses[j]) for i, j in np.argwhere(np.triu(orders[0] * orders[1] < 0)).tolist()]
     keys = {pair: (place, frozenset(pair)) for pair in itertools.combinations(losses, 2)}
@@ -237,7 +237,7 @@ def _agreement(
         place,
         *metrics,
         losses,
-        len(images[0]) if alike else None,
+        len(images) or None,
         kendall(totals[0], totals[1], alpha),
         kendall(by_image[0], by_image[1], alpha) if by_image else None,
         tuple(opposite),
@@ -254,6 +254,10 @@ def _means(sides: Sides, seeds: Mapping[str, Sequence[int]], of: Callable[[Score
     means = np.array([np.mean([of(sides[loss][seed]) for seed in its], axis=0) for loss, its in seeds.items()])
     oriented: Array = means.T if _any(sides).basis.direction == "higher" else -means.T
     return oriented
+
+
+def _of_images(score: Score, names: Sequence[str]) -> Array:
+    return score.values[np.isin(score.images, names)]
 
 
 def _witnesses(

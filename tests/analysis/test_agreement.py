@@ -124,6 +124,16 @@ def test_a_metric_of_sets_has_no_value_in_an_image() -> None:
     assert (of_sets.in_an_image, of_sets.images) == (None, None)
 
 
+def test_images_on_which_a_metric_is_undefined_are_left_out() -> None:
+    def fewer(row: dict[str, Any]) -> dict[str, Any]:
+        undefined = row["metric"] == "dists" and row["image"] in ("image002", "image005")
+        return row | {"value": None, "status": "undefined"} if undefined else row
+
+    some = of(found(changed(six_losses(), fewer)), "lpips_alex", "dists")
+    assert some.images == 9
+    assert some.in_an_image == of(found(six_losses()), "lpips_alex", "dists").in_an_image
+
+
 def test_places_are_apart() -> None:
     both = found(made_up(seeds=1, places=({}, {"backbone": "rdn-tiny", "steps": 9}), losses=LOSSES[:3]))
     assert list(map(str, both.places)) == ["Set14 with rdn-tiny (steps=9)", "Set14 with edsr-tiny (steps=1200)"]
