@@ -38,3 +38,9 @@ def test_identical_images_score_100_and_the_smallest_have_two_scales():
     assert value(sr, hr) < 100
     with pytest.raises(Undefined, match="the image is 8×7 pixels"):
         value(sr[1:], hr[1:])
+
+
+def test_the_package_on_the_index_differs_from_the_tool_by_what_the_docs_say():
+    upscaled = [name for name in PUBLISHED["tool"] if name.startswith("Set") and "steps" not in name]
+    lower = [PUBLISHED["tool"][name] - PUBLISHED["wheel"][name] for name in upscaled]
+    assert (round(min(lower), 1), round(max(lower), 1)) == (0.1, 8.8)
