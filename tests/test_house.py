@@ -66,6 +66,7 @@ SURFACE = {
     "sgbench losses": ["--json"],
     "sgbench metrics": ["--json"],
     "sgbench metrics show": ["names...", "--json"],
+    "sgbench metrics variants": ["[names...]", "--test", "--scale", "--format", "--json"],
     "sgbench metrics calibrate": ["--metric", "--test", "--scale", "--format", "--json"],
     "sgbench metrics agree": [
         *("--results", "--metric", "--backbone", "--loss", "--test", "--baseline", "--alpha", "--format", "--json"),

@@ -12,10 +12,10 @@ from typing import cast
 from sgbench.assets.base import MissingWeights
 from sgbench.calibration.networks import SharedNetworks
 from sgbench.calibration.pictures import Pictures
-from sgbench.calibration.references import REFERENCES
+from sgbench.calibration.references import RECORDED, REFERENCES
 from sgbench.core.errors import described
 from sgbench.core.plugins import FAULTS
-from sgbench.metrics import METRICS, Metric, Pair, Score, SetMetric, Suite
+from sgbench.metrics import METRICS, HrCache, Metric, Pair, Score, SetMetric, Suite
 from sgbench.metrics.base import not_finite
 from sgbench.training.numerics import single_precision
 
@@ -85,11 +85,16 @@ def compare(metrics: Sequence[str], pictures: Sequence[Pictures], networks: Shar
     """Yield a row for each metric and set of images, metrics in the order of tables.
 
     Args:
-        metrics: Names of metrics that have an entry in `REFERENCES`.
+        metrics: Names of metrics that have an entry in `REFERENCES` or are in `RECORDED`.
         pictures: The images.
         networks: Finds the weights, which both sides get.
     """
+    cache = HrCache()
     for metric in sorted(map(METRICS.load, metrics), key=lambda metric: (metric.rank, metric.name)):
+        if metric.name in RECORDED:
+            why = "not a package; the tests compare with values that it has computed"
+            yield Row("recorded", metric.name, metric.version, str(metric.reference), metric.difference, (), why, ())
+            continue
         reference = REFERENCES[metric.name]
         problem, weights = None, {}
         if missing := reference.missing:
@@ -106,7 +111,7 @@ def compare(metrics: Sequence[str], pictures: Sequence[Pictures], networks: Shar
             except FAULTS as error:
                 theirs, problem = None, f"{reference} fails: {described(error)}"
             for each in pictures:
-                compared = _compared(metric, theirs, each.pairs, networks) if theirs else ()
+                compared = _compared(metric, theirs, each.pairs(cache), networks, cache) if theirs else ()
                 yield Row(
                     images=each.name,
                     metric=metric.name,
@@ -120,9 +125,9 @@ def compare(metrics: Sequence[str], pictures: Sequence[Pictures], networks: Shar
 
 
 def _compared(
-    metric: Metric, theirs: Callable[..., float], pairs: Sequence[Pair], networks: SharedNetworks
+    metric: Metric, theirs: Callable[..., float], pairs: Sequence[Pair], networks: SharedNetworks, cache: HrCache
 ) -> tuple[Compared, ...]:
-    suite = Suite([metric.name], networks)
+    suite = Suite([metric.name], networks, hr_cache=cache)
     for pair in pairs:
         suite.add(suite.measure(pair))
     scores = {result.image: result.score for result in suite.results()}

@@ -5,30 +5,55 @@ from dataclasses import dataclass
 import numpy as np
 
 from sgbench.core.resize import downscale, upscale
-from sgbench.data import PackedImages, Pixels
-from sgbench.metrics import Pair
+from sgbench.data import DEMO, PackedImages, Pixels, pack_set
+from sgbench.metrics import HrCache, Image, Pair
+from sgbench.spec import Recipe
 
 MADE = "made"
 """The name of the made images."""
 
 MADE_SCALE = 3
 
+PHOTOGRAPH = "motorcycle_left"
+"""The name of an image of the demo set."""
+
+
+Shown = tuple[str, Pixels, Pixels, Pixels]
+"""The name of an image, its SR, HR and LR, uint8 H×W×3."""
+
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pairs of images that have a name."""
+    """Images that have a name."""
 
     name: str
-    pairs: tuple[Pair, ...]
+    images: tuple[Shown, ...]
+    scale: int
+
+    def pairs(self, cache: HrCache) -> list[Pair]:
+        """Return new pairs of the images; what is computed of them lives as long as the pairs, or in the cache."""
+        pairs = []
+        for name, *images in self.images:
+            sr, hr, lr = (Image(image.transpose(2, 0, 1)) for image in images)
+            sr.keep_views(cache)
+            hr.keep_views(cache)
+            pairs.append(Pair(name, sr, hr, self.scale, lr))
+        return pairs
 
 
 def of_test_set(images: PackedImages) -> Pictures:
     """Return the images of a test set with MATLAB's bicubic upscaling of their LR."""
-    pairs = []
+    shown = []
     for index, image in enumerate(images.images):
-        sr = upscale(images.lr(index), images.scale)
-        pairs.append(_pair(image.name, sr, images.hr(index), images.lr(index), images.scale))
-    return Pictures(images.name, tuple(pairs))
+        lr = images.lr(index)
+        shown.append((image.name, upscale(lr, images.scale), images.hr(index), lr))
+    return Pictures(images.name, tuple(shown), images.scale)
+
+
+def photograph() -> Pictures:
+    """Return one photograph of the demo set, large enough to be shrunk by what shrinks large images."""
+    demo = of_test_set(pack_set(DEMO, "test", Recipe()))
+    return Pictures(PHOTOGRAPH, tuple(each for each in demo.images if each[0] == PHOTOGRAPH), demo.scale)
 
 
 def made() -> Pictures:
@@ -44,15 +69,8 @@ def made() -> Pictures:
         "extreme": (255 - noise, noise),
         "equal": (_waves(51, 57), _waves(51, 57)),
     }
-    return Pictures(
-        MADE,
-        tuple(_pair(name, sr, hr, downscale(hr, MADE_SCALE), MADE_SCALE) for name, (sr, hr) in pairs.items()),
-    )
-
-
-def _pair(name: str, sr: Pixels, hr: Pixels, lr: Pixels, scale: int) -> Pair:
-    planes = [image.transpose(2, 0, 1) for image in (sr, hr, lr)]
-    return Pair(name, planes[0], planes[1], scale, planes[2])
+    shown = tuple((name, sr, hr, downscale(hr, MADE_SCALE)) for name, (sr, hr) in pairs.items())
+    return Pictures(MADE, shown, MADE_SCALE)
 
 
 def _waves(height: int, width: int) -> Pixels:

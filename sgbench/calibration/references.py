@@ -65,7 +65,7 @@ def _cropped(image: Image, crop: int) -> NDArray[np.uint8]:
     return image.pixels.transpose(1, 2, 0)[crop : height - crop, crop : width - crop]
 
 
-def _given(name: str, weights: LoadedWeights) -> AbstractContextManager[object]:
+def given(name: str, weights: LoadedWeights) -> AbstractContextManager[object]:
     """Let torchvision give out a network with these weights, instead of downloading others."""
     network = with_weights(name, weights)
     return mock.patch(f"torchvision.models.{ARCHITECTURES[name]}", return_value=network)
@@ -75,7 +75,7 @@ def _lpips(net: str, weights: Weights) -> OfPair:
     import lpips
 
     ((name, loaded),) = weights.items()
-    with _given(name, loaded):
+    with given(name, loaded):
         model = lpips.LPIPS(net=net, verbose=False)
 
     def distance(pair: Pair) -> float:
@@ -88,7 +88,7 @@ def _lpips(net: str, weights: Weights) -> OfPair:
 def _dists(weights: Weights) -> OfPair:
     from DISTS_pytorch import DISTS
 
-    with _given("vgg16", weights["vgg16"]):
+    with given("vgg16", weights["vgg16"]):
         model = DISTS(load_weights=False)
     model.load_state_dict(weights["dists"].state, strict=False)
     model.double()  # in float32 it subtracts large numbers that are almost equal
@@ -118,12 +118,17 @@ def _inception(weights: Weights) -> Callable[[Sequence[Pair]], tuple[NDArray[np.
     with mock.patch("pytorch_fid.inception.load_state_dict_from_url", return_value=weights["inception"].state):
         model = InceptionV3().eval()
 
-    def features(pairs: Sequence[Pair]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def vector(image: Image) -> NDArray[np.float64]:
         with torch.no_grad():
-            sr, hr = (
-                np.stack([model(_tensor(image))[0].flatten().double().numpy() for image in images])
-                for images in zip(*((pair.sr, pair.hr) for pair in pairs), strict=True)
-            )
+            features: NDArray[np.float64] = model(_tensor(image))[0].flatten().double().numpy()
+        return features
+
+    def features(pairs: Sequence[Pair]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        key = ("pytorch-fid", weights["inception"].sha256)
+        sr, hr = (
+            np.stack([image.view(key, partial(vector, image)) for image in images])
+            for images in zip(*((pair.sr, pair.hr) for pair in pairs), strict=True)
+        )
         return sr, hr
 
     return features
@@ -157,7 +162,7 @@ def _kid(estimate: str, weights: Weights) -> OfSet:
 def _fd_alex(weights: Weights) -> OfSet:
     import lpips
 
-    with _given("alexnet", weights["alexnet"]):
+    with given("alexnet", weights["alexnet"]):
         model = lpips.LPIPS(net="alex", verbose=False)
 
     def features(images: Sequence[Image]) -> NDArray[np.float64]:
@@ -216,3 +221,6 @@ REFERENCES: Mapping[str, Reference] = {
     "ssim_y": Reference(("torchmetrics",), partial(_ssim, luma=True)),
 }
 """By metric."""
+
+RECORDED = ("fd_dinov2", "lr_psnr", "niqe", "ssimulacra2")
+"""Metrics whose reference no package has in a form that runs here; tests have values that it computed elsewhere."""

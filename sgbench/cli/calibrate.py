@@ -1,4 +1,4 @@
-"""``sgbench metrics calibrate``: how far metrics are from the code of others."""
+"""``sgbench metrics calibrate`` and ``variants``: how far metrics are from the code of others, and from their kin."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sgbench.calibration.comparison import Row
     from sgbench.calibration.pictures import Pictures
 
+VARIANTS_EXAMPLES = ("sgbench metrics variants", "sgbench metrics variants PSNR SSIM --test Set5=DIR --format markdown")
 EXAMPLES = (
     "sgbench metrics calibrate",
     "sgbench metrics calibrate --metric lpips_alex --test Set5=DIR --json",
@@ -22,6 +23,11 @@ EXAMPLES = (
 
 DEFAULT = ("demo", "made")
 """The images that are compared by default: what comes with scikit-image, and made ones."""
+
+
+FORMATS = ("rich", "markdown", "json")
+
+Format = Annotated[str, typer.Option("--format", metavar="NAME", help=f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}.")]
 
 
 def calibrate(
@@ -38,7 +44,7 @@ def calibrate(
         ),
     ] = None,
     scale: options.Scale = 4,
-    form: Annotated[str, typer.Option("--format", metavar="NAME", help="rich, markdown or json.")] = "rich",
+    form: Format = "rich",
     as_json: options.Json = False,
 ) -> None:
     """Compute metrics and the code of others on the same images, and show by how much their values differ.
@@ -51,31 +57,95 @@ def calibrate(
     """
     from sgbench.calibration.comparison import compare
     from sgbench.calibration.networks import SharedNetworks
-    from sgbench.calibration.references import REFERENCES
+    from sgbench.calibration.references import RECORDED, REFERENCES
     from sgbench.cli import output
 
-    form = "json" if as_json else form
-    if form not in (valid := ("rich", "markdown", "json")):
-        raise unknown("format", form, valid)
+    form = _checked("json" if as_json else form)
+    valid_metrics = [*REFERENCES, *RECORDED]
     for name in metric or ():
-        if name not in REFERENCES:
-            raise unknown("metric with a reference", name, REFERENCES)
+        if name not in valid_metrics:
+            raise unknown("metric with a reference", name, valid_metrics)
     with nothing_on_stdout():
         pictures = list(_pictures(test or DEFAULT, scale))
         rows = []
-        for row in compare(metric or list(REFERENCES), pictures, SharedNetworks()):
+        for row in compare(metric or valid_metrics, pictures, SharedNetworks()):
             output.say(f"{row.metric} on {row.images}: {_outcome(row)}")
             rows.append(row)
-    if form == "json":
-        output.print_json([_record(row) for row in rows])
-    elif form == "markdown":
-        typer.echo(_markdown([_readable(row) for row in rows]))
-    else:
-        output.print_rows([_readable(row) for row in rows], as_json=False)
+    _print(form, [_record(row) for row in rows], [_readable(row) for row in rows])
     exceeding = [f"{row.metric} on {row.images}" for row in rows if row.exceeds]
     if exceeding:
         output.say(f"{plural(len(exceeding), 'difference')} larger than declared: {', '.join(exceeding)}.")
         raise typer.Exit(1)
+
+
+def variants(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="PSNR, …; all by default.")] = None,
+    test: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--test",
+            metavar=options.REFERENCE,
+            help="A test set (repeatable). Default: one photograph of the demo set.",
+        ),
+    ] = None,
+    scale: options.Scale = 4,
+    form: Format = "rich",
+    as_json: options.Json = False,
+) -> None:
+    """Show what one name stands for in public tables: each way to compute it, on the same images.
+
+    SR is MATLAB's bicubic of LR, and values are means over the images. 'metric' is the one of sgbench that is computed
+    so, if there is one; 'the same' refers to the first line of a name.
+    """
+    from sgbench.assets.locator import Locator
+    from sgbench.calibration import pictures
+    from sgbench.calibration.variants import VARIANTS, values
+
+    form = _checked("json" if as_json else form)
+    called = list(dict.fromkeys(each.called for each in VARIANTS))
+    for name in names or ():
+        if name not in called:
+            raise unknown("name of variants", name, called)
+    with nothing_on_stdout():
+        shown = list(_pictures(test, scale)) if test else [pictures.photograph()]
+        rows = [(each, value) for each in shown for value in values(each, Locator(), names or ())]
+    records = [
+        {
+            "images": each.name,
+            "name": value.variant.called,
+            "variant": value.variant.text,
+            "metric": value.metric,
+            "value": value.value,
+            "reason": value.reason,
+        }
+        for each, value in rows
+    ]
+    readable = [
+        {
+            "images": each.name if len(shown) > 1 else None,
+            "name": value.variant.called,
+            "variant": value.variant.text,
+            "metric": value.metric,
+            "value": value.reason if value.value is None else f"{value.value:.{value.variant.digits}f}",
+        }
+        for each, value in rows
+    ]
+    _print(form, records, readable)
+
+
+def _checked(form: str) -> str:
+    if form not in FORMATS:
+        raise unknown("format", form, FORMATS)
+    return form
+
+
+def _print(form: str, records: Sequence[dict[str, Any]], readable: Sequence[dict[str, Any]]) -> None:
+    from sgbench.cli import output
+
+    if form == "markdown":
+        typer.echo(_markdown(readable))
+    else:
+        output.print_rows(records if form == "json" else readable, as_json=form == "json")
 
 
 def _pictures(tests: Sequence[str], scale: int) -> "Iterator[Pictures]":
@@ -130,7 +200,9 @@ def _record(row: "Row") -> dict[str, Any]:
 
 
 def _markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """Return rows as a table in Markdown, without columns that are empty in every row."""
     from sgbench.report.tables.markdown import escaped, row
 
-    body = (row(escaped(str(value or "")) for value in each.values()) for each in rows)
-    return "\n".join([row(rows[0]), row(["---"] * len(rows[0])), *body])
+    heads = [key for key in rows[0] if any(each[key] for each in rows)]
+    body = (row(escaped(str(each[key] or "")) for key in heads) for each in rows)
+    return "\n".join([row(heads), row(["---"] * len(heads)), *body])

@@ -11,14 +11,12 @@ from sgbench.calibration import references
 from sgbench.calibration.comparison import compare
 from sgbench.calibration.networks import SharedNetworks
 from sgbench.calibration.pictures import made
-from sgbench.calibration.references import REFERENCES
+from sgbench.calibration.references import RECORDED, REFERENCES
 from sgbench.core.registry import METRICS
 from sgbench.metrics import Image, Pair
 from sgbench.metrics.base import CompositeMetric
 from sgbench.metrics.inception import InceptionMetric
 
-RECORDED = {"fd_dinov2", "lr_psnr", "niqe", "ssimulacra2"}
-"""Compared with values that their reference has computed elsewhere, in tests of their own."""
 
 
 def features(image: Image) -> np.ndarray:
