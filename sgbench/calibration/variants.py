@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -63,17 +63,15 @@ class Value:
         return self.variant.compute if isinstance(self.variant.compute, str) else None
 
 
-def values(pictures: Pictures, locator: Locator, called: Sequence[str] = ()) -> Iterator[Value]:
+def values(pictures: Pictures, locator: Locator, variants: Iterable[Variant]) -> Iterator[Value]:
     """Yield each variant's value for some images.
 
     Args:
         pictures: The images.
         locator: Finds networks.
-        called: Only variants of these names; all by default.
+        variants: Some of `VARIANTS`.
     """
-    for variant in VARIANTS:
-        if called and variant.called not in called:
-            continue
+    for variant in variants:
         value, reason = None, None
         with warnings.catch_warnings(), single_precision():
             warnings.simplefilter("ignore")  # such as those of arguments that torchvision no longer has

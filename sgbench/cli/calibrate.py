@@ -108,7 +108,8 @@ def variants(
             raise unknown("name of variants", name, called)
     with nothing_on_stdout():
         shown = list(_pictures(test, scale)) if test else [pictures.photograph()]
-        rows = [(each, value) for each in shown for value in values(each, Locator(), names or ())]
+        chosen = [each for each in VARIANTS if each.called in (names or called)]
+        rows = [(each, value) for each in shown for value in values(each, Locator(), chosen)]
     records = [
         {
             "images": each.name,

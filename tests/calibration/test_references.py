@@ -1,5 +1,6 @@
 """Every built-in metric is compared with the code of others."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,10 +14,9 @@ from sgbench.calibration.networks import SharedNetworks
 from sgbench.calibration.pictures import made
 from sgbench.calibration.references import RECORDED, REFERENCES
 from sgbench.core.registry import METRICS
-from sgbench.metrics import Image, Pair
+from sgbench.metrics import Image, Pair, display_of
 from sgbench.metrics.base import CompositeMetric
 from sgbench.metrics.inception import InceptionMetric
-
 
 
 def features(image: Image) -> np.ndarray:
@@ -55,3 +55,19 @@ def test_reference(name, agreement, request):
     assert row.problem is None
     assert len(row.both) >= len(row.compared) - 1
     agreement(name, row.reference, row.difference, metric.difference)
+
+
+def test_the_table_of_the_documentation_is_true():
+    """Every metric has a row; values with networks are those of one machine, the others are computed anew."""
+    page = Path(__file__).parents[2] / "docs" / "metrics.md"
+    section = page.read_text(encoding="utf-8").partition("## How far from the reference")[2].partition("\n## ")[0]
+    rows = [re.split(r" \| ", line[2:-2]) for line in section.splitlines() if line.startswith(("| made", "| recorded"))]
+    assert {row[1] for row in rows} == {*REFERENCES, *RECORDED}
+    for images, name, ours, theirs, difference, declared, reference, _ in rows:
+        metric = METRICS.load(name)
+        assert (declared, reference) == (f"≤ {metric.difference:.0e}", metric.reference)
+        assert (images == "recorded") == (name in RECORDED)
+        assert images == "recorded" or float(difference) <= metric.difference
+        if images == "made" and not metric.networks and not REFERENCES[name].missing:
+            (row,) = compare([name], [made()], SharedNetworks(download=False))
+            assert (ours, theirs) == tuple(display_of(name).number(value) for value in (row.ours, row.theirs))

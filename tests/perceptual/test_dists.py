@@ -35,11 +35,11 @@ def assert_equals_peer(runtime, values, agreement, weights):
         agreement("dists", f"{PEER}, {weights} weights", abs(dists.score(pair, runtime) - expected), 1e-6)
 
 
-def test_the_code_of_its_authors_gives_the_same_score_with_random_weights(random, agreement):
+def test_reference_dists_pytorch_gives_the_same_score_with_random_weights(random, agreement):
     assert_equals_peer(Runtime(random), PUBLISHED["random"], agreement, "random")
 
 
-def test_the_code_of_its_authors_gives_the_same_score_with_the_real_weights(agreement):
+def test_reference_dists_pytorch_gives_the_same_score_with_the_real_weights(agreement):
     locator = Locator(download=False)
     if not all(map(locator.find, dists.networks)):
         pytest.skip("the weights are not on this machine: `sgbench weights fetch vgg16 dists` brings them")
@@ -48,7 +48,7 @@ def test_the_code_of_its_authors_gives_the_same_score_with_the_real_weights(agre
     )
 
 
-def test_the_code_of_its_authors_gives_the_same_loss_and_gradient(random, monkeypatch):
+def test_reference_dists_pytorch_gives_the_same_loss_and_gradient(random, monkeypatch):
     monkeypatch.setattr(Locator, "load", lambda self, name: random[name])
     loss = build_loss(check_loss("dists")).losses[0]
     sr, hr = patches()
