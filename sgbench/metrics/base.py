@@ -36,6 +36,9 @@ Array = NDArray[np.float64]
 BT601 = (65.481, 128.553, 24.966)
 """Weights of R, G and B in Y, for values in [0, 1]; Y runs from 16 to 235 (ITU-R BT.601, as MATLAB's ``rgb2ycbcr``)."""
 
+_STRIP = 256
+"""Rows of pixels that are float64 at a time."""
+
 PUBLISHED = Degradation()
 """How the low-resolution images of the usual benchmarks were made."""
 
@@ -78,7 +81,9 @@ class Image:
     @cached_property
     def luma(self) -> Array:
         """Y of BT.601, float64 [H, W], in [16, 235], not rounded."""
-        return np.tensordot(np.array(BT601) / 255, self.pixels, axes=1) + 16
+        weights = np.array(BT601) / 255
+        strips = np.array_split(self.pixels, range(_STRIP, self.pixels.shape[1], _STRIP), axis=1)
+        return np.concatenate([np.tensordot(weights, strip, axes=1) + 16 for strip in strips])
 
     def keep_views(self, cache: MutableMapping[Hashable, Any]) -> None:
         """From now on store views in ``cache`` too, by `digest` and key, and reuse those that it has."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sgbench.core.errors import InputError
-from sgbench.core.resize import downscale, upscale
+from sgbench.core.resize import SCALES, downscale, shrunk, upscale
 from sgbench.data import read_image
 
 BENCHMARKS = Path(os.environ.get("SGBENCH_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
@@ -70,6 +70,13 @@ def test_agrees_with_a_plain_transcription_of_matlab(scale, shrink, options):
     image = noise(12, 84)
     resize = downscale if shrink else upscale
     np.testing.assert_array_equal(resize(image, scale, **options), matlab_imresize(image, scale, shrink, **options))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_values_of_type_double_are_shrunk_without_rounding(scale):
+    values = np.random.default_rng(0).normal(size=(scale * 7, scale * 20))
+    rows, columns = (matlab_contributions(length, scale, True, "mirror") for length in values.shape)
+    np.testing.assert_allclose(shrunk(values, scale), rows @ values @ columns.T, rtol=0, atol=1e-14)
 
 
 def test_an_impulse_shows_the_weights_worked_out_by_hand():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sgbench.metrics import Image, Pair, Undefined
+from sgbench.metrics import Image, Pair, Undefined, distortion
 from sgbench.metrics.distortion import psnr_rgb, psnr_y, ssim_rgb, ssim_y
 
 
@@ -37,6 +37,18 @@ def test_identical_images_have_no_psnr_and_an_ssim_of_one():
         with pytest.raises(Undefined, match="the images are identical"):
             metric.score(Pair("same", hr, hr, 4))
     assert ssim_rgb.score(Pair("same", hr, hr, 4)) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("metric", [ssim_y, ssim_rgb])
+def test_ssim_does_not_depend_on_the_strips_in_which_it_is_computed(metric, monkeypatch):
+    expected = metric.score(make_pair())
+    monkeypatch.setattr(distortion, "STRIP", 9)
+    assert metric.score(make_pair()) == pytest.approx(expected, abs=1e-15)
+
+
+def test_the_luma_of_a_tall_image_has_no_seams():
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 600, 5), dtype=np.uint8)
+    np.testing.assert_array_equal(Image(pixels).luma[200:300], Image(pixels[:, 200:300]).luma)
 
 
 def test_an_image_smaller_than_the_window_has_no_ssim():
