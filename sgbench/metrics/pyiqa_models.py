@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import logging
 import random
 import tempfile
@@ -25,7 +26,6 @@ from sgbench.assets import tensors
 from sgbench.assets.base import LoadedWeights, MissingWeights
 from sgbench.assets.catalogue import NETWORKS, Network
 from sgbench.core.errors import InputError, described, lacks_memory
-from sgbench.core.streams import nothing_on_stdout
 from sgbench.metrics.base import Pair, Runtime, Undefined
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _made(name: str, files: tuple[tuple[str, LoadedWeights], ...], device: str) 
         InputError: If a file holds something else than tensors, or lacks some of those that the model needs.
         MissingWeights: If pyiqa asks for another file.
     """
-    with _apart(), nothing_on_stdout():
+    with _apart(), contextlib.redirect_stdout(io.StringIO()):  # pyiqa prints which file it loads
         import pyiqa
         import timm
         from pyiqa.utils import download_util
