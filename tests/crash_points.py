@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
 from unittest import mock
 
+import pyarrow as pa
 from obstore.store import MemoryStore
 from pyarrow import fs
 
@@ -24,6 +25,7 @@ from sgbench.core.lease import Clock
 from sgbench.core.location import Location
 from sgbench.core.object_stores import ObjectLocks
 from sgbench.core.storage import Storage
+from sgbench.store.files import Listing, TableFiles
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
 
@@ -273,6 +275,31 @@ class _OneThread(contextlib.nullcontext[Any]):
 
 in_one_thread = mock.patch.object(concurrent.futures, "ThreadPoolExecutor", _OneThread)
 """A decorator, or a context, in which stores read their files one after the other."""
+
+
+@contextlib.contextmanager
+def decoded_once() -> Iterator[None]:
+    """Let equal files be decoded only once, and joined and checked, as the same rows are read again and again."""
+    decode, join = TableFiles._part, TableFiles.joined
+    decoded: dict[Hashable, pa.Table | None] = {}
+    joined: dict[Hashable, tuple[pa.Table, Mapping[str, pa.Table]]] = {}
+
+    def part(self: TableFiles, stem: str, **how: bool) -> pa.Table | None:
+        with contextlib.suppress(FileNotFoundError):
+            key = (self.table, stem, self.storage.read(self.name(stem)), *how.items())
+            if key not in decoded:
+                decoded[key] = decode(self, stem, **how)
+            return decoded[key]
+        return None
+
+    def of_parts(self: TableFiles, listing: Listing, parts: Mapping[str, pa.Table]) -> pa.Table:
+        key = (self.table, listing, *((stem, id(part)) for stem, part in parts.items()))
+        if key not in joined:
+            joined[key] = join(self, listing, parts), parts  # which keeps them, and so their numbers
+        return joined[key][0]
+
+    with mock.patch.object(TableFiles, "_part", part), mock.patch.object(TableFiles, "joined", of_parts):
+        yield
 
 
 class Cuttable(Protocol):

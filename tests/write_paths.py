@@ -22,7 +22,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from crash_points import EveryPoint, Frail, FrailDisk, in_one_thread
+from crash_points import EveryPoint, Frail, FrailDisk, decoded_once, in_one_thread
 from made_up_runs import ID, fill, history, planned, said, scores, spec_of, trained, validation, values
 
 from sgbench.core.download import download
@@ -131,6 +131,7 @@ def planned_again(store: Store) -> None:
 
 
 @in_one_thread
+@decoded_once()
 def on_a_store(make: Callable[[], Store], act: Act) -> int:
     """Cut off an action on a store in memory at every point; return how many there were.
 

@@ -9,13 +9,11 @@ finds, and how to repeat it.
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
-from unittest import mock
 
-import pyarrow as pa
 import pytest
-from crash_points import CUTS, Frail, Killed, in_one_thread
+from crash_points import CUTS, Frail, Killed, decoded_once, in_one_thread
 from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -27,7 +25,6 @@ from sgbench.core.storage import Storage
 from sgbench.runs.maintenance import Merge, clean, find_runs, remove
 from sgbench.runs.verification import verify
 from sgbench.store import Store
-from sgbench.store.files import Listing, TableFiles
 
 NUMBER = int(os.environ.get("SGBENCH_HISTORIES", "200"))
 """How many histories are tried."""
@@ -229,31 +226,6 @@ class Histories(RuleBasedStateMachine):
         left = list(verify(Store(self.storage)))
         note(f"verify: {left}")
         assert [fault for fault in left if "left over from a killed compaction" not in fault] == []
-
-
-@contextlib.contextmanager
-def decoded_once() -> Iterator[None]:
-    """Let equal files be decoded only once, and joined and checked, as the same rows are read after every step."""
-    decode, join = TableFiles._part, TableFiles.joined
-    decoded: dict[Hashable, pa.Table | None] = {}
-    joined: dict[Hashable, tuple[pa.Table, Mapping[str, pa.Table]]] = {}
-
-    def part(self: TableFiles, stem: str, **how: bool) -> pa.Table | None:
-        with contextlib.suppress(FileNotFoundError):
-            key = (self.table, stem, self.storage.read(self.name(stem)), *how.items())
-            if key not in decoded:
-                decoded[key] = decode(self, stem, **how)
-            return decoded[key]
-        return None
-
-    def of_parts(self: TableFiles, listing: Listing, parts: Mapping[str, pa.Table]) -> pa.Table:
-        key = (self.table, listing, *((stem, id(part)) for stem, part in parts.items()))
-        if key not in joined:
-            joined[key] = join(self, listing, parts), parts  # which keeps them, and so their numbers
-        return joined[key][0]
-
-    with mock.patch.object(TableFiles, "_part", part), mock.patch.object(TableFiles, "joined", of_parts):
-        yield
 
 
 @in_one_thread
