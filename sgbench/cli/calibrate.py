@@ -7,6 +7,7 @@ import typer
 
 from sgbench.cli import options
 from sgbench.core.errors import InputError, unknown
+from sgbench.core.registry import metric_named
 from sgbench.core.streams import nothing_on_stdout
 from sgbench.core.words import plural
 
@@ -62,13 +63,14 @@ def calibrate(
 
     form = _checked("json" if as_json else form)
     valid_metrics = [*REFERENCES, *RECORDED]
-    for name in metric or ():
+    asked = [metric_named(name, valid_metrics) for name in metric or valid_metrics]
+    for name in asked:
         if name not in valid_metrics:
             raise unknown("metric with a reference", name, valid_metrics)
     with nothing_on_stdout():
         pictures = list(_pictures(test or DEFAULT, scale))
         rows = []
-        for row in compare(metric or valid_metrics, pictures, SharedNetworks()):
+        for row in compare(asked, pictures, SharedNetworks()):
             output.say(f"{row.metric} on {row.images}: {_outcome(row)}")
             rows.append(row)
     _print(form, [_record(row) for row in rows], [_readable(row) for row in rows])
