@@ -85,17 +85,18 @@ def _lpips(net: str, weights: Weights) -> OfPair:
     return distance
 
 
-def _dists(weights: Weights) -> OfPair:
+def dists(weights: Weights, *, dtype: torch.dtype = torch.float64) -> OfPair:
+    """Return what computes DISTS; in float32, it subtracts large numbers that are almost equal."""
     from DISTS_pytorch import DISTS
 
     with given("vgg16", weights["vgg16"]):
         model = DISTS(load_weights=False)
     model.load_state_dict(weights["dists"].state, strict=False)
-    model.double()  # in float32 it subtracts large numbers that are almost equal
+    model.to(dtype)
 
     def distance(pair: Pair) -> float:
         with torch.no_grad():
-            return float(model(_tensor(pair.sr).double(), _tensor(pair.hr).double()))
+            return float(model(_tensor(pair.sr).to(dtype), _tensor(pair.hr).to(dtype)))
 
     return distance
 
@@ -206,7 +207,7 @@ def _ssim(weights: Weights, *, luma: bool) -> OfPair:
 
 
 REFERENCES: Mapping[str, Reference] = {
-    "dists": Reference(("DISTS-pytorch",), _dists),
+    "dists": Reference(("DISTS-pytorch",), dists),
     "fd_alex": Reference(("lpips", "pytorch-fid"), _fd_alex),
     "fid": Reference(("pytorch-fid",), _fid),
     "flip": Reference(("flip-evaluator",), _flip),
