@@ -458,21 +458,25 @@ class CompositeMetric(Metric):
 
     parts: tuple[str, ...]
     """Names of image metrics in the registry. One that cannot be loaded is missing from each score, which says so."""
+    unavailable: tuple[str, ...] = field(init=False)
+    """The parts that cannot be loaded here, without which there is no score, and the version is not known."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        versions, networks = {}, set(self.networks)
+        versions, networks, unavailable = {}, set(self.networks), []
         for part in self.parts:
             try:
                 metric = METRICS.load(part)
             except InputError:
                 versions[part] = "missing"
+                unavailable.append(part)
             else:
                 self._require(isinstance(metric, ImageMetric), "parts", part, "a metric of images")
                 code = METRICS.source(part)
                 versions[part] = metric.version + (f", code {code.digest}" if code else "")
                 networks.update(metric.networks)
         object.__setattr__(self, "networks", tuple(sorted(networks)))
+        object.__setattr__(self, "unavailable", tuple(unavailable))
         version = f"{self.version} ({', '.join(f'{part}: {each}' for part, each in versions.items())})"
         object.__setattr__(self, "version", version)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from sgbench.assets.locator import Locator
 from sgbench.core.status import ScoreStatus
 from sgbench.data import PackedImages
-from sgbench.metrics import METRICS
+from sgbench.metrics import METRICS, CompositeMetric, Metric
 from sgbench.spec.sources import Sources
 from sgbench.store import Dataset, Store
 
@@ -71,7 +71,9 @@ class Outcomes:
         status, _ = self._outcome(run_id, test, name)
         if status == ScoreStatus.NO_WEIGHTS:
             metric = self._metric(name)
-            return bool(metric and self._locator and all(map(self._locator.find, metric.networks)))
+            if metric is None or self._locator is None or _lacks_parts(metric):
+                return False
+            return all(map(self._locator.find, metric.networks))
         return status is None or (status == ScoreStatus.FAILED and self._retry)
 
     def _outcome(self, run_id: str, test: PackedImages | Dataset, name: str) -> tuple[str | None, str | None]:
@@ -79,6 +81,11 @@ class Outcomes:
             return None, None
         version, code, status, reason = found
         metric = self._metric(name)
-        same = metric is None or metric.version == version
+        same = metric is None or metric.version == version or _lacks_parts(metric)
         same = same and (code is None or code == self._sources.of_metrics([name]).get(name, code))
         return (status, reason) if same else (None, None)
+
+
+def _lacks_parts(metric: Metric) -> bool:
+    """Return whether a metric cannot be computed here, so that whatever score there is counts."""
+    return isinstance(metric, CompositeMetric) and bool(metric.unavailable)

@@ -92,6 +92,7 @@ def test_a_part_that_does_not_exist_is_named(parts):
     (result,) = scored(["ratio"], 10)
     assert result.score.status == ScoreStatus.NO_WEIGHTS
     assert result.score.reason.startswith("it lacks absent: unknown metric 'absent'")
+    assert metric.unavailable == ("absent",)
 
 
 def test_a_part_without_a_value_for_an_image_is_named(parts):
