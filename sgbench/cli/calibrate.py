@@ -185,7 +185,7 @@ def _readable(row: "Row") -> dict[str, Any]:
         "ours": ours,
         "theirs": theirs,
         "difference": None if row.difference is None else f"{row.difference:.1e}",
-        "declared": None if row.allowed is None else f"≤ {row.allowed:.0e}",
+        "declared": None if row.allowed is None else f"≤ {row.allowed:g}",
         "reference": row.reference,
         "remarks": "; ".join([*([row.problem] if row.problem else []), *missing, *random]),
     }

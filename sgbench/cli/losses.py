@@ -56,7 +56,7 @@ def _readable(row: dict[str, Any]) -> dict[str, Any]:
     from sgbench.spec.expression import Term
 
     written = Term(row["name"], options=row["options"] or {}).call
-    compared = None if row["difference"] is None else f"{row['reference']}: ≤ {row['difference']:.0e}"
+    compared = None if row["difference"] is None else f"{row['reference']}: ≤ {row['difference']:g}"
     return {
         "loss": written,
         "what it is": row["error"] or row["summary"],

@@ -190,7 +190,7 @@ def _of_each(row: dict[str, Any]) -> str:
 
 
 def _compared(row: dict[str, Any]) -> str:
-    return "" if row["difference"] is None else f"{row['reference']}: ≤ {row['difference']:.0e}"
+    return "" if row["difference"] is None else f"{row['reference']}: ≤ {row['difference']:g}"
 
 
 def _networks(row: dict[str, Any]) -> str:

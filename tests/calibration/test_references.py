@@ -65,7 +65,7 @@ def test_the_table_of_the_documentation_is_true():
     assert {row[1] for row in rows} == {*REFERENCES, *RECORDED}
     for images, name, ours, theirs, difference, declared, reference, _ in rows:
         metric = METRICS.load(name)
-        assert (declared, reference) == (f"≤ {metric.difference:.0e}", metric.reference)
+        assert (declared, reference) == (f"≤ {metric.difference:g}", metric.reference)
         assert (images == "recorded") == (name in RECORDED)
         assert images == "recorded" or float(difference) <= metric.difference
         if images == "made" and not metric.networks and not REFERENCES[name].missing:
