@@ -215,5 +215,6 @@ def networks() -> Iterator[dict[str, nn.Module]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Locator, "load", load)
-        patch.setattr("sgbench.perceptual.lpips.linear_layers", linear_layers)
+        for user in ("sgbench.perceptual.lpips", "sgbench.metrics.lpips_network"):
+            patch.setattr(f"{user}.linear_layers", linear_layers)
         yield features

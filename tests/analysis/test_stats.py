@@ -212,11 +212,12 @@ def test_intervals_of_95_percent_hold_the_truth_in_95_percent_of_simulations(
     assert sum(outcome.p <= 0.05 for outcome in outcomes) / runs <= 0.075
 
 
-def test_the_simulation_of_the_documentation_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_simulations_of_the_documentation_run(capsys: pytest.CaptureFixture[str]) -> None:
     page = Path(__file__).parents[2] / "docs" / "statistics.md"
-    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    exec(block, {})
-    assert 0.92 <= float(capsys.readouterr().out) <= 0.97
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    for block, (lowest, highest) in zip(blocks, [(0.92, 0.97), (0.93, 0.98)], strict=True):
+        exec(block, {})
+        assert lowest <= float(capsys.readouterr().out) <= highest
 
 
 @pytest.mark.parametrize(

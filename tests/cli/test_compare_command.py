@@ -99,7 +99,7 @@ def test_alpha_is_that_of_intervals_and_verdicts(compare: Compare) -> None:
     [
         (["l1", "l1 + 0.1*sg"], f"unknown loss 'l1 + 0.1*sg': did you mean '{SG}'? Valid: l1, {SG}."),
         (["l1", "l1"], "'l1' and 'l1' are the same loss, l1; give two different ones."),
-        (["l1", SG, "--metric", "psnr"], "unknown metric 'psnr': did you mean 'psnr_y'? Valid: lpips_alex, psnr_y."),
+        (["l1", SG, "--metric", "psnry"], "unknown metric 'psnry': did you mean 'psnr_y'? Valid: lpips_alex, psnr_y."),
         (["l1", SG, "--backbone", "edsr"], "unknown backbone 'edsr': did you mean 'edsr-tiny'?"),
         (["l1", SG, "--test", "Urban100"], "unknown test set 'Urban100'; valid: Set14, Set5."),
         (["l1", SG, "--alpha", "5"], "alpha is 5; a number from 0.001 to 0.5 is needed."),

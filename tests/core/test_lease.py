@@ -18,6 +18,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from moto.server import DomainDispatcherApplication, create_backend_app
 from obstore.store import MemoryStore
+from virtual_time import World
 from werkzeug.serving import make_server
 
 from sgbench.core import lease as lease_module
@@ -38,7 +39,6 @@ from sgbench.core.lock import Fence
 from sgbench.core.object_stores import LeaseObject
 from sgbench.core.storage import Storage
 from sgbench.store import Store
-from tests.virtual_time import World
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* (seems dead|has ended); waiting")
 

@@ -14,13 +14,13 @@ import weakref
 from pathlib import Path
 
 import pytest
+from virtual_time import World
 
 from sgbench.core import lease as lease_module
 from sgbench.core import lock as lock_module
 from sgbench.core.errors import InputError, InterruptionError
 from sgbench.core.lock import LEASES, LOCK, DiskLocks, is_locked, locked, untrusted
 from sgbench.core.storage import Storage
-from tests.virtual_time import World
 
 
 @pytest.fixture(params=["a kernel lock", "ENOSYS", "ENOLCK", "EINVAL", "ENOTSUP", "flock lies", "nolock"])

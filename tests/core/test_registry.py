@@ -60,6 +60,7 @@ def test_a_registered_object_is_returned_as_it_is(registry):
     assert registry.names() == ["broken", "mine", "path"]
 
 
+@pytest.mark.usefixtures("script")
 @pytest.mark.parametrize("taken", ["path", "mine"])
 def test_a_taken_name_is_refused_and_stays_what_it_was(registry, taken):
     registry.register("mine")("first")
@@ -75,6 +76,12 @@ def test_the_same_object_may_be_registered_again(registry):
     assert registry.register("mine")(thing) is thing
 
 
+@pytest.fixture
+def script(monkeypatch):
+    """Make this a script, also where a process of pytest-xdist, which has no file, would count as a notebook."""
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "script.py", raising=False)
+
+
 def redefined(name, module=__name__):
     return type(name, (), {"__module__": module})
 
@@ -88,6 +95,7 @@ def test_a_class_that_is_defined_again_takes_the_place_of_the_old_one(registry):
             registry.register("mine")(other)
 
 
+@pytest.mark.usefixtures("script")
 def test_an_object_is_replaced_only_where_its_class_is_defined_in_a_notebook(registry):
     registry.register("mine")(redefined("Mine", "__main__")())
     again = registry.register("mine")(redefined("Mine", "__main__")())

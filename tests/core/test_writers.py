@@ -18,15 +18,15 @@ import pytest
 from crash_points import Frail
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from test_lease import Killed, Point, every_point
+from test_lock import again, disk, left_alone
+from virtual_time import World
 
 from sgbench.core import lease as lease_module
 from sgbench.core.errors import InputError, InterruptionError
 from sgbench.core.lease import FRESH_SECONDS, LEASE_SECONDS, Claim, in_words
 from sgbench.core.lock import LEASES, WRITERS, DiskLocks
 from sgbench.core.storage import Storage
-from tests.core.test_lease import Killed, Point, every_point
-from tests.core.test_lock import again, disk, left_alone
-from tests.virtual_time import World
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* seems dead; waiting")
 

@@ -721,7 +721,7 @@ def test_a_registered_family_may_have_a_dash_and_sizes_of_its_own(monkeypatch):
             {"grids": [{"backbones": ["edsr-tiny"], "losses": ["sg"], "lambdas": [0]}]},
             "has no term with a coefficient above 0",
         ),
-        ({"metrics": ["os:path"]}, "a metric object is needed"),
+        ({"metrics": ["os:path"]}, "makes of a function, is needed"),
         (
             {"grids": [{"backbones": ["edsr-tiny"], "losses": ["l1", "l2"], "lambdas": [1]}]},
             "lambdas are given and none of the losses l1, l2 has a term 'sg'",
