@@ -226,7 +226,8 @@ class Suite:
             said = [f"{listed(parts)}: {reason}" for reason, parts in by_reason.items()]
             if len(said) == 1:
                 said = list(by_reason)
-            reason = f"it lacks {listed(lacking)}: {'; '.join(said)}"
+            after = ";" if self._unavailable.keys() >= lacking.keys() else ":"  # a note quotes what is before a colon
+            reason = f"it lacks {listed(lacking)}{after} {'; '.join(said)}"
             return Score(None, worst(score.status for score in lacking.values()), reason)
         means = {part: score.value for part, score in scores.items() if score.value is not None}
         return Score.of(partial(metric.combine, means))

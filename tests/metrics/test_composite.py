@@ -91,7 +91,7 @@ def test_a_part_that_does_not_exist_is_named(parts):
     assert metric.version.endswith(", absent: missing)")
     (result,) = scored(["ratio"], 10)
     assert result.score.status == ScoreStatus.NO_WEIGHTS
-    assert result.score.reason.startswith("it lacks absent: unknown metric 'absent'")
+    assert result.score.reason.startswith("it lacks absent; unknown metric 'absent'")
     assert metric.unavailable == ("absent",)
 
 
