@@ -267,7 +267,7 @@ def module_of(entry: object) -> str:
 
 def _definition(entry: object) -> Any:
     """Return the class or function that an entry is, is made of, or is an object of."""
-    made_of: Any = inspect.unwrap(entry)  # type: ignore[arg-type]
+    made_of: Any = inspect.unwrap(entry)  # type: ignore[arg-type] # it returns what wraps nothing as it is
     return made_of if hasattr(made_of, "__qualname__") else type(made_of)
 
 
