@@ -277,7 +277,7 @@ class Score:
         return cls(value, standard_error=standard_error)
 
 
-_QUOTED = re.compile(r"'[^']*'")
+_DETAILS = re.compile(r"'[^']*'|\d+(\.\d+)?")
 
 _WORST = (ScoreStatus.FAILED, ScoreStatus.NO_WEIGHTS, ScoreStatus.NEEDS_HR, ScoreStatus.UNDEFINED)
 
@@ -308,14 +308,14 @@ def incomplete(images: Mapping[str, Score]) -> Score:
 
     Then the set has none either: a value of the other images would be that of another set. Its status is the worst of
     theirs, and its reason lists their causes, the worst first; causes that differ only in what they quote, such as the
-    name of a file, are one.
+    name of a file, or in numbers, such as the size of an image, are one.
 
     Args:
         images: At least one image, by name.
     """
     causes: dict[tuple[ScoreStatus, str], list[str]] = {}
     for name, score in images.items():
-        causes.setdefault((score.status, _QUOTED.sub("", str(score.reason))), []).append(name)
+        causes.setdefault((score.status, _DETAILS.sub("", str(score.reason))), []).append(name)
     of_all = (ScoreStatus.NO_WEIGHTS, ScoreStatus.NEEDS_HR)
     ordered = sorted(causes, key=lambda cause: _WORST.index(cause[0]))
     reasons = {cause: str(images[names[0]].reason) for cause, names in causes.items()}

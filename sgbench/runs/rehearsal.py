@@ -45,7 +45,7 @@ def rehearse(sweep: SweepSpec) -> None:
         if not BACKBONES.is_built_in(split_backbone(backbone)[0]):
             BackboneTrial(backbone, sweep.recipe).require("call", "gradient", "repeatable", "layout")
     for metric in sweep.all_metrics():
-        if not (METRICS.is_built_in(metric) or METRICS.load(metric).networks):
+        if not METRICS.is_built_in(metric) and _are_here(METRICS.load(metric).networks):
             MetricTrial(metric, sweep.recipe).require("call")
     if not OPTIMIZERS.is_built_in(sweep.recipe.optimizer.name):
         _try_optimizer(sweep.recipe.optimizer)
@@ -53,7 +53,7 @@ def rehearse(sweep: SweepSpec) -> None:
 
 def _try_term(term: Term, recipe: Recipe, backbones: Sequence[str]) -> None:
     alone = Expression((term,))
-    if not all(map(Locator(download=False).find, networks_of(losses=[alone]))):
+    if not _are_here(networks_of(losses=[alone])):
         return
     trial = LossTrial(term, recipe, backbones)
     loss = trial.loss
@@ -69,6 +69,11 @@ def _try_term(term: Term, recipe: Recipe, backbones: Sequence[str]) -> None:
         _try_size(loss, recipe)
     else:
         trial.require("call", "images", "value", "gradient", "state", "repeatable", "layout")
+
+
+def _are_here(networks: Iterable[str]) -> bool:
+    """Return whether pretrained networks are available locally."""
+    return all(map(Locator(download=False).find, networks))
 
 
 def _try_size(loss: WeightedSum, recipe: Recipe) -> None:

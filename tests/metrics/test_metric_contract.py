@@ -13,7 +13,19 @@ import sgbench
 from sgbench.assets.base import LoadedWeights, MissingWeights
 from sgbench.core.errors import InputError
 from sgbench.core.registry import METRICS
-from sgbench.metrics import CompositeMetric, Estimate, Image, ImageMetric, Pair, Score, SetMetric, Suite, Undefined
+from sgbench.core.status import ScoreStatus
+from sgbench.metrics import (
+    CompositeMetric,
+    Estimate,
+    Image,
+    ImageMetric,
+    Pair,
+    Score,
+    SetMetric,
+    Suite,
+    Undefined,
+    incomplete,
+)
 
 COMMON = {
     "direction": "lower",
@@ -291,6 +303,12 @@ def test_a_set_that_lost_an_image_has_no_value(add_metric):
     (result,) = suite.results()
     assert result.score == Score(None, "failed", "image 'b': RuntimeError: too bright")
     assert result.n_images == 3
+
+
+def test_causes_that_differ_only_in_names_or_numbers_are_one():
+    reasons = ["3×4 pixels are left of 'a'", "5×4 pixels are left of 'b'", "it is black"]
+    images = {name: Score(None, ScoreStatus.UNDEFINED, reason) for name, reason in zip("xyz", reasons, strict=True)}
+    assert incomplete(images).reason == f"image 'x' and 1 more: {reasons[0]}; image 'z': it is black"
 
 
 def test_a_set_of_one_or_none_has_a_reason(add_metric):

@@ -1,5 +1,6 @@
 """What a sweep names is tried before anything starts."""
 
+import contextlib
 import dataclasses
 import math
 import sys
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate, max_pool2d, pixel_shuffle, smooth_l1_loss
 
+from sgbench.assets.locator import Locator
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages
@@ -483,6 +485,20 @@ def test_a_metric_that_fails_is_refused_by_name(
     with pytest.raises(InputError) as error:
         rehearse(sweep(metrics=["mine"]))
     assert str(error.value).startswith(f"metric 'mine'{reason}")
+
+
+@pytest.mark.usefixtures("networks")
+@pytest.mark.parametrize("is_here", [True, False])
+def test_a_metric_with_a_pretrained_network_is_tried_where_that_is_here(
+    is_here: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {field.name: getattr(psnr_y, field.name) for field in dataclasses.fields(psnr_y)}
+    fields |= {"name": "mine", "networks": ("alexnet",), "outcome": math.nan}
+    monkeypatch.setitem(METRICS._loaded, "mine", Scored(**fields))
+    monkeypatch.setattr(Locator, "find", lambda self, name: Path(name) if is_here else None)
+    refused = pytest.raises(InputError, match="metric 'mine' fails on random images: the value is NaN")
+    with refused if is_here else contextlib.nullcontext():
+        rehearse(sweep(metrics=["mine"]))
 
 
 def test_a_metric_of_a_library_is_tried() -> None:
