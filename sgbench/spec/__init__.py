@@ -1,5 +1,6 @@
 """What is to be run: specifications and their identity, the language of losses, the presets. No torch."""
 
+from sgbench.spec.decisions import ALL_SETS, Question
 from sgbench.spec.expression import Expression
 from sgbench.spec.models import (
     OPTIMIZER_KINDS,
@@ -8,6 +9,7 @@ from sgbench.spec.models import (
     Adam,
     Constant,
     Cosine,
+    Decide,
     Degradation,
     Grid,
     Init,
@@ -33,12 +35,14 @@ from sgbench.spec.reference import Reference, held_out, packed_digest, set_name
 from sgbench.spec.resolve import backbone_sizes, check_backbone, check_loss, check_metrics, split_backbone
 
 __all__ = [
+    "ALL_SETS",
     "OPTIMIZER_KINDS",
     "SCHEDULES",
     "SPEC_VERSION",
     "Adam",
     "Constant",
     "Cosine",
+    "Decide",
     "Degradation",
     "Expression",
     "Grid",
@@ -46,6 +50,7 @@ __all__ = [
     "Milestones",
     "Optimizer",
     "PluginOptimizer",
+    "Question",
     "Recipe",
     "Reference",
     "RunSpec",

@@ -35,6 +35,7 @@ from sgbench.core.errors import InputError, unknown
 from sgbench.core.registry import BACKBONES, METRICS
 from sgbench.core.words import quoted, shortened
 from sgbench.spec import expression
+from sgbench.spec.decisions import Question
 from sgbench.spec.expression import Expression, Family, OpenLoss
 from sgbench.spec.reference import as_text, held_out, lacks_hr, packed_digest, set_name
 from sgbench.spec.resolve import (
@@ -494,12 +495,22 @@ class RunSpec(_Model):
 
         Only fields that differ from their defaults enter, so that a field added later changes no id.
         """
+        return self._digest()
+
+    @property
+    def conditions(self) -> str | None:
+        """A hash, as `run_id`, of what it shares with runs that it is compared with: all but backbone, loss, seed."""
+        return self._digest("backbone", "loss", "seed")
+
+    def _digest(self, *without: str) -> str | None:
+        """Return the digest of the run's identity, without some fields."""
         if self.train.sha256 is None or (self.recipe.init and self.recipe.init.sha256 is None):
             return None
         unlimited = self.model_copy(update={"recipe": self.recipe.model_copy(update={"max_hours": None})})
         identity = unlimited.model_dump(mode="json", exclude_defaults=True, exclude=_NO_IDENTITY)
         identity["spec_version"] = SPEC_VERSION
-        return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:12]
+        fixed = {key: value for key, value in identity.items() if key not in without}
+        return hashlib.sha256(canonical_json(fixed).encode()).hexdigest()[:12]
 
     def called(self, loss: str) -> str:
         """Return what it is called, with a name for its loss."""
@@ -604,6 +615,26 @@ class Validation(_Model):
         return sets
 
 
+def _asked(value: object) -> object:
+    return Question.read(value) if isinstance(value, str) else value
+
+
+class Decide(_Model):
+    """Questions for which a sweep adds seeds until they are decided. It changes no run, so it is not identity."""
+
+    questions: tuple[
+        Annotated[InstanceOf[Question], BeforeValidator(_asked), PlainSerializer(str, return_type=str)], ...
+    ] = Field(min_length=1)
+    """Such as ``l1 vs l1 + 1.0*sg on lpips_alex``; see `sgbench.spec.decisions.Question`."""
+    max_seeds: Count = Field(default=20, ge=2)
+    """The most seeds of a cell; those of the grids come first, then the numbers that follow."""
+    alpha: Number = Field(default=0.05, gt=0, lt=1)
+    """Significance level of each question, over all its backbones and test sets."""
+    g: Number = Field(default=4.0, gt=0)
+    """Prior variance of the effect, in squared standard deviations of the seeds' differences: 4 expects an effect of
+    about 2 standard deviations."""
+
+
 class SweepSpec(_Model):
     """Which runs to do and how to score them; a preset or a file in YAML."""
 
@@ -617,6 +648,8 @@ class SweepSpec(_Model):
     metrics: tuple[NamedMetric, ...] = Field(min_length=1)
     validation: Validation | None = Field(default=None, alias="validate")
     """Written ``validate``; a field of that name would hide a method of pydantic's models."""
+    decide: Decide | None = None
+    """Questions for which seeds are added until they are decided; None means the seeds of the grids and no more."""
     recipe: Recipe = Recipe()
     workers: Whole = Field(default=0, ge=0, lt=2**31)
     """Ray Train workers per run; 0 is one device inside the process that schedules the run."""

@@ -1,5 +1,6 @@
 """The results store: rows in Parquet files that are replaced as a whole, and the plans of sweeps."""
 
+from sgbench.store.declarations import Declaration
 from sgbench.store.files import whole_sets
 from sgbench.store.layout import LOGS, SCRATCH
 from sgbench.store.schema import BESIDE_RUNS, HISTORY, RUNS, SCHEMA_VERSION, SCORES, VALIDATION, identity_columns
@@ -15,6 +16,7 @@ __all__ = [
     "SCRATCH",
     "VALIDATION",
     "Dataset",
+    "Declaration",
     "Planned",
     "Replaced",
     "Store",

@@ -55,12 +55,15 @@ TIMES = "times"
 MEASURED = f"{TIMES}/measured.json"
 """File of that folder."""
 
+DECLARED = "declared"
+"""Folder of a store with what sweeps have declared before the first look, each file called by its digest."""
+
 SIGNS = ("runs", PLANS)
 """Folders one of which is there as soon as a run has ended or a sweep has begun."""
 
 FOLDERS = (
     *("runs", "scores", "history", "validation", PLANS, CHECKPOINTS, WEIGHTS, IMAGES, LOGS),
-    *(CURVES, PROGRESS, PACKED, SENT_NETWORKS, INIT, SOURCES, TIMES, SCRATCH),
+    *(CURVES, PROGRESS, PACKED, SENT_NETWORKS, INIT, SOURCES, TIMES, DECLARED, SCRATCH),
 )
 """All folders that a store makes; nothing beside them is ever looked at or deleted."""
 
@@ -76,6 +79,8 @@ _INIT = re.compile(rf"{INIT}/([0-9a-f]{{64}})\.pt")
 
 _SOURCE = re.compile(rf"{SOURCES}/([0-9a-f]{{12}})\.json")
 
+_DECLARATION = re.compile(rf"{DECLARED}/([0-9a-f]{{12}})\.json")
+
 _PROGRESS = re.compile(rf"{PROGRESS}/[0-9a-f]+\.json")
 
 _BESIDE = re.compile(
@@ -88,7 +93,7 @@ _WRITTEN = re.compile(
     rf"|{CHECKPOINTS}/{RUN_ID}/(?:\d+\.pt|(?:budget|code)\.json)|{IMAGES}/{RUN_ID}/[^/]+/[^/]+\.png|{REPLACED}"
     rf"|{_PROGRESS.pattern}|{MEASURED}"
     rf"|{PACKED}/[0-9a-f]{{64}}/(manifest\.json|(hr|lr)\.bin\.\d{{5}})|{SENT_NETWORKS}/[^/]+\.\d{{5}}"
-    rf"|{_INIT.pattern}|{_SOURCE.pattern}"
+    rf"|{_INIT.pattern}|{_SOURCE.pattern}|{_DECLARATION.pattern}"
 )
 """Names of the files that `Storage.write` makes in a store."""
 
@@ -192,6 +197,17 @@ def source_of(digest: str) -> str:
 def sources(storage: Storage) -> dict[str, str]:
     """Return the file of the code of each plug-in, by its hash."""
     matches = ((name, _SOURCE.fullmatch(name)) for name in storage.list(SOURCES, ".json"))
+    return {match[1]: name for name, match in matches if match}
+
+
+def declaration_of(digest: str) -> str:
+    """Return the file of what a sweep has declared, by its digest."""
+    return f"{DECLARED}/{digest}.json"
+
+
+def declarations(storage: Storage) -> dict[str, str]:
+    """Return the file of all that sweeps have declared, by digest."""
+    matches = ((name, _DECLARATION.fullmatch(name)) for name in storage.list(DECLARED, ".json"))
     return {match[1]: name for name, match in matches if match}
 
 

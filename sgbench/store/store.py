@@ -18,8 +18,20 @@ from sgbench.core.storage import PART, PART_IN_WORDS, Storage
 from sgbench.core.words import quoted
 from sgbench.spec.expression import is_label
 from sgbench.spec.text import read_json
+from sgbench.store.declarations import Declaration
 from sgbench.store.files import TableFiles
-from sgbench.store.layout import FOLDERS, LABELS, MARK, PLANS, REPLACED, plan_of, runs_beside, source_of
+from sgbench.store.layout import (
+    FOLDERS,
+    LABELS,
+    MARK,
+    PLANS,
+    REPLACED,
+    declaration_of,
+    declarations,
+    plan_of,
+    runs_beside,
+    source_of,
+)
 from sgbench.store.rows import HistoryRow, RunRow, ScoreRow, ValidationRow
 from sgbench.store.schema import HISTORY, RUNS, SCORES, TABLES, VALIDATION, check_names
 
@@ -312,6 +324,29 @@ class Store:
             before = self.labels()
             if (labels := relabelled(before, new)) != before:
                 self.storage.write(LABELS, json.dumps(labels, indent=1, ensure_ascii=False).encode())
+
+    def declare(self, declaration: Declaration) -> None:
+        """Keep what is declared, unless the store has it: what was declared first, when and by whom, stays."""
+        if not self.storage.exists(name := declaration_of(declaration.digest)):
+            self.storage.write(name, json.dumps(declaration.to_data(), indent=1).encode())
+
+    def declarations(self) -> list[Declaration]:
+        """Return what sweeps have declared before the first look at its results, in the order of time.
+
+        Raises:
+            InputError: If a file is damaged, or does not hold what its name says.
+        """
+        found = []
+        for digest, name in declarations(self.storage).items():
+            try:
+                declaration = Declaration.of(read_json(self.storage.read(name)))
+                if declaration.digest != digest:
+                    raise ValueError(f"it has been changed, and its digest is {declaration.digest} now")
+            except (ValueError, KeyError, TypeError) as error:
+                why = error if isinstance(error, ValueError) else repr(error)
+                raise InputError(f"'{self.storage.address(name)}' is not what a sweep declared: {why}.") from error
+            found.append(declaration)
+        return sorted(found, key=lambda each: (each.declared, each.digest))
 
     def replaced(self) -> dict[str, Replaced]:
         """Return what is being replaced, by run, including runs that are retrained but not yet scored.

@@ -300,7 +300,7 @@ def grid(**changes: Any) -> dict[str, Any]:
     [
         (
             fields(metric=["fid"]),
-            "unknown key 'metric': did you mean 'metrics'? Valid: checkpoint_seconds, description, ",
+            "unknown key 'metric': did you mean 'metrics'? Valid: checkpoint_seconds, decide, description, ",
         ),
         (grid(lamdas=[1]), "grids.0: unknown key 'lamdas': did you mean 'lambdas'? Valid: backbones, "),
         (fields(recipe={"stepz": 1}), "recipe: unknown key 'stepz': did you mean 'steps'? Valid: accumulate"),
