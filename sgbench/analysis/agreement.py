@@ -15,14 +15,13 @@ from sgbench.analysis.compare import (
     ALPHAS,
     Comparison,
     Place,
-    Score,
     Verdict,
     by_place,
     comparisons,
     every_pair,
-    mixture,
 )
 from sgbench.analysis.kendall import Tau, kendall, order
+from sgbench.analysis.scores import Score, mixture
 from sgbench.analysis.stats import Array
 from sgbench.analysis.view import BASELINE, Filters, Key, View
 from sgbench.core.errors import InputError

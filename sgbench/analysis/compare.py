@@ -12,15 +12,12 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from sgbench.analysis.scores import Score, Side, by_image, mixture, score_of
 from sgbench.analysis.stats import Array, Estimate, SignFlip, crossed_bootstrap, holm, paired_t, sign_flip
 from sgbench.analysis.view import (
     NO_RUN,
     NOT_SCORED,
-    Basis,
     Fate,
     Filters,
     Group,
@@ -163,18 +160,6 @@ class Place(NamedTuple):
         return f"{self.dataset} with {self.where}"
 
 
-class Score(NamedTuple):
-    """A run's scores by one metric on one test set."""
-
-    run_id: str
-    value: float
-    basis: Basis
-    images: tuple[str, ...]
-    """Sorted; empty for a metric without a value per image."""
-    values: Array
-    """[I], by image."""
-
-
 def comparisons(
     view: View, a: str, b: str, *, metrics: Sequence[str] | None = None, alpha: float = ALPHA
 ) -> list[Comparison]:
@@ -214,8 +199,8 @@ def comparisons(
         raise InputError(f"no run of '{a}' or '{b}' has been scored; the first of them: {first.failure or NOT_SCORED}.")
     shown = chosen("metric", metrics, there) or there
     if missing := [metric for metric in shown if metric not in known]:
-        by_image = _by_image(view.of_images(Filters(runs=runs, metrics=missing)))
-        scores = {_key(each): _score(each, by_image) for each in outcomes if each.metric in missing}
+        values = by_image(view.of_images(Filters(runs=runs, metrics=missing)))
+        scores = {_key(each): score_of(each, values) for each in outcomes if each.metric in missing}
         places, names = _places(runs.values(), a, b), (a, b, view.label(a), view.label(b))
         for metric in missing:
             cells = [cell for place in places for cell in _cells(place, names, metric, scores, alpha)]
@@ -262,20 +247,15 @@ def by_place(view: View, filters: Filters) -> dict[str, dict[Place, dict[str, di
         filters: Resolved filters.
     """
     group_of = {run.run_id: group for group in view.groups() if group.loss for run in group.runs}
-    by_image = _by_image(view.of_images(filters))
+    values = by_image(view.of_images(filters))
     found: dict[str, dict[Place, dict[str, dict[int, Score]]]] = {}
     for outcome in view.outcomes(filters):
-        group, score = group_of.get(outcome.run.run_id), _score(outcome, by_image)
+        group, score = group_of.get(outcome.run.run_id), score_of(outcome, values)
         if group and isinstance(score, Score):
             place = Place(outcome.dataset, group.backbone, group.runs[0].scale, group.runs[0].recipe, group.recipe)
             sides = found.setdefault(outcome.metric, {}).setdefault(place, {})
             sides.setdefault(group.loss, {})[outcome.run.seed or 0] = score
     return found
-
-
-Scores = Mapping[Key, Score | Fate]
-Side = Mapping[int, Score | Fate]
-"""The scores of a loss by seed, or why there is none."""
 
 
 class _Place(NamedTuple):
@@ -308,7 +288,7 @@ def _places(runs: Iterable[Run], a: str, b: str) -> list[_Place]:
 
 
 def _cells(
-    place: _Place, names: tuple[str, str, str, str], metric: str, scores: Scores, alpha: float
+    place: _Place, names: tuple[str, str, str, str], metric: str, scores: Mapping[Key, Score | Fate], alpha: float
 ) -> list[Comparison]:
     """Return a cell, without its verdict, for each test set on which a run has, or should have, a score."""
     ids = {run.run_id for runs in place.by_loss.values() for run in runs}
@@ -326,47 +306,6 @@ def _cells(
         cell = Comparison(metric, None, dataset, group.backbone, group.runs[0].scale, group.recipe, *names, alpha)
         cells.append(_compared(replace(cell, stale=stale), *sides))
     return cells
-
-
-def _score(outcome: Outcome, by_image: Mapping[Key, tuple[tuple[str, ...], Array]]) -> Score | Fate:
-    if outcome.value is None or outcome.basis is None:
-        return outcome.fate or NOT_SCORED
-    images, values = by_image.get(_key(outcome), ((), np.empty(0)))
-    return Score(outcome.run.run_id, outcome.value, outcome.basis, images, values)
-
-
-def _by_image(rows: pa.Table) -> dict[Key, tuple[tuple[str, ...], Array]]:
-    """Return the names of images, sorted, and their values."""
-    rows = rows.filter(pc.is_valid(rows["value"]))
-    if not rows.num_rows:
-        return {}
-    (runs, run_ids), (sets, datasets), (by, metrics), (images, names) = (
-        _codes(rows[column]) for column in ("run_id", "dataset", "metric", "image")
-    )
-    order = np.lexsort((images, by, sets, runs))
-    values = rows["value"].to_numpy()[order]
-    runs, sets, by, images = (codes[order] for codes in (runs, sets, by, images))
-    starts = np.flatnonzero(np.diff(runs, prepend=-1) | np.diff(sets, prepend=-1) | np.diff(by, prepend=-1))
-    known: dict[bytes, tuple[str, ...]] = {}
-    found = {}
-    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(values)], strict=True):
-        codes = images[start:end]
-        if (code := codes.tobytes()) not in known:
-            known[code] = tuple(names[at] for at in codes.tolist())
-        key = (run_ids[runs[start]], datasets[sets[start]], metrics[by[start]])
-        found[key] = (known[code], values[start:end])
-    return found
-
-
-def _codes(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], list[str]]:
-    """Return a text column as indices into a sorted list."""
-    encoded = (column if pa.types.is_dictionary(column.type) else column.dictionary_encode()).unify_dictionaries()
-    whole = encoded.combine_chunks()
-    names: list[str] = whole.dictionary.to_pylist()
-    ordered = sorted(names)
-    place = {name: at for at, name in enumerate(ordered)}
-    ranks = np.array([place[name] for name in names], np.int32)
-    return ranks[whole.indices.to_numpy()], ordered
 
 
 def _compared(cell: Comparison, a: Side, b: Side) -> Comparison:
@@ -392,16 +331,6 @@ def _named(seeds: tuple[str, Sequence[int]]) -> str:
     """Return ``l1, seeds 0, 1``."""
     loss, numbers = seeds
     return f"{loss}, seed{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
-
-
-def mixture(scores: Sequence[Score]) -> str | None:
-    """Return why scores cannot be compared, if they cannot."""
-    for what in ("metric_version", "protocol"):
-        if (count := len({getattr(score.basis, what) for score in scores})) > 1:
-            return f"the scores are from {count} {what.removeprefix('metric_')}s, which cannot be compared"
-    if len({score.images for score in scores}) > 1:
-        return "the scores are for different images"
-    return None
 
 
 def _measured(cell: Comparison, pairs: Mapping[int, tuple[Score, Score]]) -> Comparison:
