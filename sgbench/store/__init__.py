@@ -5,6 +5,7 @@ from sgbench.store.files import whole_sets
 from sgbench.store.layout import LOGS, SCRATCH
 from sgbench.store.schema import BESIDE_RUNS, HISTORY, RUNS, SCHEMA_VERSION, SCORES, VALIDATION, identity_columns
 from sgbench.store.store import Dataset, Planned, Replaced, Store, by_key, relabelled, stamp
+from sgbench.store.tunings import Candidate, Search, Searched, Trial, Tuning
 
 __all__ = [
     "BESIDE_RUNS",
@@ -15,11 +16,16 @@ __all__ = [
     "SCORES",
     "SCRATCH",
     "VALIDATION",
+    "Candidate",
     "Dataset",
     "Declaration",
     "Planned",
     "Replaced",
+    "Search",
+    "Searched",
     "Store",
+    "Trial",
+    "Tuning",
     "by_key",
     "identity_columns",
     "relabelled",

@@ -58,12 +58,15 @@ MEASURED = f"{TIMES}/measured.json"
 DECLARED = "declared"
 """Folder of a store with what sweeps have declared before the first look, each file called by its digest."""
 
+TUNINGS = "tunings"
+"""Folder of a store with a file for each search for the settings of losses, called by its name."""
+
 SIGNS = ("runs", PLANS)
 """Folders one of which is there as soon as a run has ended or a sweep has begun."""
 
 FOLDERS = (
     *("runs", "scores", "history", "validation", PLANS, CHECKPOINTS, WEIGHTS, IMAGES, LOGS),
-    *(CURVES, PROGRESS, PACKED, SENT_NETWORKS, INIT, SOURCES, TIMES, DECLARED, SCRATCH),
+    *(CURVES, PROGRESS, PACKED, SENT_NETWORKS, INIT, SOURCES, TIMES, DECLARED, TUNINGS, SCRATCH),
 )
 """All folders that a store makes; nothing beside them is ever looked at or deleted."""
 
@@ -81,6 +84,8 @@ _SOURCE = re.compile(rf"{SOURCES}/([0-9a-f]{{12}})\.json")
 
 _DECLARATION = re.compile(rf"{DECLARED}/([0-9a-f]{{12}})\.json")
 
+_TUNING = re.compile(rf"{TUNINGS}/({PART})\.json")
+
 _PROGRESS = re.compile(rf"{PROGRESS}/[0-9a-f]+\.json")
 
 _BESIDE = re.compile(
@@ -94,6 +99,7 @@ _WRITTEN = re.compile(
     rf"|{_PROGRESS.pattern}|{MEASURED}"
     rf"|{PACKED}/[0-9a-f]{{64}}/(manifest\.json|(hr|lr)\.bin\.\d{{5}})|{SENT_NETWORKS}/[^/]+\.\d{{5}}"
     rf"|{_INIT.pattern}|{_SOURCE.pattern}|{_DECLARATION.pattern}"
+    rf"|{_TUNING.pattern}"
 )
 """Names of the files that `Storage.write` makes in a store."""
 
@@ -208,6 +214,17 @@ def declaration_of(digest: str) -> str:
 def declarations(storage: Storage) -> dict[str, str]:
     """Return the file of all that sweeps have declared, by digest."""
     matches = ((name, _DECLARATION.fullmatch(name)) for name in storage.list(DECLARED, ".json"))
+    return {match[1]: name for name, match in matches if match}
+
+
+def tuning_of(name: str) -> str:
+    """Return the file of a search for the settings of losses, by its name."""
+    return f"{TUNINGS}/{name}.json"
+
+
+def tunings(storage: Storage) -> dict[str, str]:
+    """Return the file of each search for the settings of losses, by its name."""
+    matches = ((name, _TUNING.fullmatch(name)) for name in storage.list(TUNINGS, ".json"))
     return {match[1]: name for name, match in matches if match}
 
 

@@ -31,9 +31,12 @@ from sgbench.store.layout import (
     plan_of,
     runs_beside,
     source_of,
+    tuning_of,
+    tunings,
 )
 from sgbench.store.rows import HistoryRow, RunRow, ScoreRow, ValidationRow
 from sgbench.store.schema import HISTORY, RUNS, SCORES, TABLES, VALIDATION, check_names
+from sgbench.store.tunings import Tuning
 
 FORMAT = 1
 """Format of a store, recorded in its mark. Raised when older versions of sgbench must no longer write to it."""
@@ -347,6 +350,36 @@ class Store:
                 raise InputError(f"'{self.storage.address(name)}' is not what a sweep declared: {why}.") from error
             found.append(declaration)
         return sorted(found, key=lambda each: (each.declared, each.digest))
+
+    def write_tuning(self, name: str, tuning: Tuning) -> None:
+        """Write a search for the settings of losses, replacing the previous state of that name.
+
+        Raises:
+            InputError: If the name is not valid for a file.
+        """
+        _check_plan_name(name)
+        self.storage.write(tuning_of(name), json.dumps(tuning.to_data(), indent=1, ensure_ascii=False).encode())
+
+    def tunings(self) -> dict[str, Tuning]:
+        """Return the searches for the settings of losses, by name, in the order of time.
+
+        Raises:
+            InputError: If a file is damaged.
+        """
+        found = {}
+        for name, file in tunings(self.storage).items():
+            try:
+                found[name] = Tuning.of(read_json(self.storage.read(file)))
+                _check_names(
+                    run_id={trial.run_id for trial in found[name].trials},
+                    dataset={found[name].search.dataset},
+                    dataset_sha256={found[name].search.dataset_sha256},
+                    metric={found[name].search.metric},
+                )
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                why = error if isinstance(error, ValueError) else repr(error)
+                raise InputError(f"'{self.storage.address(file)}' is not a search of 'sgbench tune': {why}.") from error
+        return dict(sorted(found.items(), key=lambda each: (each[1].begun, each[0])))
 
     def replaced(self) -> dict[str, Replaced]:
         """Return what is being replaced, by run, including runs that are retrained but not yet scored.

@@ -1,0 +1,232 @@
+"""A search for the best settings of losses: what was fixed before it, and what each of its trials came to."""
+
+import dataclasses
+import datetime
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sgbench.spec.expression import Single
+from sgbench.spec.models import canonical_json
+from sgbench.store.rows import RunEnd
+
+RATE = "learning rate"
+"""What the learning rate is called among what is searched."""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A setting of a loss that is searched: a coefficient, an option, or the learning rate.
+
+    Attributes:
+        name: What it is called, such as ``λ``, ``charbonnier.eps`` or `RATE`.
+        low: The smallest value; None if it is one of ``choices``.
+        high: The largest.
+        log: Whether values are spread evenly over their logarithm.
+        choices: The values that it may take; if empty, all from ``low`` to ``high``.
+        default: What it is if nobody searches; None if there is no such value.
+    """
+
+    name: str
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: tuple[Single, ...] = ()
+    default: Single | None = None
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "Searched":
+        """Read its fields, after JSON."""
+        ends = tuple(None if data[end] is None else float(data[end]) for end in ("low", "high"))
+        return cls(str(data["name"]), *ends, bool(data["log"]), tuple(data["choices"]), data["default"])
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A loss whose settings are searched on one backbone.
+
+    Attributes:
+        backbone: The backbone.
+        loss: The loss as a person wrote it, with what is searched left open, such as ``l1 + λ*ssim``.
+        searched: What is searched; nothing of a loss that has no settings, whose trials differ in their seed.
+    """
+
+    backbone: str
+    loss: str
+    searched: tuple[Searched, ...]
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "Candidate":
+        """Read its fields, after JSON."""
+        return cls(str(data["backbone"]), str(data["loss"]), tuple(map(Searched.of, data["searched"])))
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is fixed before the first trial, and so the same for each candidate.
+
+    Attributes:
+        candidates: What is tuned.
+        trials: The trials that each candidate is given.
+        steps: The steps that a trial is given.
+        method: How values are suggested: ``random``, ``grid`` or ``optuna``.
+        scheduler: What stops trials early: ``none`` or ``asha``.
+        metric: By which the best trial is chosen.
+        higher: Whether higher values of the metric are better.
+        dataset: The validation set.
+        dataset_sha256: The hash of its pixels.
+        seed: Of the suggestions.
+        trial_seeds: With which trials are trained; not with one of the next.
+        final_seeds: With which what was chosen is trained; empty if seeds are added until a question is decided.
+        conditions: What all runs share unless it is searched, `sgbench.spec.RunSpec.conditions`.
+        options: Options of the method and the scheduler, by name.
+    """
+
+    candidates: tuple[Candidate, ...]
+    trials: int
+    steps: int
+    method: str
+    scheduler: str
+    metric: str
+    higher: bool
+    dataset: str
+    dataset_sha256: str
+    seed: int
+    trial_seeds: tuple[int, ...]
+    final_seeds: tuple[int, ...]
+    conditions: str
+    options: Mapping[str, Single] = dataclasses.field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """First 12 hex digits of the SHA-256 of what is fixed."""
+        as_read = dataclasses.asdict(Search.of(dataclasses.asdict(self)))
+        return hashlib.sha256(canonical_json(as_read).encode()).hexdigest()[:12]
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "Search":
+        """Read its fields, after JSON."""
+        return cls(
+            candidates=tuple(map(Candidate.of, data["candidates"])),
+            **{field: int(data[field]) for field in ("trials", "steps", "seed")},
+            **{field: str(data[field]) for field in ("method", "scheduler", "metric", "dataset", "dataset_sha256")},
+            higher=bool(data["higher"]),
+            trial_seeds=tuple(map(int, data["trial_seeds"])),
+            final_seeds=tuple(map(int, data["final_seeds"])),
+            conditions=str(data["conditions"]),
+            options=dict(data["options"]),
+        )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run that tries one value of each setting of a candidate.
+
+    Attributes:
+        candidate: The number of the candidate in the search, from 0.
+        values: The values that were suggested, by `Searched.name`.
+        loss: The loss with these values, in its canonical form.
+        seed: The run's seed.
+        run_id: The run.
+        end: How it ended: done, stopped early, or failed; None as long as it has not ended.
+        step: The steps that it was trained for.
+        value: The last value of the metric on the validation set; None if there is none.
+    """
+
+    candidate: int
+    values: Mapping[str, Single]
+    loss: str
+    seed: int
+    run_id: str
+    end: RunEnd | None = None
+    step: int = 0
+    value: float | None = None
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "Trial":
+        """Read its fields, after JSON."""
+        return cls(
+            candidate=int(data["candidate"]),
+            values=dict(data["values"]),
+            loss=str(data["loss"]),
+            seed=int(data["seed"]),
+            run_id=str(data["run_id"]),
+            end=None if data["end"] is None else RunEnd(data["end"]),
+            step=int(data["step"]),
+            value=None if data["value"] is None else float(data["value"]),
+        )
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A search with the trials that were suggested so far.
+
+    Attributes:
+        search: What is fixed.
+        trials: In the order in which they were suggested.
+        begun: When.
+    """
+
+    search: Search
+    trials: tuple[Trial, ...]
+    begun: datetime.datetime
+
+    @property
+    def digest(self) -> str:
+        """That of the search; trials are added to it."""
+        return self.search.digest
+
+    def of_candidate(self, candidate: int) -> tuple[Trial, ...]:
+        """Return the trials of a candidate, in order."""
+        return tuple(trial for trial in self.trials if trial.candidate == candidate)
+
+    def is_complete(self, candidate: int) -> bool:
+        """Return whether a candidate has had all its trials, and each has ended."""
+        given = self.of_candidate(candidate)
+        return len(given) == self.search.trials and all(trial.end is not None for trial in given)
+
+    def chosen(self, candidate: int) -> Trial | None:
+        """Return the best trial of a candidate that is complete: of those trained to the end, the first of the best.
+
+        A trial that was stopped early or failed is never chosen; without any other, there is none.
+        """
+        return self.best(self.of_candidate(candidate)) if self.is_complete(candidate) else None
+
+    def best(self, trials: Sequence[Trial]) -> Trial | None:
+        """Return the first of the best of some trials that were trained to the end, if one has a value."""
+        found = [each for each in trials if each.end == RunEnd.DONE and each.value is not None]
+        sign = -1 if self.search.higher else 1
+        return min(found, key=lambda each: sign * (each.value or 0.0), default=None)
+
+    def to_data(self) -> dict[str, Any]:
+        """Return it as plain values for JSON."""
+        return {"digest": self.digest, **dataclasses.asdict(self), "begun": self.begun.isoformat()}
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "Tuning":
+        """Read what `to_data` returns, after JSON.
+
+        Raises:
+            ValueError: If it is something else, or does not agree with itself; also a KeyError or TypeError.
+        """
+        tuning = cls(
+            Search.of(data["search"]),
+            tuple(map(Trial.of, data["trials"])),
+            datetime.datetime.fromisoformat(data["begun"]),
+        )
+        if tuning.digest != data["digest"]:
+            raise ValueError(f"the search has been changed, and its digest is {tuning.digest} now")
+        for number, candidate in enumerate(tuning.search.candidates):
+            given = tuning.of_candidate(number)
+            if len(given) > tuning.search.trials:
+                raise ValueError(f"{candidate.loss} has {len(given)} trials and was given {tuning.search.trials}")
+            names = {each.name for each in candidate.searched}
+            if any(trial.values.keys() != names for trial in given):
+                raise ValueError(f"a trial of {candidate.loss} has values of something else than is searched")
+        if any(not 0 <= trial.candidate < len(tuning.search.candidates) for trial in tuning.trials):
+            raise ValueError("a trial is of no candidate")
+        if any(trial.value is not None and not math.isfinite(trial.value) for trial in tuning.trials):
+            raise ValueError("the value of a trial is no finite number")
+        return tuning
