@@ -74,6 +74,42 @@ class Estimate:
     p: float
 
 
+@dataclass(frozen=True)
+class Mean:
+    """A mean and what Student's t needs for tests and intervals of it.
+
+    Attributes:
+        value: The mean.
+        error: Its standard error.
+        df: Degrees of freedom of the error.
+    """
+
+    value: float
+    error: float
+    df: float
+
+    def interval(self, alpha: float) -> Interval:
+        """Return its confidence interval at level 1 − ``alpha``."""
+        half = student_quantile(self.df, alpha) * self.error
+        return Interval(self.value - half, self.value + half)
+
+    def p(self, mean: float = 0.0) -> float:
+        """Return the two-sided p value of a true mean of ``mean``."""
+        return _p(self.value - mean, self.error, self.df)
+
+    def above(self, bound: float) -> float:
+        """Return the one-sided p value of a true mean of at most ``bound``: if it is small, the mean is above."""
+        from scipy import special
+
+        if self.error == 0.0:
+            return float(self.value <= bound)
+        return float(special.stdtr(self.df, (bound - self.value) / self.error))
+
+    def below(self, bound: float) -> float:
+        """Return the one-sided p value of a true mean of at least ``bound``: if it is small, the mean is below."""
+        return Mean(-self.value, self.error, self.df).above(-bound)
+
+
 def summarise(values: Sequence[float]) -> Summary:
     """Return the mean, sample standard deviation and number of some values.
 
@@ -122,6 +158,39 @@ def crossed_bootstrap(differences: Array, alpha: float) -> Estimate:
     return Estimate(Interval(float(low), float(high)), _p(centre, float(means.std()), df))
 
 
+def crossed_mean(differences: Array, sizes: Sequence[int] = ()) -> Mean:
+    """Return the mean difference over the populations of seeds and images, with its error in closed form.
+
+    It is the error that `crossed_bootstrap` estimates by resampling: the variance of the seeds' means divided by their
+    number, the same of the images, and that of what is left of each difference divided by the number of all.
+
+    Args:
+        differences: [S, I], by seed and image.
+        sizes: The numbers of images of several test sets whose images stand side by side: each set's images are a
+            sample of its own population. By default, all are of one set.
+
+    Raises:
+        ValueError: If there are fewer than two seeds, or fewer than two images of a set.
+    """
+    seeds, images = differences.shape
+    sizes = sizes or (images,)
+    if seeds < 2 or min(sizes) < 2 or sum(sizes) != images:
+        raise ValueError(
+            f"2 seeds and 2 images of each test set are needed, and the shape is {differences.shape}, of sets {sizes}"
+        )
+    by_seed, by_image = differences.mean(axis=1), differences.mean(axis=0)
+    parts = [(float(by_seed.var(ddof=1)) / seeds, seeds - 1)]
+    left = 0.0
+    for of_set, means in zip(_split(differences, sizes), _split(by_image, sizes), strict=True):
+        count = len(means)
+        parts.append((float(means.var(ddof=1)) * count / images**2, count - 1))
+        rest = of_set - of_set.mean(axis=1, keepdims=True) - means + means.mean()
+        left += float(np.sum(rest**2)) / (seeds * (seeds - 1)) * count / (count - 1) / images**2
+    variance = sum(variance for variance, _ in parts)
+    spread = sum(part**2 / df for part, df in parts)
+    return Mean(float(differences.mean()), math.sqrt(variance + left), variance**2 / spread if spread > 0.0 else 1.0)
+
+
 def sign_flip(differences: Array) -> SignFlip:
     """Test whether differences are symmetric about 0: p is the share of sign flips whose mean is at least as large.
 
@@ -136,6 +205,22 @@ def sign_flip(differences: Array) -> SignFlip:
     rounding = 1e-12 * float(np.abs(differences).sum())  # flips of equal sums count as equal
     extreme = int(np.count_nonzero(np.abs(flips @ differences) >= observed - rounding))
     return SignFlip(p=extreme / len(flips), floor=sign_flip_floor(len(differences)))
+
+
+def sign_flip_above(differences: Array) -> SignFlip:
+    """Test, against differences that are symmetric about 0 or a lower value, whether they are above: one-sided.
+
+    The flips are those of `sign_flip`, of which each counts with its opposite.
+
+    Args:
+        differences: [N], at least one.
+    """
+    flips = _flips(len(differences))
+    observed = float(differences.sum())
+    rounding = 1e-12 * float(np.abs(differences).sum())
+    sums = flips @ differences
+    extreme = int(np.count_nonzero(sums >= observed - rounding) + np.count_nonzero(-sums >= observed - rounding))
+    return SignFlip(p=extreme / (2 * len(flips)), floor=sign_flip_floor(len(differences)) / 2)
 
 
 def sign_flip_floor(n: int) -> float:
@@ -188,6 +273,11 @@ def _p(mean: float, error: float, df: float) -> float:
     from scipy import special
 
     return 2 * float(special.stdtr(df, -abs(mean) / error)) if error > 0.0 else float(mean == 0.0)
+
+
+def _split(values: Array, sizes: Sequence[int]) -> list[Array]:
+    """Return the parts of the last axis that have these sizes."""
+    return np.split(values, np.cumsum(sizes)[:-1], axis=-1)
 
 
 def _inflated(values: Array, axis: int) -> Array:

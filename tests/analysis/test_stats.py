@@ -16,11 +16,14 @@ from sgbench.analysis.stats import (
     RESAMPLES,
     Array,
     Interval,
+    Mean,
     Summary,
     crossed_bootstrap,
+    crossed_mean,
     holm,
     paired_t,
     sign_flip,
+    sign_flip_above,
     sign_flip_floor,
     summarise,
 )
@@ -144,6 +147,66 @@ def test_without_an_effect_of_the_other_it_is_the_widened_bootstrap_of_scipy(axi
     for end, expected in zip(ends(outcome.interval), plain.confidence_interval, strict=True):
         assert end - centre == pytest.approx(widened * (expected - centre), rel=0.05)
     assert outcome.p == pytest.approx(paired_t(differences, 0.05).p, rel=0.05)
+
+
+@pytest.mark.parametrize("shape", [(2, 5), (5, 14), (10, 3)])
+def test_the_mean_has_the_error_that_the_bootstrap_estimates(shape: tuple[int, int]) -> None:
+    differences = normal(shape[0], 1, seed=1, mean=0.4) + normal(shape[1], seed=2) + normal(*shape, seed=3)
+    assert crossed_mean(differences).p() == pytest.approx(crossed_bootstrap(differences, 0.05).p, rel=0.06)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_without_an_effect_of_the_other_the_mean_is_that_of_scipys_t_test(axis: int) -> None:
+    differences = normal(9, seed=4, mean=0.2)
+    mean = crossed_mean(np.repeat(np.expand_dims(differences, 1 - axis), 6, axis=1 - axis))
+    for alternative, p in (("two-sided", mean.p(0.1)), ("greater", mean.above(0.1)), ("less", mean.below(0.1))):
+        expected = scipy.stats.ttest_1samp(differences, 0.1, alternative=alternative)
+        assert p == pytest.approx(expected.pvalue, rel=1e-9)
+    expected_interval = tuple(scipy.stats.ttest_1samp(differences, 0).confidence_interval(0.99))
+    assert ends(mean.interval(0.01)) == pytest.approx(expected_interval, rel=1e-9)
+
+
+def test_a_mean_without_an_error_is_what_it_is() -> None:
+    mean = Mean(0.5, 0.0, 1.0)
+    assert (mean.p(), mean.p(0.5)) == (0, 1)
+    assert [mean.above(bound) for bound in (0.4, 0.5, 0.6)] == [0, 1, 1]
+    assert [mean.below(bound) for bound in (0.4, 0.5, 0.6)] == [1, 1, 0]
+
+
+def test_how_sets_of_images_differ_from_each_other_adds_no_error() -> None:
+    differences = normal(4, 1, seed=1) + normal(12, seed=2) + normal(4, 12, seed=3)
+    apart = differences + np.repeat([0.0, 7.0, -3.0], (5, 4, 3))
+    assert crossed_mean(apart, (5, 4, 3)).error == pytest.approx(crossed_mean(differences, (5, 4, 3)).error, rel=1e-9)
+    assert crossed_mean(differences, (12,)) == crossed_mean(differences)
+    for sizes in ((11, 1), (5, 5)):
+        with pytest.raises(ValueError, match="2 images of each test set"):
+            crossed_mean(differences, sizes)
+
+
+def test_the_error_over_sets_is_that_of_images_resampled_within_each() -> None:
+    sizes, random = (5, 9), np.random.default_rng(0)
+    differences = normal(4, 1, seed=1) + normal(14, seed=2) + normal(4, 14, seed=3)
+    inflated = differences.mean(axis=0) + math.sqrt(4 / 3) * (differences - differences.mean(axis=0))
+    shares = []
+    parts = []
+    for part, n in zip(np.split(inflated, [5], axis=1), sizes, strict=True):
+        middle = part.mean(axis=1, keepdims=True)
+        parts.append(middle + math.sqrt(n / (n - 1)) * (part - middle))
+        shares.append(random.multinomial(n, [1 / n] * n, size=40_000) / 14)
+    by_seed = random.multinomial(4, [1 / 4] * 4, size=40_000) / 4
+    resampled = np.sum((by_seed @ np.hstack(parts)) * np.hstack(shares), axis=1)
+    assert crossed_mean(differences, sizes).error == pytest.approx(float(resampled.std()), rel=0.015)
+
+
+@settings(max_examples=40)
+@given(DIFFERENCES)
+def test_one_sided_sign_flips_equal_scipys(differences: Array) -> None:
+    expected = scipy.stats.permutation_test(
+        (differences,), np.sum, permutation_type="samples", n_resamples=np.inf, alternative="greater"
+    )
+    outcome = sign_flip_above(differences)
+    assert outcome.p == pytest.approx(expected.pvalue, abs=1e-12)
+    assert outcome.p >= outcome.floor == sign_flip(differences).floor / 2
 
 
 @given(MATRICES)
