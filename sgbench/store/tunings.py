@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from sgbench.spec.expression import Single
-from sgbench.spec.models import canonical_json
+from sgbench.spec.models import canonical_json, path_of
 from sgbench.store.rows import RunEnd
 
 RATE = "learning rate"
@@ -36,12 +38,6 @@ class Searched:
     choices: tuple[Single, ...] = ()
     default: Single | None = None
 
-    @classmethod
-    def of(cls, data: Mapping[str, Any]) -> "Searched":
-        """Read its fields, after JSON."""
-        ends = tuple(None if data[end] is None else float(data[end]) for end in ("low", "high"))
-        return cls(str(data["name"]), *ends, bool(data["log"]), tuple(data["choices"]), data["default"])
-
 
 @dataclass(frozen=True)
 class Candidate:
@@ -56,11 +52,6 @@ class Candidate:
     backbone: str
     loss: str
     searched: tuple[Searched, ...]
-
-    @classmethod
-    def of(cls, data: Mapping[str, Any]) -> "Candidate":
-        """Read its fields, after JSON."""
-        return cls(str(data["backbone"]), str(data["loss"]), tuple(map(Searched.of, data["searched"])))
 
 
 @dataclass(frozen=True)
@@ -102,22 +93,8 @@ class Search:
     @property
     def digest(self) -> str:
         """First 12 hex digits of the SHA-256 of what is fixed."""
-        as_read = dataclasses.asdict(Search.of(dataclasses.asdict(self)))
-        return hashlib.sha256(canonical_json(as_read).encode()).hexdigest()[:12]
-
-    @classmethod
-    def of(cls, data: Mapping[str, Any]) -> "Search":
-        """Read its fields, after JSON."""
-        return cls(
-            candidates=tuple(map(Candidate.of, data["candidates"])),
-            **{field: int(data[field]) for field in ("trials", "steps", "seed")},
-            **{field: str(data[field]) for field in ("method", "scheduler", "metric", "dataset", "dataset_sha256")},
-            higher=bool(data["higher"]),
-            trial_seeds=tuple(map(int, data["trial_seeds"])),
-            final_seeds=tuple(map(int, data["final_seeds"])),
-            conditions=str(data["conditions"]),
-            options=dict(data["options"]),
-        )
+        as_read = TypeAdapter(Search).validate_python(dataclasses.asdict(self))  # 1 becomes 1.0 in a float
+        return hashlib.sha256(canonical_json(dataclasses.asdict(as_read)).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -143,20 +120,6 @@ class Trial:
     end: RunEnd | None = None
     step: int = 0
     value: float | None = None
-
-    @classmethod
-    def of(cls, data: Mapping[str, Any]) -> "Trial":
-        """Read its fields, after JSON."""
-        return cls(
-            candidate=int(data["candidate"]),
-            values=dict(data["values"]),
-            loss=str(data["loss"]),
-            seed=int(data["seed"]),
-            run_id=str(data["run_id"]),
-            end=None if data["end"] is None else RunEnd(data["end"]),
-            step=int(data["step"]),
-            value=None if data["value"] is None else float(data["value"]),
-        )
 
 
 @dataclass(frozen=True)
@@ -209,14 +172,14 @@ class Tuning:
         """Read what `to_data` returns, after JSON.
 
         Raises:
-            ValueError: If it is something else, or does not agree with itself; also a KeyError or TypeError.
+            ValueError: If it is something else, or does not agree with itself.
         """
-        tuning = cls(
-            Search.of(data["search"]),
-            tuple(map(Trial.of, data["trials"])),
-            datetime.datetime.fromisoformat(data["begun"]),
-        )
-        if tuning.digest != data["digest"]:
+        try:
+            tuning = TypeAdapter(cls).validate_python(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{path_of(first['loc'])}: {first['msg']}") from error
+        if tuning.digest != data.get("digest"):
             raise ValueError(f"the search has been changed, and its digest is {tuning.digest} now")
         for number, candidate in enumerate(tuning.search.candidates):
             given = tuning.of_candidate(number)
