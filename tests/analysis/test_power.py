@@ -1,0 +1,101 @@
+import math
+
+import numpy as np
+import pytest
+
+from sgbench.analysis.power import Spread, detectable, images_needed, power_of, seeds_needed
+from sgbench.analysis.stats import crossed_bootstrap, paired_t, sign_flip
+
+ONE = Spread(seed=1.0)
+CROSSED = Spread(seed=0.3, image=1.0, both=0.5)
+
+
+@pytest.mark.parametrize(
+    ("effect", "seeds", "alpha", "power"),
+    [  # statsmodels 0.15.0: TTestPower().power(effect, seeds, alpha)
+        (1, 2, 0.05, 0.09281),
+        (0.5, 20, 0.05, 0.5645),
+        (1, 10, 0.05, 0.8031),
+        (2, 5, 0.05, 0.90888),
+        (3, 4, 0.05, 0.967),
+        (1, 17, 0.05 / 8, 0.81569),
+        (2, 7, 0.05 / 8, 0.81079),
+        (3, 5, 0.05 / 8, 0.80657),
+    ],
+)
+def test_the_power_for_a_metric_of_whole_sets_is_that_of_the_noncentral_t(
+    effect: float, seeds: int, alpha: float, power: float
+) -> None:
+    assert power_of(effect, ONE, seeds, None, alpha) == pytest.approx(power, abs=5e-4)
+    assert power_of(-10 * effect, Spread(10.0), seeds, None, alpha) == pytest.approx(power, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "alpha", "effect"),
+    [  # statsmodels 0.15.0: TTestPower().solve_power(nobs=seeds, alpha=alpha, power=0.8)
+        (3, 0.05, 3.26404),
+        (5, 0.05, 1.682),
+        (10, 0.05, 0.996),
+        (20, 0.05, 0.66044),
+        (5, 0.05 / 8, 2.97645),
+    ],
+)
+def test_the_detectable_effect_is_found_with_that_power(seeds: int, alpha: float, effect: float) -> None:
+    assert detectable(ONE, seeds, None, alpha) == pytest.approx(effect, rel=1e-3)
+
+
+def test_one_cell_needs_10_5_or_4_seeds_and_eight_need_17_7_or_5() -> None:
+    assert [seeds_needed(effect, ONE, None, 0.05) for effect in (1, 2, 3)] == [10, 5, 4]
+    assert [seeds_needed(effect, ONE, None, 0.05 / 8) for effect in (1, 2, 3)] == [17, 7, 5]
+
+
+def test_the_predicted_power_is_how_often_all_three_tests_find_the_effect() -> None:
+    seeds, images, runs, found = 4, 14, 150, 0
+    effect = detectable(CROSSED, seeds, images, 0.05)
+    random = np.random.default_rng(7)
+    for _ in range(runs):
+        by_seed, by_image, both = (random.normal(size=shape) for shape in ((seeds, 1), images, (seeds, images)))
+        drawn = effect + CROSSED.seed * by_seed + CROSSED.image * by_image + CROSSED.both * both
+        tests = paired_t(drawn.mean(axis=1), 0.05), sign_flip(drawn.mean(axis=0)), crossed_bootstrap(drawn, 0.05)
+        found += max(test.p for test in tests) <= 0.05
+    assert found / runs == pytest.approx(0.8, abs=0.09)  # 2.8 standard errors
+
+
+def test_the_spread_is_that_of_the_analysis_of_variance() -> None:
+    spread = Spread.of(np.array([[3.0, 7, 4, 9], [5, 8, 7, 9], [2, 8, 1, 6]]))
+    # statsmodels 0.15.0: anova_lm(ols("d ~ C(seed) + C(image)")) has the mean squares 9, 17.638889 and 1.888889
+    assert spread.both**2 == pytest.approx(1.888889)
+    assert spread.seed**2 == pytest.approx((9 - 1.888889) / 4)
+    assert spread.image**2 == pytest.approx((17.638889 - 1.888889) / 3)
+
+
+def test_no_spread_is_negative() -> None:
+    opposite = np.array([[1.0, -1, 1], [-1, 1, -1]])
+    assert Spread.of(opposite) == Spread(0.0, 0.0, pytest.approx(math.sqrt(8 / 3)))
+    assert Spread.of(np.zeros((3, 4))) == Spread(0.0)
+    assert Spread.of(np.array([[1.0], [3.0]])) == Spread(math.sqrt(2))
+    with pytest.raises(ValueError, match="2 seeds are needed"):
+        Spread.of(np.zeros((1, 4)))
+
+
+def test_five_images_show_nothing_however_many_seeds_there_are() -> None:
+    assert detectable(CROSSED, 1000, 5, 0.05) == math.inf
+    assert power_of(1e6, CROSSED, 1000, 5, 0.05) == 0.0
+    assert seeds_needed(1e6, CROSSED, 5, 0.05) is None
+    assert images_needed(1e6, CROSSED, 10, 0.05) == 6
+    assert images_needed(1e6, CROSSED, 10, 0.05 / 8) == 9  # 2 / 2⁹ is below 0.00625
+    assert images_needed(0.01, CROSSED, 3, 0.05) is None
+
+
+def test_two_seeds_are_the_fewest_and_nothing_varies_without_spread() -> None:
+    assert detectable(CROSSED, 1, 14, 0.05) == math.inf
+    assert detectable(Spread(0.0), 2, 14, 0.05) == 0.0
+    assert seeds_needed(1e-9, Spread(0.0), 14, 0.05) == 2
+
+
+@pytest.mark.parametrize("images", [None, 8, 100])
+def test_more_seeds_or_images_never_lose_power(images: int | None) -> None:
+    powers = [power_of(1.2, CROSSED, seeds, images, 0.05) for seeds in range(2, 30)]
+    assert powers == sorted(powers)
+    needed = seeds_needed(1.2, CROSSED, images, 0.05)
+    assert needed is None or powers[needed - 2] >= 0.8 > powers[needed - 3]
