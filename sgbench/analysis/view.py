@@ -12,6 +12,7 @@ objects only for what is requested; it imports neither torch nor any plug-in.
     view.rows(filters)          # rows of the table ``runs``, as an Arrow table
 """
 
+import datetime
 import functools
 import json
 import math
@@ -113,6 +114,8 @@ class Run(NamedTuple):
         failure: Why it failed.
         stale: The plug-ins whose code on this machine is another than the run was trained with, by kind and name.
         label: What its loss is called: its label or, if it has none, the expression.
+        planned: When it was first asked for; None if that is not known.
+        finished: When it ended; None if it is pending, or that is not known.
     """
 
     run_id: str
@@ -131,6 +134,8 @@ class Run(NamedTuple):
     failure: Fate | None
     stale: tuple[str, ...] = ()
     label: str = ""
+    planned: datetime.datetime | None = None
+    finished: datetime.datetime | None = None
 
     @property
     def trained(self) -> bool:
@@ -635,14 +640,14 @@ def _ended(rows: pa.Table) -> Iterator[Run]:
     """Yield the runs of a table ``runs``."""
     columns = (
         *("run_id", "kind", "name", "backbone", "loss", "lambda", "varied", "seed", "scale"),
-        *("train", "init", "parameters", "status"),
+        *("train", "init", "parameters", "status", "planned", "finished"),
     )
     sources = Sources()
     plugins = rows.select(["backbone", "loss", "optimizer_name", "code"]).to_pylist()
     values = zip(*(rows[column].to_pylist() for column in columns), strict=True)
     failures, recipes = _distinct(rows, ("status", "step", "error"), _failure), _distinct(rows, RECIPE, _shown)
     for each, failure, recipe, named in zip(values, failures, recipes, plugins, strict=True):
-        run_id, kind, name, backbone, loss, lam, varied, seed, scale, train, init, parameters, status = each
+        run_id, kind, name, backbone, loss, lam, varied, seed, scale, train, init, parameters, status, *times = each
         trained = kind == RunKind.TRAIN
         yield Run(
             run_id,
@@ -660,6 +665,8 @@ def _ended(rows: pa.Table) -> Iterator[Run]:
             _member(Status, status, "run"),
             failure,
             _shown(changed_since(named, sources)),
+            "",
+            *times,
         )
 
 
@@ -689,7 +696,7 @@ def _waiting(plan: Planned) -> Run:
     loss = (row["loss"], row.get("lambda"), row.get("varied"))
     what = (row["backbone"], *loss, row["seed"], row["scale"], row.get("train"), row["init"])
     recipe = _shown(row[name] for name in RECIPE)
-    return Run._make((plan.run_id, RunKind.TRAIN, *_shown(what), recipe, 0, Status.PENDING, None, (), ""))
+    return Run._make((plan.run_id, RunKind.TRAIN, *_shown(what), recipe, 0, Status.PENDING, None, (), "", plan.planned))
 
 
 _DEFAULTS = recipe_columns(Recipe())

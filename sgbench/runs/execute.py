@@ -34,7 +34,7 @@ from sgbench.scoring.validation import Validator
 from sgbench.spec import RunSpec, SweepSpec, Validation, canonical_json
 from sgbench.spec.sources import Code, changed, joined
 from sgbench.spec.stored import read_spec
-from sgbench.store import BESIDE_RUNS, Replaced, Store, identity_columns, stamp
+from sgbench.store import BESIDE_RUNS, Replaced, Store, identity_columns, now, stamp
 from sgbench.store.layout import has_weights, images_of, latest_step
 from sgbench.store.rows import HistoryRow, RunEnd, RunRow, ScoreRow, ValidationRow
 from sgbench.training import Checkpoints, Outcome, Progress, peak_memory, train
@@ -98,10 +98,14 @@ class Job:
     """See `PlannedRun.label`."""
     fence: str | None = None
     """Of the store while the sweep holds its lock: what no longer has it writes nothing there."""
+    planned: datetime.datetime | None = None
+    """When the run was first asked for."""
 
     @classmethod
-    def of(cls, run: PlannedRun, data: Data, sweep: SweepSpec, storage: Storage) -> "Job":
-        """Return the job of a planned run."""
+    def of(
+        cls, run: PlannedRun, data: Data, sweep: SweepSpec, storage: Storage, planned: datetime.datetime | None = None
+    ) -> "Job":
+        """Return the job of a planned run, which was first asked for at a time."""
         return cls(
             run.spec,
             storage.root,
@@ -118,6 +122,7 @@ class Job:
             metric_code=run.metric_code,
             label=run.label,
             fence=storage.fence,
+            planned=planned,
         )
 
     def storage(self) -> Storage:
@@ -129,6 +134,11 @@ class Job:
         """The run's id; a job exists only for hashed data."""
         assert self.spec.run_id is not None
         return self.spec.run_id
+
+    @property
+    def columns(self) -> RunRow:
+        """The columns of the run's row that are known before it starts."""
+        return identity_columns(self.spec) | {"planned": self.planned}
 
     @property
     def title(self) -> str:
@@ -148,7 +158,8 @@ class Job:
     def to_json(self) -> str:
         """Return the job as text."""
         validation = self.validation and self.validation.model_dump(mode="json")
-        return json.dumps({**vars(self), "spec": self.spec.model_dump(mode="json"), "validation": validation})
+        spec, planned = self.spec.model_dump(mode="json"), self.planned and self.planned.isoformat()
+        return json.dumps({**vars(self), "spec": spec, "validation": validation, "planned": planned})
 
     @classmethod
     def from_json(cls, text: str) -> "Job":
@@ -164,6 +175,7 @@ class Job:
                 "validation": fields["validation"] and Validation.model_validate(fields["validation"]),
                 "missing": tuple((test, metric) for test, metric in fields["missing"]),
                 "replaced": Replaced.of(fields["replaced"]) if fields["replaced"] else None,
+                "planned": fields["planned"] and datetime.datetime.fromisoformat(fields["planned"]),
             }
         )
 
@@ -256,8 +268,8 @@ def train_job(
     store, checkpoints = Store(storage), Checkpoints(storage, job.run_id)
     first, world = (dist.get_rank() == 0, dist.get_world_size()) if dist.is_initialized() else (True, 1)
     device = device_of_process()
-    row = identity_columns(job.spec) | provenance(device)
-    row |= {"node": node, "workers": world, "started": _now()}
+    row = job.columns | provenance(device)
+    row |= {"node": node, "workers": world, "started": now()}
     before = store.run(job.run_id)
     if before and before["status"] == RunEnd.DONE and not job.replaces(before):
         if not has_weights(storage, job.run_id):
@@ -448,7 +460,7 @@ def record_failure(job: Job, message: str, lane: Lane | None = None) -> str:
     curves = checkpoint.get("history", []), checkpoint.get("validation", [])
     where: RunRow = {"node": lane.node, "gpu": lane.kind or None} if lane else {}
     where |= {"code": _as_column(joined(begun_with(store.storage, job.run_id), job.code))}
-    return _record_failure(store, identity_columns(job.spec) | where | _failed(message, step), *curves)
+    return _record_failure(store, job.columns | where | _failed(message, step), *curves)
 
 
 def _as_column(code: Code) -> str | None:
@@ -475,7 +487,7 @@ def _record_failure(store: Store, row: RunRow, history: list[HistoryRow], valida
 
 
 def _failed(error: str, step: int) -> RunRow:
-    return {"status": RunEnd.FAILED, "error": error, "step": step, "finished": _now()}
+    return {"status": RunEnd.FAILED, "error": error, "step": step, "finished": now()}
 
 
 def _success(spec: RunSpec, outcome: Outcome) -> RunRow:
@@ -486,9 +498,5 @@ def _success(spec: RunSpec, outcome: Outcome) -> RunRow:
         "steps_per_second": outcome.step / outcome.wall_seconds,
         "wall_seconds": outcome.wall_seconds,
         "peak_memory_bytes": outcome.peak_memory_bytes,
-        "finished": _now(),
+        "finished": now(),
     }
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)

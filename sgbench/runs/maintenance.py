@@ -4,13 +4,12 @@ Callers of functions that write must hold the lock of that store. Each call may 
 call completes it. In between, the store may lack results, but never shows wrong ones.
 """
 
-import dataclasses
 import datetime
 import json
 import re
 import secrets
 from collections import defaultdict
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,7 +22,7 @@ from sgbench.core.status import ScoreStatus
 from sgbench.core.storage import Storage
 from sgbench.core.words import quoted
 from sgbench.spec.stored import plugins_of
-from sgbench.store import BESIDE_RUNS, Dataset, Planned, Store, stamp
+from sgbench.store import BESIDE_RUNS, Dataset, Planned, Store, earliest, stamp
 from sgbench.store.layout import (
     CHECKPOINTS,
     IMAGES,
@@ -73,13 +72,15 @@ class Merge:
     scores: tuple[str, ...]
     """Stems of the scores to take; see `sgbench.store.files`."""
     plans: dict[str, list[Planned]]
-    """What only the source's plans ask for, by name."""
+    """What only the source's plans ask for, or asked for earlier, by name."""
     labels: dict[str, str]
     """Labels of the source for losses that have none here, by their text."""
     histories: tuple[str, ...]
     """Runs whose history is taken."""
     validations: tuple[str, ...]
     """Runs whose scores of validation are taken."""
+    asked: dict[str, datetime.datetime | None]
+    """When runs that stay were first asked for, if the source's row says that it was earlier."""
     remains: tuple[str, ...]
     """Added runs of which this store has something but no row, such as a checkpoint or part of a killed merge."""
     remarks: tuple[str, ...]
@@ -129,6 +130,8 @@ class Merge:
             for loss, label in labels.items()
             if loss not in free and named.get(loss) != label
         ]
+        stay = [run_id for run_id in both if run_id not in better]
+        asked = {run_id: earliest([ours[run_id]["planned"], theirs[run_id]["planned"]]) for run_id in stay}
         added = theirs.keys() - ours.keys()
         here, there = _score_ranks(into), _score_ranks(source)
         scores = [
@@ -151,6 +154,7 @@ class Merge:
             labels=free,
             histories=tuple(sorted(taken["history"])),
             validations=tuple(sorted(taken["validation"])),
+            asked={run_id: time for run_id, time in asked.items() if time != ours[run_id]["planned"]},
             remains=tuple(sorted(added & _without_rows(into, ours))),
             remarks=tuple(remarks),
         )
@@ -158,7 +162,7 @@ class Merge:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to take, except perhaps weights and images of runs that are the same."""
-        return not (self.added or self.replaced or self.scores or self.plans or self.labels)
+        return not (self.added or self.replaced or self.scores or self.plans or self.labels or self.asked)
 
     def apply(self) -> None:
         """Carry out the merge.
@@ -189,8 +193,12 @@ class Merge:
             files = self.into.tables[table]
             if rows.num_rows or len(files.list().compacted) > 1:  # more than one is left by a killed merge
                 files.compact(rows)
+        rows = self.into.rows() if self.asked else {}
+        for run_id, time in self.asked.items():
+            self.into.write_run(rows[run_id] | {"planned": time})
         for name, planned in self.plans.items():
-            self.into.write_plan(name, [*self.into.plans().get(name, []), *planned])
+            ours = self.into.plans().get(name, [])
+            self.into.write_plan(name, [*{_text(each): each for each in (*ours, *planned)}.values()])
         self.into.write_labels(self.labels)
 
     def _replace(self, run_id: str, theirs: dict[str, pa.Table]) -> None:
@@ -202,6 +210,8 @@ class Merge:
         """
         here, there = self.into.storage, self.source.storage
         (row,) = theirs["runs"].to_pylist()
+        if before := self.into.run(run_id):
+            row |= {"planned": earliest([before["planned"], row["planned"]])}
         scratch = f"{SCRATCH}/{secrets.token_hex(4)}"
         done = row["status"] == RunEnd.DONE  # otherwise there may be a checkpoint here from which to try again
         files = _files_of(there, run_id) if done else []
@@ -402,8 +412,8 @@ def _is_same(ours: RunRow, theirs: RunRow) -> bool:
     return {**ours, **dict.fromkeys(_OF_SWEEPS)} == {**theirs, **dict.fromkeys(_OF_SWEEPS)}
 
 
-_OF_SWEEPS = ("lambda", "varied", "spec")
-"""Columns in which a later sweep may change the row of a run."""
+_OF_SWEEPS = ("lambda", "varied", "spec", "planned")
+"""Columns in which a later sweep or merge may change the row of a run."""
 
 
 def _rank(row: RunRow) -> tuple[bool, datetime.datetime]:
@@ -431,12 +441,18 @@ def _score_ranks(store: Store) -> dict[str, tuple[str, tuple[int, datetime.datet
 def _new_plans(into: Store, source: Store) -> dict[str, list[Planned]]:
     ours, new = into.plans(), {}
     for name, theirs in source.plans().items():
-        known = set(map(_text, ours.get(name, [])))
-        lacking = [planned for planned in theirs if _text(planned) not in known]
+        known = {_text(planned): planned.planned for planned in ours.get(name, [])}
+        lacking = [planned for planned in theirs if not _is_known(planned, known)]
         if lacking or name not in ours:
             new[name] = lacking
     return new
 
 
+def _is_known(planned: Planned, known: Mapping[str, datetime.datetime | None]) -> bool:
+    """Return whether a plan, by `_text`, asks for it already and did not do so later."""
+    text = _text(planned)
+    return text in known and earliest([known[text], planned.planned]) == known[text]
+
+
 def _text(planned: Planned) -> str:
-    return json.dumps(dataclasses.asdict(planned), sort_keys=True)
+    return json.dumps({**planned.to_data(), "planned": None}, sort_keys=True)

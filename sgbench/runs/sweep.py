@@ -31,7 +31,7 @@ from sgbench.runs.tracking import Trackers, tracked, trackers_of
 from sgbench.spec import Expression, RunSpec, SweepSpec
 from sgbench.spec.sources import Sources
 from sgbench.spec.stored import read_spec
-from sgbench.store import Store, identity_columns
+from sgbench.store import Store, identity_columns, now
 from sgbench.store.rows import RunEnd
 
 MANY_FILES = 1000
@@ -247,7 +247,7 @@ def carry_out(
         trackers = trackers_of(sweep) if plan.pending else {}
         if command == "sweep":
             _note_lambdas(store, [spec for spec in mine if spec.run_id not in taken])
-            store.write_plan(name, plan.records())
+            store.ask(name, plan.records())
         work = _Work(name, data, store, runner, trackers, observer)
         with resumable("the sweep"), work.running:
             pause = FIRST_PAUSE_SECONDS
@@ -329,7 +329,11 @@ class _Work:
             validation_sets=plan.validation,
             workers=max(1, sweep.workers),
         )
-        jobs = [Job.of(run, self._data, sweep, storage) for run in longest_first(expected)]
+        asked, time = self._store.asked(), now()
+        jobs = [
+            Job.of(run, self._data, sweep, storage, asked.get(str(run.spec.run_id), time))
+            for run in longest_first(expected)
+        ]
         self._run_jobs = self._run_jobs or self.running.enter_context(self._runner)
         with (
             self._observer.running(plan) as shown,

@@ -1,6 +1,7 @@
 """Reading specifications in YAML and JSON, within limits, so that no text can exhaust this machine."""
 
 import contextlib
+import datetime
 import json
 import re
 import stat
@@ -118,6 +119,22 @@ def read_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def read_time(text: str) -> datetime.datetime:
+    """Return the time that a text in ISO 8601 with a time zone stands for, in UTC.
+
+    Raises:
+        ValueError: If it is none, or outside the years 1 to 9999.
+        TypeError: If it is no text.
+    """
+    try:
+        time = datetime.datetime.fromisoformat(text)
+        if time.tzinfo is None:
+            raise ValueError(f"{text[:80]!r} is a time without a time zone")
+        return time.astimezone(datetime.UTC)
+    except OverflowError as error:
+        raise ValueError(f"{text[:80]!r} is outside the years 1 to 9999") from error
 
 
 class _Reader(yaml.SafeLoader):

@@ -4,7 +4,7 @@ from sgbench.store.declarations import Declaration
 from sgbench.store.files import whole_sets
 from sgbench.store.layout import LOGS, SCRATCH
 from sgbench.store.schema import BESIDE_RUNS, HISTORY, RUNS, SCHEMA_VERSION, SCORES, VALIDATION, identity_columns
-from sgbench.store.store import Dataset, Planned, Replaced, Store, by_key, relabelled, stamp
+from sgbench.store.store import Dataset, Planned, Replaced, Store, by_key, earliest, now, relabelled, stamp
 from sgbench.store.tunings import Candidate, Search, Searched, Trial, Tuning
 
 __all__ = [
@@ -27,7 +27,9 @@ __all__ = [
     "Trial",
     "Tuning",
     "by_key",
+    "earliest",
     "identity_columns",
+    "now",
     "relabelled",
     "stamp",
     "whole_sets",

@@ -9,6 +9,7 @@ from typing import Any
 
 from sgbench.spec.decisions import Question
 from sgbench.spec.models import canonical_json
+from sgbench.spec.text import read_time
 
 
 @dataclass(frozen=True)
@@ -67,5 +68,5 @@ class Declaration:
             tests=tuple((str(name), str(sha256)) for name, sha256 in data["tests"]),
             conditions=str(data["conditions"]),
             sweep=str(data["sweep"]),
-            declared=datetime.datetime.fromisoformat(data["declared"]),
+            declared=read_time(data["declared"]),
         )

@@ -108,6 +108,7 @@ RunRow = TypedDict(
         "code": Json | None,  # the hash of each plug-in's code, by its kind and name; null without plug-ins, or older
         "git_revision": str | None,
         "files": Json | None,  # by test set and image, which file of a folder was scored, if matched by a stem
+        "planned": datetime.datetime | None,  # when it was first asked for in this store; null in older ones
         "started": datetime.datetime | None,
         "finished": datetime.datetime | None,
     },

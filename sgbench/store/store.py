@@ -2,11 +2,12 @@
 
 import contextlib
 import dataclasses
+import datetime
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from sgbench.core.sources import DIGITS, Source
 from sgbench.core.storage import PART, PART_IN_WORDS, Storage
 from sgbench.core.words import quoted
 from sgbench.spec.expression import is_label
-from sgbench.spec.text import read_json
+from sgbench.spec.text import read_json, read_time
 from sgbench.store.declarations import Declaration
 from sgbench.store.files import TableFiles
 from sgbench.store.layout import (
@@ -64,6 +65,23 @@ class Planned:
     tests: tuple[Dataset, ...]
     """The test sets to score it on."""
     metrics: tuple[str, ...]
+    planned: datetime.datetime | None = None
+    """When it was first asked for in this store; None = not known, in a plan that older versions wrote."""
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> "Planned":
+        """Read what `to_data` returns, after JSON.
+
+        Raises:
+            ValueError: If it is something else; also a KeyError or TypeError.
+        """
+        tests, metrics = tuple(Dataset(*test) for test in fields["tests"]), tuple(fields["metrics"])
+        planned = fields.get("planned")
+        return cls(fields["run"], tests, metrics, None if planned is None else read_time(planned))
+
+    def to_data(self) -> dict[str, Any]:
+        """Return it as plain values for JSON."""
+        return {**dataclasses.asdict(self), "planned": self.planned and self.planned.isoformat()}
 
     @property
     def run_id(self) -> str:
@@ -97,6 +115,18 @@ def relabelled(labels: Mapping[str, str], new: Mapping[str, str]) -> dict[str, s
     """
     kept = {loss: label for loss, label in labels.items() if label not in new.values()} | dict(new)
     return {loss: label for loss, label in sorted(kept.items()) if label != loss}
+
+
+def earliest(times: Iterable[datetime.datetime | None]) -> datetime.datetime | None:
+    """Return the earliest of the times at which a run was asked for; None, which is not known, is before all others."""
+    known = [*times]
+    return None if None in known else min(time for time in known if time)
+
+
+def now() -> datetime.datetime:
+    """Return the time, in milliseconds like all times of a store."""
+    time = datetime.datetime.now(datetime.UTC)
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)
 
 
 def stamp(row: RunRow | None) -> str | None:
@@ -233,8 +263,25 @@ class Store:
             InputError: If the name is not valid for a file.
         """
         _check_plan_name(name)
-        rows = [dataclasses.asdict(run) for run in planned]
-        self.storage.write(plan_of(name), json.dumps(rows, indent=1).encode())
+        self.storage.write(plan_of(name), json.dumps([run.to_data() for run in planned], indent=1).encode())
+
+    def ask(self, name: str, planned: Iterable[Planned]) -> None:
+        """Write the plan of a sweep; what was asked for before keeps the time of that, and the rest is asked for now.
+
+        Raises:
+            InputError: As in `write_plan`.
+        """
+        with self.storage.alone():
+            before, time = self.asked(), now()
+            self.write_plan(name, [replace(each, planned=before.get(each.run_id, time)) for each in planned])
+
+    def asked(self) -> dict[str, datetime.datetime | None]:
+        """Return when each run was first asked for, by id: as its row says or, without a row, as plans say."""
+        plans: dict[str, list[datetime.datetime | None]] = {}
+        for each in self.planned():
+            plans.setdefault(each.run_id, []).append(each.planned)
+        rows = self.tables["runs"].read().select(["run_id", "planned"]).to_pylist()
+        return {run: earliest(times) for run, times in plans.items()} | {row["run_id"]: row["planned"] for row in rows}
 
     def planned(self) -> list[Planned]:
         """Return the runs that all sweeps on this store asked for; a run in two sweeps appears twice."""
@@ -259,10 +306,7 @@ class Store:
             rows = read_json(self.storage.read(file))
             if not isinstance(rows, list):
                 raise TypeError("a list of runs is needed")
-            plan = [
-                Planned(row["run"], tuple(Dataset(*test) for test in row["tests"]), tuple(row["metrics"]))
-                for row in rows
-            ]
+            plan = [Planned.of(row) for row in rows]
             tests = {test for planned in plan for test in planned.tests}
             _check_names(
                 run_id={planned.run["run_id"] for planned in plan},

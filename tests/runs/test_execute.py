@@ -37,7 +37,7 @@ from sgbench.runs.verification import verify
 from sgbench.scoring.evaluation import score_subject
 from sgbench.scoring.subjects import trained
 from sgbench.spec import Degradation, build
-from sgbench.store import Store
+from sgbench.store import Store, now
 from sgbench.store.layout import has_weights, latest_step
 from sgbench.training import Checkpoints
 
@@ -516,7 +516,7 @@ def test_what_a_loss_needs_is_there_before_it_trains(
 
 
 def test_a_job_survives_the_way_to_another_machine(data: Data, store: Store) -> None:
-    job = a_job(data, store, "l1 + 0.1*sg(order=2)")
+    job = dataclasses.replace(a_job(data, store, "l1 + 0.1*sg(order=2)"), planned=now())
     again = Job.from_json(job.to_json())
     assert again == job
     assert again.run_id == job.run_id

@@ -1,19 +1,20 @@
 """Merging, checking and clearing stores, however often it dies on the way."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from crash_points import Frail
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up_runs import ID, fill, fill_whole, planned, said, scores, trained, values
+from made_up_runs import ID, fill, fill_whole, hours, planned, said, scores, trained, values
 
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.runs.maintenance import Merge, clean, find_runs, remove
 from sgbench.runs.verification import verify
-from sgbench.store import Replaced, Store
+from sgbench.store import Planned, Replaced, Store
 from sgbench.store.layout import latest_step
 from sgbench.training import Checkpoints
 
@@ -218,6 +219,24 @@ def test_plans_of_one_name_ask_for_what_either_asks_for(into: Store, source: Sto
     source.write_plan("other", [])
     Merge.of(into, source).apply()
     assert into.plans() == {"other": [], "quick": [planned(0), planned(1), planned(2), planned(1, "fid")]}
+
+
+def test_what_is_in_both_was_asked_for_when_either_first_did(into: Store, source: Store) -> None:
+    def at(hour: int | None, *seeds: int) -> list[Planned]:
+        return [replace(planned(seed), planned=None if hour is None else hours(hour)) for seed in seeds]
+
+    for store, later in ((into, (2, 1, 1, None)), (source, (1, 2, None, 1))):
+        for seed, hour in enumerate(later):
+            fill(store, seed, 1.0, hour=4 + seed + (store is source and seed == 0))
+            store.write_run(store.rows()[ID[seed]] | {"planned": hours(hour) if hour else None})
+    into.write_plan("quick", [*at(2, 4), *at(1, 5), *at(None, 6)])
+    source.write_plan("quick", [*at(1, 4), *at(2, 5), *at(1, 6), *at(3, 7)])
+    merge = Merge.of(into, source)
+    assert (merge.replaced, sorted(merge.asked)) == ((ID[0],), [ID[2]])
+    merge.apply()
+    assert [into.rows()[run_id]["planned"] for run_id in ID] == [hours(1), hours(1), None, None]
+    assert into.plans() == {"quick": [*at(1, 4, 5), *at(None, 6), *at(3, 7)]}
+    assert Merge.of(into, source).is_empty
 
 
 def test_a_loss_keeps_its_label_and_takes_one_that_is_free(into: Store, source: Store) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,11 @@ def bits(storage: Storage) -> dict[str, Any]:
     scores = store.scores().drop_columns(["scored", "seconds", "upscaling_seconds"]).to_pylist()
     history = store.history().select(["run_id", "step", "loss"]).to_pylist()
     weights = {run_id: storage.read(weights_of(run_id)) for run_id in store.rows()}
-    status = {run_id: row["status"] for run_id, row in store.rows().items()}
-    return {"scores": scores, "history": history, "weights": weights, "plans": store.plans(), "status": status}
+    rows = store.rows()
+    assert all(plan.planned == rows[plan.run_id]["planned"] is not None for plan in store.planned())
+    status = {run_id: row["status"] for run_id, row in rows.items()}
+    plans = {name: [replace(each, planned=None) for each in plan] for name, plan in store.plans().items()}
+    return {"scores": scores, "history": history, "weights": weights, "plans": plans, "status": status}
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
 """The engine of a sweep, carried out in this process."""
 
 import contextlib
+import datetime
 import errno
 import hashlib
 import importlib
+import json
 import os
 import signal
 import tarfile
@@ -14,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from crash_points import NOW
 
 from sgbench.analysis import View, load_results
 from sgbench.core.errors import InputError, InterruptionError, MissingDataError
@@ -24,6 +27,7 @@ from sgbench.losses.pixel import L1
 from sgbench.runs.delivery import parcels, send
 from sgbench.runs.execute import Job, Watcher
 from sgbench.runs.plan import pack
+from sgbench.runs.shards import Shard
 from sgbench.runs.sweep import Outcome, Quiet, Summary, carry_out, look, run_all_here
 from sgbench.runs.verification import verify
 from sgbench.spec import SweepSpec, build, expression
@@ -195,10 +199,53 @@ def test_a_signal_stops_the_run_that_is_going_and_those_behind_it(sweep: SweepSp
 
     stopped = here(sweep, storage, Interrupting())
     assert (stopped.interrupted, stopped.failed) == (True, {})
+    asked = Store(storage).asked()
     steps = [latest_step(storage, str(run.spec.run_id)) for run in stopped.plan.runs]
     assert sorted(steps)[0] == 0 < sorted(steps)[1] < STEPS
     assert here(sweep, storage).plan.count("resumable") == 1
     assert [row["status"] for row in Store(storage).runs().to_pylist()] == ["done", "done"]
+    rows = Store(storage).rows()
+    assert {run_id: row["planned"] for run_id, row in rows.items()} == asked
+    assert all(row["planned"] < row["started"] < row["finished"] for row in rows.values())
+
+
+def test_a_run_keeps_the_time_at_which_it_was_first_asked_for(
+    sweep: SweepSpec, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks again, whatever became of it meanwhile; what is not known of older stores stays unknown."""
+    store, jobs = Store(storage), list[Job]()
+
+    def asked(hour: int, name: str = "two", seeds: Sequence[int] = (0,), **choices: Any) -> list[int | None]:
+        """Ask for runs and carry out none; return the hours at which they were first asked for, by loss and seed."""
+        for module in ("store.store", "runs.sweep"):
+            monkeypatch.setattr(f"sgbench.{module}.now", lambda: NOW + datetime.timedelta(hours=hour))
+        jobs.clear()
+        runner = contextlib.nullcontext(lambda name, some, *_: jobs.extend(some) or Summary())
+        wanted = sweep.model_copy(update={"grids": (sweep.grids[0].model_copy(update={"seeds": tuple(seeds)}),)})
+        carry_out(name, wanted, storage, runner, Quiet(), **choices)
+        jobs.sort(key=lambda job: (str(job.spec.loss), job.spec.seed))
+        return [None if job.planned is None else (job.planned - NOW) // datetime.timedelta(hours=1) for job in jobs]
+
+    assert asked(1, command="train") == [1, 1]  # leaves no plan
+    assert asked(2) == [2, 2]
+    assert asked(3, seeds=[0, 1], shard=Shard(1, 1)) == [2, 3, 2, 3]
+    assert asked(4, name="other", seeds=[1, 2]) == [3, 4, 3, 4]
+    assert asked(5, seeds=[2]) == [4, 4]
+    assert asked(6, command="train", seeds=[1]) == [3, 3]
+    for job in jobs:
+        store.write_run(job.columns | {"status": "failed"})
+    storage.delete("plans/two.json")
+    storage.delete("plans/other.json")
+    assert asked(7, seeds=[1], retry=True) == [3, 3]
+    store.compact()
+    assert asked(8, seeds=[1], rerun=True) == [3, 3]
+    store.forget(jobs[0].run_id)  # as the last step of a run that is retrained does
+    assert asked(9, seeds=[1], retry=True) == [3, 3]
+    (row,) = store.rows().values()
+    store.write_run(row | {"planned": None})
+    (first, second) = json.loads(storage.read("plans/two.json"))
+    storage.write("plans/two.json", json.dumps([{**first, "planned": None}, second]).encode())
+    assert asked(10, seeds=[1], retry=True) == [None, None]
 
 
 def test_the_longest_runs_come_first(sweep: SweepSpec, storage: Storage) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sgbench.core.errors import InputError
-from sgbench.spec.text import read_file, read_json, read_yaml
+from sgbench.spec.text import read_file, read_json, read_time, read_yaml
 
 BOMB = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
     f"{key}: &{key} [{','.join([f'*{before}'] * 9)}]\n" for before, key in zip("abcdefgh", "bcdefghi", strict=True)
@@ -122,3 +122,20 @@ def test_only_regular_files_of_text_are_read(tmp_path: Path, monkeypatch: pytest
 def test_json_is_read_or_a_value_error(text, problem):
     with pytest.raises(ValueError, match=problem):
         read_json(text)
+
+
+def test_a_time_is_in_utc_whatever_its_time_zone() -> None:
+    assert read_time("2026-11-28T09:00:00.250+01:00").isoformat() == "2026-11-28T08:00:00.250000+00:00"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("yesterday", "isoformat"),
+        ("2026-11-28T09:00:00", "without a time zone"),
+        ("0001-01-01T00:00:00+01:00", "outside the years"),
+    ],
+)
+def test_what_is_no_time_is_told(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        read_time(text)

@@ -84,6 +84,7 @@ versions: string
 code: string
 git_revision: string
 files: string
+planned: timestamp[ms, tz=UTC]
 started: timestamp[ms, tz=UTC]
 finished: timestamp[ms, tz=UTC]
 """
