@@ -23,6 +23,7 @@ VERDICTS = {
     RunEnd.DONE: ("done", "green"),
     RunEnd.FAILED: ("FAILED", "bold red"),
     RunEnd.STOPPED: ("stopped", "yellow"),
+    RunEnd.PAUSED: ("paused", "green"),
     RunEnd.EXHAUSTED: ("stopped", "yellow"),
     RunEnd.INTERRUPTED: ("interrupted", "yellow"),
 }
@@ -161,6 +162,7 @@ class Display:
         counts = {
             "failed": course.failed,
             "out of budget": course.exhausted,
+            "paused": course.paused,
             "running": len(course.running),
             "waiting": course.waiting,
         }

@@ -96,6 +96,8 @@ class Job:
     """That of its metrics that are not built in, by their names."""
     label: str | None = None
     """See `PlannedRun.label`."""
+    until: int | None = None
+    """Steps after which it pauses; None is all of the recipe's."""
     fence: str | None = None
     """Of the store while the sweep holds its lock: what no longer has it writes nothing there."""
     planned: datetime.datetime | None = None
@@ -103,9 +105,16 @@ class Job:
 
     @classmethod
     def of(
-        cls, run: PlannedRun, data: Data, sweep: SweepSpec, storage: Storage, planned: datetime.datetime | None = None
+        cls,
+        run: PlannedRun,
+        data: Data,
+        sweep: SweepSpec,
+        storage: Storage,
+        planned: datetime.datetime | None = None,
+        *,
+        until: int | None = None,
     ) -> "Job":
-        """Return the job of a planned run, which was first asked for at a time."""
+        """Return the job of a planned run, or that of its first steps, which was first asked for at a time."""
         return cls(
             run.spec,
             storage.root,
@@ -121,6 +130,7 @@ class Job:
             code=run.code,
             metric_code=run.metric_code,
             label=run.label,
+            until=until,
             fence=storage.fence,
             planned=planned,
         )
@@ -310,6 +320,7 @@ def train_job(
             validator=validator,
             validated=validated,
             checkpoint_seconds=job.checkpoint_seconds,
+            until=job.until,
         )
     except NotFiniteError as error:
         return failed(_failed(str(error), error.step))
@@ -325,6 +336,11 @@ def train_job(
         if first:
             note_budget(storage, job.run_id, outcome.wall_seconds)
         return RunEnd.EXHAUSTED, out_of_budget(storage, job.run_id, outcome.step, job.spec.recipe)
+    if outcome.paused:
+        if first:
+            store.write_history(outcome.history)
+            store.write_validation(validated)
+        return RunEnd.PAUSED, f"after {outcome.step} of {job.spec.recipe.steps} steps"
     if not outcome.finished:
         return RunEnd.STOPPED, STOPPED
     if first:

@@ -84,6 +84,14 @@ def read_sweep(
     Raises:
         InputError: If anything in it is invalid.
     """
+    name, fields, flags = read_fields(what, choices, called)
+    return name, build(fields, name, flags)
+
+
+def read_fields(
+    what: str | Mapping[str, Any], choices: Choices | None = None, called: Mapping[str, str] | None = None
+) -> tuple[str, dict[str, Any], dict[str, str]]:
+    """Return the name of a sweep, its fields, and how the person gave those that are chosen; see `read_sweep`."""
     choices, called = choices or Choices(), called or {}
     name, fields = presets.load(what)
     for path, value in choices.settings.items():
@@ -100,7 +108,7 @@ def read_sweep(
     if choices.lambdas:
         _vary(grids, choices.lambdas)
     fields.update({key: chosen[key] for key in ("train", "tests", "metrics") if key in chosen})
-    return name, build(fields, name, {key: called[key] for key in chosen if key in called})
+    return name, fields, {key: called[key] for key in chosen if key in called}
 
 
 def _vary(grids: Sequence[dict[str, Any]], lambdas: Sequence[float] | Mapping[str, Sequence[float]]) -> None:

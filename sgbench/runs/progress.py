@@ -154,7 +154,7 @@ class Course:
     """
 
     def __init__(self, total: int, done: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.total, self.done, self.failed, self.exhausted = total, done, 0, 0
+        self.total, self.done, self.failed, self.exhausted, self.paused = total, done, 0, 0, 0
         self.running: dict[str, Running] = {}
         self.clock = clock
         self._begin = clock()
@@ -202,12 +202,13 @@ class Course:
         self.done += end is RunEnd.DONE
         self.failed += end is RunEnd.FAILED
         self.exhausted += end is RunEnd.EXHAUSTED
+        self.paused += end is RunEnd.PAUSED
         return run
 
     @property
     def waiting(self) -> int:
         """Number of runs that have not started."""
-        return max(0, self.total - self.done - self.failed - self.exhausted - len(self.running))
+        return max(0, self.total - self.done - self.failed - self.exhausted - self.paused - len(self.running))
 
     @property
     def seconds(self) -> float:

@@ -201,7 +201,7 @@ def carry_out(
         raise InputError("runs of other code are either trained again or kept; give --rerun-stale or --keep-stale.")
     store = Store(storage)
     store.refuse_other_folders()
-    start = _start(sweep, storage, observer, download=download)
+    start = find_start(sweep, storage, observer, download=download)
     sweep = start.sweep
     if download:
         with observer.fetching() as progress:
@@ -248,7 +248,7 @@ def carry_out(
         if command == "sweep":
             _note_lambdas(store, [spec for spec in mine if spec.run_id not in taken])
             store.ask(name, plan.records())
-        work = _Work(name, data, store, runner, trackers, observer)
+        work = Work(name, data, store, runner, trackers, observer)
         with resumable("the sweep"), work.running:
             pause = FIRST_PAUSE_SECONDS
             while True:
@@ -278,7 +278,7 @@ def carry_out(
     return Outcome(first, work.failed, work.kept, work.exhausted, work.interrupted)
 
 
-class _Work:
+class Work:
     """Carries out runs of a sweep, in as many rounds as it takes until others have done theirs, and keeps the ends.
 
     Args:
@@ -310,8 +310,13 @@ class _Work:
         self.exhausted: dict[str, str] = {}
         self.interrupted = False
 
-    def do(self, plan: Plan, pending: Sequence[PlannedRun]) -> None:
+    def do(self, plan: Plan, pending: Sequence[PlannedRun], until: Mapping[str, int] | None = None) -> None:
         """Carry out runs of a plan.
+
+        Args:
+            plan: The plan.
+            pending: The runs.
+            until: Steps after which some of them pause, by id.
 
         Raises:
             InterruptionError: If storage or machine failed, so that some are not done.
@@ -417,7 +422,7 @@ def gather(sweep: SweepSpec, storage: Storage, observer: Observer) -> Data:
         return pack(sweep, progress, received)
 
 
-def _start(sweep: SweepSpec, storage: Storage, observer: Observer, *, download: bool = False) -> Start:
+def find_start(sweep: SweepSpec, storage: Storage, observer: Observer, *, download: bool = False) -> Start:
     """Return how the runs of a sweep start, and say what a person must know of that.
 
     Raises:
@@ -471,7 +476,7 @@ def look(name: str, sweep: SweepSpec, storage: Storage, observer: Observer) -> P
         ids = "are those of the images on record in the store" if data else "are not known yet"
         observer.warn(f"run ids {ids}: {error}")
     try:
-        sweep = _start(sweep, storage, observer).sweep
+        sweep = find_start(sweep, storage, observer).sweep
     except MissingDataError as error:
         data = None
         observer.warn(f"run ids are not known yet: {error}")

@@ -7,6 +7,11 @@
     value       = single | "[" [ single { "," single } ] "]"
     single      = number | true | false | word | path | text in quotes
 
+and in a loss that is to be tuned, see `sgbench.spec.space`,
+
+    coefficient = … | number ":" number
+    value       = … | number ":" number | single "|" single { "|" single }
+
 A path is a text without spaces that has a slash, such as ``./net.pt`` or ``s3://bucket/net.pt``. Any text may stand in
 quotes of either kind; it ends at the next quotation mark of that kind.
 
@@ -25,6 +30,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from sgbench.core.errors import InputError
 from sgbench.core.words import quoted, shortened
@@ -41,7 +47,7 @@ _TOKEN = re.compile(
       | (?P<number>[+-]?(?>\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?![\w.])
       | (?P<word>[A-Za-z_][\w.]*(?:-[A-Za-z_]\w*)*(?::[A-Za-z_][\w.]*)?)
       | (?P<text>"[^"]*"|'[^']*')
-      | (?P<mark>[-+*(),=\[\]λ])
+      | (?P<mark>[-+*(),=\[\]λ:|])
       | (?P<other>\S)
     )""",
     re.VERBOSE,
@@ -235,8 +241,12 @@ def parse_open(text: str) -> OpenLoss:
     """
     if len(text) > _LONGEST:
         raise InputError(f"loss {quoted(text)} has {len(text):,} characters, where {_LONGEST:,} are the most.")
-    parser = _Parser(text)
+    parser = Parser(text)
     terms = list(parser.terms())
+    if parser.open:
+        raise InputError(
+            f"loss {quoted(text)} has {parser.open[0]}, in which 'sgbench tune' searches; write one value in its place."
+        )
     if len(parser.varied) > 1:
         raise InputError(f"λ is ambiguous in {quoted(text)}: it stands in {len(parser.varied)} places; one is needed.")
     if parser.varied:
@@ -352,8 +362,33 @@ def _write(value: Value) -> str:
 _TRUTH = {"true": True, "false": False}
 
 
-class _Parser:
-    """Recursive descent over the grammar in the module's docstring."""
+class Open(NamedTuple):
+    """What is written in place of one value.
+
+    Attributes:
+        term: The number of the term, from 0.
+        option: The option; None if it is the coefficient.
+        values: The ends of a range, or the values that there are.
+        ranged: Whether it is a range.
+    """
+
+    term: int
+    option: str | None
+    values: tuple[Single, ...]
+    ranged: bool
+
+    def __str__(self) -> str:
+        if self.ranged:
+            return f"a range, {':'.join(f'{value:.15g}' for value in self.values)}"
+        return f"a choice, {'|'.join(map(_write, self.values))}"
+
+
+class Parser:
+    """Recursive descent over the grammar in the module's docstring.
+
+    Args:
+        text: The expression.
+    """
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -361,6 +396,9 @@ class _Parser:
         self.at = 0
         self.varied: list[Term] = []
         """The terms with λ."""
+        self.open: list[Open] = []
+        """What is written in place of one value; such a coefficient is read as 1, and such an option is left out."""
+        self._count = 0
 
     def terms(self) -> Iterator[Term]:
         """Yield the terms with a number."""
@@ -374,24 +412,28 @@ class _Parser:
             yield from self._term()
 
     def _term(self) -> Iterator[Term]:
-        weight = "1"
+        weight, at = "1", self._count
+        self._count += 1
         kind, token = self._next("a loss such as 'l1' or '0.1*sg'")
         if varied := token in _LAMBDA and self._peek() == "*":
             self.at += 1
             kind, token = self._next("the name of a loss")
         elif kind == "number":
-            weight = token
+            if self._peek() == ":":
+                self._range(at, None, self._number("the range of a coefficient", token))
+            else:
+                weight = token
             self._expect("*", f"'*' and a loss after the coefficient {shortened(token)}")
             kind, token = self._next("the name of a loss")
         if kind != "word":
             raise self._wrong(token, "the name of a loss")
-        options: dict[str, Value] = {}
+        options: dict[str, Value | None] = {}
         if self._peek() == "(":
             self.at += 1
             while self._peek() != ")":
                 if options:
                     self._expect(",", "',' or ')'")
-                key, value = self._option()
+                key, value = self._option(at)
                 if key in options:
                     raise InputError(f"loss {quoted(self.text)}: option {quoted(key)} is given twice.")
                 options[key] = value
@@ -402,19 +444,27 @@ class _Parser:
                 f"loss {quoted(self.text)}: the coefficient of {quoted(token)} is {shortened(weight)}; "
                 "a finite number ≥ 0 is needed."
             )
-        term = Term(token, factor, options)
+        term = Term(token, factor, {key: value for key, value in options.items() if value is not None})
         if varied:
             self.varied.append(term)
         else:
             yield term
 
-    def _option(self) -> tuple[str, Value]:
+    def _option(self, term: int) -> tuple[str, Value | None]:
+        """Read an option of a term; its value is None if several are written in its place."""
         kind, key = self._next("an option such as 'order=2'")
         if kind != "word":
             raise self._wrong(key, "the name of an option")
         self._expect("=", f"'=' after {quoted(key)}")
         if self._peek() != "[":
-            return key, self._single(key)
+            first = self._single(key)
+            if self._peek() == ":":
+                self._range(term, key, first)
+                return key, None
+            if self._peek() == "|":
+                self._choice(term, key, first)
+                return key, None
+            return key, first
         self.at += 1
         values: list[Single] = []
         while self._peek() != "]":
@@ -423,6 +473,31 @@ class _Parser:
             values.append(self._single(key))
         self.at += 1
         return key, tuple(values)
+
+    def _range(self, term: int, option: str | None, low: Single) -> None:
+        """Read the end of a range after its beginning."""
+        what = f"the range of {quoted(option)}" if option else "the range of a coefficient"
+        if isinstance(low, bool | str):
+            raise self._wrong(":", f"',' or ')' after {_write(low)}")
+        self._expect(":", "':'")
+        kind, token = self._next(f"the end of {what}")
+        if kind != "number":
+            raise self._wrong(token, f"the end of {what}, a number,")
+        high = self._number(what, token)
+        if not low < high or (option is None and low < 0):
+            raise InputError(
+                f"loss {quoted(self.text)}: {what} is {low:.15g}:{high:.15g}; a smaller and a larger number are "
+                f"needed{'' if option else ', both at least 0'}."
+            )
+        self.open.append(Open(term, option, (float(low), high), ranged=True))
+
+    def _choice(self, term: int, option: str, first: Single) -> None:
+        """Read the rest of the values of an option after the first."""
+        values = [first]
+        while self._peek() == "|":
+            self.at += 1
+            values.append(self._single(option))
+        self.open.append(Open(term, option, tuple(dict.fromkeys(values)), ranged=False))
 
     def _single(self, key: str) -> Single:
         kind, token = self._next(f"a value for {quoted(key)}")

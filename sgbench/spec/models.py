@@ -47,6 +47,7 @@ from sgbench.spec.resolve import (
     check_written_loss,
     split_backbone,
 )
+from sgbench.spec.space import read_range
 from sgbench.spec.text import read_seeds, read_yaml
 
 SPEC_VERSION = 1
@@ -452,6 +453,12 @@ class Recipe(_Model):
     max_hours: Number | None = Field(default=None, gt=0)
     """Hours of training, interruptions not counted, after which a run ends at a checkpoint; None means any."""
 
+    def at_rate(self, rate: float | None) -> "Recipe":
+        """Return it with another learning rate; None is its own."""
+        if rate is None:
+            return self
+        return self.model_copy(update={"optimizer": self.optimizer.model_copy(update={"lr": rate})})
+
 
 class TrainingData(_Model):
     """The training images of a run."""
@@ -536,6 +543,8 @@ class Grid(_Model):
     """Coefficients for the term that a loss has λ with, or else for ``sg`` in each loss that has it; or, by the name of
     a term, for λ or the coefficient of that term in each loss that has it. 0 is the loss without the term."""
     seeds: Seeds = (0,)
+    rate: Number | None = Field(default=None, gt=0)
+    """Learning rate of these runs in place of the recipe's, as for losses whose rates have been tuned."""
 
     def with_lambdas(self) -> list[tuple[Expression, str | None]]:
         """Return each loss with each λ, once, and what is varied in it: `RunSpec.varied`.
@@ -546,7 +555,7 @@ class Grid(_Model):
         found: dict[Expression, str | None] = {}
         used = set[str]()
         for loss in self.losses:
-            if isinstance(varied := self._varied(loss), Expression):
+            if isinstance(varied := self.varied(loss), Expression):
                 found.setdefault(varied, None)
                 continue
             family, lambdas = varied
@@ -562,7 +571,7 @@ class Grid(_Model):
             raise InputError(f"lambdas are given and none of the losses {losses} has {lacking[0]}.")
         return list(found.items())
 
-    def _varied(self, loss: OpenLoss) -> Expression | tuple[Family, Weights]:
+    def varied(self, loss: OpenLoss) -> Expression | tuple[Family, Weights]:
         """Return a loss in which nothing is varied, or the family of one in which λ is, with the values of λ."""
         if isinstance(self.lambdas, Mapping):
             given = self.lambdas
@@ -584,7 +593,7 @@ class Grid(_Model):
     def labels(self) -> Iterator[tuple[str, str]]:
         """Yield each loss that is given a label, and that label; of several λ, it says which."""
         for loss in (loss for loss in self.losses if loss.label):
-            if isinstance(varied := self._varied(loss), Expression):
+            if isinstance(varied := self.varied(loss), Expression):
                 yield str(loss), str(loss.label)
                 continue
             family, lambdas = varied
@@ -635,6 +644,38 @@ class Decide(_Model):
     about 2 standard deviations."""
 
 
+def _ends(value: object) -> object:
+    return read_range(value) if isinstance(value, str) else value
+
+
+def _range(ends: tuple[float, float]) -> str:
+    return ":".join(map("{:.15g}".format, ends))
+
+
+class Tune(_Model):
+    """How the settings of losses are searched, see `sgbench.spec.space`. It changes no run, so it is not identity."""
+
+    trials: Count = 20
+    """Trials of each loss with each backbone; fewer if it has fewer different settings."""
+    search: Literal["random", "grid", "optuna"] = "random"
+    """What suggests settings."""
+    scheduler: Literal["none", "asha"] = "none"
+    """What stops trials early, if anything."""
+    by: NamedMetric | None = None
+    """The metric of the validation by which the best trial is chosen; None is the first of ``validate.metrics``."""
+    rate: Annotated[
+        tuple[Annotated[Number, Field(gt=0)], Number] | None,
+        BeforeValidator(_ends),
+        PlainSerializer(lambda ends: ends and _range(ends), return_type=str | None),
+    ] = None
+    """A range for the learning rate, such as ``1e-4:1e-2``, which is then searched too; None is that of the recipe."""
+    seed: Seed = 1000
+    """With which trials are trained and settings are suggested; not one of the grids' seeds, with which what was chosen
+    is trained."""
+    batch: Count = 4
+    """Trials of a loss that optuna suggests at once, without knowing the results of the others."""
+
+
 class SweepSpec(_Model):
     """Which runs to do and how to score them; a preset or a file in YAML."""
 
@@ -650,6 +691,8 @@ class SweepSpec(_Model):
     """Written ``validate``; a field of that name would hide a method of pydantic's models."""
     decide: Decide | None = None
     """Questions for which seeds are added until they are decided; None means the seeds of the grids and no more."""
+    tune: Tune | None = None
+    """How ``sgbench tune`` searches the settings of the losses."""
     recipe: Recipe = Recipe()
     workers: Whole = Field(default=0, ge=0, lt=2**31)
     """Ray Train workers per run; 0 is one device inside the process that schedules the run."""
@@ -769,8 +812,9 @@ class SweepSpec(_Model):
         A first result for each combination comes before the second seed of any.
         """
         return [
-            RunSpec(backbone=backbone, loss=loss, seed=seed, train=train, recipe=self.recipe, varied=varied)
+            RunSpec(backbone=backbone, loss=loss, seed=seed, train=train, recipe=recipe, varied=varied)
             for grid in self.grids
+            for recipe in [self.recipe.at_rate(grid.rate)]
             for seed in grid.seeds
             for backbone in grid.backbones
             for loss, varied in grid.with_lambdas()

@@ -5,7 +5,7 @@ from sgbench.store.files import whole_sets
 from sgbench.store.layout import LOGS, SCRATCH
 from sgbench.store.schema import BESIDE_RUNS, HISTORY, RUNS, SCHEMA_VERSION, SCORES, VALIDATION, identity_columns
 from sgbench.store.store import Dataset, Planned, Replaced, Store, by_key, earliest, now, relabelled, stamp
-from sgbench.store.tunings import Candidate, Search, Searched, Trial, Tuning
+from sgbench.store.tunings import Candidate, Search, Trial, Tuning
 
 __all__ = [
     "BESIDE_RUNS",
@@ -22,7 +22,6 @@ __all__ = [
     "Planned",
     "Replaced",
     "Search",
-    "Searched",
     "Store",
     "Trial",
     "Tuning",

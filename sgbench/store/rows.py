@@ -34,6 +34,8 @@ class RunEnd(StrEnum):
     """By a fault of its own, with a row that has the error."""
     STOPPED = "stopped"
     """On request, with a checkpoint and no row."""
+    PAUSED = "paused"
+    """After the steps that were asked for, fewer than the recipe's, with a checkpoint and no row."""
     EXHAUSTED = "out of budget"
     """By its budget of hours, with a checkpoint and no row."""
     INTERRUPTED = "interrupted"

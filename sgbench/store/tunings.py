@@ -12,31 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from sgbench.spec.expression import Single
 from sgbench.spec.models import canonical_json, path_of
+from sgbench.spec.space import Searched
 from sgbench.store.rows import RunEnd
-
-RATE = "learning rate"
-"""What the learning rate is called among what is searched."""
-
-
-@dataclass(frozen=True)
-class Searched:
-    """A setting of a loss that is searched: a coefficient, an option, or the learning rate.
-
-    Attributes:
-        name: What it is called, such as ``λ``, ``charbonnier.eps`` or `RATE`.
-        low: The smallest value; None if it is one of ``choices``.
-        high: The largest.
-        log: Whether values are spread evenly over their logarithm.
-        choices: The values that it may take; if empty, all from ``low`` to ``high``.
-        default: What it is if nobody searches; None if there is no such value.
-    """
-
-    name: str
-    low: float | None = None
-    high: float | None = None
-    log: bool = False
-    choices: tuple[Single, ...] = ()
-    default: Single | None = None
 
 
 @dataclass(frozen=True)
@@ -45,8 +22,8 @@ class Candidate:
 
     Attributes:
         backbone: The backbone.
-        loss: The loss as a person wrote it, with what is searched left open, such as ``l1 + λ*ssim``.
-        searched: What is searched; nothing of a loss that has no settings, whose trials differ in their seed.
+        loss: The loss as a person wrote it, with what is searched, such as ``l1 + 0.01:10*ssim``.
+        searched: What is searched; nothing of a loss that has no settings.
     """
 
     backbone: str
@@ -60,7 +37,7 @@ class Search:
 
     Attributes:
         candidates: What is tuned.
-        trials: The trials that each candidate is given.
+        trials: The trials that each candidate is given; see `given`.
         steps: The steps that a trial is given.
         method: How values are suggested: ``random``, ``grid`` or ``optuna``.
         scheduler: What stops trials early: ``none`` or ``asha``.
@@ -69,7 +46,7 @@ class Search:
         dataset: The validation set.
         dataset_sha256: The hash of its pixels.
         seed: Of the suggestions.
-        trial_seeds: With which trials are trained; not with one of the next.
+        trial_seeds: With which trials are trained, each with all of them; not with one of the next.
         final_seeds: With which what was chosen is trained; empty if seeds are added until a question is decided.
         conditions: What all runs share unless it is searched, `sgbench.spec.RunSpec.conditions`.
         options: Options of the method and the scheduler, by name.
@@ -89,6 +66,13 @@ class Search:
     final_seeds: tuple[int, ...]
     conditions: str
     options: Mapping[str, Single] = dataclasses.field(default_factory=dict)
+
+    def given(self, candidate: int) -> int:
+        """Return how many trials a candidate is given: as many as all, or fewer if it has fewer different settings.
+
+        All trials have the same seed, so that a loss without settings has one; more would choose nothing.
+        """
+        return int(min(self.trials, math.prod(each.count for each in self.candidates[candidate].searched)))
 
     @property
     def digest(self) -> str:
@@ -148,7 +132,7 @@ class Tuning:
     def is_complete(self, candidate: int) -> bool:
         """Return whether a candidate has had all its trials, and each has ended."""
         given = self.of_candidate(candidate)
-        return len(given) == self.search.trials and all(trial.end is not None for trial in given)
+        return len(given) == self.search.given(candidate) and all(trial.end is not None for trial in given)
 
     def chosen(self, candidate: int) -> Trial | None:
         """Return the best trial of a candidate that is complete: of those trained to the end, the first of the best.
@@ -183,8 +167,8 @@ class Tuning:
             raise ValueError(f"the search has been changed, and its digest is {tuning.digest} now")
         for number, candidate in enumerate(tuning.search.candidates):
             given = tuning.of_candidate(number)
-            if len(given) > tuning.search.trials:
-                raise ValueError(f"{candidate.loss} has {len(given)} trials and was given {tuning.search.trials}")
+            if len(given) > (most := tuning.search.given(number)):
+                raise ValueError(f"{candidate.loss} has {len(given)} trials and was given {most}")
             names = {each.name for each in candidate.searched}
             if any(trial.values.keys() != names for trial in given):
                 raise ValueError(f"a trial of {candidate.loss} has values of something else than is searched")

@@ -62,6 +62,7 @@ class Outcome:
 
     Attributes:
         finished: Whether all steps are done and the final weights written; otherwise a checkpoint was.
+        paused: Whether it is not finished because the steps that were asked for are done.
         exhausted: Whether it is not finished because the recipe's budget of hours is used up.
         step: Steps done.
         history: The training curve.
@@ -70,6 +71,7 @@ class Outcome:
     """
 
     finished: bool
+    paused: bool
     exhausted: bool
     step: int
     history: list[HistoryRow]
@@ -109,6 +111,7 @@ def train(
     validator: Validator | None = None,
     validated: list[ValidationRow] | None = None,
     checkpoint_seconds: float = 10.0,
+    until: int | None = None,
 ) -> Outcome:
     """Train a network, from its newest checkpoint if there is one.
 
@@ -130,6 +133,7 @@ def train(
         validator: Called by the first process, for which the others wait; the time is not counted as training.
         validated: Receives what it returns; a resumed run has what it returned before.
         checkpoint_seconds: Least time between checkpoints, except before that of the last step.
+        until: Steps after which training pauses, at a checkpoint; None is all of the recipe's.
 
     Returns:
         The outcome, the same in every process except for times and memory.
@@ -187,7 +191,8 @@ def train(
         ticked_step = done
         budget = math.inf if recipe.max_hours is None else 3600 * recipe.max_hours
         stop, spent = False, earlier_seconds >= budget
-        while done < recipe.steps and not (stop or spent):
+        last = recipe.steps if until is None else min(until, recipe.steps)
+        while done < last and not (stop or spent):
             lr = method.set_rates(rate_factor(recipe.schedule, done, recipe.steps))
             # Noise inside a model, such as stochastic depth, is the one thing in which ranks differ.
             torch.manual_seed(derive(spec.seed, "noise", done, rank) % 2**63)
@@ -206,7 +211,7 @@ def train(
                 stop, spent = should_stop(), seconds() >= budget
             elif at_interval:
                 stop, spent = _any(should_stop(), device), _any(seconds() >= budget, device)
-            if not (at_interval or due or stop or spent):
+            if not (at_interval or due or stop or spent or done == last):
                 continue
             meter.check()
             now = time.perf_counter()
@@ -221,7 +226,7 @@ def train(
                 history.append({"run_id": str(spec.run_id), "step": done, "lr": lr, "steps_per_second": speed, **means})
                 new, told = tuple(validated[told:]), len(validated)
                 on_progress(Progress(done, recipe.steps, lr=lr, steps_per_second=speed, validation=new, **means))
-            if stop or spent or done == recipe.steps or now - saved > wait:
+            if stop or spent or done == last or now - saved > wait:
                 save()
                 saved = time.perf_counter()
                 wait = max(checkpoint_seconds, CHECKPOINT_SHARE * (saved - now))
@@ -229,7 +234,9 @@ def train(
         if finished and rank == 0:
             on_complete()
             checkpoints.save_weights(method.weights(), spec.model_dump(mode="json"), method.averaged())
-    return Outcome(finished, spent and not finished, done, history, seconds(), peak_memory(device))
+    paused = done == last and not finished
+    exhausted = spent and not (finished or paused)
+    return Outcome(finished, paused, exhausted, done, history, seconds(), peak_memory(device))
 
 
 def _validated(

@@ -11,10 +11,10 @@ import pytest
 
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
-from sgbench.store import Candidate, Search, Searched, Store, Trial, Tuning
+from sgbench.spec.space import RATE, Searched
+from sgbench.store import Candidate, Search, Store, Trial, Tuning
 from sgbench.store.layout import tuning_of
 from sgbench.store.rows import RunEnd
-from sgbench.store.tunings import RATE
 
 SSIM = Candidate("edsr-tiny", "l1 + λ*ssim", (Searched("λ", 0.01, 10, log=True), Searched(RATE, 1e-4, 1e-2, log=True)))
 OPERATOR = Candidate("edsr-tiny", "sg(operator=λ)", (Searched("sg.operator", choices=("central", "sobel")),))

@@ -1,4 +1,5 @@
 import contextlib
+import itertools
 import json
 import shutil
 import statistics
@@ -407,14 +408,16 @@ def test_a_run_ends_when_its_budget_is_used_up_and_continues_with_a_larger_one(t
     ],
 )
 @pytest.mark.usefixtures("networks")
-def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(train_images, place, length, stops, changes):
+def test_a_run_that_was_stopped_or_paused_ends_with_the_bits_of_one_that_was_not(
+    train_images, place, length, stops, changes
+):
     """The parts are validated too, which changes no bit."""
     spec, validator, validated = run(train_images, steps=length, **changes), SumOfWeights(), []
     parts = place("parts")
-    for stop in stops:
-        asked = stop_after(stop - newest_step(parts))
-        outcome = train(spec, train_images, parts, device=CPU, should_stop=asked, validator=validator)
-        assert (outcome.finished, outcome.step, newest_step(parts)) == (False, stop, stop)
+    for stop, paused in zip(stops, itertools.cycle((False, True))):
+        asked = {"until": stop} if paused else {"should_stop": stop_after(stop - newest_step(parts))}
+        outcome = train(spec, train_images, parts, device=CPU, validator=validator, **asked)
+        assert (outcome.finished, outcome.paused, outcome.step, newest_step(parts)) == (False, paused, stop, stop)
         assert not finished(parts)
     ended = trained(spec, train_images, parts, validator=validator, validated=validated)
     assert ended == trained(spec, train_images, place("whole"))
