@@ -93,7 +93,9 @@ def _told(marked: Iterable[Comparison]) -> str:
         f"; {open_} of {plural(len(found), 'difference')} {'is' if open_ == 1 else 'are'} inconclusive: too few images"
     )
     if Verdict.SIGNIFICANT in verdicts:
-        test = f"`sgbench compare`, corrected p ≤ {found[0].alpha:g}"
+        levels = " or ".join(sorted({f"{comparison.alpha:g}" for comparison in found}))
+        anytime = ", anytime-valid" if all(comparison.sequences for comparison in found) else ""
+        test = f"`sgbench compare`, corrected p ≤ {levels}{anytime}"
         return f"{SIGN} significantly different from {BASELINE} ({test}){rest if open_ else ''}."
     return f"No difference from {BASELINE} is significant{rest if open_ else ''}."
 

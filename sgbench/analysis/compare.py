@@ -5,6 +5,7 @@ protocol of the metric, and the test pixels. What cannot be paired says why.
 """
 
 import itertools
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sgbench.analysis.anytime import Anytime, Cell, Family, SeedSequence, Tests, sequential_tests
 from sgbench.analysis.scores import Score, Side, by_image, mixture, score_of
 from sgbench.analysis.stats import Array, Estimate, SignFlip, crossed_bootstrap, holm, paired_t, sign_flip
 from sgbench.analysis.view import (
@@ -62,6 +64,8 @@ class Comparison:
         label_a: What A is called: its label or, if it has none, the expression.
         label_b: What B is called.
         alpha: Significance level of the intervals and the verdict.
+        sequences: The seeds in the order in which they count, so that the tests are valid at any stopping; usually one
+            sequence, and none if the number of seeds was fixed beforehand; see `sgbench.analysis.anytime`.
         seeds: The seeds by which runs are paired.
         runs_a: Ids of A's runs, in the order of the seeds.
         runs_b: Ids of B's runs.
@@ -90,6 +94,7 @@ class Comparison:
     label_a: str
     label_b: str
     alpha: float
+    sequences: tuple[SeedSequence, ...] = ()
     seeds: tuple[int, ...] = ()
     runs_a: tuple[str, ...] = ()
     runs_b: tuple[str, ...] = ()
@@ -161,7 +166,13 @@ class Place(NamedTuple):
 
 
 def comparisons(
-    view: View, a: str, b: str, *, metrics: Sequence[str] | None = None, alpha: float = ALPHA
+    view: View,
+    a: str,
+    b: str,
+    *,
+    metrics: Sequence[str] | None = None,
+    alpha: float = ALPHA,
+    g: float | None = None,
 ) -> list[Comparison]:
     """Compare two losses wherever a store has or plans runs of both or, if there are none, wherever it has either.
 
@@ -171,6 +182,9 @@ def comparisons(
     α = 0.05, and all three 4% to 5% (simulated, 5 and 10 seeds, 14 images). A metric of whole sets is tested over seeds
     only. To show fewer cells, filter the result: a family chosen after looking at the data corrects for too little.
 
+    What was declared before the first look is judged as declared, by its seeds, α and family. What may have been looked
+    at while seeds were added, as the store says, is judged by tests that allow for it; see `sgbench.analysis.anytime`.
+
     A view remembers its comparisons, so that none is computed twice.
 
     Args:
@@ -179,18 +193,22 @@ def comparisons(
         b: The loss to compare, likewise.
         metrics: Only these; all by default.
         alpha: From 0.001 to 0.5.
+        g: Judge everything by tests that allow for any number of looks, with this prior variance of the effect, in
+            squared standard deviations of the seeds' differences, where none was declared; None for what needs it.
 
     Returns:
         A cell for each metric, recipe, test set and backbone, in this order.
 
     Raises:
-        InputError: If a loss or metric is not in the store, both losses are the same, neither has been scored, or α is
-            out of range.
+        InputError: If a loss or metric is not in the store, both losses are the same, neither has been scored, or α or
+            g is out of range.
     """
+    if g is not None and not 0 < g < math.inf:
+        raise InputError(f"g is {g:g}; a number above 0 is needed.")
     if not ALPHAS[0] <= alpha <= ALPHAS[1]:
         raise InputError(f"alpha is {alpha:g}; a number from {ALPHAS[0]:g} to {ALPHAS[1]:g} is needed.")
     a, b = _losses(view, a, b)
-    known: dict[str, list[Comparison]] = view.compared.setdefault((a, b, alpha), {})
+    known: dict[str, list[Comparison]] = view.compared.setdefault((a, b, alpha, g), {})
     runs = {run.run_id: run for run in view.runs(Filters(losses=[a, b]))}
     outcomes = [each for each in view.outcomes(Filters(runs=runs)) if each.basis or _key(each) in view.planned]
     there = sorted({outcome.metric for outcome in outcomes})
@@ -202,9 +220,13 @@ def comparisons(
         values = by_image(view.of_images(Filters(runs=runs, metrics=missing)))
         scores = {_key(each): score_of(each, values) for each in outcomes if each.metric in missing}
         places, names = _places(runs.values(), a, b), (a, b, view.label(a), view.label(b))
+        anytime = Anytime(view, g)
         for metric in missing:
-            cells = [cell for place in places for cell in _cells(place, names, metric, scores, alpha)]
-            known[metric] = _judged(sorted(cells, key=_reading_order))
+            families: defaultdict[Family | None, list[Comparison]] = defaultdict(list)
+            for cell in (cell for place in places for cell in _cells(place, names, metric, scores, alpha, anytime)):
+                families[anytime.family(cell.sequences)].append(cell)
+            judged = (_judged(cells, len(family or ())) for family, cells in families.items())
+            known[metric] = sorted(itertools.chain(*judged), key=_reading_order)
     return [cell for metric in shown for cell in known[metric]]
 
 
@@ -227,14 +249,14 @@ def every_pair(
         InputError: If the metric is not in the store.
     """
     metric = view.metric(metric)
-    families = []
+    families, anytime = [], Anytime(view)
     for place, sides in by_place(view, Filters(datasets=datasets, metrics=[metric])).get(metric, {}).items():
         losses = sorted((loss for loss, side in sides.items() if len(side) > 1), key=natural)
         cells = []
         for a, b in itertools.combinations(losses, 2):
             names = (a, b, view.label(a), view.label(b))
             cell = Comparison(metric, None, place.dataset, place.backbone, place.scale, place.recipe, *names, alpha)
-            cells.append(_compared(cell, sides[a], sides[b]))
+            cells.append(replace(_compared(cell, sides[a], sides[b], anytime), alpha=alpha))
         families += [_judged(cells)] if cells else []
     return families
 
@@ -288,7 +310,12 @@ def _places(runs: Iterable[Run], a: str, b: str) -> list[_Place]:
 
 
 def _cells(
-    place: _Place, names: tuple[str, str, str, str], metric: str, scores: Mapping[Key, Score | Fate], alpha: float
+    place: _Place,
+    names: tuple[str, str, str, str],
+    metric: str,
+    scores: Mapping[Key, Score | Fate],
+    alpha: float,
+    anytime: Anytime,
 ) -> list[Comparison]:
     """Return a cell, without its verdict, for each test set on which a run has, or should have, a score."""
     ids = {run.run_id for runs in place.by_loss.values() for run in runs}
@@ -296,19 +323,19 @@ def _cells(
     stale = tuple(dict.fromkeys(plugin for runs in place.by_loss.values() for run in runs for plugin in run.stale))
     cells = []
     for dataset in {dataset for run_id, dataset, name in scores if run_id in ids and name == metric}:
-        sides = [
+        a, b = (
             {
                 run.seed or 0: scores.get((run.run_id, dataset, metric), run.failure or NOT_SCORED)
                 for run in place.by_loss[loss]
             }
             for loss in names[:2]
-        ]
+        )
         cell = Comparison(metric, None, dataset, group.backbone, group.runs[0].scale, group.recipe, *names, alpha)
-        cells.append(_compared(replace(cell, stale=stale), *sides))
+        cells.append(_compared(replace(cell, stale=stale), a, b, anytime))
     return cells
 
 
-def _compared(cell: Comparison, a: Side, b: Side) -> Comparison:
+def _compared(cell: Comparison, a: Side, b: Side, anytime: Anytime) -> Comparison:
     """Return a cell without its verdict, which depends on its family."""
     pairs: dict[int, tuple[Score, Score]] = {}
     lacking: defaultdict[Fate, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -319,9 +346,15 @@ def _compared(cell: Comparison, a: Side, b: Side) -> Comparison:
         for loss, outcome in ((cell.label_a, of_a), (cell.label_b, of_b)):
             if isinstance(outcome, Fate):
                 lacking[outcome][loss].append(seed)
-    left_out = tuple(f"{fate} ({'; '.join(map(_named, by.items()))})" for fate, by in lacking.items())
+    where = Cell(cell.a, cell.b, cell.metric, cell.backbone, cell.dataset)
+    sequences, unused = anytime.sequences(where, a, b)
+    left_out = (*(f"{fate} ({'; '.join(map(_named, by.items()))})" for fate, by in lacking.items()), *unused)
+    if sequences:
+        pairs = {seed: pairs[seed] for each in sequences for seed in each.seeds}
+        cell = replace(cell, sequences=sequences, alpha=min(each.alpha or cell.alpha for each in sequences))
     if not pairs:
-        return replace(cell, reason=f"no seed has both scores: {'; '.join(left_out)}")
+        lacking_one = "no declared seed" if unused else "no seed"
+        return replace(cell, reason=f"{lacking_one} has both scores: {'; '.join(left_out)}")
     cell = replace(cell, left_out=left_out)
     mixed = mixture([score for pair in pairs.values() for score in pair])
     return replace(cell, reason=mixed) if mixed else _measured(cell, pairs)
@@ -339,7 +372,12 @@ def _measured(cell: Comparison, pairs: Mapping[int, tuple[Score, Score]]) -> Com
         [[score.values if first.images else [score.value] for score in pair] for pair in pairs.values()]
     )  # by seed, loss and image
     differences: Array = values[:, 1] - values[:, 0]
-    seeds, images = differences.shape
+    sizes = (len(first.images),) if first.images else ()
+    test = (
+        sequential_tests(differences, cell.sequences, cell.alpha, sizes)
+        if cell.sequences
+        else _tests(differences, cell.alpha, sizes)
+    )
     return replace(
         cell,
         direction=first.basis.direction,
@@ -349,23 +387,37 @@ def _measured(cell: Comparison, pairs: Mapping[int, tuple[Score, Score]]) -> Com
         images=len(first.images) or None,
         mean_a=float(values[:, 0].mean()),
         mean_b=float(values[:, 1].mean()),
-        overall=crossed_bootstrap(differences, cell.alpha) if min(seeds, images) > 1 else None,
-        by_image=sign_flip(differences.mean(axis=0)) if first.images else None,
-        by_seed=paired_t(differences.mean(axis=1), cell.alpha) if seeds > 1 else None,
-        reason="one seed says nothing about the spread over seeds; at least two are needed" if seeds == 1 else None,
+        **test._asdict(),
+        reason=None if test.by_seed else "one seed says nothing about the spread over seeds; at least two are needed",
     )
 
 
-def _judged(cells: Iterable[Comparison]) -> list[Comparison]:
-    """Correct the p values of a metric for their number, and reach verdicts."""
+def _tests(differences: Array, alpha: float, sizes: Sequence[int]) -> Tests:
+    """Test differences of a number of seeds that was fixed beforehand; arguments as for `sequential_tests`."""
+    seeds, images = differences.shape
+    return Tests(
+        overall=crossed_bootstrap(differences, alpha) if min(seeds, images) > 1 else None,
+        by_image=sign_flip(differences.mean(axis=0)) if sizes else None,
+        by_seed=paired_t(differences.mean(axis=1), alpha) if seeds > 1 else None,
+    )
+
+
+def _judged(cells: Iterable[Comparison], declared: int = 0) -> list[Comparison]:
+    """Correct the p values of a metric for their number, and reach verdicts.
+
+    Args:
+        cells: A family.
+        declared: How many it has if all are tested that were declared together.
+    """
     judged = list(cells)
     family = [at for at, cell in enumerate(judged) if cell.by_seed]
     largest = [_largest(judged[at]) for at in family]
-    for place, (at, p) in enumerate(zip(family, holm(largest), strict=True)):
+    largest += [1.0] * (declared - len(family))
+    for place, (at, p) in enumerate(zip(family, holm(largest), strict=False)):
         by_image = judged[at].by_image
         floor = by_image.floor if by_image else 0.0
         attainable = holm([*largest[:place], floor, *largest[place + 1 :]])[place]
-        judged[at] = _decided(replace(judged[at], p=p, family=len(family)), floor, attainable)
+        judged[at] = _decided(replace(judged[at], p=p, family=len(largest)), floor, attainable)
     return judged
 
 
@@ -379,7 +431,9 @@ def _decided(cell: Comparison, floor: float, attainable: float) -> Comparison:
         significant = cell.p is not None and cell.p <= cell.alpha
         return replace(cell, verdict=Verdict.SIGNIFICANT if significant else Verdict.NOT_SIGNIFICANT)
     corrected = f", which is {attainable:.3g} when corrected" if floor <= cell.alpha else ""
-    return replace(cell, reason=f"with {plural(cell.images or 0, 'image')} p cannot go under {floor:.3g}{corrected}")
+    looks = sum(len(each.looks) for each in cell.sequences)
+    images = plural(cell.images or 0, "image") + f" at {plural(looks, 'look')}" * bool(looks)
+    return replace(cell, reason=f"with {images} p cannot go under {floor:.3g}{corrected}")
 
 
 def _reading_order(cell: Comparison) -> tuple[Any, ...]:

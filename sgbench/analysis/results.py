@@ -11,7 +11,18 @@ import pyarrow.compute as pc
 
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
-from sgbench.store import HISTORY, RUNS, SCORES, VALIDATION, Dataset, Planned, Store, by_key, whole_sets
+from sgbench.store import (
+    HISTORY,
+    RUNS,
+    SCORES,
+    VALIDATION,
+    Dataset,
+    Declaration,
+    Planned,
+    Store,
+    by_key,
+    whole_sets,
+)
 from sgbench.store.layout import SIGNS
 from sgbench.store.rows import RunEnd, RunKind
 
@@ -28,6 +39,7 @@ class Source:
         planned: Reads the runs that sweeps asked for.
         totals: Reads the scores of whole sets, if that is less work than reading all scores.
         labels: Reads what tables call losses, by their text.
+        declarations: Reads what sweeps declared before the first look.
     """
 
     def __init__(
@@ -40,10 +52,11 @@ class Source:
         planned: Callable[[], Sequence[Planned]],
         totals: Callable[[], pa.Table] | None = None,
         labels: Callable[[], Mapping[str, str]] = dict,
+        declarations: Callable[[], Sequence[Declaration]] = tuple,
     ) -> None:
         self.name = name
         self._runs, self._scores, self._history, self._validation = runs, scores, history, validation
-        self._planned, self._totals, self._labels = planned, totals, labels
+        self._planned, self._totals, self._labels, self._declarations = planned, totals, labels, declarations
 
     @functools.cached_property
     def runs(self) -> pa.Table:
@@ -81,6 +94,11 @@ class Source:
         """What tables call losses, by their text."""
         return self._labels()
 
+    @functools.cached_property
+    def declarations(self) -> list[Declaration]:
+        """What sweeps declared before the first look, in the order of time."""
+        return sorted(self._declarations(), key=lambda each: (each.declared, each.digest))
+
 
 class Results:
     """The contents of a store, for programs; see `load_results`.
@@ -106,6 +124,7 @@ class Results:
         planned: Sequence[Planned] = (),
         validation: pa.Table | None = None,
         labels: Mapping[str, str] | None = None,
+        declarations: Sequence[Declaration] = (),
     ) -> "Results":
         """Return results from tables of the schemas of `sgbench.store.schema`."""
         course = HISTORY.empty_table() if history is None else history
@@ -119,6 +138,7 @@ class Results:
                 lambda: validated,
                 lambda: planned,
                 labels=lambda: labels or {},
+                declarations=lambda: declarations,
             )
         )
 
@@ -169,6 +189,11 @@ class Results:
         """What tables call losses, by their text, as far as sweeps have given them a label."""
         return self.source.labels
 
+    @property
+    def declarations(self) -> Sequence[Declaration]:
+        """What sweeps on the store declared before the first look, in the order of time."""
+        return self.source.declarations
+
     @functools.cached_property
     def _ambiguous(self) -> frozenset[str]:
         """Names that test sets with different pixels share."""
@@ -177,6 +202,11 @@ class Results:
     @functools.cached_property
     def _labels(self) -> dict[Dataset, str]:
         return {test: _label(test, self._ambiguous).name for test in _scored_sets(self.source)}
+
+    @functools.cached_property
+    def hashes(self) -> Mapping[str, str]:
+        """The hash of the pixels of each scored test set, by its name."""
+        return {name: test.sha256 for test, name in self._labels.items()}
 
     @property
     def failed(self) -> dict[str, str]:
@@ -201,6 +231,7 @@ class Results:
             lambda: [run for run in source.planned if run.run_id in ids],
             of_them(lambda: source.totals),
             lambda: source.labels,
+            lambda: source.declarations,
         )
         return Results(some, self.beside)
 
@@ -262,7 +293,7 @@ def load_results(path: str) -> Results:
     compacted = store.tables["scores"].list().newest
     totals = store.totals if compacted else None  # small files have both kinds and are read only once
     tables = (store.runs, store.encoded_scores, store.history, store.validation)
-    return Results(Source(path, *tables, store.planned, totals, store.labels))
+    return Results(Source(path, *tables, store.planned, totals, store.labels, store.declarations))
 
 
 def _tests(source: Source) -> set[Dataset]:

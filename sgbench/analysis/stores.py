@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from sgbench.analysis.results import Results
 from sgbench.core.errors import InputError
 from sgbench.core.words import plural
-from sgbench.store import relabelled
+from sgbench.store import Declaration, relabelled
 from sgbench.store.rows import RunEnd
 
 _SCORE = ("run_id", "dataset", "metric")
@@ -78,8 +78,15 @@ def together(stores: Mapping[str, Results]) -> Stores:
         pa.concat_tables(_among(results.scores, _SCORE, scores[label]) for label, results in each.items()),
         planned=[plan for results in each.values() for plan in results.planned],
         labels=labels,
+        declarations=_declared(stores.values()),
     )
     return Stores(each, merged, tuple(_disagreements(values)))
+
+
+def _declared(stores: Iterable[Results]) -> list[Declaration]:
+    """Return what was declared for any of the stores, each declaration as it was made first."""
+    every = sorted((each for results in stores for each in results.declarations), key=lambda each: each.declared)
+    return list({each.digest: each for each in reversed(every)}.values())
 
 
 def _owners(found: Mapping[str, Mapping[str, bool]]) -> dict[str, set[str]]:

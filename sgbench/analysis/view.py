@@ -696,7 +696,8 @@ def _waiting(plan: Planned) -> Run:
     loss = (row["loss"], row.get("lambda"), row.get("varied"))
     what = (row["backbone"], *loss, row["seed"], row["scale"], row.get("train"), row["init"])
     recipe = _shown(row[name] for name in RECIPE)
-    return Run._make((plan.run_id, RunKind.TRAIN, *_shown(what), recipe, 0, Status.PENDING, None, (), "", plan.planned))
+    who = (plan.run_id, RunKind.TRAIN, *_shown(what))
+    return Run._make((*who, recipe, 0, Status.PENDING, None, (), "", plan.planned, None))
 
 
 _DEFAULTS = recipe_columns(Recipe())

@@ -18,12 +18,17 @@ def compare(
     backbone: options.Backbones = None,
     test: options.Tests = None,
     alpha: options.Alpha = 0.05,
+    anytime: options.Anytime = False,
+    g: options.G = None,
     as_json: options.Json = False,
 ) -> None:
     """Compare two losses: effect size, and whether it is significant across seeds and images.
 
     Runs are paired by seed, for every backbone that has both losses. p values are corrected for every backbone and test
     set in the store, even if --backbone or --test shows only some.
+
+    What a sweep declared before the first look is judged as declared, and what may have been looked at while seeds were
+    added, as the store says, by tests that allow for it; --anytime judges everything by those.
     """
     from rich.console import Console
 
@@ -32,7 +37,7 @@ def compare(
     from sgbench.report.compare import compared, shown, to_data
 
     view = View(load_results(options.find_store(results)))
-    cells = compared(view, a, b, metrics=metric, backbones=backbone, tests=test, alpha=alpha)
+    cells = compared(view, a, b, metrics=metric, backbones=backbone, tests=test, alpha=alpha, anytime=anytime, g=g)
     if as_json:
         output.print_json(to_data(cells))
     else:

@@ -104,6 +104,8 @@ def forest(
     test: options.Tests = None,
     metric: options.DefaultMetrics = None,
     alpha: options.Alpha = 0.05,
+    anytime: options.Anytime = False,
+    g: options.G = None,
     columns: Columns = None,
 ) -> None:
     """Draw the differences between two losses, with confidence intervals: sgbench compare as a forest plot.
@@ -113,7 +115,9 @@ def forest(
     from sgbench.report.compare import compared
     from sgbench.report.figures.forest import draw_forest
 
-    cells = compared(_view(results), a, b, metrics=metric, backbones=backbone, tests=test, alpha=alpha)
+    cells = compared(
+        *(_view(results), a, b), metrics=metric, backbones=backbone, tests=test, alpha=alpha, anytime=anytime, g=g
+    )
     _write(draw_forest(cells, columns=columns), out)
 
 

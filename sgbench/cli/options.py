@@ -69,6 +69,13 @@ DefaultMetrics = Annotated[
 Alpha = Annotated[
     float, typer.Option("--alpha", metavar="0.05", help="Significance level: probability of any false positive.")
 ]
+Anytime = Annotated[
+    bool, typer.Option("--anytime", help="Use tests that hold however often you look and add seeds, even undeclared.")
+]
+G = Annotated[
+    float | None,
+    typer.Option("--g", metavar="4", help="With --anytime: expect effects of √g standard deviations of the seeds."),
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 Scale = Annotated[int, typer.Option("--scale", metavar="2|3|4", help="Super-resolution factor.", callback=_scale)]
 Address = Annotated[

@@ -1,6 +1,7 @@
 """Showing comparisons of two losses: a table for each metric, a sentence for each cell, and notes."""
 
 import dataclasses
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
@@ -12,10 +13,13 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from sgbench.analysis import View
+from sgbench.analysis.anytime import G
 from sgbench.analysis.compare import ALPHA, Comparison, Verdict, comparisons
 from sgbench.analysis.stats import EXACT, RESAMPLES, Estimate, sign_flip_floor
 from sgbench.analysis.view import chosen
+from sgbench.core.errors import InputError
 from sgbench.core.words import listed, plural
+from sgbench.report.sequences import about_sequences, called, design, interval_of
 from sgbench.report.shown import Part, Shown, paragraph, wrapped
 from sgbench.report.tables.html import plain_table
 from sgbench.report.tables.model import number, titled
@@ -117,6 +121,24 @@ def notes(cells: Sequence[Comparison]) -> list[str]:
     said = [stale_sentence(stale)] if stale else []
     if not tested:
         return said
+    said += _about_tests([cell for cell in tested if not cell.sequences])
+    said += about_sequences([cell for cell in tested if cell.sequences])
+    if sets := sorted({cell.metric for cell in tested if not cell.images}):
+        said.append(f"{', '.join(sets)}: one value per test set and none per image, so only seeds can be tested.")
+    families = dict.fromkeys((cell.metric, cell.family) for cell in tested)
+    counts = ", ".join(f"{family} by {metric}" for metric, family in families)
+    said.append(
+        f"Significant: the largest p, corrected by Holm for all comparisons ({counts}), shown or not, is at most "
+        f"{alphas(tested)}. Not significant does not mean that the losses are equal."
+    )
+    return said
+
+
+def _about_tests(tested: Sequence[Comparison]) -> list[str]:
+    """Return what the tests are of a number of seeds that was fixed beforehand; there may be no such comparison."""
+    if not tested:
+        return []
+    said = []
     if images := [cell.images for cell in tested if cell.images]:
         drawn = f", above {EXACT} images {RESAMPLES:,} drawn at random" if max(images) > EXACT else ""
         said += [
@@ -132,14 +154,6 @@ def notes(cells: Sequence[Comparison]) -> list[str]:
     said.append(
         "By seed: Student's t-test of the seeds' differences, which are means over images. It assumes normality, which "
         f"so few seeds cannot confirm; sign flips, which do not, could not give a p below {floors}."
-    )
-    if sets := sorted({cell.metric for cell in tested if not cell.images}):
-        said.append(f"{', '.join(sets)}: one value per test set and none per image, so only seeds can be tested.")
-    families = {cell.metric: cell.family for cell in tested}
-    counts = ", ".join(f"{family} by {metric}" for metric, family in families.items())
-    said.append(
-        f"Significant: the largest p, corrected by Holm for all comparisons ({counts}), shown or not, is at most "
-        f"{tested[0].alpha:g}. Not significant does not mean that the losses are equal."
     )
     return said
 
@@ -158,6 +172,8 @@ def compared(
     backbones: Sequence[str] | None = None,
     tests: Sequence[str] | None = None,
     alpha: float = ALPHA,
+    anytime: bool = False,
+    g: float | None = None,
 ) -> list[Comparison]:
     """Compare two losses as a person requests it.
 
@@ -169,11 +185,16 @@ def compared(
         backbones: Only these, all by default; p values stay corrected for all.
         tests: Only these test sets, all by default.
         alpha: See `sgbench.analysis.compare.comparisons`.
+        anytime: Whether to judge everything by tests that allow for any number of looks.
+        g: The prior variance of the effect for them, where none was declared; `sgbench.analysis.anytime.G` by default.
 
     Raises:
-        InputError: See there, and if a filter names something that the store does not have.
+        InputError: See there, and if a filter names something that the store does not have, or g is given alone.
     """
-    cells = comparisons(view, a, b, metrics=metrics or view.default_metrics, alpha=alpha)
+    if g is not None and not anytime:
+        raise InputError(f"--g is {g:g}, which only --anytime needs; add that or leave --g out.")
+    prior = (G if g is None else g) if anytime else None
+    cells = comparisons(view, a, b, metrics=metrics or view.default_metrics, alpha=alpha, g=prior)
     return choose(cells, backbones=backbones, datasets=tests)
 
 
@@ -191,10 +212,22 @@ def to_data(cells: Sequence[Comparison]) -> dict[str, Any]:
     """
     derived = ("difference", "percent", "better")
     rows = [
-        {**dataclasses.asdict(cell), **{name: getattr(cell, name) for name in derived}, "sentence": sentence(cell)}
+        {
+            **_finite(dataclasses.asdict(cell)),
+            **{name: getattr(cell, name) for name in derived},
+            "sentence": sentence(cell),
+        }
         for cell in cells
     ]
     return {"comparisons": rows, "notes": notes(cells)}
+
+
+def _finite(cell: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a comparison without infinite ends of intervals, which JSON does not know."""
+    for name in ("overall", "by_seed"):
+        if cell[name] and not math.isfinite(cell[name]["interval"]["low"]):
+            cell[name] |= {"interval": {"low": None, "high": None}}
+    return cell
 
 
 def _flat(cells: Sequence[Comparison]) -> list[dict[str, Any]]:
@@ -246,14 +279,15 @@ def _to_html(cells: Sequence[Comparison]) -> str:
 
 def _title(block: Sequence[Comparison]) -> str:
     direction = next((cell.direction for cell in block if cell.direction), None)
-    return " ".join(filter(None, (titled(block[0].metric, direction), block[0].recipe)))
+    anytime = "anytime-valid" if block[0].sequences else ""
+    return " ".join(filter(None, (titled(block[0].metric, direction), block[0].recipe, anytime)))
 
 
 def _blocks(cells: Sequence[Comparison]) -> list[list[Comparison]]:
-    """Return the cells of each table: those of one metric and recipe."""
-    blocks: dict[tuple[str, str], list[Comparison]] = {}
+    """Return the cells of each table: those of one metric and recipe that are judged alike."""
+    blocks: defaultdict[tuple[str, str, bool, float], list[Comparison]] = defaultdict(list)
     for cell in cells:
-        blocks.setdefault((cell.metric, cell.recipe), []).append(cell)
+        blocks[cell.metric, cell.recipe, bool(cell.sequences), cell.alpha].append(cell)
     return list(blocks.values())
 
 
@@ -282,7 +316,7 @@ def _grid(cells: Sequence[Comparison], *, stacked: bool) -> rich.table.Table:
 
 
 def _heads(cell: Comparison) -> list[Parts]:
-    interval = (f"{level(cell)} CI", "to", "p")
+    interval = (f"{level(cell)} {'CS' if cell.sequences else 'CI'}", "to", "p")
     return [
         ("test set", "backbone"),
         ("A", "B"),
@@ -313,10 +347,9 @@ def _parts(cell: Comparison) -> list[Parts]:
 
 
 def _estimated(metric: str, estimate: Estimate | None) -> Parts:
-    if estimate is None:
-        return ("", "", "")
-    interval = estimate.interval
-    return (shown_number(metric, interval.low, "+"), shown_number(metric, interval.high, "+"), shown_p(estimate.p))
+    interval = interval_of(estimate)
+    ends = (shown_number(metric, end, "+") for end in (interval.low, interval.high)) if interval else ("", "")
+    return (*ends, shown_p(estimate.p if estimate else None))
 
 
 def _beside(column: Sequence[Parts], *, left: bool) -> list[str]:
@@ -337,13 +370,12 @@ def _width(texts: Iterable[str]) -> int:
 
 def _told_interval(cell: Comparison) -> str:
     """Return ``95% confidence interval 0.0890 to 0.1050``, of the amount by which B lowers or raises."""
-    estimate = cell.overall or cell.by_seed
-    if estimate is None or cell.difference is None:
+    interval = interval_of(cell.estimate)
+    if interval is None or cell.difference is None:
         return ""
-    low, high = estimate.interval.low, estimate.interval.high
-    ends = (-high, -low) if cell.difference < 0 else (low, high)
+    ends = (-interval.high, -interval.low) if cell.difference < 0 else (interval.low, interval.high)
     over = "" if cell.overall else " over seeds alone"
-    return f"{level(cell)} confidence interval{over} {' to '.join(shown_number(cell.metric, end) for end in ends)}"
+    return f"{level(cell)} {called([cell])}{over} {' to '.join(shown_number(cell.metric, end) for end in ends)}"
 
 
 def _told(cell: Comparison, reason: bool) -> str:
@@ -363,8 +395,17 @@ def verdict(cell: Comparison) -> str:
 
 
 def _design(cell: Comparison) -> str:
-    seeds = plural(len(cell.seeds), "seed")
-    return f"{seeds} × {plural(cell.images, 'image')}" if cell.images else seeds
+    return f"{design(cell)} × {plural(cell.images, 'image')}" if cell.images else design(cell)
+
+
+def levels(cells: Iterable[Comparison]) -> str:
+    """Return the level of the confidence intervals, or all that there are: ``95% or 99%``."""
+    return " or ".join(dict.fromkeys(map(level, cells)))
+
+
+def alphas(cells: Iterable[Comparison]) -> str:
+    """Return the significance level, or all that there are: ``0.05 or 0.01``."""
+    return " or ".join(dict.fromkeys(f"{cell.alpha:g}" for cell in cells))
 
 
 def level(cell: Comparison) -> str:

@@ -26,6 +26,8 @@ def compare(
     backbones: str | Iterable[str] = (),
     tests: str | Iterable[str] = (),
     alpha: float = ALPHA,
+    anytime: bool = False,
+    g: float | None = None,
 ) -> Shown:
     """Compare two losses, like ``sgbench compare``: effect size, and whether it is significant.
 
@@ -39,13 +41,17 @@ def compare(
         backbones: Only these; p values stay corrected for every backbone and test set in the store.
         tests: Only these test sets.
         alpha: Significance level: the probability of any false positive.
+        anytime: Whether to use tests that hold however often one looks and adds seeds, even where nothing says that one
+            has.
+        g: For these tests, the prior variance of the effect, in squared standard deviations of the seeds' differences;
+            4 by default. What was declared keeps its own.
 
     Returns:
         A comparison for each metric, recipe, test set and backbone. A notebook shows a table and what it means,
         ``print`` shows them as text, and `Shown.to_pandas` has every number.
 
     Raises:
-        InputError: If a name is unknown, neither loss has been scored, or ``alpha`` is out of range.
+        InputError: If a name is unknown, neither loss has been scored, or ``alpha`` or ``g`` is out of range.
     """
     cells = comparison.compared(
         View(_results(results)),
@@ -55,6 +61,8 @@ def compare(
         backbones=many(backbones) or None,
         tests=many(tests) or None,
         alpha=alpha,
+        anytime=anytime,
+        g=g,
     )
     return comparison.shown(cells)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sgbench.spec.decisions import Question
+from sgbench.spec.decisions import ALL_SETS, Question
 from sgbench.spec.models import canonical_json
 from sgbench.spec.text import read_time
 
@@ -45,6 +45,12 @@ class Declaration:
         """First 12 hex digits of the SHA-256 of what is declared."""
         fixed = {key: value for key, value in self.to_data().items() if key not in ("sweep", "declared")}
         return hashlib.sha256(canonical_json(fixed).encode()).hexdigest()[:12]
+
+    @property
+    def cells(self) -> frozenset[tuple[str, str]]:
+        """The backbones and test sets on which it is decided, all as one family; sets by their hash, or `ALL_SETS`."""
+        hashes = {ALL_SETS: ALL_SETS, **dict(self.tests)}
+        return frozenset((backbone, hashes[name]) for backbone in self.backbones for name in self.question.sets)
 
     def to_data(self) -> dict[str, Any]:
         """Return it as plain values for JSON."""

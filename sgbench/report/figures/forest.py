@@ -11,9 +11,10 @@ from matplotlib.lines import Line2D
 from sgbench.analysis.compare import Comparison, Verdict
 from sgbench.core.errors import InputError
 from sgbench.core.words import listed
-from sgbench.report.compare import in_places, level, pair, shown_number
+from sgbench.report.compare import alphas, in_places, levels, pair, shown_number
 from sgbench.report.figures.selection import counted, title
 from sgbench.report.figures.style import COLOURS, INK, WIDTHS, Look, add_foot, in_style, new_grid
+from sgbench.report.sequences import SEQUENCE, called, interval_of
 
 ROW = 0.17
 """Distance between rows, in inches."""
@@ -87,8 +88,7 @@ def _draw(axes: Axes, cells: Sequence[Comparison]) -> None:
     for at, row in enumerate(rows):
         if isinstance(row, Comparison):
             look = _kind(row).look
-            if row.estimate:
-                interval = row.estimate.interval
+            if interval := interval_of(row.estimate):
                 axes.plot([interval.low, interval.high], [at, at], color=look["color"], linewidth=1.4, gid="interval")
             axes.plot(row.difference or 0.0, at, linestyle="", markersize=5, zorder=3, gid="difference", **look)
             axes.text(1.02, at, _numbers(row), transform=axes.get_yaxis_transform(), va="center_baseline")
@@ -113,9 +113,9 @@ def _kind(cell: Comparison) -> _Kind:
 def _numbers(cell: Comparison) -> str:
     """Return ``−0.0548 [−0.0789, −0.0338]``."""
     difference = shown_number(cell.metric, cell.difference, "+")
-    if cell.estimate is None:
+    if (interval := interval_of(cell.estimate)) is None:
         return difference
-    ends = (shown_number(cell.metric, end, "+") for end in (cell.estimate.interval.low, cell.estimate.interval.high))
+    ends = (shown_number(cell.metric, end, "+") for end in (interval.low, interval.high))
     return f"{difference} [{', '.join(ends)}]"
 
 
@@ -125,11 +125,13 @@ def _notes(cells: Sequence[Comparison], drawn: Sequence[Comparison]) -> Iterator
     of_images = f", images: {listed(f'{count} of {dataset}' for dataset, count in images.items())}" if images else ""
     alone = listed(dict.fromkeys(cell.metric for cell in drawn if cell.by_seed and not cell.overall))
     yield (
-        f"{pair(first)} Each row is the mean of B − A with its {level(first)} confidence interval "
+        f"{pair(first)} Each row is the mean of B − A with its {levels(drawn)} {called(drawn)} "
         f"over seeds and images{f' (of {alone} over seeds alone)' if alone else ''}, not corrected for the number of "
         f"rows. Seeds: {counted(len(cell.seeds) for cell in drawn)}{of_images}. Significant: the largest p value of "
-        f"sgbench compare, corrected for all that it compares, is at most {first.alpha:g}."
+        f"sgbench compare, corrected for all that it compares, is at most {alphas(drawn)}."
     ).replace("B − A", "B\N{NO-BREAK SPACE}−\N{NO-BREAK SPACE}A")
+    if any(cell.sequences for cell in drawn):
+        yield f"{SEQUENCE} Seeds may be added after a look."
     yield from in_places("Inconclusive", ((cell, cell.reason) for cell in drawn))
     unpaired = "no seed has both scores, and sgbench compare says why"
     yield from in_places("Not drawn", ((cell, unpaired) for cell in cells if cell.difference is None))

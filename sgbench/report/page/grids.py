@@ -11,7 +11,8 @@ from sgbench.analysis.compare import Comparison, Verdict
 from sgbench.analysis.stats import Estimate
 from sgbench.analysis.view import ALL, Run, Status
 from sgbench.core.words import plural
-from sgbench.report.compare import shown_number, shown_p, shown_percent, verdict
+from sgbench.report.compare import levels, shown_number, shown_p, shown_percent, verdict
+from sgbench.report.sequences import called, interval_of
 from sgbench.spec.sources import read_code
 
 
@@ -60,8 +61,9 @@ MOST_RUNS = 1000
 
 def of_comparisons(cells: Sequence[Comparison]) -> Grid:
     """Return a row for each comparison of two losses."""
-    a, b, level = cells[0].label_a, cells[0].label_b, f"{100 * (1 - cells[0].alpha):g}%"
-    heads = ("metric", "test set", "backbone", a, b, "difference", "in %", f"{level} confidence interval", "verdict")
+    a, b, level = cells[0].label_a, cells[0].label_b, levels(cells)
+    interval = f"{level} {called(cells)}"
+    heads = ("metric", "test set", "backbone", a, b, "difference", "in %", interval, "verdict")
     tests = ("p corrected", "p overall", "p by image", "its floor", "p by seed", "seeds", "images")
     return Grid(f"{b} against {a}", (*heads, *tests), tuple(_compared(cell) for cell in cells))
 
@@ -117,10 +119,10 @@ def _compared(cell: Comparison) -> tuple[Entry, ...]:
 
 
 def _interval(metric: str, estimate: Estimate | None) -> Entry:
-    if estimate is None:
+    if (interval := interval_of(estimate)) is None:
         return _none()
-    ends = (estimate.interval.low, estimate.interval.high)
-    return Entry(" to ".join(shown_number(metric, end, "+") for end in ends), ends[0])
+    ends = " to ".join(shown_number(metric, end, "+") for end in (interval.low, interval.high))
+    return Entry(ends, interval.low)
 
 
 def _ran(run: Run, row: Mapping[str, Any]) -> tuple[Entry, ...]:
