@@ -3,13 +3,27 @@
 import datetime
 import functools
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import torch
 from crash_points import NOW
 
 from sgbench.spec import Recipe, RunSpec, TrainingData
-from sgbench.store import Dataset, Planned, Store, identity_columns
+from sgbench.spec.decisions import Question
+from sgbench.spec.space import Searched
+from sgbench.store import (
+    Candidate,
+    Dataset,
+    Declaration,
+    Planned,
+    Search,
+    Store,
+    Trial,
+    Tuning,
+    identity_columns,
+)
+from sgbench.store.rows import RunEnd
 from sgbench.training import Checkpoints
 
 
@@ -74,14 +88,53 @@ def planned(seed: int, *metrics: str) -> Planned:
     return Planned(IDENTITY(seed), (Dataset("Set5", "ab" * 32),), metrics or ("psnr_y",))
 
 
+def declared(metric: str = "psnr_y", hour: int = 0) -> Declaration:
+    return Declaration(
+        question=Question("l1", "l1 + 1.0*sg", metric, ("Set5",)),
+        alpha=0.05,
+        g=4.0,
+        seeds=(0, 1, 2),
+        looks=(3,),
+        backbones=("edsr-tiny",),
+        tests=(("Set5", "ab" * 32),),
+        conditions=str(spec_of(0).conditions),
+        sweep="quick",
+        declared=hours(hour),
+    )
+
+
+def tuned(ended: int, seed: int = 5) -> Tuning:
+    """Return a tuning whose trials are the first runs, of which some have ended."""
+    search = Search(
+        candidates=(Candidate("edsr-tiny", "0.5:2*l1", (Searched("λ", 0.5, 2.0),)),),
+        trials=2,
+        steps=7,
+        method="random",
+        scheduler="none",
+        metric="psnr_y",
+        higher=True,
+        dataset="Mine",
+        dataset_sha256="cd" * 32,
+        seed=seed,
+        trial_seeds=(0,),
+        final_seeds=(2, 3),
+        conditions=str(spec_of(0).conditions),
+    )
+    trials = [Trial(0, {"λ": 1.0}, "l1", number, ID[number]) for number in range(2)]
+    for number in range(ended):
+        trials[number] = replace(trials[number], end=RunEnd.DONE, step=7, value=number + 1.0)
+    return Tuning(search, tuple(trials), hours(0))
+
+
 def fill_whole(store: Store) -> None:
-    """Write a store with nothing wrong: two runs, one of them compacted, a built-in and a plan."""
+    """Write a store with nothing wrong: two runs, one of them compacted, a built-in, a plan and a declaration."""
     fill(store, 0, 1.0)
     store.compact()
     fill(store, 1, 2.0)
     store.write_run({"run_id": "b" * 12, "kind": "builtin", "name": "bicubic", "scale": 4, "status": "done"})
     store.write_scores(scores("b" * 12, 20.0))
     store.write_plan("quick", [planned(0), planned(1)])
+    store.declare(declared())
 
 
 def said(store: Store) -> dict[str, Any]:
@@ -93,6 +146,8 @@ def said(store: Store) -> dict[str, Any]:
         "validation": store.validation().to_pylist(),
         "plans": store.plans(),
         "labels": store.labels(),
+        "declarations": store.declarations(),
+        "tunings": store.tunings(),
         "files": {
             name: store.storage.read(name)
             for folder in ("weights", "images", "checkpoints")

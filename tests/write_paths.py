@@ -23,7 +23,7 @@ from unittest import mock
 import numpy as np
 import torch
 from crash_points import EveryPoint, Frail, FrailDisk, decoded_once, in_one_thread
-from made_up_runs import ID, fill, history, planned, said, scores, spec_of, trained, validation, values
+from made_up_runs import ID, declared, fill, history, planned, said, scores, spec_of, trained, tuned, validation, values
 
 from sgbench.core.download import download
 from sgbench.core.errors import InputError
@@ -74,6 +74,8 @@ def theirs() -> Store:
     source.write_plan("quick", [planned(1), planned(3)])
     source.write_plan("other", [planned(2)])
     source.write_labels({"l1": "base", "l2": "theirs"})
+    source.declare(declared())
+    source.write_tuning("quick", tuned(1))
     write_init(source.storage, {"weight": torch.full((2,), 1.0)}, "x2.pt")
     return source
 
@@ -341,6 +343,8 @@ STORES: dict[str, tuple[Callable[..., Store], Act]] = {
     "images": (filled, save_images),
     "plan": (filled, planned_again),
     "labels": (filled, lambda store: store.write_labels({"l1": "ours"})),
+    "declaration": (filled, lambda store: store.declare(declared())),
+    "tuning": (filled, lambda store: store.write_tuning("quick", tuned(2))),
     "send packed images": (empty, sent),
     "compact": (filled, Store.compact),
     "merge": (filled, merged),

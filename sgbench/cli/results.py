@@ -7,7 +7,7 @@ import typer
 
 from sgbench.cli import options
 from sgbench.cli.commands import below, command
-from sgbench.core.words import plural, printable, printable_lines, some
+from sgbench.core.words import listed, plural, printable, printable_lines, some
 
 if TYPE_CHECKING:
     from sgbench.runs.maintenance import Merge
@@ -48,14 +48,15 @@ def merge(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Copy the runs, scores, history, weights, images, plans and labels of other stores into one.
+    """Copy runs with all that belongs to them, plans, declarations, tunings and labels of other stores into one.
 
     If two stores have the same run, a done one wins over a failed one, and a later one over an earlier one; it is
     copied as a whole, and a remark names it. The same run trained on another machine or by another version of torch may
     have slightly different results. A run of a plug-in may also have been trained by different code of the same name:
     if its results differ, and the recorded hashes of the code do not show that it was the same, nothing is merged
-    without --prefer. A loss that has a label in INTO keeps it. FROM stores are not changed. With --dry-run each one is
-    compared with INTO as it is now.
+    without --prefer. A loss that has a label in INTO keeps it. Of a tuning that is in both, the one with more finished
+    trials is kept; of two that share only their name, both are, one with its digest in its name. FROM stores are not
+    changed. With --dry-run each one is compared with INTO as it is now.
     """
     from sgbench.cli import output
     from sgbench.core.storage import Storage, absolute
@@ -78,10 +79,13 @@ def merge(
     for found in taken:
         for remark in found.remarks:
             output.say(remark)
+        beside = [f"{len(found.scores)} files of scores", f"{len(found.plans)} plans"]
+        beside += [plural(len(found.declarations), "declaration")] if found.declarations else []
+        beside += [plural(len(found.tunings), "tuning")] if found.tunings else []
         output.say(
             f"{found.source.storage}: {len(found.added)} runs {would}added, {len(found.replaced)} {would}replaced, "
-            f"{len(found.shared)} {'are ' * dry_run}the same; {len(found.scores)} files of scores, "
-            f"{len(found.plans)} plans and {len(found.labels)} labels {would}taken"
+            f"{len(found.shared)} {'are ' * dry_run}the same; "
+            f"{listed([*beside, f'{len(found.labels)} labels'])} {would}taken"
         )
 
 
@@ -241,6 +245,8 @@ def _record(found: "Merge") -> dict[str, object]:
         "shared": found.shared,
         "scores": found.scores,
         "plans": list(found.plans),
+        "declarations": [declaration.digest for declaration in found.declarations],
+        "tunings": list(found.tunings),
         "labels": found.labels,
         "remarks": found.remarks,
     }

@@ -22,7 +22,7 @@ from sgbench.core.status import ScoreStatus
 from sgbench.core.storage import Storage
 from sgbench.core.words import quoted
 from sgbench.spec.stored import plugins_of
-from sgbench.store import BESIDE_RUNS, Dataset, Planned, Store, earliest, stamp
+from sgbench.store import BESIDE_RUNS, Dataset, Declaration, Planned, Store, Tuning, earliest, stamp
 from sgbench.store.layout import (
     CHECKPOINTS,
     IMAGES,
@@ -73,6 +73,10 @@ class Merge:
     """Stems of the scores to take; see `sgbench.store.files`."""
     plans: dict[str, list[Planned]]
     """What only the source's plans ask for, or asked for earlier, by name."""
+    declarations: tuple[Declaration, ...]
+    """What only the source's sweeps have declared, or declared before those here."""
+    tunings: dict[str, Tuning]
+    """Searches for settings that only the source has, or that have come further there, by the name they get here."""
     labels: dict[str, str]
     """Labels of the source for losses that have none here, by their text."""
     histories: tuple[str, ...]
@@ -151,6 +155,8 @@ class Merge:
             shared=tuple(shared),
             scores=tuple(sorted(scores)),
             plans=_new_plans(into, source),
+            declarations=_new_declarations(into, source),
+            tunings=_new_tunings(into, source),
             labels=free,
             histories=tuple(sorted(taken["history"])),
             validations=tuple(sorted(taken["validation"])),
@@ -162,7 +168,8 @@ class Merge:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to take, except perhaps weights and images of runs that are the same."""
-        return not (self.added or self.replaced or self.scores or self.plans or self.labels or self.asked)
+        taken = (self.added, self.replaced, self.scores, self.plans, self.declarations, self.tunings, self.labels)
+        return not any((*taken, self.asked))
 
     def apply(self) -> None:
         """Carry out the merge.
@@ -171,6 +178,8 @@ class Merge:
         again.
         """
         here, there = self.into.storage, self.source.storage
+        for declaration in self.declarations:  # before the results that it was made before
+            self.into.declare(declaration)
         for name in (*inits(there).values(), *sources(there).values()):
             if not here.exists(name):
                 here.write(name, there.read(name))
@@ -199,6 +208,8 @@ class Merge:
         for name, planned in self.plans.items():
             ours = self.into.plans().get(name, [])
             self.into.write_plan(name, [*{_text(each): each for each in (*ours, *planned)}.values()])
+        for name, tuning in self.tunings.items():
+            self.into.write_tuning(name, tuning)
         self.into.write_labels(self.labels)
 
     def _replace(self, run_id: str, theirs: dict[str, pa.Table]) -> None:
@@ -452,6 +463,32 @@ def _is_known(planned: Planned, known: Mapping[str, datetime.datetime | None]) -
     """Return whether a plan, by `_text`, asks for it already and did not do so later."""
     text = _text(planned)
     return text in known and earliest([known[text], planned.planned]) == known[text]
+
+
+def _new_declarations(into: Store, source: Store) -> tuple[Declaration, ...]:
+    ours = {each.digest: each.declared for each in into.declarations()}
+    theirs = source.declarations()
+    return tuple(each for each in theirs if each.digest not in ours or each.declared < ours[each.digest])
+
+
+def _new_tunings(into: Store, source: Store) -> dict[str, Tuning]:
+    """Return the searches that a store takes: of one search that both have, the one of which more trials have ended.
+
+    Two searches of one name are both kept; the other gets its digest after its name.
+    """
+    here, new = into.tunings(), dict[str, Tuning]()
+    names = {tuning.digest: name for name, tuning in here.items()}
+    for name, tuning in source.tunings().items():
+        while name in here and tuning.digest not in names:
+            name += f"-{tuning.digest}"
+        ours = names.setdefault(tuning.digest, name)
+        if ours not in here or _progress(tuning) > _progress(here[ours]):
+            here[ours] = new[ours] = tuning
+    return new
+
+
+def _progress(tuning: Tuning) -> tuple[int, int]:
+    return sum(trial.end is not None for trial in tuning.trials), len(tuning.trials)
 
 
 def _text(planned: Planned) -> str:

@@ -16,7 +16,17 @@ from sgbench.spec import RunSpec
 from sgbench.spec.stored import read_spec
 from sgbench.store import Dataset, Store
 from sgbench.store.files import Listing, TableFiles
-from sgbench.store.layout import RUN_ID, WEIGHTS, inits, kept_images, latest_step, sources, weights_of
+from sgbench.store.layout import (
+    RUN_ID,
+    WEIGHTS,
+    declarations,
+    inits,
+    kept_images,
+    latest_step,
+    sources,
+    tunings,
+    weights_of,
+)
 from sgbench.store.rows import RunEnd, RunKind, RunRow
 from sgbench.store.schema import recipe_columns
 
@@ -70,6 +80,8 @@ class _Check:
         yield from self._init_faults()
         yield from self._source_faults()
         yield from self._image_faults()
+        yield from self._declaration_faults()
+        yield from self._tuning_faults()
         yield from self._other_faults()
 
     def _file_faults(self, table: str, files: TableFiles) -> Iterator[str]:
@@ -256,6 +268,38 @@ class _Check:
             elif (strange := sorted({*images} - names)) and names != {None}:
                 yield f"run {run_id} has a saved image {strange[0]!r} of {dataset}, but no score of it."
         self._checked["saved images"] += sum(map(len, saved.values()))
+
+    def _declaration_faults(self) -> Iterator[str]:
+        """Check that what was declared is what its digest says."""
+        found = declarations(self._storage)
+        for digest in found:
+            try:
+                self._store.read_declaration(digest)
+            except InputError as error:
+                yield str(error)
+        self._checked["declarations"] += len(found)
+
+    def _tuning_faults(self) -> Iterator[str]:
+        """Check that searches are as they were fixed, and that trials are the runs that they name.
+
+        The value of a trial is what was measured then; if its run has been trained again since, it may have another.
+        """
+        found = tunings(self._storage)
+        for name in found:
+            try:
+                tuning = self._store.read_tuning(name)
+            except InputError as error:
+                yield str(error)
+                continue
+            for trial in tuning.trials:
+                backbone = tuning.search.candidates[trial.candidate].backbone
+                told: RunRow = {"backbone": backbone, "loss": trial.loss, "seed": trial.seed}
+                row = self._rows.get(trial.run_id) or told
+                for column, value in told.items():
+                    if row.get(column) != value:
+                        has = f"run {trial.run_id}, a trial of '{name}', has {row.get(column)!r} as its {column}"
+                        yield f"{has}, but the search says {value!r}."
+        self._checked["tunings"] += len(found)
 
     def _other_faults(self) -> Iterator[str]:
         """Check plans, labels, and the record of what is being replaced."""

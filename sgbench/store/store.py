@@ -373,8 +373,9 @@ class Store:
                 self.storage.write(LABELS, json.dumps(labels, indent=1, ensure_ascii=False).encode())
 
     def declare(self, declaration: Declaration) -> None:
-        """Keep what is declared, unless the store has it: what was declared first, when and by whom, stays."""
-        if not self.storage.exists(name := declaration_of(declaration.digest)):
+        """Keep what is declared; if the store has it, what was declared first, when and by whom, stays."""
+        name = declaration_of(digest := declaration.digest)
+        if not self.storage.exists(name) or declaration.declared < self.read_declaration(digest).declared:
             self.storage.write(name, json.dumps(declaration.to_data(), indent=1).encode())
 
     def declarations(self) -> list[Declaration]:
@@ -383,17 +384,24 @@ class Store:
         Raises:
             InputError: If a file is damaged, or does not hold what its name says.
         """
-        found = []
-        for digest, name in declarations(self.storage).items():
-            try:
-                declaration = Declaration.of(read_json(self.storage.read(name)))
-                if declaration.digest != digest:
-                    raise ValueError(f"it has been changed, and its digest is {declaration.digest} now")
-            except (ValueError, KeyError, TypeError) as error:
-                why = error if isinstance(error, ValueError) else repr(error)
-                raise InputError(f"'{self.storage.address(name)}' is not what a sweep declared: {why}.") from error
-            found.append(declaration)
+        found = map(self.read_declaration, declarations(self.storage))
         return sorted(found, key=lambda each: (each.declared, each.digest))
+
+    def read_declaration(self, digest: str) -> Declaration:
+        """Return what a sweep has declared, by its digest.
+
+        Raises:
+            InputError: If the file is damaged, or does not hold what its name says.
+        """
+        name = declaration_of(digest)
+        try:
+            declaration = Declaration.of(read_json(self.storage.read(name)))
+            if declaration.digest != digest:
+                raise ValueError(f"it has been changed, and its digest is {declaration.digest} now")
+            return declaration
+        except (ValueError, KeyError, TypeError) as error:
+            why = error if isinstance(error, ValueError) else repr(error)
+            raise InputError(f"'{self.storage.address(name)}' is not what a sweep declared: {why}.") from error
 
     def write_tuning(self, name: str, tuning: Tuning) -> None:
         """Write a search for the settings of losses, replacing the previous state of that name.
@@ -410,20 +418,28 @@ class Store:
         Raises:
             InputError: If a file is damaged.
         """
-        found = {}
-        for name, file in tunings(self.storage).items():
-            try:
-                found[name] = Tuning.of(read_json(self.storage.read(file)))
-                _check_names(
-                    run_id={trial.run_id for trial in found[name].trials},
-                    dataset={found[name].search.dataset},
-                    dataset_sha256={found[name].search.dataset_sha256},
-                    metric={found[name].search.metric},
-                )
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                why = error if isinstance(error, ValueError) else repr(error)
-                raise InputError(f"'{self.storage.address(file)}' is not a search of 'sgbench tune': {why}.") from error
+        found = {name: self.read_tuning(name) for name in tunings(self.storage)}
         return dict(sorted(found.items(), key=lambda each: (each[1].begun, each[0])))
+
+    def read_tuning(self, name: str) -> Tuning:
+        """Return a search for the settings of losses, by its name.
+
+        Raises:
+            InputError: If the file is damaged.
+        """
+        file = tuning_of(name)
+        try:
+            tuning = Tuning.of(read_json(self.storage.read(file)))
+            _check_names(
+                run_id={trial.run_id for trial in tuning.trials},
+                dataset={tuning.search.dataset},
+                dataset_sha256={tuning.search.dataset_sha256},
+                metric={tuning.search.metric},
+            )
+            return tuning
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            why = error if isinstance(error, ValueError) else repr(error)
+            raise InputError(f"'{self.storage.address(file)}' is not a search of 'sgbench tune': {why}.") from error
 
     def replaced(self) -> dict[str, Replaced]:
         """Return what is being replaced, by run, including runs that are retrained but not yet scored.

@@ -166,14 +166,31 @@ class Tuning:
         if tuning.digest != data.get("digest"):
             raise ValueError(f"the search has been changed, and its digest is {tuning.digest} now")
         for number, candidate in enumerate(tuning.search.candidates):
+            for each in candidate.searched:
+                if not (each.choices or _is_range(each)):
+                    raise ValueError(f"{each.name} of {candidate.loss} has neither a range nor values to choose from")
             given = tuning.of_candidate(number)
             if len(given) > (most := tuning.search.given(number)):
                 raise ValueError(f"{candidate.loss} has {len(given)} trials and was given {most}")
             names = {each.name for each in candidate.searched}
             if any(trial.values.keys() != names for trial in given):
                 raise ValueError(f"a trial of {candidate.loss} has values of something else than is searched")
+            for each in candidate.searched:
+                if any(not _is_among(trial.values[each.name], each) for trial in given):
+                    raise ValueError(f"a trial of {candidate.loss} has a value of {each.name} that is not searched")
         if any(not 0 <= trial.candidate < len(tuning.search.candidates) for trial in tuning.trials):
             raise ValueError("a trial is of no candidate")
         if any(trial.value is not None and not math.isfinite(trial.value) for trial in tuning.trials):
             raise ValueError("the value of a trial is no finite number")
         return tuning
+
+
+def _is_range(searched: Searched) -> bool:
+    low, high = searched.low, searched.high
+    return low is not None and high is not None and low < high and (low > 0 or not searched.log)
+
+
+def _is_among(value: Single, searched: Searched) -> bool:
+    if searched.choices:
+        return value in searched.choices
+    return not isinstance(value, str) and (searched.low or 0.0) <= value <= (searched.high or 0.0)

@@ -8,7 +8,7 @@ import pytest
 from crash_points import Frail
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up_runs import ID, fill, fill_whole, hours, planned, said, scores, trained, values
+from made_up_runs import ID, declared, fill, fill_whole, hours, planned, said, scores, trained, tuned, values
 
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
@@ -252,6 +252,31 @@ def test_a_loss_keeps_its_label_and_takes_one_that_is_free(into: Store, source: 
     merge.apply()
     assert into.labels() == {"charbonnier": "robust", "l1": "base", "l2": "taken"}
     assert Merge.of(into, source).is_empty
+
+
+def test_what_either_declared_is_kept_and_of_one_declaration_the_earlier_time(into: Store, source: Store) -> None:
+    into.declare(declared(hour=1))
+    source.declare(declared(hour=3))
+    source.declare(declared("ssim_y", hour=2))
+    Merge.of(into, source).apply()
+    assert into.declarations() == [declared(hour=1), declared("ssim_y", hour=2)]
+    assert Merge.of(into, source).is_empty
+    assert [each.declared for each in Merge.of(source, into).declarations] == [hours(1)]
+
+
+def test_both_searches_of_one_name_are_kept_and_of_one_search_the_state_that_has_come_further(
+    into: Store, source: Store
+) -> None:
+    into.write_tuning("quick", tuned(1))
+    source.write_tuning("quick", tuned(2))
+    assert Merge.of(into, source).tunings == {"quick": tuned(2)}
+    assert Merge.of(source, into).is_empty
+    source.write_tuning("quick", other := tuned(0, seed=6))
+    Merge.of(into, source).apply()
+    assert into.tunings() == {"quick": tuned(1), f"quick-{other.digest}": other}
+    assert Merge.of(into, source).is_empty
+    source.write_tuning("quick", further := tuned(1, seed=6))
+    assert Merge.of(into, source).tunings == {f"quick-{other.digest}": further}
 
 
 def test_a_store_is_not_merged_into_itself(into: Store) -> None:

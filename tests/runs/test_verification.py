@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_up_runs import ID, fill, fill_whole, history, scores, spec_of, trained, validation
+from made_up_runs import ID, declared, fill, fill_whole, history, scores, spec_of, trained, tuned, validation
 
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
@@ -36,6 +36,17 @@ CONSEQUENCE = f"run {ID[1]}: psnr_y on Set5@abababab is of 5 images, but has 1."
 
 def rewrite(store: Store, table: str, stem: str, *rows: dict[str, Any]) -> None:
     store.tables[table].write(stem, list(rows))
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    assert file.read_text().count(old) == 1
+    file.write_text(file.read_text().replace(old, new))
+
+
+def tune(store: Store, old: str, new: str) -> None:
+    store.write_tuning("quick", tuned(1))
+    assert list(verify(store)) == []
+    edit(Path(store.storage.root) / "tunings" / "quick.json", old, new)
 
 
 FAULTS: dict[str, tuple[Callable[[Store, Path], object], str]] = {
@@ -161,6 +172,18 @@ FAULTS: dict[str, tuple[Callable[[Store, Path], object], str]] = {
         lambda store, root: (root / "plans" / "quick.json").write_text("["),
         "quick.json' is not a plan of sgbench",
     ),
+    "a declaration that was changed": (
+        lambda store, root: edit(root / "declared" / f"{declared().digest}.json", '"alpha": 0.05', '"alpha": 0.1'),
+        f"declared/{declared().digest}.json' is not what a sweep declared: it has been changed",
+    ),
+    "a tuning that was changed": (
+        lambda store, root: tune(store, '"trials": 2', '"trials": 3'),
+        "quick.json' is not a search of 'sgbench tune': the search has been changed",
+    ),
+    "a trial of another loss": (
+        lambda store, root: tune(store, '"loss": "l1",\n   "seed": 0', '"loss": "l2",\n   "seed": 0'),
+        f"run {ID[0]}, a trial of 'quick', has 'l1' as its loss, but the search says 'l2'.",
+    ),
     "left by a compaction": (
         lambda store, root: (root / "runs" / "compacted-000002.parquet").write_bytes(
             (root / "runs" / "compacted-000001.parquet").read_bytes()
@@ -210,6 +233,8 @@ def test_what_was_checked_is_counted(whole: Store) -> None:
         "initial weights": 0,
         "sources of plug-ins": 0,
         "saved images": 2,
+        "declarations": 1,
+        "tunings": 0,
         "plans": 1,
     }
 
