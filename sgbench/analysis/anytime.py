@@ -113,7 +113,7 @@ class Anytime:
             if PENDING in (a[seed], b[seed]) and all(isinstance(x, Score) or x == PENDING for x in (a[seed], b[seed]))
         }
         asked = self._asked(cell, next(iter(pairs.values()))[0])
-        if here := [each for each in asked if each.question.metric == cell.metric and self._place(cell) in each.cells]:
+        if here := self._of_cell(cell, asked):
             return _declared(here, pairs, pending)
         recorded = looks({seed: [self._runs[run_id] for run_id in ids] for seed, ids in pairs.items()})
         if self._g is None and not asked and len(recorded.counts) < 2:
@@ -144,6 +144,23 @@ class Anytime:
             shared = [family for family in families if family & cells]
             families = [*(family for family in families if family not in shared), cells.union(*shared)]
         return {digest: next(family for family in families if cells <= family) for digest, cells in own.items()}
+
+    def together(self, cell: Cell, run_id: str) -> frozenset[str] | None:
+        """Return the test sets that were declared to be taken together; None if nothing was declared of all sets.
+
+        Args:
+            cell: What is compared, on `ALL_SETS`.
+            run_id: A run that is compared.
+        """
+        if not (here := self._of_cell(cell, self._asked(cell, run_id))):
+            return None
+        hashes = {sha256 for _, sha256 in here[0].tests}
+        return frozenset(name for name, sha256 in self._view.results.hashes.items() if sha256 in hashes)
+
+    def _of_cell(self, cell: Cell, asked: Sequence[Declaration]) -> list[Declaration]:
+        """Return the declarations that ask for a cell; of all sets, those of the sets of the first."""
+        here = [each for each in asked if each.question.metric == cell.metric and self._place(cell) in each.cells]
+        return [each for each in here if cell.dataset != ALL_SETS or {*each.tests} == {*here[0].tests}]
 
     def _asked(self, cell: Cell, run_id: str) -> list[Declaration]:
         """Return what was declared of two losses, by whatever metric, for runs that share the conditions of one."""

@@ -1,13 +1,14 @@
 """Comparing two losses by metric, test set and backbone, wherever a store has both: which differences are significant.
 
-Nothing is pooled: runs are paired by seed, and only if they share the recipe, the training pixels, the version and
-protocol of the metric, and the test pixels. What cannot be paired says why.
+Runs are never pooled: they are paired by seed, and only if they share the recipe, the training pixels, the version and
+protocol of the metric, and the test pixels. What cannot be paired says why. Images of several test sets are compared by
+set, and once more all together.
 """
 
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -15,11 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sgbench.analysis.anytime import Anytime, Cell, Family, SeedSequence, Tests, sequential_tests
-from sgbench.analysis.scores import Score, Side, by_image, mixture, score_of
+from sgbench.analysis.scores import Score, Side, by_image, mixed_bases, mixture, pooled, score_of, strata
 from sgbench.analysis.stats import Array, Estimate, SignFlip, crossed_bootstrap, holm, paired_t, sign_flip
 from sgbench.analysis.view import (
     NO_RUN,
     NOT_SCORED,
+    PENDING,
     Fate,
     Filters,
     Group,
@@ -32,6 +34,7 @@ from sgbench.analysis.view import (
 )
 from sgbench.core.errors import InputError
 from sgbench.core.words import natural, plural
+from sgbench.spec.decisions import ALL_SETS
 
 ALPHA = 0.05
 """The probability, over all cells of a metric, of calling any difference significant if there is none."""
@@ -55,7 +58,7 @@ class Comparison:
     Attributes:
         metric: Name of the metric.
         direction: Which values are better, ``lower`` or ``higher``; None if scores do not say.
-        dataset: The test set.
+        dataset: The test set, or `ALL_SETS`.
         backbone: ``family-size``.
         scale: Super-resolution factor.
         recipe: How this recipe differs from the others in the comparison; empty if there is only one.
@@ -69,7 +72,8 @@ class Comparison:
         seeds: The seeds by which runs are paired.
         runs_a: Ids of A's runs, in the order of the seeds.
         runs_b: Ids of B's runs.
-        images: Number of images; None for a metric without a value per image.
+        sets: The test sets that are taken together; empty for a comparison on one.
+        images: Number of images, each counted once; None for a metric without a value per image.
         mean_a: Mean of A's scores over the paired seeds and all images; without a pair, None like all that follows.
         mean_b: Mean of B's scores.
         overall: Estimate of the mean of B − A over seeds and images; None with one of either, or without image values.
@@ -98,6 +102,7 @@ class Comparison:
     seeds: tuple[int, ...] = ()
     runs_a: tuple[str, ...] = ()
     runs_b: tuple[str, ...] = ()
+    sets: tuple[str, ...] = ()
     images: int | None = None
     mean_a: float | None = None
     mean_b: float | None = None
@@ -180,7 +185,12 @@ def comparisons(
     metric: over seeds and images together, over images alone, and over seeds alone. The last two each ignore the
     variation that the other sees: if seeds and images vary equally, these two alone have 6% to 10% false positives at
     α = 0.05, and all three 4% to 5% (simulated, 5 and 10 seeds, 14 images). A metric of whole sets is tested over seeds
-    only. To show fewer cells, filter the result: a family chosen after looking at the data corrects for too little.
+    only.
+
+    If there are several test sets with values by image, their images are also compared all together, drawn within each
+    set. That is another question, with a family of its own, so that it changes no p value of the single sets.
+
+    To show fewer cells, filter the result: a family chosen after looking at the data corrects for too little.
 
     What was declared before the first look is judged as declared, by its seeds, α and family. What may have been looked
     at while seeds were added, as the store says, is judged by tests that allow for it; see `sgbench.analysis.anytime`.
@@ -197,7 +207,7 @@ def comparisons(
             squared standard deviations of the seeds' differences, where none was declared; None for what needs it.
 
     Returns:
-        A cell for each metric, recipe, test set and backbone, in this order.
+        A cell for each metric, recipe, test set and backbone, in this order; `ALL_SETS` comes after the test sets.
 
     Raises:
         InputError: If a loss or metric is not in the store, both losses are the same, neither has been scored, or α or
@@ -222,10 +232,13 @@ def comparisons(
         places, names = _places(runs.values(), a, b), (a, b, view.label(a), view.label(b))
         anytime = Anytime(view, g)
         for metric in missing:
-            families: defaultdict[Family | None, list[Comparison]] = defaultdict(list)
+            families: defaultdict[Family | bool, list[Comparison]] = defaultdict(list)
             for cell in (cell for place in places for cell in _cells(place, names, metric, scores, alpha, anytime)):
-                families[anytime.family(cell.sequences)].append(cell)
-            judged = (_judged(cells, len(family or ())) for family, cells in families.items())
+                families[anytime.family(cell.sequences) or bool(cell.sets)].append(cell)
+            judged = (
+                _judged(cells, len(family) if isinstance(family, frozenset) else 0)
+                for family, cells in families.items()
+            )
             known[metric] = sorted(itertools.chain(*judged), key=_reading_order)
     return [cell for metric in shown for cell in known[metric]]
 
@@ -317,12 +330,18 @@ def _cells(
     alpha: float,
     anytime: Anytime,
 ) -> list[Comparison]:
-    """Return a cell, without its verdict, for each test set on which a run has, or should have, a score."""
+    """Return a cell, without its verdict, for each test set on which a run has, or should have, a score.
+
+    If there are several with values by image, the last cell is of all together.
+    """
     ids = {run.run_id for runs in place.by_loss.values() for run in runs}
     group = place.group
     stale = tuple(dict.fromkeys(plugin for runs in place.by_loss.values() for run in runs for plugin in run.stale))
-    cells = []
-    for dataset in {dataset for run_id, dataset, name in scores if run_id in ids and name == metric}:
+    cell = Comparison(metric, None, ALL_SETS, group.backbone, group.runs[0].scale, group.recipe, *names, alpha)
+    cell = replace(cell, stale=stale)
+    by_set: dict[str, tuple[Side, Side]] = {}
+    there = {dataset for run_id, dataset, name in scores if run_id in ids and name == metric}
+    for dataset in sorted(there, key=natural):
         a, b = (
             {
                 run.seed or 0: scores.get((run.run_id, dataset, metric), run.failure or NOT_SCORED)
@@ -330,9 +349,35 @@ def _cells(
             }
             for loss in names[:2]
         )
-        cell = Comparison(metric, None, dataset, group.backbone, group.runs[0].scale, group.recipe, *names, alpha)
-        cells.append(_compared(replace(cell, stale=stale), a, b, anytime))
-    return cells
+        by_set[dataset] = (a, b)
+    cells = [_compared(replace(cell, dataset=dataset), a, b, anytime) for dataset, (a, b) in by_set.items()]
+    if not any(each.images for each in cells):
+        return cells
+    with_images = {
+        each.dataset: by_set[each.dataset]
+        for each in cells
+        if each.images or any(fate == PENDING for side in by_set[each.dataset] for fate in side.values())
+    }
+    return [*cells, *_together(cell, with_images, anytime)]
+
+
+def _together(cell: Comparison, by_set: Mapping[str, tuple[Side, Side]], anytime: Anytime) -> Iterator[Comparison]:
+    """Yield a cell without its verdict for the images of several test sets together, if there are several."""
+    scores = [each for sides in by_set.values() for side in sides for each in side.values() if isinstance(each, Score)]
+    declared = anytime.together(_asked(cell), scores[0].run_id)
+    by_set = {dataset: sides for dataset, sides in by_set.items() if declared is None or dataset in declared}
+    if len(by_set) < 2:
+        return
+    cell = replace(cell, sets=tuple(by_set))
+    if mixed := mixed_bases(scores):
+        yield replace(cell, reason=mixed)
+    else:
+        a, b = (pooled({dataset: sides[at] for dataset, sides in by_set.items()}) for at in (0, 1))
+        yield _compared(cell, a, b, anytime)
+
+
+def _asked(cell: Comparison) -> Cell:
+    return Cell(cell.a, cell.b, cell.metric, cell.backbone, cell.dataset)
 
 
 def _compared(cell: Comparison, a: Side, b: Side, anytime: Anytime) -> Comparison:
@@ -346,8 +391,7 @@ def _compared(cell: Comparison, a: Side, b: Side, anytime: Anytime) -> Compariso
         for loss, outcome in ((cell.label_a, of_a), (cell.label_b, of_b)):
             if isinstance(outcome, Fate):
                 lacking[outcome][loss].append(seed)
-    where = Cell(cell.a, cell.b, cell.metric, cell.backbone, cell.dataset)
-    sequences, unused = anytime.sequences(where, a, b)
+    sequences, unused = anytime.sequences(_asked(cell), a, b)
     left_out = (*(f"{fate} ({'; '.join(map(_named, by.items()))})" for fate, by in lacking.items()), *unused)
     if sequences:
         pairs = {seed: pairs[seed] for each in sequences for seed in each.seeds}
@@ -371,8 +415,11 @@ def _measured(cell: Comparison, pairs: Mapping[int, tuple[Score, Score]]) -> Com
     values = np.array(
         [[score.values if first.images else [score.value] for score in pair] for pair in pairs.values()]
     )  # by seed, loss and image
+    sizes: tuple[int, ...] = (len(first.images),) if first.images else ()
+    if cell.sets:
+        kept, sizes = strata(first.images, values)
+        values = values.take(kept, axis=-1)
     differences: Array = values[:, 1] - values[:, 0]
-    sizes = (len(first.images),) if first.images else ()
     test = (
         sequential_tests(differences, cell.sequences, cell.alpha, sizes)
         if cell.sequences
@@ -384,7 +431,7 @@ def _measured(cell: Comparison, pairs: Mapping[int, tuple[Score, Score]]) -> Com
         seeds=tuple(pairs),
         runs_a=tuple(a.run_id for a, _ in pairs.values()),
         runs_b=tuple(b.run_id for _, b in pairs.values()),
-        images=len(first.images) or None,
+        images=sum(sizes) or None,
         mean_a=float(values[:, 0].mean()),
         mean_b=float(values[:, 1].mean()),
         **test._asdict(),
@@ -394,9 +441,9 @@ def _measured(cell: Comparison, pairs: Mapping[int, tuple[Score, Score]]) -> Com
 
 def _tests(differences: Array, alpha: float, sizes: Sequence[int]) -> Tests:
     """Test differences of a number of seeds that was fixed beforehand; arguments as for `sequential_tests`."""
-    seeds, images = differences.shape
+    seeds = len(differences)
     return Tests(
-        overall=crossed_bootstrap(differences, alpha) if min(seeds, images) > 1 else None,
+        overall=crossed_bootstrap(differences, alpha, sizes) if sizes and min(seeds, *sizes) > 1 else None,
         by_image=sign_flip(differences.mean(axis=0)) if sizes else None,
         by_seed=paired_t(differences.mean(axis=1), alpha) if seeds > 1 else None,
     )
@@ -437,4 +484,4 @@ def _decided(cell: Comparison, floor: float, attainable: float) -> Comparison:
 
 
 def _reading_order(cell: Comparison) -> tuple[Any, ...]:
-    return tuple(map(natural, (cell.recipe, cell.dataset, cell.backbone)))
+    return (natural(cell.recipe), bool(cell.sets), natural(cell.dataset), natural(cell.backbone))

@@ -1,5 +1,6 @@
 """Scores as comparisons need them: with their values by image, and whether they can be compared at all."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from sgbench.analysis.stats import Array
 from sgbench.analysis.view import NOT_SCORED, Basis, Fate, Key, Outcome
+from sgbench.core.words import listed
 
 
 class Score(NamedTuple):
@@ -74,10 +76,64 @@ def _codes(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], list[str]]:
 
 
 def mixture(scores: Sequence[Score]) -> str | None:
-    """Return why scores cannot be compared, if they cannot."""
+    """Return why scores on one test set cannot be compared, if they cannot."""
+    if reason := mixed_bases(scores):
+        return reason
+    return "the scores are for different images" if len({score.images for score in scores}) > 1 else None
+
+
+def mixed_bases(scores: Sequence[Score]) -> str | None:
+    """Return that scores are from different versions or protocols, if they are."""
     for what in ("metric_version", "protocol"):
         if (count := len({getattr(score.basis, what) for score in scores})) > 1:
             return f"the scores are from {count} {what.removeprefix('metric_')}s, which cannot be compared"
-    if len({score.images for score in scores}) > 1:
-        return "the scores are for different images"
     return None
+
+
+def pooled(sides: Mapping[str, Side]) -> Side:
+    """Return the scores of a loss on several test sets as scores on one, or why a seed has none.
+
+    Args:
+        sides: By test set, each with the same seeds and values by image. Images of the result are called ``Set5/baby``.
+    """
+    found: dict[int, Score | Fate] = {}
+    for seed in next(iter(sides.values())):
+        of_seed = {dataset: side[seed] for dataset, side in sides.items()}
+        scores = {dataset: each for dataset, each in of_seed.items() if isinstance(each, Score)}
+        if fates := {dataset: each for dataset, each in of_seed.items() if isinstance(each, Fate)}:
+            found[seed] = _shared(fates, everywhere=not scores)
+            continue
+        first, values = next(iter(scores.values())), np.concatenate([score.values for score in scores.values()])
+        images = tuple(f"{dataset}/{image}" for dataset, score in scores.items() for image in score.images)
+        found[seed] = Score(first.run_id, float(values.mean()), first.basis, images, values)
+    return found
+
+
+def _shared(fates: Mapping[str, Fate], *, everywhere: bool) -> Fate:
+    """Return the first of some fates, which says on which test sets if it is not that of all."""
+    first = next(iter(fates.values()))
+    where = [dataset for dataset, fate in fates.items() if fate == first]
+    if everywhere and len(where) == len(fates):
+        return first
+    return first._replace(where=f"{first.where} on {listed(where)}")
+
+
+def strata(images: Sequence[str], values: Array) -> tuple[list[int], tuple[int, ...]]:
+    """Return which images of several test sets to keep, and how many of them are of each set.
+
+    An image that is in two sets counts once; it has the same name in both, and the same scores to the last digit. A set
+    with one image, which has no spread, goes with the one beside it.
+
+    Args:
+        images: Names as `pooled` makes them.
+        values: [..., I], all scores of these images.
+    """
+    first: dict[tuple[str, bytes], int] = {}
+    for at, image in enumerate(images):
+        first.setdefault((image.partition("/")[2], values[..., at].tobytes()), at)
+    kept = list(first.values())
+    sizes = [*Counter(images[at].partition("/")[0] for at in kept).values()]
+    while len(sizes) > 1 and 1 in sizes:
+        at = max(1, sizes.index(1))
+        sizes[at - 1 : at + 1] = [sizes[at - 1] + sizes[at]]
+    return kept, tuple(sizes)

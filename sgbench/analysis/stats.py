@@ -124,7 +124,7 @@ def summarise(values: Sequence[float]) -> Summary:
     return Summary(mean, sd, n)
 
 
-def crossed_bootstrap(differences: Array, alpha: float) -> Estimate:
+def crossed_bootstrap(differences: Array, alpha: float, sizes: Sequence[int] = ()) -> Estimate:
     """Estimate the mean difference over the populations of seeds and images.
 
     Seeds and images are resampled with replacement, independently of each other, and each pair of a drawn seed and a
@@ -139,20 +139,27 @@ def crossed_bootstrap(differences: Array, alpha: float) -> Estimate:
     effects of seeds and images were normal (plain percentiles: 75% to 95%), and in 87% to 96% if one of them was
     exponential. See ``docs/statistics.md``.
 
-    The random numbers depend only on the shape: the same differences have the same interval on every machine.
+    Images of several test sets are drawn within each set, so that its share of the mean is fixed, and differences
+    between sets are no noise.
+
+    The random numbers depend only on the shape and the sizes: the same differences have the same interval on every
+    machine.
 
     Args:
         differences: [S, I], by seed and image; at least two of each.
         alpha: One minus the confidence level, such as 0.05.
+        sizes: As for `crossed_mean`.
 
     Raises:
-        ValueError: If there are fewer than two seeds or images.
+        ValueError: If there are fewer than two seeds, or images of a set.
     """
-    if min(differences.shape) < 2:
-        raise ValueError(f"2 seeds and 2 images are needed, and the shape is {differences.shape}")
-    seeds, images = _resampled(*differences.shape)
-    means = np.sum((seeds @ _inflated(_inflated(differences, axis=0), axis=1)) * images, axis=1)
-    centre, df = float(differences.mean()), _degrees_of_freedom(differences)
+    sizes = sizes or differences.shape[1:]
+    if min(len(differences), *sizes) < 2:
+        raise ValueError(f"2 seeds and 2 images are needed, and there are {len(differences)} and {min(sizes)}")
+    seeds, images = _resampled(len(differences), *sizes)
+    inflated = [_inflated(each, axis=1) for each in _split(_inflated(differences, axis=0), sizes)]
+    means = np.sum((seeds @ np.concatenate(inflated, axis=1)) * images, axis=1)
+    centre, df = float(differences.mean()), _degrees_of_freedom(differences, sizes)
     stretch = student_quantile(df, alpha) / NormalDist().inv_cdf(1 - alpha / 2)
     low, high = centre + stretch * (np.quantile(means, [alpha / 2, 1 - alpha / 2]) - centre)
     return Estimate(Interval(float(low), float(high)), _p(centre, float(means.std()), df))
@@ -287,20 +294,22 @@ def _inflated(values: Array, axis: int) -> Array:
     return inflated
 
 
-def _degrees_of_freedom(differences: Array) -> float:
+def _degrees_of_freedom(differences: Array, sizes: Sequence[int]) -> float:
     """Return the Welch-Satterthwaite degrees of freedom for the sum of the variances over seeds and over images."""
-    parts = [differences.mean(axis=axis) for axis in (1, 0)]
-    variances = [float(part.var(ddof=1)) / len(part) for part in parts]
-    spread = sum(variance**2 / (len(part) - 1) for variance, part in zip(variances, parts, strict=True))
+    images = differences.shape[1]
+    parts = [(differences.mean(axis=1), 1.0)]
+    parts += [(each.mean(axis=0), each.shape[1] / images) for each in _split(differences, sizes)]
+    variances = [share**2 * float(part.var(ddof=1)) / len(part) for part, share in parts]
+    spread = sum(variance**2 / (len(part) - 1) for variance, (part, _) in zip(variances, parts, strict=True))
     return sum(variances) ** 2 / spread if spread > 0.0 else 1.0
 
 
 @functools.lru_cache(maxsize=8)
-def _resampled(seeds: int, images: int) -> tuple[Array, Array]:
+def _resampled(seeds: int, *sizes: int) -> tuple[Array, Array]:
     """Return the share of each seed, [R, S], and of each image, [R, I], in each resample."""
-    random = np.random.default_rng(derive(0, "bootstrap", seeds, images))
-    by_seed, by_image = (random.multinomial(n, [1 / n] * n, size=RESAMPLES) / n for n in (seeds, images))
-    return by_seed, by_image
+    random = np.random.default_rng(derive(0, "bootstrap", seeds, *sizes))
+    drawn = [random.multinomial(n, [1 / n] * n, size=RESAMPLES) for n in (seeds, *sizes)]
+    return drawn[0] / seeds, np.concatenate(drawn[1:], axis=1) / sum(sizes)
 
 
 @functools.lru_cache(maxsize=8)

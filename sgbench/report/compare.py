@@ -125,8 +125,16 @@ def notes(cells: Sequence[Comparison]) -> list[str]:
     said += about_sequences([cell for cell in tested if cell.sequences])
     if sets := sorted({cell.metric for cell in tested if not cell.images}):
         said.append(f"{', '.join(sets)}: one value per test set and none per image, so only seeds can be tested.")
-    families = dict.fromkeys((cell.metric, cell.family) for cell in tested)
-    counts = ", ".join(f"{family} by {metric}" for metric, family in families)
+    if together := [cell for cell in tested if cell.sets]:
+        which = " or ".join(dict.fromkeys(listed(cell.sets) for cell in together))
+        own = " This is another question than those of single sets, and its p values are corrected by themselves."
+        declared = any(sequence.declaration for cell in together for sequence in cell.sequences)
+        said.append(
+            f"All sets: the images of {which} as one sample, each counted once, and drawn within each set."
+            + own * (not declared)
+        )
+    families = dict.fromkeys((cell.metric, bool(cell.sets), cell.family) for cell in tested)
+    counts = ", ".join(f"{family} by {metric}{' on all sets' * on_all}" for metric, on_all, family in families)
     said.append(
         f"Significant: the largest p, corrected by Holm for all comparisons ({counts}), shown or not, is at most "
         f"{alphas(tested)}. Not significant does not mean that the losses are equal."

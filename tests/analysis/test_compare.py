@@ -381,28 +381,108 @@ def test_a_sweep_of_44_runs_shows_what_was_planted() -> None:
 def test_cells_come_by_metric_and_then_test_set_and_backbone_in_reading_order() -> None:
     results = sweep()
     cells = comparisons(results, L1, SG)
-    assert [cell.metric for cell in cells] == ["fd_alex"] * 8 + ["lpips_alex"] * 8
+    assert [cell.metric for cell in cells] == ["fd_alex"] * 8 + ["lpips_alex"] * 12
     assert [cell.dataset for cell in cells[:8]] == ["Set5"] * 4 + ["Set14"] * 4
+    assert [cell.dataset for cell in cells[8:]] == ["Set5"] * 4 + ["Set14"] * 4 + ["all sets"] * 4
     assert [cell.backbone for cell in cells[:4]] == ["edsr-tiny", "rcan-tiny", "rdn-tiny", "swinir-tiny"]
     asked = comparisons(results, L1, SG, metrics=["lpips_alex", "fd_alex"])
-    assert [cell.metric for cell in asked] == ["lpips_alex"] * 8 + ["fd_alex"] * 8
+    assert [cell.metric for cell in asked] == ["lpips_alex"] * 12 + ["fd_alex"] * 8
     assert sorted(asked, key=repr) == sorted(cells, key=repr)
 
 
 def test_holms_family_is_all_tested_cells_of_one_metric() -> None:
     for metric in ("lpips_alex", "fd_alex"):
         cells = [cell for cell in comparisons(sweep(), L1, SG) if cell.metric == metric]
-        assert {cell.family for cell in cells} == {8}
-        largest = [max(test.p for test in (cell.overall, cell.by_image, cell.by_seed) if test) for cell in cells]
-        assert [cell.p for cell in cells] == holm(largest)
+        for family in (cells[:8], cells[8:]):  # the test sets, and all of them together, which is another question
+            assert {cell.family for cell in family} <= {len(family)}
+            largest = [max(test.p for test in (cell.overall, cell.by_image, cell.by_seed) if test) for cell in family]
+            assert [cell.p for cell in family] == holm(largest)
 
 
 def test_cells_without_a_test_are_not_of_the_family() -> None:
     results = sweep()
     thinned = without(results, *(f"rdn-tiny {SG} {seed}" for seed in (1, 2)))
     cells = comparisons(thinned, L1, SG, metrics=["lpips_alex"])
-    assert {cell.family for cell in cells if cell.backbone != "rdn-tiny"} == {6}
+    assert [cell.family for cell in cells if cell.backbone != "rdn-tiny"] == [6] * 6 + [3] * 3
     assert {(cell.family, cell.p) for cell in cells if cell.backbone == "rdn-tiny"} == {(0, None)}
+
+
+def of_sets(
+    matrices: dict[str, Array], names: dict[str, list[str]] | None = None, base: dict[str, Array] | None = None
+) -> Results:
+    """L1 and SG on several test sets, with differences by seed and image of each; without a base, L1 scores 0."""
+    seeds = len(next(iter(matrices.values())))
+    runs = [run(loss, seed) for loss in (L1, SG) for seed in range(seeds)]
+    rows = []
+    for dataset, differences in matrices.items():
+        for row in runs:
+            values = np.zeros(differences.shape[1]) + (base or {}).get(dataset, 0.0)
+            values = values + differences[row["seed"]] * (row["loss"] == SG)
+            of_run = scores(row["run_id"], values, dataset=dataset)
+            for each, name in zip(of_run, (names or {}).get(dataset, []), strict=False):
+                each["image"] = name
+            rows.append(of_run)
+    return store(runs, rows)
+
+
+def test_all_sets_are_one_sample_whose_images_are_drawn_within_each() -> None:
+    few, many = effects(5, 5, seed=1), effects(5, 14, mean=-0.02, seed=2)
+    cells = comparisons(of_sets({"Set14": many, "Set5": few}), L1, SG)
+    assert [(cell.dataset, cell.sets, cell.images) for cell in cells] == [
+        ("Set5", (), 5),
+        ("Set14", (), 14),
+        ("all sets", ("Set5", "Set14"), 19),
+    ]
+    both, cell = np.concatenate([few, many], axis=1), cells[-1]
+    assert cell.difference == pytest.approx(both.mean())
+    assert cell.overall == crossed_bootstrap(both, 0.05, (5, 14))
+    assert cell.by_image == sign_flip(both.mean(axis=0))
+    assert cell.by_seed == paired_t(both.mean(axis=1), 0.05)
+    assert (cell.seeds, cell.family, cell.verdict) == ((0, 1, 2, 3, 4), 1, SIGNIFICANT)
+    assert cells[0].verdict == INCONCLUSIVE
+
+
+def test_an_image_that_is_in_two_sets_counts_once() -> None:
+    """B100 lies in BSDS500, and images of other sets may bear the same names."""
+    whole, other = effects(3, 9, seed=1), effects(3, 4, seed=2)
+    names = {"BSDS500": [f"image{at}" for at in range(9)], "B100": ["image2", "image5"], "Set4": ["image2", *"abc"]}
+    base = {"BSDS500": np.linspace(0.1, 0.5, 9)}
+    base["B100"] = base["BSDS500"][[2, 5]]
+    apart = comparisons(of_sets({"BSDS500": whole, "Set4": other}, names, base), L1, SG)[-1]
+    cell = comparisons(of_sets({"B100": whole[:, [2, 5]], "BSDS500": whole, "Set4": other}, names, base), L1, SG)[-1]
+    assert (cell.sets, cell.images, apart.images) == (("B100", "BSDS500", "Set4"), 13, 13)
+    assert cell.difference == pytest.approx(apart.difference)
+
+
+def test_a_set_of_one_image_goes_with_the_one_beside_it() -> None:
+    matrices = {"a": effects(3, 1, seed=1), "b": effects(3, 6, seed=2), "c": effects(3, 5, seed=3)}
+    cell = comparisons(of_sets(matrices), L1, SG)[-1]
+    assert cell.overall == crossed_bootstrap(np.concatenate(list(matrices.values()), axis=1), 0.05, (7, 5))
+    one = comparisons(of_sets({"a": matrices["a"], "b": matrices["a"] + 1}), L1, SG)[-1]
+    assert (one.images, one.verdict) == (2, INCONCLUSIVE)
+
+
+def test_a_seed_without_a_score_on_one_set_is_left_out_of_all_and_says_on_which() -> None:
+    results = of_sets({"Set5": effects(4, 5), "Set14": effects(4, 14)})
+    missing = {"status": "failed", "reason": "an image is lost."}
+    rows = [
+        row | ({"value": None, **missing} if (row["run_id"], row["dataset"]) == (f"edsr-tiny {SG} 3", "Set5") else {})
+        for row in without(results, f"edsr-tiny {L1} 0").scores.to_pylist()
+    ]
+    cell = comparisons(Results.of(results.runs, to_table("scores", rows), results.history), L1, SG)[-1]
+    assert (cell.dataset, cell.seeds) == ("all sets", (1, 2))
+    assert cell.left_out == (f"not scored ({L1}, seed 0)", f"failed on Set5: an image is lost ({SG}, seed 3)")
+
+
+def test_all_sets_need_two_with_images_and_one_version() -> None:
+    results = of_sets({"Set5": effects(3, 5), "Set14": effects(3, 14)})
+    rows = [row for row in results.scores.to_pylist() if row["dataset"] == "Set5" or not row["image"]]
+    (_, alone) = comparisons(Results.of(results.runs, to_table("scores", rows), results.history), L1, SG)
+    assert alone.dataset == "Set14"
+    rows = [row | {"metric_version": str(row["n_images"])} for row in results.scores.to_pylist()]
+    *single, mixed = comparisons(Results.of(results.runs, to_table("scores", rows), results.history), L1, SG)
+    assert [cell.reason is None or "p cannot go under" in cell.reason for cell in single] == [True, True]
+    assert (mixed.difference, mixed.reason) == (None, "the scores are from 2 versions, which cannot be compared")
 
 
 def test_what_a_family_puts_out_of_reach_is_told() -> None:

@@ -68,7 +68,7 @@ def test_it_finds_the_only_store_and_shows_lpips(compare: Compare) -> None:
 def test_without_lpips_it_shows_all_there_is(compare: Compare) -> None:
     fill("store", metrics=("psnr_y", "ssim_y"))
     data = json.loads(compare("l1", SG, "--results", "store", "--json")[0])
-    assert [cell["metric"] for cell in data["comparisons"]] == ["psnr_y"] * 4 + ["ssim_y"] * 4
+    assert [cell["metric"] for cell in data["comparisons"]] == ["psnr_y"] * 6 + ["ssim_y"] * 6
 
 
 def test_filters_choose_what_is_shown_and_not_what_p_is_corrected_for(compare: Compare) -> None:
@@ -79,10 +79,24 @@ def test_filters_choose_what_is_shown_and_not_what_p_is_corrected_for(compare: C
         ("Set5", "rdn-tiny"),
         ("Set14", "edsr-tiny"),
         ("Set14", "rdn-tiny"),
+        ("all sets", "edsr-tiny"),
+        ("all sets", "rdn-tiny"),
     ]
     (cell,) = json.loads(compare("l1", SG, "--backbone", "edsr-tiny", "--test", "Set14", "--json")[0])["comparisons"]
     assert cell == everything[2]
     assert (cell["family"], cell["verdict"], cell["seeds"], cell["images"]) == (4, "significant", [0, 1, 2], 14)
+    (cell,) = json.loads(compare("l1", SG, "--backbone", "edsr-tiny", "--test", "all sets", "--json")[0])["comparisons"]
+    assert cell == everything[4]
+    assert (cell["family"], cell["sets"], cell["images"]) == (2, ["Set5", "Set14"], 19)
+
+
+def test_all_sets_come_last_and_a_note_says_what_they_are(compare: Compare) -> None:
+    fill("results/quick")
+    out, _ = compare("l1", SG)
+    assert f"{SG} lowers lpips_alex on all sets with edsr-tiny by" in out
+    assert "All sets: the images of Set5 and Set14 as one sample" in out
+    assert "(4 by lpips_alex, 2 by lpips_alex on all sets)" in out
+    assert "all sets" not in compare("l1", SG, "--test", "Set5")[0].lower()
 
 
 def test_alpha_is_that_of_intervals_and_verdicts(compare: Compare) -> None:
@@ -101,7 +115,7 @@ def test_alpha_is_that_of_intervals_and_verdicts(compare: Compare) -> None:
         (["l1", "l1"], "'l1' and 'l1' are the same loss, l1; give two different ones."),
         (["l1", SG, "--metric", "psnry"], "unknown metric 'psnry': did you mean 'psnr_y'? Valid: lpips_alex, psnr_y."),
         (["l1", SG, "--backbone", "edsr"], "unknown backbone 'edsr': did you mean 'edsr-tiny'?"),
-        (["l1", SG, "--test", "Urban100"], "unknown test set 'Urban100'; valid: Set14, Set5."),
+        (["l1", SG, "--test", "Urban100"], "unknown test set 'Urban100'; valid: Set14, Set5, all sets."),
         (["l1", SG, "--alpha", "5"], "alpha is 5; a number from 0.001 to 0.5 is needed."),
         (["l1", SG, "--results", "nowhere"], "nowhere' holds no results"),
     ],
