@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from sgbench.analysis import stats
 from sgbench.analysis.stats import (
     EXACT,
     RESAMPLES,
@@ -309,3 +310,11 @@ def test_holm_is_between_no_correction_and_bonferronis_and_keeps_order(p_values:
     order = list(range(len(p_values)))
     random.shuffle(order)
     assert holm([p_values[at] for at in order]) == [corrected[at] for at in order]
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (5, 14), (5, 100), (8, 34), (13, 300)])
+def test_resamples_some_at_a_time_have_the_bits_of_all_at_once(shape: tuple[int, int]) -> None:
+    differences = np.random.default_rng(0).normal(size=shape)
+    seeds, images = stats._resampled(*shape)
+    means = stats._resampled_means(seeds, differences, images)
+    assert np.array_equal(means, np.sum((seeds @ differences) * images, axis=1))
