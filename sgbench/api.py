@@ -43,6 +43,8 @@ def sweep(
     tests: str | Iterable[str] = (),
     metrics: str | Iterable[str] = (),
     settings: Mapping[str, Any] | None = None,
+    until_decided: str | Iterable[str] = (),
+    max_seeds: int | None = None,
     address: str | None = None,
     packages: str | Iterable[str] = (),
     local: bool = False,
@@ -73,6 +75,8 @@ def sweep(
         tests: Test sets, written the same way.
         metrics: Metrics, such as ``"psnr_y"``.
         settings: Any other field of the sweep by its path, such as ``{"recipe.steps": 500}``.
+        until_decided: Questions such as ``"l1 vs l1 + 1.0*sg on lpips_alex"``; seeds are added until each is decided.
+        max_seeds: The most seeds for that; by default 20.
         address: A Ray cluster to join, such as ``"10.0.0.1:6379"``; by default, Ray is started here and then stopped.
         packages: Installed packages that plug-ins import and nodes of the cluster lack, such as ``"piq"``; they are
             sent there with what they require.
@@ -94,7 +98,7 @@ def sweep(
         InterruptionError: If something that is not the fault of a run, such as the death of Ray, ended the sweep.
         KeyboardInterrupt: If it was interrupted; runs have written checkpoints, and the same call resumes them.
     """
-    choices = _choices(backbones, losses, lambdas, seeds, train, tests, metrics, settings)
+    choices = _choices(backbones, losses, lambdas, seeds, train, tests, metrics, settings, until_decided, max_seeds)
     name, spec = _read(what, choices)
     storage = _storage(results, name)
     sent = to_send(many(packages), "packages", cluster=bool(address) and not local)
@@ -140,6 +144,8 @@ def plan(
     tests: str | Iterable[str] = (),
     metrics: str | Iterable[str] = (),
     settings: Mapping[str, Any] | None = None,
+    until_decided: str | Iterable[str] = (),
+    max_seeds: int | None = None,
     progress: bool = False,
 ) -> Plan:
     """List the runs of a sweep and their status, like ``sgbench plan``, without starting anything.
@@ -155,6 +161,8 @@ def plan(
         tests: See `sweep`.
         metrics: See `sweep`.
         settings: See `sweep`.
+        until_decided: See `sweep`.
+        max_seeds: See `sweep`.
         progress: Show the progress of packing images on standard error.
 
     Returns:
@@ -163,7 +171,7 @@ def plan(
     Raises:
         InputError: For bad input.
     """
-    choices = _choices(backbones, losses, lambdas, seeds, train, tests, metrics, settings)
+    choices = _choices(backbones, losses, lambdas, seeds, train, tests, metrics, settings, until_decided, max_seeds)
     name, spec = _read(what, choices)
     return look(name, spec, _storage(results, name), _observer(progress))
 
@@ -234,6 +242,8 @@ def _choices(
     tests: str | Iterable[str],
     metrics: str | Iterable[str],
     settings: Mapping[str, Any] | None,
+    until_decided: str | Iterable[str],
+    max_seeds: int | None,
 ) -> Choices:
     return Choices(
         settings=settings or {},
@@ -244,6 +254,8 @@ def _choices(
         train=train,
         tests=many(tests),
         metrics=many(metrics),
+        questions=many(until_decided),
+        max_seeds=max_seeds,
     )
 
 

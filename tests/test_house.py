@@ -17,12 +17,15 @@ from sgbench.cli import app
 ROOT = Path(sgbench.__file__).parent.parent
 
 SWEEP = ["[what]", "--results", "--backbone", "--loss", "--lambda", "--seeds", "--train", "--test", "--metric", "--set"]
+DECIDING = ["--until-decided", "--max-seeds"]
 REPEATING = ["--retry", "--retrain", "--rerun", "--rerun-stale", "--keep-stale"]
 ANYTIME = ["--anytime", "--g"]
 SURFACE = {
     "sgbench": ["--version", "--install-completion", "--show-completion"],
-    "sgbench sweep": [*SWEEP, "--address", "--with", "--fetch", "--shard", *REPEATING, "--json"],
-    "sgbench plan": [*SWEEP, "--devices", "--price", "--measure", "--address", "--with", "--times", "--json"],
+    "sgbench sweep": [*SWEEP, *DECIDING, "--address", "--with", "--fetch", "--shard", *REPEATING, "--json"],
+    "sgbench plan": [
+        *(*SWEEP, *DECIDING, "--devices", "--price", "--measure", "--address", "--with", "--times", "--json"),
+    ],
     "sgbench table": [
         *("[number]", "--results", "--show", "--rows", "--columns", "--rank", "--backbone", "--loss", "--lambda"),
         *("--seeds", "--test", "--metric", "--format", "--json"),
@@ -72,7 +75,7 @@ SURFACE = {
     "sgbench metrics agree": [
         *("--results", "--metric", "--backbone", "--loss", "--test", "--baseline", "--alpha", "--format", "--json"),
     ],
-    "sgbench submit": [*SWEEP, "--address", "--with", "--upload-data", *REPEATING],
+    "sgbench submit": [*SWEEP, *DECIDING, "--address", "--with", "--upload-data", *REPEATING],
     "sgbench status": ["[job]", "--results", "--address", "--json"],
     "sgbench logs": ["what", "--results", "--address", "--follow"],
     "sgbench stop": ["job", "--address"],

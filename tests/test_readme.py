@@ -98,8 +98,9 @@ def test_the_sql_line_runs(quick: Store) -> None:
 
 
 def test_the_sweep_file_is_valid() -> None:
-    (block,) = blocks("yaml", "sweeps.md")
-    assert len(build(yaml.safe_load(block), "sweeps.md").grids) == 1
+    block, question = map(yaml.safe_load, blocks("yaml", "sweeps.md"))
+    assert len(build(block, "sweeps.md").grids) == 1
+    assert [asked.question.sets for asked in build(block | question, "sweeps.md").asked()] == [("Set5",)]
 
 
 def test_what_basicsr_says_can_be_said_here() -> None:

@@ -46,8 +46,12 @@ FLAGS = {
     "tests": "--test",
     "metrics": "--metric",
     "settings": "--set",
+    "questions": "--until-decided",
+    "max_seeds": "--max-seeds",
 }
 """The flag for each field of `sgbench.runs.plan.Choices`."""
+
+_DECIDING = ("questions", "max_seeds")
 
 Results = Annotated[
     str | None,
@@ -146,13 +150,18 @@ def format_of(form: str | None, forms: list[str], *, as_json: bool) -> str:
     return "json" if as_json else form or forms[0]
 
 
-def of_sweep(command: Callable[..., None]) -> Callable[..., None]:
+def of_sweep(command: Callable[..., None], *, decides: bool = True) -> Callable[..., None]:
     """Give a command the flags that define a sweep.
 
     Args:
         command: Its first parameter is an `Asked`; the others become its own flags, after the shared ones.
+        decides: Whether it can be asked to decide questions.
     """
-    shared = inspect.signature(_read).parameters
+    shared = {
+        name: parameter
+        for name, parameter in inspect.signature(_read).parameters.items()
+        if decides or name not in _DECIDING
+    }
     own = list(inspect.signature(command).parameters.values())[1:]
     parameters = [*shared.values(), *own]
 
@@ -237,6 +246,17 @@ def _read(
         list[str] | None,
         typer.Option("--set", metavar="A.B=VALUE", help="Any field of the sweep: recipe.steps=500 (repeatable)."),
     ] = None,
+    questions: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--until-decided",
+            metavar="QUESTION",
+            help="Add seeds until 'A vs B on METRIC [of SET, …] [within MARGIN]' is decided (repeatable).",
+        ),
+    ] = None,
+    max_seeds: Annotated[
+        int | None, typer.Option("--max-seeds", metavar="20", help="The most seeds for --until-decided.")
+    ] = None,
 ) -> Asked:
     """Read the sweep that the shared flags define; its parameters are these flags."""
     from sgbench.runs.plan import Choices, read_sweep
@@ -250,6 +270,8 @@ def _read(
         train=train or None,
         tests=test or (),
         metrics=metric or (),
+        questions=questions or (),
+        max_seeds=max_seeds,
     )
     name, sweep = read_sweep(what, choices, FLAGS)
     return Asked(name, sweep, results)

@@ -22,11 +22,13 @@ from sgbench.core.files import expanded, naming, replacing
 from sgbench.core.storage import Storage
 from sgbench.core.words import plural, printable, printable_lines, quoted
 from sgbench.report import tables
+from sgbench.report.decisions import sentences, told
 from sgbench.report.screen import Screen
 from sgbench.report.tables.data import json_text
 from sgbench.store.layout import SIGNS
 
 if TYPE_CHECKING:  # these load torch, which only training and scoring need
+    from sgbench.analysis.decisions import Decision
     from sgbench.runs.forecast import Estimate, Expected
     from sgbench.runs.plan import Plan
     from sgbench.runs.sweep import Outcome
@@ -142,6 +144,8 @@ def print_plan(
                 say(line)
         for remark in filter(None, (made.to_retrain(), made.to_decide())):
             say(remark)
+        for line in sentences(made.decisions):
+            say(line)
 
 
 def _in_data(expected: "Expected | None") -> dict[str, Any]:
@@ -222,7 +226,9 @@ def print_outcome(outcome: "Outcome", root: str, *, as_json: bool, again: str) -
     """
     plan = outcome.plan
     if any(map(Storage(root).exists, SIGNS)):  # an interrupted first `train` leaves neither
-        _print_runs(plan, root, as_json=as_json)
+        _print_runs(plan, root, as_json=as_json, decided=outcome.decisions)
+    for line in () if as_json else sentences(outcome.decisions):
+        say(line)
     if outcome.interrupted:
         say("Interrupted; run the same command to resume.")
         raise typer.Exit(130)
@@ -238,7 +244,7 @@ def print_outcome(outcome: "Outcome", root: str, *, as_json: bool, again: str) -
         raise typer.Exit(1)
 
 
-def _print_runs(plan: "Plan", root: str, *, as_json: bool) -> None:
+def _print_runs(plan: "Plan", root: str, *, as_json: bool, decided: "Sequence[Decision]") -> None:
     view = View(load_results(root))
     names = view.names
     shown = Filters(
@@ -246,6 +252,10 @@ def _print_runs(plan: "Plan", root: str, *, as_json: bool) -> None:
         datasets=[test.name for test in plan.tests if labels_of(test.name, names.datasets)] or None,
         metrics=[metric for metric in plan.sweep.metrics if metric in names.metrics] or None,
     )
+    if as_json and decided:
+        table = tables.data.to_data(tables.pivot(view, shown))
+        print_json({**table, "decisions": [{**each.row, "sentence": told(each)} for each in decided]})
+        return
     print_results(view, shown, as_json=as_json)
 
 

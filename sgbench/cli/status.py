@@ -76,10 +76,13 @@ def _show_jobs(job: str | None, address: str | None, *, as_json: bool) -> None:
 
 
 def _show_store(root: str, *, as_json: bool) -> None:
+    from sgbench.analysis import View, load_results
+    from sgbench.analysis.decisions import decisions
     from sgbench.cli import output
     from sgbench.core.errors import InputError
     from sgbench.core.lease import in_words
     from sgbench.core.storage import Storage
+    from sgbench.report.decisions import rows as decision_rows
     from sgbench.runs.progress import read_progress
     from sgbench.store import Store
     from sgbench.store.layout import PLANS
@@ -92,6 +95,8 @@ def _show_store(root: str, *, as_json: bool) -> None:
     at_work = list(read_progress(storage, holders))
     running = {run_id: run for each in at_work for run_id, run in each.runs.items()}
     (rows, exhausted), unchecked = _counts(store, running), _unchecked(store)
+    view = View(load_results(root))
+    decided = [each for declaration in store.declarations() for each in decisions(view, declaration)]
     holder, kind = (in_words(holders), storage.locks.kind) if holders else (None, None)
     seconds: dict[str, float | None] = {}
     for each in at_work:  # several shards of a sweep may be
@@ -101,11 +106,14 @@ def _show_store(root: str, *, as_json: bool) -> None:
         told = {"in_use_by": holder, "lock": kind, "seconds_left": seconds, "labels": store.labels()}
         output.print_json(
             {"store": storage.root, **told, "sweeps": rows, "running": doing, "unchecked_metrics": unchecked}
+            | {"decisions": [each.row for each in decided]}
         )
         return
     output.print_rows(rows, as_json=False)
     if running:
         output.print_rows([_line(run_id, run) for run_id, run in running.items()], as_json=False)
+    if decided:
+        output.print_rows(decision_rows(decided), as_json=False)
     for remark in exhausted:
         output.say(f"{remark}.")
     if unchecked:

@@ -112,7 +112,7 @@ command(
     "sgbench weights bundle paper-mini",
     "sgbench weights bundle mine.yaml --metric lpips_alex --loss 'l1 + 0.1*vgg' --out mine.tar",
     name="bundle",
-)(options.of_sweep(bundle))
+)(options.of_sweep(bundle, decides=False))
 
 
 @command(

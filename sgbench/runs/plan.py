@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sgbench.analysis.decisions import Decision
 from sgbench.assets.locator import Locator
 from sgbench.assets.needs import networks_of
 from sgbench.core.errors import InputError
@@ -62,6 +63,9 @@ class Choices:
     train: str | Sequence[str] | Mapping[str, Any] | None = None
     tests: Sequence[str] = ()
     metrics: Sequence[str] = ()
+    questions: Sequence[str] = ()
+    """Those to be decided, see `sgbench.spec.Decide`; its other fields stay as they are."""
+    max_seeds: int | None = None
 
 
 def read_sweep(
@@ -97,7 +101,7 @@ def read_fields(
     for path, value in choices.settings.items():
         override(fields, path, value, called.get("settings", "settings"))
     given = {each.name: getattr(choices, each.name) for each in dataclasses.fields(choices)}
-    chosen = {name: value for name, value in given.items() if value or isinstance(value, str)}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value or isinstance(value, str | int)}
     in_grids = {key: list(chosen[key]) for key in ("backbones", "losses", "seeds") if key in chosen}
     grids = fields.get("grids")
     grids = [grid for grid in grids if isinstance(grid, dict)] if isinstance(grids, list) else []
@@ -108,6 +112,9 @@ def read_fields(
     if choices.lambdas:
         _vary(grids, choices.lambdas)
     fields.update({key: chosen[key] for key in ("train", "tests", "metrics") if key in chosen})
+    for key in ("questions", "max_seeds"):
+        if key in chosen:
+            override(fields, f"decide.{key}", chosen[key], called.get(key, key))
     return name, fields, {key: called[key] for key in chosen if key in called}
 
 
@@ -306,6 +313,8 @@ class Plan:
     """The training images; None while they are not available locally."""
     validation: tuple[Dataset, ...] = ()
     """The validation sets; empty while they are not available locally."""
+    decisions: tuple[Decision, ...] = ()
+    """Where its questions stand."""
 
     @property
     def pending(self) -> list[PlannedRun]:
@@ -383,6 +392,7 @@ def make_plan(
     locator: Locator | None = None,
     running: Mapping[str, Running] | None = None,
     sources: Sources | None = None,
+    added: Sequence[RunSpec] = (),
     only: Collection[RunSpec] | None = None,
 ) -> Plan:
     """Expand a sweep and compare each run with the store.
@@ -400,10 +410,11 @@ def make_plan(
         locator: See there.
         running: See there.
         sources: The code of plug-ins, as a command saw it at first; by default as it is now.
+        added: Runs beyond those of the grids, with hashed data, for which its questions ask.
         only: The runs that count, with hashed data; by default all of the sweep.
     """
     training = data.training if data else TrainingData(name=set_name(sweep.train))
-    named, unique = sweep.named_runs(training), sweep.runs(training)
+    named, unique = [*sweep.named_runs(training), *added], [*sweep.runs(training), *added]
     labels = relabelled(store.labels(), sweep.labels())
     if data is None:
         nothing = not store.runs().num_rows and not store.planned()

@@ -5,12 +5,14 @@ The command line and the function differ only in what they show. Ray and this pr
 
 import contextlib
 import functools
+import itertools
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
 
+from sgbench.analysis.decisions import Decision
 from sgbench.assets.locator import Locator
 from sgbench.assets.needs import networks_of
 from sgbench.core.errors import AGAIN, InputError, InterruptionError, MissingDataError, resumable
@@ -25,6 +27,7 @@ from sgbench.runs.maintenance import clean
 from sgbench.runs.plan import Data, Plan, PlannedRun, Recorded, make_plan, pack, recorded, refuse_losses, refuse_stale
 from sgbench.runs.progress import Lane, Recorder, running_in
 from sgbench.runs.rehearsal import rehearse
+from sgbench.runs.rounds import Rounds
 from sgbench.runs.shards import Shard
 from sgbench.runs.status import RunStatus
 from sgbench.runs.tracking import Trackers, tracked, trackers_of
@@ -141,6 +144,8 @@ class Outcome:
     """Which runs have used up their budget of hours, now or earlier, and what a person is told of each."""
     interrupted: bool = False
     """Whether somebody asked to stop before all was done; the same sweep resumes."""
+    decisions: tuple[Decision, ...] = ()
+    """Where its questions stand."""
 
     def out_of_budget(self) -> str | None:
         """Return a sentence on the runs that have used up their budget of hours; None if there are none."""
@@ -207,11 +212,11 @@ def carry_out(
         with observer.fetching() as progress:
             fetch_missing(sweep.sets(), sweep.recipe.scale, observer.say, progress)
     data = gather(sweep, storage, observer)
-    mine = sweep.runs(data.training)
-    mine = shard.among(mine) if shard else mine
+    rounds = Rounds(name, sweep, data, store) if sweep.decide else None
+    named = sweep.runs(data.training)
     alone = command == "sweep" and shard is None
     what = f"shard {shard} of {name}" if shard else name
-    purpose = f"sgbench sweep {name}" if alone else what if shard else f"run {mine[0].run_id} of {name}"
+    purpose = f"sgbench sweep {name}" if alone else what if shard else f"run {named[0].run_id} of {name}"
     local = Locator(download=False)
     planned = functools.partial(
         make_plan,
@@ -226,56 +231,91 @@ def carry_out(
         locator=local,
         sources=Sources(),
     )
-    with store.writing(purpose) if alone else store.writing_runs(purpose):
-        if alone:
-            with contextlib.suppress(OSError):  # workers of a killed sweep may still be writing
-                clean(store)
+    work = Work(name, data, store, runner, None, observer)
+
+    def begin(added: Sequence[RunSpec], mine: Sequence[RunSpec], *, rerun: bool = False) -> _Turn:
+        """Book runs, and prepare whatever those need that are still to be done."""
         taken = storage.book(_ids(mine))
-        first = plan = planned(only=mine, rerun=rerun)
+        plan = planned(added=added, only=mine, rerun=rerun)
         refuse_stale(plan)
         observer.say(f"{what}: {plan.summary()}{'' if plan.pending or plan.to_retrain() else '; nothing to do'}")
         if keep_stale and (remark := plan.to_decide("they are kept")):
             observer.warn(remark)
-        if plan.pending:
+        if plan.pending and work.trackers is None:
             fetch_networks(plan.metrics, [run.spec.loss for run in plan.pending], storage, observer)
             rehearse(sweep)
             refuse_losses(plan, local)
             start.keep(storage)
             for source in (source for run in plan.pending for source in run.sources.values()):
                 store.write_source(source)
+            work.trackers = trackers_of(sweep)
         store.write_labels(sweep.labels())
-        trackers = trackers_of(sweep) if plan.pending else {}
         if command == "sweep":
             _note_lambdas(store, [spec for spec in mine if spec.run_id not in taken])
             store.ask(name, plan.records())
-        work = Work(name, data, store, runner, trackers, observer)
+        return _Turn(what, plan, taken, rerun, functools.partial(planned, added=added))
+
+    with store.writing(purpose) if alone else store.writing_runs(purpose):
+        if alone:
+            with contextlib.suppress(OSError):  # workers of a killed sweep may still be writing
+                clean(store)
+        turns = _turns(named, rounds, shard)
+        first = begin(*next(turns), rerun=rerun)
+        if rounds:
+            rounds.declare()
+        shown = {run.spec: run for run in first.plan.runs}
         with resumable("the sweep"), work.running:
-            pause = FIRST_PAUSE_SECONDS
-            while True:
-                ours = [run for run in plan.runs if run.spec.run_id not in taken]
-                pending = [run for run in ours if run.pending]
-                work.do(plan, pending)
-                if work.interrupted:
-                    break
-                ended = _ids(run.spec for run in (ours if rerun and plan is first else pending))
-                conclude(store, (run_id for run_id in ended if run_id not in work.exhausted))
-                if not (mine := [run.spec for run in plan.pending if run.spec.run_id in taken]):
-                    break
-                if pending or plan is first:
-                    holders = storage.in_words(sorted(set(taken.values())))
-                    observer.say(f"{what}: waiting for {plural(len(mine), 'run')} booked by {holders}")
-                else:
-                    work.interrupted = _wait(storage, set(taken.values()), pause)
-                    if work.interrupted:
-                        break
-                    pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-                taken = storage.book(_ids(mine))
-                plan = planned(only=mine)
+            work.finish(first)
+            for turn in itertools.takewhile(lambda turn: not work.interrupted, turns):
+                later = begin(*turn)
+                shown = {run.spec: run for run in later.plan.runs} | shown
+                work.finish(later)
         if alone and not work.interrupted:
             _compact_many(store, observer)
     if not alone and not work.interrupted:
         _tidy_up(store, purpose, observer)
-    return Outcome(first, work.failed, work.kept, work.exhausted, work.interrupted)
+    decided = tuple(rounds.decisions()) if rounds else ()
+    plan = replace(first.plan, runs=tuple(shown.values()))
+    return Outcome(plan, work.failed, work.kept, work.exhausted, work.interrupted, decided)
+
+
+class _Turn(NamedTuple):
+    """Runs that a command does before it looks what is next."""
+
+    what: str
+    """What a person is told that does them."""
+    plan: Plan
+    taken: Mapping[str, str]
+    """Runs that others have booked, with their numbers."""
+    rerun: bool
+    """Whether everything is repeated."""
+    planned: Callable[..., Plan]
+    """Plans some of them anew."""
+
+
+def _turns(
+    named: Sequence[RunSpec], rounds: Rounds | None, shard: Shard | None
+) -> Iterator[tuple[Sequence[RunSpec], Sequence[RunSpec]]]:
+    """Yield which runs a sweep has beyond those of its grids, and which of all to do next.
+
+    As a round follows from all results of the one before, a shard that has done its part of a round then does what no
+    other has begun.
+
+    Args:
+        named: Those of its grids.
+        rounds: Which runs its questions ask for; None if it has none.
+        shard: The part of the sweep; None if it is the whole.
+    """
+    added = rounds.begun() if rounds else []
+    while True:
+        whole = [*named, *added]
+        if shard:
+            yield added, shard.among(whole)
+        if rounds or not shard:
+            yield added, whole
+        if not rounds or not (more := rounds.after(whole)):
+            return
+        added = [*added, *more]
 
 
 class Work:
@@ -286,7 +326,7 @@ class Work:
         data: Its images.
         store: The results store.
         runner: Carries out the jobs; entered before the first of them.
-        trackers: Whom to tell what happens.
+        trackers: Whom to tell what happens; None until there is something to do.
         observer: Shows what happens.
     """
 
@@ -296,10 +336,10 @@ class Work:
         data: Data,
         store: Store,
         runner: AbstractContextManager[Runner],
-        trackers: Trackers,
+        trackers: Trackers | None,
         observer: Observer,
     ) -> None:
-        self._name, self._data, self._store, self._trackers = name, data, store, trackers
+        self._name, self._data, self._store, self.trackers = name, data, store, trackers
         self._runner, self._observer = runner, observer
         self._run_jobs: Runner | None = None
         self.running = contextlib.ExitStack()
@@ -309,6 +349,35 @@ class Work:
         self.kept: dict[str, str] = {}
         self.exhausted: dict[str, str] = {}
         self.interrupted = False
+
+    def finish(self, turn: _Turn) -> None:
+        """Carry out runs; those that others have booked only once these have ended or died, unless they are done then.
+
+        Raises:
+            InterruptionError: If storage or machine failed, so that some are not done.
+        """
+        storage, plan, taken = self._store.storage, turn.plan, turn.taken
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            ours = [run for run in plan.runs if run.spec.run_id not in taken]
+            pending = [run for run in ours if run.pending]
+            self.do(plan, pending)
+            if self.interrupted:
+                return
+            ended = _ids(run.spec for run in (ours if turn.rerun and plan is turn.plan else pending))
+            conclude(self._store, (run_id for run_id in ended if run_id not in self.exhausted))
+            if not (mine := [run.spec for run in plan.pending if run.spec.run_id in taken]):
+                return
+            if pending or plan is turn.plan:
+                holders = storage.in_words(sorted(set(taken.values())))
+                self._observer.say(f"{turn.what}: waiting for {plural(len(mine), 'run')} booked by {holders}")
+            else:
+                self.interrupted = _wait(storage, set(taken.values()), pause)
+                if self.interrupted:
+                    return
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            taken = storage.book(_ids(mine))
+            plan = turn.planned(only=mine)
 
     def do(self, plan: Plan, pending: Sequence[PlannedRun], until: Mapping[str, int] | None = None) -> None:
         """Carry out runs of a plan.
@@ -343,7 +412,7 @@ class Work:
         with (
             self._observer.running(plan) as shown,
             Recorder(shown, plan.course(), self._name, storage) as recorder,
-            tracked(recorder, self._name, sweep, jobs, self._trackers, storage) as watcher,
+            tracked(recorder, self._name, sweep, jobs, self.trackers or {}, storage) as watcher,
         ):
             summary = self._run_jobs(self._name, jobs, sweep, storage, watcher)
         for reason in summary.cut.values():
@@ -480,7 +549,17 @@ def look(name: str, sweep: SweepSpec, storage: Storage, observer: Observer) -> P
     except MissingDataError as error:
         data = None
         observer.warn(f"run ids are not known yet: {error}")
-    return make_plan(name, sweep, data, store, locator=Locator(download=False), running=running_in(storage))
+    planned = functools.partial(
+        make_plan, name, sweep, data, store, locator=Locator(download=False), running=running_in(storage)
+    )
+    if data is None or not sweep.decide:
+        return planned()
+    rounds = Rounds(name, sweep, data, store)
+    for added, _ in _turns(sweep.runs(data.training), rounds, None):  # up to a round that is not done
+        made = planned(added=added)
+        if made.pending:
+            break
+    return replace(made, decisions=tuple(rounds.decisions()))
 
 
 def fetch_networks(metrics: Iterable[str], losses: Iterable[Expression], storage: Storage, observer: Observer) -> None:

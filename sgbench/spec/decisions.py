@@ -1,9 +1,12 @@
 """Questions that a sweep is to decide: which of two losses is better by a metric, asked before the first result."""
 
+import itertools
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from sgbench.core.errors import InputError
+from sgbench.core.errors import InputError, unknown
+from sgbench.core.registry import metric_named
 from sgbench.core.words import quoted
 from sgbench.spec import expression
 from sgbench.spec.expression import Expression
@@ -82,6 +85,87 @@ def _margin(text: str | None, whole: str) -> float | None:
     if not margin > 0:
         raise InputError(f"the margin of {quoted(whole)} is {quoted(text)}; a number above 0 is needed.")
     return margin
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question as a sweep asks it, with nothing left open.
+
+    Attributes:
+        question: The question; its losses are expressions, and its sets are named.
+        backbones: On which it is asked.
+        seeds: The seeds in the order in which they are trained, as many as there may be.
+        named: How many of them the sweep trains in any case.
+    """
+
+    question: Question
+    backbones: tuple[str, ...]
+    seeds: tuple[int, ...]
+    named: int
+
+    @classmethod
+    def of(
+        cls,
+        question: Question,
+        runs: Iterable[tuple[str, str, int]],
+        most: int,
+        *,
+        labels: Mapping[str, str],
+        sets: Mapping[str, Sequence[str]],
+    ) -> "Asked":
+        """Find a question's losses, backbones, seeds and sets in a sweep.
+
+        Args:
+            question: As a person wrote it.
+            runs: Backbone, loss and seed of each run of the sweep.
+            most: The most seeds that there may be.
+            labels: The sweep's labels, by loss.
+            sets: The test sets that each of its metrics can score.
+
+        Raises:
+            InputError: If the sweep lacks something that the question names, its losses have different seeds, or there
+                are more than ``most``.
+        """
+        seeds: dict[str, dict[str, list[int]]] = {}
+        for backbone, loss, seed in runs:
+            seeds.setdefault(loss, {}).setdefault(backbone, []).append(seed)
+        called = {_loss(label): loss for loss, label in labels.items()}
+        a, b = (side if side in seeds else called.get(side, side) for side in (question.a, question.b))
+        asked = f"question {quoted(str(question))}"
+        for side in (a, b):
+            if side not in seeds:
+                raise InputError(f"{asked}: {unknown('loss', side, [*seeds, *labels.values()])}")
+        if a == b:
+            raise InputError(f"{asked} compares {a} with itself; two different losses are needed.")
+        metric = metric_named(question.metric, sets)
+        if metric not in sets:
+            raise InputError(f"{asked}: {unknown('metric', metric, sets)}")
+        there = sets[metric]
+        if lacking := [name for name in question.sets if name not in (*there, ALL_SETS)]:
+            raise InputError(f"{asked}: {unknown('test set', lacking[0], [*there, ALL_SETS])}")
+        if ALL_SETS in question.sets and len(there) < 2:
+            raise InputError(f"{asked} takes {ALL_SETS} together, and there is only {', '.join(there)}.")
+        backbones = tuple(backbone for backbone in seeds[a] if backbone in seeds[b])
+        if not backbones:
+            raise InputError(f"{asked}: no backbone has both losses; name both in one grid.")
+        first = seeds[a][backbones[0]]
+        for loss, backbone in itertools.product((a, b), backbones):
+            if (others := seeds[loss][backbone]) != first:
+                raise InputError(
+                    f"{asked} needs the same seeds everywhere, in one order, but there are {_in_words(first)} of {a} "
+                    f"with {backbones[0]}, and {_in_words(others)} of {loss} with {backbone}."
+                )
+        if len(first) > most:
+            raise InputError(f"{asked}: decide.max_seeds is {most}, and the grids have {len(first)} seeds.")
+        more = range(max(first) + 1, max(first) + 1 + most - len(first))
+        if more.stop > 2**63:
+            raise InputError(f"{asked}: after seed {max(first)} there are no {len(more)} more; name smaller ones.")
+        resolved = replace(question, a=a, b=b, metric=metric, sets=question.sets or tuple(there))
+        return cls(resolved, backbones, (*first, *more), len(first))
+
+
+def _in_words(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 _LOOKS = (3, 5, 7, 10, 14, 20)

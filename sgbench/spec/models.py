@@ -35,7 +35,7 @@ from sgbench.core.errors import InputError, unknown
 from sgbench.core.registry import BACKBONES, METRICS
 from sgbench.core.words import quoted, shortened
 from sgbench.spec import expression
-from sgbench.spec.decisions import Question
+from sgbench.spec.decisions import Asked, Question
 from sgbench.spec.expression import Expression, Family, OpenLoss
 from sgbench.spec.reference import as_text, held_out, lacks_hr, packed_digest, set_name
 from sgbench.spec.resolve import (
@@ -635,9 +635,9 @@ class Decide(_Model):
         Annotated[InstanceOf[Question], BeforeValidator(_asked), PlainSerializer(str, return_type=str)], ...
     ] = Field(min_length=1)
     """Such as ``l1 vs l1 + 1.0*sg on lpips_alex``; see `sgbench.spec.decisions.Question`."""
-    max_seeds: Count = Field(default=20, ge=2)
+    max_seeds: Whole = Field(default=20, ge=2, le=1000)
     """The most seeds of a cell; those of the grids come first, then the numbers that follow."""
-    alpha: Number = Field(default=0.05, gt=0, lt=1)
+    alpha: Number = Field(default=0.05, ge=0.001, le=0.5)
     """Significance level of each question, over all its backbones and test sets."""
     g: Number = Field(default=4.0, gt=0)
     """Prior variance of the effect, in squared standard deviations of the seeds' differences: 4 expects an effect of
@@ -764,6 +764,7 @@ class SweepSpec(_Model):
             for backbone in grid.backbones if self.recompute else ():
                 if not hasattr(BACKBONES.load(split_backbone(backbone)[0]), "recomputed"):
                     raise ValueError(f"recompute is on and backbone '{backbone}' does not name its 'recomputed' blocks")
+        self.asked()
         return self
 
     def sets(self) -> list[tuple[str, Literal["train", "test"]]]:
@@ -805,6 +806,23 @@ class SweepSpec(_Model):
             if (other := labels.setdefault(loss, label)) != label:
                 raise InputError(f"loss {quoted(loss)} is given two labels, {quoted(other)} and {quoted(label)}.")
         return labels
+
+    def asked(self) -> list[Asked]:
+        """Return the questions that it is to decide, with nothing left open.
+
+        Raises:
+            InputError: As `Asked.of`.
+        """
+        if not self.decide:
+            return []
+        runs = [(run.backbone, str(run.loss), run.seed) for run in self.runs(TrainingData(name=""))]
+        scored = {metric: METRICS.load(metric).needs_hr for metric in self.metrics}
+        sets = {
+            metric: [set_name(each) for each in self.tests if not (needs_hr and lacks_hr(each))]
+            for metric, needs_hr in scored.items()
+        }
+        most, labels = self.decide.max_seeds, self.labels()
+        return [Asked.of(each, runs, most, labels=labels, sets=sets) for each in self.decide.questions]
 
     def named_runs(self, train: TrainingData) -> list[RunSpec]:
         """Return every run that the grids name, repetitions included, in order: seeds vary slowest.

@@ -1,0 +1,133 @@
+"""Where the questions stand that sweeps have declared: which comparisons are decided, and which need more seeds."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sgbench.analysis.compare import Comparison, Verdict, comparisons
+from sgbench.analysis.stats import holm, sign_flip_floor
+from sgbench.analysis.view import View, labels_of
+from sgbench.core.errors import InputError
+from sgbench.store import Declaration
+
+
+class State(StrEnum):
+    """Where one comparison of a question stands."""
+
+    DECIDED = "decided"
+    """The difference is significant."""
+    EQUIVALENT = "equivalent"
+    """The difference is within the margin."""
+    UNDECIDABLE = "undecidable by seeds"
+    """Its images are too few for any number of seeds."""
+    UNDECIDED = "undecided"
+    """Nothing of that, so far."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A comparison of a declared question, with one backbone on one test set.
+
+    Attributes:
+        declaration: What was declared.
+        backbone: ``family-size``.
+        dataset: The test set, or `sgbench.spec.ALL_SETS`.
+        comparison: What is known; None if neither loss has been scored there.
+        state: Where it stands.
+    """
+
+    declaration: Declaration
+    backbone: str
+    dataset: str
+    comparison: Comparison | None
+    state: State
+
+    @property
+    def used(self) -> int:
+        """How many of the declared seeds have been compared."""
+        sequences = self.comparison.sequences if self.comparison else ()
+        return next((len(each.seeds) for each in sequences if each.declaration == self.declaration.digest), 0)
+
+    @property
+    def most(self) -> int:
+        """How many may be."""
+        return len(self.declaration.seeds)
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """Its fields for programs."""
+        return {
+            "question": str(self.declaration.question),
+            "declaration": self.declaration.digest,
+            "backbone": self.backbone,
+            "dataset": self.dataset,
+            "state": self.state,
+            "seeds": self.used,
+            "max_seeds": self.most,
+            "p": self.comparison.p if self.comparison else None,
+        }
+
+
+def decisions(view: View | None, declaration: Declaration) -> list[Decision]:
+    """Return where each comparison of a declared question stands, by what is in a store.
+
+    Args:
+        view: The store; None if it has nothing yet.
+        declaration: What was declared.
+    """
+    asked, cells = declaration.question, []
+    with contextlib.suppress(InputError):  # none of their runs has been scored, or is to be
+        every = comparisons(view, asked.a, asked.b, metrics=[asked.metric]) if view else []
+        cells = [cell for cell in every if any(each.declaration == declaration.digest for each in cell.sequences)]
+    found = [
+        (backbone, dataset, next((cell for cell in cells if cell.backbone == backbone and _is_on(cell, dataset)), None))
+        for backbone in declaration.backbones
+        for dataset in asked.sets
+    ]
+    attainable = holm([_attainable(cell) for _, _, cell in found])
+    return [
+        Decision(declaration, backbone, dataset, cell, _state(cell, declaration, least))
+        for (backbone, dataset, cell), least in zip(found, attainable, strict=True)
+    ]
+
+
+def undecidable(images: Sequence[int], declaration: Declaration) -> list[bool]:
+    """Return of which comparisons the images are too few for any number of seeds.
+
+    Args:
+        images: Their numbers of images, or 0 for a metric without a value per image, of all comparisons of a question.
+        declaration: What is declared.
+    """
+    floors = [len(declaration.looks) * sign_flip_floor(count) if count else 0.0 for count in images]
+    return [p > declaration.alpha for p in holm(floors)]
+
+
+def fewest_seeds(declaration: Declaration) -> int:
+    """Return with how many seeds anything can be decided at the earliest.
+
+    With n seeds, the e-process is at most (1 + n g)^((n − 1)/2), however large the effect is, and the first comparison
+    of a family of m has to reach m/α.
+    """
+    family = len(declaration.backbones) * len(declaration.question.sets)
+    counts = range(2, len(declaration.seeds))
+    reached = ((1 + n * declaration.g) ** ((n - 1) / 2) >= family / declaration.alpha for n in counts)
+    return next((n for n, enough in zip(counts, reached, strict=True) if enough), len(declaration.seeds))
+
+
+def _is_on(cell: Comparison, dataset: str) -> bool:
+    return bool(labels_of(dataset, [cell.dataset]))
+
+
+def _attainable(cell: Comparison | None) -> float:
+    """Return the smallest p that a comparison can still have, uncorrected."""
+    if cell is None or cell.verdict is Verdict.SIGNIFICANT or not cell.by_image:
+        return 0.0
+    return cell.by_image.floor
+
+
+def _state(cell: Comparison | None, declaration: Declaration, attainable: float) -> State:
+    if cell and cell.verdict is Verdict.SIGNIFICANT:
+        return State.DECIDED
+    return State.UNDECIDABLE if attainable > declaration.alpha else State.UNDECIDED

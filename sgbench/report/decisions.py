@@ -1,0 +1,60 @@
+"""What has become of the questions that sweeps declared, in sentences and rows."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sgbench.analysis.decisions import Decision, State
+from sgbench.core.words import plural
+from sgbench.report.compare import sentence, shown_p
+from sgbench.store import Declaration
+
+
+def about(declaration: Declaration) -> str:
+    """Return what was declared, and when."""
+    most = f"at most {plural(len(declaration.seeds), 'seed')}"
+    fixed = f"{declaration.digest}: α {declaration.alpha:g}, g {declaration.g:g}, {most} from {declaration.seeds[0]} on"
+    return f"{declaration.question}, declared {declaration.declared:%Y-%m-%d %H:%M} UTC ({fixed})"
+
+
+def sentences(decisions: Iterable[Decision]) -> list[str]:
+    """Return for each question what was declared, and for each of its comparisons a sentence."""
+    return [
+        line
+        for declaration, found in itertools.groupby(decisions, key=lambda each: each.declaration)
+        for line in (f"{about(declaration)}:", *(f"- {told(each)}" for each in found))
+    ]
+
+
+def rows(decisions: Sequence[Decision]) -> list[dict[str, Any]]:
+    """Return a line for each comparison of questions, for a table."""
+    return [
+        {
+            "question": str(each.declaration.question),
+            "test set": each.dataset,
+            "backbone": each.backbone,
+            "seeds": f"{each.used} of {each.most}",
+            "p": shown_p(each.comparison.p) if each.comparison else "",
+            "state": str(each.state),
+            "declared": f"{each.declaration.declared:%Y-%m-%d %H:%M} UTC",
+        }
+        for each in decisions
+    ]
+
+
+def told(decision: Decision) -> str:
+    """Return what was found, and whether that decides it."""
+    where = f"{decision.declaration.question.metric} on {decision.dataset} with {decision.backbone}"
+    said = sentence(decision.comparison) if decision.comparison else f"Nothing is known of {where} yet."
+    return f"{said} {_ending(decision)}"
+
+
+def _ending(decision: Decision) -> str:
+    seeds = f"{decision.used} of {plural(decision.most, 'seed')}"
+    match decision.state:
+        case State.UNDECIDABLE:
+            return f"No number of seeds decides it; {seeds} used."
+        case State.UNDECIDED:
+            return f"Undecided with {seeds}."
+        case state:
+            return f"{state.capitalize()} with {seeds}."
