@@ -23,7 +23,7 @@ from sgbench.analysis.sequential import (
     t_e_process,
 )
 from sgbench.analysis.stats import Array, Estimate, Interval, SignFlip
-from sgbench.analysis.view import PENDING, Filters, Run, View
+from sgbench.analysis.view import Fate, Filters, Run, View, Why
 from sgbench.spec import ALL_SETS
 from sgbench.spec.decisions import looks_until
 from sgbench.spec.stored import read_spec
@@ -107,14 +107,10 @@ class Anytime:
         }
         if not pairs:
             return (), ()
-        pending = {
-            seed
-            for seed in a.keys() & b.keys()
-            if PENDING in (a[seed], b[seed]) and all(isinstance(x, Score) or x == PENDING for x in (a[seed], b[seed]))
-        }
+        coming = {seed for seed in a.keys() & b.keys() if all(_has_or_will(side[seed]) for side in (a, b))}
         asked = self._asked(cell, next(iter(pairs.values()))[0])
         if here := self._of_cell(cell, asked):
-            return _declared(here, pairs, pending)
+            return _declared(here, pairs, coming - pairs.keys())
         recorded = looks({seed: [self._runs[run_id] for run_id in ids] for seed, ids in pairs.items()})
         if self._g is None and not asked and len(recorded.counts) < 2:
             return (), ()
@@ -181,6 +177,10 @@ class Anytime:
         """Return the backbone and test set of a cell as `Declaration.cells` has them."""
         everything = cell.dataset == ALL_SETS
         return cell.backbone, ALL_SETS if everything else self._view.results.hashes[cell.dataset]
+
+
+def _has_or_will(score: Score | Fate) -> bool:
+    return isinstance(score, Score) or score.why is Why.PENDING
 
 
 def _declared(

@@ -28,6 +28,7 @@ from sgbench.analysis.view import (
     Key,
     Outcome,
     Run,
+    Status,
     View,
     chosen,
     grouped,
@@ -263,13 +264,18 @@ def every_pair(
     """
     metric = view.metric(metric)
     families, anytime = [], Anytime(view)
+    coming: defaultdict[tuple[Any, ...], dict[int, Fate]] = defaultdict(dict)
+    for run in view.runs():
+        if run.status is Status.PENDING:
+            coming[run.backbone, run.scale, run.recipe, run.loss][run.seed or 0] = PENDING
     for place, sides in by_place(view, Filters(datasets=datasets, metrics=[metric])).get(metric, {}).items():
         losses = sorted((loss for loss, side in sides.items() if len(side) > 1), key=natural)
         cells = []
         for a, b in itertools.combinations(losses, 2):
             names = (a, b, view.label(a), view.label(b))
             cell = Comparison(metric, None, place.dataset, place.backbone, place.scale, place.recipe, *names, alpha)
-            cells.append(replace(_compared(cell, sides[a], sides[b], anytime), alpha=alpha))
+            of_a, of_b = (coming[place.backbone, place.scale, place.settings, loss] | sides[loss] for loss in (a, b))
+            cells.append(replace(_compared(cell, of_a, of_b, anytime), alpha=alpha))
         families += [_judged(cells)] if cells else []
     return families
 
@@ -458,18 +464,23 @@ def _judged(cells: Iterable[Comparison], declared: int = 0) -> list[Comparison]:
     """
     judged = list(cells)
     family = [at for at, cell in enumerate(judged) if cell.by_seed]
-    largest = [_largest(judged[at]) for at in family]
-    largest += [1.0] * (declared - len(family))
+    untested = max(0, declared - len(family))
+    largest = [*(_largest(judged[at]) for at in family), *[1.0] * untested]
+    floors = [*(_floor(judged[at]) for at in family), *[0.0] * untested]
     for place, (at, p) in enumerate(zip(family, holm(largest), strict=False)):
-        by_image = judged[at].by_image
-        floor = by_image.floor if by_image else 0.0
-        attainable = holm([*largest[:place], floor, *largest[place + 1 :]])[place]
-        judged[at] = _decided(replace(judged[at], p=p, family=len(largest)), floor, attainable)
+        others = floors if judged[at].sequences else largest  # more seeds may decide the others too
+        attainable = holm([*others[:place], floors[place], *others[place + 1 :]])[place]
+        judged[at] = _decided(replace(judged[at], p=p, family=len(largest)), floors[place], attainable)
     return judged
 
 
 def _largest(cell: Comparison) -> float:
     return max(test.p for test in (cell.overall, cell.by_image, cell.by_seed) if test)
+
+
+def _floor(cell: Comparison) -> float:
+    """Return the smallest p that the images of a cell allow."""
+    return cell.by_image.floor if cell.by_image else 0.0
 
 
 def _decided(cell: Comparison, floor: float, attainable: float) -> Comparison:

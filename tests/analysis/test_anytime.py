@@ -12,7 +12,8 @@ from test_compare import L1, SG, scores
 
 from sgbench.analysis import Results, View
 from sgbench.analysis.anytime import SeedSequence, sequential_tests
-from sgbench.analysis.compare import Comparison, Verdict, comparisons
+from sgbench.analysis.baseline import against_baseline
+from sgbench.analysis.compare import Comparison, Verdict, comparisons, every_pair
 from sgbench.analysis.sequential import sequential_crossed, sequential_sign_flip, sequential_t, t_e_process
 from sgbench.analysis.stats import Array, holm
 from sgbench.core.errors import InputError
@@ -193,6 +194,44 @@ def test_seeds_after_one_that_is_pending_wait_for_it() -> None:
     assert one(made(differences, plans=plans)).seeds == (0, 1, 3, 4)
     never = one(made(differences, declared()))  # nobody has asked for it
     assert never.seeds == (0, 1, 3, 4)
+
+
+def test_ranks_and_stars_are_by_the_same_tests() -> None:
+    """Of five seeds, of which seed 3 is pending, the declaration allows the first three."""
+    tests_of = (Dataset("Set14", f"{'Set14':0<64}"),)
+    plans = [Planned(identity_columns(spec(loss, 3)), tests_of, ("lpips_alex",)) for loss in (L1, SG)]
+    view = View(made(on_set14(effects(4), (0, 1, 2, 4)), declared(alpha=0.01), plans=plans))
+    (cell,) = comparisons(view, L1, SG)
+    ((pair,),) = every_pair(view, "lpips_alex")
+    assert judged_by(pair) == judged_by(cell) == [((0, 1, 2), declared(alpha=0.01).digest)]
+    assert (pair.alpha, cell.alpha) == (0.05, 0.01)
+    assert pair.p == cell.p
+    stars = against_baseline(view, view.outcomes())
+    assert {each.verdict for each in stars.found.values()} == {cell.verdict}
+    decided = View(made(on_set14(effects(12), range(12)), declared()))
+    (note,) = against_baseline(decided, decided.outcomes()).notes
+    assert note == "* significantly different from l1 (`sgbench compare`, corrected p ≤ 0.05, anytime-valid)."
+
+
+def test_what_other_cells_may_still_come_to_is_within_reach() -> None:
+    """Eight images reach 0.047 at six looks, which is enough for the last of two that are both significant."""
+    differences = {
+        (backbone, seed): {"Set8": list(row)}
+        for backbone in ("edsr-tiny", "rdn-tiny")
+        for seed, row in enumerate(effects(3, images=8, mean=0.001))
+    }
+    tests_of = (("Set8", f"{'Set8':0<64}"),)
+    question = Question(L1, SG, "lpips_alex", ("Set8",))
+    alone = declared(question=question, tests=tests_of)
+    assert cells_of(made(differences, alone))["edsr-tiny", "Set8"].verdict is Verdict.NOT_SIGNIFICANT
+    both = cells_of(made(differences, replace(alone, backbones=("edsr-tiny", "rdn-tiny"))))
+    assert {cell.reason for cell in both.values()} == {
+        "with 8 images at 6 looks p cannot go under 0.0469, which is 0.0938 when corrected"
+    }
+    question = Question(L1, SG, "lpips_alex", ("Set8", "Set14"))
+    on_two = replace(alone, question=question, tests=(*tests_of, ("Set14", "14" * 32)))
+    decidable = cells_of(made(differences, on_two))
+    assert decidable["edsr-tiny", "Set8"].verdict is Verdict.NOT_SIGNIFICANT  # once that on Set14 is significant
 
 
 def test_before_the_first_look_nothing_is_known_of_the_images() -> None:

@@ -108,6 +108,22 @@ def test_alpha_is_that_of_intervals_and_verdicts(compare: Compare) -> None:
     assert at_5["overall"]["interval"]["low"] < at_50["overall"]["interval"]["low"]
 
 
+def test_anytime_judges_any_store_by_tests_that_allow_for_looks(compare: Compare) -> None:
+    fill("results/quick")
+    usual, asked = (
+        json.loads(compare("l1", SG, "--test", "Set14", *options, "--json")[0])["comparisons"]
+        for options in ((), ("--anytime", "--g", "1"))
+    )
+    assert [cell["sequences"] for cell in usual] == [[], []]
+    assert [[(each["seeds"], each["g"], each["declaration"]) for each in cell["sequences"]] for cell in asked] == [
+        [([0, 1, 2], 1.0, None)]
+    ] * 2
+    assert all(later["p"] >= first["p"] for first, later in zip(usual, asked, strict=True))
+    out, _ = compare("l1", SG, "--anytime")
+    assert "lpips_alex ↓ anytime-valid" in out
+    assert "Nothing was declared for lpips_alex, so that g = 4 may have been chosen after a look." in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -118,6 +134,8 @@ def test_alpha_is_that_of_intervals_and_verdicts(compare: Compare) -> None:
         (["l1", SG, "--test", "Urban100"], "unknown test set 'Urban100'; valid: Set14, Set5, all sets."),
         (["l1", SG, "--alpha", "5"], "alpha is 5; a number from 0.001 to 0.5 is needed."),
         (["l1", SG, "--results", "nowhere"], "nowhere' holds no results"),
+        (["l1", SG, "--g", "1"], "--g is 1, which only --anytime needs; add that or leave --g out."),
+        (["l1", SG, "--anytime", "--g", "0"], "g is 0; a number above 0 is needed."),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(compare: Compare, arguments: list[str], sentence: str) -> None:

@@ -1,11 +1,13 @@
 import io
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from sgbench.analysis.anytime import SeedSequence
 from sgbench.analysis.compare import Comparison, Verdict
 from sgbench.analysis.stats import Estimate, Interval, SignFlip
 from sgbench.core.errors import InputError
@@ -229,3 +231,86 @@ def test_a_choice_of_what_is_not_there_is_refused(filters: dict[str, list[str]],
     with pytest.raises(InputError) as error:
         choose([FOUND], **filters)
     assert str(error.value).startswith(message)
+
+
+LOOKS = (3, 5, 7, 10, 14, 20)
+DECLARED = SeedSequence((20, 21, 22), 4.0, LOOKS, 0.05, 20, "48409b30ee5d", "2026-11-28T08:19:42+00:00")
+IN_LOOKS = replace(FOUND, sequences=(DECLARED,), seeds=(20, 21, 22), family=8)
+TOO_EARLY = replace(
+    IN_LOOKS,
+    seeds=(20, 21),
+    overall=Estimate(Interval(-math.inf, math.inf), 1.0),
+    by_seed=Estimate(Interval(-math.inf, math.inf), 0.4),
+    p=1.0,
+    verdict=NOT_SIGNIFICANT,
+)
+
+
+def test_a_confidence_sequence_stands_where_the_interval_stands() -> None:
+    assert sentence(IN_LOOKS) == (
+        f"{SG} lowers lpips_alex on Set14 with edsr-tiny by 0.0970 (27.0%; 95% confidence sequence 0.0890 to 0.1050; "
+        "3 of at most 20 seeds × 14 images): significant, better."
+    )
+    assert sentence(TOO_EARLY) == (
+        f"{SG} lowers lpips_alex on Set14 with edsr-tiny by 0.0970 (27.0%; 2 of at most 20 seeds × 14 images): "
+        "not significant (corrected p 1)."
+    )
+
+
+def test_what_is_judged_otherwise_has_a_table_of_its_own() -> None:
+    lines = printed([FOUND, IN_LOOKS, replace(IN_LOOKS, alpha=0.01)], 200).splitlines()
+    assert [line for line in lines if "lpips_alex ↓" in line] == [
+        "lpips_alex ↓",
+        *["lpips_alex ↓ anytime-valid"] * 2,
+    ]
+    heads = [line for line in lines if line.startswith("test set")]
+    assert [("95% CI" in head, "95% CS" in head, "99% CS" in head) for head in heads] == [
+        (True, False, False),
+        (False, True, False),
+        (False, False, True),
+    ]
+
+
+def test_the_notes_say_what_was_declared() -> None:
+    said = notes([IN_LOOKS])
+    assert said[0].startswith("Anytime-valid: p values and confidence sequences (CS) hold however often")
+    assert said[1] == (
+        "Declared on 2026-11-28, before the first look (declared/48409b30ee5d.json): at most 20 seeds, α = 0.05, g = 4."
+    )
+    assert "tested only after 3, 5, 7, 10, 14 and 20 seeds" in said[2]
+    assert said[3].startswith("By seed: evidence of the t e-process")
+    assert "(8 by lpips_alex), shown or not, is at most 0.05" in said[4]
+    assert len(said) == 5
+    assert not any("resamples" in note or "sign flips, which do not" in note for note in said)
+
+
+def test_the_notes_say_of_what_nothing_was_declared() -> None:
+    asked = SeedSequence((0, 1, 2, 3, 4), 1.0, LOOKS, rounds=(5,))
+    added = SeedSequence((0, 1, 2, 3, 4), 4.0, LOOKS, rounds=(2, 3, 5))
+    cells = [replace(IN_LOOKS, sequences=(asked,)), replace(OF_SETS, sequences=(added,)), FOUND]
+    said = notes(cells)
+    nothing = [note for note in said if note.startswith("Nothing was declared")]
+    assert nothing == [
+        "Nothing was declared for lpips_alex, so that g = 1 may have been chosen after a look. Seeds count in the "
+        "order in which they were asked for.",
+        "Nothing was declared for fid, so that g = 4 may have been chosen after a look. Seeds count in the order in "
+        "which they were asked for, here in 3 rounds.",
+    ]
+    assert any("10,000 resamples" in note for note in said)  # of the comparison of a fixed number of seeds
+
+
+def test_the_notes_say_how_the_evidence_of_two_labs_is_one() -> None:
+    other = replace(DECLARED, seeds=(40, 41), declaration="0123456789ab", most=10)
+    cell = replace(IN_LOOKS, sequences=(DECLARED, other), seeds=(20, 21, 22, 40, 41))
+    assert "5 of at most 30 seeds × 14 images" in sentence(cell)
+    assert "by seed, the evidence of each is multiplied" in " ".join(notes([cell]))
+
+
+def test_json_has_no_infinite_number_and_says_how_it_was_judged() -> None:
+    data = json.loads(json.dumps(to_data([TOO_EARLY]), allow_nan=False))
+    (cell,) = data["comparisons"]
+    assert (cell["overall"], cell["by_seed"]["p"]) == ({"interval": {"low": None, "high": None}, "p": 1.0}, 0.4)
+    (sequence,) = cell["sequences"]
+    assert (sequence["declaration"], sequence["g"], sequence["most"]) == ("48409b30ee5d", 4.0, 20)
+    assert shown([TOO_EARLY]).to_pandas()["overall_low"].isna().all()
+    assert "inf" not in printed([TOO_EARLY], 200)
