@@ -7,12 +7,15 @@ often so many seeds and images would show an effect of that size.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from sgbench.analysis.sequential import t_e_process
 from sgbench.analysis.stats import Array, sign_flip_floor
+from sgbench.core.seeding import derive
 
 POWER = 0.8
 """How often an effect is to be shown if it is there, by default."""
@@ -25,6 +28,9 @@ MOST_IMAGES = 10_000
 
 _POINTS = 4096
 """Number of points by which the power is integrated over the variances that may be observed."""
+
+_COURSES = 2000
+"""Number of simulated courses of a sweep that adds seeds until it is decided."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +156,52 @@ def images_needed(effect: float, spread: Spread, seeds: int, alpha: float, power
     return _smallest(lambda images: power_of(effect, spread, seeds, images, alpha) >= power, MOST_IMAGES)
 
 
+def decided_by(
+    effect: float, spread: Spread, images: int | None, alpha: float, g: float, looks: Sequence[int]
+) -> Array:
+    """Return how often the anytime-valid tests have found an effect significant after each seed, by simulation.
+
+    Student's t stands for the sign flips, as in `power_of`. The random numbers are always the same.
+
+    Args:
+        effect: True mean of the differences.
+        spread: How they vary.
+        images: Number of images; None for a metric of whole sets.
+        alpha: Level of a cell; see `power_of`.
+        g: Prior variance of the effect; see `sgbench.analysis.sequential.t_e_process`.
+        looks: After how many seeds the images are tested, ascending; the last is the most seeds there may be.
+
+    Returns:
+        [N], after 1, 2, … seeds; it never falls.
+    """
+    most = looks[-1]
+    counts = np.arange(1, most + 1)
+    drawn = _courses(most, images or 1)
+    means = effect + spread.image * drawn.image / math.sqrt(images or 1)
+    means = means + math.hypot(spread.seed, spread.both / math.sqrt(images or 1)) * drawn.seeds
+    decided = np.maximum.accumulate(t_e_process(means, g), axis=1) >= 1 / alpha
+    if images is not None:
+        floor, share = sign_flip_floor(images), alpha / len(looks)
+        if floor > share:
+            return np.zeros(most)
+        for_images = floor * int(share / floor * (1 + 1e-9))
+        found = np.zeros((2, *decided.shape), bool)
+        for look in looks:
+            seen = means[:, :look]
+            mean, by_seed = np.abs(seen.mean(axis=1)), seen.var(axis=1, ddof=1) / look
+            rows = spread.both * drawn.rest[:, :look]
+            sums = spread.image * drawn.images + rows.mean(axis=1)
+            by_image = np.sum(sums**2, axis=1) / ((images - 1) * images)
+            rest = np.sum(rows**2, axis=(1, 2)) - look * np.sum(rows.mean(axis=1) ** 2, axis=1)
+            rest = rest / ((look - 1) * (images - 1) * look * images)
+            df = _degrees_of_freedom(by_seed, by_image, look, images)
+            found[0, mean >= _quantile(images - 1, for_images) * np.sqrt(by_image), look - 1 :] = True
+            found[1, mean >= _quantile(df, share) * np.sqrt(by_seed + by_image + rest), look - 1 :] = True
+        decided &= found.all(axis=0)
+    shares: Array = np.mean(decided, axis=0)
+    return shares
+
+
 def _smallest(enough: Callable[[int], bool], most: int) -> int | None:
     """Return the smallest number from 2 on that is enough, where all above one that is enough are."""
     if not enough(most):
@@ -214,6 +266,35 @@ def _mean_squares(df: int, axis: int) -> Array:
 
     quantiles: Array = 2 / df * special.gammaincinv(df / 2, _points()[axis])
     return quantiles
+
+
+class _Courses(NamedTuple):
+    """What is random in some courses of a sweep, in standard deviations.
+
+    Deviations of images from their mean matter only by their lengths and the angles between them, so that each vector
+    of them has as many coordinates as there are vectors, or one less than there are images.
+    """
+
+    image: Array
+    """[C, 1]: the mean of what images add, times the root of their number."""
+    seeds: Array
+    """[C, N]: what each seed adds to its mean."""
+    images: Array
+    """[C, K]: the deviations of what images add."""
+    rest: Array
+    """[C, N, K]: the deviations of what is left, by seed."""
+
+
+@functools.lru_cache(maxsize=8)
+def _courses(seeds: int, images: int) -> _Courses:
+    """Draw courses; the deviations are those of Bartlett's decomposition of a Wishart matrix (1933)."""
+    random = np.random.default_rng(derive(0, "courses", seeds, images))
+    vectors, axes = seeds + 1, min(images - 1, seeds + 1)
+    triangle = np.tril(random.standard_normal((_COURSES, vectors, axes)), -1)
+    for axis in range(axes):
+        triangle[:, axis, axis] = np.sqrt(random.chisquare(images - 1 - axis, _COURSES))
+    means = random.standard_normal((_COURSES, vectors))
+    return _Courses(means[:, :1], means[:, 1:], triangle[:, 0], triangle[:, 1:])
 
 
 @functools.cache
