@@ -24,7 +24,8 @@ SURFACE = {
     "sgbench": ["--version", "--install-completion", "--show-completion"],
     "sgbench sweep": [*SWEEP, *DECIDING, "--address", "--with", "--fetch", "--shard", *REPEATING, "--json"],
     "sgbench plan": [
-        *(*SWEEP, *DECIDING, "--devices", "--price", "--measure", "--address", "--with", "--times", "--json"),
+        *(*SWEEP, *DECIDING, "--devices", "--price", "--measure", "--address", "--with", "--times"),
+        *("--detect", "--power", "--pilot", "--json"),
     ],
     "sgbench table": [
         *("[number]", "--results", "--show", "--rows", "--columns", "--rank", "--backbone", "--loss", "--lambda"),

@@ -175,7 +175,6 @@ def decided_by(
         [N], after 1, 2, … seeds; it never falls.
     """
     most = looks[-1]
-    counts = np.arange(1, most + 1)
     drawn = _courses(most, images or 1)
     means = effect + spread.image * drawn.image / math.sqrt(images or 1)
     means = means + math.hypot(spread.seed, spread.both / math.sqrt(images or 1)) * drawn.seeds

@@ -1,10 +1,11 @@
 """What commands print: progress on standard error, results on standard output."""
 
 import json
+import math
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,9 @@ if TYPE_CHECKING:  # these load torch, which only training and scoring need
     from sgbench.analysis.decisions import Decision
     from sgbench.runs.forecast import Estimate, Expected
     from sgbench.runs.plan import Plan
+    from sgbench.runs.prospects import Cost, Goal, Prospect
     from sgbench.runs.sweep import Outcome
+    from sgbench.spec import Decide
 
 skip_pandas()
 
@@ -200,6 +203,90 @@ def _forecast(expected: "Sequence[Expected]", devices: int, workers: int, price:
         losses = f"{quoted(unknown[0])}{f' and {len(unknown) - 1} more' if len(unknown) > 1 else ''}"
         lines.append(f"Nothing tells how long a step with {losses} takes; --measure finds out.")
     return lines
+
+
+def print_prospects(
+    found: "Sequence[Prospect]",
+    goal: "Goal",
+    decide: "Decide",
+    costs: "Mapping[str, Cost | None]",
+    *,
+    devices: int,
+    price: float | None,
+    as_json: bool,
+) -> None:
+    """Print how many seeds an effect needs in each comparison of a sweep, and what they cost.
+
+    Args:
+        found: The comparisons.
+        goal: What is to be shown.
+        decide: The significance level, and how seeds are added.
+        costs: Of the planned seeds, of a fixed number that is enough, and of adding seeds until decided, in words.
+        devices: Number of devices.
+        price: Price of one device-hour.
+        as_json: Print JSON instead of a table and sentences.
+    """
+    if as_json:
+        print_json(
+            {
+                **asdict(goal),
+                "alpha": decide.alpha,
+                "g": decide.g,
+                "max_seeds": decide.max_seeds,
+                "comparisons": [each.row(goal.power) for each in found],
+                "costs": {
+                    name: {**asdict(cost), "price": None if price is None else _price(cost.device_hours, price)}
+                    for name, cost in costs.items()
+                    if cost
+                },
+            }
+        )
+        return
+    share = f"{goal.power:.0%}"
+    print_rows([_prospect(each, goal.power, share) for each in found], as_json=False)
+    say(
+        f"An effect of {goal.effect:g} by {goal.metric} is to be shown in {share} of cases, with α = {decide.alpha:g} "
+        "for each comparison over its backbones and test sets. Seeds are fixed beforehand, or added until decided: "
+        f"so many in half of all sweeps, and in {share} of them; at most {decide.max_seeds}."
+    )
+    if any(each.more for each in found):
+        say(
+            f"Where more than {decide.max_seeds} seeds would be needed, images are too few or vary too much; the last "
+            "column says how many would do."
+        )
+    for name, words in (("planned", "As planned"), ("fixed", "Seeds fixed"), ("until_decided", "Until decided")):
+        if cost := costs[name]:
+            say(f"{words}: {_cost(cost, devices, price)}")
+
+
+def _prospect(each: "Prospect", power: float, share: str) -> dict[str, Any]:
+    median, most = each.decided_with(0.5), each.decided_with(power)
+    spread = [each.spread.seed, *([] if each.images is None else [each.spread.image, each.spread.both])]
+    return {
+        "backbone": each.backbone,
+        "comparison": f"{each.a} vs {each.b}",
+        "test set": each.dataset,
+        "images": each.images,
+        "sd of seed, image, both" if each.images is not None else "sd of seed": ", ".join(f"{sd:.2g}" for sd in spread),
+        "from": each.basis,
+        "detectable": "" if math.isinf(each.detectable) else f"{each.detectable:.2g} with {each.planned}",
+        "seeds": each.seeds,
+        "until decided": None if median is None else f"{median} ({'more' if most is None else most})",
+        "needed": each.more and f"{each.more.images} images, {each.more.seeds} seeds",
+    }
+
+
+def _cost(cost: "Cost", devices: int, price: float | None) -> str:
+    text = f"{cost.runs:.3g} runs with {cost.seeds:.3g} seeds"
+    if cost.device_hours is None:
+        return f"{text}; how long they take is not known."
+    text += f", about {_digits(cost.device_hours)} device-hours"
+    text += f": {_duration(3600 * cost.device_hours / devices)} on {devices} devices" if devices > 1 else ""
+    return text + ("." if price is None else f", and {_price(cost.device_hours, price):,.2f} at {price:g} per hour.")
+
+
+def _price(hours: float | None, price: float) -> float | None:
+    return None if hours is None else hours * price
 
 
 def _duration(seconds: float) -> str:

@@ -313,6 +313,8 @@ class Plan:
     """The training images; None while they are not available locally."""
     validation: tuple[Dataset, ...] = ()
     """The validation sets; empty while they are not available locally."""
+    images: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """The number of images of each test set; empty while they are not available locally."""
     decisions: tuple[Decision, ...] = ()
     """Where its questions stand."""
 
@@ -445,7 +447,8 @@ def make_plan(
 
     train, validated = (data.train, data.validation) if isinstance(data, Data) else (None, ())
     validation = tuple(Dataset(images.name, images.sha256) for images in validated)
-    return Plan(name, sweep, len(named), tuple(map(planned, chosen)), tests, tuple(unique), train, validation)
+    images = {test.name: len(test) for test in data.tests} if isinstance(data, Data) else {}
+    return Plan(name, sweep, len(named), tuple(map(planned, chosen)), tests, tuple(unique), train, validation, images)
 
 
 def refuse_stale(made: Plan) -> None:

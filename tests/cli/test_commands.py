@@ -78,6 +78,26 @@ def test_plan_tells_how_long_the_rest_takes_and_what_it_costs(run: Run) -> None:
     assert err == "error: --devices is '0': input should be greater than or equal to 1.\n"
 
 
+def test_plan_tells_how_many_seeds_an_effect_needs(run: Run) -> None:
+    asked = ("plan", "tiny.yaml", "--detect", "0.5")
+    pilot = ("--pilot", "seed=0.2,image=0.3,both=0.1")
+    out, err = run(*asked, *pilot, "--price", "36", "--devices", "2")
+    assert re.search(r"edsr-tiny +l1 vs l1 \+ 1.0\*sg +few +2 +0.2, 0.3, 0.1 +stated +6 images, 20 seeds", out)
+    assert err.startswith("An effect of 0.5 by psnr_y is to be shown in 80% of cases, with α = 0.05 for each ")
+    assert err.endswith("As planned: 4 runs with 2 seeds; how long they take is not known.\n")
+    run("train", "tiny.yaml", "--loss", "l1", "--seeds", "1")
+    _, err = run(*asked, *pilot, "--loss", "l1", "--loss", "l2", "--price", "36")
+    assert re.search(r"As planned: 4 runs with 2 seeds, about \S+ device-hours, and \d+\.\d\d at 36 per hour.\n", err)
+    (found,) = json.loads(run(*asked, *pilot, "--json")[0])["comparisons"]
+    assert (found["dataset"], found["planned_seeds"], found["seeds"], found["more"]["images"]) == ("few", 2, None, 6)
+
+    said = run(*asked, code=2)[1]
+    assert "nothing tells how differences vary: the results store has no two losses with scores of two seeds by" in said
+    assert run("plan", "tiny.yaml", *pilot, code=2)[1].startswith("error: --pilot is for --detect")
+    assert "--detect is -1; a number above 0" in run("plan", "tiny.yaml", "--detect", "-1", code=2)[1]
+    assert "--power is 2; a number from 0.5 to" in run(*asked, "--power", "2", code=2)[1]
+
+
 def test_plan_counts_duplicates(run: Run) -> None:
     grid = "grids=[{backbones: [edsr-tiny], losses: [l1]}, {backbones: [edsr-tiny], losses: [l1, l2]}]"
     assert "tiny: 2 runs: 2 to do (3 named, 1 of them duplicates)\n" in run("plan", "tiny.yaml", "--set", grid)[1]
