@@ -27,6 +27,12 @@ SURFACE = {
         *(*SWEEP, *DECIDING, "--devices", "--price", "--measure", "--address", "--with", "--times"),
         *("--detect", "--power", "--pilot", "--json"),
     ],
+    "sgbench tune": [
+        *SWEEP,
+        *DECIDING,
+        *("--trials", "--search", "--scheduler", "--rate", "--by", "--address", "--with", "--fetch", "--local"),
+        *("--retry", "--rerun-stale", "--keep-stale", "--json"),
+    ],
     "sgbench table": [
         *("[number]", "--results", "--show", "--rows", "--columns", "--rank", "--backbone", "--loss", "--lambda"),
         *("--seeds", "--test", "--metric", "--format", "--json"),

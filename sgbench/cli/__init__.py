@@ -36,6 +36,7 @@ from sgbench.cli import (
     sweep,
     table,
     train,
+    tune,
     weights,
 )
 from sgbench.cli.commands import command
@@ -54,6 +55,7 @@ app = typer.Typer(
 )
 command(app, *sweep.EXAMPLES, name="sweep")(options.of_sweep(sweep.sweep))
 command(app, *plan.EXAMPLES, name="plan")(options.of_sweep(plan.plan))
+command(app, *tune.EXAMPLES, name="tune")(options.of_sweep(tune.tune, reads=False))
 command(app, *table.EXAMPLES, name="table")(table.table)
 command(app, *compare.EXAMPLES, name="compare")(compare.compare)
 command(app, *check.EXAMPLES, name="check")(check.check)

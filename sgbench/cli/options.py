@@ -20,6 +20,7 @@ from sgbench.core.words import printable, quoted, shortened
 
 if TYPE_CHECKING:
     from sgbench.core.storage import Storage
+    from sgbench.runs.plan import Choices
     from sgbench.spec import SweepSpec
 
 T = TypeVar("T")
@@ -122,19 +123,47 @@ Job = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job, as 'sgbenc
 class Asked:
     """A sweep as given on the command line."""
 
-    name: str
-    sweep: "SweepSpec"
+    what: str
+    """A preset or file."""
+    choices: "Choices"
+    """Changes to it."""
     results: str | None
     """Its results store, as the person wrote it."""
     flags: str = ""
     """The flags that were given, except for where it runs and where its results go."""
 
     @functools.cached_property
+    def _read(self) -> "tuple[str, SweepSpec]":
+        from sgbench.runs.plan import read_sweep
+
+        return read_sweep(self.what, self.choices, FLAGS)
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._read[0]
+
+    @property
+    def sweep(self) -> "SweepSpec":
+        """Its specification, read when it is first asked for."""
+        return self._read[1]
+
+    @functools.cached_property
     def storage(self) -> "Storage":
         """Its results store, opened."""
-        from sgbench.core.storage import Storage, absolute
+        return store_of(self.results, self.name)
 
-        return Storage(absolute(self.results or f"results/{self.name}"))
+
+def store_of(results: str | None, name: str) -> "Storage":
+    """Return the results store of a sweep, opened.
+
+    Args:
+        results: The store as a person wrote it, if they did.
+        name: The sweep's name.
+    """
+    from sgbench.core.storage import Storage, absolute
+
+    return Storage(absolute(results or f"results/{name}"))
 
 
 def format_of(form: str | None, forms: list[str], *, as_json: bool) -> str:
@@ -150,16 +179,17 @@ def format_of(form: str | None, forms: list[str], *, as_json: bool) -> str:
     return "json" if as_json else form or forms[0]
 
 
-def of_sweep(command: Callable[..., None], *, decides: bool = True) -> Callable[..., None]:
+def of_sweep(command: Callable[..., None], *, decides: bool = True, reads: bool = True) -> Callable[..., None]:
     """Give a command the flags that define a sweep.
 
     Args:
         command: Its first parameter is an `Asked`; the others become its own flags, after the shared ones.
         decides: Whether it can be asked to decide questions.
+        reads: Whether the sweep is read before the command is called.
     """
     shared = {
         name: parameter
-        for name, parameter in inspect.signature(_read).parameters.items()
+        for name, parameter in inspect.signature(_asked).parameters.items()
         if decides or name not in _DECIDING
     }
     own = list(inspect.signature(command).parameters.values())[1:]
@@ -167,9 +197,10 @@ def of_sweep(command: Callable[..., None], *, decides: bool = True) -> Callable[
 
     def run(**values: Any) -> None:
         flags = _flags(parameters, values)
-        with nothing_on_stdout(), _saying(f"reading {values['what']}…"):
-            asked = _read(**{name: values.pop(name) for name in shared})
-        command(dataclasses.replace(asked, flags=flags), **values)
+        with reading(values["what"]):
+            asked = dataclasses.replace(_asked(**{name: values.pop(name) for name in shared}), flags=flags)
+            _ = asked.sweep if reads else None
+        command(asked, **values)
 
     run.__doc__ = command.__doc__
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -178,8 +209,15 @@ def of_sweep(command: Callable[..., None], *, decides: bool = True) -> Callable[
 
 
 @contextlib.contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Say on a terminal what takes the next seconds, in which torch is imported, and let nothing print to stdout."""
+    with nothing_on_stdout(), _saying(f"reading {what}…"):
+        yield
+
+
+@contextlib.contextmanager
 def _saying(what: str) -> Iterator[None]:
-    """Say what takes the next seconds, in which torch is imported, on a terminal and until they are over."""
+    """Say what takes the next seconds on a terminal and until they are over."""
     if not sys.stderr.isatty():
         yield
         return
@@ -206,7 +244,7 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _read(
+def _asked(
     what: Annotated[str, typer.Argument(metavar="[WHAT]", help="A preset or a YAML sweep file.")] = "quick",
     results: Annotated[
         str | None,
@@ -258,8 +296,8 @@ def _read(
         int | None, typer.Option("--max-seeds", metavar="20", help="The most seeds for --until-decided.")
     ] = None,
 ) -> Asked:
-    """Read the sweep that the shared flags define; its parameters are these flags."""
-    from sgbench.runs.plan import Choices, read_sweep
+    """Return the sweep that the shared flags define; its parameters are these flags."""
+    from sgbench.runs.plan import Choices
 
     choices = Choices(
         settings=_settings(settings or ()),
@@ -273,8 +311,7 @@ def _read(
         questions=questions or (),
         max_seeds=max_seeds,
     )
-    name, sweep = read_sweep(what, choices, FLAGS)
-    return Asked(name, sweep, results)
+    return Asked(what, choices, results)
 
 
 def _settings(assignments: Sequence[str]) -> dict[str, Any]:

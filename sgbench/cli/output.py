@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # these load torch, which only training and scoring need
     from sgbench.runs.plan import Plan
     from sgbench.runs.prospects import Cost, Goal, Prospect
     from sgbench.runs.sweep import Outcome
+    from sgbench.runs.tuning import Tuned
     from sgbench.spec import Decide
 
 skip_pandas()
@@ -329,6 +330,27 @@ def print_outcome(outcome: "Outcome", root: str, *, as_json: bool, again: str) -
         say(remark)
     if failed or kept or told or remark:
         raise typer.Exit(1)
+
+
+def print_tuned(tuned: "Tuned", root: str, *, as_json: bool) -> None:
+    """Print what a search has chosen, and the table and comparisons of the runs with it.
+
+    Args:
+        tuned: How it ended.
+        root: Its store.
+        as_json: Print the table as JSON.
+
+    Raises:
+        typer.Exit: As `print_outcome` does, and with 1 if no trial of a loss came to a value.
+    """
+    if tuned.outcome:
+        print_outcome(tuned.outcome, root, as_json=as_json, again="--retry repeats them")
+        return
+    if tuned.interrupted:
+        say("Interrupted; run the same command to resume.")
+        raise typer.Exit(130)
+    say(f"No trial of {tuned.lost[0]} came to a value, so that nothing is chosen; widen its range.")
+    raise typer.Exit(1)
 
 
 def _print_runs(plan: "Plan", root: str, *, as_json: bool, decided: "Sequence[Decision]") -> None:

@@ -7,10 +7,17 @@ if TYPE_CHECKING:
     from sgbench.cluster.session import measuring as measuring
     from sgbench.cluster.session import on_ray as on_ray
     from sgbench.cluster.sweep import run_sweep as run_sweep
+    from sgbench.cluster.tune import ask_optuna as ask_optuna
 
-_HOMES = {"connect": "session", "measuring": "session", "on_ray": "session", "run_sweep": "sweep"}
+_HOMES = {
+    "ask_optuna": "tune",
+    "connect": "session",
+    "measuring": "session",
+    "on_ray": "session",
+    "run_sweep": "sweep",
+}
 
-__all__ = ["connect", "measuring", "on_ray", "run_sweep"]
+__all__ = ["ask_optuna", "connect", "measuring", "on_ray", "run_sweep"]
 
 
 def __getattr__(name: str) -> Any:

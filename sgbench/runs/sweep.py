@@ -403,10 +403,11 @@ class Work:
             validation_sets=plan.validation,
             workers=max(1, sweep.workers),
         )
-        asked, time = self._store.asked(), now()
+        asked, time, stops = self._store.asked(), now(), until or {}
         jobs = [
-            Job.of(run, self._data, sweep, storage, asked.get(str(run.spec.run_id), time))
+            Job.of(run, self._data, sweep, storage, asked.get(run_id, time), until=stops.get(run_id))
             for run in longest_first(expected)
+            for run_id in [str(run.spec.run_id)]
         ]
         self._run_jobs = self._run_jobs or self.running.enter_context(self._runner)
         with (

@@ -74,8 +74,13 @@ class Searched:
         low, high = self.low or 0.0, self.high or 0.0
         if self.whole:
             return math.ceil(low) + min(int(share * self.count), int(self.count) - 1)
-        value = low * (high / low) ** share if self.log else low + (high - low) * share
-        return min(high, max(low, float(f"{value:.{DIGITS}g}")))
+        return self.rounded(low * (high / low) ** share if self.log else low + (high - low) * share)
+
+    def rounded(self, value: Single) -> Single:
+        """Return a value with `DIGITS` significant digits, if it is of a range of fractions."""
+        if self.low is None or self.high is None or self.whole or isinstance(value, str):
+            return value
+        return min(self.high, max(self.low, float(f"{value:.{DIGITS}g}")))
 
     def is_at_edge(self, value: Single) -> bool:
         """Return whether a value is so near to an end of its range that a better one may lie beyond."""
@@ -91,6 +96,12 @@ RATE = "learning rate"
 
 Values = Mapping[str, Single]
 """A value of each setting that is searched, by `Searched.name`."""
+
+
+def default_of(searched: Sequence[Searched]) -> Values | None:
+    """Return what each setting is if nobody searches; None if one has no such value."""
+    values = {each.name: each.default for each in searched if each.default is not None}
+    return values if len(values) == len(searched) else None
 
 
 @dataclass(frozen=True)
@@ -152,13 +163,8 @@ class Space:
 
     @property
     def default(self) -> Values | None:
-        """What each setting is if nobody searches; None if one has no such value."""
-        values = {each.name: each.default for each in self.searched}
-        return (
-            {name: value for name, value in values.items() if value is not None}
-            if None not in values.values()
-            else None
-        )
+        """See `default_of`."""
+        return default_of(self.searched)
 
     @property
     def start(self) -> Expression:
