@@ -285,7 +285,8 @@ def _check(tunable: Tunable) -> None:
             f"no loss of {tunable.name} has anything to search; write a range, as in --loss 'l1 + 0.01:10*sg', or "
             "search the learning rate with --rate 1e-4:1e-2."
         )
-    if any(tune.seed in each.seeds for each in (*sweep.grids, *sweep.asked())):
+    trained = [*(grid.seeds for grid in sweep.grids), *(asked.seeds for asked in sweep.asked())]
+    if any(tune.seed in seeds for seeds in trained):
         raise InputError(
             f"seed {tune.seed} is that of the trials and one of the sweep, with which what is chosen is trained; "
             "choose another with --set tune.seed=…, or with --seeds."
