@@ -17,6 +17,7 @@ from sgbench.analysis.compare import Place
 from sgbench.analysis.kendall import FEWEST, Tau
 from sgbench.core.words import plural, printable_lines
 from sgbench.report.compare import stale_sentence
+from sgbench.report.sequences import interval_of
 from sgbench.report.shown import Part, Shown, paragraph
 from sgbench.report.tables import latex, markdown
 from sgbench.report.tables.data import json_text, no_formula
@@ -135,7 +136,7 @@ def to_data(found: Agreements) -> dict[str, Any]:
                     "better": cell.better,
                     "verdict": cell.verdict,
                     "p": cell.p,
-                    "interval": None if cell.estimate is None else [*vars(cell.estimate.interval).values()],
+                    "interval": [*vars(interval).values()] if (interval := interval_of(cell.estimate)) else None,
                 }
                 for metric, cell in each.by_metric.items()
             },

@@ -1,7 +1,6 @@
 """What is said of comparisons whose seeds may have been added after a look."""
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from sgbench.analysis.anytime import SeedSequence
@@ -63,25 +62,26 @@ def about_sequences(cells: Sequence[Comparison]) -> list[str]:
 
 
 def _declared(cells: Sequence[Comparison]) -> list[str]:
-    """Return a sentence for each declaration, and one for what nothing was declared of."""
-    found = {each.declaration: each for cell in cells for each in cell.sequences if each.declaration}
+    """Return a sentence for each declaration, and one on what nothing was declared of."""
+    found = {each.declaration: (each, cell) for cell in cells for each in cell.sequences if each.declaration}
     said = [
-        f"Declared on {(each.declared or '')[:10]}, before the first look (declared/{each.declaration}.json): at most "
-        f"{plural(each.most or 0, 'seed')}, α = {each.alpha:g}, g = {each.g:g}."
-        for each in found.values()
+        f"Declared on {(each.declared or '')[:10]}, before the first look (declared/{each.declaration}.json): "
+        f"{cell.metric}, at most {plural(each.most or 0, 'seed')}, α = {each.alpha:g}, g = {each.g:g}."
+        for each, cell in found.values()
     ]
-    without: defaultdict[tuple[float, int], set[str]] = defaultdict(set)
-    for cell in cells:
-        first = cell.sequences[0]
-        if not first.declaration:
-            without[first.g, len(first.rounds)].add(cell.metric)
-    for (g, rounds), metrics in without.items():
-        asked = f", here in {rounds} rounds" if rounds > 1 else ""
+    if without := [cell for cell in cells if not cell.sequences[0].declaration]:
+        on_single_sets = {cell.metric for cell in without if not cell.sets}
+        metrics = dict.fromkeys(cell.metric + " on all sets" * (cell.metric not in on_single_sets) for cell in without)
+        g, rounds = without[0].sequences[0].g, max(len(cell.sequences[0].rounds) for cell in without)
         said.append(
-            f"Nothing was declared for {listed(sorted(metrics))}, so that g = {g:g} may have been chosen after a look. "
-            f"Seeds count in the order in which they were asked for{asked}."
+            f"Nothing was declared for {listed(metrics)}, so that g = {g:g} may have been chosen after a look. Seeds "
+            f"count in the order in which they were asked for{_in(rounds)}."
         )
     return said
+
+
+def _in(rounds: int) -> str:
+    return f", here in {rounds} rounds" if rounds > 1 else ""
 
 
 def _after(sequence: SeedSequence) -> str:

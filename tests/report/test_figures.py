@@ -22,6 +22,7 @@ from PIL import Image
 
 from sgbench.analysis import Filters, Results, View, paper
 from sgbench.analysis.agreement import agreements
+from sgbench.analysis.anytime import SeedSequence
 from sgbench.analysis.compare import Comparison, Verdict, comparisons
 from sgbench.analysis.stats import Estimate, Interval
 from sgbench.core.errors import InputError
@@ -649,6 +650,20 @@ def test_one_seed_is_a_point_without_an_interval_and_none_is_refused() -> None:
     assert [text.get_text() for text in figure.axes[0].texts] == ["−0.1000"]
     with pytest.raises(InputError, match="no seed has scores of both losses, and so there is no difference to draw"):
         draw_forest([compared(mean_a=None, mean_b=None)])
+
+
+def test_a_sequence_is_said_to_be_one_and_is_not_drawn_while_it_is_infinite() -> None:
+    sequences = (SeedSequence((0, 1), 4.0, (3, 5), 0.05, 5, "0" * 12, "2026-11-28"),)
+    nothing = Estimate(Interval(-math.inf, math.inf), 1.0)
+    early = compared(backbone="rdn-tiny", sequences=sequences, overall=nothing, verdict=Verdict.NOT_SIGNIFICANT)
+    figure = draw_forest([compared(sequences=sequences, alpha=0.01), early])
+    assert len(points(figure, gid="interval")) == 1
+    assert [text.get_text() for text in figure.axes[0].texts] == ["−0.1000 [−0.1500, −0.0500]", "−0.1000"]
+    told = said(figure).replace("\N{NO-BREAK SPACE}", " ")
+    assert "the mean of B − A with its 99% or 95% confidence sequence over seeds and images" in told
+    assert "A confidence sequence is a confidence interval that covers the truth after every seed at once." in told
+    assert "is at most 0.01 or 0.05." in told
+    assert "95% confidence interval or sequence" in said(draw_forest([compared(), early]))
 
 
 # Agreement

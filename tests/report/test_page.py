@@ -5,6 +5,7 @@ import copy
 import hashlib
 import io
 import json
+import math
 import re
 from html.parser import HTMLParser
 from importlib.resources import files
@@ -18,7 +19,9 @@ from page_store import EVIL, IMAGES, L1, SG
 from PIL import Image
 
 from sgbench.analysis import Results, View, compare, load_results
+from sgbench.analysis.anytime import SeedSequence
 from sgbench.analysis.compare import Comparison, Verdict
+from sgbench.analysis.stats import Estimate, Interval
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.data import PackedImages, encode_png
@@ -325,6 +328,15 @@ def test_an_empty_store_is_a_page_too(tmp_path: Path) -> None:
 def test_what_rounds_to_zero_has_no_sign(difference: float, shown: str) -> None:
     (row,) = of_comparisons([cell(NOT_SIGNIFICANT, difference)]).rows
     assert row[5].text == shown
+
+
+def test_a_sequence_stands_where_the_interval_stands_once_it_is_finite() -> None:
+    sequences = (SeedSequence((0, 1), 4.0, (3, 5), 0.05, 5, "0" * 12, "2026-11-28"),)
+    nothing = Estimate(Interval(-math.inf, math.inf), 1.0)
+    early = cell(NOT_SIGNIFICANT, 0.1, sequences=sequences, overall=nothing)
+    grid = of_comparisons([early])
+    assert grid.heads[7] == "95% confidence sequence"
+    assert grid.rows[0][7].text == "–"
 
 
 def test_figures_are_drawn_into_the_page_with_text_that_needs_no_font(whole: page.Content) -> None:

@@ -275,7 +275,8 @@ def test_the_notes_say_what_was_declared() -> None:
     said = notes([IN_LOOKS])
     assert said[0].startswith("Anytime-valid: p values and confidence sequences (CS) hold however often")
     assert said[1] == (
-        "Declared on 2026-11-28, before the first look (declared/48409b30ee5d.json): at most 20 seeds, α = 0.05, g = 4."
+        "Declared on 2026-11-28, before the first look (declared/48409b30ee5d.json): lpips_alex, at most 20 seeds, "
+        "α = 0.05, g = 4."
     )
     assert "tested only after 3, 5, 7, 10, 14 and 20 seeds" in said[2]
     assert said[3].startswith("By seed: evidence of the t e-process")
@@ -285,17 +286,15 @@ def test_the_notes_say_what_was_declared() -> None:
 
 
 def test_the_notes_say_of_what_nothing_was_declared() -> None:
-    asked = SeedSequence((0, 1, 2, 3, 4), 1.0, LOOKS, rounds=(5,))
+    asked = SeedSequence((0, 1, 2, 3, 4), 4.0, LOOKS, rounds=(5,))
     added = SeedSequence((0, 1, 2, 3, 4), 4.0, LOOKS, rounds=(2, 3, 5))
-    cells = [replace(IN_LOOKS, sequences=(asked,)), replace(OF_SETS, sequences=(added,)), FOUND]
-    said = notes(cells)
-    nothing = [note for note in said if note.startswith("Nothing was declared")]
-    assert nothing == [
-        "Nothing was declared for lpips_alex, so that g = 1 may have been chosen after a look. Seeds count in the "
-        "order in which they were asked for.",
-        "Nothing was declared for fid, so that g = 4 may have been chosen after a look. Seeds count in the order in "
-        "which they were asked for, here in 3 rounds.",
-    ]
+    together = replace(IN_LOOKS, dataset="all sets", sets=("Set5", "Set14"), sequences=(asked,))
+    said = notes([IN_LOOKS, together, replace(OF_SETS, sequences=(added,)), FOUND])
+    (nothing,) = [note for note in said if note.startswith("Nothing was declared")]
+    assert nothing == (
+        "Nothing was declared for lpips_alex on all sets and fid, so that g = 4 may have been chosen after a look. "
+        "Seeds count in the order in which they were asked for, here in 3 rounds."
+    )
     assert any("10,000 resamples" in note for note in said)  # of the comparison of a fixed number of seeds
 
 
