@@ -192,8 +192,8 @@ def _declared(
         if shared := [seed for seed in each.seeds if seed in owners]:
             first = owners[shared[0]]
             unused = [seed for seed in each.seeds if seed in pairs and seed not in owners]
-            reason = f"declared again, as {each.digest}, after {first} had declared {_seeds(shared)}"
-            left_out += [f"{reason} ({_seeds(unused)})"] * bool(unused)
+            with_seeds = f" with {_seeds(unused)}" if unused else ""
+            left_out.append(f"declaration {each.digest}{with_seeds}, for {first} had declared {_seeds(shared)} before")
             owners |= dict.fromkeys(unused, first)
             continue
         owners |= dict.fromkeys(each.seeds, each.digest)

@@ -1,6 +1,7 @@
 """Comparisons that were declared before the first look, or that may have been looked at while seeds were added."""
 
 import datetime
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -8,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_compare import L1, SG, scores
 
 from sgbench.analysis import Results, View
@@ -289,6 +292,21 @@ def test_a_number_of_seeds_that_was_fixed_beforehand_is_judged_as_ever() -> None
     assert one(results).sequences == ()
 
 
+@settings(max_examples=10)
+@given(st.integers(0, 2**32), st.integers(2, 6), st.sampled_from([0.0, -0.02]))
+def test_no_p_rises_when_seeds_are_added(seed: int, images: int, mean: float) -> None:
+    differences = effects(8, images, mean, 0.02, seed)
+    found = [
+        sequential_tests(differences[:n], [SeedSequence(tuple(range(n)), 4.0, LOOKS)], 0.05, (images,))
+        for n in range(2, 9)
+    ]
+    for earlier, later in itertools.pairwise(found):
+        for before, now in zip(earlier, later, strict=True):
+            assert now is not None
+            assert before is not None
+            assert now.p <= before.p
+
+
 def test_evidence_of_two_labs_is_multiplied() -> None:
     ours, theirs = effects(4, seed=1, mean=-0.02, sd=0.01), effects(3, seed=2, mean=-0.02, sd=0.01)
     later = START + datetime.timedelta(days=1)
@@ -336,8 +354,10 @@ def test_of_declarations_with_common_seeds_the_earlier_counts() -> None:
     first, again = declared(range(10)), declared(range(5, 15), declared=START + datetime.timedelta(hours=1))
     cell = one(made(on_set14(effects(12), range(12)), again, first))
     assert judged_by(cell) == [(tuple(range(10)), first.digest)]
-    shared = f"declared again, as {again.digest}, after {first.digest} had declared seeds 5, 6, 7, 8, 9"
-    assert cell.left_out == (f"{shared} (seeds 10, 11)",)
+    before = f"for {first.digest} had declared seeds 5, 6, 7, 8, 9 before"
+    assert cell.left_out == (f"declaration {again.digest} with seeds 10, 11, {before}",)
+    (without,) = one(made(on_set14(effects(4), range(4)), again, first)).left_out
+    assert without == f"declaration {again.digest}, {before}"
 
 
 def test_what_two_labs_declared_of_some_cells_makes_one_family_of_all() -> None:
