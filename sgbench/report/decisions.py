@@ -50,11 +50,10 @@ def told(decision: Decision) -> str:
 
 
 def _ending(decision: Decision) -> str:
-    seeds = f"{decision.used} of {plural(decision.most, 'seed')}"
     match decision.state:
         case State.UNDECIDABLE:
-            return f"No number of seeds decides it; {seeds} used."
+            return "No number of seeds decides it."
         case State.UNDECIDED:
-            return f"Undecided with {seeds}."
+            return "Undecided, and there are no more seeds." if decision.used == decision.most else "Undecided so far."
         case state:
-            return f"{state.capitalize()} with {seeds}."
+            return f"{state.capitalize()}."
