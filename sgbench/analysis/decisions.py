@@ -1,7 +1,7 @@
 """Where the questions stand that sweeps have declared: which comparisons are decided, and which need more seeds."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -79,18 +79,13 @@ def decisions(view: View | None, declaration: Declaration) -> list[Decision]:
     """
     asked, cells = declaration.question, []
     with contextlib.suppress(InputError):  # none of their runs has been scored, or is to be
-        every = comparisons(view, asked.a, asked.b, metrics=[asked.metric]) if view else []
-        cells = [cell for cell in every if any(each.declaration == declaration.digest for each in cell.sequences)]
+        cells = comparisons(view, asked.a, asked.b, metrics=[asked.metric]) if view else []
     found = [
-        (backbone, dataset, next((cell for cell in cells if cell.backbone == backbone and _is_on(cell, dataset)), None))
+        (backbone, dataset, _of(declaration, (cell for cell in cells if _is_at(cell, backbone, dataset))))
         for backbone in declaration.backbones
         for dataset in asked.sets
     ]
-    attainable = holm([_attainable(cell) for _, _, cell in found])
-    return [
-        Decision(declaration, backbone, dataset, cell, _state(cell, declaration, least))
-        for (backbone, dataset, cell), least in zip(found, attainable, strict=True)
-    ]
+    return [Decision(declaration, backbone, dataset, cell, _state(cell)) for backbone, dataset, cell in found]
 
 
 def undecidable(images: Sequence[int], declaration: Declaration) -> list[bool]:
@@ -116,18 +111,18 @@ def fewest_seeds(declaration: Declaration) -> int:
     return next((n for n, enough in zip(counts, reached, strict=True) if enough), len(declaration.seeds))
 
 
-def _is_on(cell: Comparison, dataset: str) -> bool:
-    return bool(labels_of(dataset, [cell.dataset]))
+def _is_at(cell: Comparison, backbone: str, dataset: str) -> bool:
+    return cell.backbone == backbone and bool(labels_of(dataset, [cell.dataset]))
 
 
-def _attainable(cell: Comparison | None) -> float:
-    """Return the smallest p that a comparison can still have, uncorrected."""
-    if cell is None or cell.verdict is Verdict.SIGNIFICANT or not cell.by_image:
-        return 0.0
-    return cell.by_image.floor
+def _of(declaration: Declaration, cells: Iterable[Comparison]) -> Comparison | None:
+    """Return the comparison of what was declared, of those at one place; one without pairs may be of anything."""
+    cells = list(cells)
+    judged = [cell for cell in cells if any(each.declaration == declaration.digest for each in cell.sequences)]
+    return next(iter(judged or [cell for cell in cells if not cell.seeds]), None)
 
 
-def _state(cell: Comparison | None, declaration: Declaration, attainable: float) -> State:
+def _state(cell: Comparison | None) -> State:
     if cell and cell.verdict is Verdict.SIGNIFICANT:
         return State.DECIDED
-    return State.UNDECIDABLE if attainable > declaration.alpha else State.UNDECIDED
+    return State.UNDECIDABLE if cell and cell.by_seed and cell.verdict is Verdict.INCONCLUSIVE else State.UNDECIDED

@@ -5,7 +5,7 @@ killed and repeated, and shards that know nothing of each other, ask for the sam
 """
 
 import dataclasses
-import datetime
+import itertools
 from collections.abc import Iterable, Sequence
 
 from sgbench.analysis import View, load_results
@@ -17,7 +17,7 @@ from sgbench.metrics.base import ImageMetric
 from sgbench.runs.plan import Data, Recorded
 from sgbench.spec import ALL_SETS, RunSpec, SweepSpec
 from sgbench.spec.decisions import Asked, looks_until
-from sgbench.store import Declaration, Store
+from sgbench.store import Declaration, Store, now
 from sgbench.store.layout import SIGNS
 from sgbench.store.rows import RunEnd
 
@@ -29,7 +29,7 @@ class Rounds:
 
     Args:
         name: Name of the sweep.
-        sweep: The sweep; the weights with which its runs start are hashed.
+        sweep: The sweep, which has questions; the weights with which its runs start are hashed.
         data: Its images.
         store: The results store.
 
@@ -39,20 +39,20 @@ class Rounds:
     """
 
     def __init__(self, name: str, sweep: SweepSpec, data: Data | Recorded, store: Store) -> None:
-        self._name, self._store = name, store
+        assert sweep.decide
+        self._name, self._store, self._decide = name, store, sweep.decide
         self._named = sweep.runs(data.training)
         self._runs = {(run.backbone, str(run.loss)): run for run in reversed(self._named)}
         sets = {test.name: test.sha256 for test in data.tests}
         images = {test.name: len(test) for test in data.tests} if isinstance(data, Data) else {}
         self._asked = sweep.asked()
-        self._new = [self._declaration(asked, sweep, sets) for asked in self._asked]
+        self._new = [self._declaration(asked, sets) for asked in self._asked]
         for declaration in self._new:
             _refuse_undecidable(declaration, images)
         self.declarations = self._checked()
 
-    def _declaration(self, asked: Asked, sweep: SweepSpec, sets: dict[str, str]) -> Declaration:
-        question, decide = asked.question, sweep.decide
-        assert decide is not None
+    def _declaration(self, asked: Asked, sets: dict[str, str]) -> Declaration:
+        question = asked.question
         if ALL_SETS in question.sets and not isinstance(METRICS.load(question.metric), ImageMetric):
             raise InputError(
                 f"question {quoted(str(question))} takes {ALL_SETS} together, and {question.metric} has no value per "
@@ -61,15 +61,15 @@ class Rounds:
         conditions = self._runs[asked.backbones[0], question.a].conditions
         return Declaration(
             question,
-            decide.alpha,
-            decide.g,
+            self._decide.alpha,
+            self._decide.g,
             asked.seeds,
             looks_until(len(asked.seeds)),
             asked.backbones,
             tuple((name, sha256) for name, sha256 in sets.items() if {name, ALL_SETS} & {*question.sets}),
             str(conditions),
             self._name,
-            datetime.datetime.now(datetime.UTC),
+            now(),
         )
 
     def declare(self) -> None:
@@ -99,7 +99,7 @@ class Rounds:
         return [decision for each in self.declarations for decision in decisions(view, each)]
 
     def after(self, whole: Sequence[RunSpec]) -> list[RunSpec]:
-        """Return the runs of the next round: one more seed wherever something is undecided and there are more.
+        """Return the runs of the next round: more seeds wherever something is undecided and there are some left.
 
         None if a run has not ended, as one that is out of its budget of hours.
 
@@ -119,7 +119,8 @@ class Rounds:
             for backbone in asked.backbones:
                 if (declaration.digest, backbone) in undecided:
                     pairs = (self._pair(asked, backbone, seed) for seed in asked.seeds)
-                    more += next((pair for pair in pairs if not ids.issuperset(run.run_id for run in pair)), [])
+                    left = (pair for pair in pairs if not ids.issuperset(run.run_id for run in pair))
+                    more += itertools.chain(*itertools.islice(left, self._decide.per_round))
         return self._beyond(whole, [*self.begun(), *more])
 
     def _have_ended(self, whole: Sequence[RunSpec]) -> bool:
@@ -234,10 +235,10 @@ def _refuse_other(new: Declaration, there: Iterable[Declaration]) -> None:
 def _differing(one: Declaration, other: Declaration) -> tuple[str, str]:
     """Return in what two declarations differ, in words, as the one and as the other has it."""
     said: tuple[list[str], list[str]] = ([], [])
-    for before, now in zip(_said(one), _said(other), strict=True):
-        if before != now:
-            said[0].append(before)
-            said[1].append(now)
+    for each in zip(_said(one), _said(other), strict=True):
+        if each[0] != each[1]:
+            for words, text in zip(said, each, strict=True):
+                words.append(text)
     return listed(said[0]), listed(said[1])
 
 

@@ -232,13 +232,15 @@ def carry_out(
         sources=Sources(),
     )
     work = Work(name, data, store, runner, None, observer)
+    shown: dict[RunSpec, PlannedRun] = {}
 
     def begin(added: Sequence[RunSpec], mine: Sequence[RunSpec], *, rerun: bool = False) -> _Turn:
         """Book runs, and prepare whatever those need that are still to be done."""
         taken = storage.book(_ids(mine))
         plan = planned(added=added, only=mine, rerun=rerun)
         refuse_stale(plan)
-        observer.say(f"{what}: {plan.summary()}{'' if plan.pending or plan.to_retrain() else '; nothing to do'}")
+        if plan.pending or not shown:
+            observer.say(f"{what}: {plan.summary()}{'' if plan.pending or plan.to_retrain() else '; nothing to do'}")
         if keep_stale and (remark := plan.to_decide("they are kept")):
             observer.warn(remark)
         if plan.pending and work.trackers is None:
@@ -253,6 +255,8 @@ def carry_out(
         if command == "sweep":
             _note_lambdas(store, [spec for spec in mine if spec.run_id not in taken])
             store.ask(name, plan.records())
+        for run in plan.runs:
+            shown.setdefault(run.spec, run)
         return _Turn(what, plan, taken, rerun, functools.partial(planned, added=added))
 
     with store.writing(purpose) if alone else store.writing_runs(purpose):
@@ -263,13 +267,10 @@ def carry_out(
         first = begin(*next(turns), rerun=rerun)
         if rounds:
             rounds.declare()
-        shown = {run.spec: run for run in first.plan.runs}
         with resumable("the sweep"), work.running:
             work.finish(first)
             for turn in itertools.takewhile(lambda turn: not work.interrupted, turns):
-                later = begin(*turn)
-                shown = {run.spec: run for run in later.plan.runs} | shown
-                work.finish(later)
+                work.finish(begin(*turn))
         if alone and not work.interrupted:
             _compact_many(store, observer)
     if not alone and not work.interrupted:

@@ -642,6 +642,8 @@ class Decide(_Model):
     g: Number = Field(default=4.0, gt=0)
     """Prior variance of the effect, in squared standard deviations of the seeds' differences: 4 expects an effect of
     about 2 standard deviations."""
+    per_round: Count = 1
+    """Seeds that each round after the first adds; with more, more devices have work, and some of it is not needed."""
 
 
 def _ends(value: object) -> object:

@@ -10,15 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sgbench.analysis.decisions import fewest_seeds
+from sgbench.analysis.sequential import t_e_process
+from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.data import write_png
 from sgbench.metrics import METRICS
 from sgbench.runs.delivery import open_packed
 from sgbench.runs.execute import Job, Watcher
 from sgbench.runs.plan import Choices, read_sweep
-from sgbench.runs.sweep import Outcome, Quiet, Summary, carry_out
-from sgbench.spec import RunSpec, SweepSpec, canonical_json
-from sgbench.store import Store, identity_columns
+from sgbench.runs.shards import Shard
+from sgbench.runs.sweep import Outcome, Quiet, Summary, carry_out, look
+from sgbench.spec import Question, RunSpec, SweepSpec, canonical_json
+from sgbench.store import Declaration, Store, identity_columns
 
 IMAGES = 12
 QUESTION = "l1 vs l2 on psnr_y"
@@ -39,7 +43,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(autouse=True)
 def quick(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SGBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache of rounds"))
-    monkeypatch.setattr("sgbench.runs.sweep.rehearse", lambda sweep: None)
+    monkeypatch.setattr("sgbench.runs.sweep.rehearse", lambda sweep: None)  # which takes longer than all else here
 
 
 @pytest.fixture
@@ -93,7 +97,7 @@ class MadeUp:
                 continue
             metric = METRICS.load("psnr_y")
             for test in (open_packed(packed, storage) for packed in job.tests):
-                values = self.value(run)[:IMAGES]
+                values = self.value(run)[: len(test)]
                 columns = {"run_id": job.run_id, "dataset": test.name, "dataset_sha256": test.sha256}
                 columns |= {"metric": metric.name, "metric_version": metric.version}
                 columns |= {"protocol": canonical_json(dict(metric.protocol))}
@@ -108,8 +112,145 @@ def decide(sweep: SweepSpec, storage: Storage, runner: MadeUp, **choices: Any) -
     return carry_out("asked", sweep, storage, contextlib.nullcontext(runner), Quiet(), **choices)
 
 
-def test_seeds_are_added_until_the_question_is_decided(asked: Callable[..., SweepSpec], storage: Storage) -> None:
-    runner = MadeUp(differing(2.0))
-    outcome = decide(asked(), storage, runner)
+def stands(outcome: Outcome) -> dict[str, tuple[str, int]]:
+    return {each.backbone: (str(each.state), each.used) for each in outcome.decisions}
+
+
+TWO = ("edsr-tiny", "rdn-tiny")
+
+
+def mixed(run: RunSpec) -> Any:
+    """Return scores that show much with one backbone, and nothing with the other."""
+    return differing({"edsr-tiny": 5.0, "rdn-tiny": 0.0}[run.backbone])(run)
+
+
+def test_seeds_are_added_where_a_comparison_is_undecided(asked: Callable[..., SweepSpec], storage: Storage) -> None:
+    sweep, runner = asked(backbones=TWO, seeds=[3], max_seeds=7), MadeUp(mixed)
+    outcome = decide(sweep, storage, runner)
+    assert stands(outcome) == {"edsr-tiny": ("decided", 4), "rdn-tiny": ("undecided", 7)}
+    seeds = {backbone: sorted(seed for name, loss, seed in runner.done if name == backbone) for backbone in TWO}
+    assert seeds == {"edsr-tiny": [*range(3, 7)] * 2, "rdn-tiny": [*range(3, 10)] * 2} | {
+        name: sorted(each * 2) for name, each in (("edsr-tiny", [*range(3, 7)]), ("rdn-tiny", [*range(3, 10)]))
+    }
+    (declared,) = Store(storage).declarations()
+    assert str(declared.question) == "l1 vs l2 on psnr_y of Many"
+    assert (declared.seeds, declared.looks, declared.sweep) == ((*range(3, 10),), (3, 5, 7), "asked")
+    assert len(outcome.plan.runs) == len(runner.done) == 22
+    again = MadeUp(mixed)
+    assert (stands(decide(sweep, storage, again)), again.done) == (stands(outcome), [])
+    planned = look("asked", sweep, storage, Quiet())
+    assert (planned.count("done"), planned.pending, planned.decisions) == (22, [], outcome.decisions)
+
+
+@pytest.mark.parametrize("most", [0, 5, 17, 19])
+def test_a_sweep_that_is_killed_asks_for_the_same_runs(
+    asked: Callable[..., SweepSpec], storage: Storage, tmp_path: Path, most: int
+) -> None:
+    sweep, whole = asked(backbones=TWO, max_seeds=6), MadeUp(mixed)
+    expected = stands(decide(sweep, storage, whole))
+    killed, resumed, other = MadeUp(mixed, most=most), MadeUp(mixed), Storage(str(tmp_path / "other"))
+    with pytest.raises(KeyboardInterrupt):
+        decide(sweep, other, killed)
+    assert stands(decide(sweep, other, resumed)) == expected
+    assert sorted(killed.done + resumed.done) == sorted(whole.done)
+    assert [each.digest for each in Store(other).declarations()] == [
+        each.digest for each in Store(storage).declarations()
+    ]
+
+
+def test_shards_do_the_rounds_of_one_sweep(asked: Callable[..., SweepSpec], storage: Storage, tmp_path: Path) -> None:
+    sweep, whole, first, second = asked(backbones=TWO, max_seeds=6), MadeUp(mixed), MadeUp(mixed), MadeUp(mixed)
+    expected = stands(decide(sweep, storage, whole))
+    shared = Storage(str(tmp_path / "shared"))
+    assert stands(decide(sweep, shared, first, shard=Shard(1, 2))) == expected
+    assert sorted(first.done) == sorted(whole.done)  # it does what no other has begun
+    assert {loss for _, loss, _ in first.done[:8]} != {"l1", "l2"} or first.done != whole.done
+    assert stands(decide(sweep, shared, second, shard=Shard(2, 2))) == expected
+    assert second.done == []
+
+
+def test_a_seed_whose_run_failed_is_left_out_until_it_is_retried(
+    asked: Callable[..., SweepSpec], storage: Storage
+) -> None:
+    def fails(run: RunSpec) -> bool:
+        return run.seed == 1 and str(run.loss) == "l2"
+
+    sweep = asked(max_seeds=6)
+    outcome = decide(sweep, storage, MadeUp(differing(5.0), fails))
     (decision,) = outcome.decisions
-    assert decision.state == "decided"
+    assert (str(decision.state), decision.used, list(outcome.failed.values())) == ("decided", 5, ["loss is NaN"])
+    assert decision.comparison is not None
+    assert decision.comparison.seeds == (0, 2, 3, 4, 5)
+    assert any("loss is NaN (l2, seed 1)" in why for why in decision.comparison.left_out)
+    (decision,) = decide(sweep, storage, MadeUp(differing(5.0)), retry=True).decisions
+    assert (decision.used, str(decision.state)) == (6, "decided")
+
+
+def test_a_loss_that_always_fails_ends_the_rounds(asked: Callable[..., SweepSpec], storage: Storage) -> None:
+    runner = MadeUp(differing(5.0), lambda run: str(run.loss) == "l2")
+    assert stands(decide(asked(), storage, runner)) == {"edsr-tiny": ("undecided", 0)}
+    assert len(runner.done) == 8
+
+
+def test_what_was_declared_is_not_declared_otherwise(asked: Callable[..., SweepSpec], storage: Storage) -> None:
+    runner = MadeUp(differing(5.0))
+    decide(asked(max_seeds=6), storage, runner)
+    when = Store(storage).declarations()[0].declared
+    for other, before, now in (
+        (asked(max_seeds=7), "seeds 0-5", "seeds 0-6"),
+        (asked(max_seeds=6, settings={"decide.g": 9}), "decide.g=4", "decide.g=9"),
+        (asked("l2 vs l1 on psnr_y", max_seeds=6), "l1 first", "l2 first"),
+        (asked(f"{QUESTION} within 0.1", max_seeds=6), "no margin", "a margin of 0.1"),
+    ):
+        with pytest.raises(InputError) as refused:
+            decide(other, storage, runner)
+        said = f"was declared on {when:%Y-%m-%d at %H:%M} UTC with {before}, and is asked with {now}; ask as declared"
+        assert said in str(refused.value)
+    assert len(Store(storage).declarations()) == 1
+    decide(asked(seeds=[6], max_seeds=6), storage, runner)
+    assert len(Store(storage).declarations()) == 2
+
+
+def test_nothing_is_declared_of_what_somebody_may_have_seen(asked: Callable[..., SweepSpec], storage: Storage) -> None:
+    runner = MadeUp(differing(5.0))
+    decide(asked().model_copy(update={"decide": None}), storage, runner)
+    said = (
+        "has to be declared before the first look, and edsr-tiny · l1 · seed 0 has a score already; choose fresh seeds"
+    )
+    with pytest.raises(InputError, match=said):
+        decide(asked(), storage, runner)
+    assert Store(storage).declarations() == []
+    decide(asked(seeds=[1]), storage, runner)
+
+
+def test_a_run_of_another_question_may_be_compared_once_more(asked: Callable[..., SweepSpec], storage: Storage) -> None:
+    runner, both = MadeUp(differing(5.0)), ["l1", "l2", "charbonnier"]
+    decide(asked(), storage, runner)
+    more = asked("l1 vs charbonnier on psnr_y", losses=both)
+    decide(more, storage, runner)
+    with pytest.raises(InputError, match="has a score already"):
+        decide(asked("l2 vs charbonnier on psnr_y", losses=both), storage, runner)
+
+
+def test_a_question_that_images_cannot_decide_is_refused(
+    asked: Callable[..., SweepSpec], storage: Storage, folders: dict[str, Path]
+) -> None:
+    few = asked(tests=[f"Few={folders['few']}"])
+    with pytest.raises(InputError, match=r"no number of seeds can decide .*: its test sets have only 3 images; name"):
+        look("asked", few, storage, Quiet())
+    sweep = asked(tests=[f"Few={folders['few']}", f"Many={folders['many']}"])
+    outcome = decide(sweep, storage, MadeUp(differing(5.0)))
+    assert {each.dataset: str(each.state) for each in outcome.decisions} == {
+        "Few": "undecidable by seeds",
+        "Many": "decided",
+    }
+
+
+@pytest.mark.parametrize(("family", "g", "alpha"), [(1, 4.0, 0.05), (8, 4.0, 0.05), (4, 1.0, 0.01), (80, 100.0, 0.05)])
+def test_fewer_seeds_than_the_first_round_has_could_decide_nothing(family: int, g: float, alpha: float) -> None:
+    question = Question("l1", "l2", "psnr_y", ("Many",))
+    backbones = tuple(map(str, range(family)))
+    declaration = Declaration(question, alpha, g, (*range(20),), (20,), backbones, (), "", "", NOW)
+    fewest = fewest_seeds(declaration)
+    evidence = t_e_process(1 + 1e-9 * np.random.default_rng(0).normal(size=20), g)
+    assert evidence[fewest - 2] < family / alpha <= evidence[fewest - 1]
