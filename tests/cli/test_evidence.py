@@ -58,7 +58,9 @@ FOLDERS = {
 }
 """Of each folder in `RESULTS` what is in it, and the most bytes that it may have."""
 
-READMES = {folder: (RESULTS / folder / "README.md").read_text(encoding="utf-8") for folder in ("mini", "mini-fresh", "losses")}
+READMES = {
+    folder: (RESULTS / folder / "README.md").read_text(encoding="utf-8") for folder in ("mini", "mini-fresh", "losses")
+}
 COMMANDS = [
     (folder, command)
     for folder, text in READMES.items()
