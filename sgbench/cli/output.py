@@ -257,7 +257,8 @@ def print_prospects(
         )
     for name, words in (("planned", "As planned"), ("fixed", "Seeds fixed"), ("until_decided", "Until decided")):
         if cost := costs[name]:
-            say(f"{words}: {_cost(cost, devices, price)}")
+            of = f" ({cost.comparisons} of {len(found)} comparisons)" if cost.comparisons < len(found) else ""
+            say(f"{words}{of}: {_cost(cost, devices, price)}")
 
 
 def _prospect(each: "Prospect", power: float, share: str) -> dict[str, Any]:
@@ -278,7 +279,7 @@ def _prospect(each: "Prospect", power: float, share: str) -> dict[str, Any]:
 
 
 def _cost(cost: "Cost", devices: int, price: float | None) -> str:
-    text = f"{cost.runs:.3g} runs with {cost.seeds:.3g} seeds"
+    text = f"{_digits(cost.runs)} runs with {_digits(cost.seeds)} seeds"
     if cost.device_hours is None:
         return f"{text}; how long they take is not known."
     text += f", about {_digits(cost.device_hours)} device-hours"

@@ -234,11 +234,13 @@ class Cost:
     """What training and scoring a number of runs takes.
 
     Attributes:
+        comparisons: Number of comparisons that they serve.
         seeds: Seeds of each pair of losses; the largest number, if they differ, and a mean if it is not fixed.
         runs: Number of runs, of which those that are done count too.
         device_hours: Time on one device; None if the time of some of them is unknown.
     """
 
+    comparisons: int
     seeds: float
     runs: float
     device_hours: float | None
@@ -277,16 +279,16 @@ def _cost(
 ) -> Cost | None:
     """Return the cost of as many seeds as the comparisons of each pair need, without those that no number helps."""
     needed: dict[tuple[str, str], float] = {}
-    for each, count in counts:
-        if count:
-            for run in ((each.backbone, each.a), (each.backbone, each.b)):
-                needed[run] = max(count, needed.get(run, 0))
+    served = [(each, count) for each, count in counts if count]
+    for each, count in served:
+        for run in ((each.backbone, each.a), (each.backbone, each.b)):
+            needed[run] = max(count, needed.get(run, 0))
     if not needed:
         return None
     seconds = [None if times[run] is None else count * (times[run] or 0) for run, count in needed.items()]
     known = [each for each in seconds if each is not None]
     hours = math.fsum(known) / 3600 if len(known) == len(seconds) else None
-    return Cost(max(needed.values()), math.fsum(needed.values()), hours)
+    return Cost(len(served), max(needed.values()), math.fsum(needed.values()), hours)
 
 
 def decide_of(sweep: SweepSpec) -> Decide:

@@ -205,10 +205,12 @@ def test_costs_are_those_of_the_cell_that_needs_most() -> None:
     expected = [Expected(run, Estimate(1800, ""), Estimate(1800, "")) for run in runs]
     found = [cell(SG, 4), cell(SG, 6), cell(L2, 2), cell(L2, None)]
     costs = costs_of(found, Goal(1.0, 0.8, LPIPS), expected, 1)
-    assert {name: cost and (cost.seeds, cost.runs, cost.device_hours) for name, cost in costs.items()} == {
-        "planned": (3, 9, 9.0),
-        "fixed": (6, 14, 14.0),
-        "until_decided": (2.5, 7.5, 7.5),
+    assert {
+        name: cost and (cost.comparisons, cost.seeds, cost.runs, cost.device_hours) for name, cost in costs.items()
+    } == {
+        "planned": (4, 3, 9, 9.0),
+        "fixed": (3, 6, 14, 14.0),
+        "until_decided": (3, 2.5, 7.5, 7.5),
     }
     two = costs_of(found, Goal(1.0, 0.8, LPIPS), expected, 2)["fixed"]
     assert two is not None
