@@ -42,13 +42,13 @@ class Evidence:
 
 STORES = {
     "mini": Evidence(("paper-mini", "operators"), 70, {"Set5": 5, "Set14": 14}, ("fid",)),
-    "mini-fresh": Evidence((), 44, {"Set5": 5, "Set14": 14}),
+    "mini/fresh": Evidence((), 44, {"Set5": 5, "Set14": 14}),
     "losses/trials": Evidence(("losses-trials",), 54, {"BSDS400-held-out": 20}),
     "losses/final": Evidence(("losses-mini",), 100, {"Set5": 5, "Set14": 14}),
 }
 FOLDERS = {
-    "mini": ({"README.md"} | TABLES, 2**21),
-    "mini-fresh": ({"README.md", "declared"} | TABLES, 2**20),
+    "mini": ({"README.md", "fresh"} | TABLES, 2**21),
+    "mini/fresh": ({"README.md", "declared"} | TABLES, 2**20),
     "losses": (
         {"README.md", "scale.py", "psnr-lpips.png", "psnr-dists.png", "agreement.png", "trials", "final"},
         3 * 2**20,
@@ -59,7 +59,7 @@ FOLDERS = {
 """Of each folder in `RESULTS` what is in it, and the most bytes that it may have."""
 
 READMES = {
-    folder: (RESULTS / folder / "README.md").read_text(encoding="utf-8") for folder in ("mini", "mini-fresh", "losses")
+    folder: (RESULTS / folder / "README.md").read_text(encoding="utf-8") for folder in ("mini", "mini/fresh", "losses")
 }
 COMMANDS = [
     (folder, command)
