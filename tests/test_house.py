@@ -63,6 +63,7 @@ SURFACE = {
     "sgbench figure agreement": [
         *("--out!", "--results", "--backbone", "--loss", "--test", "--metric", "--alpha", "--columns"),
     ],
+    "sgbench figure rank": ["--out!", "--results", "--backbone", "--test", "--metric", "--columns"],
     "sgbench figure curves": ["--out!", "--results", "--backbone", "--loss", "--columns"],
     "sgbench figure crops": [
         *("--out!", "--test!", "--results", "--backbone", "--loss", "--image", "--box", "--regions", "--metric"),

@@ -99,6 +99,7 @@ READING = [
     Command("sgbench figure lambda --results STORE --out OUT/lambda.svg", ("written to",), loads=DRAWS),
     Command("sgbench figure forest l1 l1+sg --results STORE --out OUT/forest.svg", ("written to",), loads=DRAWS),
     Command("sgbench figure agreement --results STORE --out OUT/agreement.svg", ("written to",), loads=DRAWS),
+    Command("sgbench figure rank --results STORE --out OUT/rank.svg", ("written to",), loads=DRAWS),
     Command(
         "sgbench figure crops --test demo --results IMAGES --out OUT/crops.svg --image chelsea --box 100,60,48,48 "
         "--metric psnr_y --backbone edsr-tiny",

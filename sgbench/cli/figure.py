@@ -173,6 +173,31 @@ def agreement(
 
 @command(
     app,
+    "sgbench figure rank --out ranks.pdf",
+    "sgbench figure rank --metric lpips_alex --metric psnr_y --test Set14 --out ranks.svg",
+)
+def rank(
+    out: Out,
+    results: options.Results = None,
+    backbone: options.Backbones = None,
+    test: options.Tests = None,
+    metric: options.DefaultMetrics = None,
+    columns: Columns = None,
+) -> None:
+    """Draw the ranks that each loss may have: sgbench table --rank as a figure, with groups of ties.
+
+    Losses are ranked among all of the store that have two seeds or more, a panel for each test set and backbone.
+    """
+    from sgbench.analysis import Filters
+    from sgbench.report.figures.rank import draw_ranks
+
+    view = _view(results)
+    filters = view.resolved(Filters(backbone, datasets=test, metrics=metric))
+    _write(draw_ranks(view, filters, columns=columns), out)
+
+
+@command(
+    app,
     "sgbench figure curves --out curves.pdf",
     "sgbench figure curves --loss l1 --loss 'l1 + 1.0*sg' --out curves.svg",
 )

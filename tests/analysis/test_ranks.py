@@ -5,10 +5,12 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from test_compare import LOWER, run, scores, store
 
 from sgbench.analysis import Results, View, compare
-from sgbench.analysis.ranks import Rank, Ranking, ranking
+from sgbench.analysis.ranks import Rank, Ranking, groups_of_ties, ranking
 from sgbench.core.errors import InputError
 
 MEANS = {"l1": 0.40, "l2": 0.42, "l1 + 1.0*sg": 0.30, "ssim": 0.425, "charbonnier": 0.40}
@@ -110,3 +112,26 @@ def test_a_loss_with_one_seed_has_no_rank() -> None:
 def test_what_cannot_be_ranked_is_refused(results: Results, metric: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         ranking(View(results), metric)
+
+
+@given(st.integers(1, 7), st.sets(st.tuples(st.integers(0, 6), st.integers(0, 6))))
+def test_two_losses_share_a_group_exactly_if_they_do_not_differ(count: int, pairs: set[tuple[int, int]]) -> None:
+    order = [f"loss {at}" for at in range(count)]
+    different = {frozenset((order[a], order[b])) for a, b in pairs if a < b < count}
+    groups = groups_of_ties(order, different)
+    together = {frozenset(pair) for group in groups for pair in itertools.combinations(group, 2)}
+    assert together == {frozenset(pair) for pair in itertools.combinations(order, 2)} - different
+    for group in groups:
+        assert list(group) == sorted(group, key=order.index)
+        for each in {*order} - {*group}:  # none is missing
+            assert any(frozenset((each, member)) in different for member in group)
+
+
+def test_losses_are_in_the_order_of_their_means_with_their_ties() -> None:
+    (place,) = ranking(View(made_up({"l2": 0.004, "ssim": 0.004})), "lpips_alex").places
+    assert (place.dataset, place.backbone, place.where) == ("Set14", "edsr-tiny", "edsr-tiny")
+    assert [each.mean for each in place.losses] == sorted(each.mean for each in place.losses)
+    assert place.losses[0].loss == "l1 + 1.0*sg"
+    assert {frozenset(group) for group in place.groups} == {frozenset(("l1", "charbonnier")), frozenset(("l2", "ssim"))}
+    (other,) = ranking(View(made_up(protocol=json.dumps({"direction": "higher"}))), "lpips_alex").places
+    assert [each.mean for each in other.losses] == sorted((each.mean for each in other.losses), reverse=True)

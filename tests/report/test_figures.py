@@ -24,6 +24,7 @@ from sgbench.analysis import Filters, Results, View, paper
 from sgbench.analysis.agreement import agreements
 from sgbench.analysis.anytime import SeedSequence
 from sgbench.analysis.compare import Comparison, Verdict, comparisons
+from sgbench.analysis.ranks import Rank, Ranked, RankedPlace, Ranking
 from sgbench.analysis.stats import Estimate, Interval
 from sgbench.core.errors import InputError
 from sgbench.losses.gradient import SecondOrderGradient
@@ -33,6 +34,7 @@ from sgbench.report.figures.forest import draw_forest
 from sgbench.report.figures.gradient_maps import draw_gradient_maps
 from sgbench.report.figures.lambdas import draw_lambda
 from sgbench.report.figures.plane import draw_plane
+from sgbench.report.figures.rank import draw_ranks
 from sgbench.report.figures.style import FORMATS, TEXT, WIDTHS, encode, format_of
 from sgbench.store import Dataset, Planned
 from sgbench.store.schema import to_table
@@ -690,6 +692,36 @@ def test_each_cell_has_tau_and_sets_have_none_in_an_image() -> None:
         draw_agreement(agreements(results(runs, rows), Filters(losses=losses[:2])))
 
 
+# Ranks
+
+
+def test_each_loss_has_its_ranks_and_its_ties(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranks = {"l1": (0.5, Rank(3, 3)), "ssim": (0.4, Rank(1, 2)), "ours": (0.3, Rank(1, 2))}
+    losses = tuple(Ranked(loss, loss.upper(), mean, rank, ("0", "1")) for loss, (mean, rank) in ranks.items())
+    places = [
+        RankedPlace(dataset, backbone, backbone, losses[::-1], (("ours", "ssim"),))
+        for backbone in ("rdn-tiny", "edsr-tiny")
+        for dataset in ("Set14", "Set5")
+    ]
+    made = Ranking("lpips_alex", tuple(places), "lower", "")
+    monkeypatch.setattr("sgbench.report.figures.rank.ranking", lambda view, metric, datasets: made)
+    shown = results([run("0", "l1")], [score("0", 0.3, "lpips_alex")])
+    figure = draw_ranks(shown, Filters(backbones=["edsr-tiny"]))
+    assert [axes.get_title() for axes in figure.axes] == [
+        f"lpips_alex ↓\n{dataset} with edsr-tiny" for dataset in ("Set5", "Set14")
+    ]
+    (axes, _) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["OURS", "SSIM", "L1"]
+    assert [text.get_text() for text in axes.texts] == ["0.3000", "0.4000", "0.5000"]
+    drawn = {gid: [line for line in axes.lines if line.get_gid() == gid] for gid in ("ranks", "mean", "group")}
+    assert [list(line.get_xdata()) for line in drawn["ranks"]] == [[1, 2], [1, 2], [3, 3]]
+    assert [(*line.get_xdata(), *line.get_ydata()) for line in drawn["mean"]] == [(1, 0), (2, 1), (3, 2)]
+    assert [list(line.get_ydata()) for line in drawn["group"]] == [[0, 1]]
+    assert "Seeds: n = 2." in said(figure)
+    with pytest.raises(InputError, match="there is no rank to draw"):
+        draw_ranks(shown, Filters(backbones=["rcan-tiny"]))
+
+
 # What all figures have in common
 
 
@@ -721,6 +753,8 @@ def everything() -> dict[str, Figure]:
         "agreement": draw_agreement(agreements(shown, Filters())),
         "agreement-narrow": draw_agreement(agreements(shown, Filters(datasets=["Set5"])), columns=1),
         "forest-narrow": draw_forest(comparisons(shown, "l1", losses[1]), columns=1),
+        "rank": draw_ranks(shown, Filters(metrics=["lpips_alex", "psnr_y"])),
+        "rank-narrow": draw_ranks(shown, Filters(datasets=["Set5"], backbones=["edsr-tiny"]), columns=1),
         "maps": draw_gradient_maps(image, "noise"),
         "maps-narrow": draw_gradient_maps(image, "noise", columns=1),
     }
@@ -733,7 +767,7 @@ def drawn() -> dict[str, Figure]:
 
 NAMES = [
     *("lambda", "lambda-narrow", "plane", "plane-narrow", "curves", "forest", "forest-narrow", "maps", "maps-narrow"),
-    *("agreement", "agreement-narrow"),
+    *("agreement", "agreement-narrow", "rank", "rank-narrow"),
 ]
 
 
@@ -802,7 +836,7 @@ def test_the_end_of_a_files_name_decides_its_format() -> None:
 
 def test_figures_of_scores_load_neither_pyplot_nor_torch() -> None:
     modules = ", ".join(
-        f"sgbench.report.figures.{name}" for name in ("lambdas", "plane", "curves", "forest", "agreement")
+        f"sgbench.report.figures.{name}" for name in ("lambdas", "plane", "curves", "forest", "agreement", "rank")
     )
     code = f"import sys, {modules}; print({{'matplotlib.pyplot', 'torch', 'ray'}} & set(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
