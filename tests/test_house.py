@@ -50,6 +50,7 @@ SURFACE = {
     "sgbench results compact": ["--results", "--json"],
     "sgbench results merge": ["into", "sources...", "--dry-run", "--prefer", "--json"],
     "sgbench results verify": ["[store]", "--json"],
+    "sgbench results tunings": ["[name]", "--results", "--format", "--json"],
     "sgbench results source": ["run", "--results", "--json"],
     "sgbench results rm": ["runs...", "--results", "--yes"],
     "sgbench results clean": ["--results", "--all", "--yes", "--json"],

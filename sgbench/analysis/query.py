@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from sgbench.analysis.paper import PAPER, paper
+from sgbench.analysis.tunings import TRIALS
 from sgbench.core.errors import InputError
 from sgbench.store.schema import TABLES
 
@@ -46,7 +47,7 @@ _CLOSED: dict[str, str | bool | int | float | list[str]] = {
 LABELS = pa.schema([pa.field("loss", pa.string(), nullable=False), pa.field("label", pa.string(), nullable=False)])
 """The view of what tables call losses."""
 
-VIEWS = {**TABLES, "labels": LABELS, "paper": PAPER}
+VIEWS = {**TABLES, "labels": LABELS, "trials": TRIALS, "paper": PAPER}
 """The views that a query can read, by name."""
 
 

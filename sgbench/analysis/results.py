@@ -20,6 +20,7 @@ from sgbench.store import (
     Declaration,
     Planned,
     Store,
+    Tuning,
     by_key,
     whole_sets,
 )
@@ -40,6 +41,7 @@ class Source:
         totals: Reads the scores of whole sets, if that is less work than reading all scores.
         labels: Reads what tables call losses, by their text.
         declarations: Reads what sweeps declared before the first look.
+        tunings: Reads the searches for the settings of losses, by name.
     """
 
     def __init__(
@@ -53,10 +55,12 @@ class Source:
         totals: Callable[[], pa.Table] | None = None,
         labels: Callable[[], Mapping[str, str]] = dict,
         declarations: Callable[[], Sequence[Declaration]] = tuple,
+        tunings: Callable[[], Mapping[str, Tuning]] = dict,
     ) -> None:
         self.name = name
         self._runs, self._scores, self._history, self._validation = runs, scores, history, validation
         self._planned, self._totals, self._labels, self._declarations = planned, totals, labels, declarations
+        self._tunings = tunings
 
     @functools.cached_property
     def runs(self) -> pa.Table:
@@ -99,6 +103,11 @@ class Source:
         """What sweeps declared before the first look, in the order of time."""
         return sorted(self._declarations(), key=lambda each: (each.declared, each.digest))
 
+    @functools.cached_property
+    def tunings(self) -> Mapping[str, Tuning]:
+        """The searches for the settings of losses, by name, in the order of time."""
+        return self._tunings()
+
 
 class Results:
     """The contents of a store, for programs; see `load_results`.
@@ -125,6 +134,7 @@ class Results:
         validation: pa.Table | None = None,
         labels: Mapping[str, str] | None = None,
         declarations: Sequence[Declaration] = (),
+        tunings: Mapping[str, Tuning] | None = None,
     ) -> "Results":
         """Return results from tables of the schemas of `sgbench.store.schema`."""
         course = HISTORY.empty_table() if history is None else history
@@ -139,6 +149,7 @@ class Results:
                 lambda: planned,
                 labels=lambda: labels or {},
                 declarations=lambda: declarations,
+                tunings=lambda: tunings or {},
             )
         )
 
@@ -194,6 +205,11 @@ class Results:
         """What sweeps on the store declared before the first look, in the order of time."""
         return self.source.declarations
 
+    @property
+    def tunings(self) -> Mapping[str, Tuning]:
+        """The searches for the settings of losses, by name, in the order of time."""
+        return self.source.tunings
+
     @functools.cached_property
     def _ambiguous(self) -> frozenset[str]:
         """Names that test sets with different pixels share."""
@@ -232,12 +248,14 @@ class Results:
             of_them(lambda: source.totals),
             lambda: source.labels,
             lambda: source.declarations,
+            lambda: source.tunings,
         )
         return Results(some, self.beside)
 
     def query(self, sql: str, *, timeout: float | None = None) -> pa.Table:
         """Answer an SQL query, in at most ``timeout`` seconds if that is given; see `sgbench.analysis.query.query`."""
         from sgbench.analysis.query import LABELS, query
+        from sgbench.analysis.tunings import trials_table
 
         tables = {
             "runs": lambda: self.runs,
@@ -245,6 +263,7 @@ class Results:
             "history": lambda: self.history,
             "validation": lambda: self.validation,
             "labels": lambda: pa.table([[*self.labels], [*self.labels.values()]], schema=LABELS),
+            "trials": lambda: trials_table(self.tunings),
         }
         return query(tables, sql, timeout=timeout)
 
@@ -293,7 +312,7 @@ def load_results(path: str) -> Results:
     compacted = store.tables["scores"].list().newest
     totals = store.totals if compacted else None  # small files have both kinds and are read only once
     tables = (store.runs, store.encoded_scores, store.history, store.validation)
-    return Results(Source(path, *tables, store.planned, totals, store.labels, store.declarations))
+    return Results(Source(path, *tables, store.planned, totals, store.labels, store.declarations, store.tunings))
 
 
 def _tests(source: Source) -> set[Dataset]:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from sgbench.analysis.results import Results
 from sgbench.core.errors import InputError
 from sgbench.core.words import plural
-from sgbench.store import Declaration, relabelled
+from sgbench.store import Declaration, Tuning, relabelled
 from sgbench.store.rows import RunEnd
 
 _SCORE = ("run_id", "dataset", "metric")
@@ -79,6 +79,7 @@ def together(stores: Mapping[str, Results]) -> Stores:
         planned=[plan for results in each.values() for plan in results.planned],
         labels=labels,
         declarations=_declared(stores.values()),
+        tunings=_tuned(stores),
     )
     return Stores(each, merged, tuple(_disagreements(values)))
 
@@ -87,6 +88,16 @@ def _declared(stores: Iterable[Results]) -> list[Declaration]:
     """Return what was declared for any of the stores, each declaration as it was made first."""
     every = sorted((each for results in stores for each in results.declarations), key=lambda each: each.declared)
     return list({each.digest: each for each in reversed(every)}.values())
+
+
+def _tuned(stores: Mapping[str, Results]) -> dict[str, Tuning]:
+    """Return the searches of all stores, each once; of two that share a name, the second has its store's before it."""
+    found: dict[str, Tuning] = {}
+    for label, results in stores.items():
+        known = {tuning.digest for tuning in found.values()}
+        new = {name: tuning for name, tuning in results.tunings.items() if tuning.digest not in known}
+        found |= {f"{label}: {name}" if name in found else name: tuning for name, tuning in new.items()}
+    return found
 
 
 def _owners(found: Mapping[str, Mapping[str, bool]]) -> dict[str, set[str]]:

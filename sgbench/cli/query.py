@@ -30,7 +30,7 @@ def query(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Run a SQL query over the views runs, scores, history, validation, labels and paper.
+    """Run a SQL query over the views runs, scores, history, validation, labels, trials and paper.
 
     The store is opened read-only, and the query has no access to files or the network. It may use half of the machine's
     memory, and Ctrl-C ends it. 'rich' shows the first 100 rows, every other format all of them.

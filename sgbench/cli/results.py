@@ -1,5 +1,6 @@
-"""``sgbench results``: compact, merge, verify and clean stores, and show the code of their plug-ins."""
+"""``sgbench results``: compact, merge, verify and clean stores, show their tunings and the code of their plug-ins."""
 
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from sgbench.store import Store
 
 app = typer.Typer(
-    help="Compact, merge, verify and clean results stores, and show the code of their plug-ins.",
+    help="Compact, merge, verify and clean results stores, and show their tunings and the code of their plug-ins.",
     epilog=below("sgbench results verify results/mini", "sgbench results merge results/all results/alice results/bob"),
     no_args_is_help=True,
 )
@@ -125,6 +126,44 @@ def verify(
         output.say(f"{root}: {plural(len(faults), 'problem') if faults else 'no problems'}")
     if faults:
         raise typer.Exit(1)
+
+
+@command(app, "sgbench results tunings", "sgbench results tunings mine --format markdown")
+def tunings(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One of them. Default: all.")] = None,
+    results: options.Results = None,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", metavar="NAME", help="rich, markdown, latex, html or json. Default: rich."),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show what chance 'sgbench tune' gave each loss, and what was chosen.
+
+    For each loss: what was searched, how many trials it had and how many were stopped early, the steps of all of them,
+    what was chosen, and the values of that and of the default on the validation set. It says so if a value was chosen
+    at an end of its range, beyond which there may be a better one.
+    """
+    from rich.console import Console
+
+    from sgbench.analysis import load_results
+    from sgbench.analysis.tunings import chances
+    from sgbench.core.errors import InputError, unknown
+    from sgbench.report import tables
+    from sgbench.report.tunings import FORMATS, shown
+
+    form = options.format_of(form, [tables.RICH, *FORMATS], as_json=as_json)
+    root = options.find_store(results)
+    known = load_results(root).tunings
+    if not known and form != "json":
+        raise InputError(f"'{root}' has no tuning; 'sgbench tune' makes one.")
+    if name is not None and name not in known:
+        raise unknown("tuning", name, known)
+    found = chances(known if name is None else {name: known[name]})
+    if form == tables.RICH:
+        shown(found).print(Console(file=sys.stdout))
+    else:
+        typer.echo(FORMATS[form](found), nl=False)
 
 
 @command(app, "sgbench results source 3f2a9c", "sgbench results source 3f2a9c --json")

@@ -4,24 +4,17 @@ import csv
 import io
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from html import escape
-from typing import Any, NamedTuple
-
-import rich.table
-from rich import box
-from rich.cells import cell_len
-from rich.text import Text
+from typing import Any
 
 from sgbench.analysis.agreement import Agreement, Agreements
 from sgbench.analysis.compare import Place
 from sgbench.analysis.kendall import FEWEST, Tau
 from sgbench.core.words import plural, printable_lines
 from sgbench.report.compare import stale_sentence
+from sgbench.report.grids import Grid, parts, to_html, to_latex, to_markdown
 from sgbench.report.sequences import interval_of
-from sgbench.report.shown import Part, Shown, paragraph
-from sgbench.report.tables import latex, markdown
+from sgbench.report.shown import Shown
 from sgbench.report.tables.data import json_text, no_formula
-from sgbench.report.tables.html import plain_table
 from sgbench.report.tables.model import titled
 
 SAYING = {
@@ -31,22 +24,6 @@ SAYING = {
     "significantly worse": {"better": False, "significant": True},
 }
 """Arguments of `Witnesses.saying`, by the header of their column."""
-
-
-class Grid(NamedTuple):
-    """A table of text.
-
-    Attributes:
-        title: One line.
-        heads: Headers of the columns.
-        rows: Their cells.
-        after: A sentence below it, or none.
-    """
-
-    title: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    after: str = ""
 
 
 def grids(found: Agreements) -> Iterator[Grid]:
@@ -107,7 +84,11 @@ def notes(found: Agreements) -> list[str]:
 
 def shown(found: Agreements) -> Shown:
     """Return agreements as terminals, notebooks and pandas show them."""
-    return Shown(lambda width: _parts(found, width), lambda: to_html(found), to_rows(found))
+    return Shown(
+        lambda width: parts(grids(found), notes(found), width),
+        lambda: to_html(grids(found), notes(found)),
+        to_rows(found),
+    )
 
 
 def to_data(found: Agreements) -> dict[str, Any]:
@@ -190,39 +171,11 @@ def to_csv(found: Agreements) -> str:
     return file.getvalue()
 
 
-def to_markdown(found: Agreements) -> str:
-    """Return the tables in Markdown, each with a title, and the notes as a list."""
-    lines = []
-    for grid in grids(found):
-        head, *body = (markdown.row(map(markdown.escaped, cells)) for cells in (grid.heads, *grid.rows))
-        lines += [f"**{markdown.escaped(grid.title)}**", "", head, markdown.row(["---"] * len(grid.heads)), *body, ""]
-        lines += [markdown.escaped(grid.after), ""] * bool(grid.after)
-    return "\n".join([*lines, *(f"- {markdown.escaped(note, code=True)}" for note in notes(found))]) + "\n"
-
-
-def to_latex(found: Agreements) -> str:
-    """Return the tables as a LaTeX ``tabular`` each, below its title and without a float."""
-    lines = [latex.PREAMBLE]
-    for grid in grids(found):
-        head, *body = (latex.row(map(latex.escaped, cells)) for cells in (grid.heads, *grid.rows))
-        lines += [rf"\noindent {latex.escaped(grid.title)}\\", *latex.tabular("l" * len(grid.heads), [head], body), ""]
-    return "\n".join(lines) + "\n"
-
-
-def to_html(found: Agreements) -> str:
-    """Return a ``table`` element for each table, its sentence, and the notes."""
-    parts = []
-    for grid in grids(found):
-        parts.append(plain_table(grid.heads, grid.rows, grid.title))
-        parts += [f"<p>{escape(grid.after)}</p>\n"] * bool(grid.after)
-    return "".join([*parts, *(f"<p><small>{escape(note)}</small></p>\n" for note in notes(found))])
-
-
 FORMATS: dict[str, Callable[[Agreements], str]] = {
-    "markdown": to_markdown,
-    "latex": to_latex,
+    "markdown": lambda found: to_markdown(grids(found), notes(found)),
+    "latex": lambda found: to_latex(grids(found)),
     "csv": to_csv,
-    "html": to_html,
+    "html": lambda found: to_html(grids(found), notes(found)),
     "json": to_json,
 }
 """Each ends with a line break."""
@@ -239,35 +192,6 @@ def _of_tau(name: str, tau: Tau | None) -> dict[str, float | None]:
         f"{name}_low": interval.low if interval else None,
         f"{name}_high": interval.high if interval else None,
     }
-
-
-def _parts(found: Agreements, width: int | None) -> Iterator[Part]:
-    for grid in grids(found):
-        yield paragraph(grid.title, width, "bold")
-        yield _grid(grid, width)
-        yield Text()
-        yield paragraph(grid.after, width)
-        yield Text()
-    for note in notes(found):
-        yield paragraph(note, width, "dim")
-
-
-def _grid(grid: Grid, width: int | None) -> rich.table.Table:
-    """Return a table as wide as its text; if a terminal is narrower, the widest columns are wrapped between words."""
-    columns = [*zip(grid.heads, *grid.rows, strict=True)]
-    widths = [max(map(cell_len, column)) for column in columns]
-    least = [max(cell_len(word) for text in column for word in (*text.split(), "")) for column in columns]
-    gaps = 2 * (len(columns) - 1)
-    while width is not None and sum(widths) + gaps > width and widths != least:
-        widths[max(range(len(widths)), key=lambda at: (widths[at] > least[at], widths[at]))] -= 1
-    table = rich.table.Table(
-        box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False, width=sum(widths) + gaps
-    )
-    for head, across in zip(grid.heads, widths, strict=True):
-        table.add_column(Text(head), width=across, header_style="bold")
-    for row in grid.rows:
-        table.add_row(*map(Text, row))
-    return table
 
 
 def _row(found: Agreements, each: Agreement) -> tuple[str, ...]:

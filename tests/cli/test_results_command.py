@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from crash_points import NOW
+from made_up_runs import tuned
 
 from sgbench.core.storage import Storage
 from sgbench.spec import RunSpec, TrainingData
@@ -89,6 +90,19 @@ def test_merge_of_a_plugin_with_other_results_wants_a_preference(run: Run, store
     assert "its plug-in may be other code; pass --prefer ours or --prefer theirs." in err
     _, err = run("results", "merge", "all", "bob", "--prefer", "theirs")
     assert "bob: 0 runs added, 1 replaced, 0 the same" in err
+
+
+def test_tunings_shows_what_each_loss_was_given(run: Run, store: Store) -> None:
+    assert run("results", "tunings", code=2)[1].endswith("has no tuning; 'sgbench tune' makes one.\n")
+    assert run("results", "tunings", "--json")[0] == "[]\n"
+    store.write_tuning("mine", tuned(1))
+    out, _ = run("results", "tunings", "mine")
+    assert "mine: 2 trials of 7 steps for each loss, chosen by psnr_y on Mine" in out
+    assert "1 trial has not ended; `sgbench tune` resumes it." in out
+    (each,) = json.loads(run("results", "tunings", "--json")[0])
+    assert (each["loss"], each["trials"], each["ended"]) == ("0.5:2*l1", 2, 1)
+    _, err = run("results", "tunings", "other", code=2)
+    assert "unknown tuning 'other'; valid: mine." in err
 
 
 def test_verify_ends_with_1_where_anything_is_wrong(run: Run, store: Store) -> None:

@@ -13,7 +13,9 @@ from sgbench.data import PackedImages, Pixels, encode_png, pack_set, write_png
 from sgbench.report import page
 from sgbench.report.page.gallery import Gallery, gallery
 from sgbench.spec import Recipe
-from sgbench.store import Dataset, Planned, Store
+from sgbench.spec.space import Searched
+from sgbench.store import Candidate, Dataset, Planned, Search, Store, Trial, Tuning
+from sgbench.store.rows import RunEnd
 from sgbench.store.schema import recipe_columns
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC)
@@ -68,7 +70,29 @@ def made(folder: Path, packed: PackedImages) -> Path:
     )
     row = {name: value for name, value in run("e" * 12, SG, 3).items() if not isinstance(value, datetime.datetime)}
     store.write_plan("mine", [Planned(row | {"train_sha256": "ab" * 32}, (dataset,), ("lpips_alex",))])
+    store.write_tuning("mine", tuning())
     return folder
+
+
+def tuning() -> Tuning:
+    """A search for a setting that is called like the evil loss, with one trial, and its best value at an end."""
+    searched = (Searched(EVIL, 0.5, 2.0), Searched("which", choices=(EVIL, "x")))
+    search = Search(
+        candidates=(Candidate("edsr-tiny", EVIL, searched),),
+        trials=1,
+        steps=20,
+        method="grid",
+        scheduler="none",
+        metric="psnr_y",
+        higher=True,
+        dataset="Held <out>",
+        dataset_sha256="cd" * 32,
+        seed=9,
+        trial_seeds=(9,),
+        final_seeds=(0, 1, 2),
+        conditions="0" * 12,
+    )
+    return Tuning(search, (Trial(0, {EVIL: 2.0, "which": EVIL}, EVIL, 9, "9" * 12, RunEnd.DONE, 20, 28.5),), NOW)
 
 
 def run(run_id: str, loss: str, seed: int) -> dict[str, Any]:

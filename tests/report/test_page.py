@@ -339,6 +339,18 @@ def test_a_sequence_stands_where_the_interval_stands_once_it_is_finite() -> None
     assert grid.rows[0][7].text == "–"
 
 
+def test_what_each_loss_was_given_stands_on_the_page_if_anything_was_tuned(
+    whole: page.Content, elements: Elements, tmp_path: Path
+) -> None:
+    (table,) = whole.tunings
+    assert table.caption == "mine: 1 trial of 20 steps for each loss, chosen by psnr_y on Held <out>"
+    assert [entry.value for entry in table.rows[0]][-2:] == [28.5, None]
+    assert f"{EVIL} of {EVIL} was chosen at the upper end of its range, 2" in table.note
+    assert {"id": "tuning", "aria-labelledby": "tuning-title"} in elements.all("section")
+    Store(Storage(str(tmp_path))).write_plan("quick", [])
+    assert 'id="tuning"' not in render(page_store.content(tmp_path))
+
+
 def test_figures_are_drawn_into_the_page_with_text_that_needs_no_font(whole: page.Content) -> None:
     assert len(whole.pictures) == 5
     for picture in whole.pictures:

@@ -7,16 +7,18 @@ from dataclasses import dataclass, replace
 from sgbench import __version__
 from sgbench.analysis import Filters, View
 from sgbench.analysis.compare import Comparison, Verdict, comparisons
+from sgbench.analysis.tunings import chances
 from sgbench.analysis.view import BASELINE
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.core.words import listed, natural, plural
 from sgbench.data import PackedImages
+from sgbench.report import tunings
 from sgbench.report.compare import in_places, notes, sentence
 from sgbench.report.figures.saved_images import SavedImages
 from sgbench.report.page import summary
 from sgbench.report.page.gallery import Gallery, gallery
-from sgbench.report.page.grids import Grid, of_comparisons, of_failures, of_runs
+from sgbench.report.page.grids import Grid, of_comparisons, of_failures, of_runs, of_tunings
 from sgbench.report.page.pictures import Picture, pictures
 from sgbench.report.page.summary import Finding
 from sgbench.report.tables import Table, paper_table, pivot
@@ -55,6 +57,8 @@ class Content:
         remarks: What cannot be compared, and why comparisons are inconclusive, one sentence each.
         tables: Tables of scores, each with the notes that the tables do not all share.
         notes: Notes that all tables share.
+        tunings: What each loss was given by a search for its settings.
+        about_tunings: How it was searched, and what the columns mean.
         pictures: Figures.
         gallery: Images to compare.
         runs: Every run.
@@ -68,6 +72,8 @@ class Content:
     remarks: Sequence[str]
     tables: Sequence[Table]
     notes: Sequence[str]
+    tunings: Sequence[Grid]
+    about_tunings: Sequence[str]
     pictures: Sequence[Picture]
     gallery: Gallery
     runs: Grid
@@ -93,6 +99,7 @@ def gather(
     tables = _tables(view, filters)
     common = [note for note in tables[0].notes if all(note in table.notes for table in tables)]
     duels, remarks = _duels(view, filters)
+    tuned = chances(view.results.tunings)
     saved = [SavedImages(storage, packed, reference) for reference, packed in hr]
     return Content(
         title=title,
@@ -102,6 +109,8 @@ def gather(
         remarks=[*remarks, *summary.without_numbers(view, filters)],
         tables=[replace(table, notes=tuple(note for note in table.notes if note not in common)) for table in tables],
         notes=common,
+        tunings=list(map(of_tunings, tunings.grids(tuned))),
+        about_tunings=tunings.notes(tuned),
         pictures=pictures(view, filters, saved, (BASELINE, SG)),
         gallery=gallery(view, filters, storage, [packed for _, packed in hr], images),
         runs=of_runs(view, filters),

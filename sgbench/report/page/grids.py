@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from sgbench.analysis.stats import Estimate
 from sgbench.analysis.view import ALL, Run, Status
 from sgbench.core.words import plural
 from sgbench.report.compare import levels, shown_number, shown_p, shown_percent, verdict
+from sgbench.report.grids import Grid as TextGrid
 from sgbench.report.sequences import called, interval_of
 from sgbench.spec.sources import read_code
 
@@ -73,6 +75,17 @@ def of_runs(view: View, filters: Filters = ALL) -> Grid:
     heads = ("run", "network", "loss", "seed", "status", "device", "host", "workers", "training", "steps/s")
     rest = ("peak memory", "parameters", "finished", "sgbench", "more")
     return _listed("Every run", (*heads, *rest), view, filters, lambda run: run.status is not Status.PENDING, _ran)
+
+
+def of_tunings(table: TextGrid) -> Grid:
+    """Return a table of what losses were given by a search."""
+    rows = tuple(tuple(map(_read, cells)) for cells in table.rows)
+    return Grid(table.title, table.heads, rows, table.after)
+
+
+def _read(text: str) -> Entry:
+    """Return a text as an entry that is sorted as a number if it is one."""
+    return Entry(text, float(text.replace(",", "")) if re.fullmatch(r"-?[\d,]+(\.\d+)?", text) else None)
 
 
 def of_failures(view: View, filters: Filters = ALL) -> Grid:
