@@ -23,7 +23,7 @@ from sgbench.core.files import expanded, naming, replacing
 from sgbench.core.storage import Storage
 from sgbench.core.words import plural, printable, printable_lines, quoted
 from sgbench.report import tables
-from sgbench.report.decisions import sentences, told
+from sgbench.report.decisions import announced, sentences, told
 from sgbench.report.screen import Screen
 from sgbench.report.tables.data import json_text
 from sgbench.store.layout import SIGNS
@@ -148,7 +148,7 @@ def print_plan(
                 say(line)
         for remark in filter(None, (made.to_retrain(), made.to_decide())):
             say(remark)
-        for line in sentences(made.decisions):
+        for line in (*sentences(made.decisions), *announced(made.undeclared)):
             say(line)
 
 

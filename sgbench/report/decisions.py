@@ -10,20 +10,25 @@ from sgbench.report.compare import sentence, shown_p
 from sgbench.store import Declaration
 
 
-def about(declaration: Declaration) -> str:
-    """Return what was declared, and when."""
-    most = f"at most {plural(len(declaration.seeds), 'seed')}"
-    fixed = f"{declaration.digest}: α {declaration.alpha:g}, g {declaration.g:g}, {most} from {declaration.seeds[0]} on"
-    return f"{declaration.question}, declared {declaration.declared:%Y-%m-%d %H:%M} UTC ({fixed})"
+def announced(declarations: Iterable[Declaration]) -> list[str]:
+    """Return a sentence for each question that a sweep will declare."""
+    return [f"{each.question} will be declared when the sweep starts ({_fixed(each)})." for each in declarations]
 
 
 def sentences(decisions: Iterable[Decision]) -> list[str]:
-    """Return for each question what was declared, and for each of its comparisons a sentence."""
+    """Return for each question what was declared and when, and for each of its comparisons a sentence."""
     return [
         line
-        for declaration, found in itertools.groupby(decisions, key=lambda each: each.declaration)
-        for line in (f"{about(declaration)}:", *(f"- {told(each)}" for each in found))
+        for each, found in itertools.groupby(decisions, key=lambda decision: decision.declaration)
+        for line in (
+            f"{each.question}, declared {each.declared:%Y-%m-%d %H:%M} UTC ({each.digest}: {_fixed(each)}):",
+            *(f"- {told(decision)}" for decision in found),
+        )
     ]
+
+
+def _fixed(each: Declaration) -> str:
+    return f"α {each.alpha:g}, g {each.g:g}, at most {plural(len(each.seeds), 'seed')} from {each.seeds[0]} on"
 
 
 def rows(decisions: Sequence[Decision]) -> list[dict[str, Any]]:

@@ -42,7 +42,7 @@ from sgbench.spec import (
 from sgbench.spec.expression import Family, OpenLoss
 from sgbench.spec.sources import Code, Sources, in_words
 from sgbench.spec.stored import read_spec
-from sgbench.store import Dataset, Planned, Replaced, Store, identity_columns, relabelled
+from sgbench.store import Dataset, Declaration, Planned, Replaced, Store, identity_columns, relabelled
 from sgbench.store.rows import RunKind
 
 if TYPE_CHECKING:
@@ -316,7 +316,9 @@ class Plan:
     images: Mapping[str, int] = field(default_factory=dict, compare=False)
     """The number of images of each test set; empty while they are not available locally."""
     decisions: tuple[Decision, ...] = ()
-    """Where its questions stand."""
+    """Where the questions stand that it has declared."""
+    undeclared: tuple[Declaration, ...] = ()
+    """What it will declare when it starts."""
 
     @property
     def pending(self) -> list[PlannedRun]:

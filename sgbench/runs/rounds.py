@@ -93,10 +93,16 @@ class Rounds:
         return self._beyond(self._named, [*first, *later])
 
     def decisions(self) -> list[Decision]:
-        """Return where the questions stand, by what the store has."""
+        """Return where the questions stand that are declared, by what the store has."""
         storage = self._store.storage
         view = View(load_results(storage.root)) if any(map(storage.exists, SIGNS)) else None
-        return [decision for each in self.declarations for decision in decisions(view, each)]
+        waiting = self.undeclared()
+        return [found for each in self.declarations if each not in waiting for found in decisions(view, each)]
+
+    def undeclared(self) -> list[Declaration]:
+        """Return what is still to be declared."""
+        there = {each.digest for each in self._store.declarations()}
+        return [each for each in self.declarations if each.digest not in there]
 
     def after(self, whole: Sequence[RunSpec]) -> list[RunSpec]:
         """Return the runs of the next round: more seeds wherever something is undecided and there are some left.

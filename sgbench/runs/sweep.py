@@ -561,7 +561,7 @@ def look(name: str, sweep: SweepSpec, storage: Storage, observer: Observer) -> P
         made = planned(added=added)
         if made.pending:
             break
-    return replace(made, decisions=tuple(rounds.decisions()))
+    return replace(made, decisions=tuple(rounds.decisions()), undeclared=tuple(rounds.undeclared()))
 
 
 def fetch_networks(metrics: Iterable[str], losses: Iterable[Expression], storage: Storage, observer: Observer) -> None:

@@ -126,12 +126,12 @@ def mixed(run: RunSpec) -> Any:
 
 def test_seeds_are_added_where_a_comparison_is_undecided(asked: Callable[..., SweepSpec], storage: Storage) -> None:
     sweep, runner = asked(backbones=TWO, seeds=[3], max_seeds=7), MadeUp(mixed)
+    planned = look("asked", sweep, storage, Quiet())
+    assert (len(planned.pending), len(planned.undeclared), planned.decisions) == (16, 1, ())
     outcome = decide(sweep, storage, runner)
     assert stands(outcome) == {"edsr-tiny": ("decided", 4), "rdn-tiny": ("undecided", 7)}
     seeds = {backbone: sorted(seed for name, loss, seed in runner.done if name == backbone) for backbone in TWO}
-    assert seeds == {"edsr-tiny": [*range(3, 7)] * 2, "rdn-tiny": [*range(3, 10)] * 2} | {
-        name: sorted(each * 2) for name, each in (("edsr-tiny", [*range(3, 7)]), ("rdn-tiny", [*range(3, 10)]))
-    }
+    assert seeds == {"edsr-tiny": sorted([*range(3, 7)] * 2), "rdn-tiny": sorted([*range(3, 10)] * 2)}
     (declared,) = Store(storage).declarations()
     assert str(declared.question) == "l1 vs l2 on psnr_y of Many"
     assert (declared.seeds, declared.looks, declared.sweep) == ((*range(3, 10),), (3, 5, 7), "asked")
@@ -139,7 +139,8 @@ def test_seeds_are_added_where_a_comparison_is_undecided(asked: Callable[..., Sw
     again = MadeUp(mixed)
     assert (stands(decide(sweep, storage, again)), again.done) == (stands(outcome), [])
     planned = look("asked", sweep, storage, Quiet())
-    assert (planned.count("done"), planned.pending, planned.decisions) == (22, [], outcome.decisions)
+    assert (planned.count("done"), planned.pending, planned.undeclared) == (22, [], ())
+    assert planned.decisions == outcome.decisions
 
 
 @pytest.mark.parametrize("most", [0, 5, 17, 19])
@@ -164,7 +165,6 @@ def test_shards_do_the_rounds_of_one_sweep(asked: Callable[..., SweepSpec], stor
     shared = Storage(str(tmp_path / "shared"))
     assert stands(decide(sweep, shared, first, shard=Shard(1, 2))) == expected
     assert sorted(first.done) == sorted(whole.done)  # it does what no other has begun
-    assert {loss for _, loss, _ in first.done[:8]} != {"l1", "l2"} or first.done != whole.done
     assert stands(decide(sweep, shared, second, shard=Shard(2, 2))) == expected
     assert second.done == []
 
