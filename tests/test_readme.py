@@ -98,9 +98,11 @@ def test_the_sql_line_runs(quick: Store) -> None:
 
 
 def test_the_sweep_file_is_valid() -> None:
-    block, question = map(yaml.safe_load, blocks("yaml", "sweeps.md"))
+    block, question, search = map(yaml.safe_load, blocks("yaml", "sweeps.md"))
     assert len(build(block, "sweeps.md").grids) == 1
     assert [asked.question.sets for asked in build(block | question, "sweeps.md").asked()] == [("Set5",)]
+    validate = {"validate": {"sets": ["held-out=/data/held-out"], "every": 500}}
+    assert build(block | search | validate, "sweeps.md").tune
 
 
 def test_what_basicsr_says_can_be_said_here() -> None:
@@ -119,7 +121,11 @@ def test_what_basicsr_says_can_be_said_here() -> None:
 
 
 COMMANDS = [
-    line for page in PAGES for block in blocks("sh", page) for line in block.splitlines() if line[:8] == "sgbench "
+    line
+    for page in PAGES
+    for block in blocks("sh", page)
+    for line in block.replace("\\\n", "").splitlines()
+    if line[:8] == "sgbench "
 ]
 
 
