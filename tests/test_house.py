@@ -19,7 +19,7 @@ ROOT = Path(sgbench.__file__).parent.parent
 SWEEP = ["[what]", "--results", "--backbone", "--loss", "--lambda", "--seeds", "--train", "--test", "--metric", "--set"]
 DECIDING = ["--until-decided", "--max-seeds"]
 REPEATING = ["--retry", "--retrain", "--rerun", "--rerun-stale", "--keep-stale"]
-ANYTIME = ["--anytime", "--g"]
+JUDGED = ["--anytime", "--g", "--equivalent"]
 SURFACE = {
     "sgbench": ["--version", "--install-completion", "--show-completion"],
     "sgbench sweep": [*SWEEP, *DECIDING, "--address", "--with", "--fetch", "--shard", *REPEATING, "--json"],
@@ -37,7 +37,7 @@ SURFACE = {
         *("[number]", "--results", "--show", "--rows", "--columns", "--rank", "--backbone", "--loss", "--lambda"),
         *("--seeds", "--test", "--metric", "--format", "--json"),
     ],
-    "sgbench compare": ["a", "b", "--results", "--metric", "--backbone", "--test", "--alpha", *ANYTIME, "--json"],
+    "sgbench compare": ["a", "b", "--results", "--metric", "--backbone", "--test", "--alpha", *JUDGED, "--json"],
     "sgbench check": ["targets...", "--scale", "--patch", "--backbone", "--json"],
     "sgbench new": ["kind", "name"],
     "sgbench train": [*SWEEP, "--retrain", "--rerun-stale", "--keep-stale", "--json"],
@@ -58,7 +58,7 @@ SURFACE = {
     "sgbench figure gradient-maps": ["image", "--out!", "--operator", "--columns"],
     "sgbench figure lambda": ["--out!", "--results", "--backbone", "--loss", "--test", "--metric", "--columns"],
     "sgbench figure forest": [
-        *("a", "b", "--out!", "--results", "--backbone", "--test", "--metric", "--alpha", *ANYTIME, "--columns"),
+        *("a", "b", "--out!", "--results", "--backbone", "--test", "--metric", "--alpha", *JUDGED, "--columns"),
     ],
     "sgbench figure plane": ["--out!", "--results", "--backbone", "--loss", "--test", "--metric", "--columns"],
     "sgbench figure agreement": [

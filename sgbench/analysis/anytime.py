@@ -22,7 +22,7 @@ from sgbench.analysis.sequential import (
     sequential_t,
     t_e_process,
 )
-from sgbench.analysis.stats import Array, Estimate, Interval, SignFlip
+from sgbench.analysis.stats import Array, Estimate, Interval, SignFlip, crossed_bootstrap, paired_t, sign_flip
 from sgbench.analysis.view import Fate, Filters, Run, View, Why
 from sgbench.spec import ALL_SETS
 from sgbench.spec.decisions import looks_until
@@ -44,10 +44,11 @@ class SeedSequence:
         seeds: Those with scores of both losses, in that order.
         g: Prior variance of the effect, in squared standard deviations of the seeds' differences.
         looks: After how many of them the images are tested.
-        alpha: The declared significance level; None if nothing was declared, as the next three.
+        alpha: The declared significance level; None if nothing was declared, as the next four.
         most: The most seeds that were declared.
         declaration: The digest of what was declared before the first look.
         declared: When, in ISO 8601.
+        margin: The largest difference that was declared to count as none; None if there is none.
         rounds: How many pairs there were at each time when more were asked for, as far as the store has recorded it.
     """
 
@@ -58,6 +59,7 @@ class SeedSequence:
     most: int | None = None
     declaration: str | None = None
     declared: str | None = None
+    margin: float | None = None
     rounds: tuple[int, ...] = ()
 
 
@@ -199,8 +201,8 @@ def _declared(
         owners |= dict.fromkeys(each.seeds, each.digest)
         seeds, waiting = _until(each.seeds, pairs, pending)
         left_out += waiting
-        when = each.declared.isoformat()
-        found.append(SeedSequence(seeds, each.g, each.looks, each.alpha, len(each.seeds), each.digest, when))
+        declared = (each.alpha, len(each.seeds), each.digest, each.declared.isoformat(), each.question.margin)
+        found.append(SeedSequence(seeds, each.g, each.looks, *declared))
     others = [seed for seed in pairs if seed not in owners]
     return tuple(found), (*left_out, *([f"not declared ({_seeds(others)})"] if others else []))
 
@@ -232,6 +234,21 @@ class Tests(NamedTuple):
     overall: Estimate | None
     by_image: SignFlip | None
     by_seed: Estimate | None
+
+
+def tested(differences: Array, sequences: Sequence[SeedSequence], alpha: float, sizes: Sequence[int]) -> Tests:
+    """Test differences as a comparison is judged; arguments as for `sequential_tests`.
+
+    Without a sequence, the number of seeds was fixed beforehand.
+    """
+    if sequences:
+        return sequential_tests(differences, sequences, alpha, sizes)
+    seeds = len(differences)
+    return Tests(
+        overall=crossed_bootstrap(differences, alpha, sizes) if sizes and min(seeds, *sizes) > 1 else None,
+        by_image=sign_flip(differences.mean(axis=0)) if sizes else None,
+        by_seed=paired_t(differences.mean(axis=1), alpha) if seeds > 1 else None,
+    )
 
 
 def sequential_tests(

@@ -5,6 +5,7 @@ protocol of the metric, and the test pixels. What cannot be paired says why. Ima
 set, and once more all together.
 """
 
+import functools
 import itertools
 import math
 from collections import defaultdict
@@ -15,9 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sgbench.analysis.anytime import Anytime, Cell, Family, SeedSequence, Tests, sequential_tests
+from sgbench.analysis.anytime import Anytime, Cell, Family, SeedSequence, tested
+from sgbench.analysis.equivalence import Equivalence, corrected, equivalence
+from sgbench.analysis.power import Spread, detectable
 from sgbench.analysis.scores import Score, Side, by_image, mixed_bases, mixture, pooled, score_of, strata
-from sgbench.analysis.stats import Array, Estimate, SignFlip, crossed_bootstrap, holm, paired_t, sign_flip
+from sgbench.analysis.stats import Array, Estimate, SignFlip, holm
 from sgbench.analysis.view import (
     NO_RUN,
     NOT_SCORED,
@@ -50,6 +53,7 @@ class Verdict(StrEnum):
     SIGNIFICANT = "significant"
     NOT_SIGNIFICANT = "not significant"
     INCONCLUSIVE = "inconclusive"
+    EQUIVALENT = "equivalent"
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,9 @@ class Comparison:
         overall: Estimate of the mean of B − A over seeds and images; None with one of either, or without image values.
         by_image: Test of each image's mean difference over seeds; None without image values.
         by_seed: Estimate of the mean of B − A from each seed's mean difference; None with one seed.
+        spread: How the differences vary over seeds and images; None with one seed.
+        margin: The largest difference that counts as none, declared or given; None if equivalence is not asked for.
+        equivalence: Whether the difference is shown to be within the margin, corrected like p.
         p: The largest p of the three, corrected by Holm for the cells of the metric; None with one seed.
         family: Number of cells of the metric that p was corrected for.
         verdict: The result.
@@ -110,6 +117,9 @@ class Comparison:
     overall: Estimate | None = None
     by_image: SignFlip | None = None
     by_seed: Estimate | None = None
+    spread: Spread | None = None
+    margin: float | None = None
+    equivalence: Equivalence | None = None
     p: float | None = None
     family: int = 0
     verdict: Verdict = Verdict.INCONCLUSIVE
@@ -136,6 +146,18 @@ class Comparison:
     def percent(self) -> float | None:
         """The difference in percent of A; None if A is 0."""
         return 100 * self.difference / abs(self.mean_a) if self.difference is not None and self.mean_a else None
+
+    @functools.cached_property
+    def detectable(self) -> float | None:
+        """The minimum detectable effect: the smallest that is found in 80% of cases with such a spread.
+
+        α is divided by the number of cells. None without a spread, if no effect would be found, and for seeds that may
+        have been added after a look, whose number is not fixed.
+        """
+        if self.spread is None or self.sequences:
+            return None
+        effect = detectable(self.spread, len(self.seeds), self.images, self.alpha / max(1, self.family))
+        return effect if math.isfinite(effect) else None
 
     @property
     def better(self) -> bool | None:
@@ -179,6 +201,7 @@ def comparisons(
     metrics: Sequence[str] | None = None,
     alpha: float = ALPHA,
     g: float | None = None,
+    margin: float | None = None,
 ) -> list[Comparison]:
     """Compare two losses wherever a store has or plans runs of both or, if there are none, wherever it has either.
 
@@ -206,20 +229,23 @@ def comparisons(
         alpha: From 0.001 to 0.5.
         g: Judge everything by tests that allow for any number of looks, with this prior variance of the effect, in
             squared standard deviations of the seeds' differences, where none was declared; None for what needs it.
+        margin: Also ask whether differences are shown to be within ±margin, where no other margin was declared.
 
     Returns:
         A cell for each metric, recipe, test set and backbone, in this order; `ALL_SETS` comes after the test sets.
 
     Raises:
-        InputError: If a loss or metric is not in the store, both losses are the same, neither has been scored, or α or
-            g is out of range.
+        InputError: If a loss or metric is not in the store, both losses are the same, neither has been scored, or α,
+            g or the margin is out of range.
     """
     if g is not None and not 0 < g < math.inf:
         raise InputError(f"g is {g:g}; a number above 0 is needed.")
+    if margin is not None and not 0 < margin < math.inf:
+        raise InputError(f"the margin is {margin:g}; a number above 0 is needed.")
     if not ALPHAS[0] <= alpha <= ALPHAS[1]:
         raise InputError(f"alpha is {alpha:g}; a number from {ALPHAS[0]:g} to {ALPHAS[1]:g} is needed.")
     a, b = _losses(view, a, b)
-    known: dict[str, list[Comparison]] = view.compared.setdefault((a, b, alpha, g), {})
+    known: dict[str, list[Comparison]] = view.compared.setdefault((a, b, alpha, g, margin), {})
     runs = {run.run_id: run for run in view.runs(Filters(losses=[a, b]))}
     outcomes = [each for each in view.outcomes(Filters(runs=runs)) if each.basis or _key(each) in view.planned]
     there = sorted({outcome.metric for outcome in outcomes})
@@ -234,7 +260,8 @@ def comparisons(
         anytime = Anytime(view, g)
         for metric in missing:
             families: defaultdict[Family | bool, list[Comparison]] = defaultdict(list)
-            for cell in (cell for place in places for cell in _cells(place, names, metric, scores, alpha, anytime)):
+            empty = Comparison(metric, None, ALL_SETS, "", 0, "", *names, alpha, margin=margin)
+            for cell in (cell for place in places for cell in _cells(place, empty, scores, anytime)):
                 families[anytime.family(cell.sequences) or bool(cell.sets)].append(cell)
             judged = (
                 _judged(cells, len(family) if isinstance(family, frozenset) else 0)
@@ -328,14 +355,7 @@ def _places(runs: Iterable[Run], a: str, b: str) -> list[_Place]:
     return [place for place in places.values() if all(place.by_loss.values())] or list(places.values())
 
 
-def _cells(
-    place: _Place,
-    names: tuple[str, str, str, str],
-    metric: str,
-    scores: Mapping[Key, Score | Fate],
-    alpha: float,
-    anytime: Anytime,
-) -> list[Comparison]:
+def _cells(place: _Place, cell: Comparison, scores: Mapping[Key, Score | Fate], anytime: Anytime) -> list[Comparison]:
     """Return a cell, without its verdict, for each test set on which a run has, or should have, a score.
 
     If there are several with values by image, the last cell is of all together.
@@ -343,17 +363,16 @@ def _cells(
     ids = {run.run_id for runs in place.by_loss.values() for run in runs}
     group = place.group
     stale = tuple(dict.fromkeys(plugin for runs in place.by_loss.values() for run in runs for plugin in run.stale))
-    cell = Comparison(metric, None, ALL_SETS, group.backbone, group.runs[0].scale, group.recipe, *names, alpha)
-    cell = replace(cell, stale=stale)
+    cell = replace(cell, backbone=group.backbone, scale=group.runs[0].scale, recipe=group.recipe, stale=stale)
     by_set: dict[str, tuple[Side, Side]] = {}
-    there = {dataset for run_id, dataset, name in scores if run_id in ids and name == metric}
+    there = {dataset for run_id, dataset, metric in scores if run_id in ids and metric == cell.metric}
     for dataset in sorted(there, key=natural):
         a, b = (
             {
-                run.seed or 0: scores.get((run.run_id, dataset, metric), run.failure or NOT_SCORED)
+                run.seed or 0: scores.get((run.run_id, dataset, cell.metric), run.failure or NOT_SCORED)
                 for run in place.by_loss[loss]
             }
-            for loss in names[:2]
+            for loss in (cell.a, cell.b)
         )
         by_set[dataset] = (a, b)
     cells = [_compared(replace(cell, dataset=dataset), a, b, anytime) for dataset, (a, b) in by_set.items()]
@@ -401,7 +420,9 @@ def _compared(cell: Comparison, a: Side, b: Side, anytime: Anytime) -> Compariso
     left_out = (*(f"{fate} ({'; '.join(map(_named, by.items()))})" for fate, by in lacking.items()), *unused)
     if sequences:
         pairs = {seed: pairs[seed] for each in sequences for seed in each.seeds}
-        cell = replace(cell, sequences=sequences, alpha=min(each.alpha or cell.alpha for each in sequences))
+        margin = min((each.margin for each in sequences if each.margin is not None), default=cell.margin)
+        alpha = min(each.alpha or cell.alpha for each in sequences)
+        cell = replace(cell, sequences=sequences, alpha=alpha, margin=margin)
     if not pairs:
         lacking_one = "no declared seed" if unused else "no seed"
         return replace(cell, reason=f"{lacking_one} has both scores: {'; '.join(left_out)}")
@@ -426,14 +447,15 @@ def _measured(cell: Comparison, pairs: Mapping[int, tuple[Score, Score]]) -> Com
         kept, sizes = strata(first.images, values)
         values = values.take(kept, axis=-1)
     differences: Array = values[:, 1] - values[:, 0]
-    test = (
-        sequential_tests(differences, cell.sequences, cell.alpha, sizes)
-        if cell.sequences
-        else _tests(differences, cell.alpha, sizes)
-    )
+    test = tested(differences, cell.sequences, cell.alpha, sizes)
+    direction, within = first.basis.direction, None
+    if test.by_seed and cell.margin is not None:
+        within = equivalence(differences, cell.margin, direction=direction, sequences=cell.sequences, sizes=sizes)
     return replace(
         cell,
-        direction=first.basis.direction,
+        direction=direction,
+        spread=Spread.of(differences, sizes) if test.by_seed else None,
+        equivalence=within,
         seeds=tuple(pairs),
         runs_a=tuple(a.run_id for a, _ in pairs.values()),
         runs_b=tuple(b.run_id for _, b in pairs.values()),
@@ -442,16 +464,6 @@ def _measured(cell: Comparison, pairs: Mapping[int, tuple[Score, Score]]) -> Com
         mean_b=float(values[:, 1].mean()),
         **test._asdict(),
         reason=None if test.by_seed else "one seed says nothing about the spread over seeds; at least two are needed",
-    )
-
-
-def _tests(differences: Array, alpha: float, sizes: Sequence[int]) -> Tests:
-    """Test differences of a number of seeds that was fixed beforehand; arguments as for `sequential_tests`."""
-    seeds = len(differences)
-    return Tests(
-        overall=crossed_bootstrap(differences, alpha, sizes) if sizes and min(seeds, *sizes) > 1 else None,
-        by_image=sign_flip(differences.mean(axis=0)) if sizes else None,
-        by_seed=paired_t(differences.mean(axis=1), alpha) if seeds > 1 else None,
     )
 
 
@@ -467,10 +479,12 @@ def _judged(cells: Iterable[Comparison], declared: int = 0) -> list[Comparison]:
     untested = max(0, declared - len(family))
     largest = [*(_largest(judged[at]) for at in family), *[1.0] * untested]
     floors = [*(_floor(judged[at]) for at in family), *[0.0] * untested]
+    within = corrected([judged[at].equivalence for at in family], len(largest))
     for place, (at, p) in enumerate(zip(family, holm(largest), strict=False)):
         others = floors if judged[at].sequences else largest  # more seeds may decide the others too
         attainable = holm([*others[:place], floors[place], *others[place + 1 :]])[place]
-        judged[at] = _decided(replace(judged[at], p=p, family=len(largest)), floors[place], attainable)
+        cell = replace(judged[at], p=p, family=len(largest), equivalence=within[place])
+        judged[at] = _decided(cell, floors[place], attainable)
     return judged
 
 
@@ -485,9 +499,12 @@ def _floor(cell: Comparison) -> float:
 
 def _decided(cell: Comparison, floor: float, attainable: float) -> Comparison:
     """Return a cell with its verdict, given the smallest p that its images allow, uncorrected and corrected."""
+    if cell.p is not None and cell.p <= cell.alpha:
+        return replace(cell, verdict=Verdict.SIGNIFICANT)
+    if cell.equivalence and cell.equivalence.p <= cell.alpha:
+        return replace(cell, verdict=Verdict.EQUIVALENT)
     if attainable <= cell.alpha:
-        significant = cell.p is not None and cell.p <= cell.alpha
-        return replace(cell, verdict=Verdict.SIGNIFICANT if significant else Verdict.NOT_SIGNIFICANT)
+        return replace(cell, verdict=Verdict.NOT_SIGNIFICANT)
     corrected = f", which is {attainable:.3g} when corrected" if floor <= cell.alpha else ""
     looks = sum(len(each.looks) for each in cell.sequences)
     images = plural(cell.images or 0, "image") + f" at {plural(looks, 'look')}" * bool(looks)

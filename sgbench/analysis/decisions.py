@@ -125,4 +125,10 @@ def _of(declaration: Declaration, cells: Iterable[Comparison]) -> Comparison | N
 def _state(cell: Comparison | None) -> State:
     if cell and cell.verdict is Verdict.SIGNIFICANT:
         return State.DECIDED
-    return State.UNDECIDABLE if cell and cell.by_seed and cell.verdict is Verdict.INCONCLUSIVE else State.UNDECIDED
+    if cell and cell.verdict is Verdict.EQUIVALENT:
+        return State.EQUIVALENT
+    if not (cell and cell.by_seed and cell.verdict is Verdict.INCONCLUSIVE):
+        return State.UNDECIDED
+    one_sided = cell.by_image.floor / 2 if cell.by_image else 0.0  # of the tests for equivalence
+    within_reach = cell.margin is not None and one_sided <= cell.alpha
+    return State.UNDECIDED if within_reach else State.UNDECIDABLE

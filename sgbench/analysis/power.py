@@ -48,7 +48,7 @@ class Spread:
     both: float = 0.0
 
     @classmethod
-    def of(cls, differences: Array) -> "Spread":
+    def of(cls, differences: Array, sizes: Sequence[int] = ()) -> "Spread":
         """Estimate it by the analysis of variance of a crossed design with one value per cell.
 
         Variances that would be negative, as they are if images or seeds vary by less than chance lets their means vary,
@@ -56,6 +56,8 @@ class Spread:
 
         Args:
             differences: [S, I], by seed and image; at least two seeds. With one image, all variation is that of seeds.
+            sizes: The number of images of each test set, side by side: images vary around the mean of their set. By
+                default, all are of one set.
 
         Raises:
             ValueError: If there are fewer than two seeds.
@@ -68,6 +70,8 @@ class Spread:
             return cls(float(by_seed.std(ddof=1)))
         rest = differences - by_seed[:, None] - by_image + differences.mean()
         both = float(np.sum(rest**2)) / ((seeds - 1) * (images - 1))
+        for end, size in zip(np.cumsum(sizes), sizes, strict=True):
+            by_image[end - size : end] -= by_image[end - size : end].mean()
         seed = float(by_seed.var(ddof=1)) - both / images
         image = float(by_image.var(ddof=1)) - both / seeds
         return cls(*(math.sqrt(max(0.0, variance)) for variance in (seed, image, both)))

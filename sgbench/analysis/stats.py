@@ -248,12 +248,23 @@ def paired_t(differences: Array, alpha: float) -> Estimate:
     Raises:
         ValueError: If there are fewer than two differences.
     """
+    mean = student_mean(differences)
+    return Estimate(mean.interval(alpha), mean.p())
+
+
+def student_mean(differences: Array) -> Mean:
+    """Return the mean of normally distributed differences with its error.
+
+    Args:
+        differences: [n], one per seed; at least two.
+
+    Raises:
+        ValueError: If there are fewer than two differences.
+    """
     summary = summarise(differences.tolist())
     if summary.sd is None:
         raise ValueError("2 differences are needed, and there is 1")
-    error, df = summary.sd / math.sqrt(summary.n), summary.n - 1
-    half = student_quantile(df, alpha) * error
-    return Estimate(Interval(summary.mean - half, summary.mean + half), _p(summary.mean, error, df))
+    return Mean(summary.mean, summary.sd / math.sqrt(summary.n), summary.n - 1)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

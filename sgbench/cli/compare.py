@@ -20,6 +20,7 @@ def compare(
     alpha: options.Alpha = 0.05,
     anytime: options.Anytime = False,
     g: options.G = None,
+    equivalent: options.Equivalent = None,
     as_json: options.Json = False,
 ) -> None:
     """Compare two losses: effect size, and whether it is significant across seeds and images.
@@ -29,6 +30,8 @@ def compare(
 
     What a sweep declared before the first look is judged as declared, and what may have been looked at while seeds were
     added, as the store says, by tests that allow for it; --anytime judges everything by those.
+
+    --equivalent 0.1 --metric psnr_y also asks whether the difference is shown to be less than 0.1 dB.
     """
     from rich.console import Console
 
@@ -37,7 +40,18 @@ def compare(
     from sgbench.report.compare import compared, shown, to_data
 
     view = View(load_results(options.find_store(results)))
-    cells = compared(view, a, b, metrics=metric, backbones=backbone, tests=test, alpha=alpha, anytime=anytime, g=g)
+    cells = compared(
+        view,
+        a,
+        b,
+        metrics=metric,
+        backbones=backbone,
+        tests=test,
+        alpha=alpha,
+        anytime=anytime,
+        g=g,
+        equivalent=equivalent,
+    )
     if as_json:
         output.print_json(to_data(cells))
     else:

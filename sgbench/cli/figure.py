@@ -106,6 +106,7 @@ def forest(
     alpha: options.Alpha = 0.05,
     anytime: options.Anytime = False,
     g: options.G = None,
+    equivalent: options.Equivalent = None,
     columns: Columns = None,
 ) -> None:
     """Draw the differences between two losses, with confidence intervals: sgbench compare as a forest plot.
@@ -116,7 +117,14 @@ def forest(
     from sgbench.report.figures.forest import draw_forest
 
     cells = compared(
-        *(_view(results), a, b), metrics=metric, backbones=backbone, tests=test, alpha=alpha, anytime=anytime, g=g
+        *(_view(results), a, b),
+        metrics=metric,
+        backbones=backbone,
+        tests=test,
+        alpha=alpha,
+        anytime=anytime,
+        g=g,
+        equivalent=equivalent,
     )
     _write(draw_forest(cells, columns=columns), out)
 

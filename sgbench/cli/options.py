@@ -81,6 +81,10 @@ G = Annotated[
     float | None,
     typer.Option("--g", metavar="4", help="With --anytime: expect effects of √g standard deviations of the seeds."),
 ]
+Equivalent = Annotated[
+    float | None,
+    typer.Option("--equivalent", metavar="MARGIN", help="Ask whether they differ by less, in the unit of --metric."),
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 Scale = Annotated[int, typer.Option("--scale", metavar="2|3|4", help="Super-resolution factor.", callback=_scale)]
 Address = Annotated[

@@ -15,6 +15,7 @@ from rich.text import Text
 from sgbench.analysis import View
 from sgbench.analysis.anytime import G
 from sgbench.analysis.compare import ALPHA, Comparison, Verdict, comparisons
+from sgbench.analysis.power import POWER
 from sgbench.analysis.stats import EXACT, RESAMPLES, Estimate, sign_flip_floor
 from sgbench.analysis.view import chosen
 from sgbench.core.errors import InputError
@@ -139,6 +140,17 @@ def notes(cells: Sequence[Comparison]) -> list[str]:
         f"Significant: the largest p, corrected by Holm for all comparisons ({counts}), shown or not, is at most "
         f"{alphas(tested)}. Not significant does not mean that the losses are equal."
     )
+    if any(cell.verdict is Verdict.NOT_SIGNIFICANT and cell.detectable for cell in tested):
+        said.append(
+            f"Minimum detectable effect: what so many seeds and images find significant in {POWER:.0%} of cases, if "
+            "they vary as they do here and α is divided by the number of comparisons. It is an estimate, too."
+        )
+    if margins := dict.fromkeys(f"{cell.margin:g}" for cell in tested if cell.margin is not None):
+        said.append(
+            f"Equivalent: two one-sided tests show that the difference is within the margin, {listed(margins)}, each "
+            "overall, by image and by seed; their largest p, corrected likewise, is at most α. Not worse by more: only "
+            "the harmful side is shown. A margin that was chosen after a look proves nothing."
+        )
     return said
 
 
@@ -182,6 +194,7 @@ def compared(
     alpha: float = ALPHA,
     anytime: bool = False,
     g: float | None = None,
+    equivalent: float | None = None,
 ) -> list[Comparison]:
     """Compare two losses as a person requests it.
 
@@ -195,14 +208,19 @@ def compared(
         alpha: See `sgbench.analysis.compare.comparisons`.
         anytime: Whether to judge everything by tests that allow for any number of looks.
         g: The prior variance of the effect for them, where none was declared; `sgbench.analysis.anytime.G` by default.
+        equivalent: Whether they are equivalent within this margin, in the unit of the one metric that is given.
 
     Raises:
-        InputError: See there, and if a filter names something that the store does not have, or g is given alone.
+        InputError: See there, and if a filter names something that the store does not have, g is given alone, or a
+            margin without its metric.
     """
+    if equivalent is not None and len(metrics or ()) != 1:
+        named = f"there are {len(metrics)}" if metrics else "there is none"
+        raise InputError(f"--equivalent is {equivalent:g}, in the unit of one metric, which --metric names; {named}.")
     if g is not None and not anytime:
         raise InputError(f"--g is {g:g}, which only --anytime needs; add that or leave --g out.")
     prior = (G if g is None else g) if anytime else None
-    cells = comparisons(view, a, b, metrics=metrics or view.default_metrics, alpha=alpha, g=prior)
+    cells = comparisons(view, a, b, metrics=metrics or view.default_metrics, alpha=alpha, g=prior, margin=equivalent)
     return choose(cells, backbones=backbones, datasets=tests)
 
 
@@ -215,10 +233,10 @@ def to_data(cells: Sequence[Comparison]) -> dict[str, Any]:
     """Return a comparison as plain values for JSON, with full precision.
 
     Returns:
-        ``comparisons``, each with the fields of `Comparison`, ``difference``, ``percent``, ``better`` and ``sentence``;
-        and ``notes``.
+        ``comparisons``, each with the fields of `Comparison`, ``difference``, ``percent``, ``better``, ``detectable``
+        and ``sentence``; and ``notes``.
     """
-    derived = ("difference", "percent", "better")
+    derived = ("difference", "percent", "better", "detectable")
     rows = [
         {
             **_finite(dataclasses.asdict(cell)),
@@ -246,8 +264,11 @@ def _flat(cells: Sequence[Comparison]) -> list[dict[str, Any]]:
             estimate = row.pop(name) or {"interval": {"low": None, "high": None}, "p": None}
             row |= {f"{name}_{key}": value for key, value in estimate["interval"].items()}
             row[f"{name}_p"] = estimate["p"]
-        by_image = row.pop("by_image") or {"p": None, "floor": None}
-        rows.append(row | {f"by_image_{key}": value for key, value in by_image.items()})
+        parts: dict[str, tuple[str, ...]] = {"by_image": ("p", "floor"), "spread": ("seed", "image", "both")}
+        for name, keys in (parts | {"equivalence": ("p", "harmful")}).items():
+            found = row.pop(name) or dict.fromkeys(keys)
+            row |= {f"{name}_{key}": found[key] for key in keys}
+        rows.append(row)
     return rows
 
 
@@ -387,19 +408,52 @@ def _told_interval(cell: Comparison) -> str:
 
 
 def _told(cell: Comparison, reason: bool) -> str:
+    within = _told_within(cell)
     match cell.verdict:
+        case Verdict.EQUIVALENT:
+            return within
         case Verdict.INCONCLUSIVE:
-            return f"{cell.verdict} ({cell.reason})" if reason else cell.verdict
+            found = f"{cell.verdict} ({cell.reason})" if reason else cell.verdict
         case Verdict.NOT_SIGNIFICANT:
-            return f"{cell.verdict} ({'corrected ' if cell.family > 1 else ''}p {shown_p(cell.p)})"
+            effect = f"; minimum detectable effect {shown_number(cell.metric, cell.detectable)}" * bool(cell.detectable)
+            found = f"{cell.verdict} ({_told_p(cell, cell.p)}{effect})"
         case Verdict.SIGNIFICANT:
-            return verdict(cell)
+            found = _sided(cell)
+    return "; ".join(filter(None, (found, within)))
+
+
+def _told_within(cell: Comparison) -> str:
+    """Return what was shown about equivalence, or that nothing was; empty where it was not asked for."""
+    if cell.equivalence is None or cell.margin is None:
+        return ""
+    shown = _within(cell)
+    p = cell.equivalence.harmful if shown.startswith("not worse") else cell.equivalence.p
+    told = shown or f"not shown to be equivalent within {cell.margin:g}"
+    return f"{told} ({_told_p(cell, p)})"
+
+
+def _told_p(cell: Comparison, p: float | None) -> str:
+    return f"{'corrected ' if cell.family > 1 else ''}p {shown_p(p)}"
 
 
 def verdict(cell: Comparison) -> str:
-    """Return ``significant, better``, or what else was found."""
+    """Return ``significant, better``, ``equivalent within 0.1``, or what else was found."""
+    return "; ".join(filter(None, ("" if cell.verdict is Verdict.EQUIVALENT else _sided(cell), _within(cell))))
+
+
+def _sided(cell: Comparison) -> str:
     better = cell.better if cell.verdict is Verdict.SIGNIFICANT else None
     return cell.verdict + {True: ", better", False: ", worse", None: ""}[better]
+
+
+def _within(cell: Comparison) -> str:
+    """Return ``equivalent within 0.1`` or, if only harm has been refuted, ``not worse by more than 0.1``."""
+    found = cell.equivalence
+    if found and found.p <= cell.alpha:
+        return f"equivalent within {cell.margin:g}"
+    harmless = found and found.harmful is not None and found.harmful <= cell.alpha
+    told = harmless and not (cell.verdict is Verdict.SIGNIFICANT and cell.better)
+    return f"not worse by more than {cell.margin:g}" if told else ""
 
 
 def _design(cell: Comparison) -> str:

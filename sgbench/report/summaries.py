@@ -28,6 +28,7 @@ def compare(
     alpha: float = ALPHA,
     anytime: bool = False,
     g: float | None = None,
+    equivalent: float | None = None,
 ) -> Shown:
     """Compare two losses, like ``sgbench compare``: effect size, and whether it is significant.
 
@@ -45,13 +46,16 @@ def compare(
             has.
         g: For these tests, the prior variance of the effect, in squared standard deviations of the seeds' differences;
             4 by default. What was declared keeps its own.
+        equivalent: Also test whether the losses are equivalent: whether they differ by less than this margin, in the
+            unit of the metric, of which one has to be named.
 
     Returns:
         A comparison for each metric, recipe, test set and backbone. A notebook shows a table and what it means,
         ``print`` shows them as text, and `Shown.to_pandas` has every number.
 
     Raises:
-        InputError: If a name is unknown, neither loss has been scored, or ``alpha`` or ``g`` is out of range.
+        InputError: If a name is unknown, neither loss has been scored, ``alpha``, ``g`` or ``equivalent`` is out of
+            range, or ``equivalent`` is given without its metric.
     """
     cells = comparison.compared(
         View(_results(results)),
@@ -63,6 +67,7 @@ def compare(
         alpha=alpha,
         anytime=anytime,
         g=g,
+        equivalent=equivalent,
     )
     return comparison.shown(cells)
 

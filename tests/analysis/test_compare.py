@@ -485,6 +485,44 @@ def test_all_sets_need_two_with_images_and_one_version() -> None:
     assert (mixed.difference, mixed.reason) == (None, "the scores are from 2 versions, which cannot be compared")
 
 
+@pytest.mark.parametrize(
+    ("mean", "verdict", "equivalent", "harmless"),
+    [
+        (0.0, Verdict.EQUIVALENT, True, True),
+        (0.05, SIGNIFICANT, True, True),  # worse, but by too little to matter
+        (-0.3, SIGNIFICANT, False, True),
+        (0.3, SIGNIFICANT, False, False),
+    ],
+)
+def test_differences_within_a_margin_are_equivalent(
+    mean: float, verdict: Verdict, equivalent: bool, harmless: bool
+) -> None:
+    differences = effects(images=14, seed=7)
+    differences += mean - differences.mean()
+    cell = one(two(differences), margin=0.1)
+    assert cell.equivalence is not None
+    assert cell.equivalence.harmful is not None
+    assert (cell.margin, cell.verdict) == (0.1, verdict)
+    assert (cell.equivalence.p <= 0.05, cell.equivalence.harmful <= 0.05) == (equivalent, harmless)
+    plain = one(two(differences))
+    assert (plain.p, plain.equivalence) == (cell.p, None)
+    assert plain.verdict == (verdict if verdict is SIGNIFICANT else NOT_SIGNIFICANT)
+
+
+def test_the_minimum_detectable_effect_is_found_with_80_percent_power() -> None:
+    """By the noncentral t of SciPy, for a metric of sets, and α divided by the cells of the family."""
+    runs = [run(loss, seed, backbone) for backbone in ("a", "b") for loss in (L1, SG) for seed in range(5)]
+    random = np.random.default_rng(0)
+    rows = [scores(row["run_id"], 60 + random.normal(), metric="fd_alex") for row in runs]
+    for cell in comparisons(store(runs, rows), L1, SG):
+        assert cell.spread is not None
+        assert cell.detectable is not None
+        effect, limit = cell.detectable / cell.spread.seed * math.sqrt(5), scipy.stats.t.isf(0.05 / 2 / 2, 4)
+        assert scipy.stats.nct.sf(limit, 4, effect) == pytest.approx(0.8, abs=0.005)
+    assert one(two(effects(images=5))).detectable is None  # no effect is large enough for five images
+    assert one(two(effects(seeds=1))).detectable is None
+
+
 def test_what_a_family_puts_out_of_reach_is_told() -> None:
     """Six images reach 0.03125, which is enough alone, but not among two as good."""
     runs = [run(loss, seed, backbone) for backbone in ("a", "b") for loss in (L1, SG) for seed in range(3)]
@@ -505,6 +543,8 @@ def test_what_a_family_puts_out_of_reach_is_told() -> None:
         ("sg + l1", "l1+1*sg", {}, f"'sg + l1' and 'l1+1*sg' are the same loss, {SG}; give two different ones."),
         ("l1", SG, {"metrics": ["lpips_x"]}, "unknown metric 'lpips_x': did you mean 'lpips_alex'? Valid: lpips_alex."),
         ("l1", SG, {"alpha": 0.0}, "alpha is 0; a number from 0.001 to 0.5 is needed."),
+        ("l1", SG, {"margin": 0.0}, "the margin is 0; a number above 0 is needed."),
+        ("l1", SG, {"margin": math.inf}, "the margin is inf; a number above 0 is needed."),
         ("l1", SG, {"alpha": math.nan}, "alpha is nan; a number from 0.001 to 0.5 is needed."),
     ],
 )

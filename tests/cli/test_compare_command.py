@@ -99,6 +99,28 @@ def test_all_sets_come_last_and_a_note_says_what_they_are(compare: Compare) -> N
     assert "all sets" not in compare("l1", SG, "--test", "Set5")[0].lower()
 
 
+def test_equivalence_is_asked_for_with_a_margin_and_its_metric(compare: Compare) -> None:
+    fill("results/quick")
+    asked = ("l1", SG, "--metric", "lpips_alex", "--equivalent", "0.05")
+    out, _ = compare(*asked)
+    assert re.search(r"on Set14 with rdn-tiny by .*: equivalent within 0\.05 \(corrected p 0\.0", out)
+    assert re.search(r"with edsr-tiny by .*: significant, better; not shown to be equivalent within 0\.05 \(", out)
+    assert "Equivalent: two one-sided tests show that the difference is within the margin, 0.05" in out
+    cells = json.loads(compare(*asked, "--test", "Set14", "--json")[0])["comparisons"]
+    assert [cell["verdict"] for cell in cells] == ["significant", "equivalent"]
+    assert [cell["margin"] for cell in cells] == [0.05, 0.05]
+    assert cells[1]["equivalence"]["p"] <= 0.05
+
+
+def test_where_nothing_is_significant_the_minimum_detectable_effect_is_told(compare: Compare) -> None:
+    fill("results/quick")
+    out, _ = compare("l1", SG, "--test", "Set14")
+    (effect,) = re.findall(r"not significant \(corrected p [\d.]+; minimum detectable effect ([\d.]+)\)", out)
+    *_, cell = json.loads(compare("l1", SG, "--test", "Set14", "--json")[0])["comparisons"]
+    assert f"{cell['detectable']:.4f}" == effect
+    assert "Minimum detectable effect: what so many seeds and images find significant in 80% of cases" in out
+
+
 def test_alpha_is_that_of_intervals_and_verdicts(compare: Compare) -> None:
     fill("results/quick")
     (at_5, at_50) = (
@@ -132,6 +154,8 @@ def test_anytime_judges_any_store_by_tests_that_allow_for_looks(compare: Compare
         (["l1", SG, "--metric", "psnry"], "unknown metric 'psnry': did you mean 'psnr_y'? Valid: lpips_alex, psnr_y."),
         (["l1", SG, "--backbone", "edsr"], "unknown backbone 'edsr': did you mean 'edsr-tiny'?"),
         (["l1", SG, "--test", "Urban100"], "unknown test set 'Urban100'; valid: Set14, Set5, all sets."),
+        (["l1", SG, "--equivalent", "0.1"], "--equivalent is 0.1, in the unit of one metric, which --metric names"),
+        (["l1", SG, "--equivalent", "-1", "--metric", "psnr_y"], "the margin is -1; a number above 0 is needed."),
         (["l1", SG, "--alpha", "5"], "alpha is 5; a number from 0.001 to 0.5 is needed."),
         (["l1", SG, "--results", "nowhere"], "nowhere' holds no results"),
         (["l1", SG, "--g", "1"], "--g is 1, which only --anytime needs; add that or leave --g out."),

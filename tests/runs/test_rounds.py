@@ -143,6 +143,17 @@ def test_seeds_are_added_where_a_comparison_is_undecided(asked: Callable[..., Sw
     assert planned.decisions == outcome.decisions
 
 
+def test_what_is_equivalent_within_the_margin_needs_no_more_seeds(
+    asked: Callable[..., SweepSpec], storage: Storage
+) -> None:
+    outcome = decide(asked(f"{QUESTION} within 0.5", max_seeds=7), storage, MadeUp(differing(0.0, sd=0.05)))
+    assert stands(outcome) == {"edsr-tiny": ("equivalent", 4)}
+    (cell,) = (each.comparison for each in outcome.decisions)
+    assert cell is not None
+    assert cell.equivalence is not None
+    assert (cell.margin, cell.verdict, cell.equivalence.p <= 0.05) == (0.5, "equivalent", True)
+
+
 @pytest.mark.parametrize("most", [0, 5, 17, 19])
 def test_a_sweep_that_is_killed_asks_for_the_same_runs(
     asked: Callable[..., SweepSpec], storage: Storage, tmp_path: Path, most: int

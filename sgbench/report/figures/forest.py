@@ -38,6 +38,7 @@ SIGNIFICANT = {
 """By `Comparison.better`."""
 
 OTHERS = {
+    Verdict.EQUIVALENT: _Kind("equivalent", {"color": COLOURS[2], "marker": "^", "markerfacecolor": COLOURS[2]}),
     Verdict.NOT_SIGNIFICANT: _Kind("not significant", {"color": "#6e6e6e", "marker": "o", "markerfacecolor": "white"}),
     Verdict.INCONCLUSIVE: _Kind("inconclusive", {"color": "#6e6e6e", "marker": "D", "markerfacecolor": "white"}),
 }
@@ -93,6 +94,8 @@ def _draw(axes: Axes, cells: Sequence[Comparison]) -> None:
             axes.plot(row.difference or 0.0, at, linestyle="", markersize=5, zorder=3, gid="difference", **look)
             axes.text(1.02, at, _numbers(row), transform=axes.get_yaxis_transform(), va="center_baseline")
     axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
+    for margin in {cell.margin for cell in cells if cell.margin is not None}:
+        axes.axvspan(-margin, margin, color="#8c8c8c", alpha=0.15, linewidth=0, zorder=0, gid="margin")
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_yticks(range(len(rows)), [row.where if isinstance(row, Comparison) else row for row in rows])
     for label, row in zip(axes.get_yticklabels(), rows, strict=True):
@@ -132,6 +135,8 @@ def _notes(cells: Sequence[Comparison], drawn: Sequence[Comparison]) -> Iterator
     ).replace("B − A", "B\N{NO-BREAK SPACE}−\N{NO-BREAK SPACE}A")
     if any(cell.sequences for cell in drawn):
         yield f"{SEQUENCE} Seeds may be added after a look."
+    if margins := dict.fromkeys(f"±{cell.margin:g}" for cell in drawn if cell.margin is not None):
+        yield f"Grey: the margin of equivalence, {listed(margins)}."
     yield from in_places("Inconclusive", ((cell, cell.reason) for cell in drawn))
     unpaired = "no seed has both scores, and sgbench compare says why"
     yield from in_places("Not drawn", ((cell, unpaired) for cell in cells if cell.difference is None))

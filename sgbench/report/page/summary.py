@@ -86,10 +86,12 @@ def _outcomes(cells: Sequence[Comparison]) -> dict[_Outcome, list[Comparison]]:
         match cell.verdict:
             case Verdict.SIGNIFICANT:
                 outcome = _Outcome(0, f"{cell.label_b} is significantly {sides[cell.better]} {cell.label_a}")
+            case Verdict.EQUIVALENT:
+                outcome = _Outcome(1, f"{cell.label_b} is equivalent to {cell.label_a} within {cell.margin:g}")
             case Verdict.NOT_SIGNIFICANT:
-                outcome = _Outcome(1, "No difference is significant")
+                outcome = _Outcome(2, "No difference is significant")
             case Verdict.INCONCLUSIVE:
-                outcome = _Outcome(2, "The comparison is inconclusive")
+                outcome = _Outcome(3, "The comparison is inconclusive")
         found[outcome].append(cell)
     return dict(sorted(found.items()))
 
