@@ -3,10 +3,12 @@
 import dataclasses
 import datetime
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sgbench.core.words import listed
 from sgbench.spec.decisions import ALL_SETS, Question
 from sgbench.spec.models import canonical_json
 from sgbench.spec.text import read_time
@@ -64,7 +66,7 @@ class Declaration:
             ValueError: If it is something else; also a KeyError or TypeError.
         """
         asked = data["question"]
-        return cls(
+        declaration = cls(
             question=Question(asked["a"], asked["b"], asked["metric"], tuple(asked["sets"]), asked["margin"]),
             alpha=float(data["alpha"]),
             g=float(data["g"]),
@@ -76,3 +78,10 @@ class Declaration:
             sweep=str(data["sweep"]),
             declared=read_time(data["declared"]),
         )
+        if unknown := {*declaration.question.sets} - {ALL_SETS, *dict(declaration.tests)}:
+            raise ValueError(f"it asks about {listed(sorted(unknown))}, whose pixels it does not name")
+        if not (0 < declaration.alpha < 1 and 0 < declaration.g < math.inf):
+            raise ValueError(f"its alpha is {declaration.alpha:g} and its g {declaration.g:g}")
+        if not declaration.looks or min(declaration.looks) < 2 or len({*declaration.seeds}) < len(declaration.seeds):
+            raise ValueError("it needs looks after 2 seeds or more, and each seed once")
+        return declaration
