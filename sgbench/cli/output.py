@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sgbench.analysis import Filters, View, load_results
+from sgbench.analysis.tunings import chances
 from sgbench.analysis.view import labels_of
 from sgbench.cli.lean import skip_pandas
 from sgbench.core.errors import InputError
@@ -26,6 +27,7 @@ from sgbench.report import tables
 from sgbench.report.decisions import announced, sentences, told
 from sgbench.report.screen import Screen
 from sgbench.report.tables.data import json_text
+from sgbench.report.tunings import shown as of_tunings
 from sgbench.store.layout import SIGNS
 
 if TYPE_CHECKING:  # these load torch, which only training and scoring need
@@ -334,16 +336,18 @@ def print_outcome(outcome: "Outcome", root: str, *, as_json: bool, again: str) -
 
 
 def print_tuned(tuned: "Tuned", root: str, *, as_json: bool) -> None:
-    """Print what a search has chosen, and the table and comparisons of the runs with it.
+    """Print what a search gave each loss and has chosen, and the table and comparisons of the runs with it.
 
     Args:
         tuned: How it ended.
         root: Its store.
-        as_json: Print the table as JSON.
+        as_json: Print the table of the runs alone, as JSON.
 
     Raises:
         typer.Exit: As `print_outcome` does, and with 1 if no trial of a loss came to a value.
     """
+    if not (as_json or tuned.interrupted):
+        of_tunings(chances({tuned.name: tuned.tuning})).print(_stdout())
     if tuned.outcome:
         print_outcome(tuned.outcome, root, as_json=as_json, again="--retry repeats them")
         return

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from crash_points import NOW
 from made_up_runs import tuned
 
+from sgbench.cli.output import print_tuned
 from sgbench.core.storage import Storage
+from sgbench.runs.tuning import Tuned
 from sgbench.spec import RunSpec, TrainingData
 from sgbench.store import Store, identity_columns
 from sgbench.store.layout import has_weights
@@ -103,6 +106,18 @@ def test_tunings_shows_what_each_loss_was_given(run: Run, store: Store) -> None:
     assert (each["loss"], each["trials"], each["ended"]) == ("0.5:2*l1", 2, 1)
     _, err = run("results", "tunings", "other", code=2)
     assert "unknown tuning 'other'; valid: mine." in err
+
+
+def test_a_search_that_chose_nothing_ends_with_what_was_given_and_1(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nothing = Tuned("mine", tuned(1), lost=("0.5:2*l1 with edsr-tiny",))
+    with pytest.raises(typer.Exit) as end:
+        print_tuned(nothing, "results/quick", as_json=False)
+    out, err = capsys.readouterr()
+    assert end.value.exit_code == 1
+    assert "mine: 2 trials of 7 steps for each loss" in out
+    assert "No trial of 0.5:2*l1 with edsr-tiny came to a value" in err
 
 
 def test_verify_ends_with_1_where_anything_is_wrong(run: Run, store: Store) -> None:
