@@ -179,23 +179,28 @@ def crossed_mean(differences: Array, sizes: Sequence[int] = ()) -> Mean:
     Raises:
         ValueError: If there are fewer than two seeds, or fewer than two images of a set.
     """
-    seeds, images = differences.shape
+    return Mean(*map(float, crossed_moments(differences, sizes)))
+
+
+def crossed_moments(differences: Array, sizes: Sequence[int] = ()) -> tuple[Array, Array, Array]:
+    """Return the values, errors and degrees of freedom of `crossed_mean` for many matrices, [..., S, I], at once."""
+    seeds, images = differences.shape[-2:]
     sizes = sizes or (images,)
     if seeds < 2 or min(sizes) < 2 or sum(sizes) != images:
         raise ValueError(
-            f"2 seeds and 2 images of each test set are needed, and the shape is {differences.shape}, of sets {sizes}"
+            f"2 seeds and 2 images of each test set are needed; there are {seeds}, and {sizes} of {images}"
         )
-    by_seed, by_image = differences.mean(axis=1), differences.mean(axis=0)
-    parts = [(float(by_seed.var(ddof=1)) / seeds, seeds - 1)]
-    left = 0.0
+    by_seed, by_image = differences.mean(axis=-1), differences.mean(axis=-2)
+    variance = by_seed.var(axis=-1, ddof=1) / seeds
+    spread, left = variance**2 / (seeds - 1), np.zeros_like(variance)
     for of_set, means in zip(_split(differences, sizes), _split(by_image, sizes), strict=True):
-        count = len(means)
-        parts.append((float(means.var(ddof=1)) * count / images**2, count - 1))
-        rest = of_set - of_set.mean(axis=1, keepdims=True) - means + means.mean()
-        left += float(np.sum(rest**2)) / (seeds * (seeds - 1)) * count / (count - 1) / images**2
-    variance = sum(variance for variance, _ in parts)
-    spread = sum(part**2 / df for part, df in parts)
-    return Mean(float(differences.mean()), math.sqrt(variance + left), variance**2 / spread if spread > 0.0 else 1.0)
+        count = means.shape[-1]
+        part = means.var(axis=-1, ddof=1) * count / images**2
+        variance, spread = variance + part, spread + part**2 / (count - 1)
+        rest = of_set - of_set.mean(axis=-1, keepdims=True) - (means - means.mean(axis=-1, keepdims=True))[..., None, :]
+        left += np.sum(rest**2, axis=(-2, -1)) * count / (seeds * (seeds - 1) * (count - 1) * images**2)
+    df = np.divide(variance**2, spread, out=np.ones_like(spread), where=spread > 0)
+    return by_seed.mean(axis=-1), np.sqrt(variance + left), df
 
 
 def sign_flip(differences: Array) -> SignFlip:
@@ -226,7 +231,7 @@ def sign_flip_above(differences: Array) -> SignFlip:
     flips = _flips(len(differences))
     observed = float(differences.sum())
     rounding = 1e-12 * float(np.abs(differences).sum())
-    sums = flips @ differences
+    sums = np.einsum("fn,n->f", flips, differences)  # as in `sign_flip`
     extreme = int(np.count_nonzero(sums >= observed - rounding) + np.count_nonzero(-sums >= observed - rounding))
     return SignFlip(p=extreme / (2 * len(flips)), floor=sign_flip_floor(len(differences)) / 2)
 

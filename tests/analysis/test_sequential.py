@@ -1,6 +1,8 @@
+import json
 import math
 
 import numpy as np
+import published_tests
 import pytest
 import scipy.integrate
 import scipy.stats
@@ -24,6 +26,7 @@ NUMBERS = st.integers(-1000, 1000).map(lambda number: number / 64)
 SEEDS = st.integers(1, 12).flatmap(lambda n: arrays(np.float64, n, elements=NUMBERS))
 PRIORS = st.sampled_from([0.25, 1.0, 4.0, 100.0])
 LOOKS = (3, 5, 7)
+PUBLISHED = json.loads(published_tests.FILE.read_text(encoding="utf-8"))
 NOTHING = Interval(-math.inf, math.inf)
 
 
@@ -48,6 +51,18 @@ def test_evidence_is_a_mixture_of_scipys_noncentral_t_over_the_effects(n: int, g
 
     assert t_e_process(differences, g)[-1] == pytest.approx(mixture(-12 * math.sqrt(g)), rel=1e-6)
     assert t_e_process_above(differences, g, 0.0)[-1] == pytest.approx(2 * mixture(0.0), rel=1e-6)
+
+
+@pytest.mark.parametrize(("case", "theirs"), [*zip(published_tests.CASES, PUBLISHED["cases"], strict=True)])
+def test_evidence_and_intervals_are_those_of_published_packages(
+    case: tuple[int, float, float], theirs: dict[str, list[list[float]]]
+) -> None:
+    seed, effect, g = case
+    differences = published_tests.differences(seed, effect)
+    assert t_e_process(differences, g)[1:] == pytest.approx(theirs["evidence"], rel=1e-9)
+    lows, highs = zip(*theirs["intervals"], strict=True)  # of each look by itself
+    interval = confidence_sequence(differences, published_tests.ALPHA, g)
+    assert (interval.low, interval.high) == pytest.approx((max(lows), min(highs)), rel=1e-4)  # RLS is not exact
 
 
 @given(SEEDS, PRIORS, NUMBERS)
