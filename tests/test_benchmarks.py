@@ -10,9 +10,19 @@ import time
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import psutil
 import pytest
 
+from sgbench.analysis import stats
+from sgbench.analysis.sequential import (
+    anytime_p,
+    at_looks,
+    sequential_crossed,
+    sequential_sign_flip,
+    sequential_t,
+    t_e_process_above,
+)
 from sgbench.core.storage import Storage
 from sgbench.runs.plan import PlannedRun
 from sgbench.spec import Recipe, RunSpec, TrainingData
@@ -32,6 +42,15 @@ def scale(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     for name in ("scale", "harness"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return importlib.import_module("scale")
+
+
+@pytest.fixture
+def significance(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script significance.py as a module."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    for name in ("significance", "harness"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return importlib.import_module("significance")
 
 
 @pytest.fixture
@@ -164,3 +183,38 @@ def test_a_part_that_takes_too_long_is_ended_with_what_it_has_started(session: M
     while lives(child) and time.monotonic() < patience:
         time.sleep(0.01)
     assert not lives(child)
+
+
+@pytest.mark.parametrize(("mean", "significant"), [(0.0, 0), (1.5, 3), (3.0, 3)])
+def test_many_matrices_are_tested_at_once_as_each_is_by_itself(
+    significance: ModuleType, mean: float, significant: int
+) -> None:
+    matrices = mean + np.random.default_rng(0).standard_normal((3, 20, 14))
+    fixed, anytime = significance.p_fixed(matrices)[1], significance.p_anytime(matrices)[:, -1]
+    below, above = (significance.p_beyond(sign * matrices, -2.0)[1][:, -1] for sign in (-1, 1))
+    assert sum(anytime <= 0.05) == significant
+    for at, matrix in enumerate(matrices):
+        by_seed, by_image = matrix.mean(axis=1), matrix.mean(axis=0)
+        expected = max(stats.paired_t(by_seed, 0.05).p, stats.sign_flip(by_image).p, stats.crossed_mean(matrix).p())
+        assert fixed[at] == pytest.approx(expected) or min(fixed[at], expected) > 0.05
+        looks = significance.LOOKS
+        tests = (sequential_t(by_seed, 0.05, 4.0), sequential_sign_flip(matrix, looks))
+        expected = max(*(test.p for test in tests), sequential_crossed(matrix, 0.05, looks).p)
+        assert anytime[at] == pytest.approx(expected) or min(anytime[at], expected) > 0.05
+        for p, sign in ((below[at], -1), (above[at], 1)):
+            one_sided = (
+                anytime_p(t_e_process_above(sign * by_seed, 4.0, -2.0)),
+                at_looks(lambda seen: stats.crossed_mean(seen).above(-2.0), sign * matrix, looks),
+                at_looks(lambda seen: stats.sign_flip_above(2.0 + seen.mean(axis=0)).p, sign * matrix, looks),
+            )
+            assert p == pytest.approx(max(one_sided)) or min(p, max(one_sided)) > 0.05
+
+
+def test_the_simulations_run_and_their_tables_are_those_of_the_documentation(significance: ModuleType) -> None:
+    tables = {table.__name__: table for table in significance.TABLES}
+    for name in ("power", "sequences", "sets"):
+        rows = tables[name](lambda count: 8)
+        assert len({tuple(row) for row in rows}) == 1
+    page = significance.DOCS.read_text(encoding="utf-8")
+    assert significance.documented(page, BENCHMARKS / "results") == page
+    assert all(f"<!-- significance-{name} -->" in page for name in tables)
