@@ -305,9 +305,10 @@ def multiplied(evidence: Sequence[Array]) -> float:
 
 
 def _by_seed(parts: Sequence[Array], g: Sequence[float], alpha: float) -> Estimate:
-    if len(parts) == 1:
-        return sequential_t(parts[0], alpha, g[0])
     there = [(part, prior) for part, prior in zip(parts, g, strict=True) if len(part)]
+    if len(there) == 1:
+        ((part, prior),) = there
+        return sequential_t(part, alpha, prior)
     evidence = [t_e_process(part, prior) for part, prior in there]
     return Estimate(_not_refuted(there, alpha), multiplied(evidence))
 

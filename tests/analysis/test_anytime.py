@@ -341,6 +341,12 @@ def test_the_interval_of_two_labs_ends_where_their_evidence_does(mean: float) ->
     assert (found.p < 0.05) is not (found.interval.low <= 0 <= found.interval.high)
 
 
+def test_a_lab_that_has_not_begun_changes_nothing_by_seed() -> None:
+    differences = np.random.default_rng(1).normal(1, 1, (6, 1))
+    ours, theirs = SeedSequence(tuple(range(6)), 4.0, LOOKS), SeedSequence((), 4.0, LOOKS)
+    assert sequential_tests(differences, [ours, theirs], 0.05, ()) == sequential_tests(differences, [ours], 0.05, ())
+
+
 def test_two_labs_with_too_few_seeds_know_nothing_yet() -> None:
     sequences = [SeedSequence((0, 1), 4.0, LOOKS), SeedSequence((), 4.0, LOOKS)]
     found = sequential_tests(np.array([[1.0], [1.1]]), sequences, 0.001, ()).by_seed
