@@ -45,7 +45,7 @@ class _Telling(Quiet):
 
 def _do(told: Any, environment: Mapping[str, str], name: str, fields: Mapping[str, Any], root: str, how: Any) -> None:
     os.environ.update(environment)
-    lease.BEAT_SECONDS, lease.LEASE_SECONDS, lease.SETTLE_SECONDS, lease.LOOK_SECONDS = 0.2, 3.0, 0.1, 0.05
+    lease.BEAT_SECONDS, lease.LEASE_SECONDS, lease.SETTLE_SECONDS, lease.LOOK_SECONDS = 0.5, 3.0, 0.1, 0.2
     shard, die_at = how
     try:
         outcome = carry_out(

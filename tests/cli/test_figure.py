@@ -100,6 +100,7 @@ def test_a_part_that_is_chosen_by_hand(place: Path, run: Run) -> None:
         (["forest", "l1", "l2", "--out", "a.png"], "unknown loss 'l2'"),
         (["forest", "l1", "l1+sg", "--out", "a.png", "--test", "Set5"], "unknown test set 'Set5'"),
         (["forest", "l1", "l1+sg", "--out", "a.png", "--alpha", "0.9"], "alpha is 0.9; a number from 0.001 to 0.5"),
+        (["rank", "--out", "a.png"], "there are no ranks by 'lpips_alex', whose scores are not of two losses with two"),
         (["agreement", "--out", "a.png", "--metric", "psnr_y"], "no two metrics have scores of three losses"),
         (["gradient-maps", "no.png", "--out", "a.png"], "'no.png' cannot be read as an image"),
         (["gradient-maps", "HR/noise.png", "--operator", "x", "--out", "a.png"], "operator is 'x'"),
