@@ -36,6 +36,7 @@ from sgbench.core.words import natural, printable
 from sgbench.spec import Recipe
 from sgbench.spec.expression import Family, parse
 from sgbench.spec.sources import Sources, changed_since
+from sgbench.spec.space import RATE
 from sgbench.spec.stored import find_loss, read_family
 from sgbench.store import Planned
 from sgbench.store.rows import RunEnd, RunKind
@@ -519,7 +520,31 @@ class View:
         ended = {run.run_id: run for run in _ended(self.results.runs)}
         waiting = {plan.run_id: plan for plan in self.results.planned if plan.run_id not in ended}
         runs = ended | {run_id: _waiting(plan) for run_id, plan in waiting.items()}
-        return {run_id: run._replace(label=self.label(run.loss)) for run_id, run in runs.items()}
+        tuned = self._tuned(ended)
+        named = {*self.results.totals["run_id"].unique().to_pylist(), *waiting} if self.results.tunings else set()
+        trials = {trial.run_id for tuning in self.results.tunings.values() for trial in tuning.trials} - named
+        return {
+            run_id: run._replace(label=self.label(run.loss), recipe=tuned.get(_trained(run), run.recipe))
+            for run_id, run in runs.items()
+            if run_id not in trials
+        }
+
+    def _tuned(self, ended: Mapping[str, Run]) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+        """Return the recipes with learning rates that were chosen for each loss, as one recipe, by `_trained`."""
+        found = {}
+        for tuning in self.results.tunings.values():
+            for backbone in {candidate.backbone for candidate in tuning.search.candidates}:
+                chosen = [
+                    trial
+                    for number, candidate in enumerate(tuning.search.candidates)
+                    if candidate.backbone == backbone and (trial := tuning.chosen(number)) is not None
+                ]
+                if len({trial.values.get(RATE) for trial in chosen}) < 2:
+                    continue
+                for run in (ended[trial.run_id] for trial in chosen if trial.run_id in ended):
+                    recipe = zip(RECIPE, run.recipe or (), strict=True)
+                    found[_trained(run)] = tuple(TUNED if name == "optimizer_lr" else value for name, value in recipe)
+        return found
 
     @functools.cached_property
     def _lost(self) -> list[Run]:
@@ -552,6 +577,14 @@ class View:
                 yield Outcome(runs[run_id], dataset, metric, value, None, basis)
             else:
                 yield Outcome(runs[run_id], dataset, metric, None, Fate(Why.FAILED, f"the value is {value}"), basis)
+
+
+TUNED = "tuned"
+"""Stands for a learning rate that was chosen for a loss in the recipe of its runs, so that losses can be compared."""
+
+
+def _trained(run: Run) -> tuple[Any, ...]:
+    return (run.backbone, run.loss, run.recipe)
 
 
 def _key(outcome: Outcome) -> Key:

@@ -17,7 +17,9 @@ from sgbench.analysis.compare import Comparison, Verdict
 from sgbench.analysis.stats import Array, crossed_bootstrap, holm, paired_t, sign_flip
 from sgbench.core.errors import InputError
 from sgbench.spec import Recipe
-from sgbench.store import Dataset, Planned
+from sgbench.spec.space import RATE, Searched
+from sgbench.store import Candidate, Dataset, Planned, Search, Trial, Tuning
+from sgbench.store.rows import RunEnd
 from sgbench.store.schema import recipe_columns, to_table
 
 INCONCLUSIVE, NOT_SIGNIFICANT, SIGNIFICANT = Verdict.INCONCLUSIVE, Verdict.NOT_SIGNIFICANT, Verdict.SIGNIFICANT
@@ -611,3 +613,36 @@ def test_no_more_families_than_alpha_call_nothing_significant(seeds: int, of: tu
     cells = comparisons(families(number, seeds, 10, of), L1, SG)
     found = len({cell.metric for cell in cells if cell.verdict == SIGNIFICANT}) / number
     assert found <= 0.05 + 2.5 * math.sqrt(0.05 * 0.95 / number)
+
+
+def test_losses_whose_learning_rates_were_chosen_are_compared_and_trials_are_no_seeds_of_them() -> None:
+    rates = {L1: 1e-3, SG: 2e-3}
+    found = two(effects())
+    runs = [row | {"optimizer_lr": rates[row["loss"]]} for row in found.runs.to_pylist()]
+    failed = {"status": "failed", "error": "loss is NaN", "step": 7, "optimizer_lr": 1e-2}
+    trials, made = list[dict[str, Any]](), list[Trial]()
+    for number, (loss, rate) in enumerate(rates.items()):
+        good, bad = f"{loss} good", f"{loss} bad"
+        trials += [run(loss, 1000, run_id=good, optimizer_lr=rate), run(loss, 1000, run_id=bad) | failed]
+        made.append(Trial(number, {RATE: rate}, loss, 1000, good, RunEnd.DONE, 1200, 30.0))
+        made.append(Trial(number, {RATE: 1e-2}, loss, 1000, bad, RunEnd.FAILED, 7))
+    searched = (Searched.ranged(RATE, 1e-4, 1e-2, 1e-3),)
+    search = Search(
+        candidates=tuple(Candidate("edsr-tiny", loss, searched) for loss in rates),
+        trials=2,
+        steps=1200,
+        method="random",
+        scheduler="none",
+        metric="psnr_y",
+        higher=True,
+        dataset="Mine",
+        dataset_sha256="ab" * 32,
+        seed=1000,
+        trial_seeds=(1000,),
+        final_seeds=(0, 1, 2),
+        conditions="0" * 12,
+    )
+    tables = (to_table("runs", [*runs, *trials]), found.scores)
+    assert not any(cell.seeds for cell in comparisons(Results.of(*tables), L1, SG))
+    cell = one(Results.of(*tables, tunings={"mine": Tuning(search, tuple(made), NOW)}))
+    assert cell == one(found)
