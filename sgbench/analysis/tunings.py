@@ -141,7 +141,7 @@ def trials_table(tunings: Mapping[str, Tuning]) -> pa.Table:
                     "searched": candidate.loss,
                     "trial": number,
                     "settings": json.dumps(dict(trial.values), ensure_ascii=False),
-                    "learning_rate": trial.values.get(RATE),
+                    "learning_rate": float(rate) if isinstance(rate := trial.values.get(RATE), int | float) else None,
                     "status": trial.end,
                     "chosen": trial is chosen[trial.candidate],
                 }

@@ -180,6 +180,9 @@ class Tuning:
                     raise ValueError(f"a trial of {candidate.loss} has a value of {each.name} that is not searched")
         if any(not 0 <= trial.candidate < len(tuning.search.candidates) for trial in tuning.trials):
             raise ValueError("a trial is of no candidate")
+        numbers = [number for trial in tuning.trials for number in (trial.seed, trial.step)]
+        if any(not 0 <= number < 2**63 for number in (tuning.search.steps, tuning.search.trials, *numbers)):
+            raise ValueError("a number of trials or steps, or a seed, is not from 0 to 2⁶³ − 1")
         if any(trial.value is not None and not math.isfinite(trial.value) for trial in tuning.trials):
             raise ValueError("the value of a trial is no finite number")
         return tuning

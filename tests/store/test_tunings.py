@@ -83,6 +83,7 @@ def test_the_best_of_the_trials_that_were_trained_to_the_end_is_chosen_once_all_
         (lambda data: data["trials"][0]["values"].pop("λ"), "values of something else than is searched"),
         (lambda data: data["trials"][0]["values"].update({"λ": 11.0}), "has a value of λ that is not searched"),
         (lambda data: data["trials"][2]["values"].update({"sg.operator": "x"}), "of sg.operator that is not searched"),
+        (lambda data: data["trials"][0].update(seed=2**63), "is not from 0 to"),
         (lambda data: data["trials"][0].update(candidate=2), "of no candidate"),
         (lambda data: data["trials"][0].update(run_id="../../x"), "run_id"),
         (lambda data: data["trials"].extend(data["trials"][:2]), "has 5 trials and was given 3"),
