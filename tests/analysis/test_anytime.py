@@ -4,7 +4,7 @@ import datetime
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 import numpy as np
@@ -172,6 +172,43 @@ def test_the_family_is_all_that_was_declared_together_tested_or_not() -> None:
     ]
     assert [cells[backbone, "Set14"].family for backbone in backbones[:2]] == [6, 6]
     assert [cells[backbone, "Set14"].p for backbone in backbones[:2]] == holm([*largest, 1.0, 1.0, 1.0, 1.0])[:2]
+
+
+def test_all_sets_are_those_that_were_declared_together() -> None:
+    """A set that somebody scores later is no part of them, nor of the family."""
+    few, many, later = effects(6, 5, seed=1), effects(6, 14, seed=2), effects(6, 9, mean=0.2, seed=3)
+    scored = {
+        ("edsr-tiny", seed): {"Set5": list(few[seed]), "Set14": list(many[seed]), "Set9": list(later[seed])}
+        for seed in range(6)
+    }
+    declaration = declared(sets=("Set14", ALL_SETS))
+    cells = cells_of(made(scored, declaration))
+    cell, both = cells["edsr-tiny", ALL_SETS], np.concatenate([few, many], axis=1)
+    assert (cell.sets, cell.images, cell.family) == (("Set5", "Set14"), 19, 2)
+    assert judged_by(cell) == [((0, 1, 2, 3, 4, 5), declaration.digest)]
+    assert cell.by_image == sequential_sign_flip(both, LOOKS)
+    assert cell.overall is not None
+    expected = sequential_crossed(both, 0.05, LOOKS, (5, 14))
+    assert astuple(cell.overall.interval) == pytest.approx(astuple(expected.interval))
+    assert cell.overall.p == pytest.approx(expected.p)
+    assert cells["edsr-tiny", "Set14"].family == 2
+    assert cells_of(made(scored))["edsr-tiny", ALL_SETS].sets == ("Set5", "Set9", "Set14")
+    others = declared(range(10, 20), sets=(ALL_SETS,), tests=declaration.tests[:1])
+    assert cells_of(made(scored, declaration, others))["edsr-tiny", ALL_SETS] == cell  # of other sets: another question
+
+
+def test_the_declared_margin_holds_and_equivalence_does_not_depend_on_when_one_looks() -> None:
+    differences = on_set14(effects(12, mean=0.001), range(12))
+    question = Question(L1, SG, "lpips_alex", ("Set14",), margin=0.05)
+    cell = one(made(differences, declared(question=question)), margin=0.2)
+    assert (cell.margin, cell.verdict) == (0.05, Verdict.EQUIVALENT)
+    assert [each.margin for each in cell.sequences] == [0.05]
+    assert cell.equivalence is not None
+    seen = [one(made(dict(list(differences.items())[:n]), declared(question=question))) for n in range(2, 13)]
+    p = [each.equivalence.p for each in seen if each.equivalence]
+    assert p == sorted(p, reverse=True)
+    assert p[-1] == cell.equivalence.p
+    assert cell.detectable is None  # the number of seeds was not fixed
 
 
 def test_what_was_declared_is_no_part_of_the_family_of_the_rest() -> None:

@@ -614,7 +614,7 @@ def test_each_row_of_differences_has_its_mean_interval_and_numbers() -> None:
 
 
 def test_differences_are_told_apart_by_their_shape() -> None:
-    verdicts = [Verdict.SIGNIFICANT, Verdict.NOT_SIGNIFICANT, Verdict.INCONCLUSIVE]
+    verdicts = list(Verdict)
     cells = [compared(backbone=f"a{at}", verdict=verdict) for at, verdict in enumerate(verdicts)]
     cells += [compared(backbone="worse", mean_b=0.5), compared(backbone="unknown", direction=None)]
     figure = draw_forest(cells)
@@ -622,7 +622,15 @@ def test_differences_are_told_apart_by_their_shape() -> None:
     assert len({(line.get_marker(), line.get_markerfacecolor() == "white") for line in marks}) == len(cells)
     assert set(legend(figure)) == {
         *("significant, better", "significant, worse", "significant", "not significant", "inconclusive"),
+        "equivalent",
     }
+
+
+def test_the_margin_of_equivalence_is_a_band_around_no_difference() -> None:
+    figure = draw_forest([compared(metric="psnr_y", direction="higher", margin=0.1, verdict=Verdict.EQUIVALENT)])
+    (band,) = [patch for patch in figure.axes[0].patches if patch.get_gid() == "margin"]
+    assert (band.get_x(), band.get_x() + band.get_width()) == (-0.1, pytest.approx(0.1))
+    assert "Grey: the margin of equivalence, ±0.1." in said(figure)
 
 
 def test_of_a_metric_for_which_more_is_better_the_sides_are_the_other_way_round() -> None:
