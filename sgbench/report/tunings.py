@@ -111,7 +111,10 @@ def _chosen(each: Chance) -> str:
 
 
 def _value(search: Search, trial: Trial | None) -> str:
-    return "–" if trial is None or trial.value is None else number(search.metric, trial.value)
+    if trial is None or trial.value is None:
+        return "–"
+    early = f" after {plural(trial.step, 'step')}" if trial.step < search.steps else ""
+    return f"{number(search.metric, trial.value)}{early}"
 
 
 def _remarks(found: Sequence[Chance]) -> Iterator[str]:
@@ -177,5 +180,6 @@ def _record(each: Chance) -> dict[str, Any]:
         "run_id": each.chosen and each.chosen.run_id,
         "value": each.chosen and each.chosen.value,
         "default_value": each.default and each.default.value,
+        "default_step": each.default and each.default.step,
         "at_edge": {edge.searched.name: edge.end for edge in each.edges},
     }

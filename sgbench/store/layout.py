@@ -61,8 +61,8 @@ DECLARED = "declared"
 TUNINGS = "tunings"
 """Folder of a store with a file for each search for the settings of losses, called by its name."""
 
-SIGNS = ("runs", PLANS)
-"""Folders one of which is there as soon as a run has ended or a sweep has begun."""
+SIGNS = ("runs", PLANS, TUNINGS)
+"""Folders one of which is there as soon as a run has ended, or a sweep or a search for settings has begun."""
 
 FOLDERS = (
     *("runs", "scores", "history", "validation", PLANS, CHECKPOINTS, WEIGHTS, IMAGES, LOGS),

@@ -106,6 +106,12 @@ def test_the_table_has_a_row_for_each_loss_and_says_what_is_unfair_or_incomplete
     )
 
 
+def test_a_default_that_was_stopped_early_says_after_how_many_steps() -> None:
+    tuning = replace(TUNING, trials=(replace(TRIALS_MADE[0], end=RunEnd.STOPPED, step=200), *TRIALS_MADE[1:]))
+    (grid,) = grids(chances({"mine": tuning}))
+    assert grid.rows[0][-2:] == ("0.2500", "0.3000 after 200 steps")
+
+
 def test_columns_are_left_out_where_nothing_was_stopped_and_nothing_failed() -> None:
     tuning = replace(TUNING, search=replace(SEARCH, scheduler="none"), trials=TRIALS_MADE[:2])
     (grid,) = grids(chances({"mine": tuning}))

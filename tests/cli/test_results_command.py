@@ -108,6 +108,11 @@ def test_tunings_shows_what_each_loss_was_given(run: Run, store: Store) -> None:
     assert "unknown tuning 'other'; valid: mine." in err
 
 
+def test_a_store_in_which_only_a_search_has_begun_shows_it(run: Run, store: Store) -> None:
+    Store(Storage("results/begun")).write_tuning("mine", tuned(0))
+    assert "2 trials have not ended" in run("results", "tunings", "--results", "results/begun")[0]
+
+
 def test_a_search_that_chose_nothing_ends_with_what_was_given_and_1(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
