@@ -17,7 +17,7 @@ class State(StrEnum):
     """Where one comparison of a question stands."""
 
     DECIDED = "decided"
-    """The difference is significant."""
+    """The difference is significant and, with a margin, an improvement, larger than the margin, or within it."""
     EQUIVALENT = "equivalent"
     """The difference is within the margin."""
     UNDECIDABLE = "undecidable by seeds"
@@ -124,7 +124,7 @@ def _of(declaration: Declaration, cells: Iterable[Comparison]) -> Comparison | N
 
 def _state(cell: Comparison | None) -> State:
     if cell and cell.verdict is Verdict.SIGNIFICANT:
-        return State.DECIDED
+        return State.DECIDED if _answers(cell) else State.UNDECIDED
     if cell and cell.verdict is Verdict.EQUIVALENT:
         return State.EQUIVALENT
     if not (cell and cell.by_seed and cell.verdict is Verdict.INCONCLUSIVE):
@@ -132,3 +132,12 @@ def _state(cell: Comparison | None) -> State:
     one_sided = cell.by_image.floor / 2 if cell.by_image else 0.0  # of the tests for equivalence
     within_reach = cell.margin is not None and one_sided <= cell.alpha
     return State.UNDECIDED if within_reach else State.UNDECIDABLE
+
+
+def _answers(cell: Comparison) -> bool:
+    """Return whether a significant difference leaves nothing to ask; with a margin, harm may be within it or beyond."""
+    if cell.margin is None or cell.better or not cell.estimate:
+        return True
+    interval, within = cell.estimate.interval, cell.equivalence
+    beyond = interval.low > cell.margin or interval.high < -cell.margin
+    return beyond or (within is not None and within.p <= cell.alpha)

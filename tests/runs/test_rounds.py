@@ -3,7 +3,9 @@
 import contextlib
 import datetime
 import hashlib
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import pytest
 
 from sgbench.analysis.decisions import fewest_seeds
 from sgbench.analysis.sequential import t_e_process
+from sgbench.cli.output import print_outcome
+from sgbench.cli.status import status
 from sgbench.core.errors import InputError
 from sgbench.core.storage import Storage
 from sgbench.data import write_png
@@ -20,7 +24,7 @@ from sgbench.runs.delivery import open_packed
 from sgbench.runs.execute import Job, Watcher
 from sgbench.runs.plan import Choices, read_sweep
 from sgbench.runs.shards import Shard
-from sgbench.runs.sweep import Outcome, Quiet, Summary, carry_out, look
+from sgbench.runs.sweep import Outcome, Quiet, Runner, Summary, carry_out, look
 from sgbench.spec import Question, RunSpec, SweepSpec, canonical_json
 from sgbench.store import Declaration, Store, identity_columns
 
@@ -75,23 +79,31 @@ def differing(effect: float, sd: float = 1.0) -> Scores:
 
 
 class MadeUp:
-    """A runner that makes up scores; some runs fail, and it is interrupted before more than so many runs are done."""
+    """A runner that makes up scores; some runs fail, and it is stopped or killed before more than so many are done."""
 
     def __init__(
-        self, value: Scores, failing: Callable[[RunSpec], bool] = lambda run: False, most: int = 10**9
+        self,
+        value: Scores,
+        fails: Callable[[RunSpec], bool] = lambda run: False,
+        most: int = 999,
+        *,
+        killed: bool = True,
     ) -> None:
-        self.value, self.failing, self.most = value, failing or (lambda run: False), most
+        self.value, self.fails, self.most, self.killed = value, fails, most, killed
         self.done: list[tuple[str, str, int]] = []
 
     def __call__(self, name: str, jobs: Sequence[Job], sweep: SweepSpec, storage: Storage, watcher: Watcher) -> Summary:
         summary, store = Summary(), Store(storage)
         for job in jobs:
-            if len(self.done) >= self.most:
+            if len(self.done) >= self.most and self.killed:
                 raise KeyboardInterrupt
+            if len(self.done) >= self.most:
+                summary.interrupted = True
+                break
             run = job.spec
             self.done.append((run.backbone, str(run.loss), run.seed))
             row = identity_columns(run) | {"step": 1, "finished": NOW}
-            if self.failing(run):
+            if self.fails(run):
                 store.write_run({**row, "status": "failed", "error": "loss is NaN"})
                 summary.failed[job.run_id] = "loss is NaN"
                 continue
@@ -100,7 +112,7 @@ class MadeUp:
                 values = self.value(run)[: len(test)]
                 columns = {"run_id": job.run_id, "dataset": test.name, "dataset_sha256": test.sha256}
                 columns |= {"metric": metric.name, "metric_version": metric.version}
-                columns |= {"protocol": canonical_json(dict(metric.protocol))}
+                columns |= {"protocol": canonical_json({**metric.protocol, "direction": metric.direction})}
                 columns |= {"n_images": len(values), "status": "ok", "scored": NOW}
                 rows = [{**columns, "image": f"{at}", "value": float(each)} for at, each in enumerate(values)]
                 store.write_scores([*rows, {**columns, "image": None, "value": float(values.mean())}])
@@ -108,7 +120,7 @@ class MadeUp:
         return summary
 
 
-def decide(sweep: SweepSpec, storage: Storage, runner: MadeUp, **choices: Any) -> Outcome:
+def decide(sweep: SweepSpec, storage: Storage, runner: Runner, **choices: Any) -> Outcome:
     return carry_out("asked", sweep, storage, contextlib.nullcontext(runner), Quiet(), **choices)
 
 
@@ -154,20 +166,34 @@ def test_what_is_equivalent_within_the_margin_needs_no_more_seeds(
     assert (cell.margin, cell.verdict, cell.equivalence.p <= 0.05) == (0.5, "equivalent", True)
 
 
-@pytest.mark.parametrize("most", [0, 5, 17, 19])
-def test_a_sweep_that_is_killed_asks_for_the_same_runs(
-    asked: Callable[..., SweepSpec], storage: Storage, tmp_path: Path, most: int
+@pytest.mark.parametrize(
+    ("effect", "margin", "used"),
+    [(1.0, 0.5, 4), (-1.0, 0.5, 4), (-1.0, 1.3, 4), (-1.0, 1.04, 7)],
+    ids=["better", "worse by more", "worse, but within", "worse, and perhaps by more"],
+)
+def test_a_significant_harm_near_the_margin_needs_more_seeds(
+    asked: Callable[..., SweepSpec], storage: Storage, effect: float, margin: float, used: int
+) -> None:
+    outcome = decide(asked(f"{QUESTION} within {margin}", max_seeds=7), storage, MadeUp(differing(effect, sd=0.05)))
+    (cell,) = outcome.decisions
+    assert cell.comparison is not None
+    assert (cell.used, cell.comparison.verdict) == (used, "significant")
+    assert (cell.state == "undecided") == (used == 7)
+
+
+def test_a_sweep_that_is_stopped_or_killed_asks_for_the_same_runs(
+    asked: Callable[..., SweepSpec], storage: Storage, tmp_path: Path
 ) -> None:
     sweep, whole = asked(backbones=TWO, max_seeds=6), MadeUp(mixed)
     expected = stands(decide(sweep, storage, whole))
-    killed, resumed, other = MadeUp(mixed, most=most), MadeUp(mixed), Storage(str(tmp_path / "other"))
-    with pytest.raises(KeyboardInterrupt):
-        decide(sweep, other, killed)
-    assert stands(decide(sweep, other, resumed)) == expected
-    assert sorted(killed.done + resumed.done) == sorted(whole.done)
-    assert [each.digest for each in Store(other).declarations()] == [
-        each.digest for each in Store(storage).declarations()
-    ]
+    for most, killed in ((0, True), (5, False), (17, True)):
+        first, second, other = MadeUp(mixed, most=most, killed=killed), MadeUp(mixed), Storage(f"{tmp_path}/{most}")
+        with pytest.raises(KeyboardInterrupt) if killed else contextlib.nullcontext():
+            assert decide(sweep, other, first).interrupted
+        assert stands(decide(sweep, other, second)) == expected
+        assert sorted(first.done + second.done) == sorted(whole.done)
+        digests = [[each.digest for each in Store(there).declarations()] for there in (storage, other)]
+        assert digests[0] == digests[1]
 
 
 def test_shards_do_the_rounds_of_one_sweep(asked: Callable[..., SweepSpec], storage: Storage, tmp_path: Path) -> None:
@@ -201,6 +227,38 @@ def test_a_loss_that_always_fails_ends_the_rounds(asked: Callable[..., SweepSpec
     runner = MadeUp(differing(5.0), lambda run: str(run.loss) == "l2")
     assert stands(decide(asked(), storage, runner)) == {"edsr-tiny": ("undecided", 0)}
     assert len(runner.done) == 8
+
+
+def test_a_round_whose_runs_have_not_all_ended_is_the_last(asked: Callable[..., SweepSpec], storage: Storage) -> None:
+    def stops(name: str, jobs: Sequence[Job], *rest: Any) -> Summary:
+        summary = made_up(name, jobs[1:], *rest)
+        return replace(summary, exhausted={jobs[0].run_id: "its budget of hours is used up"})
+
+    made_up = MadeUp(differing(0.0))
+    assert decide(asked(), storage, stops).out_of_budget() == "1 run is not done: its budget of hours is used up."
+    assert len(made_up.done) == 7
+
+
+def test_what_is_decided_is_told(
+    asked: Callable[..., SweepSpec], storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = decide(asked(), storage, MadeUp(differing(5.0)))
+    print_outcome(outcome, storage.root, as_json=False, again="")
+    (declared,) = Store(storage).declarations()
+    said = capsys.readouterr().err.splitlines()
+    fixed = f"{declared.digest}: α 0.05, g 4, at most 20 seeds from 0 on"
+    assert said[0] == f"{QUESTION} of Many, declared {declared.declared:%Y-%m-%d %H:%M} UTC ({fixed}):"
+    assert said[1].startswith("- l2 raises psnr_y on Many with edsr-tiny by ")
+    assert said[1].endswith("4 of at most 20 seeds × 12 images): significant, better. Decided.")
+    print_outcome(outcome, storage.root, as_json=True, again="")
+    (told,) = json.loads(capsys.readouterr().out)["decisions"]
+    expected = {"declaration": declared.digest, "dataset": "Many", "state": "decided", "seeds": 4, "max_seeds": 20}
+    assert expected.items() <= told.items()
+    assert f"- {told['sentence']}" == said[1]
+    status(results=storage.root, as_json=False)
+    assert "4 of 20" in capsys.readouterr().out
+    status(results=storage.root, as_json=True)
+    assert json.loads(capsys.readouterr().out)["decisions"] == [{k: v for k, v in told.items() if k != "sentence"}]
 
 
 def test_what_was_declared_is_not_declared_otherwise(asked: Callable[..., SweepSpec], storage: Storage) -> None:
