@@ -6,7 +6,7 @@ import published_tests
 import pytest
 import scipy.integrate
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -65,12 +65,14 @@ def test_evidence_and_intervals_are_those_of_published_packages(
     assert (interval.low, interval.high) == pytest.approx((max(lows), min(highs)), rel=1e-4)  # RLS is not exact
 
 
+@settings(max_examples=30)
 @given(SEEDS, PRIORS, NUMBERS)
 def test_both_sides_have_the_evidence_of_two_between_them(differences: Array, g: float, mean: float) -> None:
     above, below = t_e_process_above(differences, g, mean), t_e_process_above(-differences, g, -mean)
     assert (above + below) / 2 == pytest.approx(t_e_process(differences, g, mean), rel=1e-9)
 
 
+@settings(max_examples=30)
 @given(SEEDS, PRIORS, NUMBERS)
 def test_evidence_of_the_first_seeds_is_that_of_them_alone(differences: Array, g: float, mean: float) -> None:
     whole = t_e_process(np.stack([differences, differences + 1]), g, mean)
