@@ -115,6 +115,16 @@ def test_a_real_difference_is_told_with_its_side_place_and_amount() -> None:
     }
 
 
+def test_what_is_equivalent_is_told_with_its_margin() -> None:
+    cells = [cell(Verdict.EQUIVALENT, -0.01, margin=0.05, dataset="all sets"), cell(NOT_SIGNIFICANT, margin=0.05)]
+    assert told(cells) == {
+        "lpips_alex ↓": (
+            "l1 + 1.0*sg is equivalent to l1 within 0.05 on all sets with edsr-tiny. "
+            "No difference is significant on Set14 with edsr-tiny."
+        )
+    }
+
+
 def test_of_a_metric_without_a_direction_nothing_is_called_better() -> None:
     assert told([cell(SIGNIFICANT, direction=None)]) == {
         "lpips_alex": "l1 + 1.0*sg is significantly different from l1 on Set14 with edsr-tiny, by 0.1000 (25.0%)."
