@@ -69,7 +69,8 @@ class Spread:
         if images == 1:
             return cls(float(by_seed.std(ddof=1)))
         rest = differences - by_seed[:, None] - by_image + differences.mean()
-        both = float(np.sum(rest**2)) / ((seeds - 1) * (images - 1))
+        with np.errstate(over="ignore"):  # of scores out of all proportion
+            both = float(np.sum(rest**2)) / ((seeds - 1) * (images - 1))
         for end, size in zip(np.cumsum(sizes), sizes, strict=True):
             by_image[end - size : end] -= by_image[end - size : end].mean()
         seed = float(by_seed.var(ddof=1)) - both / images
@@ -78,7 +79,9 @@ class Spread:
 
     def error(self, seeds: int, images: int) -> float:
         """Return the standard error of the mean over so many seeds and images."""
-        return math.sqrt(self.seed**2 / seeds + self.image**2 / images + self.both**2 / (seeds * images))
+        return math.hypot(
+            self.seed / math.sqrt(seeds), self.image / math.sqrt(images), self.both / math.sqrt(seeds * images)
+        )
 
 
 def power_of(effect: float, spread: Spread, seeds: int, images: int | None, alpha: float) -> float:
@@ -233,15 +236,18 @@ def _needed(spread: Spread, seeds: int, images: int | None, alpha: float) -> Arr
     """
     if seeds < 2:
         return None
-    by_seed = (spread.seed**2 + spread.both**2 / (images or 1)) / seeds * _mean_squares(seeds - 1, 0)
+    seed, image, both = (sd * sd for sd in (spread.seed, spread.image, spread.both))
+    if not math.isfinite(seed + image + both):
+        return None
+    by_seed = (seed + both / (images or 1)) / seeds * _mean_squares(seeds - 1, 0)
     of_seeds: Array = _quantile(seeds - 1, alpha) * np.sqrt(by_seed)
     if images is None:
         return of_seeds
     floor = sign_flip_floor(images)
     if floor > alpha:
         return None
-    by_image = (spread.image**2 + spread.both**2 / seeds) / images * _mean_squares(images - 1, 1)
-    rest = spread.both**2 / (seeds * images) * _mean_squares((seeds - 1) * (images - 1), 2)
+    by_image = (image + both / seeds) / images * _mean_squares(images - 1, 1)
+    rest = both / (seeds * images) * _mean_squares((seeds - 1) * (images - 1), 2)
     of_images = _quantile(images - 1, floor * int(alpha / floor * (1 + 1e-9))) * np.sqrt(by_image)
     df = _degrees_of_freedom(by_seed, by_image, seeds, images)
     overall = _quantile(df, alpha) * np.sqrt(by_seed + by_image + rest)

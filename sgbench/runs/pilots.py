@@ -21,11 +21,15 @@ from sgbench.analysis.scores import Score, mixture
 from sgbench.analysis.stats import Array
 from sgbench.core.errors import InputError
 from sgbench.core.registry import METRICS
-from sgbench.core.storage import absolute
+from sgbench.core.storage import Storage, absolute
 from sgbench.core.words import plural, quoted
 from sgbench.metrics import ImageMetric
 from sgbench.spec import SweepSpec, expression, set_name
 from sgbench.spec.decisions import ALL_SETS
+from sgbench.store.layout import SIGNS
+
+LEAST, MOST = 1e-9, 1e9
+"""The range of effects, and of standard deviations that are stated and not 0."""
 
 _STATED = re.compile(r"\s*(seed|image|both)\s*=")
 
@@ -83,7 +87,9 @@ class Stated:
             except (InputError, ValueError):
                 found = {}
                 break
-        if not {"seed"} <= found.keys() <= {"seed", "image", "both"} or min(found.values()) < 0:
+        if not {"seed"} <= found.keys() <= {"seed", "image", "both"} or not all(
+            value == 0 or LEAST <= value <= MOST for value in found.values()
+        ):
             raise InputError(
                 f"--pilot is {quoted(text)}; a store, or standard deviations such as "
                 "'seed=0.01,image=0.02,both=0.005', is needed."
@@ -185,12 +191,16 @@ def _pairs(places: Mapping[Place, Mapping[str, Mapping[int, Score]]], datasets: 
             seeds = sorted(set.intersection(*(set(rows) for rows in sets)))
             if len(sets) == len(datasets) > 1 < len(seeds):
                 rows = {seed: np.concatenate([each[seed] for each in sets]) for seed in seeds}
-                yield _pair(place, pair, rows, by_image=True)
+                sizes = [len(each[seeds[0]]) for each in sets]
+                yield _pair(place, pair, rows, by_image=True, sizes=sizes)
 
 
-def _pair(place: Place, losses: frozenset[str], rows: Mapping[int, Array], *, by_image: bool) -> _Pair:
+def _pair(
+    place: Place, losses: frozenset[str], rows: Mapping[int, Array], *, by_image: bool, sizes: Sequence[int] = ()
+) -> _Pair:
     differences = np.array(list(rows.values()))
-    return _Pair(place, losses, len(rows), differences.shape[1] if by_image else None, Spread.of(differences))
+    images = differences.shape[1] if by_image else None
+    return _Pair(place, losses, len(rows), images, Spread.of(differences, sizes))
 
 
 def source_of(pilot: str | None, sweep: SweepSpec, metric: str, own: str) -> Source:
@@ -210,9 +220,10 @@ def source_of(pilot: str | None, sweep: SweepSpec, metric: str, own: str) -> Sou
         if not by_image(metric) and (stated.spread.image or stated.spread.both):
             raise InputError(f"--pilot says how images vary, and {metric} has no value per image; give 'seed=' alone.")
         return stated
-    name = own if pilot is None else absolute(pilot)
-    sets = [set_name(test) for test in sweep.tests]
-    found = Earlier(View(load_results(name)), metric, sweep.recipe.scale, sets)
+    storage, found = Storage(own if pilot is None else absolute(pilot)), None
+    if pilot is not None or any(map(storage.exists, SIGNS)):
+        sets = [set_name(test) for test in sweep.tests]
+        found = Earlier(View(load_results(storage.root)), metric, sweep.recipe.scale, sets)
     if not found:
         where = "the results store" if pilot is None else quoted(pilot)
         raise InputError(

@@ -12,8 +12,9 @@ from sgbench.analysis.recipes import RECIPE
 from sgbench.analysis.view import BASELINE, DEFAULT_METRIC
 from sgbench.core.errors import InputError
 from sgbench.core.words import some
+from sgbench.data import CATALOG
 from sgbench.runs.forecast import Expected
-from sgbench.runs.pilots import Source, Told, Where, by_image
+from sgbench.runs.pilots import LEAST, MOST, Source, Told, Where, by_image
 from sgbench.runs.plan import Plan, PlannedRun
 from sgbench.runs.status import RunStatus
 from sgbench.spec import Decide, SweepSpec, set_name
@@ -109,8 +110,10 @@ def goal_of(sweep: SweepSpec, effect: float, power: float) -> Goal:
     Raises:
         InputError: If there are several metrics and the default is not among them, or a number is out of range.
     """
-    if not effect > 0:
-        raise InputError(f"--detect is {effect:g}; a number above 0, in the unit of a metric, is needed.")
+    if not LEAST <= effect <= MOST:
+        raise InputError(
+            f"--detect is {effect:g}; a number from {LEAST:g} to {MOST:g}, in the unit of a metric, is needed."
+        )
     if not 0.5 <= power < 1:
         raise InputError(f"--power is {power:g}; a number from 0.5 to below 1 is needed.")
     there = list(dict.fromkeys(each.question.metric for each in sweep.asked())) or list(sweep.metrics)
@@ -222,10 +225,15 @@ def _images(made: Plan, dataset: str, told: Told) -> int:
     Raises:
         InputError: If it is not known.
     """
-    if dataset == ALL_SETS and made.images:
-        return sum(made.images.values())
-    if (known := made.images.get(dataset) or told.images) is None:
-        raise InputError(f"how many images {dataset} has is not known, because they are not available locally.")
+    parts = {name: CATALOG[name].parts.get("test") for name in made.sweep.tests if name in CATALOG}
+    counts = made.images or {name: part.images for name, part in parts.items() if part}
+    if dataset == ALL_SETS and len(counts) == len(made.sweep.tests):
+        return sum(counts.values())
+    if (known := counts.get(dataset) or told.images) is None:
+        raise InputError(
+            f"how many images '{dataset}' has is not known: they are not available locally, and no run of the pilot "
+            "has scores on them; choose test sets by --test."
+        )
     return known
 
 

@@ -79,6 +79,12 @@ def test_no_spread_is_negative() -> None:
         Spread.of(np.zeros((1, 4)))
 
 
+def test_scores_out_of_all_proportion_give_no_error() -> None:
+    spread = Spread.of(np.array([[1e300, -1e300, 1], [-1e300, 1e300, 2]]))
+    assert detectable(spread, 2, 30, 0.05) == math.inf
+    assert power_of(1.0, spread, 2, 30, 0.05) == 0.0
+
+
 def test_five_images_show_nothing_however_many_seeds_there_are() -> None:
     assert detectable(CROSSED, 1000, 5, 0.05) == math.inf
     assert power_of(1e6, CROSSED, 1000, 5, 0.05) == 0.0

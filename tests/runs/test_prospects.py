@@ -92,11 +92,12 @@ def test_the_spread_is_that_of_the_same_losses_backbone_set_and_recipe() -> None
     source, results = earlier(asked, asked, {"Set5": 5, "Set14": 14})
     for dataset, names in (("Set5", ["Set5"]), ("Set14", ["Set14"]), (ALL_SETS, ["Set5", "Set14"])):
         told = source.told(where(dataset))
-        true = Spread.of(differences(results, L1, SG, *names))
+        sizes = [{"Set5": 5, "Set14": 14}[name] for name in sorted(names)]
+        true = Spread.of(differences(results, L1, SG, *names), sizes)
         assert (told.spread.seed, told.spread.image, told.spread.both) == pytest.approx(
             (true.seed, true.image, true.both)
         )
-        assert (told.basis, told.images) == ("3 seeds", sum({"Set5": 5, "Set14": 14}[name] for name in names))
+        assert (told.basis, told.images) == ("3 seeds", sum(sizes))
 
 
 def test_where_there_are_no_such_runs_it_is_that_of_those_most_alike() -> None:
@@ -125,7 +126,17 @@ def test_one_seed_or_another_scale_tells_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["seed=x", "image=0.1", "seed=0.1,image=-1", "seed=0.1,images=1", "seed=nan", "seed=", "seed=0.1,seed"]
+    "text",
+    [
+        "seed=x",
+        "image=0.1",
+        "seed=0.1,image=-1",
+        "seed=0.1,images=1",
+        "seed=nan",
+        "seed=",
+        "seed=1e99",
+        "seed=0.1,seed",
+    ],
 )
 def test_what_is_no_spread_is_refused(text: str) -> None:
     with pytest.raises(InputError, match=r"--pilot is '.*'; a store, or standard deviations such as 'seed=0.01,"):
@@ -180,7 +191,15 @@ def test_the_effect_is_in_the_unit_of_one_metric() -> None:
     assert goal_of(sweep(metrics=["psnr_y", LPIPS]), 0.01, 0.9).metric == LPIPS
     with pytest.raises(InputError, match="--detect is in the unit of one metric, and there are psnr_y, ssim_y; name"):
         goal_of(sweep(metrics=["psnr_y", "ssim_y"]), 0.01, 0.9)
-    for effect, power in ((0.0, 0.8), (-1.0, 0.8), (math.nan, 0.8), (1.0, 0.3), (1.0, 1.0), (1.0, math.nan)):
+    for effect, power in (
+        (0.0, 0.8),
+        (-1.0, 0.8),
+        (math.nan, 0.8),
+        (1.0, 0.3),
+        (1.0, 1.0),
+        (1.0, math.nan),
+        (math.inf, 0.8),
+    ):
         with pytest.raises(InputError, match="a number"):
             goal_of(sweep(), effect, power)
 
@@ -188,8 +207,13 @@ def test_the_effect_is_in_the_unit_of_one_metric() -> None:
 def test_losses_without_a_common_backbone_cannot_be_compared() -> None:
     with pytest.raises(InputError, match="no two of the sweep share a backbone"):
         prospects(plan(sweep(losses=(L1,))), Goal(0.02, 0.8, LPIPS), STATED)
-    with pytest.raises(InputError, match="how many images Set5 has is not known"):
-        prospects(replace(plan(sweep()), images={}), Goal(0.02, 0.8, LPIPS), STATED)
+
+
+def test_the_numbers_of_images_that_are_not_available_are_those_of_the_catalogue() -> None:
+    found = prospects(replace(plan(sweep()), images={}), Goal(0.02, 0.8, LPIPS), STATED)
+    assert [each.images for each in found] == [5, 14, 19]
+    with pytest.raises(InputError, match="how many images 'mine' has is not known"):
+        prospects(replace(plan(sweep(tests=["mine=DIR"])), images={}), Goal(0.02, 0.8, LPIPS), STATED)
 
 
 def test_costs_are_those_of_the_cell_that_needs_most() -> None:
