@@ -20,7 +20,7 @@ from sgbench.report.figures.style import COLOURS, INK, WIDTHS, add_foot, in_styl
 ROW = 0.17
 """Distance between losses, in inches."""
 
-AROUND = 0.78
+AROUND = 0.93
 """Height of a panel's title and axis, in inches."""
 
 GROUP = 0.07
@@ -82,7 +82,7 @@ def _draw(axes: Axes, found: Ranking, place: RankedPlace) -> None:
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.spines.left.set_visible(False)
-    axes.set(title=f"{title(found.metric, found.direction)}\n{place.dataset} with {place.where}", xlabel="rank")
+    axes.set(title=f"{title(found.metric, found.direction)}\n{place.dataset}\n{place.where}", xlabel="rank")
 
 
 _RANKS: dict[str, Any] = {"color": COLOURS[0], "linewidth": 3.5, "solid_capstyle": "round"}
