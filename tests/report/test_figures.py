@@ -716,7 +716,7 @@ def test_each_loss_has_its_ranks_and_its_ties(monkeypatch: pytest.MonkeyPatch) -
     shown = results([run("0", "l1")], [score("0", 0.3, "lpips_alex")])
     figure = draw_ranks(shown, Filters(backbones=["edsr-tiny"]))
     assert [axes.get_title() for axes in figure.axes] == [
-        f"lpips_alex ↓\n{dataset} with edsr-tiny" for dataset in ("Set5", "Set14")
+        f"lpips_alex ↓\n{dataset}\nedsr-tiny" for dataset in ("Set5", "Set14")
     ]
     (axes, _) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["OURS", "SSIM", "L1"]
