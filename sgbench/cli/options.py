@@ -293,7 +293,7 @@ def _asked(
         typer.Option(
             "--until-decided",
             metavar="QUESTION",
-            help="Add seeds until 'A vs B on METRIC [of SET, …] [within MARGIN]' is decided (repeatable).",
+            help="Add seeds until a question such as 'l1 vs ours on lpips_alex' is decided (repeatable).",
         ),
     ] = None,
     max_seeds: Annotated[

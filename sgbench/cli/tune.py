@@ -59,7 +59,7 @@ def tune(
     Each loss is given the same trials, the same steps, and the same rule by which trials are stopped early; its first
     trial is its default. A loss with fewer different settings than trials is given each of them once. Trials have a
     seed of their own, tune.seed; --seeds are those with which what was chosen is trained and scored on the test sets.
-    Trials see the validation set only: 'validate' in a sweep file, or --set 'validate.sets=[held-out]'.
+    Trials see the validation set only, 'validate' of a sweep file; docs/sweeps.md says how --set gives one.
 
     The same command resumes; it repeats no trial, and ends with the same. What was tried and chosen is kept in the
     store.

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import typer.main
+from rich.text import Text
 
 from sgbench.cli import app
 from sgbench.core.errors import InputError
@@ -41,6 +42,8 @@ def test_every_command_and_every_option_has_help(path: tuple[str, ...]) -> None:
     assert command.help
     options = [option for option in command.params if option.param_type_name == "option"]
     assert [option.name for option in options if not option.help] == []
+    for text in (command.help, *(option.help for option in options)):
+        assert Text.from_markup(text).plain == text  # typer shows what is in brackets as a style, and not at all
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
