@@ -43,12 +43,22 @@ class Evidence:
 STORES = {
     "mini": Evidence(("paper-mini", "operators"), 70, {"Set5": 5, "Set14": 14}, ("fid",)),
     "mini/fresh": Evidence((), 44, {"Set5": 5, "Set14": 14}),
+    "operators/trials": Evidence((), 96, {"Set14": 14}),
+    "operators/final": Evidence((), 116, {"BSDS400-held-out": 44}),
+    "operators/longer": Evidence((), 52, {"BSDS400-held-out": 44}),
     "losses/trials": Evidence(("losses-trials",), 54, {"BSDS400-held-out": 20}),
     "losses/final": Evidence(("losses-mini",), 100, {"Set5": 5, "Set14": 14}),
 }
 FOLDERS = {
     "mini": ({"README.md", "fresh"} | TABLES, 2**21),
     "mini/fresh": ({"README.md", "declared"} | TABLES, 2**20),
+    "operators": (
+        {"README.md", "trials.yaml", "final.yaml", "longer.yaml", "trials", "final", "longer"},
+        3 * 2**20,
+    ),
+    "operators/trials": (TABLES, 2**20),
+    "operators/final": ({"declared"} | TABLES, 3 * 2**19),
+    "operators/longer": ({"declared"} | TABLES, 2**20),
     "losses": (
         {"README.md", "scale.py", "psnr-lpips.png", "psnr-dists.png", "agreement.png", "trials", "final"},
         3 * 2**20,
@@ -59,7 +69,8 @@ FOLDERS = {
 """Of each folder in `RESULTS` what is in it, and the most bytes that it may have."""
 
 READMES = {
-    folder: (RESULTS / folder / "README.md").read_text(encoding="utf-8") for folder in ("mini", "mini/fresh", "losses")
+    folder: (RESULTS / folder / "README.md").read_text(encoding="utf-8")
+    for folder in ("mini", "mini/fresh", "operators", "losses")
 }
 COMMANDS = [
     (folder, command)
