@@ -121,8 +121,8 @@ def verify(
     else:
         for fault in faults:
             typer.echo(printable(fault))
-        counts = ", ".join(f"{count:,} {what}" for what, count in checked.items())
-        output.say(f"checked: {counts}; not checked: {UNCHECKED}")
+        counts = ", ".join(f"{count:,} {what}" for what, count in checked.items() if count)
+        output.say(f"checked: {counts or 'nothing'}; not checked: {UNCHECKED}")
         output.say(f"{root}: {plural(len(faults), 'problem') if faults else 'no problems'}")
     if faults:
         raise typer.Exit(1)

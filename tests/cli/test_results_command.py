@@ -127,10 +127,7 @@ def test_a_search_that_chose_nothing_ends_with_what_was_given_and_1(
 
 def test_verify_ends_with_1_where_anything_is_wrong(run: Run, store: Store) -> None:
     out, err = run("results", "verify")
-    counted = "checked: 4 files of rows, 2 runs, 0 scores of sets, 0 scores of images, 2 points of training curves, "
-    counted += "0 scores of validation, 2 final weights, 0 initial weights, 0 sources of plug-ins, "
-    counted += "0 saved images, 0 declarations, 0 tunings, 0 plans; not checked: "
-    assert counted in err
+    assert "checked: 4 files of rows, 2 runs, 2 points of training curves, 2 final weights; not checked: " in err
     assert (out, err.endswith("results/quick: no problems\n")) == ("", True)
     store.storage.write("plans/quick.json", b"[")
     out, err = run("results", "verify", "results/quick", code=1)
