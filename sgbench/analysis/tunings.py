@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import pyarrow as pa
 
@@ -161,4 +161,4 @@ def _shown(value: T) -> T:
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
         changed = dataclasses.replace(value, **{field.name: _shown(getattr(value, field.name)) for field in fields})
-    return changed  # type: ignore[no-any-return] # it has the type of the value, which mypy cannot follow
+    return cast(T, changed)

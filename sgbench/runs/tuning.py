@@ -275,7 +275,7 @@ def _check(tunable: Tunable) -> None:
     if not sweep.validation:
         raise InputError(
             f"{tunable.name} has no validation set to choose by, and test sets are not for that; hold images out, as "
-            "in --train Set14,split=1/7 --set 'validate.sets=[held-out]', or name a set there."
+            "in --train mine=DIR,split=1/9 --set 'validate.sets=[held-out]', or name a set there."
         )
     if len(sweep.validation.sets) > 1:
         names = ", ".join(map(set_name, sweep.validation_sets))
